@@ -1,0 +1,131 @@
+"""Group-relative advantages of span-shaped rewards.
+
+A group is the set of completions sampled for one prompt. Values are compared only with values of the same span index
+(rank in a list, number of a tactic; 0 for the whole completion), so a sequence reward, a rank reward and a process
+reward pass through the same function.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from rlpost.types import Reward
+
+Baseline = Literal["mean", "leave_one_out", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdvantageSettings:
+    """How rewards become advantages.
+
+    Attributes:
+        baseline: ``mean`` of the group (GRPO), ``leave_one_out`` mean of the others (RLOO), or ``none``.
+        std: divide by the group's standard deviation (GRPO) or not (Dr. GRPO).
+        ddof: 1 for the sample standard deviation (TRL, verl), 0 for the population's.
+        eps: added to the standard deviation.
+    """
+
+    baseline: Baseline = "mean"
+    std: bool = True
+    ddof: int = 1
+    eps: float = 1e-6
+
+
+def normalise(values: Sequence[float], settings: AdvantageSettings) -> list[float]:
+    r"""A_i = (r_i - b_i) / (σ + ε).
+
+    b_i is mean_j r_j (Shao et al. 2024, "DeepSeekMath", section 4.1.2) or mean_{j≠i} r_j (Ahmadian et al. 2024, "Back
+    to Basics", eq. 7); σ² = Σ (r_j - mean)² / (n - ddof), or σ + ε := 1 without ``std`` (Liu et al. 2025,
+    "Understanding R1-Zero-like training").
+
+    Args:
+        values: rewards of the decided members of one group at one span index.
+        settings: see `AdvantageSettings`.
+
+    Returns:
+        One advantage per value. A group of one, or of equal values, has no baseline to beat and gets exactly 0
+        (rounding in the mean would otherwise be blown up by 1/ε), unless there is no baseline at all.
+    """
+    n = len(values)
+    if settings.baseline == "none":
+        centred = [float(v) for v in values]
+    elif n < 2 or max(values) == min(values):
+        return [0.0] * n
+    else:
+        total = math.fsum(values)
+        others = settings.baseline == "leave_one_out"
+        centred = [v - ((total - v) / (n - 1) if others else total / n) for v in values]
+    if not settings.std:
+        return centred
+    mean = math.fsum(values) / max(n, 1)
+    if n <= settings.ddof:
+        return [0.0] * n
+    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - settings.ddof))
+    return [c / (deviation + settings.eps) for c in centred]
+
+
+def group_advantages(rewards: Sequence[Reward | None], settings: AdvantageSettings) -> list[list[float] | None]:
+    """Advantages of every span of every member of one group.
+
+    Args:
+        rewards: one per completion; None for an undecided member, which takes no part in any baseline.
+        settings: see `AdvantageSettings`.
+
+    Returns:
+        For each completion the advantages parallel to its spans, None where the reward is None. Spans of the channel
+        ``advantage`` are handed through as they are.
+    """
+    by_index: dict[int, list[tuple[int, int, float]]] = defaultdict(list)
+    result: list[list[float] | None] = [None if reward is None else [0.0] * len(reward) for reward in rewards]
+    for member, reward in enumerate(rewards):
+        for position, span in enumerate(reward or ()):
+            if span.channel == "reward":
+                by_index[span.index].append((member, position, span.value))
+            else:
+                _row(result, member)[position] = span.value
+    for entries in by_index.values():
+        for (member, position, _), advantage in zip(
+            entries, normalise([v for _, _, v in entries], settings), strict=True
+        ):
+            _row(result, member)[position] = advantage
+    return result
+
+
+def spread(reward: Reward, advantages: Sequence[float], length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lay span advantages over tokens.
+
+    Args:
+        reward: the spans of one completion.
+        advantages: parallel to ``reward``.
+        length: number of tokens T.
+
+    Returns:
+        ``advantages [T]`` float32 (where spans overlap, their sum) and ``span_ids [T]`` int64: the position among the
+        distinct ``reward``-channel spans with tokens, in order of their start; -1 for tokens outside all of them.
+
+    Raises:
+        ValueError: if a span ends beyond the completion.
+    """
+    tokens = np.zeros(length, np.float32)
+    span_ids = np.full(length, -1, np.int64)
+    seen: list[tuple[int, int]] = []
+    for span, value in sorted(zip(reward, advantages, strict=True), key=lambda pair: (pair[0].start, pair[0].stop)):
+        if span.stop > length:
+            raise ValueError(f"span [{span.start}, {span.stop}) ends beyond a completion of {length} tokens")
+        tokens[span.start : span.stop] += np.float32(value)
+        if span.channel == "reward" and span.stop > span.start and (span.start, span.stop) not in seen:
+            span_ids[span.start : span.stop] = len(seen)
+            seen.append((span.start, span.stop))
+    return tokens, span_ids
+
+
+def _row(result: list[list[float] | None], member: int) -> list[float]:
+    row = result[member]
+    assert row is not None
+    return row

@@ -1,0 +1,42 @@
+"""Per-token estimates of KL(π_θ ‖ π_ref) from samples of π_θ (Schulman 2020, "Approximating KL divergence")."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rlpost.algorithms.masks import check_shapes
+
+KLKind = Literal["k1", "k2", "k3"]
+
+MAX_LOG_DIFFERENCE = 10.0
+"""k3 grows as exp(log π_ref - log π_θ): one token the policy has given up would otherwise own the whole gradient."""
+
+
+def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, kind: KLKind) -> Tensor:
+    r"""With d = log π_ref - log π_θ: k1 = -d, k2 = d²/2, k3 = e^d - 1 - d.
+
+    k1 and k3 are unbiased estimates of the divergence, k3 is never negative. As a *loss term* only k2's gradient is an
+    unbiased estimate of the divergence's gradient; k3's is its reverse-weighted cousin (the field's default), and k1's
+    has expectation zero: use k1 for reporting. d is clamped to ±10 as in verl.
+
+    Args:
+        logprobs: ``[B, T]`` with gradient.
+        ref_logprobs: ``[B, T]``.
+        mask: ``[B, T]`` bool.
+        kind: see above.
+
+    Returns:
+        ``[B, T]`` nats per token, 0 where masked.
+    """
+    check_shapes(mask, logprobs, ref_logprobs)
+    zero = torch.zeros((), dtype=logprobs.dtype, device=logprobs.device)
+    difference = torch.where(mask, ref_logprobs, zero) - torch.where(mask, logprobs, zero)
+    difference = difference.clamp(-MAX_LOG_DIFFERENCE, MAX_LOG_DIFFERENCE)
+    if kind == "k1":
+        return -difference
+    if kind == "k2":
+        return difference.square() / 2
+    return difference.exp() - 1 - difference

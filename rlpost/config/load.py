@@ -1,0 +1,236 @@
+"""YAML plus dotted overrides into a `RunConfig`, remembering where each value came from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from rlpost.config.checks import check
+from rlpost.config.recipes import RECIPES
+from rlpost.config.schema import RunConfig
+from rlpost.errors import ConfigError
+
+Origin = Mapping[tuple[str, ...], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration and the origin of each of its leaves: ``default``, ``file:line``, ``override`` or a recipe."""
+
+    config: RunConfig
+    origins: Origin
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
+    """Read, override, validate.
+
+    Args:
+        path: a YAML file.
+        overrides: ``section.key=value`` items; values are read as YAML.
+
+    Raises:
+        ConfigError: one line with the place, the value and the remedy.
+    """
+    tree, origins = _read(Path(path))
+    return _finish(tree, origins, overrides)
+
+
+def from_dict(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+    """A configuration from Python values, validated like a file.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    origins: dict[tuple[str, ...], str] = {}
+    _note(tree, (), "given", origins)
+    return _finish(yaml.safe_load(yaml.safe_dump(_plain(tree))), origins, overrides).config
+
+
+def dump(config: RunConfig) -> str:
+    """The resolved configuration as YAML that `load` reads back to an equal one."""
+    tree = config.model_dump(mode="json")
+    # the recipe is already spelled out; naming it again would be harmless but would hide what was changed beside it
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def flatten(config: RunConfig) -> dict[tuple[str, ...], Any]:
+    """Every leaf of a configuration by its path."""
+    leaves: dict[tuple[str, ...], Any] = {}
+
+    def walk(value: Any, path: tuple[str, ...]) -> None:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                walk(inner, (*path, str(key)))
+        else:
+            leaves[path] = value
+
+    walk(config.model_dump(mode="json"), ())
+    return leaves
+
+
+def origin_of(origins: Origin, path: tuple[str, ...]) -> str:
+    """Where a leaf came from; a value given as a whole covers what lies below it."""
+    for end in range(len(path), 0, -1):
+        if path[:end] in origins:
+            return origins[path[:end]]
+    return "default"
+
+
+def _finish(tree: dict[str, Any], origins: dict[tuple[str, ...], str], overrides: Sequence[str]) -> Loaded:
+    for text in overrides:
+        path, value = _parse_override(text)
+        _set(tree, path, value, text)
+        _note(value, path, f"override {text}", origins)
+    _apply_recipe(tree, origins)
+    try:
+        config = RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, origins)) from None
+    try:
+        check(config)
+    except ConfigError as error:
+        path = tuple(str(error).partition(":")[0].split("."))
+        place = origin_of(origins, path)
+        raise ConfigError(f"{error}" if place in ("default", "given") else f"{place}: {error}") from None
+    return Loaded(config, origins)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; give the path of a YAML configuration") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); give a UTF-8 YAML file") from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())}); mend the syntax") from None
+    if node is None:
+        return {}, {}
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{path}:1: a configuration is a mapping of sections, got {node.tag.rpartition(':')[2]}")
+    origins: dict[tuple[str, ...], str] = {}
+    return _construct(node, (), path, origins), origins
+
+
+def _construct(node: yaml.Node, at: tuple[str, ...], path: Path, origins: dict[tuple[str, ...], str]) -> Any:
+    """Python values of a YAML node, noting the line of every key and refusing a key given twice."""
+    if isinstance(node, yaml.MappingNode):
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            place = f"{path}:{key_node.start_mark.line + 1}"
+            if key in values:
+                raise ConfigError(f"{place}: key {'.'.join((*at, key))!r} is given twice; keep one")
+            origins[(*at, key)] = place
+            values[key] = _construct(value_node, (*at, key), path, origins)
+        return values
+    if isinstance(node, yaml.SequenceNode):
+        return [_construct(item, (*at, str(i)), path, origins) for i, item in enumerate(node.value)]
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_object(node, deep=True)
+    finally:
+        loader.dispose()
+
+
+def _parse_override(text: str) -> tuple[tuple[str, ...], Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"override {text!r}: write it as section.key=value")
+    try:
+        return tuple(key.strip().split(".")), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {text!r}: the value is not valid YAML; quote it") from None
+
+
+def _set(tree: dict[str, Any], path: tuple[str, ...], value: Any, text: str) -> None:
+    here = tree
+    for key in path[:-1]:
+        inner = here.setdefault(key, {})
+        if inner is None:
+            inner = here[key] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"override {text!r}: {key!r} is a value, not a section")
+        here = inner
+    here[path[-1]] = value
+
+
+def _apply_recipe(tree: dict[str, Any], origins: dict[tuple[str, ...], str]) -> None:
+    section = tree.get("algorithm")
+    recipe = section.get("recipe") if isinstance(section, dict) else None
+    if not isinstance(section, dict) or recipe not in RECIPES:
+        return
+    for key, value in RECIPES[recipe].items():
+        if isinstance(value, dict):
+            given = section.get(key)
+            if given is None or isinstance(given, dict):
+                section[key] = {**value, **(given or {})}
+                for inner in value:
+                    origins.setdefault(("algorithm", key, inner), f"recipe {recipe}")
+        elif key not in section:
+            section[key] = value
+            origins[("algorithm", key)] = f"recipe {recipe}"
+
+
+def _note(value: Any, path: tuple[str, ...], origin: str, origins: dict[tuple[str, ...], str]) -> None:
+    if path:
+        origins[path] = origin
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _note(inner, (*path, str(key)), origin, origins)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _explain(error: ValidationError, origins: Origin) -> str:
+    """One line for the first problem: place, key, value, remedy."""
+    details = error.errors(include_url=False)
+    first = details[0]
+    path = tuple(str(part) for part in first["loc"] if not str(part).startswith(("dict[", "function-")))
+    place = origin_of(origins, path)
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(path[:-1])
+        close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
+        remedy = f"did you mean {'.'.join((*path[:-1], close[0]))}?" if close else f"known here: {', '.join(known)}"
+        problem = f"unknown key {key!r}; {remedy}"
+    else:
+        problem = f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}{_help(path)}"
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return f"{'' if place in ('default', 'given') else place + ': '}{problem}{more}"
+
+
+def _help(path: tuple[str, ...]) -> str:
+    model = _model_at(path[:-1])
+    field = model.model_fields.get(path[-1]) if model and path else None
+    return f"; it is: {' '.join(field.description.split())}" if field and field.description else ""
+
+
+def _known_keys(path: tuple[str, ...]) -> list[str]:
+    model = _model_at(path)
+    return list(model.model_fields) if model else []
+
+
+def _model_at(path: tuple[str, ...]) -> type[BaseModel] | None:
+    model: type[BaseModel] | None = RunConfig
+    for key in path:
+        field = model.model_fields.get(key) if model else None
+        if field is None:
+            return None
+        candidates = (field.annotation, *get_args(field.annotation))
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+    return model

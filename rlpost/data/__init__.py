@@ -1,0 +1,1 @@
+"""Prompts, chat templates, packing and the resumable sampler."""

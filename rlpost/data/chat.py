@@ -1,0 +1,104 @@
+"""Text to token ids and back: the only module that does either."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlpost.errors import DataError, ModelError
+from rlpost.types import Prompt
+
+
+class TextCodec:
+    """A model's tokenizer, with the two operations the loop needs.
+
+    Args:
+        folder: a Hugging Face model folder with a fast tokenizer.
+        trust_remote_code: run tokenizer code found in the folder.
+
+    Raises:
+        ModelError: if there is no fast tokenizer in the folder.
+    """
+
+    def __init__(self, folder: str | Path, trust_remote_code: bool = False):
+        from transformers import AutoTokenizer
+
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"model.path: no tokenizer in {folder} ({str(error).splitlines()[0]})") from None
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise ModelError(f"model.path: {folder} has no fast tokenizer (tokenizer.json), which offsets need")
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """Token ids of a prompt.
+
+        Chat messages go through the tokenizer's chat template with the generation prompt added; plain text is
+        tokenised with the special tokens the tokenizer adds to a sequence's start, but none at its end.
+
+        Raises:
+            DataError: if messages meet a tokenizer without a chat template, or nothing is left.
+        """
+        if prompt.messages is not None:
+            if not self.tokenizer.chat_template:
+                raise DataError(
+                    f"prompt {prompt.id!r} is a chat, but the tokenizer has no chat template; use data.template"
+                )
+            turns = [{"role": m.role, "content": m.content} for m in prompt.messages]
+            text = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        else:
+            ids = self.tokenizer(prompt.text)["input_ids"]
+            if ids and ids[-1] == self.tokenizer.eos_token_id:
+                ids = ids[:-1]
+        if not ids:
+            raise DataError(f"prompt {prompt.id!r} is empty after tokenisation; give it some text")
+        return tuple(ids)
+
+    def decode(self, ids: Sequence[int], stop: Sequence[str] = ()) -> tuple[str, tuple[tuple[int, int], ...]]:
+        """Text of sampled ids without special tokens, and the character span of each id.
+
+        Tokens that together make one character (bytes of a multi-byte letter) share its span. Text from the first
+        stop string on is cut off; tokens behind the cut have a zero-length span at its end.
+
+        Args:
+            ids: sampled token ids.
+            stop: strings that end a completion.
+
+        Returns:
+            The text, and half-open spans parallel to ``ids``, in order.
+        """
+        from tokenizers.decoders import DecodeStream
+
+        backend = self.tokenizer.backend_tokenizer
+        special = set(self.tokenizer.all_special_ids)
+        stream = DecodeStream(skip_special_tokens=True)
+        text, spans, pending = "", [], 0
+        for token in ids:
+            piece = None if token in special else stream.step(backend, token)
+            if token in special or not piece:
+                spans.append((len(text), len(text)))
+                pending = pending if token in special else pending + 1
+                continue
+            start, text = len(text), text + piece
+            if pending:  # the bytes before this one belong to the character it completed
+                spans[len(spans) - pending :] = [(start, start + 1)] * pending
+            spans.append((start, len(text)))
+            pending = 0
+        cuts = [at for at in (text.find(s) for s in stop) if at >= 0]
+        if cuts:
+            end = min(cuts)
+            text = text[:end]
+            spans = [(min(a, end), min(b, end)) for a, b in spans]
+        return text, tuple(spans)
+
+    def check_lengths(self, prompts: Sequence[Prompt], limit: int, max_tokens: int) -> None:
+        """Raise DataError if a prompt of more than ``limit`` tokens would be met during the run."""
+        for prompt in prompts:
+            size = len(self.encode(prompt))
+            if size > limit:
+                raise DataError(
+                    f"prompt {prompt.id!r} has {size} tokens, {limit} fit beside rollout.max_tokens {max_tokens}; "
+                    "shorten it, drop it, or lower rollout.max_tokens"
+                )

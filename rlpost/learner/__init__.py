@@ -1,0 +1,1 @@
+"""Owns the trained weights: log-probabilities, updates, checkpoints."""

@@ -1,0 +1,177 @@
+"""The learner's engine on DeepSpeed: ZeRO 0 to 3, float32, or bfloat16 with float32 masters.
+
+The one home of deepspeed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlpost.config.schema import LearnerSection, OptimizerSection
+from rlpost.errors import CheckpointError, MissingPackageError
+from rlpost.learner.engine import Applied
+from rlpost.learner.models import ScoringModel
+from rlpost.learner.torch_engine import adamw, set_rate
+
+_TAG = "learner"
+
+
+class DeepSpeedEngine:
+    """`rlpost.learner.engine.TrainEngine` on DeepSpeed.
+
+    The process group's environment (``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR``, ``MASTER_PORT``) must be set.
+
+    Args:
+        module: the policy, on every rank the same weights.
+        optimizer: settings.
+        learner: settings.
+        dtype: ``float32`` or ``bfloat16``.
+        device: of this rank.
+    """
+
+    def __init__(
+        self,
+        module: ScoringModel,
+        optimizer: OptimizerSection,
+        learner: LearnerSection,
+        dtype: str,
+        device: torch.device,
+    ):
+        deepspeed = _deepspeed()
+        self.rank, self.world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        self.device, self.stage, self.clip = device, learner.zero_stage, optimizer.grad_clip
+        self._sharded = learner.zero_stage > 0 or dtype == "bfloat16"
+        module = module.to(device)
+        self.engine, self.optimizer, _, _ = deepspeed.initialize(
+            model=module,
+            optimizer=adamw(module, optimizer),
+            config=_config(learner.zero_stage, dtype, optimizer.grad_clip),
+        )
+        self.module: ScoringModel = module
+
+    def forward(self, *inputs: Tensor, **options: Any) -> Tensor:
+        """See `TrainEngine`."""
+        return self.engine(*inputs, **options)
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """See `TrainEngine`."""
+        self.engine.set_gradient_accumulation_boundary(last)
+        # DeepSpeed averages over ranks; the loss is already divided by global counts and wants a sum
+        self.engine.backward(loss * self.world, scale_wrt_gas=False)
+
+    def gradients(self) -> dict[str, Tensor]:
+        """See `TrainEngine`."""
+        from deepspeed.utils import safe_get_full_grad
+
+        found: dict[str, Tensor] = {}
+        for name, parameter in self.module.model.named_parameters():
+            gradient = parameter.grad if not self._sharded else safe_get_full_grad(parameter)
+            if gradient is not None:
+                found[name] = gradient.detach().float().cpu().clone()
+        return found
+
+    def apply(self, lr: float) -> Applied:
+        """See `TrainEngine`."""
+        set_rate(self.optimizer, lr)
+        if self._sharded:
+            self.engine.step()
+            norm = self.engine.get_global_grad_norm()
+            value = math.nan if norm is None else float(norm)
+            skipped = bool(getattr(self.optimizer, "overflow", False)) or not math.isfinite(value)
+            return Applied(value, skipped)
+        # unsharded float32 has no optimizer wrapper that would look at the gradients
+        norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), math.inf))
+        skipped = not math.isfinite(norm)
+        if skipped:
+            self.engine.zero_grad()
+            self.engine.optimizer.zero_grad(set_to_none=True)
+        else:
+            self.engine.step()
+        return Applied(norm, skipped)
+
+    def parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """See `TrainEngine`."""
+        import deepspeed
+
+        for name, parameter in self.module.model.named_parameters():
+            if self.stage == 3:
+                with deepspeed.zero.GatheredParameters([parameter]):
+                    yield name, parameter.detach().clone()
+            else:
+                yield name, parameter.detach()
+
+    def sum_over_ranks(self, values: dict[str, float]) -> dict[str, float]:
+        """See `TrainEngine`."""
+        if self.world == 1:
+            return values
+        keys = sorted(values)
+        total = torch.tensor([values[k] for k in keys], dtype=torch.float64)
+        total = total.to(self.device) if self.device.type == "cpu" else total.float().to(self.device)
+        torch.distributed.all_reduce(total)
+        return dict(zip(keys, total.tolist(), strict=True))
+
+    def save(self, folder: str, state: dict[str, Any]) -> None:
+        """See `TrainEngine`."""
+        self.engine.save_checkpoint(folder, tag=_TAG, client_state={"rlpost": state})
+
+    def load(self, folder: str) -> dict[str, Any]:
+        """See `TrainEngine`."""
+        path, client = self.engine.load_checkpoint(folder, tag=_TAG)
+        if path is None or "rlpost" not in client:
+            raise CheckpointError(
+                f"{folder}: DeepSpeed finds no checkpoint there that fits; resume with the learner.workers and "
+                "learner.zero_stage it was written with"
+            )
+        return client["rlpost"]
+
+    def freeze(self, module: ScoringModel, dtype: str) -> torch.nn.Module:
+        """A reference model on this rank's device, sharded like the policy at ZeRO stage 3."""
+        module = module.to(self.device).eval().requires_grad_(False)
+        if self.stage < 3:
+            return module
+        engine, *_ = _deepspeed().initialize(model=module, config=_config(3, dtype, None))
+        return engine.eval()
+
+    def close(self) -> None:
+        """See `TrainEngine`."""
+        self.engine.destroy()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def _config(stage: int, dtype: str, grad_clip: float | None) -> dict[str, Any]:
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "zero_optimization": {"stage": stage, "overlap_comm": False},
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": dtype == "bfloat16"},
+        "gradient_clipping": grad_clip or 0.0,
+        "steps_per_print": 10**9,
+    }
+
+
+def _deepspeed() -> Any:
+    try:
+        import deepspeed
+    except ImportError as error:
+        raise MissingPackageError(
+            f"DeepSpeed cannot be imported ({error}); pip install 'rlpost[cpu]' or 'rlpost[gpu]', or set "
+            "learner.engine: torch"
+        ) from error
+    if not torch.distributed.is_initialized():
+        cpu = not torch.cuda.is_available()
+        if cpu:
+            # init_distributed would compile a shared-memory collective with g++ (51 s), and a build that is killed
+            # leaves a lock on which every later process waits for ever; gloo does not need it. The module has to be
+            # taken from sys.modules: `import deepspeed.comm.torch as x` binds the real torch.
+            sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # pyright: ignore[reportAttributeAccessIssue]
+        deepspeed.init_distributed("gloo" if cpu else "nccl", verbose=False)
+    return deepspeed

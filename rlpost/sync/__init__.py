@@ -1,0 +1,1 @@
+"""How a new policy version reaches the engines."""

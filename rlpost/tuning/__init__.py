@@ -1,0 +1,1 @@
+"""Which parameters may change, and the optimisers that change them."""

@@ -1,0 +1,29 @@
+"""Shared fixtures: a tiny real model with a real tokenizer, made once per session."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+CORPUS = [
+    "∀ p q : Prop, p → q → p := fun p q h1 h2 => h1",
+    "∀ p q r : Prop, p ∧ q → q ∨ r := fun p q r h1 => Or.inl h1.2",
+    "¬ (p ↔ q) ⟨h1, h2.1⟩ False.elim h3 trivial",
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An untrained two-layer Llama with tied embeddings; head size 32, the smallest that vLLM's CPU attention takes."""
+    from rlpost.config.schema import ScratchModel
+    from rlpost.data.wordlevel import build
+    from rlpost.learner.models import build_scratch
+
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    size = build(CORPUS, folder, 128)
+    build_scratch(ScratchModel(hidden_size=64, heads=2, layers=2, max_positions=128), size, folder, seed=1)
+    return str(folder)

@@ -1,0 +1,109 @@
+"""The gradient is a property of the batch: one or two ranks, ZeRO 0 to 3, any micro-batch size give the same one.
+
+The batch is off-policy on purpose; an on-policy loss is near zero whatever is wrong with it. Real DeepSpeed, real
+gloo, real processes. Not covered: NCCL, more than two ranks.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from support import recorded
+
+from rlpost.config.schema import RunConfig
+
+pytestmark = [pytest.mark.deepspeed, pytest.mark.slow]
+STAGES = (0, 1, 2, 3)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def measure(learner, batch) -> dict:
+    """Gradient of the first update, then log-probabilities after three updates."""
+    update = learner.plan(batch)[0]
+    learner.accumulate(batch, update)
+    gradients = learner.engine.gradients()
+    norms = [learner.engine.apply(1e-3).grad_norm]
+    for _ in range(2):
+        norms.append(learner.step(batch)["grad_norm"])
+    return {"gradients": gradients, "logprobs": learner.logprobs(batch.samples), "norms": norms}
+
+
+def build(model: str, config: RunConfig, rank: int = 0):
+    from rlpost.learner.build import build_learner
+
+    return build_learner(config, model, device=torch.device("cpu"))
+
+
+def worker(rank: int, world: int, port: int, model: str, out: str, dtype: str) -> None:
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+        DS_ACCELERATOR="cpu", GLOO_SOCKET_IFNAME="lo",
+    )
+    torch.set_num_threads(1)
+    batch = recorded.batch()
+    for stage in STAGES:
+        config = recorded.config(
+            model,
+            model={"path": model, "dtype": dtype},
+            learner={"workers": world, "zero_stage": stage, "micro_tokens": 40},
+        )
+        learner = build(model, config)
+        torch.save(measure(learner, batch), f"{out}/{world}-{stage}-{rank}.pt")
+    learner.engine.close()
+
+
+def run(world: int, model: str, out: Path, dtype: str) -> None:
+    torch.multiprocessing.spawn(worker, (world, free_port(), model, str(out), dtype), nprocs=world, join=True)
+
+
+def read(out: Path, world: int, stage: int) -> dict:
+    parts = [torch.load(out / f"{world}-{stage}-{rank}.pt", weights_only=False) for rank in range(world)]
+    logprobs = {row: values for part in parts for row, values in part["logprobs"].items()}
+    return {**parts[0], "logprobs": logprobs}
+
+
+@pytest.fixture(scope="module")
+def oracle(tiny_model: str) -> dict:
+    config = recorded.config(tiny_model, learner={"engine": "torch", "micro_tokens": 10**6})
+    return measure(build(tiny_model, config), recorded.batch())
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ranks")
+    for world in (1, 2):
+        run(world, tiny_model, out, "float32")
+    return out
+
+
+def test_the_recorded_batch_exercises_the_loss(oracle: dict) -> None:
+    norm = torch.cat([g.flatten() for g in oracle["gradients"].values()]).norm()
+    assert norm > 0.1
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("stage", STAGES)
+def test_gradients_do_not_depend_on_ranks_and_sharding(oracle: dict, measured: Path, world: int, stage: int) -> None:
+    found = read(measured, world, stage)["gradients"]
+    assert found.keys() == oracle["gradients"].keys()
+    for name, expected in oracle["gradients"].items():
+        torch.testing.assert_close(found[name], expected, atol=1e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("stage", STAGES)
+def test_three_updates_give_the_same_policy(oracle: dict, measured: Path, world: int, stage: int) -> None:
+    found = read(measured, world, stage)
+    assert found["norms"] == pytest.approx(oracle["norms"], rel=1e-4)
+    assert sorted(found["logprobs"]) == sorted(oracle["logprobs"])
+    for row, expected in oracle["logprobs"].items():
+        assert found["logprobs"][row] == pytest.approx(expected, abs=1e-5)

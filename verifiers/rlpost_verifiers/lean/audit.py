@@ -1,0 +1,83 @@
+"""What a compiled module must show before its theorem counts: facts read from the file, never from Lean's messages."""
+
+from __future__ import annotations
+
+import re
+
+from rlpost_verifiers.lean.messages import Ruling
+from rlpost_verifiers.lean.olean import Name, Olean, OleanError, dotted
+from rlpost_verifiers.lean.source import PRELUDE, THEOREM
+
+STANDARD_AXIOMS: frozenset[Name] = frozenset({("propext",), ("Quot", "sound"), ("Classical", "choice")})
+"""The axioms every Lean proof may rest on."""
+
+# Lemmas that Lean derives on demand about a constant of the prelude, e.g. when `simp` is told to unfold it; they are
+# written to the module that first asked. Each is a theorem or definition, so axioms are still counted through it.
+_DERIVED = re.compile(r"eq_(\d+|def|unfold)|splitter|h?congr(_simp|_eq)?(_\d+)?|(induct|fun_cases)(_unfolding)?")
+_PRIVATE = "_private"
+
+
+def audit(module: Olean, prelude: Olean) -> tuple[Ruling, tuple[str, ...]]:
+    """Whether ``module`` holds one theorem ``X`` and nothing that could prop it up, and the axioms ``X`` rests on.
+
+    Lean stops reporting after 100 errors, treats ``sorry`` as a warning and lets a file declare anything beside the
+    theorem asked for, so its silence proves nothing. Not checked here: that the type of ``X`` is the statement (in
+    proof mode the statement's text stands before the model's) and that the kernel agrees when asked again.
+
+    Raises:
+        OleanError: where the module cannot be read or mentions a constant that neither file holds.
+    """
+    theorem: Name = (THEOREM,)
+    if module.imports != ((PRELUDE,),):
+        return _stray(f"the module imports {', '.join(map(dotted, module.imports)) or 'nothing'}"), ()
+    if theorem not in module.constants:
+        return Ruling("rejected", "failed", f"the compiled module holds no {THEOREM}"), ()
+    if module.constants[theorem].kind != "theorem":
+        return Ruling("rejected", "failed", f"{THEOREM} is compiled as {module.constants[theorem].kind}"), ()
+    strays = sorted(
+        dotted(name) for name in module.constants if name[0] != THEOREM and not _is_derived(name, module, prelude)
+    )
+    if strays:
+        return _stray(f"the file also declares {', '.join(strays[:5])}"), ()
+    axioms = axiom_closure(theorem, module, prelude)
+    names = tuple(sorted(map(dotted, axioms)))
+    if ("sorryAx",) in axioms:
+        return Ruling("rejected", "sorry", "the proof uses sorry"), names
+    if extra := sorted(map(dotted, axioms - STANDARD_AXIOMS)):
+        return Ruling("rejected", "axiom", f"the proof rests on {', '.join(extra)}"), names
+    return Ruling("accepted", "proved"), names
+
+
+def axiom_closure(root: Name, *modules: Olean) -> frozenset[Name]:
+    """Every axiom that ``root`` depends on, through the types, values and constructors of all it mentions.
+
+    Raises:
+        OleanError: for a constant that no module holds.
+    """
+    axioms: set[Name] = set()
+    seen: set[Name] = set()
+    stack = [root]
+    while stack:
+        name = stack.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        home = next((module for module in modules if name in module.constants), None)
+        if home is None:
+            raise OleanError(f"{dotted(name)} is used and declared nowhere")
+        if home.constants[name].kind == "axiom":
+            axioms.add(name)
+        stack.extend(home.uses(name))
+    return frozenset(axioms)
+
+
+def _is_derived(name: Name, module: Olean, prelude: Olean) -> bool:
+    if module.constants[name].kind not in ("theorem", "definition") or not _DERIVED.fullmatch(str(name[-1])):
+        return False
+    # A private name is _private.<module>.0.<name>.
+    public = name[3:] if name[0] == _PRIVATE else name
+    return any(public[:length] in prelude.constants for length in range(1, len(public)))
+
+
+def _stray(detail: str) -> Ruling:
+    return Ruling("rejected", "stray_declaration", detail)

@@ -1,0 +1,161 @@
+"""One fork server and the conversation with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from rlpost.errors import InfrastructureError
+from rlpost_verifiers.lean.messages import Run
+
+_SCRIPT = Path(__file__).with_name("zygote.py")
+_MEMORY_FOLDER = Path("/dev/shm")
+_START_SECONDS = 60.0
+_CLOSE_SECONDS = 5.0
+# How long past its own limit a server may stay silent before it is taken for dead.
+_GRACE_SECONDS = 15.0
+# Far above any honest output; keeps a proof that prints megabytes from costing this process as much.
+_MAX_OUTPUT_BYTES = 4 << 20
+_MAX_MODULE_BYTES = 32 << 20
+
+
+class ZygoteLostError(InfrastructureError):
+    """The fork server died, fell silent or answered nonsense."""
+
+
+class Zygote:
+    """A running fork server; used by one thread, which must be the one that made it.
+
+    The kernel ends the server when the thread that started it ends, so a server cannot outlive its user even if that
+    is killed.
+
+    Attributes:
+        version: Lean's version as the library reports it.
+        commit: the commit Lean was built from.
+    """
+
+    def __init__(self, library: Path, search_path: Path | None) -> None:
+        """Start the server and wait until Lean is initialised.
+
+        Args:
+            library: libleanshared.
+            search_path: folder with the compiled modules that checked files import, None for none.
+
+        Raises:
+            ZygoteLostError: if it does not come up; the message ends with what it printed.
+        """
+        home = _MEMORY_FOLDER if os.access(_MEMORY_FOLDER, os.W_OK) else None
+        self._folder = Path(tempfile.mkdtemp(prefix="rlpost-lean-", dir=home))
+        self._log = tempfile.TemporaryFile()
+        self._buffer = b""
+        self._process = subprocess.Popen(
+            [sys.executable, "-S", "-E", str(_SCRIPT), str(library), str(self._folder), str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env={"LEAN_PATH": str(search_path or self._folder), "LC_ALL": "C.UTF-8"},
+            # Ctrl-C at the terminal must reach the caller, who then closes this server in order.
+            start_new_session=True,
+        )
+        try:
+            hello = self._read_record(_START_SECONDS)
+            self.version, self.commit = str(hello["version"]), str(hello["commit"])
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server."""
+        return self._process.pid
+
+    def run(self, module: str, source: str, cpu_seconds: float, wall_seconds: float, memory_mb: int) -> Run:
+        """Let Lean read ``source`` as ``<module>.lean`` in a fork of its own, under the limits given.
+
+        Raises:
+            ZygoteLostError: if the server does not answer.
+        """
+        limits = {"cpu_seconds": cpu_seconds, "wall_seconds": wall_seconds, "memory_mb": memory_mb}
+        request = json.dumps({"module": module, "source": source, **limits})
+        try:
+            _pipe(self._process.stdin).write(request.encode() + b"\n")
+            _pipe(self._process.stdin).flush()
+        except OSError as error:
+            raise self._lost(f"takes no request ({error.strerror})") from error
+        answer = self._read_record(wall_seconds + _GRACE_SECONDS)
+        try:
+            return Run(**answer, output=self._read_file("output.txt", _MAX_OUTPUT_BYTES).decode("utf-8", "replace"))
+        except TypeError as error:
+            raise self._lost(f"answered {answer!r}") from error
+
+    def compiled(self, module: str) -> bytes | None:
+        """The module that the last run compiled, or None if it wrote none."""
+        try:
+            return self._read_file(f"{module}.olean", _MAX_MODULE_BYTES)
+        except FileNotFoundError:
+            return None
+
+    def close(self) -> None:
+        """End the server, and with it any check in flight; repeated calls do nothing."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            try:
+                _pipe(pipe).close()
+            except BrokenPipeError:
+                # A request the dead server never took is still buffered; there is nobody left to send it to.
+                continue
+        try:
+            self._process.wait(_CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+        # The server removes its folder; one that was killed could not.
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _read_record(self, seconds: float) -> dict[str, Any]:
+        line = self._read_line(time.monotonic() + seconds)
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise self._lost(f"answered {line[:200]!r}") from error
+        if not isinstance(record, dict):
+            raise self._lost(f"answered {line[:200]!r}")
+        return record
+
+    def _read_line(self, deadline: float) -> bytes:
+        descriptor = _pipe(self._process.stdout).fileno()
+        ready = select.poll()
+        ready.register(descriptor, select.POLLIN)
+        while b"\n" not in self._buffer:
+            left = deadline - time.monotonic()
+            if left <= 0 or not ready.poll(left * 1000):
+                self._process.kill()
+                raise self._lost("fell silent")
+            chunk = os.read(descriptor, 1 << 16)
+            if not chunk:
+                raise self._lost("ended")
+            self._buffer += chunk
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        return line
+
+    def _read_file(self, name: str, limit: int) -> bytes:
+        with open(self._folder / name, "rb") as file:
+            return file.read(limit)
+
+    def _lost(self, what: str) -> ZygoteLostError:
+        self._log.seek(0)
+        last = self._log.read().decode("utf-8", "replace").strip().splitlines()[-1:]
+        return ZygoteLostError(f"Lean's fork server (pid {self.pid}) {what}{': ' + last[0] if last else ''}")
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None, "the server is started with pipes"
+    return stream

@@ -1,0 +1,177 @@
+"""What Lean and its process said, turned into a verdict's outcome and reason. Text and numbers in, data out."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from rlpost.types import Outcome
+
+Reason = Literal[
+    "proved",
+    "failed",
+    "sorry",
+    "axiom",
+    "statement_mismatch",
+    "stray_declaration",
+    "kernel_rejected",
+    "filtered",
+    "timeout",
+    "memory",
+    "crashed",
+    "unavailable",
+]
+"""Every reason a Lean verdict can carry."""
+
+# Reported beside every failed theorem, because the prelude declares no `sorryAx` that error recovery could use.
+_RECOVERY_NOISE = "internal exception #"
+# What Lean writes outside its messages when a proof exhausts the address space or the stack it was given.
+_OUT_OF_MEMORY = ("bad_alloc", "out of memory", "Stack overflow", "failed to create thread", "Cannot allocate memory")
+
+
+@dataclass(frozen=True, slots=True)
+class LeanMessage:
+    """One message of ``lean --json``; lines count from 1, columns from 0."""
+
+    severity: str
+    text: str
+    line: int
+    column: int
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeanOutput:
+    """Lean's messages, and every line that was not one."""
+
+    messages: tuple[LeanMessage, ...]
+    noise: tuple[str, ...]
+
+    @property
+    def errors(self) -> tuple[LeanMessage, ...]:
+        """The messages that make a file wrong."""
+        return tuple(message for message in self.messages if message.severity == "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How one Lean process ended.
+
+    Attributes:
+        exit_code: exit status, None if a signal ended it.
+        signal: the signal, 0 if none.
+        wall_exceeded: it was still running at the wall-clock limit and was killed.
+        seconds: wall-clock time.
+        cpu_seconds: CPU time, user and system.
+        peak_rss_mb: peak resident memory in MiB, shared pages included.
+        output: all it printed.
+    """
+
+    exit_code: int | None
+    signal: int
+    wall_exceeded: bool
+    seconds: float
+    cpu_seconds: float
+    peak_rss_mb: int
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """An outcome with its reason and one line for people."""
+
+    outcome: Outcome
+    reason: Reason
+    detail: str = ""
+
+
+def parse_output(text: str) -> LeanOutput:
+    r"""Sort the printed lines into messages and noise; error-recovery noise is dropped.
+
+    >>> parse_output('{"severity":"error","data":"no","pos":{"line":4,"column":2}}\nlibc++abi: terminating\n').noise
+    ('libc++abi: terminating',)
+    """
+    messages: list[LeanMessage] = []
+    noise: list[str] = []
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        message = _parse_line(line)
+        if message is None:
+            noise.append(line)
+        elif not message.text.startswith(_RECOVERY_NOISE):
+            messages.append(message)
+    return LeanOutput(tuple(messages), tuple(noise))
+
+
+def classify(run: Run, output: LeanOutput, cpu_limit: float) -> Ruling:
+    """What a finished process says about the proof.
+
+    A limit that the proof itself exhausted (CPU, memory, size of what it prints) is its own fault and rejects it. Wall
+    clock gone without the CPU being used, any other signal and any line that is not a message are faults of the
+    machinery and leave it undecided. ``accepted`` means only that Lean had no complaint; the compiled module must
+    still be audited.
+
+    Args:
+        run: how the process ended.
+        output: ``parse_output(run.output)``.
+        cpu_limit: the limit it ran under, in seconds.
+    """
+    if run.wall_exceeded or run.signal:
+        return _classify_killed(run, output, cpu_limit)
+    if output.noise:
+        return _out_of_memory(output) or Ruling("undecided", "crashed", f"Lean printed {output.noise[0][:200]!r}")
+    if output.errors:
+        return _classify_errors(output.errors)
+    if any(message.kind == "hasSorry" for message in output.messages):
+        return Ruling("rejected", "sorry", "the proof uses sorry")
+    if run.exit_code == 0:
+        return Ruling("accepted", "proved")
+    if run.exit_code == 1 and _RECOVERY_NOISE in run.output:
+        return Ruling("rejected", "failed", "Lean could not elaborate the proof")
+    return Ruling("undecided", "crashed", f"Lean exited with status {run.exit_code} and no error message")
+
+
+def _classify_killed(run: Run, output: LeanOutput, cpu_limit: float) -> Ruling:
+    if run.cpu_seconds >= cpu_limit or run.signal == signal.SIGXCPU:
+        return Ruling("rejected", "timeout", f"used its {cpu_limit:g} s of CPU time")
+    if run.wall_exceeded:
+        return Ruling(
+            "undecided", "timeout", f"{run.seconds:.1f} s passed and only {run.cpu_seconds:.1f} s of CPU time were used"
+        )
+    if run.signal == signal.SIGXFSZ:
+        return Ruling("rejected", "memory", "wrote more than the file size limit")
+    return _out_of_memory(output) or Ruling("undecided", "crashed", f"Lean was ended by signal {run.signal}")
+
+
+def _out_of_memory(output: LeanOutput) -> Ruling | None:
+    line = next((line for line in output.noise if any(mark in line for mark in _OUT_OF_MEMORY)), None)
+    return None if line is None else Ruling("rejected", "memory", line[:200])
+
+
+def _classify_errors(errors: tuple[LeanMessage, ...]) -> Ruling:
+    first = errors[0].text.strip()
+    line = first.splitlines()[0][:200] if first else "Lean reported an error"
+    if any(error.text.startswith("(deterministic) timeout") for error in errors):
+        return Ruling("rejected", "timeout", line)
+    if any(error.text.startswith("(kernel)") for error in errors):
+        return Ruling("rejected", "kernel_rejected", line)
+    return Ruling("rejected", "failed", line)
+
+
+def _parse_line(line: str) -> LeanMessage | None:
+    try:
+        record: Any = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(record, dict):
+        return None
+    fields = cast("dict[str, Any]", record)
+    position = fields.get("pos")
+    match fields.get("severity"), fields.get("data"), position:
+        case str(severity), str(text), {"line": int(row), "column": int(column)}:
+            return LeanMessage(severity, text, row, column, str(fields.get("kind", "")))
+        case _:
+            return None

@@ -1,0 +1,218 @@
+"""Read a compiled Lean module (``.olean`` format 2) without Lean: which constants it holds and what they use.
+
+The file may come from the elaboration of untrusted text, so every pointer and size is checked against the file and
+the number of objects visited is bounded; whatever does not fit raises `OleanError`. The layout is that of Lean's
+runtime objects: an 8-byte header (reference count, size, number of fields, tag), then fields that are either tagged
+small numbers (lowest bit set) or addresses relative to the base address the file was written for.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+Name = tuple[str | int, ...]
+"""A hierarchical name by its parts, outermost first."""
+
+Kind = Literal["axiom", "definition", "theorem", "opaque", "quotient", "inductive", "constructor", "recursor"]
+
+_KINDS: tuple[Kind, ...] = (
+    *("axiom", "definition", "theorem", "opaque"),
+    *("quotient", "inductive", "constructor", "recursor"),
+)
+_WITH_VALUE: frozenset[Kind] = frozenset({"definition", "theorem", "opaque"})
+_HEADER = struct.Struct("<5sBB33s40sQQ")
+_FIRST_OBJECT = 0x58
+_MAX_CONSTRUCTOR, _ARRAY, _STRING, _MPZ = 244, 246, 249, 250
+_LEAF_EXPRESSIONS = (0, 3, 9)
+# Which fields of an expression are expressions, by its tag. Free and meta variables (1, 2) occur in no module.
+_SUBEXPRESSIONS = {5: (0, 1), 6: (1, 2), 7: (1, 2), 8: (1, 2, 3), 10: (1,), 11: (2,)}
+_CONSTANT, _PROJECTION = 4, 11
+
+
+class OleanError(ValueError):
+    """The bytes are not a module this reader understands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """One constant of a module.
+
+    Attributes:
+        name: its full name.
+        kind: what declared it.
+        expressions: addresses of its type and, where it has one, its value.
+        constructors: names of an inductive type's constructors, else empty.
+    """
+
+    name: Name
+    kind: Kind
+    expressions: tuple[int, ...]
+    constructors: tuple[Name, ...] = ()
+
+
+class Olean:
+    """A module's imports and constants.
+
+    Attributes:
+        version: Lean's version, e.g. ``4.35.0``.
+        commit: the commit Lean was built from, 40 hexadecimal digits.
+        imports: names of the modules imported directly.
+        constants: all constants by name.
+    """
+
+    def __init__(self, data: bytes, max_objects: int = 5_000_000) -> None:
+        if len(data) < _HEADER.size:
+            raise OleanError(f"{len(data)} bytes are too few for a module")
+        magic, layout, _, version, commit, self._base, root = _HEADER.unpack_from(data)
+        if magic != b"olean" or layout != 2:
+            raise OleanError(f"magic {magic!r}, format {layout}: only format 2 is known")
+        self.version = version.split(b"\0")[0].decode("ascii", "replace")
+        self.commit = commit.decode("ascii", "replace")
+        self._data, self._left = data, max_objects
+        self._names: dict[int, Name] = {}
+        self._uses: dict[Name, frozenset[Name]] = {}
+        _, fields = self._constructor(root, 5)
+        self.imports = tuple(self._name(self._constructor(entry, 1)[1][0]) for entry in self._array(fields[0]))
+        self.constants: dict[Name, Constant] = {}
+        for address in self._array(fields[2]):
+            constant = self._constant(address)
+            if constant.name in self.constants:
+                raise OleanError(f"{dotted(constant.name)} is declared twice")
+            self.constants[constant.name] = constant
+
+    def uses(self, name: Name) -> frozenset[Name]:
+        """Every constant that the type, value or constructors of ``name`` mention.
+
+        Raises:
+            KeyError: if the module holds no such constant.
+            OleanError: if its expressions cannot be read.
+        """
+        found = self._uses.get(name)
+        if found is None:
+            constant = self.constants[name]
+            found = self._mentioned(constant.expressions) | frozenset(constant.constructors)
+            self._uses[name] = found
+        return found
+
+    def _offset(self, address: int, size: int) -> int:
+        offset = address - self._base
+        if offset < _FIRST_OBJECT or offset % 8 or offset + size > len(self._data):
+            raise OleanError(f"address {address:#x} with {size} bytes lies outside the file")
+        return offset
+
+    def _object(self, address: int) -> tuple[int, int, int, int]:
+        """Offset, size in bytes (0 for what is not a constructor), number of fields and tag."""
+        self._left -= 1
+        if self._left < 0:
+            raise OleanError("more objects than any honest module holds")
+        offset = self._offset(address, 8)
+        _, size, fields, tag = struct.unpack_from("<iHBB", self._data, offset)
+        return offset, size, fields, tag
+
+    def _constructor(self, address: int, at_least: int = 0) -> tuple[int, tuple[int, ...]]:
+        """Tag and fields; a constructor without fields is a tagged number."""
+        if address & 1:
+            tag, fields = address >> 1, ()
+        else:
+            offset, size, count, tag = self._object(address)
+            if tag > _MAX_CONSTRUCTOR or size < 8 + 8 * count:
+                raise OleanError(f"no constructor at {address:#x} (tag {tag})")
+            self._offset(address, size)
+            fields = struct.unpack_from(f"<{count}Q", self._data, offset + 8)
+        if len(fields) < at_least:
+            raise OleanError(f"{len(fields)} fields at {address:#x} where {at_least} belong")
+        return tag, fields
+
+    def _array(self, address: int) -> tuple[int, ...]:
+        offset = self._tagged(address, _ARRAY, 24)
+        (count,) = struct.unpack_from("<Q", self._data, offset + 8)
+        self._offset(address, 24 + 8 * count)
+        return struct.unpack_from(f"<{count}Q", self._data, offset + 24)
+
+    def _string(self, address: int) -> str:
+        offset = self._tagged(address, _STRING, 32)
+        (size,) = struct.unpack_from("<Q", self._data, offset + 8)
+        self._offset(address, 32 + size)
+        try:
+            return self._data[offset + 32 : offset + 32 + size - 1].decode()
+        except UnicodeDecodeError as error:
+            raise OleanError(f"string at {address:#x}: {error}") from error
+
+    def _tagged(self, address: int, tag: int, size: int) -> int:
+        if address & 1:
+            raise OleanError(f"a number where an object with tag {tag} belongs")
+        offset, _, _, found = self._object(address)
+        if found != tag:
+            raise OleanError(f"tag {found} at {address:#x} where {tag} belongs")
+        self._offset(address, size)
+        return offset
+
+    def _number(self, address: int) -> int:
+        if address & 1:
+            return address >> 1
+        # A natural number beyond 63 bits; only its identity as part of a name matters here, and no name needs it.
+        self._tagged(address, _MPZ, 24)
+        raise OleanError("a name with a number beyond 63 bits")
+
+    def _list(self, address: int) -> list[int]:
+        items: list[int] = []
+        while not address & 1:
+            _, (head, address) = self._constructor(address, 2)
+            items.append(head)
+        return items
+
+    def _name(self, address: int) -> Name:
+        parts: list[int] = []
+        known: Name = ()
+        while not address & 1:
+            if address in self._names:
+                known = self._names[address]
+                break
+            parts.append(address)
+            _, fields = self._constructor(address, 2)
+            address = fields[0]
+        for address in reversed(parts):
+            tag, (_, part) = self._constructor(address, 2)
+            known = (*known, self._string(part) if tag == 1 else self._number(part))
+            self._names[address] = known
+        return known
+
+    def _constant(self, address: int) -> Constant:
+        tag, info = self._constructor(address, 1)
+        if tag >= len(_KINDS):
+            raise OleanError(f"constant of unknown kind {tag}")
+        kind = _KINDS[tag]
+        _, fields = self._constructor(info[0], 5 if kind == "inductive" else 2 if kind in _WITH_VALUE else 1)
+        _, (name, _, type_, *_) = self._constructor(fields[0], 3)
+        expressions = (type_, fields[1]) if kind in _WITH_VALUE else (type_,)
+        constructors = tuple(self._name(item) for item in self._list(fields[4])) if kind == "inductive" else ()
+        return Constant(self._name(name), kind, expressions, constructors)
+
+    def _mentioned(self, roots: tuple[int, ...]) -> frozenset[Name]:
+        names: set[Name] = set()
+        seen: set[int] = set()
+        stack = list(roots)
+        while stack:
+            address = stack.pop()
+            if address in seen:
+                continue
+            seen.add(address)
+            tag, fields = self._constructor(address)
+            if tag in (_CONSTANT, _PROJECTION):
+                names.add(self._name(fields[0]))
+            if tag in _SUBEXPRESSIONS:
+                stack.extend(fields[index] for index in _SUBEXPRESSIONS[tag])
+            elif tag not in (*_LEAF_EXPRESSIONS, _CONSTANT):
+                raise OleanError(f"expression with tag {tag} at {address:#x}")
+        return frozenset(names)
+
+
+def dotted(name: Name) -> str:
+    """A name as Lean prints it.
+
+    >>> dotted(("Classical", "choice"))
+    'Classical.choice'
+    """
+    return ".".join(map(str, name))

@@ -1,0 +1,66 @@
+"""One question to Lean: does this text prove that statement?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rlpost.errors import DataError
+
+Mode = Literal["proof", "file"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProofTask:
+    """A statement and what is offered as its proof.
+
+    Attributes:
+        statement: a bare type, e.g. ``∀ p : Prop, p → p``.
+        proof: what stands after ``:=``; a term or a ``by`` block (in file mode a whole file).
+        name: a label for people; the theorem in the checked file is always called ``X``.
+        header: lines before the theorem: ``open …`` and ``universe …`` only.
+        binders: arguments between the name and the colon, e.g. ``(p q : Prop)``.
+        mode: ``proof``, or ``file`` where the model writes the whole file.
+
+    >>> ProofTask("∀ p : Prop, p → p", "fun _ h => h").name
+    'X'
+    """
+
+    statement: str
+    proof: str
+    name: str = "X"
+    header: str = ""
+    binders: str = ""
+    mode: Mode = "proof"
+
+
+def parse_task(row: Mapping[str, Any], where: str) -> ProofTask:
+    """A task from a JSON object; keys other than the task's own are ignored.
+
+    Args:
+        row: must hold the strings ``statement`` and ``proof``.
+        where: how an error message names the row, e.g. ``proofs.jsonl line 3``.
+
+    Raises:
+        DataError: for a missing key, a value that is not a string, a blank statement or an unknown mode.
+
+    >>> parse_task({"statement": "True", "proof": "trivial", "difficulty": 1}, "line 1").proof
+    'trivial'
+    """
+    texts: dict[str, str] = {}
+    for key in ("statement", "proof", "name", "header", "binders"):
+        value = row.get(key)
+        if value is None:
+            if key in ("statement", "proof"):
+                raise DataError(f"{where}: no {key!r}; a proof task needs the strings 'statement' and 'proof'")
+            continue
+        if not isinstance(value, str):
+            raise DataError(f"{where}: {key!r} is {value!r}, not a string; write it as text")
+        texts[key] = value
+    if not texts["statement"].strip():
+        raise DataError(f"{where}: 'statement' is blank; give the type to be proved")
+    mode = row.get("mode", "proof")
+    if mode not in ("proof", "file"):
+        raise DataError(f"{where}: 'mode' is {mode!r}; use 'proof' or 'file'")
+    return ProofTask(**texts, mode=mode)

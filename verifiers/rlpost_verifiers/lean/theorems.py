@@ -1,0 +1,264 @@
+"""Provable propositional theorems with their proofs, made to measure: an unlimited supply to train and test on.
+
+Random formulas are kept if their truth table is all true and the prover finds an intuitionistic proof; a few lines of
+the reasons why. The train and eval splits are told apart by a hash of the formula's *shape*, its atoms renamed in
+order of first appearance, so no shape can occur in both, whatever the seeds and filters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from rlpost.errors import UserError
+from rlpost_verifiers.lean.formulas import (
+    Atom,
+    Binary,
+    Connective,
+    Falsum,
+    Formula,
+    Not,
+    atoms,
+    formula_tokens,
+    implies,
+    is_tautology,
+    shape,
+    size,
+)
+from rlpost_verifiers.lean.notation import ATOMS, PROOF_TOKENS, render
+from rlpost_verifiers.lean.prover import BudgetError, prove, term_tokens
+
+Split = Literal["train", "eval"]
+
+_ATOM_COUNTS = (2, 3, 3, 4)
+_LEAVES = range(3, 15)
+_CONNECTIVES: tuple[Connective | Literal["¬"], ...] = ("→", "∧", "∨", "¬", "↔")
+_WEIGHTS = (5.0, 3.0, 3.0, 1.5, 0.7)
+_FALSUM_SHARE = 0.05
+_IMPLICATION_SHARE = 0.7
+# About a quarter of the formulas tried are provable; a filter that keeps one in a thousand of those still gets by.
+_PATIENCE = 20_000
+_KNOWN_PROOF_TOKENS = frozenset(PROOF_TOKENS)
+
+
+@dataclass(frozen=True, slots=True)
+class Theorem:
+    """A statement with a proof Lean accepts, and how hard it is.
+
+    Attributes:
+        statement: e.g. ``∀ p q : Prop, (p → q) → ¬q → ¬p``.
+        proof: e.g. ``fun p q h1 h2 h3 => h2 (h1 h3)``.
+        shape: the formula with its atoms renamed in order of first appearance.
+        hard: non-invertible steps in the proof, the ones that need a choice.
+        tokens: tokens of the proof (`notation.tokenize`).
+        statement_tokens: tokens of the statement.
+        atoms: different atoms.
+        size: connectives in the formula.
+    """
+
+    statement: str
+    proof: str
+    shape: str
+    hard: int
+    tokens: int
+    statement_tokens: int
+    atoms: int
+    size: int
+
+
+def generate(
+    count: int,
+    seed: int,
+    split: Split = "train",
+    eval_share: float = 0.1,
+    min_tokens: int = 0,
+    max_tokens: int | None = None,
+    min_hard: int = 0,
+    max_hard: int | None = None,
+    max_statement_tokens: int | None = None,
+) -> list[Theorem]:
+    """``count`` theorems with distinct statements; the same arguments give the same list.
+
+    Args:
+        count: how many.
+        seed: of the random formulas.
+        split: ``train`` or ``eval``; the two share no shape as long as ``eval_share`` is the same.
+        eval_share: share of shapes that belong to ``eval``.
+        min_tokens: shortest proof, in tokens.
+        max_tokens: longest proof, None for no limit; likewise the limits below.
+        min_hard: least number of non-invertible steps.
+        max_hard: largest number of non-invertible steps.
+        max_statement_tokens: longest statement, in tokens.
+
+    Raises:
+        UserError: for arguments that contradict each other, or when 20,000 formulas in a row met no new theorem.
+    """
+    _check_arguments(count, split, eval_share, (min_tokens, max_tokens), (min_hard, max_hard))
+    found: dict[str, Theorem] = {}
+    misses = 0
+    for formula in _random_formulas(random.Random(seed)):
+        if len(found) == count:
+            break
+        misses += 1
+        if misses > _PATIENCE:
+            raise UserError(
+                f"only {len(found)} of {count} theorems found, and none in the last {_PATIENCE} formulas; "
+                "ask for fewer, or loosen the limits on tokens and hard steps"
+            )
+        if _belongs_to_eval(formula, eval_share) != (split == "eval") or not is_tautology(formula):
+            continue
+        theorem = _theorem(formula)
+        if (
+            theorem is None
+            or theorem.statement in found
+            or not min_tokens <= theorem.tokens <= _or_infinite(max_tokens)
+            or not min_hard <= theorem.hard <= _or_infinite(max_hard)
+            or theorem.statement_tokens > _or_infinite(max_statement_tokens)
+        ):
+            continue
+        found[theorem.statement] = theorem
+        misses = 0
+    return list(found.values())
+
+
+def rows(**arguments: Any) -> list[dict[str, Any]]:
+    """The data source ``lean_theorems``: what `generate` makes, as rows with an ``id`` that depends on the statement only.
+
+    Raises:
+        UserError: as `generate`.
+    """
+    return [_row(theorem) for theorem in generate(**arguments)]
+
+
+def refuted(count: int, seed: int) -> list[dict[str, Any]]:
+    """Rows whose statement is false, each with the proof of some theorem over the same atoms.
+
+    They are bait: a verifier or a reward that accepts one of them is broken.
+
+    Args:
+        count: how many.
+        seed: of the random formulas.
+
+    Raises:
+        UserError: for a negative count.
+    """
+    if count < 0:
+        raise UserError(f"count is {count}; give 0 or more")
+    proofs: dict[tuple[str, ...], list[str]] = {}
+    false: dict[str, tuple[tuple[str, ...], Formula]] = {}
+    for formula in _random_formulas(random.Random(seed)):
+        if len(false) >= count and all(names in proofs for names, _ in false.values()):
+            break
+        names = tuple(sorted(atoms(formula)))
+        if not is_tautology(formula):
+            if len(false) < count:
+                false.setdefault(_statement(formula), (names, formula))
+        elif theorem := _theorem(formula):
+            proofs.setdefault(names, []).append(theorem.proof)
+    rng = random.Random(seed)
+    return [
+        {
+            "id": _identity(statement),
+            "statement": statement,
+            "proof": rng.choice(proofs[names]),
+            "shape": _shape(formula),
+            "atoms": len(names),
+            "size": size(formula),
+        }
+        for statement, (names, formula) in false.items()
+    ]
+
+
+def _random_formulas(rng: random.Random) -> Iterator[Formula]:
+    """An endless supply; each has at least one atom."""
+    while True:
+        leaves = rng.choice(_LEAVES)
+        names = ATOMS[: rng.choice(_ATOM_COUNTS)]
+        if rng.random() < _IMPLICATION_SHARE:
+            # An implication at the top is far more often provable than the other connectives.
+            formula: Formula = implies(_random(rng, leaves // 2, names), _random(rng, leaves - leaves // 2, names))
+        else:
+            formula = _random(rng, leaves, names)
+        if atoms(formula):
+            yield formula
+
+
+def _random(rng: random.Random, leaves: int, names: tuple[str, ...]) -> Formula:
+    if leaves <= 1:
+        return Falsum() if rng.random() < _FALSUM_SHARE else Atom(rng.choice(names))
+    kind = rng.choices(_CONNECTIVES, _WEIGHTS)[0]
+    if kind == "¬":
+        return Not(_random(rng, leaves - 1, names))
+    left = rng.randint(1, leaves - 1)
+    return Binary(kind, _random(rng, left, names), _random(rng, leaves - left, names))
+
+
+def _theorem(formula: Formula) -> Theorem | None:
+    """The formula with its proof, or None if the prover finds none or the proof needs too many hypotheses."""
+    try:
+        proof = prove(formula)
+    except BudgetError:
+        return None
+    if proof is None:
+        return None
+    names = tuple(sorted(atoms(formula)))
+    tokens = term_tokens(proof.term, names)
+    if not _KNOWN_PROOF_TOKENS.issuperset(tokens):
+        return None
+    statement = _statement_tokens(formula)
+    return Theorem(
+        statement=render(statement),
+        proof=render(tokens),
+        shape=_shape(formula),
+        hard=proof.hard,
+        tokens=len(tokens),
+        statement_tokens=len(statement),
+        atoms=len(names),
+        size=size(formula),
+    )
+
+
+def _statement_tokens(formula: Formula) -> list[str]:
+    return ["∀", *sorted(atoms(formula)), ":", "Prop", ",", *formula_tokens(formula)]
+
+
+def _statement(formula: Formula) -> str:
+    return render(_statement_tokens(formula))
+
+
+def _shape(formula: Formula) -> str:
+    return render(formula_tokens(shape(formula, ATOMS)))
+
+
+def _belongs_to_eval(formula: Formula, eval_share: float) -> bool:
+    digest = hashlib.sha256(_shape(formula).encode()).digest()
+    return int.from_bytes(digest[:8]) < eval_share * 2**64
+
+
+def _identity(statement: str) -> str:
+    return f"thm-{hashlib.sha256(statement.encode()).hexdigest()[:12]}"
+
+
+def _row(theorem: Theorem) -> dict[str, Any]:
+    return {"id": _identity(theorem.statement), **asdict(theorem)}
+
+
+def _or_infinite(limit: int | None) -> float:
+    return float("inf") if limit is None else limit
+
+
+def _check_arguments(
+    count: int, split: str, eval_share: float, tokens: tuple[int, int | None], hard: tuple[int, int | None]
+) -> None:
+    if count < 0:
+        raise UserError(f"count is {count}; give 0 or more")
+    if split not in ("train", "eval"):
+        raise UserError(f"split is {split!r}; use 'train' or 'eval'")
+    if not 0 <= eval_share <= 1:
+        raise UserError(f"eval_share is {eval_share!r}; give a share between 0 and 1")
+    for name, (low, high) in (("tokens", tokens), ("hard", hard)):
+        if low > _or_infinite(high):
+            raise UserError(f"min_{name} is {low} and max_{name} {high}; no theorem can meet both")

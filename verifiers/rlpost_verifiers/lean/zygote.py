@@ -1,0 +1,182 @@
+"""Fork server around libleanshared: Lean is loaded and initialised once, every check runs in a fork of that state.
+
+Run as a script of its own (``python -S -E zygote.py LIBRARY FOLDER PARENT``), because forking is cheap and safe only from a
+small process with one thread. It imports the standard library only. Protocol: first one JSON line with the library's
+version, then for each request line one answer line.
+
+    request  {"module": "Cand", "source": "…", "cpu_seconds": 10, "wall_seconds": 30, "memory_mb": 6144}
+    answer   {"exit_code": 0, "signal": 0, "wall_exceeded": false, "seconds": …, "cpu_seconds": …, "peak_rss_mb": …}
+
+A check leaves ``<module>.olean`` (if Lean wrote one) and ``output.txt`` in FOLDER until the next request. The server
+ends when its input closes, when it is asked to by SIGTERM, or when its parent dies; it removes FOLDER on its way out.
+"""
+
+import ctypes
+import gc
+import json
+import math
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
+MAX_FILE_BYTES = 32 << 20
+CHILD_FAILED = 70
+# Beside the proof itself only the theorem's own free variables could be generalised, which would weaken a statement.
+OPTIONS = ("--json", "-j1", "-DautoImplicit=false", "-Dlinter.all=false")
+
+
+class Lean:
+    """The two entry points used, both stable across Lean versions, and what the library says about itself."""
+
+    def __init__(self, path: str) -> None:
+        # Lean's interpreter finds native code by dlsym(RTLD_DEFAULT), so its symbols must be global.
+        self._library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+        self._library.lean_main.restype = ctypes.c_int
+        # Calling lean_main here as well would be fatal: its option parser keeps state that every fork would inherit.
+        self._library.lean_initialize()
+
+    def text(self, symbol: str) -> str:
+        """A global constant of type String: 32 bytes of header with the size in the second word, then the bytes."""
+        address = ctypes.c_void_p.in_dll(self._library, symbol).value or 0
+        size = ctypes.c_uint64.from_address(address + 8).value
+        return ctypes.string_at(address + 32, size - 1).decode()
+
+    def main(self, arguments: list[str]) -> int:
+        """Run Lean's command line in this process; once per process only."""
+        words = [b"lean", *(word.encode() for word in arguments)]
+        return self._library.lean_main(len(words), (ctypes.c_char_p * (len(words) + 1))(*words, None))
+
+
+def die_with_parent(signal_number: int, parent: int) -> None:
+    """Have the kernel signal this process when its parent ends, also if that has already happened."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal_number)
+
+
+def run_child(lean: Lean, request: dict[str, Any], server: int) -> int:
+    """In the fork: confine this process, run Lean on the source, and return its exit status."""
+    os.setsid()
+    die_with_parent(signal.SIGKILL, server)
+    for number in (signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    cpu = max(1, math.ceil(request["cpu_seconds"]))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (request["memory_mb"] << 20,) * 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES,) * 2)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    module = request["module"]
+    return lean.main([*OPTIONS, "-o", f"{module}.olean", f"{module}.lean"])
+
+
+def fork(lean: Lean, request: dict[str, Any]) -> int:
+    """Start the check in a fork and return its process id; the fork never comes back from here."""
+    server = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    status = CHILD_FAILED
+    try:
+        status = run_child(lean, request, server) & 255
+    except BaseException as error:
+        # Plain text among Lean's JSON marks the check as crashed.
+        os.write(2, f"zygote: {error!r}\n".encode())
+    finally:
+        os._exit(status)
+
+
+def check(lean: Lean, request: dict[str, Any]) -> dict[str, Any]:
+    """Run one request to its end and describe how it ended."""
+    for name in os.listdir("."):
+        os.unlink(name)
+    with open(f"{request['module']}.lean", "w", encoding="utf-8") as file:
+        file.write(request["source"])
+    start = time.perf_counter()
+    pid = fork(lean, request)
+    watched = select.poll()
+    pidfd = os.pidfd_open(pid)
+    watched.register(pidfd, select.POLLIN)
+    # The client sends nothing while it waits, so readable input can only mean that it is gone.
+    watched.register(0, select.POLLIN)
+    try:
+        ready = [fd for fd, _ in watched.poll(request["wall_seconds"] * 1000)]
+    finally:
+        os.close(pidfd)
+        # Also after a normal end: whatever else lives in the group must not outlive its leader.
+        kill_group(pid)
+        _, status, usage = os.wait4(pid, 0)
+    if 0 in ready:
+        raise SystemExit
+    return {
+        "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
+        "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
+        "wall_exceeded": not ready,
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_rss_mb": usage.ru_maxrss >> 10,
+    }
+
+
+def kill_group(pid: int) -> None:
+    """Kill every process of the check."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        # It was caught between fork and setsid: there is no group yet, only the process.
+        os.kill(pid, signal.SIGKILL)
+
+
+def requests() -> Iterator[dict[str, Any]]:
+    """The request lines, until the input closes."""
+    pending = b""
+    while chunk := os.read(0, 1 << 16):
+        pending += chunk
+        while b"\n" in pending:
+            line, pending = pending.split(b"\n", 1)
+            yield json.loads(line)
+
+
+def answer(record: dict[str, Any]) -> None:
+    """Write one line to the client."""
+    os.write(1, json.dumps(record).encode() + b"\n")
+
+
+def remove_folder(folder: str) -> None:
+    """Remove the working folder; it holds files only."""
+    os.chdir("/")
+    for entry in os.scandir(folder):
+        os.unlink(entry.path)
+    os.rmdir(folder)
+
+
+def main() -> None:
+    """Serve until the client is gone."""
+    library, folder, parent = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    die_with_parent(signal.SIGTERM, parent)
+    os.chdir(folder)
+    try:
+        lean = Lean(library)
+        answer({"version": lean.text("l_Lean_versionString"), "commit": lean.text("l_Lean_githash")})
+        # Keeps the collector from touching, and so copying, the pages that every fork shares.
+        gc.collect()
+        gc.freeze()
+        for request in requests():
+            answer(check(lean, request))
+    finally:
+        remove_folder(folder)
+
+
+if __name__ == "__main__":
+    main()
