@@ -22,11 +22,14 @@ from rlpost.errors import UserError
 BUILTIN: dict[str, dict[str, str]] = {
     "rewards": {
         "outcome": "rlpost_rewards.outcome:Outcome",
-        "length": "rlpost_rewards.shaping:LengthPenalty",
+        "trl": "rlpost_rewards.trl_adapter:TrlReward",
     },
     "verifiers": {
         "lean.embedded": "rlpost_verifiers.lean.verifier:LeanVerifier",
         "function": "rlpost_verifiers.function:FunctionVerifier",
+    },
+    "commands": {
+        "verify lean": "rlpost_verifiers.lean.command:verify_file",
     },
     "sources": {
         "jsonl": "rlpost.data.prompts:read_jsonl",
@@ -46,7 +49,7 @@ def resolve(kind: str, name: str) -> Any:
     """The object behind ``name``.
 
     Args:
-        kind: ``rewards``, ``verifiers`` or ``sources``.
+        kind: ``rewards``, ``verifiers``, ``sources`` or ``commands``.
         name: see the module's docstring.
 
     Raises:

@@ -56,6 +56,11 @@ class TextCodec:
             raise DataError(f"prompt {prompt.id!r} is empty after tokenisation; give it some text")
         return tuple(ids)
 
+    def encode_target(self, text: str) -> tuple[int, ...]:
+        """Token ids of a completion to imitate, the end-of-sequence token included."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return (*ids, self.tokenizer.eos_token_id)
+
     def decode(self, ids: Sequence[int], stop: Sequence[str] = ()) -> tuple[str, tuple[tuple[int, int], ...]]:
         """Text of sampled ids without special tokens, and the character span of each id.
 
@@ -92,13 +97,3 @@ class TextCodec:
             text = text[:end]
             spans = [(min(a, end), min(b, end)) for a, b in spans]
         return text, tuple(spans)
-
-    def check_lengths(self, prompts: Sequence[Prompt], limit: int, max_tokens: int) -> None:
-        """Raise DataError if a prompt of more than ``limit`` tokens would be met during the run."""
-        for prompt in prompts:
-            size = len(self.encode(prompt))
-            if size > limit:
-                raise DataError(
-                    f"prompt {prompt.id!r} has {size} tokens, {limit} fit beside rollout.max_tokens {max_tokens}; "
-                    "shorten it, drop it, or lower rollout.max_tokens"
-                )

@@ -35,7 +35,7 @@ def audit(module: Olean, prelude: Olean) -> tuple[Ruling, tuple[str, ...]]:
     if module.constants[theorem].kind != "theorem":
         return Ruling("rejected", "failed", f"{THEOREM} is compiled as {module.constants[theorem].kind}"), ()
     strays = sorted(
-        dotted(name) for name in module.constants if name[0] != THEOREM and not _is_derived(name, module, prelude)
+        dotted(name) for name in module.constants if name[:1] != theorem and not _is_derived(name, module, prelude)
     )
     if strays:
         return _stray(f"the file also declares {', '.join(strays[:5])}"), ()
@@ -75,7 +75,7 @@ def _is_derived(name: Name, module: Olean, prelude: Olean) -> bool:
     if module.constants[name].kind not in ("theorem", "definition") or not _DERIVED.fullmatch(str(name[-1])):
         return False
     # A private name is _private.<module>.0.<name>.
-    public = name[3:] if name[0] == _PRIVATE else name
+    public = name[3:] if name[:1] == (_PRIVATE,) else name
     return any(public[:length] in prelude.constants for length in range(1, len(public)))
 
 

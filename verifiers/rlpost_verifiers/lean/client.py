@@ -54,7 +54,7 @@ class Zygote:
         """
         home = _MEMORY_FOLDER if os.access(_MEMORY_FOLDER, os.W_OK) else None
         self._folder = Path(tempfile.mkdtemp(prefix="rlpost-lean-", dir=home))
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server, closed in close()
         self._buffer = b""
         self._process = subprocess.Popen(
             [sys.executable, "-S", "-E", str(_SCRIPT), str(library), str(self._folder), str(os.getpid())],
@@ -92,7 +92,7 @@ class Zygote:
             raise self._lost(f"takes no request ({error.strerror})") from error
         answer = self._read_record(wall_seconds + _GRACE_SECONDS)
         try:
-            return Run(**answer, output=self._read_file("output.txt", _MAX_OUTPUT_BYTES).decode("utf-8", "replace"))
+            return Run(**answer, output=self._output())
         except TypeError as error:
             raise self._lost(f"answered {answer!r}") from error
 
@@ -145,6 +145,13 @@ class Zygote:
             self._buffer += chunk
         line, self._buffer = self._buffer.split(b"\n", 1)
         return line
+
+    def _output(self) -> str:
+        raw = self._read_file("output.txt", _MAX_OUTPUT_BYTES)
+        if len(raw) == _MAX_OUTPUT_BYTES:
+            # Half a line is no message, and would pass for a crash.
+            raw = raw[: raw.rfind(b"\n") + 1]
+        return raw.decode("utf-8", "replace")
 
     def _read_file(self, name: str, limit: int) -> bytes:
         with open(self._folder / name, "rb") as file:

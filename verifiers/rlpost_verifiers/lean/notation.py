@@ -1,6 +1,6 @@
 """The closed set of tokens that generated statements and proofs are written in, and their one spacing.
 
-``render(tokenize(text)) == text`` holds for every generated text, so a word-level tokenizer over `TOKENS` loses nothing.
+``render(tokenize(text)) == text`` holds for every generated text: a word-level tokenizer over `TOKENS` loses nothing.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def tokenize(text: str) -> list[str]:
             continue
         match = _TOKEN.match(text, position)
         if match is None:
-            raise UserError(f"{text[position : position + 20]!r} starts with no token of generated theorems; see TOKENS")
+            raise UserError(
+                f"{text[position : position + 20]!r} starts with no token of generated theorems; see TOKENS"
+            )
         tokens.append(match[0])
         position = match.end()
     return tokens

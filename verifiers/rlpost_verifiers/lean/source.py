@@ -83,7 +83,7 @@ class NoProofError(ValueError):
 
 
 def extract_proof(text: str, extract: Extract = "raw", trailing: Trailing = "reject") -> str:
-    """The proof in a model's answer; never anything but a part of ``text``.
+    r"""The proof in a model's answer; never anything but a part of ``text``.
 
     Args:
         text: the answer.
@@ -95,7 +95,7 @@ def extract_proof(text: str, extract: Extract = "raw", trailing: Trailing = "rej
     Raises:
         NoProofError: where no such block exists or text follows it.
 
-    >>> extract_proof("Here:\\n```lean4\\nfun _ h => h\\n```\\n", "fence")
+    >>> extract_proof("Here:\n```lean4\nfun _ h => h\n```\n", "fence")
     'fun _ h => h'
     """
     if extract == "raw":
@@ -154,8 +154,18 @@ def build_source(task: ProofTask) -> str:
     theorem X : True :=
     trivial
     """
-    binders = f" {task.binders}" if task.binders else ""
-    return f"{_opening(task)}theorem {THEOREM}{binders} : {task.statement} :=\n{task.proof}\n"
+    return f"{_opening(task)}theorem {_signature(task)} :=\n{task.proof}\n"
+
+
+def build_statement(task: ProofTask) -> str:
+    """A file that Lean reads without complaint exactly if the statement means something by itself.
+
+    >>> print(build_statement(ProofTask("True", "trivial")), end="")
+    prelude
+    import RLPre
+    axiom X : True
+    """
+    return f"{_opening(task)}axiom {_signature(task)}\n"
 
 
 def proof_start_line(task: ProofTask) -> int:
@@ -170,6 +180,11 @@ def proof_start_line(task: ProofTask) -> int:
 def _opening(task: ProofTask) -> str:
     header = f"{task.header.strip()}\n" if task.header.strip() else ""
     return f"prelude\nimport {PRELUDE}\n{header}"
+
+
+def _signature(task: ProofTask) -> str:
+    binders = f" {task.binders}" if task.binders else ""
+    return f"{THEOREM}{binders} : {task.statement}"
 
 
 def _find_forbidden_text(text: str, max_bytes: int) -> str | None:

@@ -1,7 +1,7 @@
 """Provable propositional theorems with their proofs, made to measure: an unlimited supply to train and test on.
 
-Random formulas are kept if their truth table is all true and the prover finds an intuitionistic proof; a few lines of
-the reasons why. The train and eval splits are told apart by a hash of the formula's *shape*, its atoms renamed in
+Random formulas are kept if their truth table is all true, which costs little to see, and the prover then finds an
+intuitionistic proof. The train and eval splits are told apart by a hash of the formula's *shape*, its atoms renamed in
 order of first appearance, so no shape can occur in both, whatever the seeds and filters.
 """
 
@@ -29,18 +29,21 @@ from rlpost_verifiers.lean.formulas import (
     size,
 )
 from rlpost_verifiers.lean.notation import ATOMS, PROOF_TOKENS, render
-from rlpost_verifiers.lean.prover import BudgetError, prove, term_tokens
+from rlpost_verifiers.lean.prover import BudgetError, prove
+from rlpost_verifiers.lean.terms import term_tokens
 
 Split = Literal["train", "eval"]
 
 _ATOM_COUNTS = (2, 3, 3, 4)
-_LEAVES = range(3, 15)
+_FEWEST_LEAVES, _MOST_LEAVES = 3, 14
 _CONNECTIVES: tuple[Connective | Literal["¬"], ...] = ("→", "∧", "∨", "¬", "↔")
 _WEIGHTS = (5.0, 3.0, 3.0, 1.5, 0.7)
 _FALSUM_SHARE = 0.05
 _IMPLICATION_SHARE = 0.7
 # About a quarter of the formulas tried are provable; a filter that keeps one in a thousand of those still gets by.
 _PATIENCE = 20_000
+# Normal forms can be exponentially long; this is far below the longest proof a verifier reads.
+_LONGEST_PROOF = 512
 _KNOWN_PROOF_TOKENS = frozenset(PROOF_TOKENS)
 
 
@@ -99,7 +102,7 @@ def generate(
     _check_arguments(count, split, eval_share, (min_tokens, max_tokens), (min_hard, max_hard))
     found: dict[str, Theorem] = {}
     misses = 0
-    for formula in _random_formulas(random.Random(seed)):
+    for formula in _random_formulas(random.Random(seed), _most_leaves(max_statement_tokens)):
         if len(found) == count:
             break
         misses += 1
@@ -125,7 +128,7 @@ def generate(
 
 
 def rows(**arguments: Any) -> list[dict[str, Any]]:
-    """The data source ``lean_theorems``: what `generate` makes, as rows with an ``id`` that depends on the statement only.
+    """The data source ``lean_theorems``: what `generate` makes, as rows with an ``id`` made from the statement.
 
     Raises:
         UserError: as `generate`.
@@ -172,10 +175,17 @@ def refuted(count: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def _random_formulas(rng: random.Random) -> Iterator[Formula]:
+def _most_leaves(max_statement_tokens: int | None) -> int:
+    """The largest formulas worth trying: ``n`` leaves make at least ``2 n - 1`` tokens, after ``∀ p : Prop ,``."""
+    if max_statement_tokens is None:
+        return _MOST_LEAVES
+    return max(_FEWEST_LEAVES, min(_MOST_LEAVES, (max_statement_tokens - 4) // 2))
+
+
+def _random_formulas(rng: random.Random, most_leaves: int = _MOST_LEAVES) -> Iterator[Formula]:
     """An endless supply; each has at least one atom."""
     while True:
-        leaves = rng.choice(_LEAVES)
+        leaves = rng.randint(_FEWEST_LEAVES, most_leaves)
         names = ATOMS[: rng.choice(_ATOM_COUNTS)]
         if rng.random() < _IMPLICATION_SHARE:
             # An implication at the top is far more often provable than the other connectives.
@@ -197,7 +207,7 @@ def _random(rng: random.Random, leaves: int, names: tuple[str, ...]) -> Formula:
 
 
 def _theorem(formula: Formula) -> Theorem | None:
-    """The formula with its proof, or None if the prover finds none or the proof needs too many hypotheses."""
+    """The formula with its proof, or None if the prover finds none or the proof is too long to write."""
     try:
         proof = prove(formula)
     except BudgetError:
@@ -206,7 +216,7 @@ def _theorem(formula: Formula) -> Theorem | None:
         return None
     names = tuple(sorted(atoms(formula)))
     tokens = term_tokens(proof.term, names)
-    if not _KNOWN_PROOF_TOKENS.issuperset(tokens):
+    if len(tokens) > _LONGEST_PROOF or not _KNOWN_PROOF_TOKENS.issuperset(tokens):
         return None
     statement = _statement_tokens(formula)
     return Theorem(

@@ -88,7 +88,7 @@ class LeanVerifier:
         """One verdict for each task, in order; equal tasks are checked once, decided ones remembered.
 
         Raises:
-            DataError: for a statement that could not be checked as what it claims to be; nothing is run then.
+            DataError: for a statement that could not be checked as what it claims to be, or that Lean cannot read.
             UserError: for ``mode="file"``.
             InfrastructureError: after `close`.
         """
@@ -107,7 +107,7 @@ class LeanVerifier:
         for key in keys:
             verdict = known.get(key) or checked[key]
             verdicts.append(verdict)
-            known[key] = as_cached(verdict)
+            known[key] = verdict if verdict.outcome == "undecided" else as_cached(verdict)
         return verdicts
 
     def close(self) -> None:

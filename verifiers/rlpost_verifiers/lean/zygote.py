@@ -1,8 +1,8 @@
 """Fork server around libleanshared: Lean is loaded and initialised once, every check runs in a fork of that state.
 
-Run as a script of its own (``python -S -E zygote.py LIBRARY FOLDER PARENT``), because forking is cheap and safe only from a
-small process with one thread. It imports the standard library only. Protocol: first one JSON line with the library's
-version, then for each request line one answer line.
+Run as a script of its own (``python -S -E zygote.py LIBRARY FOLDER PARENT``), because forking is cheap and safe only
+from a small process with one thread. It imports the standard library only. Protocol: first one JSON line with the
+library's version, then for each request line one answer line.
 
     request  {"module": "Cand", "source": "…", "cpu_seconds": 10, "wall_seconds": 30, "memory_mb": 6144}
     answer   {"exit_code": 0, "signal": 0, "wall_exceeded": false, "seconds": …, "cpu_seconds": …, "peak_rss_mb": …}
@@ -74,7 +74,7 @@ def run_child(lean: Lean, request: dict[str, Any], server: int) -> int:
     cpu = max(1, math.ceil(request["cpu_seconds"]))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
     resource.setrlimit(resource.RLIMIT_AS, (request["memory_mb"] << 20,) * 2)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES,) * 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     module = request["module"]
     return lean.main([*OPTIONS, "-o", f"{module}.olean", f"{module}.lean"])

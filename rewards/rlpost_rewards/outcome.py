@@ -1,0 +1,33 @@
+"""The verdict as reward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rlpost.types import Group, Reward, SpanReward
+from rlpost_rewards.combine import add
+
+
+class Outcome:
+    """Adds ``weight · score`` of the verdict, one span over the whole completion.
+
+    A rejected answer scores 0, an accepted one 1 (or the verifier's grade); an undecided one has no reward at all.
+
+    Args:
+        weight: of the score.
+    """
+
+    needs: tuple[str, ...] = ()
+
+    def __init__(self, weight: float = 1.0):
+        self.weight = weight
+
+    def __call__(self, group: Group) -> Sequence[Reward | None]:
+        """See `rlpost.protocols.RewardStage`."""
+        result: list[Reward | None] = []
+        for completion, verdict, reward in zip(group.completions, group.verdicts, group.rewards, strict=True):
+            if reward is None or verdict is None or verdict.score is None:
+                result.append(None)
+            else:
+                result.append(add(reward, SpanReward(0, len(completion.token_ids), self.weight * verdict.score)))
+        return result

@@ -1,0 +1,102 @@
+"""Reward functions written for TRL, unchanged."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rlpost.errors import UserError
+from rlpost.types import Group, Reward, SpanReward
+from rlpost_rewards.combine import add
+
+
+class TrlReward:
+    """Adds ``weight · f(prompts, completions, **columns)``, one span over the whole completion.
+
+    The function is called once per group with parallel lists, by keyword: ``prompts`` and ``completions`` (texts, or
+    message lists where the prompt is a chat), ``completion_ids``, and every further column of the data set; arguments
+    it does not take are left out. Coroutine functions are awaited.
+
+    A ``None`` in its answer means "does not apply": the completion keeps what other stages gave it. One that no stage
+    values stays undecided and never counts as 0.
+
+    Args:
+        function: as TRL's ``reward_funcs``.
+        weight: of its values.
+    """
+
+    needs: tuple[str, ...] = ()
+
+    def __init__(self, function: Callable[..., Any], weight: float = 1.0):
+        self.function, self.weight = function, weight
+        self.name = getattr(function, "__name__", type(function).__name__)
+
+    def __call__(self, group: Group) -> Sequence[Reward | None]:
+        """See `rlpost.protocols.RewardStage`.
+
+        Raises:
+            UserError: if the function answers with the wrong number or kind of values.
+        """
+        members = [i for i, reward in enumerate(group.rewards) if reward is not None]
+        values = self._call(group, members)
+        result: list[Reward | None] = list(group.rewards)
+        for member, value in zip(members, values, strict=True):
+            reward = result[member]
+            if value is not None and reward is not None:
+                size = len(group.completions[member].token_ids)
+                result[member] = add(reward, SpanReward(0, size, self.weight * value))
+        return result
+
+    def _call(self, group: Group, members: Sequence[int]) -> list[float | None]:
+        if not members:
+            return []
+        arguments = _accepted(self.function, _arguments(group, members))
+        answer = self.function(**arguments)
+        if inspect.isawaitable(answer):
+            answer = asyncio.run(_await(answer))
+        values = list(answer)
+        if len(values) != len(members):
+            raise UserError(
+                f"reward {self.name!r} answered {len(values)} values for {len(members)} completions; one each is needed"
+            )
+        return [None if value is None else self._number(value) for value in values]
+
+    def _number(self, value: Any) -> float | None:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise UserError(f"reward {self.name!r} answered {value!r}; numbers or None are needed") from None
+        # TRL writes "does not apply" as NaN once None has been through a tensor
+        if math.isnan(number):
+            return None
+        if math.isinf(number):
+            raise UserError(f"reward {self.name!r} answered {value!r}; finite numbers or None are needed")
+        return number
+
+
+async def _await(answer: Any) -> Any:
+    return await answer
+
+
+def _arguments(group: Group, members: Sequence[int]) -> dict[str, Any]:
+    prompt, texts = group.prompt, [group.completions[i].text for i in members]
+    arguments: dict[str, Any] = {key: [value] * len(members) for key, value in prompt.columns.items()}
+    if prompt.messages is None:
+        arguments["prompts"], arguments["completions"] = [prompt.text] * len(members), texts
+    else:
+        chat = [{"role": message.role, "content": message.content} for message in prompt.messages]
+        arguments["prompts"] = [chat] * len(members)
+        arguments["completions"] = [[{"role": "assistant", "content": text}] for text in texts]
+    arguments["completion_ids"] = [list(group.completions[i].token_ids) for i in members]
+    arguments.pop("prompt", None)
+    return arguments
+
+
+def _accepted(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return arguments
+    return {name: value for name, value in arguments.items() if name in parameters}

@@ -1,0 +1,64 @@
+"""Ray itself: started here or joined, and left."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from rlpost.config.schema import ClusterSection
+from rlpost.errors import InfrastructureError
+
+_OBJECT_STORE_BYTES = 2 * 2**30
+
+
+@contextmanager
+def cluster(section: ClusterSection) -> Iterator[None]:
+    """A Ray cluster for the length of a block: a local one is started and stopped, another is joined and left.
+
+    Raises:
+        InfrastructureError: if the address cannot be reached.
+    """
+    # workers otherwise run at nice 15: on a shared machine their imports take five times as long
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    common = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "rlpost"}
+    if section.address == "local":
+        # a short path: Ray puts Unix sockets below it, whose names are limited to 107 bytes
+        with tempfile.TemporaryDirectory(prefix="rlpost-ray-", ignore_cleanup_errors=True) as folder:
+            ray.init(
+                address="local",
+                num_cpus=section.cpus or os.cpu_count(),
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _temp_dir=folder,
+                **common,
+            )
+            try:
+                yield
+            finally:
+                ray.shutdown()
+        return
+    try:
+        ray.init(address=section.address, **common)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InfrastructureError(
+            f"cluster.address: no Ray cluster at {section.address!r} ({first}); start one with `ray start --head`, or "
+            "use address local"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def resources() -> tuple[int, int]:
+    """Cores and GPUs of the cluster."""
+    found = ray.cluster_resources()
+    return int(found.get("CPU", 1)), int(found.get("GPU", 0))

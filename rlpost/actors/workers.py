@@ -1,0 +1,155 @@
+"""The actors' classes, undecorated: ordinary objects that move data in and out of an engine, learner or scorer."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import psutil
+
+from rlpost.config.schema import RunConfig
+from rlpost.protocols import ApplyReport, GenerateRequest, SamplingSettings
+from rlpost.types import Completion, Group, TrainBatch, TrainSample, WeightManifest, WeightUpdate
+
+
+class Worker:
+    """What every actor answers."""
+
+    def ping(self) -> int:
+        """The actor's process id, once it is up."""
+        return os.getpid()
+
+    def resident_mb(self) -> float:
+        """Resident memory of the actor's process in MiB."""
+        return psutil.Process().memory_info().rss / 2**20
+
+
+class RolloutWorker(Worker):
+    """Holds a vLLM engine."""
+
+    def __init__(self) -> None:
+        self.engine: Any = None
+
+    def setup(self, config: RunConfig, folder: str, probes: Sequence[tuple[int, ...]], seats: int) -> int:
+        """Load the engine. ``seats``: completions that may run at once."""
+        from rlpost.data.chat import TextCodec
+        from rlpost.rollout.vllm_engine import VllmEngine, VllmSettings
+
+        rollout = config.rollout
+        settings = VllmSettings(
+            model=folder,
+            dtype=config.model.dtype,
+            max_model_len=rollout.max_model_len,
+            kv_cache_mb=rollout.kv_cache_mb,
+            gpu_memory_utilization=rollout.gpu_memory_utilization,
+            enforce_eager=rollout.enforce_eager,
+            max_num_seqs=seats,
+            seed=config.run.seed,
+            trust_remote_code=config.model.trust_remote_code,
+        )
+        codec = TextCodec(folder, config.model.trust_remote_code)
+        self.engine = VllmEngine(settings, codec, probes, config.selfcheck.probe_tokens)
+        return os.getpid()
+
+    def generate(
+        self, requests: Sequence[GenerateRequest], settings: SamplingSettings, deadline_s: float
+    ) -> list[Completion]:
+        """See `rlpost.rollout.vllm_engine.VllmEngine.generate`."""
+        return self.engine.generate(requests, settings, deadline_s)
+
+    def apply(self, update: WeightUpdate) -> ApplyReport:
+        """See `VllmEngine.apply`."""
+        return self.engine.apply(update)
+
+    def probe(self) -> list[Completion]:
+        """See `VllmEngine.probe`."""
+        return self.engine.probe()
+
+
+class LearnerWorker(Worker):
+    """Holds one data-parallel rank."""
+
+    def __init__(self) -> None:
+        self.learner: Any = None
+        self.folder = ""
+
+    def rendezvous(self, one_machine: bool) -> tuple[str, int]:
+        """An address and a free port on this actor's machine, for rank 0 to be met at."""
+        import ray
+
+        address = "127.0.0.1" if one_machine else ray.util.get_node_ip_address()
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+            return address, probe.getsockname()[1]
+
+    def setup(self, config: RunConfig, folder: str, address: str, port: int) -> int:
+        """Load model, optimizer and process group."""
+        os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
+        import torch
+
+        from rlpost.learner.build import build_learner
+
+        torch.manual_seed(config.run.seed)
+        device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        self.learner, self.folder = build_learner(config, folder, device), folder
+        return os.getpid()
+
+    def logprobs(
+        self, samples: Sequence[TrainSample], reference: bool, temperature: float | None
+    ) -> dict[int, np.ndarray]:
+        """See `rlpost.learner.policy.PolicyLearner.logprobs`."""
+        return self.learner.logprobs(samples, reference=reference, temperature=temperature)
+
+    def step(
+        self, batch: TrainBatch, old: Sequence[np.ndarray] | None, ref: Sequence[np.ndarray] | None
+    ) -> dict[str, float]:
+        """See `PolicyLearner.step`."""
+        return self.learner.step(self.learner.prepare(batch, old, ref))
+
+    def export(self) -> tuple[WeightManifest | None, WeightUpdate | None]:
+        """The manifest for the driver, and the whole update, which goes to the engines without passing the driver."""
+        update = self.learner.export()
+        return (update.manifest, update) if update else (None, None)
+
+    def save(self, folder: str) -> None:
+        """See `PolicyLearner.save`."""
+        self.learner.save(folder)
+
+    def load(self, folder: str) -> int:
+        """See `PolicyLearner.load`."""
+        return self.learner.load(folder)
+
+    def save_model(self, folder: str) -> None:
+        """See `PolicyLearner.save_model`."""
+        self.learner.save_model(folder, self.folder)
+
+    def close(self) -> None:
+        """Leave the process group."""
+        if self.learner is not None:
+            self.learner.engine.close()
+
+
+class ScoringWorker(Worker):
+    """Holds a verifier and the reward pipeline."""
+
+    def __init__(self) -> None:
+        self.scorer: Any = None
+
+    def setup(self, config: RunConfig) -> int:
+        """Start the verifier."""
+        from rlpost.scoring.score import Scorer
+
+        self.scorer = Scorer(config.scoring)
+        return os.getpid()
+
+    def score(self, groups: Sequence[Group]) -> list[Group]:
+        """See `rlpost.scoring.score.Scorer.score`."""
+        return self.scorer.score(groups)
+
+    def close(self) -> None:
+        """End the verifier's processes."""
+        if self.scorer is not None:
+            self.scorer.close()

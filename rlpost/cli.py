@@ -1,0 +1,155 @@
+"""The command line: a thin skin over Python functions.
+
+Exit status: 0 done (also when proofs were rejected), 1 a run or check failed, 2 the input was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlpost.errors import RlpostError, UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    arguments = parser().parse_args(argv)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        return int(arguments.run(arguments) or 0)
+    except UserError as error:
+        return _fail(error, 2)
+    except RlpostError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:  # the reader of our output has left, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(prog="rlpost", description="RL post-training of language models that checks itself.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Any, text: str, config: bool = True) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        command.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+        if config:
+            command.add_argument("config", help="YAML configuration")
+            command.add_argument(
+                "overrides", nargs="*", metavar="section.key=value", help="values that win over the file"
+            )
+        return command
+
+    train = add("train", _train, "run a configuration")
+    train.add_argument("--resume", action="store_true", help="continue from the run folder's last checkpoint")
+    sft = add("sft", _sft, "supervised warm start")
+    sft.add_argument("--output", help="model folder to write (default: sft/ in the run folder)")
+    sft.add_argument("--quiet", action="store_true", help="no progress bar")
+    evaluate = add("evaluate", _evaluate, "greedy accuracy and pass@k of a model on the held-out prompts")
+    evaluate.add_argument("--model", required=True, help="Hugging Face folder")
+    add("config", _config, "the resolved configuration, each value with where it came from")
+    verify = commands.add_parser("verify", help="judge answers from a file")
+    kinds = verify.add_subparsers(required=True, metavar="KIND")
+    lean = kinds.add_parser("lean", help="check Lean proofs; a JSON verdict per line")
+    lean.set_defaults(run=_verify_lean)
+    lean.add_argument("file", help='JSON lines {"name", "statement", "proof"}; - for standard input')
+    lean.add_argument("--backend", default="embedded", choices=["embedded"], help="which Lean checks")
+    lean.add_argument("--workers", type=int, default=1, help="proofs checked at a time")
+    lean.add_argument("--timeout", type=float, default=10.0, help="CPU seconds per proof")
+    lean.add_argument("--json", action="store_true", help="accepted for symmetry; the output is JSON lines anyway")
+    return top
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from rlpost.observability.progress import Display, evaluation_table
+    from rlpost.train import train
+
+    config = _load(arguments)
+    console = Console()
+    display = Display(console, enabled=not arguments.json, bar=config.logging.progress)
+    result = train(config, resume=arguments.resume, display=display)
+    if arguments.json:
+        print(json.dumps({**dataclasses.asdict(result), "evaluations": dict(result.evaluations)}))
+        return
+    if result.evaluations:
+        console.print(evaluation_table(result.evaluations))
+    console.print(f"run folder: {result.folder}   model: {result.folder}/model", highlight=False)
+
+
+def _sft(arguments: argparse.Namespace) -> None:
+    from rlpost.sft.warmstart import warm_start
+
+    config = _load(arguments)
+    result = warm_start(config, arguments.output or f"{config.folder}/sft", quiet=arguments.quiet or arguments.json)
+    if arguments.json:
+        print(json.dumps(dataclasses.asdict(result)))
+    elif not arguments.quiet:
+        print(f"{result.rows} rows, {result.updates} updates, final loss {result.loss:.4f}: {result.folder}")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from rlpost.evaluation.run import evaluate
+    from rlpost.learner.models import resolve_path
+    from rlpost.observability.progress import evaluation_table
+    from rlpost.session import session
+
+    config = _load(arguments)
+    if config.data.eval is None:
+        raise UserError("data.eval: missing; an evaluation needs held-out data")
+    with session(config, resolve_path(arguments.model), training=False) as running:
+        figures = evaluate(running.held_out, running.rollouts.generate, running.scoring.score, config)
+    if arguments.json:
+        print(json.dumps({"model": arguments.model, **figures}))
+    else:
+        Console().print(evaluation_table([(Path(arguments.model).name, figures)]))
+
+
+def _config(arguments: argparse.Namespace) -> None:
+    from rlpost.config.load import flatten, load, origin_of
+
+    loaded = load(arguments.config, arguments.overrides)
+    leaves = flatten(loaded.config)
+    if arguments.json:
+        print(json.dumps({".".join(p): {"value": v, "from": origin_of(loaded.origins, p)} for p, v in leaves.items()}))
+        return
+    width = max(len(".".join(path)) + len(json.dumps(value, ensure_ascii=False)) for path, value in leaves.items()) + 4
+    for path, value in leaves.items():
+        text = f"{'.'.join(path)}: {json.dumps(value, ensure_ascii=False)}"
+        print(f"{text:<{min(width, 80)}}  # {origin_of(loaded.origins, path)}")
+
+
+def _verify_lean(arguments: argparse.Namespace) -> None:
+    from rlpost import registry
+
+    command = registry.resolve("commands", "verify lean")
+    command(arguments.file, workers=arguments.workers, timeout_s=arguments.timeout)
+
+
+def _load(arguments: argparse.Namespace) -> Any:
+    from rlpost.config.load import load
+
+    return load(arguments.config, arguments.overrides).config
+
+
+def _fail(reason: object, status: int) -> int:
+    print(f"rlpost: {reason}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

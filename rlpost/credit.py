@@ -1,0 +1,86 @@
+"""From judged groups to training samples: filters, advantages, masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from rlpost.algorithms.advantages import AdvantageSettings, group_advantages, spread
+from rlpost.algorithms.groups import GroupFilter, keep
+from rlpost.types import Group, TrainBatch, TrainSample
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """A batch, and what was left out of it.
+
+    Attributes:
+        batch: the samples.
+        kept_groups: groups that are trained on.
+        advantages: for each group and completion the mean advantage over its tokens, None where it is not trained on.
+    """
+
+    batch: TrainBatch
+    kept_groups: int
+    advantages: list[list[float | None]]
+
+
+def assign(
+    groups: Sequence[Group],
+    settings: AdvantageSettings,
+    *,
+    step: int,
+    group_filter: GroupFilter = "off",
+    truncated: Literal["reject", "mask", "keep"] = "reject",
+) -> Credit:
+    """Advantages for every decided completion of every kept group.
+
+    Args:
+        groups: with rewards; None marks an undecided completion, which takes no part.
+        settings: of the advantages.
+        step: rollout batch.
+        group_filter: which groups are trained on.
+        truncated: ``mask`` takes completions cut by length out of the loss (they stay in the baseline).
+
+    Returns:
+        The samples in group order.
+    """
+    samples: list[TrainSample] = []
+    table: list[list[float | None]] = []
+    kept = 0
+    for group in groups:
+        row: list[float | None] = [None] * len(group.completions)
+        if keep(group, group_filter):
+            kept += 1
+            for member, advantages in enumerate(group_advantages(group.rewards, settings)):
+                sample = _sample(group, member, advantages, truncated)
+                if sample is not None:
+                    samples.append(sample)
+                    row[member] = float(sample.advantages.mean())
+        table.append(row)
+    return Credit(TrainBatch(tuple(samples), step), kept, table)
+
+
+def _sample(
+    group: Group, member: int, advantages: Sequence[float] | None, truncated: Literal["reject", "mask", "keep"]
+) -> TrainSample | None:
+    completion, reward = group.completions[member], group.rewards[member]
+    size = len(completion.token_ids)
+    if reward is None or advantages is None or not size:
+        return None
+    if truncated == "mask" and completion.finish_reason == "length":
+        return None
+    per_token, span_ids = spread(reward, advantages, size)
+    logprobs = completion.logprobs
+    return TrainSample(
+        prompt_ids=np.asarray(completion.prompt_ids, np.int64),
+        completion_ids=np.asarray(completion.token_ids, np.int64),
+        advantages=per_token,
+        span_ids=span_ids,
+        mask=np.ones(size, bool),
+        engine_logprobs=None if logprobs is None else np.asarray(logprobs, np.float32),
+        policy_version=completion.policy_version,
+    )

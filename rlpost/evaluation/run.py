@@ -1,0 +1,98 @@
+"""Accuracy and pass@k of a policy on held-out prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from rlpost.algorithms.passk import mean_and_error, pass_at_k
+from rlpost.config.schema import RunConfig
+from rlpost.errors import InfrastructureError
+from rlpost.protocols import GenerateRequest, SamplingSettings
+from rlpost.rollout.sampling import requests
+from rlpost.types import Completion, Group, Prompt
+
+Generate = Callable[[Sequence[GenerateRequest], SamplingSettings], list[list[Completion]]]
+Score = Callable[[Sequence[Group]], list[Group]]
+
+_CHUNK = 512
+"""Completions per request: bounds memory and how much one deadline has to cover."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A prompt with its token ids."""
+
+    prompt: Prompt
+    ids: tuple[int, ...]
+
+
+def evaluate(prompts: Sequence[Encoded], generate: Generate, score: Score, config: RunConfig) -> dict[str, float]:
+    """pass@k by sampling as in training, and the accuracy of the greedy answer.
+
+    The same seeds every time, so that two evaluations differ by their policies only. Undecided completions count
+    neither for nor against; a prompt with fewer than k decided samples takes no part in pass@k.
+
+    Args:
+        prompts: held-out prompts.
+        generate: of the engines.
+        score: of the scoring workers.
+        config: of the run.
+
+    Returns:
+        ``pass@k``, ``greedy``, each with its standard error over prompts (``…_se``), ``prompts``, ``undecided``.
+
+    Raises:
+        InfrastructureError: if nothing could be decided.
+    """
+    section, rollout = config.evaluation, config.rollout
+    settings = SamplingSettings(
+        max_tokens=rollout.max_tokens,
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        top_k=rollout.top_k,
+        stop=rollout.stop,
+        logprobs=False,
+    )
+    counts = _judge(prompts, section.samples, settings, generate, score, config.run.seed)
+    figures: dict[str, float] = {}
+    for k in section.k:
+        values = [pass_at_k(n, c, k) for n, c in counts if n >= k]
+        if not values:
+            raise InfrastructureError(f"evaluation: no prompt has {k} decided samples; see the verifier's reasons")
+        figures[f"pass@{k}"], figures[f"pass@{k}_se"] = mean_and_error(values)
+    if section.greedy:
+        greedy = replace(settings, temperature=0.0, top_p=1.0, top_k=-1)
+        single = _judge(prompts, 1, greedy, generate, score, config.run.seed)
+        values = [float(c) for n, c in single if n]
+        if not values:
+            raise InfrastructureError("evaluation: no greedy answer could be decided; see the verifier's reasons")
+        figures["greedy"], figures["greedy_se"] = mean_and_error(values)
+    figures["prompts"] = float(len(prompts))
+    figures["undecided"] = 1.0 - sum(n for n, _ in counts) / (len(prompts) * section.samples)
+    return figures
+
+
+def _judge(
+    prompts: Sequence[Encoded], samples: int, settings: SamplingSettings, generate: Generate, score: Score, seed: int
+) -> list[tuple[int, int]]:
+    """For each prompt the numbers of decided and of accepted completions."""
+    per_chunk = max(_CHUNK // samples, 1)
+    counts: list[tuple[int, int]] = []
+    for start in range(0, len(prompts), per_chunk):
+        chunk = prompts[start : start + per_chunk]
+        asked = requests(
+            [(e.prompt.id, e.ids) for e in chunk], run_seed=seed, step=start, group_size=samples, stream="evaluation"
+        )
+        completions = generate(asked, settings)
+        groups = [Group(e.prompt, tuple(c)) for e, c in zip(chunk, completions, strict=True)]
+        counts.extend(_count(group) for group in score(groups))
+    return counts
+
+
+def _count(group: Group) -> tuple[int, int]:
+    if any(verdict is not None for verdict in group.verdicts):
+        decided = [v for v in group.verdicts if v is not None and v.outcome != "undecided"]
+        return len(decided), sum(v.outcome == "accepted" for v in decided)
+    totals = [sum(s.value for s in r) for r in group.rewards if r is not None]
+    return len(totals), sum(total > 0 for total in totals)

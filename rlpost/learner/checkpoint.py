@@ -1,0 +1,111 @@
+"""Checkpoint folders: written under a temporary name and renamed, found again, pruned."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rlpost.errors import CheckpointError, RlpostError
+
+_NAME = re.compile(r"step_(\d{6,})")
+_STATE = "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What a run needs beside the learner's own state; everything else follows from the step number.
+
+    Attributes:
+        step: rollout batches done.
+        best: highest evaluation score so far, None before the first.
+        best_step: its step.
+    """
+
+    step: int
+    best: float | None = None
+    best_step: int | None = None
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into that takes ``target``'s place only when the block ends well.
+
+    Raises:
+        CheckpointError: if writing fails; nothing half-written is left, and what was at ``target`` stays.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        old = target.with_name(f".{target.name}.old")
+        if target.exists():
+            target.rename(old)
+        partial.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, RuntimeError) as error:
+        # torch reports a full disk as RuntimeError
+        if isinstance(error, RlpostError) and not isinstance(error, OSError) and "No space" not in str(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{target}: could not be written ({reason}); free some space or change run.output_dir"
+        ) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_state(folder: Path, state: RunState) -> None:
+    """Put the run's state into a checkpoint folder."""
+    (folder / _STATE).write_text(json.dumps(asdict(state)))
+
+
+def read_state(folder: Path) -> RunState:
+    """The run's state of a checkpoint.
+
+    Raises:
+        CheckpointError: if it is missing or damaged.
+    """
+    try:
+        return RunState(**json.loads((folder / _STATE).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder}: damaged checkpoint ({error}); remove it and resume from an earlier one"
+        ) from None
+
+
+def folder_of(checkpoints: Path, step: int) -> Path:
+    """Folder of the checkpoint written after ``step`` rollout batches."""
+    return checkpoints / f"step_{step:06d}"
+
+
+def steps(checkpoints: Path) -> list[int]:
+    """Steps of the complete checkpoints, ascending."""
+    if not checkpoints.is_dir():
+        return []
+    found = [match and int(match[1]) for match in (_NAME.fullmatch(path.name) for path in checkpoints.iterdir())]
+    return sorted(step for step in found if step is not None)
+
+
+def latest(checkpoints: Path) -> Path:
+    """The newest complete checkpoint.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    found = steps(checkpoints)
+    if not found:
+        raise CheckpointError(f"{checkpoints}: no checkpoint to resume from; start without --resume")
+    return folder_of(checkpoints, found[-1])
+
+
+def prune(checkpoints: Path, keep: int, best: int | None) -> None:
+    """Remove all but the ``keep`` newest checkpoints and the best one."""
+    for step in steps(checkpoints)[:-keep]:
+        if step != best:
+            shutil.rmtree(folder_of(checkpoints, step))

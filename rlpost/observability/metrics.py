@@ -1,0 +1,98 @@
+"""Every metric a run may write, with unit and meaning. A name that is not here cannot be written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from rlpost.types import Group
+
+METRICS: dict[str, str] = {
+    "step": "rollout batches so far, 0-based",
+    "policy_version": "published syncs so far",
+    "reward_mean": "mean over decided completions of the sum of reward spans",
+    "reward_std": "standard deviation of the same",
+    "pass_rate": "accepted share of decided completions",
+    "solved_share": "share of prompts with at least one accepted completion",
+    "undecided_share": "share of completions whose check stayed undecided",
+    "truncated_share": "share of completions cut at max_tokens",
+    "cached_share": "share of verdicts taken from the verifier's cache",
+    "unique_share": "distinct texts among completions",
+    "trained_samples": "completions in the update",
+    "kept_groups": "groups in the update",
+    "length_mean": "mean tokens per completion",
+    "length_max": "longest completion in tokens",
+    "reason/*": "share of verdicts with this reason",
+    "loss": "policy loss; near zero on-policy whatever happens",
+    "kl": "mean KL estimate to the reference, weighted as the loss, nats per token",
+    "entropy": "-mean log p of sampled tokens: an estimate of the policy's entropy, nats per token",
+    "ratio": "mean importance ratio",
+    "clip_low": "share of tokens clipped from below",
+    "clip_high": "share of tokens clipped from above",
+    "importance": "mean truncated engine-to-learner weight",
+    "mismatch": "mean |log p learner - log p engine| over trained tokens, nats",
+    "grad_norm": "gradient norm before clipping",
+    "lr": "learning rate",
+    "updates": "optimizer updates in the step",
+    "skipped_updates": "updates skipped as non-finite, over the whole run",
+    "seconds/*": "wall-clock time by stage",
+    "tokens_per_second": "sampled tokens by rollout time",
+    "sync/bytes": "bytes published",
+    "canary/tensors": "tensors compared after the sync",
+    "canary/changed_tensors": "published tensors whose bytes changed",
+    "canary/probe_mean": "mean |log p engine - log p learner| on probes, nats per token",
+    "canary/probe_max": "maximum of the same",
+    "rss_mb/*": "resident memory of an actor, MiB",
+    "eval/*": "evaluation figures",
+}
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise KeyError for a metric that is not registered."""
+    for name in names:
+        family = f"{name.partition('/')[0]}/*"
+        if name not in METRICS and family not in METRICS:
+            raise KeyError(f"metric {name!r} is not in rlpost.observability.metrics.METRICS; register it there")
+
+
+def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
+    """What a judged rollout batch looks like. Shares over nothing are left out, not 0."""
+    completions = [c for g in groups for c in g.completions]
+    verdicts = [v for g in groups for v in g.verdicts if v is not None]
+    lengths = [len(c.token_ids) for c in completions]
+    metrics = {
+        "truncated_share": _share(c.finish_reason == "length" for c in completions),
+        "unique_share": len({(c.prompt_id, c.text) for c in completions}) / max(len(completions), 1),
+        "length_mean": float(np.mean(lengths)),
+        "length_max": float(max(lengths)),
+        "undecided_share": _share(r is None for g in groups for r in g.rewards),
+    }
+    if verdicts:
+        metrics["cached_share"] = _share(v.cached for v in verdicts)
+        for reason in sorted({v.reason for v in verdicts}):
+            metrics[f"reason/{reason}"] = _share(v.reason == reason for v in verdicts)
+        decided = [v for v in verdicts if v.outcome != "undecided"]
+        if decided:
+            metrics["pass_rate"] = _share(v.outcome == "accepted" for v in decided)
+            solved = [any(v is not None and v.outcome == "accepted" for v in g.verdicts) for g in groups]
+            metrics["solved_share"] = _share(solved)
+    totals = [sum(s.value for s in r if s.channel == "reward") for g in groups for r in g.rewards if r is not None]
+    if totals:
+        metrics["reward_mean"], metrics["reward_std"] = float(np.mean(totals)), float(np.std(totals))
+    return metrics
+
+
+def tokens(groups: Sequence[Group]) -> int:
+    """Sampled tokens of a batch."""
+    return sum(len(c.token_ids) for g in groups for c in g.completions)
+
+
+def prefixed(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
+    """``values`` with ``prefix/`` before each name."""
+    return {f"{prefix}/{name}": value for name, value in values.items()}
+
+
+def _share(flags: Iterable[bool]) -> float:
+    found = [bool(flag) for flag in flags]
+    return sum(found) / max(len(found), 1)

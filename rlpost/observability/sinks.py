@@ -1,0 +1,107 @@
+"""Where metrics go: always ``metrics.jsonl``; TensorBoard and Weights & Biases where asked for."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from rlpost.config.schema import LoggingSection
+from rlpost.errors import MissingPackageError
+from rlpost.observability.metrics import check_names
+
+
+class Sink(Protocol):
+    """Takes one step's metrics."""
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record them."""
+        ...
+
+    def close(self) -> None:
+        """Flush and release."""
+        ...
+
+
+class JsonlSink:
+    """One JSON object a line. Lines of steps that are run again after a resume are dropped first.
+
+    Args:
+        path: the file.
+        first_step: the step this process starts with.
+    """
+
+    def __init__(self, path: Path, first_step: int):
+        kept = []
+        if path.is_file():
+            kept = [line for line in path.read_text().splitlines() if line and json.loads(line)["step"] < first_step]
+        path.write_text("".join(f"{line}\n" for line in kept))
+        self._file = path.open("a")
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append a line and flush it; numbers that JSON cannot hold become null."""
+        check_names(metrics)
+        row = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
+        self._file.write(json.dumps({"step": step, **row}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class TensorBoardSink:
+    """TensorBoard events."""
+
+    def __init__(self, folder: Path):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MissingPackageError("logging.tensorboard: pip install 'rlpost[tensorboard]'") from error
+        self._writer: Any = SummaryWriter(str(folder))
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add the scalars."""
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush the events."""
+        self._writer.close()
+
+
+class WandbSink:
+    """A Weights & Biases run."""
+
+    def __init__(self, project: str, name: str, config: Mapping[str, Any], folder: Path):
+        try:
+            import wandb  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise MissingPackageError("logging.wandb_project: pip install 'rlpost[wandb]'") from error
+        self._run: Any = wandb.init(project=project, name=name, config=dict(config), dir=str(folder), resume="allow")
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Log the step."""
+        self._run.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()
+
+
+def open_sinks(
+    section: LoggingSection, folder: Path, name: str, config: Mapping[str, Any], first_step: int
+) -> list[Sink]:
+    """The sinks a configuration asks for.
+
+    Raises:
+        MissingPackageError: for one whose package is absent.
+    """
+    sinks: list[Sink] = [JsonlSink(folder / "metrics.jsonl", first_step)]
+    if section.tensorboard:
+        sinks.append(TensorBoardSink(folder / "tensorboard"))
+    if section.wandb_project:
+        sinks.append(WandbSink(section.wandb_project, name, config, folder))
+    return sinks

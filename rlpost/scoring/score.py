@@ -1,0 +1,134 @@
+"""From completions to verdicts to rewards: what a scoring worker does."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from typing import Any, cast
+
+from rlpost import registry
+from rlpost.config.schema import RewardSpec, ScoringSection
+from rlpost.errors import UserError
+from rlpost.protocols import RewardStage, Verifier
+from rlpost.types import Completion, Group, Reward, Verdict, VerifyItem
+
+TRUNCATED = Verdict("rejected", 0.0, "truncated", assurance="cut at max_tokens, not checked")
+ABORTED = Verdict("undecided", None, "unavailable", evidence={"messages": ["the rollout was cut off"]})
+
+
+def build_stage(spec: RewardSpec) -> RewardStage:
+    """A stage of the reward pipeline: a registered class, or a plain function in TRL's manner.
+
+    Raises:
+        UserError: if the name is unknown or the arguments do not fit.
+    """
+    target: Any = registry.resolve("rewards", spec.name)
+    try:
+        if isinstance(target, type):
+            return cast("RewardStage", target(**spec.arguments))
+        return registry.resolve("rewards", "trl")(target, **spec.arguments)
+    except TypeError as error:
+        raise UserError(f"scoring.rewards: {spec.name!r} cannot take {spec.arguments} ({error})") from None
+
+
+def build_verifier(section: ScoringSection) -> Verifier | None:
+    """The configured verifier, or None.
+
+    Raises:
+        UserError: if the name is unknown or the arguments do not fit.
+    """
+    if section.verifier is None:
+        return None
+    target = registry.resolve("verifiers", section.verifier)
+    arguments: dict[str, Any] = dict(section.verifier_args)
+    if "timeout_s" in inspect.signature(target).parameters:
+        arguments.setdefault("timeout_s", section.timeout_s)
+    try:
+        return target(**arguments)
+    except TypeError as error:
+        raise UserError(f"scoring.verifier_args: {section.verifier!r} cannot take {arguments} ({error})") from None
+
+
+def run_stages(group: Group, stages: Sequence[RewardStage]) -> Group:
+    """Send a group with verdicts through reward stages.
+
+    A completion that is undecided, or that no stage gave a value, ends with reward None.
+    """
+    for stage in stages:
+        rewards = tuple(stage(group))
+        if len(rewards) != len(group.completions):
+            raise UserError(f"reward stage {type(stage).__name__} answered {len(rewards)} of {len(group.completions)}")
+        group = dataclasses.replace(group, rewards=rewards)
+    return group
+
+
+def settle(group: Group) -> Group:
+    """Close the pipeline: a reward without any span is no reward."""
+    return dataclasses.replace(group, rewards=tuple(reward or None for reward in group.rewards))
+
+
+class Scorer:
+    """Verifier and reward pipeline of one scoring worker.
+
+    Args:
+        section: settings.
+    """
+
+    def __init__(self, section: ScoringSection):
+        self.section = section
+        self.stages = [build_stage(spec) for spec in section.rewards]
+        self.verifier = build_verifier(section)
+
+    def score(self, groups: Sequence[Group]) -> list[Group]:
+        """The groups with verdicts, and with rewards of the stages that need nothing from the learner.
+
+        The stages from the first one on that does need something are left to the driver (`deferred`).
+        """
+        local = self.stages[: len(self.stages) - len(deferred(self.stages))]
+        return [run_stages(group, local) for group in self._judge(groups)]
+
+    def close(self) -> None:
+        """End the verifier's processes."""
+        if self.verifier is not None:
+            self.verifier.close()
+
+    def _judge(self, groups: Sequence[Group]) -> list[Group]:
+        if self.verifier is None:
+            return [_with_verdicts(group, [self._fixed(c) for c in group.completions]) for group in groups]
+        fixed = [[self._fixed(c) for c in group.completions] for group in groups]
+        items = [
+            VerifyItem(group.prompt.columns, completion.text)
+            for group, known in zip(groups, fixed, strict=True)
+            for completion, verdict in zip(group.completions, known, strict=True)
+            if verdict is None
+        ]
+        answers = iter(self.verifier.verify_batch(items))
+        return [
+            _with_verdicts(group, [next(answers) if verdict is None else verdict for verdict in known])
+            for group, known in zip(groups, fixed, strict=True)
+        ]
+
+    def _fixed(self, completion: Completion) -> Verdict | None:
+        """The verdict that follows from how the completion ended, None if it has to be judged."""
+        if completion.finish_reason == "abort":
+            return ABORTED
+        if completion.finish_reason == "length" and self.section.truncated == "reject":
+            return TRUNCATED
+        return None
+
+
+def deferred(stages: Sequence[RewardStage]) -> Sequence[RewardStage]:
+    """The stages that wait for the learner: the first one that needs something, and all behind it."""
+    first = next((i for i, stage in enumerate(stages) if stage.needs), len(stages))
+    return stages[first:]
+
+
+def undecided(group: Group) -> int:
+    """How many completions of a group have an undecided verdict."""
+    return sum(verdict is not None and verdict.outcome == "undecided" for verdict in group.verdicts)
+
+
+def _with_verdicts(group: Group, verdicts: Sequence[Verdict | None]) -> Group:
+    start: list[Reward | None] = [None if v is not None and v.outcome == "undecided" else () for v in verdicts]
+    return dataclasses.replace(group, verdicts=tuple(verdicts), rewards=tuple(start))

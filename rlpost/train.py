@@ -1,0 +1,242 @@
+"""A run from configuration to model folder: warm start, loop, evaluation, checkpoints, interruption."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from rlpost.config.schema import RunConfig
+from rlpost.errors import InfrastructureError, UserError
+from rlpost.evaluation.run import evaluate
+from rlpost.learner import checkpoint
+from rlpost.learner.checkpoint import RunState
+from rlpost.learner.models import resolve_path
+from rlpost.observability.progress import Display
+from rlpost.observability.runfolder import RunFolder
+from rlpost.observability.sinks import open_sinks
+from rlpost.pipeline import OnStep, Step, train_step
+from rlpost.scoring.score import build_stage, deferred
+from rlpost.session import Session, session
+
+Evaluations = list[tuple[str, Mapping[str, float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run left behind.
+
+    Attributes:
+        folder: the run folder.
+        steps: rollout batches done, earlier parts of a resumed run included.
+        interrupted: whether it stopped on request before the last step.
+        metrics: of the last step.
+        evaluations: (``before``, ``step N`` or ``after``, figures) in order.
+    """
+
+    folder: str
+    steps: int
+    interrupted: bool
+    metrics: Mapping[str, float]
+    evaluations: Evaluations
+
+
+def train(
+    config: RunConfig, *, resume: bool = False, display: Display | None = None, on_step: OnStep | None = None
+) -> RunResult:
+    """Run a configuration.
+
+    Args:
+        config: see `rlpost.config.schema`.
+        resume: continue from the run folder's last checkpoint.
+        display: shows progress; None for silence.
+        on_step: called with every finished step.
+
+    Returns:
+        See `RunResult`.
+
+    Raises:
+        RlpostError: with one line that says what, the value and the remedy.
+    """
+    from rich.console import Console
+
+    display = display or Display(Console(quiet=True), enabled=False)
+    for stage in config.scoring.rewards:
+        build_stage(stage)  # a misspelt reward should not cost a start of the cluster
+    folder = RunFolder(config, resume)
+    model = starting_model(config, folder, display)
+    display.say(f"starting Ray and the actors for {folder.path}")
+    with stop_request() as stop, session(config, model, training=True) as running:
+        return Run(config, folder, running, display, stop, on_step).go(resume)
+
+
+class Run:
+    """The loop around `rlpost.pipeline.train_step`.
+
+    Args:
+        config: of the run.
+        folder: where it writes.
+        running: the actors.
+        display: for people.
+        stop: set when the run should end after the current step.
+        on_step: callback.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        running: Session,
+        display: Display,
+        stop: StopRequest,
+        on_step: OnStep | None,
+    ):
+        self.config, self.folder, self.session = config, folder, running
+        self.display, self.stop, self.on_step = display, stop, on_step
+        self.stages = deferred([build_stage(spec) for spec in config.scoring.rewards])
+        self.state = RunState(0)
+        self.evaluations: Evaluations = []
+
+    def go(self, resume: bool) -> RunResult:
+        """Publish the starting policy, then step until done or asked to stop."""
+        assert self.session.learner is not None
+        if resume:
+            self._resume()
+        self.session.publish()
+        if self.state.step == 0 and self.config.evaluation.before:
+            self._evaluate("before")
+        section = self.config.logging
+        sinks = open_sinks(
+            section, self.folder.path, self.config.run.name, self.config.model_dump(mode="json"), self.state.step
+        )
+        metrics: Mapping[str, float] = {}
+        self.display.begin(self.state.step, self.config.run.steps)
+        try:
+            while self.state.step < self.config.run.steps and not self.stop.asked:
+                step = train_step(self.session, self.state.step, self.stages)
+                metrics = step.metrics
+                for sink in sinks:
+                    sink.write(step.number, metrics)
+                self._after(step)
+        finally:
+            self.display.end()
+            for sink in sinks:
+                sink.close()
+        return self._finish(metrics)
+
+    def _after(self, step: Step) -> None:
+        config, done = self.config, step.number + 1
+        every = config.logging.transcripts_every
+        if every and step.number % every == 0:
+            self.folder.transcript(step.number, step.groups, step.advantages)
+        self.display.step(step.number, config.run.steps, step.metrics)
+        self.state = RunState(done, self.state.best, self.state.best_step)
+        if config.evaluation.every and done % config.evaluation.every == 0 and done < config.run.steps:
+            self._evaluate(f"step {done}")
+        if config.run.checkpoint_every and done % config.run.checkpoint_every == 0:
+            self._checkpoint()
+        if self.on_step is not None:
+            self.on_step(step)
+
+    def _finish(self, metrics: Mapping[str, float]) -> RunResult:
+        assert self.session.learner is not None
+        interrupted = self.state.step < self.config.run.steps
+        if not interrupted and self.config.evaluation.after:
+            self._evaluate("after")
+        if checkpoint.steps(self.folder.checkpoints)[-1:] != [self.state.step]:
+            self._checkpoint()
+        with checkpoint.atomic_folder(self.folder.model) as partial:
+            self.session.learner.save_model(str(partial.resolve()))
+        if interrupted:
+            self.display.say(f"stopped after step {self.state.step}; continue with --resume")
+        return RunResult(str(self.folder.path), self.state.step, interrupted, metrics, self.evaluations)
+
+    def _evaluate(self, title: str) -> None:
+        if not self.session.held_out:
+            return
+        figures = evaluate(
+            self.session.held_out, self.session.rollouts.generate, self.session.scoring.score, self.config
+        )
+        self.evaluations.append((title, figures))
+        with (self.folder.path / "evaluations.jsonl").open("a") as file:
+            file.write(json.dumps({"step": self.state.step, "when": title, **figures}) + "\n")
+        first = f"pass@{self.config.evaluation.k[0]}"
+        self.display.say(f"{title}: " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items() if not k.endswith("_se")))
+        if self.state.best is None or figures[first] > self.state.best:
+            self.state = RunState(self.state.step, figures[first], self.state.step)
+
+    def _checkpoint(self) -> None:
+        assert self.session.learner is not None
+        target = checkpoint.folder_of(self.folder.checkpoints, self.state.step)
+        with checkpoint.atomic_folder(target) as partial:
+            self.session.learner.save(str(partial.resolve() / "learner"))
+            checkpoint.write_state(partial, self.state)
+        checkpoint.prune(self.folder.checkpoints, self.config.run.keep_checkpoints, self.state.best_step)
+
+    def _resume(self) -> None:
+        assert self.session.learner is not None
+        newest = checkpoint.latest(self.folder.checkpoints)
+        self.state = checkpoint.read_state(newest)
+        self.session.learner.load(str((newest / "learner").resolve()))
+        earlier = self.folder.path / "evaluations.jsonl"
+        rows = [json.loads(line) for line in earlier.read_text().splitlines()] if earlier.is_file() else []
+        rows = [row for row in rows if row["step"] <= self.state.step]
+        earlier.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for row in rows:
+            title = row.pop("when")
+            row.pop("step")
+            self.evaluations.append((title, row))
+        self.display.say(f"resuming after step {self.state.step}")
+
+
+def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> str:
+    """Folder of the policy the run starts from; the warm start is made first where one is configured and missing."""
+    if config.sft is None:
+        assert config.model.path is not None
+        return resolve_path(config.model.path)
+    if not (folder.warm_start / "config.json").is_file():
+        display.say("warm start: supervised fine-tuning")
+        # a process of its own: the trainer's threads and memory are gone before the actors start
+        command = [sys.executable, "-m", "rlpost.cli", "sft", str(folder.path / "config.yaml"), "--quiet"]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+        if done.returncode != 0:
+            lines = done.stderr.strip().splitlines() or ["no message"]
+            kind = UserError if done.returncode == 2 else InfrastructureError
+            raise kind(f"warm start failed: {lines[-1].removeprefix('rlpost: ')}")
+    return str(folder.warm_start)
+
+
+@dataclass(slots=True)
+class StopRequest:
+    """Whether somebody asked the run to end."""
+
+    asked: bool = False
+
+
+@contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """Ctrl-C or SIGTERM once: finish the step, checkpoint, leave. Twice: leave at once."""
+    request = StopRequest()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if request.asked:
+            raise KeyboardInterrupt
+        request.asked = True
+        print("\nstopping after this step (once more to stop at once)", file=sys.stderr)
+
+    previous = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, ask)
+    except ValueError:  # not the main thread: whoever runs us there handles its own signals
+        previous = {}
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

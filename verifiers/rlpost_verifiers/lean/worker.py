@@ -1,0 +1,172 @@
+"""One worker of the embedded Lean: a thread, its fork server, and the way from a finished process to a verdict."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlpost.errors import DataError, InfrastructureError
+from rlpost.types import Verdict
+from rlpost_verifiers.lean import installation
+from rlpost_verifiers.lean.audit import audit
+from rlpost_verifiers.lean.client import Zygote, ZygoteLostError
+from rlpost_verifiers.lean.messages import LeanOutput, Reason, Ruling, Run, classify, parse_output
+from rlpost_verifiers.lean.olean import Olean, OleanError
+from rlpost_verifiers.lean.source import build_source, build_statement, proof_start_line
+from rlpost_verifiers.lean.task import ProofTask
+
+ASSURANCE = "elaborated"
+"""Elaborated by Lean in its own process and audited; the kernel was not asked a second time."""
+
+_MODULE = "Cand"
+_MAX_MESSAGES = 8
+_MAX_MESSAGE_LENGTH = 500
+_ATTEMPTS = 2
+
+Job = tuple[ProofTask, "Future[Verdict]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one check may use.
+
+    Attributes:
+        cpu_seconds: CPU time, rounded up to whole seconds by the kernel's limit.
+        wall_seconds: wall-clock time; generous, because running out of it says nothing about the proof.
+        memory_mb: address space in MiB. Each Lean thread reserves 1 GiB of stack; below 4096 Lean may not start.
+    """
+
+    cpu_seconds: float
+    wall_seconds: float
+    memory_mb: int
+
+
+class Worker(threading.Thread):
+    """Takes checks from the queue, one at a time, to a fork server that only this thread uses."""
+
+    def __init__(
+        self, jobs: queue.SimpleQueue[Job | None], library: Path, search_path: Path, prelude: Olean, limits: Limits
+    ) -> None:
+        super().__init__(name="rlpost-lean", daemon=True)
+        self.ready: Future[None] = Future()
+        self.pid = 0
+        self.backend = ""
+        self._jobs, self._library, self._search_path, self._prelude = jobs, library, search_path, prelude
+        self._limits = limits
+        self._zygote: Zygote | None = None
+        self._readable: set[str] = set()
+
+    def run(self) -> None:
+        """Serve until a None is taken from the queue."""
+        try:
+            self._server()
+        except Exception as error:
+            self.ready.set_exception(error)
+            return
+        self.ready.set_result(None)
+        for task, future in iter(self._jobs.get, None):
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(self._check(task))
+            except Exception as error:
+                future.set_exception(error)
+        self._drop_server()
+
+    def _check(self, task: ProofTask) -> Verdict:
+        start = time.monotonic()
+        lost: InfrastructureError | None = None
+        for _ in range(_ATTEMPTS):
+            try:
+                zygote = self._server()
+            except (InfrastructureError, OSError) as error:
+                return self._undecided("unavailable", str(error), time.monotonic() - start)
+            try:
+                run = self._run(zygote, build_source(task))
+                output = parse_output(run.output)
+                verdict = self._judge(task, run, output, zygote.compiled(_MODULE))
+                if verdict.reason == "failed":
+                    self._require_readable(zygote, task, output)
+                return verdict
+            except ZygoteLostError as error:
+                lost = error
+                self._drop_server()
+        return self._undecided("crashed", str(lost), time.monotonic() - start)
+
+    def _run(self, zygote: Zygote, source: str) -> Run:
+        return zygote.run(_MODULE, source, self._limits.cpu_seconds, self._limits.wall_seconds, self._limits.memory_mb)
+
+    def _require_readable(self, zygote: Zygote, task: ProofTask, output: LeanOutput) -> None:
+        """Tell a wrong proof from a statement that no proof could satisfy because Lean cannot read it.
+
+        Asked only where Lean complained about something before the proof, and once for each statement.
+        """
+        statement = build_statement(task)
+        if statement in self._readable or all(error.line >= proof_start_line(task) for error in output.errors):
+            return
+        run = self._run(zygote, statement)
+        ruling = classify(run, parse_output(run.output), self._limits.cpu_seconds)
+        if ruling.outcome == "rejected":
+            raise DataError(f"task {task.name!r}: Lean cannot read the statement {task.statement!r}: {ruling.detail}")
+        if ruling.outcome == "accepted":
+            self._readable.add(statement)
+
+    def _judge(self, task: ProofTask, run: Run, output: LeanOutput, compiled: bytes | None) -> Verdict:
+        ruling, axioms = classify(run, output, self._limits.cpu_seconds), ()
+        if ruling.outcome == "accepted":
+            if compiled is None:
+                ruling = Ruling("undecided", "crashed", "Lean reported success and wrote no module")
+            else:
+                try:
+                    ruling, axioms = audit(Olean(compiled), self._prelude)
+                except OleanError as error:
+                    ruling = Ruling("undecided", "crashed", f"the compiled module cannot be read: {error}")
+        evidence = _evidence(ruling, output, proof_start_line(task), run)
+        if axioms or ruling.reason == "proved":
+            evidence["axioms"] = list(axioms)
+        return Verdict(
+            outcome=ruling.outcome,
+            score={"accepted": 1.0, "rejected": 0.0, "undecided": None}[ruling.outcome],
+            reason=ruling.reason,
+            assurance="" if ruling.outcome == "undecided" else ASSURANCE,
+            evidence=evidence,
+            seconds=run.seconds,
+            cpu_seconds=run.cpu_seconds,
+            backend=self.backend,
+        )
+
+    def _undecided(self, reason: Reason, detail: str, seconds: float) -> Verdict:
+        evidence = {"messages": [detail]}
+        return Verdict("undecided", None, reason, evidence=evidence, seconds=seconds, backend=self.backend)
+
+    def _server(self) -> Zygote:
+        if self._zygote is None:
+            zygote = Zygote(self._library, self._search_path)
+            try:
+                installation.check_version(zygote.version, zygote.commit)
+            except BaseException:
+                zygote.close()
+                raise
+            self._zygote, self.pid = zygote, zygote.pid
+        return self._zygote
+
+    def _drop_server(self) -> None:
+        if self._zygote is not None:
+            self._zygote.close()
+            self._zygote, self.pid = None, 0
+
+
+def _evidence(ruling: Ruling, output: LeanOutput, proof_line: int, run: Run) -> dict[str, Any]:
+    """Plain data for people; positions count from the first line of the proof."""
+    messages = [ruling.detail] if ruling.detail and not output.errors else []
+    for message in output.messages[:_MAX_MESSAGES]:
+        text = message.text.strip()[:_MAX_MESSAGE_LENGTH]
+        line = message.line - proof_line + 1
+        place = f"{line}:{message.column}" if line > 0 else "the theorem"
+        messages.append(f"{message.severity} at {place}: {text}")
+    return {"messages": messages, "peak_rss_mb": run.peak_rss_mb}
