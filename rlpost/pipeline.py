@@ -43,8 +43,18 @@ class Step:
 OnStep = Callable[[Step], None]
 
 
-def train_step(session: Session, number: int, late_stages: Sequence[RewardStage]) -> Step:
-    """One pass: the picture of the README, left to right.
+@dataclass(slots=True)
+class Judged:
+    """A rollout batch before the learner has seen it: until here nothing in the run has changed."""
+
+    number: int
+    groups: list[Group]
+    credit: credit.Credit
+    clock: Clock
+
+
+def collect(session: Session, number: int, late_stages: Sequence[RewardStage]) -> Judged:
+    """The left half of the picture: prompts, rollouts, verdicts, rewards, credit.
 
     Args:
         session: the running actors.
@@ -53,7 +63,6 @@ def train_step(session: Session, number: int, late_stages: Sequence[RewardStage]
 
     Raises:
         InfrastructureError: if too many checks stayed undecided.
-        SelfCheckError: if the sync's canary fails.
     """
     config, clock = session.config, Clock()
     with clock("rollout"):
@@ -62,27 +71,34 @@ def train_step(session: Session, number: int, late_stages: Sequence[RewardStage]
         groups = [settle(run_stages(group, late_stages)) for group in session.scoring.score(groups)]
     check_undecided(groups, config.scoring.max_undecided_share)
     algorithm = config.algorithm
-    credited = credit.assign(
-        groups,
-        AdvantageSettings(
-            baseline=algorithm.baseline, std=algorithm.std, ddof=algorithm.std_ddof, eps=algorithm.std_eps
-        ),
-        step=number,
-        group_filter=algorithm.filter,
-        truncated=config.scoring.truncated,
+    settings = AdvantageSettings(
+        baseline=algorithm.baseline, std=algorithm.std, ddof=algorithm.std_ddof, eps=algorithm.std_eps
     )
+    credited = credit.assign(
+        groups, settings, step=number, group_filter=algorithm.filter, truncated=config.scoring.truncated
+    )
+    return Judged(number, groups, credited, clock)
+
+
+def learn(session: Session, judged: Judged) -> Step:
+    """The right half: update, sync, and what both cost.
+
+    Raises:
+        SelfCheckError: if the sync's canary fails.
+    """
+    groups, clock, batch = judged.groups, judged.clock, judged.credit.batch
     metrics = {
         **describe_groups(groups),
-        "trained_samples": float(len(credited.batch.samples)),
-        "kept_groups": float(credited.kept_groups),
+        "trained_samples": float(len(batch.samples)),
+        "kept_groups": float(judged.credit.kept_groups),
         "tokens_per_second": tokens(groups) / clock.seconds["rollout"],
     }
-    if credited.batch.samples:
-        metrics |= update(session, credited.batch, clock)
+    if batch.samples:
+        metrics |= update(session, batch, clock)
     metrics |= prefixed("rss_mb", session.resident_mb())
     metrics["policy_version"] = float(session.published.new_version if session.published else 0)
     metrics |= prefixed("seconds", {**clock.seconds, "step": clock.total()})
-    return Step(number, groups, credited.advantages, metrics)
+    return Step(judged.number, groups, judged.credit.advantages, metrics)
 
 
 def rollout(session: Session, number: int) -> list[Group]:

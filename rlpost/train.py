@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from rlpost.config.schema import RunConfig
@@ -20,7 +21,7 @@ from rlpost.learner.models import resolve_path
 from rlpost.observability.progress import Display
 from rlpost.observability.runfolder import RunFolder
 from rlpost.observability.sinks import open_sinks
-from rlpost.pipeline import OnStep, Step, train_step
+from rlpost.pipeline import OnStep, Step, collect, learn
 from rlpost.scoring.score import build_stage, deferred
 from rlpost.session import Session, session
 
@@ -76,7 +77,7 @@ def train(
 
 
 class Run:
-    """The loop around `rlpost.pipeline.train_step`.
+    """The loop around `rlpost.pipeline`.
 
     Args:
         config: of the run.
@@ -118,7 +119,9 @@ class Run:
         self.display.begin(self.state.step, self.config.run.steps)
         try:
             while self.state.step < self.config.run.steps and not self.stop.asked:
-                step = train_step(self.session, self.state.step, self.stages)
+                with self._progress_kept():
+                    judged = collect(self.session, self.state.step, self.stages)
+                step = learn(self.session, judged)
                 metrics = step.metrics
                 for sink in sinks:
                     sink.write(step.number, metrics)
@@ -128,6 +131,17 @@ class Run:
             for sink in sinks:
                 sink.close()
         return self._finish(metrics)
+
+    @contextmanager
+    def _progress_kept(self) -> Iterator[None]:
+        """Checkpoint before a failure that has left the learner untouched ends the run."""
+        try:
+            yield
+        except InfrastructureError:
+            if self.state.step and checkpoint.steps(self.folder.checkpoints)[-1:] != [self.state.step]:
+                self._checkpoint()
+                self.display.say(f"saved step {self.state.step} before leaving; continue with --resume")
+            raise
 
     def _after(self, step: Step) -> None:
         config, done = self.config, step.number + 1
@@ -198,7 +212,7 @@ def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> st
     """Folder of the policy the run starts from; the warm start is made first where one is configured and missing."""
     if config.sft is None:
         assert config.model.path is not None
-        return resolve_path(config.model.path)
+        return str(Path(resolve_path(config.model.path)).resolve())
     if not (folder.warm_start / "config.json").is_file():
         display.say("warm start: supervised fine-tuning")
         # a process of its own: the trainer's threads and memory are gone before the actors start
@@ -208,7 +222,7 @@ def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> st
             lines = done.stderr.strip().splitlines() or ["no message"]
             kind = UserError if done.returncode == 2 else InfrastructureError
             raise kind(f"warm start failed: {lines[-1].removeprefix('rlpost: ')}")
-    return str(folder.warm_start)
+    return str(folder.warm_start.resolve())
 
 
 @dataclass(slots=True)

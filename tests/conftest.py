@@ -24,6 +24,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     from rlpost.learner.models import build_scratch
 
     folder = tmp_path_factory.mktemp("tiny") / "model"
-    size = build(CORPUS, folder, 128)
-    build_scratch(ScratchModel(hidden_size=64, heads=2, layers=2, max_positions=128), size, folder, seed=1)
+    size = build(CORPUS, folder, 256)
+    build_scratch(ScratchModel(hidden_size=64, heads=2, layers=2, max_positions=256), size, folder, seed=1)
     return str(folder)

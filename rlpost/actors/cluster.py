@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
-
 from rlpost.config.schema import ClusterSection
 from rlpost.errors import InfrastructureError
 

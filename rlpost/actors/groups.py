@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import ray
 
+import ray
 from rlpost.actors import environment
 from rlpost.actors.placement import Placement, Share
 from rlpost.actors.remote import wait

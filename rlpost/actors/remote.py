@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import ray
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -16,6 +15,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 
+import ray
 from rlpost.errors import ActorLostError, DeadlineError, InfrastructureError, RlpostError
 
 
@@ -46,9 +46,7 @@ def wait(refs: Sequence[Any], what: str, deadline_s: float) -> list[Any]:
     except GetTimeoutError:
         raise DeadlineError(f"{what}: no answer within {deadline_s:g} s") from None
     except (ActorDiedError, ActorUnavailableError) as error:
-        raise ActorLostError(
-            f"{what}: the actor's process is gone ({_reason(error)}); continue with --resume"
-        ) from None
+        raise ActorLostError(f"{what}: the actor's process is gone ({_reason(error)})") from None
     except RayTaskError as error:
         cause = error.cause
         if isinstance(cause, RlpostError):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rlpost.errors import CheckpointError, RlpostError
+from rlpost.errors import ActorLostError, CheckpointError, DeadlineError
 
 _NAME = re.compile(r"step_(\d{6,})")
 _STATE = "state.json"
@@ -48,10 +48,9 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             target.rename(old)
         partial.rename(target)
         shutil.rmtree(old, ignore_errors=True)
-    except (OSError, RuntimeError) as error:
-        # torch reports a full disk as RuntimeError
-        if isinstance(error, RlpostError) and not isinstance(error, OSError) and "No space" not in str(error):
-            raise
+    except (ActorLostError, DeadlineError):
+        raise
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{target}: could not be written ({reason}); free some space or change run.output_dir"

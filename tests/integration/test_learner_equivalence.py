@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import recorded
 
 from rlpost.config.schema import RunConfig
+from support import recorded
 
 pytestmark = [pytest.mark.deepspeed, pytest.mark.slow]
 STAGES = (0, 1, 2, 3)
@@ -45,8 +45,13 @@ def build(model: str, config: RunConfig, rank: int = 0):
 
 def worker(rank: int, world: int, port: int, model: str, out: str, dtype: str) -> None:
     os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
-        DS_ACCELERATOR="cpu", GLOO_SOCKET_IFNAME="lo",
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        DS_ACCELERATOR="cpu",
+        GLOO_SOCKET_IFNAME="lo",
     )
     torch.set_num_threads(1)
     batch = recorded.batch()

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rlpost_verifiers.function import FunctionVerifier
 
 from rlpost.errors import UserError
 from rlpost.protocols import Verifier
 from rlpost.types import UNDECIDED_REASONS, VerifyItem
+from rlpost_verifiers.function import FunctionVerifier
 
 
 def by_column(text: str, columns: Mapping[str, Any]) -> Any:

@@ -7,6 +7,7 @@ import signal
 from typing import Any
 
 import pytest
+
 from rlpost_verifiers.lean.messages import LeanMessage, Run, classify, parse_output
 
 CPU_LIMIT = 10.0

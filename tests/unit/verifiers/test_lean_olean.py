@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from rlpost_verifiers.lean.audit import audit, axiom_closure
 from rlpost_verifiers.lean.olean import Olean, OleanError, dotted
 

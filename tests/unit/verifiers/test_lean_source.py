@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from rlpost.errors import DataError
 from rlpost_verifiers.lean.source import (
     FORBIDDEN_WORDS,
     MAX_PROOF_BYTES,
@@ -16,8 +18,6 @@ from rlpost_verifiers.lean.source import (
     proof_start_line,
 )
 from rlpost_verifiers.lean.task import ProofTask
-
-from rlpost.errors import DataError
 
 WORDS = sorted(word for words in FORBIDDEN_WORDS.values() for word in words)
 

@@ -6,9 +6,9 @@ import pickle
 from typing import Any
 
 import pytest
-from rlpost_verifiers.lean.task import ProofTask, parse_task
 
 from rlpost.errors import DataError
+from rlpost_verifiers.lean.task import ProofTask, parse_task
 
 
 def test_parses_the_keys_of_a_task_and_ignores_the_rest() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+
+from rlpost.errors import DataError, UserError
+from rlpost.types import Verdict, VerifyItem
 from rlpost_verifiers.cache import VerdictCache
 from rlpost_verifiers.lean import verifier as module
 from rlpost_verifiers.lean.task import ProofTask
 from rlpost_verifiers.lean.verifier import LeanVerifier
-
-from rlpost.errors import DataError, UserError
-from rlpost.types import Verdict, VerifyItem
 
 
 class FakeLean:

@@ -103,6 +103,10 @@ class Zygote:
         except FileNotFoundError:
             return None
 
+    def terminate(self) -> None:
+        """Ask the server to end now; the one thing another thread may do. `close` must still be called."""
+        self._process.terminate()
+
     def close(self) -> None:
         """End the server, and with it any check in flight; repeated calls do nothing."""
         for pipe in (self._process.stdin, self._process.stdout):
@@ -147,7 +151,11 @@ class Zygote:
         return line
 
     def _output(self) -> str:
-        raw = self._read_file("output.txt", _MAX_OUTPUT_BYTES)
+        try:
+            raw = self._read_file("output.txt", _MAX_OUTPUT_BYTES)
+        except FileNotFoundError:
+            # The check ended before it was ready to print; its exit says the rest.
+            return ""
         if len(raw) == _MAX_OUTPUT_BYTES:
             # Half a line is no message, and would pass for a crash.
             raw = raw[: raw.rfind(b"\n") + 1]

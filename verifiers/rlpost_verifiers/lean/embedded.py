@@ -101,7 +101,7 @@ class EmbeddedLean:
         return [worker.pid for worker in self._workers if worker.pid]
 
     def close(self) -> None:
-        """End every process; checks in flight are finished, repeated calls do nothing."""
+        """End every process; checks in flight become undecided, repeated calls do nothing."""
         with self._lock:
             self._finalizer()
 
@@ -137,7 +137,8 @@ def _check_settings(workers: int, limits: Limits) -> None:
 
 
 def _stop(jobs: queue.SimpleQueue[Job | None], workers: list[Worker]) -> None:
-    for _ in workers:
+    for worker in workers:
+        worker.stop()
         jobs.put(None)
     for worker in workers:
         if worker.ident is not None:

@@ -25,10 +25,12 @@ _WITH_VALUE: frozenset[Kind] = frozenset({"definition", "theorem", "opaque"})
 _HEADER = struct.Struct("<5sBB33s40sQQ")
 _FIRST_OBJECT = 0x58
 _MAX_CONSTRUCTOR, _ARRAY, _STRING, _MPZ = 244, 246, 249, 250
-_LEAF_EXPRESSIONS = (0, 3, 9)
-# Which fields of an expression are expressions, by its tag. Free and meta variables (1, 2) occur in no module.
-_SUBEXPRESSIONS = {5: (0, 1), 6: (1, 2), 7: (1, 2), 8: (1, 2, 3), 10: (1,), 11: (2,)}
 _CONSTANT, _PROJECTION = 4, 11
+# Which fields of an expression are expressions, by its tag. Free and meta variables (1, 2) occur in no module.
+_SUBEXPRESSIONS: dict[int, tuple[int, ...]] = {
+    **{0: (), 3: (), _CONSTANT: (), 9: ()},
+    **{5: (0, 1), 6: (1, 2), 7: (1, 2), 8: (1, 2, 3), 10: (1,), _PROJECTION: (2,)},
+}
 
 
 class OleanError(ValueError):
@@ -78,6 +80,8 @@ class Olean:
         self.constants: dict[Name, Constant] = {}
         for address in self._array(fields[2]):
             constant = self._constant(address)
+            if not constant.name:
+                raise OleanError("a constant without a name")
             if constant.name in self.constants:
                 raise OleanError(f"{dotted(constant.name)} is declared twice")
             self.constants[constant.name] = constant
@@ -200,12 +204,12 @@ class Olean:
                 continue
             seen.add(address)
             tag, fields = self._constructor(address)
+            inner = _SUBEXPRESSIONS.get(tag)
+            if inner is None or len(fields) <= max(inner, default=0):
+                raise OleanError(f"expression with tag {tag} and {len(fields)} fields at {address:#x}")
             if tag in (_CONSTANT, _PROJECTION):
                 names.add(self._name(fields[0]))
-            if tag in _SUBEXPRESSIONS:
-                stack.extend(fields[index] for index in _SUBEXPRESSIONS[tag])
-            elif tag not in (*_LEAF_EXPRESSIONS, _CONSTANT):
-                raise OleanError(f"expression with tag {tag} at {address:#x}")
+            stack.extend(fields[index] for index in inner)
         return frozenset(names)
 
 

@@ -60,6 +60,7 @@ class Worker(threading.Thread):
         self._limits = limits
         self._zygote: Zygote | None = None
         self._readable: set[str] = set()
+        self._stopping = threading.Event()
 
     def run(self) -> None:
         """Serve until a None is taken from the queue."""
@@ -78,6 +79,13 @@ class Worker(threading.Thread):
                 future.set_exception(error)
         self._drop_server()
 
+    def stop(self) -> None:
+        """From another thread: end the server now, and with it the check in flight; start no other."""
+        self._stopping.set()
+        zygote = self._zygote
+        if zygote is not None:
+            zygote.terminate()
+
     def _check(self, task: ProofTask) -> Verdict:
         start = time.monotonic()
         lost: InfrastructureError | None = None
@@ -86,6 +94,10 @@ class Worker(threading.Thread):
                 zygote = self._server()
             except (InfrastructureError, OSError) as error:
                 return self._undecided("unavailable", str(error), time.monotonic() - start)
+            if self._stopping.is_set():
+                return self._undecided(
+                    "unavailable", "Lean was closed before the check ended", time.monotonic() - start
+                )
             try:
                 run = self._run(zygote, build_source(task))
                 output = parse_output(run.output)

@@ -1,0 +1,22 @@
+"""The environment of a rollout actor, for tests that load vLLM in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from rlpost.actors import environment
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_engine_script(name: str, *arguments: str, timeout_s: float = 300) -> str:
+    """Run ``tests/support/<name>`` as a rollout actor would be run; its output, or an AssertionError with its end."""
+    env = {**os.environ, **environment.rollout(2, gpu=False)}
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), env.get("PYTHONPATH", "")])
+    command = [sys.executable, str(ROOT / "tests" / "support" / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=env, check=False, cwd=ROOT)
+    assert done.returncode == 0, f"{name} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
