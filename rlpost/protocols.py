@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
 from rlpost.types import (
     Completion,
     Group,
@@ -124,40 +126,32 @@ class RewardStage(Protocol):
 
 
 class Learner(Protocol):
-    """Owns the trained weights."""
+    """Owns the trained weights, on however many ranks."""
 
-    def logprobs(self, samples: Sequence[TrainSample], *, reference: bool = False) -> list[Sequence[float]]:
-        """Log-probabilities of the samples' completion tokens."""
+    def logprobs(
+        self, samples: Sequence[TrainSample], *, reference: bool = False, temperature: float | None = None
+    ) -> list[np.ndarray]:
+        """Log-probabilities ``[T]`` of each sample's completion tokens, in order."""
         ...
 
-    def step(self, batch: TrainBatch) -> dict[str, float]:
+    def step(
+        self, batch: TrainBatch, old: Sequence[np.ndarray] | None, ref: Sequence[np.ndarray] | None
+    ) -> dict[str, float]:
         """All updates of one rollout batch; returns metrics."""
         ...
 
-    def export(self) -> WeightUpdate:
-        """Publish the current weights as the next version."""
+    def export(self) -> tuple[WeightManifest, object]:
+        """Publish the current weights: the manifest, and a handle that engines resolve to a `WeightUpdate`."""
         ...
 
     def save(self, folder: str) -> None:
         """Write a resumable checkpoint."""
         ...
 
-    def load(self, folder: str) -> None:
-        """Continue from a checkpoint."""
+    def load(self, folder: str) -> int:
+        """Continue from a checkpoint; returns the policy version."""
         ...
 
-
-class Transport(Protocol):
-    """Carries a published version from the learner to the engines."""
-
-    def publish(self, update: WeightUpdate) -> object:
-        """Make the update available; the returned handle is what engines are given."""
-        ...
-
-    def fetch(self, handle: object) -> WeightUpdate:
-        """The update behind a handle."""
-        ...
-
-    def release(self, handle: object) -> WeightManifest | None:
-        """Free what `publish` holds."""
+    def save_model(self, folder: str) -> None:
+        """Write a Hugging Face folder."""
         ...

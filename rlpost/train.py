@@ -6,12 +6,14 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from rlpost.config.load import dump
 from rlpost.config.schema import RunConfig
 from rlpost.errors import InfrastructureError, UserError
 from rlpost.evaluation.run import evaluate
@@ -73,6 +75,7 @@ def train(
     model = starting_model(config, folder, display)
     display.say(f"starting Ray and the actors for {folder.path}")
     with stop_request() as stop, session(config, model, training=True) as running:
+        folder.create()
         return Run(config, folder, running, display, stop, on_step).go(resume)
 
 
@@ -216,8 +219,11 @@ def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> st
     if not (folder.warm_start / "config.json").is_file():
         display.say("warm start: supervised fine-tuning")
         # a process of its own: the trainer's threads and memory are gone before the actors start
-        command = [sys.executable, "-m", "rlpost.cli", "sft", str(folder.path / "config.yaml"), "--quiet"]
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as resolved:
+            resolved.write(dump(config))
+            resolved.flush()
+            command = [sys.executable, "-m", "rlpost.cli", "sft", resolved.name, "--quiet"]
+            done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or ["no message"]
             kind = UserError if done.returncode == 2 else InfrastructureError

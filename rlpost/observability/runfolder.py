@@ -33,6 +33,7 @@ class RunFolder:
     """
 
     def __init__(self, config: RunConfig, resume: bool):
+        self.config = config
         self.path = Path(config.folder)
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
@@ -42,8 +43,11 @@ class RunFolder:
             raise UserError(f"run.name: {self.path} already holds a run; add --resume, or give another run.name")
         if resume and not begun:
             raise UserError(f"--resume: {self.path} holds no run; start it without --resume")
+
+    def create(self) -> None:
+        """Make the folder with configuration and environment, once everything that can be refused has been."""
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "config.yaml").write_text(dump(config), encoding="utf-8")
+        (self.path / "config.yaml").write_text(dump(self.config), encoding="utf-8")
         (self.path / "environment.json").write_text(json.dumps(environment(), indent=1))
 
     def transcript(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float | None]]) -> None:

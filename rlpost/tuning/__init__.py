@@ -1,1 +1,0 @@
-"""Which parameters may change, and the optimisers that change them."""

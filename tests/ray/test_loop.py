@@ -1,0 +1,154 @@
+"""The whole loop from the command line: real Ray, vLLM and DeepSpeed on a tiny untrained model.
+
+A function judges, so that the tests here are about the loop; Lean is in test_lean_loop.py. Not covered: several
+machines, GPUs.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from support.processes import Command
+
+pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.deepspeed, pytest.mark.slow]
+JUDGE = Path(__file__).resolve().parents[1] / "support" / "judge.py"
+
+
+@pytest.fixture(scope="module")
+def work(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("loop")
+    rows = [{"id": f"t{i}", "prompt": f"∀ p q : Prop, p {c} q :="} for i, c in enumerate("→∧∨↔→∧")]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {
+        "run": {"name": "straight", "steps": 4, "seed": 5, "checkpoint_every": 2},
+        "model": {"path": tiny_model, "dtype": "float32"},
+        "data": {"source": "jsonl", "train": "prompts.jsonl", "eval": "prompts.jsonl"},
+        "rollout": {"group_size": 4, "prompts_per_step": 4, "max_tokens": 12, "kv_cache_mb": 64},
+        "scoring": {
+            "verifier": "function",
+            "verifier_args": {"function": f"{JUDGE}:names_a_hypothesis"},
+            "truncated": "keep",
+        },
+        "algorithm": {"epochs": 2, "minibatches": 2, "kl": {"coef": 0.01}},
+        "optimizer": {"lr": 1e-3},
+        "learner": {"micro_tokens": 256},
+        "evaluation": {"samples": 4, "k": [1, 4]},
+        "logging": {"tensorboard": True},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+def run(work: Path, *arguments: str) -> tuple[int, str, str]:
+    return Command(["train", "config.yaml", *arguments], work).start().finish()
+
+
+def lines(work: Path, name: str) -> list[dict]:
+    file = work / "runs" / name / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def weights(work: Path, name: str) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(work / "runs" / name / "model" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def straight(work: Path) -> Path:
+    status, out, err = run(work)
+    assert status == 0, err
+    assert "pass@1" in out
+    return work / "runs" / "straight"
+
+
+def test_a_run_writes_what_it_promises(straight: Path, work: Path) -> None:
+    rows = lines(work, "straight")
+    assert [row["step"] for row in rows] == [0, 1, 2, 3]
+    assert [row["policy_version"] for row in rows] == [1, 2, 3, 4]
+    assert all(row["canary/probe_max"] < 1e-4 for row in rows)
+    assert all(row["canary/changed_tensors"] == row["canary/tensors"] for row in rows)
+    assert all(row["undecided_share"] == 0 and row["updates"] == 4 for row in rows)
+    assert sorted(p.name for p in (straight / "checkpoints").iterdir()) == ["step_000002", "step_000004"]
+    transcript = [
+        json.loads(line) for line in (straight / "transcripts" / "step_000000.jsonl").read_text().splitlines()
+    ]
+    assert len(transcript) == 16
+    assert {row["outcome"] for row in transcript} == {"accepted", "rejected"}
+    assert list((straight / "tensorboard").iterdir())
+    evaluations = [json.loads(line) for line in (straight / "evaluations.jsonl").read_text().splitlines()]
+    assert [row["when"] for row in evaluations] == ["before", "after"]
+
+
+def test_the_final_model_loads_and_differs_from_the_start(straight: Path, tiny_model: str) -> None:
+    from transformers import AutoModelForCausalLM
+
+    before = dict(AutoModelForCausalLM.from_pretrained(tiny_model).named_parameters())
+    after = dict(AutoModelForCausalLM.from_pretrained(straight / "model").named_parameters())
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_resumed_run_is_the_uninterrupted_run(straight: Path, work: Path) -> None:
+    assert run(work, "run.name=resumed", "run.steps=2", "evaluation.before=false", "evaluation.after=false")[0] == 0
+    status, _, err = run(work, "--resume", "run.name=resumed", "evaluation.after=false")
+    assert status == 0, err
+    for first, second in zip(lines(work, "straight"), lines(work, "resumed"), strict=True):
+        for name in ("reward_mean", "loss", "grad_norm", "kl", "length_mean", "policy_version"):
+            assert first[name] == second[name], name
+    one, two = weights(work, "straight"), weights(work, "resumed")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_one_interrupt_finishes_the_step_checkpoints_and_leaves(work: Path) -> None:
+    command = Command(
+        ["train", "config.yaml", "run.name=interrupted", "run.steps=500", "evaluation.before=false"], work
+    )
+    command.start().until(lambda: len(lines(work, "interrupted")) >= 2)
+    command.interrupt()
+    status, out, err = command.finish()
+    assert status == 0, err
+    done = len(lines(work, "interrupted"))
+    assert f"stopped after step {done}" in out
+    assert (work / "runs" / "interrupted" / "checkpoints" / f"step_{done:06d}").is_dir()
+    assert (work / "runs" / "interrupted" / "model" / "config.json").is_file()
+
+
+def test_a_killed_rollout_actor_ends_the_run_within_a_minute_and_loses_nothing(work: Path) -> None:
+    command = Command(["train", "config.yaml", "run.name=killed", "run.steps=500", "evaluation.before=false"], work)
+    command.start().until(lambda: len(lines(work, "killed")) >= 3)
+    command.actor("RolloutWorker").kill()
+    begun = time.monotonic()
+    status, _, err = command.finish(timeout_s=60)
+    assert time.monotonic() - begun < 60
+    assert status == 1
+    message = [line for line in err.splitlines() if line.startswith("rlpost: ")]
+    assert len(message) == 1
+    assert "rollout" in message[0]
+    assert "gone" in message[0]
+    assert (work / "runs" / "killed" / "checkpoints").is_dir()
+
+
+def test_a_killed_driver_leaves_nothing_behind(work: Path) -> None:
+    command = Command(["train", "config.yaml", "run.name=orphans", "run.steps=500", "evaluation.before=false"], work)
+    command.start().until(lambda: len(lines(work, "orphans")) >= 1)
+    command.process.kill()
+    assert command.finish()[0] == -9
+
+
+def test_several_actors_of_each_kind(work: Path) -> None:
+    status, _, err = run(
+        work, "run.name=several", "run.steps=2", "rollout.workers=2", "scoring.workers=2", "learner.workers=2",
+        "learner.zero_stage=2", "evaluation.before=false", "evaluation.after=false",
+    )  # fmt: skip
+    assert status == 0, err
+    one, two = lines(work, "straight"), lines(work, "several")
+    # the same seeds draw the same completions on one engine and on two, and two ranks compute the same update
+    assert two[0]["reward_mean"] == one[0]["reward_mean"]
+    assert two[0]["grad_norm"] == pytest.approx(one[0]["grad_norm"], rel=1e-3)

@@ -1,0 +1,82 @@
+"""A command in a process of its own, and whether anything it started outlives it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+_MARK = "RLPOST_TEST_MARK"
+
+
+@dataclass
+class Command:
+    """``rlpost …`` in a session of its own; everything it starts inherits a mark in its environment."""
+
+    arguments: list[str]
+    cwd: Path
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def start(self) -> Command:
+        env = {**os.environ, _MARK: self.mark, "COLUMNS": "200"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "rlpost.cli", *self.arguments],
+            cwd=self.cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        return self
+
+    def finish(self, timeout_s: float = 300) -> tuple[int, str, str]:
+        """Exit status, output and errors; whatever hangs is ended by its id."""
+        try:
+            out, err = self.process.communicate(timeout=timeout_s)
+        finally:
+            left = self.survivors(grace_s=15)
+            for process in left:
+                process.kill()
+        assert not left, f"left behind: {[(p.pid, name) for p in left if (name := _name(p))]}"
+        return self.process.returncode, out, err
+
+    def until(self, condition: Callable[[], bool], timeout_s: float = 180) -> None:
+        end = time.monotonic() + timeout_s
+        while not condition():
+            assert self.process.poll() is None, f"ended early: {self.process.communicate()}"
+            assert time.monotonic() < end, "the condition did not come true"
+            time.sleep(0.05)
+
+    def interrupt(self) -> None:
+        """Ctrl-C: the terminal sends SIGINT to the whole foreground group."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def marked(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(_MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return found
+
+    def actor(self, name: str) -> psutil.Process:
+        return next(p for p in self.marked() if f"ray::{name}" in _name(p))
+
+    def survivors(self, grace_s: float) -> list[psutil.Process]:
+        end = time.monotonic() + grace_s
+        while (left := [p for p in self.marked() if p.pid != self.process.pid]) and time.monotonic() < end:
+            time.sleep(0.2)
+        return left
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return ""

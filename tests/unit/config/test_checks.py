@@ -1,0 +1,129 @@
+"""Every rule across sections, broken once. Not covered: rules of a single field (test_config_load.py)."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from rlpost.config import checks
+from rlpost.config.load import from_dict
+from rlpost.errors import ConfigError
+
+GOOD: dict[str, Any] = {"model": {"path": "m"}, "scoring": {"verifier": "function"}}
+SCRATCH: dict[str, Any] = {"model": {"path": None, "scratch": {}}, "sft": {}}
+
+
+def changed(*patches: dict[str, Any]) -> dict[str, Any]:
+    tree = copy.deepcopy(GOOD)
+    for patch in patches:
+        for section, values in patch.items():
+            tree[section] = {**tree.get(section, {}), **values} if isinstance(values, dict) else values
+    return tree
+
+
+BROKEN: list[tuple[str, dict[str, Any], str, list[str]]] = [
+    # rule, change, key at the start of the message, what it must name (values and remedy)
+    ("check_policy_start", {"model": {"scratch": {}}, "sft": {}}, "model.path", ["'m'", "model.scratch", "keep one"]),
+    ("check_policy_start", {"model": {"path": None, "scratch": {}}}, "model.scratch", ["add an sft section"]),
+    ("check_policy_start", {"model": {"path": None}}, "model.path", ["missing", "give a Hugging Face folder"]),
+    (
+        "check_scratch_shape",
+        {"model": {"path": None, "scratch": {"hidden_size": 130, "heads": 4}}, "sft": {}},
+        "model.scratch.hidden_size",
+        ["130", "multiple", "4"],
+    ),
+    (
+        "check_scratch_shape",
+        {"model": {"path": None, "scratch": {"hidden_size": 128, "heads": 4, "kv_heads": 3}}, "sft": {}},
+        "model.scratch.kv_heads",
+        ["3", "divide", "4"],
+    ),
+    (
+        "check_scratch_shape",
+        {"model": {"path": None, "scratch": {"hidden_size": 64, "heads": 4}}, "sft": {}},
+        "model.scratch.heads",
+        ["16", "multiple of 32"],
+    ),
+    ("check_lengths", {"rollout": {"max_tokens": 64, "max_model_len": 64}}, "rollout.max_tokens", ["64", "no room"]),
+    (
+        "check_lengths",
+        {"model": {"path": None, "scratch": {"max_positions": 32}}, "sft": {}, "rollout": {"max_tokens": 40}},
+        "rollout.max_tokens",
+        ["40", "32 positions"],
+    ),
+    ("check_group", {"rollout": {"group_size": 1}}, "rollout.group_size", ["1", "use 2 or more"]),
+    (
+        "check_minibatches",
+        {"rollout": {"group_size": 2, "prompts_per_step": 1}, "algorithm": {"minibatches": 3}},
+        "algorithm.minibatches",
+        ["3", "2 completions", "lower it"],
+    ),
+    (
+        "check_importance",
+        {"rollout": {"logprobs": False}},
+        "rollout.logprobs",
+        ["false", "auto", "bfloat16", "mode off"],
+    ),
+    ("check_torch_learner", {"learner": {"engine": "torch", "workers": 2}}, "learner.engine", ["2", "use deepspeed"]),
+    ("check_torch_learner", {"learner": {"engine": "torch", "zero_stage": 1}}, "learner.engine", ["1", "use deepspeed"]),
+    ("check_truncation_and_probe", {"rollout": {"top_k": 0}}, "rollout.top_k", ["0", "use -1"]),
+    ("check_truncation_and_probe", {"rollout": {"top_k": -5}}, "rollout.top_k", ["-5", "use -1"]),
+    ("check_evaluation", {"evaluation": {"k": [1, 16]}}, "evaluation.k", ["16", "8", "at least"]),
+    ("check_evaluation", {"evaluation": {"every": 5}}, "evaluation.every", ["5", "data.eval", "set 0"]),
+    ("check_judge", {"scoring": {"rewards": []}}, "scoring.rewards", ["empty", "name at least one"]),
+    ("check_judge", {"scoring": {"verifier": None}}, "scoring.verifier", ["outcome", "name a verifier"]),
+    (
+        "check_prompt_template",
+        {"data": {"template": "{a}", "chat_template": [["user", "{a}"]]}},
+        "data.template",
+        ["data.chat_template", "keep one"],
+    ),
+]
+
+
+def test_the_unbroken_configurations_are_accepted() -> None:
+    assert from_dict(GOOD).model.path == "m"
+    assert from_dict(changed(SCRATCH)).model.scratch is not None
+
+
+@pytest.mark.parametrize(("rule", "change", "key", "names"), BROKEN)
+def test_a_broken_rule_names_key_value_and_remedy(rule: str, change: dict, key: str, names: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_dict(changed(change))
+    message = str(caught.value)
+    assert message.startswith(f"{key}:")
+    assert "\n" not in message
+    for name in names:
+        assert name in message
+
+
+def test_every_rule_is_broken_above() -> None:
+    assert {rule for rule, *_ in BROKEN} == {rule.__name__ for rule in checks.ALL}
+
+
+def test_what_the_rules_allow() -> None:
+    one = changed({"rollout": {"group_size": 1}, "algorithm": {"baseline": "none", "std": False}})
+    assert from_dict(one).rollout.group_size == 1
+    assert from_dict(changed({"rollout": {"logprobs": False}, "algorithm": {"importance": {"mode": "off"}}}))
+    assert from_dict(changed({"model": {"dtype": "float32"}, "rollout": {"logprobs": False}})).importance_cap is None
+    assert from_dict(changed({"evaluation": {"k": [4, 8]}})).evaluation.k == (4, 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        # the run takes evaluation.k[0] to find its best checkpoint
+        ({"evaluation": {"k": []}}, "evaluation.k"),
+        # every text holds the empty string at its start: all completions would be cut to nothing
+        ({"rollout": {"stop": [""]}}, "rollout.stop"),
+        # torch's AdamW refuses a decay of 1, in an actor, with a traceback
+        ({"optimizer": {"betas": [0.9, 1.0]}}, "optimizer.betas"),
+        # the run folder would be the folder above output_dir
+        ({"run": {"name": ".."}}, "run.name"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_at_the_start(change: dict, key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        from_dict(changed(change))

@@ -1,0 +1,28 @@
+"""The sampler by hand. Not covered: its general properties (tests/property/test_plans.py)."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlpost.data.sampler import indices, order
+
+
+def test_without_shuffling_the_rows_go_round() -> None:
+    assert [indices(step, 2, 3, seed=0, shuffle=False) for step in range(3)] == [[0, 1], [2, 0], [1, 2]]
+
+
+def test_a_step_may_span_several_epochs() -> None:
+    assert indices(0, 7, 3, seed=0, shuffle=False) == [0, 1, 2, 0, 1, 2, 0]
+    assert indices(1, 7, 3, seed=0, shuffle=False) == [1, 2, 0, 1, 2, 0, 1]
+
+
+def test_epochs_and_seeds_differ() -> None:
+    assert order(0, 50, 1, True) != order(1, 50, 1, True)
+    assert order(0, 50, 1, True) != order(0, 50, 2, True)
+    assert order(0, 50, 1, True) == order(0, 50, 1, True)
+
+
+@pytest.mark.parametrize(("step", "per_step", "count"), [(-1, 1, 1), (0, 0, 1), (0, 1, 0)])
+def test_what_cannot_be_sampled_is_refused(step: int, per_step: int, count: int) -> None:
+    with pytest.raises(ValueError, match="need step"):
+        indices(step, per_step, count, seed=0)

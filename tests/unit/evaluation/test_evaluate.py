@@ -1,0 +1,142 @@
+"""Evaluation figures by hand, with a scripted engine. Not covered: real engines, actors, the report for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlpost.config.load import from_dict
+from rlpost.config.schema import RunConfig
+from rlpost.errors import InfrastructureError
+from rlpost.evaluation.run import Encoded, evaluate
+from rlpost.protocols import GenerateRequest, SamplingSettings
+from rlpost.rollout.sampling import requests
+from rlpost.scoring.score import Scorer
+from rlpost.types import Completion, Group, Prompt
+
+PROMPTS = [Encoded(Prompt(name, text=name, columns={"answer": "y"}), (1,)) for name in ("easy", "half", "hard")]
+SCRIPT = {"easy": ["y"] * 4, "half": ["y", "n", "y", "n"], "hard": ["n", "n", "n", "n"]}
+GREEDY = {"easy": "y", "half": "y", "hard": "n"}
+JUDGES = """
+def right(text, columns):
+    return {"?": None}.get(text, text == columns["answer"])
+
+def paid(completions, answer):
+    return [float(c == a) for c, a in zip(completions, answer)]
+"""
+
+
+class Scripted:
+    """`FakeEngine`'s manners with an answer for each place in the group; ``long`` answers are cut by length."""
+
+    def __init__(self, script: dict[str, list[str]], greedy: dict[str, str]):
+        self.script, self.greedy, self.asked = script, greedy, []
+
+    def __call__(self, asked: Sequence[GenerateRequest], settings: SamplingSettings) -> list[list[Completion]]:
+        self.asked.append((list(asked), settings))
+        return [[self._one(r, i, settings) for i in range(r.n)] for r in asked]
+
+    def _one(self, r: GenerateRequest, i: int, settings: SamplingSettings) -> Completion:
+        text = self.greedy[r.prompt_id] if settings.temperature == 0 else self.script[r.prompt_id][i]
+        cut = text == "cut"
+        text = "y" if cut else text
+        reason = "length" if cut else "stop"
+        return Completion(r.prompt_id, i, r.prompt_ids, (1,), ((0, 1),), None, text, reason, 0, r.seed + i)
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> Any:
+    file = tmp_path / "judges.py"
+    file.write_text(JUDGES)
+
+    def make(verifier: bool = True, **evaluation: Any) -> RunConfig:
+        scoring = (
+            {"verifier": "function", "verifier_args": {"function": f"{file}:right"}}
+            if verifier
+            else {"rewards": [{"name": f"{file}:paid"}]}
+        )
+        return from_dict(
+            {"model": {"path": "m"}, "scoring": scoring, "evaluation": {"samples": 4, "k": [1, 2, 4], **evaluation}}
+        )
+
+    return make
+
+
+def run(config: RunConfig, script: dict[str, list[str]], greedy: dict[str, str] = GREEDY) -> dict[str, float]:
+    return evaluate(PROMPTS, Scripted(script, greedy), Scorer(config.scoring).score, config)
+
+
+@pytest.mark.parametrize("verifier", [True, False])
+def test_figures_by_hand(configured: Any, verifier: bool) -> None:
+    found = run(configured(verifier), SCRIPT)
+    # c of 4: 4, 2, 0. pass@1: 1, 1/2, 0; pass@2: 1, 1 - 1/6, 0; pass@4: 1, 1, 0; greedy: 1, 1, 0
+    assert found["pass@1"] == pytest.approx(1 / 2)
+    assert found["pass@2"] == pytest.approx((1 + 5 / 6) / 3)
+    assert found["pass@4"] == pytest.approx(2 / 3)
+    assert found["greedy"] == pytest.approx(2 / 3)
+    # pass@1 around 1/2: squares 1/4 + 0 + 1/4 over 2, over 3 problems
+    assert found["pass@1_se"] == pytest.approx(math.sqrt(0.25 / 3))
+    # greedy around 2/3: 1/9 + 1/9 + 4/9 over 2, over 3 problems
+    assert found["greedy_se"] == pytest.approx(math.sqrt(1 / 3 / 3))
+    assert (found["prompts"], found["undecided"]) == (3.0, 0.0)
+
+
+def test_undecided_answers_count_neither_for_nor_against(configured: Any) -> None:
+    script = {**SCRIPT, "half": ["y", "?", "?", "n"]}
+    found = run(configured(k=[1, 4]), script)
+    # half: 1 of 2 decided; pass@4 is left to the two prompts with four decided answers
+    assert found["pass@1"] == pytest.approx(1 / 2)
+    assert found["pass@4"] == pytest.approx(1 / 2)
+    assert found["undecided"] == pytest.approx(2 / 12)
+
+
+def test_a_truncated_answer_is_a_wrong_one_beside_judged_ones(configured: Any) -> None:
+    found = run(configured(k=[1]), {**SCRIPT, "easy": ["y", "y", "y", "cut"]})
+    assert found["pass@1"] == pytest.approx((3 / 4 + 1 / 2) / 3)
+
+
+def test_one_truncated_answer_does_not_hide_the_others_where_rewards_judge(configured: Any) -> None:
+    """Without a verifier a truncated completion is the only one with a verdict; the other three were judged too."""
+    found = run(configured(verifier=False, k=[1]), {**SCRIPT, "easy": ["y", "y", "y", "cut"]})
+    assert found["undecided"] == 0.0
+    assert found["pass@1"] == pytest.approx((3 / 4 + 1 / 2) / 3)
+
+
+def test_nothing_decided_is_a_failure_and_not_a_zero(configured: Any) -> None:
+    with pytest.raises(InfrastructureError, match="no prompt has 1 decided samples"):
+        run(configured(k=[1]), {name: ["?"] * 4 for name in SCRIPT})
+    with pytest.raises(InfrastructureError, match="no greedy answer could be decided"):
+        run(configured(k=[1]), SCRIPT, dict.fromkeys(GREEDY, "?"))
+
+
+def test_seeds_are_the_same_every_time_and_greedy_is_greedy(configured: Any) -> None:
+    config, engines = configured(), [Scripted(SCRIPT, GREEDY), Scripted(SCRIPT, GREEDY)]
+    for engine in engines:
+        evaluate(PROMPTS, engine, Scorer(config.scoring).score, config)
+    assert engines[0].asked == engines[1].asked
+    (_, sampled), (_, greedy) = engines[0].asked
+    assert (sampled.temperature, sampled.max_tokens, sampled.logprobs) == (1.0, config.rollout.max_tokens, False)
+    assert (greedy.temperature, greedy.top_p, greedy.top_k) == (0.0, 1.0, -1)
+    train = requests([("easy", (1,))], run_seed=config.run.seed, step=0, group_size=4)
+    assert engines[0].asked[0][0][0].seed != train[0].seed
+
+
+def test_many_prompts_are_asked_in_chunks_with_seeds_of_their_own(configured: Any) -> None:
+    prompts = [Encoded(Prompt(str(i), text="x", columns={"answer": "y"}), (1,)) for i in range(300)]
+    engine = Scripted({str(i): ["y"] * 4 for i in range(300)}, {str(i): "n" for i in range(300)})
+    config = configured(k=[4], greedy=False)
+    scored: list[int] = []
+
+    def score(groups: Sequence[Group]) -> list[Group]:
+        scored.append(len(groups))
+        return Scorer(config.scoring).score(groups)
+
+    assert evaluate(prompts, engine, score, config) == {"pass@4": 1.0, "pass@4_se": 0.0, "prompts": 300.0, "undecided": 0.0}
+    # 512 completions a request: 128 prompts of 4
+    assert scored == [128, 128, 44]
+    seeds = [r.seed for asked, _ in engine.asked for r in asked]
+    assert len(set(seeds)) == 300

@@ -1,0 +1,222 @@
+"""The plain torch learner: updates, counters, publishing, checkpoints. Not covered: DeepSpeed, invariances of the
+gradient (tests/property/test_learner_invariance.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rlpost.config.load import from_dict
+from rlpost.config.schema import OptimizerSection, RunConfig
+from rlpost.errors import CheckpointError
+from rlpost.learner.build import build_learner
+from rlpost.learner.models import load
+from rlpost.learner.policy import PolicyLearner
+from rlpost.learner.torch_engine import adamw
+from rlpost.selfcheck.canary import check_movement
+from rlpost.sync.codec import checksum, decode
+from rlpost.types import TrainBatch, TrainSample
+
+CPU = torch.device("cpu")
+
+
+def configured(folder: str, **sections: dict[str, Any]) -> RunConfig:
+    tree: dict[str, Any] = {
+        "run": {"steps": 4},
+        "model": {"path": folder, "dtype": "float32"},
+        "scoring": {"verifier": "function"},
+        "rollout": {"max_tokens": 16},
+        "optimizer": {"lr": 1e-2, "schedule": "linear", "warmup_steps": 1},
+        "learner": {"engine": "torch", "micro_tokens": 40},
+    }
+    for name, values in sections.items():
+        tree[name] = {**tree.get(name, {}), **values}
+    return from_dict(tree)
+
+
+def batch(step: int = 0, count: int = 4, advantage: float | None = None) -> TrainBatch:
+    rng = np.random.default_rng(step)
+    samples = []
+    for _ in range(count):
+        n = int(rng.integers(2, 8))
+        value = rng.normal() if advantage is None else advantage
+        samples.append(
+            TrainSample(
+                prompt_ids=rng.integers(3, 60, 3),
+                completion_ids=rng.integers(3, 60, n),
+                advantages=np.full(n, value, np.float32),
+                span_ids=np.zeros(n, np.int64),
+                mask=np.ones(n, bool),
+                engine_logprobs=None,
+                policy_version=0,
+                old_logprobs=np.full(n, -4.0, np.float32),
+            )
+        )
+    return TrainBatch(tuple(samples), step)
+
+
+def weights(learner: PolicyLearner) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in learner.engine.parameters()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_an_update_moves_the_weights_towards_what_was_rewarded(tiny_model: str) -> None:
+    learner = build_learner(configured(tiny_model), tiny_model, CPU)
+    rewarded = batch(advantage=1.0)
+    rewarded = TrainBatch(tuple(dataclasses.replace(s, old_logprobs=None) for s in rewarded.samples), 0)
+    before = learner.logprobs(rewarded.samples)
+    metrics = learner.step(rewarded)
+    after = learner.logprobs(rewarded.samples)
+    assert sum(v.sum() for v in after.values()) > sum(v.sum() for v in before.values())
+    assert metrics["ratio"] == pytest.approx(1.0)
+    assert metrics["loss"] == pytest.approx(-1.0, rel=1e-5)
+    tokens = sum(len(v) for v in before.values())
+    assert metrics["entropy"] == pytest.approx(-sum(v.sum() for v in before.values()) / tokens, rel=1e-5)
+
+
+def test_a_nan_advantage_skips_the_update_and_is_counted(tiny_model: str) -> None:
+    learner = build_learner(configured(tiny_model), tiny_model, CPU)
+    learner.step(batch(0))
+    before, moments = weights(learner), learner.engine.optimizer.state_dict()["state"]  # type: ignore[attr-defined]
+    kept = {k: v["exp_avg"].clone() for k, v in moments.items()}
+    metrics = learner.step(batch(1, advantage=math.nan))
+    assert same(weights(learner), before)
+    after = learner.engine.optimizer.state_dict()["state"]  # type: ignore[attr-defined]
+    assert all(torch.equal(kept[k], after[k]["exp_avg"]) for k in kept)
+    assert (metrics["skipped_updates"], learner.counters.skipped, learner.counters.updates) == (1.0, 1, 2)
+    assert math.isnan(metrics["grad_norm"])
+    # and the next good batch trains on as if nothing had been
+    metrics = learner.step(batch(2))
+    assert not same(weights(learner), before)
+    assert metrics["skipped_updates"] == 1.0
+    assert math.isfinite(metrics["grad_norm"])
+
+
+def test_updates_count_over_batches_and_drive_the_schedule(tiny_model: str) -> None:
+    config = configured(tiny_model, algorithm={"epochs": 2})
+    learner = build_learner(config, tiny_model, CPU)
+    # 4 steps of 2 updates: warmup 1, then linear over 7: rates 1/2, 1 | 6/7, 5/7 of 0.01
+    assert learner.step(batch(0))["lr"] == pytest.approx(0.01 * (1 / 2 + 1) / 2)
+    assert learner.step(batch(1))["lr"] == pytest.approx(0.01 * (6 / 7 + 5 / 7) / 2)
+    assert (learner.counters.updates, learner.counters.version) == (4, 2)
+
+
+def test_an_empty_batch_updates_nothing(tiny_model: str) -> None:
+    learner = build_learner(configured(tiny_model), tiny_model, CPU)
+    before = weights(learner)
+    assert learner.step(TrainBatch((), 0))["updates"] == 0.0
+    assert learner.logprobs([]) == {}
+    assert same(weights(learner), before)
+
+
+def test_gradients_are_clipped_to_the_norm_and_reported_before_it(tiny_model: str) -> None:
+    learner = build_learner(configured(tiny_model, optimizer={"grad_clip": 1e-9, "eps": 1.0}), tiny_model, CPU)
+    before = weights(learner)
+    metrics = learner.step(batch(0))
+    assert metrics["grad_norm"] > 1e-3
+    # with eps 1 Adam's step is lr · g, and g has norm 1e-9
+    moved = torch.cat([(a - before[n]).flatten() for n, a in weights(learner).items()])
+    assert moved.abs().max() < 1e-8
+
+
+def test_resuming_continues_bit_identically(tiny_model: str, tmp_path: Path) -> None:
+    config = configured(tiny_model, algorithm={"epochs": 2, "minibatches": 2})
+    whole = build_learner(config, tiny_model, CPU)
+    for step in range(2):
+        whole.step(batch(step))
+    whole.save(str(tmp_path / "learner"))
+    for step in range(2, 4):
+        expected = whole.step(batch(step))
+    resumed = build_learner(config, tiny_model, CPU)
+    assert resumed.load(str(tmp_path / "learner")) == 2
+    for step in range(2, 4):
+        found = resumed.step(batch(step))
+    assert same(weights(resumed), weights(whole))
+    assert found == expected
+    assert resumed.counters == whole.counters
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tiny_model: str, tmp_path: Path) -> None:
+    learner = build_learner(configured(tiny_model), tiny_model, CPU)
+    with pytest.raises(CheckpointError, match=r"no learner\.pt"):
+        learner.load(str(tmp_path))
+
+
+def test_a_damaged_checkpoint_is_named(tiny_model: str, tmp_path: Path) -> None:
+    learner = build_learner(configured(tiny_model), tiny_model, CPU)
+    (tmp_path / "learner.pt").write_bytes(b"half a file")
+    with pytest.raises(CheckpointError, match="damaged"):
+        learner.load(str(tmp_path))
+
+
+def test_what_is_published_is_what_is_held(tiny_model: str) -> None:
+    learner = build_learner(configured(tiny_model), tiny_model, CPU)
+    first = learner.export()
+    metrics = learner.step(batch(0))
+    second = learner.export()
+    assert first is not None
+    assert second is not None
+    assert (first.manifest.new_version, second.manifest.base_version, second.manifest.new_version) == (0, 0, 1)
+    held = weights(learner)
+    assert second.payload.keys() == held.keys()
+    for name, tensor in held.items():
+        assert torch.equal(decode(second.payload[name]), tensor)
+        assert second.manifest.checksums[name] == checksum(tensor)
+    assert second.manifest.nbytes == sum(t.numel() * 4 for t in held.values())
+    assert not same({n: decode(p) for n, p in first.payload.items()}, held)
+    check_movement(second.manifest, first.manifest, metrics, "float32")
+
+
+def test_the_written_model_is_the_learners(tiny_model: str, tmp_path: Path) -> None:
+    learner = build_learner(configured(tiny_model), tiny_model, CPU)
+    learner.step(batch(0))
+    learner.save_model(str(tmp_path / "model"), tiny_model)
+    again = dict(load(tmp_path / "model", "float32").named_parameters())
+    assert same(again, weights(learner))
+
+
+def test_the_reference_stays_where_the_policy_started(tiny_model: str) -> None:
+    config = configured(tiny_model, algorithm={"kl": {"coef": 0.1, "kind": "k2"}})
+    learner, samples = build_learner(config, tiny_model, CPU), batch(0).samples
+    start = learner.logprobs(samples)
+    old = [start[i] for i in range(len(samples))]
+    ready = learner.prepare(TrainBatch(samples, 0), old, [v - 1.0 for v in old])
+    # d = -1 on every token: k2 is 1/2
+    assert learner.step(ready)["kl"] == pytest.approx(0.5, rel=1e-4)
+    frozen, moved = learner.logprobs(samples, reference=True), learner.logprobs(samples)
+    for row, values in start.items():
+        np.testing.assert_array_equal(frozen[row], values)
+        assert not np.array_equal(moved[row], values)
+
+
+def test_a_reference_that_was_not_loaded_is_not_replaced_by_the_policy(tiny_model: str) -> None:
+    """Comparing the policy with itself would report a divergence of 0 for ever."""
+    learner = build_learner(configured(tiny_model), tiny_model, CPU)
+    with pytest.raises(ValueError, match="reference"):
+        learner.logprobs(batch(0).samples, reference=True)
+
+
+def test_samples_with_and_without_engine_figures_may_share_a_batch(tiny_model: str) -> None:
+    samples = list(batch(0).samples)
+    samples[0] = dataclasses.replace(samples[0], engine_logprobs=np.full(len(samples[0].completion_ids), -4.0, np.float32))
+    learner = build_learner(configured(tiny_model, learner={"micro_tokens": 1}), tiny_model, CPU)
+    assert learner.step(TrainBatch(tuple(samples), 0))["updates"] == 1.0
+
+
+def test_the_optimizer_is_built_as_configured() -> None:
+    layer = torch.nn.Linear(2, 2)
+    layer.bias.requires_grad_(False)
+    made = adamw(layer, OptimizerSection(lr=0.5, betas=(0.1, 0.2), eps=0.3, weight_decay=0.4))
+    [group] = made.param_groups
+    assert (group["lr"], group["betas"], group["eps"], group["weight_decay"]) == (0.5, (0.1, 0.2), 0.3, 0.4)
+    assert group["params"] == [layer.weight]

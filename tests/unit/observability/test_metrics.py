@@ -1,0 +1,116 @@
+"""Figures of a batch by hand, names, and the file they go to. Not covered: TensorBoard, W&B, the terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from rlpost.observability.metrics import METRICS, check_names, describe_groups, prefixed, tokens
+from rlpost.observability.sinks import JsonlSink
+from rlpost.types import Completion, FinishReason, Group, Prompt, Reward, SpanReward, Verdict
+
+YES, NO = Verdict("accepted", 1.0, "ok", cached=True), Verdict("rejected", 0.0, "wrong")
+LOST, CUT = Verdict("undecided", None, "crashed"), Verdict("rejected", 0.0, "truncated")
+
+
+def group(name: str, *members: tuple[str, FinishReason, Verdict | None, float | None]) -> Group:
+    completions = tuple(
+        Completion(name, i, (1,), tuple(map(ord, t)), tuple((k, k + 1) for k in range(len(t))), None, t, r, 0, i)
+        for i, (t, r, _, _) in enumerate(members)
+    )
+    rewards: tuple[Reward | None, ...] = tuple(
+        None if v is None else (SpanReward(0, 1, v), SpanReward(0, 1, 9.0, channel="advantage")) for *_, v in members
+    )
+    return Group(Prompt(name, text=name), completions, tuple(v for _, _, v, _ in members), rewards)
+
+
+GROUPS = [
+    group("a", ("x", "stop", YES, 1.0), ("xyz", "length", CUT, 0.0)),
+    group("b", ("x", "stop", LOST, None), ("x", "stop", NO, 0.0)),
+]
+
+
+def test_figures_by_hand() -> None:
+    found = describe_groups(GROUPS)
+    assert found == pytest.approx(
+        {
+            "truncated_share": 1 / 4,
+            "unique_share": 3 / 4,  # (a, x), (a, xyz), (b, x)
+            "length_mean": 6 / 4,
+            "length_max": 3.0,
+            "undecided_share": 1 / 4,
+            "cached_share": 1 / 4,
+            "reason/ok": 1 / 4,
+            "reason/wrong": 1 / 4,
+            "reason/truncated": 1 / 4,
+            "reason/crashed": 1 / 4,
+            "pass_rate": 1 / 3,
+            "solved_share": 1 / 2,
+            "reward_mean": 1 / 3,  # the advantage channel is no reward
+            "reward_std": math.sqrt(2) / 3,  # 1, 0, 0: variance 2/9
+        }
+    )
+    assert tokens(GROUPS) == 6
+    check_names(found)
+
+
+def test_shares_over_nothing_are_left_out() -> None:
+    found = describe_groups([group("a", ("x", "stop", LOST, None))])
+    assert "pass_rate" not in found
+    assert "reward_mean" not in found
+    assert "cached_share" not in describe_groups([group("a", ("x", "stop", None, 1.0))])
+
+
+def test_one_truncated_completion_is_no_pass_rate_where_rewards_judge() -> None:
+    """Without a verifier nothing is "accepted": a pass rate of 0 beside a mean reward of 1/2 would be a wrong figure."""
+    found = describe_groups([group("a", ("x", "stop", None, 1.0), ("xyz", "length", CUT, 0.0))])
+    assert found["reward_mean"] == 0.5
+    assert found.get("pass_rate") != 0.0
+    assert found.get("solved_share") != 0.0
+
+
+def test_names_are_registered_with_a_meaning() -> None:
+    assert all(METRICS.values())
+    check_names(["loss", "seconds/rollout", "eval/pass@1", "reason/timeout", "rss_mb/learner0"])
+    assert prefixed("eval", {"greedy": 1.0}) == {"eval/greedy": 1.0}
+
+
+@pytest.mark.parametrize("name", ["lss", "canary/other", "loss/x", "seconds", "eval", "reason"])
+def test_a_name_that_is_not_registered_cannot_be_written(name: str) -> None:
+    with pytest.raises(KeyError, match="register it there"):
+        check_names([name])
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_lines_are_json_whatever_the_numbers_are(tmp_path: Path) -> None:
+    sink = JsonlSink(tmp_path / "m.jsonl", 0)
+    sink.write(0, {"loss": math.nan, "lr": math.inf, "kl": 0.5})
+    assert read(tmp_path / "m.jsonl") == [{"step": 0, "loss": None, "lr": None, "kl": 0.5}]
+    sink.close()
+    with pytest.raises(KeyError):
+        JsonlSink(tmp_path / "n.jsonl", 0).write(0, {"lss": 1.0})
+
+
+def test_a_resumed_run_drops_the_lines_it_will_write_again(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    sink = JsonlSink(path, 0)
+    for step in range(4):
+        sink.write(step, {"loss": float(step)})
+    sink.close()
+    sink = JsonlSink(path, 2)
+    sink.write(2, {"loss": 20.0})
+    sink.close()
+    assert [(row["step"], row["loss"]) for row in read(path)] == [(0, 0.0), (1, 1.0), (2, 20.0)]
+
+
+def test_a_line_cut_off_by_a_kill_does_not_stop_a_resume(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"step": 0, "loss": 1.0}\n{"step": 1, "lo')
+    JsonlSink(path, 1).close()
+    assert read(path) == [{"step": 0, "loss": 1.0}]

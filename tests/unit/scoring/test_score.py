@@ -1,0 +1,178 @@
+"""Verdicts and the reward pipeline with plain functions. Not covered: real verifiers, retries over actors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlpost.config.schema import RewardSpec, ScoringSection
+from rlpost.errors import RlpostError, UserError
+from rlpost.protocols import Verifier
+from rlpost.scoring.score import Scorer, build_stage, build_verifier, deferred, run_stages, settle, undecided
+from rlpost.types import Completion, FinishReason, Group, Prompt, Reward, SpanReward, Verdict, VerifyItem
+
+FUNCTIONS = """
+def right(text, columns):
+    return {"crash": None}.get(text, text == columns["answer"])
+
+def length(completions):
+    return [float(len(c)) for c in completions]
+
+def some(completions):
+    return [None if c == "?" else 2.0 for c in completions]
+"""
+
+
+@pytest.fixture
+def functions(tmp_path: Path) -> str:
+    file = tmp_path / "functions.py"
+    file.write_text(FUNCTIONS)
+    return str(file)
+
+
+def group(*texts: str, reasons: Sequence[FinishReason] | None = None, answer: str = "4") -> Group:
+    completions = tuple(
+        Completion("p", i, (1,), tuple(map(ord, t)), tuple((k, k + 1) for k in range(len(t))), None, t, reason, 0, i)
+        for i, (t, reason) in enumerate(zip(texts, reasons or ["stop"] * len(texts), strict=True))
+    )
+    return Group(Prompt("p", text="2+2", columns={"answer": answer}), completions)
+
+
+def section(functions: str, **options: Any) -> ScoringSection:
+    defaults: dict[str, Any] = {"verifier": "function", "verifier_args": {"function": f"{functions}:right"}}
+    return ScoringSection(**{**defaults, **options})
+
+
+def values(scored: Group) -> list[float | None]:
+    return [None if r is None else sum(s.value for s in r) for r in scored.rewards]
+
+
+def test_the_outcome_pays_one_span_over_the_whole_completion(functions: str) -> None:
+    [scored] = Scorer(section(functions)).score([group("4", "55")])
+    assert scored.rewards == ((SpanReward(0, 1, 1.0),), (SpanReward(0, 2, 0.0),))
+    assert [v.outcome for v in scored.verdicts if v] == ["accepted", "rejected"]
+
+
+def test_undecided_is_never_zero(functions: str) -> None:
+    [scored] = Scorer(section(functions)).score([group("4", "crash", "5")])
+    assert values(scored) == [1.0, None, 0.0]
+    assert undecided(scored) == 1
+
+
+@pytest.mark.parametrize(("rule", "expected", "reason"), [
+    ("reject", 0.0, "truncated"), ("mask", 1.0, "accepted"), ("keep", 1.0, "accepted"),
+])  # fmt: skip
+def test_truncated_completions(functions: str, rule: str, expected: float, reason: str) -> None:
+    [scored] = Scorer(section(functions, truncated=rule)).score([group("4", "4", reasons=["stop", "length"])])
+    assert values(scored) == [1.0, expected]
+    assert scored.verdicts[1] is not None
+    assert scored.verdicts[1].reason == reason
+
+
+@pytest.mark.parametrize("verifier", [True, False])
+def test_an_aborted_completion_is_undecided(functions: str, verifier: bool) -> None:
+    options: dict[str, Any] = {} if verifier else {"verifier": None, "rewards": (RewardSpec(name=f"{functions}:length"),)}
+    [scored] = Scorer(section(functions, **options)).score([group("4", "4", reasons=["abort", "stop"])])
+    assert values(scored) == [None, 1.0]
+    assert scored.verdicts[0] is not None
+    assert (scored.verdicts[0].outcome, scored.verdicts[0].reason) == ("undecided", "unavailable")
+
+
+def test_only_what_is_open_is_sent_to_the_verifier_and_answers_go_back_to_their_places(functions: str) -> None:
+    groups = [group("4", "4", "5", reasons=["length", "stop", "stop"]), group("6", "7", answer="7")]
+    scored = Scorer(section(functions)).score(groups)
+    assert [values(g) for g in scored] == [[0.0, 1.0, 0.0], [0.0, 1.0]]
+
+
+def test_a_truncated_completion_counts_as_wrong_also_without_a_verifier(functions: str) -> None:
+    """`scoring.truncated: reject` promises "counted as wrong"; the reward function must not pay for a cut text."""
+    rewards = (RewardSpec(name=f"{functions}:length"),)
+    scored = Scorer(section(functions, verifier=None, rewards=rewards)).score([group("444", "4", reasons=["length", "stop"])])
+    assert values(scored[0]) == [0.0, 1.0]
+
+
+def test_stages_run_in_order_and_add_up(functions: str) -> None:
+    rewards = (
+        RewardSpec(name="outcome", weight=10.0),
+        RewardSpec(name=f"{functions}:length", weight=0.5),
+    )
+    [scored] = Scorer(section(functions, rewards=rewards)).score([group("4", "55", "crash")])
+    # 10 + 0.5 · 1; 0 + 0.5 · 2; undecided stays so whatever the second stage would pay
+    assert values(scored) == [10.5, 1.0, None]
+    assert scored.rewards[0] == (SpanReward(0, 1, 10.5),)
+
+
+def test_a_value_that_no_stage_gives_is_no_reward_once_settled(functions: str) -> None:
+    rewards = (RewardSpec(name=f"{functions}:some"),)
+    [scored] = Scorer(section(functions, verifier=None, rewards=rewards)).score([group("?", "x")])
+    assert scored.rewards == ((), (SpanReward(0, 1, 2.0),))
+    assert settle(scored).rewards == (None, (SpanReward(0, 1, 2.0),))
+
+
+class Late:
+    needs = ("learner_logprobs",)
+
+    def __call__(self, group: Group) -> Sequence[Reward | None]:
+        return [None if r is None else tuple(dataclasses.replace(s, value=s.value * 2) for s in r) for r in group.rewards]
+
+
+def test_stages_from_the_first_that_waits_for_the_learner_on_are_left_to_the_driver(functions: str) -> None:
+    scorer = Scorer(section(functions))
+    scorer.stages = [scorer.stages[0], Late(), scorer.stages[0]]
+    assert deferred(scorer.stages) == scorer.stages[1:]
+    [scored] = scorer.score([group("4")])
+    assert values(scored) == [1.0]
+    # 1 doubled by the late stage, and 1 more by the last
+    assert values(run_stages(scored, deferred(scorer.stages))) == [3.0]
+    assert list(deferred(scorer.stages[:1])) == []
+
+
+class Short:
+    needs: tuple[str, ...] = ()
+
+    def __call__(self, group: Group) -> Sequence[Reward | None]:
+        return [()]
+
+
+def test_a_stage_that_answers_too_few_is_named() -> None:
+    judged = dataclasses.replace(group("a", "b"), verdicts=(None, None), rewards=((), ()))
+    with pytest.raises(UserError, match="reward stage Short answered 1 of 2"):
+        run_stages(judged, [Short()])
+
+
+class Miscounting:
+    """Loses the first item, as a plug-in with a bug might."""
+
+    fingerprint = "miscounting"
+
+    def __init__(self, extra: int) -> None:
+        self.extra = extra
+
+    def verify_batch(self, items: Sequence[VerifyItem]) -> list[Verdict]:
+        return [Verdict("accepted", 1.0, "ok")] * (len(items) + self.extra)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("extra", [-1, 1])
+def test_a_verifier_that_answers_for_another_number_is_not_trusted(functions: str, extra: int) -> None:
+    scorer = Scorer(section(functions))
+    scorer.verifier = Miscounting(extra)
+    assert isinstance(scorer.verifier, Verifier)
+    with pytest.raises(RlpostError, match="verifier"):
+        scorer.score([group("4", "5")])
+
+
+def test_bad_names_and_arguments_are_the_users_mistake(functions: str) -> None:
+    with pytest.raises(UserError, match="reward 'outcme' is not known; did you mean outcome"):
+        build_stage(RewardSpec(name="outcme"))
+    with pytest.raises(UserError, match=r"scoring\.rewards: 'outcome' cannot take {'wait': 1}"):
+        build_stage(RewardSpec(name="outcome", wait=1))
+    with pytest.raises(UserError, match=r"scoring\.verifier_args: 'function' cannot take {'f': 1}"):
+        build_verifier(ScoringSection(verifier="function", verifier_args={"f": 1}))
+    assert build_verifier(ScoringSection(verifier=None)) is None

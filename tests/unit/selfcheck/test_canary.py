@@ -1,0 +1,138 @@
+"""Every failure the canary is for, planted and caught. Not covered: real engines and learners."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from rlpost.errors import SelfCheckError
+from rlpost.protocols import ApplyReport
+from rlpost.rollout.fake_engine import FakeEngine
+from rlpost.selfcheck.canary import TOLERANCE, as_samples, check_arrival, check_movement, check_probe
+from rlpost.sync.codec import checksum
+from rlpost.types import Completion, WeightManifest, WeightUpdate
+
+SUMS = {"a": "11", "b": "22", "c": "33"}
+FIRST = WeightManifest(0, 1, "full", SUMS, 12)
+SECOND = WeightManifest(1, 2, "full", {**SUMS, "b": "99"}, 12)
+GOOD = ApplyReport(2, dict(SECOND.checksums), 1, 0.1)
+MOVED = {"updates": 1.0, "grad_norm": 0.5, "lr": 1e-3}
+PROBE = Completion("probe", 0, (1, 2), (5, 6), ((0, 1), (1, 2)), (-1.0, -2.0), "ab", "length", 2, 0)
+
+
+def test_a_healthy_sync_passes_and_counts() -> None:
+    assert check_arrival(SECOND, [GOOD, GOOD], FIRST) == {"canary/tensors": 3.0, "canary/changed_tensors": 1.0}
+    first = ApplyReport(1, SUMS, 3, 0.1)
+    assert check_arrival(FIRST, [first], None) == {"canary/tensors": 3.0, "canary/changed_tensors": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("report", "message"),
+    [
+        (replace(GOOD, version=1), "engine 1 serves version 1, version 2 was published"),
+        (replace(GOOD, checksums={**SECOND.checksums, "a": "missing"}), r"holds nothing of 'a' \(1 of 3 tensors"),
+        (replace(GOOD, checksums={"a": "11", "b": "99"}), r"holds nothing of 'c' \(1 of 3"),
+        (replace(GOOD, checksums={}), r"holds nothing of 'a' \(3 of 3"),
+        # the engine still has what was published before
+        (replace(GOOD, checksums=SUMS), r"holds other bytes than published for 'b' \(1 of 3"),
+    ],
+)
+def test_a_sync_that_did_not_arrive_is_caught(report: ApplyReport, message: str) -> None:
+    with pytest.raises(SelfCheckError, match=message):
+        check_arrival(SECOND, [GOOD, report], FIRST)
+
+
+def test_one_flipped_bit_is_caught() -> None:
+    weights = torch.arange(64, dtype=torch.float32)
+    manifest = WeightManifest(0, 1, "full", {"w": checksum(weights)}, 256)
+    held = weights.clone()
+    held.view(torch.int32)[17] ^= 1
+    assert (held != weights).sum() == 1
+    with pytest.raises(SelfCheckError, match="other bytes"):
+        check_arrival(manifest, [ApplyReport(1, {"w": checksum(held)}, 1, 0.0)], None)
+
+
+def test_a_sync_of_nothing_is_no_sync() -> None:
+    """A learner that publishes no tensor, or a cluster without engines, must not look healthy."""
+    empty = WeightManifest(0, 1, "full", {}, 0)
+    with pytest.raises(SelfCheckError):
+        check_arrival(empty, [ApplyReport(1, {}, 0, 0.0)], None)
+
+
+def test_weights_that_move_pass() -> None:
+    check_movement(SECOND, FIRST, MOVED, "float32")
+
+
+def test_an_update_that_changed_nothing_is_caught() -> None:
+    still = replace(FIRST, base_version=1, new_version=2)
+    with pytest.raises(SelfCheckError, match=r"gradient norm 0.5 and learning rate 0.001 changed no published byte"):
+        check_movement(still, FIRST, MOVED, "float32")
+
+
+@pytest.mark.parametrize(
+    ("change", "dtype"),
+    [
+        ({"grad_norm": 0.0}, "float32"),
+        ({"grad_norm": math.nan}, "float32"),
+        ({"grad_norm": math.inf}, "float32"),
+        ({"updates": 0.0}, "float32"),
+        ({"lr": 0.0}, "float32"),
+        ({}, "bfloat16"),
+    ],
+)
+def test_no_movement_is_asked_for_where_none_is_due(change: dict[str, float], dtype: str) -> None:
+    check_movement(replace(FIRST, new_version=2), FIRST, {**MOVED, **change}, dtype)
+
+
+def test_a_batch_without_samples_has_no_gradient_figures_and_passes() -> None:
+    check_movement(replace(FIRST, new_version=2), FIRST, {"updates": 0.0}, "float32")
+
+
+def test_a_healthy_probe_passes_with_its_figures() -> None:
+    found = check_probe([PROBE], [np.float32([-1.0, -2.0005])], TOLERANCE["float32"])
+    # |0|, |0.0005|: mean 0.00025
+    assert found["canary/probe_mean"] == pytest.approx(2.5e-4, rel=1e-3)
+    assert found["canary/probe_max"] == pytest.approx(5e-4, rel=1e-3)
+
+
+@pytest.mark.parametrize("learner", [[-1.0, -2.01], [-1.0, math.nan], [-1.0, -math.inf]])
+def test_an_engine_that_computes_with_other_weights_is_caught(learner: list[float]) -> None:
+    with pytest.raises(SelfCheckError, match="engine 3 and learner differ by"):
+        check_probe([PROBE], [np.array(learner)], 1e-3, engine=3)
+
+
+def test_a_tolerance_is_a_limit_and_not_a_strict_one() -> None:
+    check_probe([PROBE], [np.array([-1.5, -2.5])], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("completions", "learner"),
+    [
+        ([replace(PROBE, logprobs=None)], [np.array([-1.0, -2.0])]),
+        ([PROBE], [np.array([-1.0])]),
+        ([], []),
+    ],
+    ids=["the engine reports no figures", "another number of tokens", "no probe at all"],
+)
+def test_a_probe_that_cannot_be_compared_fails_the_check(completions: list, learner: list) -> None:
+    with pytest.raises(SelfCheckError):
+        check_probe(completions, learner, 1e-3)
+
+
+def test_probes_become_samples_that_train_nothing() -> None:
+    [sample] = as_samples([PROBE])
+    assert (sample.prompt_ids.tolist(), sample.completion_ids.tolist()) == ([1, 2], [5, 6])
+    assert sample.advantages.tolist() == [0.0, 0.0]
+    assert sample.mask.all()
+
+
+def test_the_fake_engine_holds_what_was_published() -> None:
+    engine = FakeEngine(lambda name, rng: "x")
+    assert engine.apply(WeightUpdate(FIRST, {})).changed == 3
+    report = engine.apply(WeightUpdate(SECOND, {}))
+    assert report.changed == 1
+    assert check_arrival(SECOND, [report], FIRST)["canary/changed_tensors"] == 1.0

@@ -1,0 +1,61 @@
+"""Checksums and refusals. Not covered: round trips of random tensors (tests/property/test_codec_roundtrip.py)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from rlpost.sync.codec import checksum, decode, encode, raw_bytes
+from rlpost.types import TensorPayload
+
+
+def test_bytes_by_hand() -> None:
+    # 1.0 is 0x3f800000 in float32 and 0x3f80 in bfloat16, little-endian
+    assert encode(torch.tensor([1.0])).data.tolist() == [0, 0, 0x80, 0x3F]
+    assert encode(torch.tensor([1.0], dtype=torch.bfloat16)) .data.tolist() == [0x80, 0x3F]
+    assert encode(torch.tensor([[1.0]], dtype=torch.bfloat16)).shape == (1, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
+def test_the_checksum_differs_when_one_bit_differs(dtype: torch.dtype) -> None:
+    payload = encode(torch.arange(40).to(dtype))
+    whole = checksum(payload)
+    for byte in range(payload.nbytes):
+        other = payload.data.copy()
+        other[byte] ^= 1 << (byte % 8)
+        assert checksum(TensorPayload(payload.dtype, payload.shape, other)) != whole
+
+
+def test_the_checksum_of_a_view_is_that_of_its_bytes_in_rows() -> None:
+    matrix = torch.arange(6, dtype=torch.float32).reshape(2, 3)
+    assert checksum(matrix.T) == checksum(matrix.T.contiguous()) != checksum(matrix)
+    assert checksum(matrix[1:]) == checksum(encode(matrix[1:]))
+
+
+def test_minus_zero_and_nan_patterns_are_told_apart() -> None:
+    assert checksum(torch.tensor([0.0])) != checksum(torch.tensor([-0.0]))
+
+
+def test_a_payload_owns_its_bytes() -> None:
+    tensor = torch.ones(3)
+    payload = encode(tensor)
+    tensor.zero_()
+    assert decode(payload).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_parameter_is_encoded_without_its_gradient() -> None:
+    parameter = torch.nn.Parameter(torch.ones(2))
+    assert decode(encode(parameter)).requires_grad is False
+    assert raw_bytes(parameter).nbytes == 8
+
+
+def test_read_only_bytes_can_be_decoded() -> None:
+    data = np.frombuffer(np.float32([1.5]).tobytes(), np.uint8)
+    assert not data.flags.writeable
+    assert decode(TensorPayload("float32", (1,), data)).tolist() == [1.5]
+
+
+def test_bytes_that_do_not_fill_the_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"4 bytes for float32 \(2,\), expected 8"):
+        decode(TensorPayload("float32", (2,), np.zeros(4, np.uint8)))
