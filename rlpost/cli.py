@@ -84,12 +84,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    config = _load(arguments)  # before the heavy imports: a misspelt key should be answered at once
     from rich.console import Console
 
     from rlpost.observability.progress import Display, evaluation_table
     from rlpost.train import train
 
-    config = _load(arguments)
     console = Console()
     display = Display(console, enabled=not arguments.json, bar=config.logging.progress)
     result = train(config, resume=arguments.resume, display=display)
@@ -102,9 +102,9 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _sft(arguments: argparse.Namespace) -> None:
+    config = _load(arguments)
     from rlpost.sft.warmstart import warm_start
 
-    config = _load(arguments)
     result = warm_start(config, arguments.output or f"{config.folder}/sft", quiet=arguments.quiet or arguments.json)
     if arguments.json:
         print(json.dumps(dataclasses.asdict(result)))
@@ -113,6 +113,9 @@ def _sft(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    config = _load(arguments)
+    if config.data.eval is None:
+        raise UserError("data.eval: missing; an evaluation needs held-out data")
     from rich.console import Console
 
     from rlpost.evaluation.run import evaluate
@@ -120,9 +123,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from rlpost.observability.progress import evaluation_table
     from rlpost.session import session
 
-    config = _load(arguments)
-    if config.data.eval is None:
-        raise UserError("data.eval: missing; an evaluation needs held-out data")
     with session(config, resolve_path(arguments.model), training=False) as running:
         figures = evaluate(running.held_out, running.rollouts.generate, running.scoring.score, config)
     if arguments.json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from rlpost.config.schema import ClusterSection
 from rlpost.errors import InfrastructureError
 
 _OBJECT_STORE_BYTES = 2 * 2**30
+_KNOCK_S = 5.0
 
 
 @contextmanager
@@ -43,6 +45,7 @@ def cluster(section: ClusterSection) -> Iterator[None]:
             finally:
                 ray.shutdown()
         return
+    check_reachable(section.address)
     try:
         ray.init(address=section.address, **common)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -55,6 +58,24 @@ def cluster(section: ClusterSection) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def check_reachable(address: str) -> None:
+    """Knock at ``host:port`` first: Ray itself tries a dead address again and again for minutes.
+
+    Raises:
+        InfrastructureError: if nobody answers.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto": Ray looks the address up and fails at once if there is none
+    try:
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+    except OSError as error:
+        raise InfrastructureError(
+            f"cluster.address: nobody answers at {address!r} ({error}); start a cluster with `ray start --head`, or use "
+            "address local"
+        ) from None
 
 
 def resources() -> tuple[int, int]:

@@ -44,6 +44,16 @@ def on_cpu() -> bool:
     return bool(current_platform.is_cpu())
 
 
+def cpu_arguments() -> dict[str, Any]:
+    """Engine arguments that only the CPU needs.
+
+    A prompt that is prefilled in pieces makes vLLM take back the numbers a seeded request has drawn, with
+    ``Generator.set_offset``, which CPU generators do not have: the engine dies of "CPU Generator does not use offset"
+    as soon as the prompts of a batch exceed its token budget. Without chunked prefill no prompt comes in pieces.
+    """
+    return {"enable_chunked_prefill": False}
+
+
 def keep_linear_weights_plain() -> None:
     """On CPU, make vLLM keep its linear weights as tensors instead of packing them into opaque kernels.
 

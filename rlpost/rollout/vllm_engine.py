@@ -81,6 +81,8 @@ class VllmEngine:
             # the learner scores at the sampling temperature; raw log-probabilities would be those of temperature 1
             "logprobs_mode": "processed_logprobs",
         }
+        if cpu:
+            arguments |= vllm_compat.cpu_arguments()
         self.llm = LLM(**arguments)
         self.codec = codec
         self.version = -1

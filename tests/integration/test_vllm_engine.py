@@ -52,6 +52,11 @@ def test_stop_strings_are_cut_from_the_text(found: dict) -> None:
     assert found["stop_in_text"] == 0
 
 
+def test_prompts_beyond_the_engines_token_budget_are_served(found: dict) -> None:
+    assert len(found["long_batch"]) == 64
+    assert set(found["long_batch"]) <= {"stop", "length"}
+
+
 def test_a_stale_prefix_cache_is_caught_by_the_probe(found: dict) -> None:
     assert "stale prefix cache" in found["stale_cache"]
     assert found["cache_dropped"] == "healthy"

@@ -88,6 +88,9 @@ def main(folder: str) -> dict:
     found["stop_in_text"] = sum(" p" in c.text for c in stopped if c.finish_reason == "stop")
     found["stopped"] = sum(c.finish_reason == "stop" for c in stopped)
 
+    long = [GenerateRequest(f"l{i}", tuple([5 + i % 50] * 200), 1, i) for i in range(64)]
+    found["long_batch"] = [c.finish_reason for c in engine.generate(long, SamplingSettings(max_tokens=4))]
+
     # planted: a prefix cache that outlives the weights
     engine.probe()
     reset, engine.llm.reset_prefix_cache = engine.llm.reset_prefix_cache, lambda: True

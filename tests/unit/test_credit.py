@@ -16,9 +16,7 @@ PLAIN = AdvantageSettings(std=False)
 
 def completion(index: int, size: int, reason: FinishReason = "stop", logprobs: bool = True) -> Completion:
     values = tuple(-0.5 - i for i in range(size)) if logprobs else None
-    return Completion(
-        "p", index, (7, 8), tuple(range(10, 10 + size)), ((0, 0),) * size, values, "", reason, 3, index
-    )
+    return Completion("p", index, (7, 8), tuple(range(10, 10 + size)), ((0, 0),) * size, values, "", reason, 3, index)
 
 
 def group(*members: tuple[Completion, float | None]) -> Group:

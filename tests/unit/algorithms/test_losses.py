@@ -101,7 +101,9 @@ def test_nan_under_the_mask_leaks_neither_value_nor_gradient(aggregate: str, rat
     settings = LossSettings(ratio=ratio, aggregate=aggregate, kl_coef=0.1, importance_cap=2.0)  # type: ignore[arg-type]
     results = []
     for inputs, bad in ((clean, 0.0), (dirty, nan)):
-        full = replace(inputs, engine_logprobs=torch.tensor([[-1.1, -2.0, bad]]), ref_logprobs=torch.tensor([[-1.0, -1.0, bad]]))
+        full = replace(
+            inputs, engine_logprobs=torch.tensor([[-1.1, -2.0, bad]]), ref_logprobs=torch.tensor([[-1.0, -1.0, bad]])
+        )
         loss, sums = policy_loss(full, settings, Denominators(2, 1, 2, 4))
         loss.backward()
         results.append((loss.item(), {k: float(v) for k, v in sums.items()}, inputs.logprobs.grad))
@@ -161,7 +163,9 @@ def test_the_gradient_agrees_with_finite_differences(aggregate: str, ratio: str)
     advantages, ref = torch.randn(2, 4, dtype=torch.float64), torch.randn(2, 4, dtype=torch.float64)
 
     def loss(x: torch.Tensor) -> torch.Tensor:
-        inputs = LossInputs(logprobs=x, old_logprobs=old, advantages=advantages, mask=mask, span_ids=spans, ref_logprobs=ref)
+        inputs = LossInputs(
+            logprobs=x, old_logprobs=old, advantages=advantages, mask=mask, span_ids=spans, ref_logprobs=ref
+        )
         return policy_loss(inputs, settings, Denominators(5, 2, 4, 4))[0]
 
     # the weights are float32 numbers, so the function is smooth and exact in float64

@@ -63,7 +63,9 @@ def test_the_sequence_ratios_gradient_is_shared_by_all_tokens() -> None:
 
 
 def test_a_huge_ratio_stays_finite_in_float32() -> None:
-    found = log_ratios(torch.tensor([[-1.0, -500.0]]), torch.tensor([[-500.0, -1.0]]), ALL[:, :2], SPANS[:, :2], "token")
+    found = log_ratios(
+        torch.tensor([[-1.0, -500.0]]), torch.tensor([[-500.0, -1.0]]), ALL[:, :2], SPANS[:, :2], "token"
+    )
     assert found.tolist() == [[MAX_LOG_RATIO, -MAX_LOG_RATIO]]
     assert torch.isfinite(found.exp()).all()
 

@@ -67,7 +67,12 @@ BROKEN: list[tuple[str, dict[str, Any], str, list[str]]] = [
         ["false", "auto", "bfloat16", "mode off"],
     ),
     ("check_torch_learner", {"learner": {"engine": "torch", "workers": 2}}, "learner.engine", ["2", "use deepspeed"]),
-    ("check_torch_learner", {"learner": {"engine": "torch", "zero_stage": 1}}, "learner.engine", ["1", "use deepspeed"]),
+    (
+        "check_torch_learner",
+        {"learner": {"engine": "torch", "zero_stage": 1}},
+        "learner.engine",
+        ["1", "use deepspeed"],
+    ),
     ("check_truncation_and_probe", {"rollout": {"top_k": 0}}, "rollout.top_k", ["0", "use -1"]),
     ("check_truncation_and_probe", {"rollout": {"top_k": -5}}, "rollout.top_k", ["-5", "use -1"]),
     ("check_evaluation", {"evaluation": {"k": [1, 16]}}, "evaluation.k", ["16", "8", "at least"]),

@@ -128,7 +128,9 @@ def test_overrides_win_over_the_file_and_are_read_as_yaml(tmp_path: Path) -> Non
 def test_a_number_is_a_number_also_where_the_schema_does_not_know_the_type(tmp_path: Path, number: str) -> None:
     """YAML 1.1 reads ``1e-1`` as text; fields of the schema convert it, arguments of plug-ins do not."""
     path = tmp_path / "run.yaml"
-    path.write_text(f"model: {{path: m}}\nscoring: {{verifier: function, rewards: [{{name: outcome, weight: {number}}}]}}\n")
+    path.write_text(
+        f"model: {{path: m}}\nscoring: {{verifier: function, rewards: [{{name: outcome, weight: {number}}}]}}\n"
+    )
     assert load(path).config.scoring.rewards[0].arguments == {"weight": 0.1}
 
 
@@ -207,7 +209,9 @@ def test_origins_say_where_each_leaf_came_from(tmp_path: Path) -> None:
 
 
 def test_a_broken_rule_names_the_line_of_its_value(tmp_path: Path) -> None:
-    assert refusal(tmp_path, "rollout:\n  group_size: 1\n").startswith(f"{tmp_path / 'run.yaml'}:4: rollout.group_size: 1")
+    assert refusal(tmp_path, "rollout:\n  group_size: 1\n").startswith(
+        f"{tmp_path / 'run.yaml'}:4: rollout.group_size: 1"
+    )
 
 
 @pytest.mark.parametrize("recipe", [*sorted(RECIPES), "none"])
@@ -234,7 +238,11 @@ TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 def test_any_text_and_number_survives_dump_and_load(
     tmp_path_factory: pytest.TempPathFactory, stop: list[str], template: str, lr: float, key: str
 ) -> None:
-    tree = {"data": {"template": template, "train": {key: template}}, "rollout": {"stop": stop}, "optimizer": {"lr": lr}}
+    tree = {
+        "data": {"template": template, "train": {key: template}},
+        "rollout": {"stop": stop},
+        "optimizer": {"lr": lr},
+    }
     config = from_dict({**GOOD, **tree})
     assert config.data.template == template
     path = tmp_path_factory.getbasetemp() / "dump.yaml"
@@ -285,7 +293,9 @@ def test_every_field_says_what_it_means(section: type[BaseModel]) -> None:
     assert section.__doc__
     for name, field in section.model_fields.items():
         own = isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-        optional = any(isinstance(a, type) and issubclass(a, Section) for a in getattr(field.annotation, "__args__", ()))
+        optional = any(
+            isinstance(a, type) and issubclass(a, Section) for a in getattr(field.annotation, "__args__", ())
+        )
         # a whole section is described by its own class
         assert field.description or own or optional, f"{section.__name__}.{name}"
 

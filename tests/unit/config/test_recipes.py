@@ -151,7 +151,9 @@ def rloo(batch: Batch) -> float:
         answers = []
         for i, one in enumerate(members):
             advantage = rewards[i] - mean([r for j, r in enumerate(rewards) if j != i])
-            answers.append(sum(clipped(math.exp(n - o), advantage, 0.2, 0.2) for n, o in zip(one.new, one.old, strict=True)))
+            answers.append(
+                sum(clipped(math.exp(n - o), advantage, 0.2, 0.2) for n, o in zip(one.new, one.old, strict=True))
+            )
         per_question.append(mean(answers))
     return -mean(per_question)
 
@@ -162,7 +164,9 @@ def dapo(batch: Batch) -> float:
     for rewards, members in zip(REWARDS, batch, strict=True):
         if 0 < sum(rewards) < len(rewards):
             for advantage, one in zip(standardised(rewards), members, strict=True):
-                tokens += [clipped(math.exp(n - o), advantage, 0.2, 0.28) for n, o in zip(one.new, one.old, strict=True)]
+                tokens += [
+                    clipped(math.exp(n - o), advantage, 0.2, 0.28) for n, o in zip(one.new, one.old, strict=True)
+                ]
     return -mean(tokens)
 
 

@@ -25,9 +25,7 @@ def byte_level(tmp_path_factory: pytest.TempPathFactory) -> TextCodec:
     backend.decoder = decoders.ByteLevel()
     folder = tmp_path_factory.mktemp("bytes")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
-    tokenizer.chat_template = (
-        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
-    )
+    tokenizer.chat_template = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
     tokenizer.save_pretrained(str(folder))
     return TextCodec(folder)
 

@@ -12,7 +12,6 @@ from rlpost.data.load import prompts
 from rlpost.errors import DataError, UserError
 
 
-
 def source(folder: Path) -> str:
     file = folder / "mine.py"
     file.write_text("def rows(count, word='w'):\n    return [{'prompt': f'{word}{i}'} for i in range(count)]\n")

@@ -10,9 +10,7 @@ from rlpost.types import Denominators, TrainSample
 
 def sample(mask: list[bool], spans: list[int]) -> TrainSample:
     n = len(mask)
-    return TrainSample(
-        np.array([1, 2]), np.arange(n), np.ones(n, np.float32), np.array(spans), np.array(mask), None, 0
-    )
+    return TrainSample(np.array([1, 2]), np.arange(n), np.ones(n, np.float32), np.array(spans), np.array(mask), None, 0)
 
 
 def test_the_longest_goes_to_the_rank_with_the_fewest_tokens() -> None:

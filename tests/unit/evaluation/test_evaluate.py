@@ -135,7 +135,12 @@ def test_many_prompts_are_asked_in_chunks_with_seeds_of_their_own(configured: An
         scored.append(len(groups))
         return Scorer(config.scoring).score(groups)
 
-    assert evaluate(prompts, engine, score, config) == {"pass@4": 1.0, "pass@4_se": 0.0, "prompts": 300.0, "undecided": 0.0}
+    assert evaluate(prompts, engine, score, config) == {
+        "pass@4": 1.0,
+        "pass@4_se": 0.0,
+        "prompts": 300.0,
+        "undecided": 0.0,
+    }
     # 512 completions a request: 128 prompts of 4
     assert scored == [128, 128, 44]
     seeds = [r.seed for asked, _ in engine.asked for r in asked]

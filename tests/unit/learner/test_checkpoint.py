@@ -8,13 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from rlpost.errors import CheckpointError, DeadlineError, InfrastructureError
+from rlpost.errors import ActorLostError, CheckpointError, DeadlineError
 from rlpost.learner.checkpoint import RunState, atomic_folder, folder_of, latest, prune, read_state, steps, write_state
 
 
 def save(target: Path, text: str) -> None:
     with atomic_folder(target) as partial:
         (partial / "file").write_text(text)
+
+
+def save_half(target: Path, error: BaseException) -> None:
+    with atomic_folder(target) as partial:
+        (partial / "file").write_text("half")
+        raise error
 
 
 def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -34,13 +40,12 @@ def test_a_second_save_takes_the_place_of_the_first(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), InfrastructureError("lost")])
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), ActorLostError("lost")])
 def test_an_exception_inside_leaves_nothing_and_keeps_the_old_folder(tmp_path: Path, error: BaseException) -> None:
     target = tmp_path / "step_000001"
     save(target, "old")
-    with pytest.raises(type(error)), atomic_folder(target) as partial:
-        (partial / "file").write_text("half")
-        raise error
+    with pytest.raises(type(error)):
+        save_half(target, error)
     assert [p.name for p in tmp_path.iterdir()] == ["step_000001"]
     assert (target / "file").read_text() == "old"
 
@@ -52,9 +57,8 @@ def test_an_exception_inside_leaves_nothing_and_keeps_the_old_folder(tmp_path: P
 def test_a_full_disk_is_one_line_with_a_remedy(tmp_path: Path, error: Exception) -> None:
     target = tmp_path / "step_000001"
     save(target, "old")
-    with pytest.raises(CheckpointError) as caught, atomic_folder(target) as partial:
-        (partial / "file").write_text("half")
-        raise error
+    with pytest.raises(CheckpointError) as caught:
+        save_half(target, error)
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith(f"{target}: could not be written")

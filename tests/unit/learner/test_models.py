@@ -79,6 +79,11 @@ def test_the_same_seed_builds_the_same_model(tiny_model: str, tmp_path: Path) ->
     assert not torch.equal(weights[0], weights[2])
 
 
+def test_the_feed_forward_width_is_eight_thirds_rounded_up_to_32(tiny_model: str) -> None:
+    # 64 · 8 / 3 = 170.7
+    assert load(tiny_model, "float32").config.intermediate_size == 192
+
+
 def test_folders_without_a_model_are_refused_in_one_line(tmp_path: Path) -> None:
     for prepare, message in [
         ("absent", "no such folder"),

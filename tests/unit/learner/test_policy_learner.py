@@ -5,7 +5,9 @@ gradient (tests/property/test_learner_invariance.py).
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import torch
 
 from rlpost.config.load import from_dict
 from rlpost.config.schema import OptimizerSection, RunConfig
-from rlpost.errors import CheckpointError
+from rlpost.errors import CheckpointError, ConfigError
 from rlpost.learner.build import build_learner
 from rlpost.learner.models import load
 from rlpost.learner.policy import PolicyLearner
@@ -206,9 +208,47 @@ def test_a_reference_that_was_not_loaded_is_not_replaced_by_the_policy(tiny_mode
         learner.logprobs(batch(0).samples, reference=True)
 
 
+def test_the_same_tokens_score_the_same_twice_whatever_the_models_dropout(tiny_model: str, tmp_path: Path) -> None:
+    """A pre-pass with dropout would put noise into every ratio and into the comparison with the engine."""
+    shutil.copytree(tiny_model, tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "attention_dropout": 0.5}))
+    learner = build_learner(configured(str(file.parent)), str(file.parent), CPU)
+    samples = batch(0).samples
+    first, second = learner.logprobs(samples), learner.logprobs(samples)
+    for row, values in first.items():
+        np.testing.assert_array_equal(values, second[row])
+
+
+def test_small_updates_of_a_bfloat16_learner_add_up_or_it_is_refused(tiny_model: str) -> None:
+    """`model.dtype`: "bfloat16 learners keep float32 masters". Without them 1 + 1e-3 is 1 in bfloat16, for ever."""
+    moved = {}
+    for dtype in ("float32", "bfloat16"):
+        try:
+            config = configured(
+                tiny_model,
+                model={"path": tiny_model, "dtype": dtype},
+                algorithm={"importance": {"mode": "off"}},
+                optimizer={"lr": 1e-3, "schedule": "constant", "warmup_steps": 0},
+            )
+            learner = build_learner(config, tiny_model, CPU)
+        except ConfigError:
+            return
+        rewarded = batch(0, count=2, advantage=1.0)
+        rewarded = TrainBatch(tuple(dataclasses.replace(s, old_logprobs=None) for s in rewarded.samples), 0)
+        for _ in range(12):
+            learner.step(rewarded)
+        moved[dtype] = (weights(learner)["model.norm.weight"].float() - 1.0).abs().max().item()
+    # Adam moves a weight by up to 1e-3 an update; bfloat16's steps beside 1 are 3.9e-3 below and 7.8e-3 above
+    assert moved["float32"] > 8e-3
+    assert moved["bfloat16"] > 0
+
+
 def test_samples_with_and_without_engine_figures_may_share_a_batch(tiny_model: str) -> None:
     samples = list(batch(0).samples)
-    samples[0] = dataclasses.replace(samples[0], engine_logprobs=np.full(len(samples[0].completion_ids), -4.0, np.float32))
+    samples[0] = dataclasses.replace(
+        samples[0], engine_logprobs=np.full(len(samples[0].completion_ids), -4.0, np.float32)
+    )
     learner = build_learner(configured(tiny_model, learner={"micro_tokens": 1}), tiny_model, CPU)
     assert learner.step(TrainBatch(tuple(samples), 0))["updates"] == 1.0
 

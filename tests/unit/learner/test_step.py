@@ -15,7 +15,9 @@ from rlpost.types import Denominators, TrainSample
 CPU = torch.device("cpu")
 
 
-def sample(prompt: list[int], completion: list[int], mask: list[bool] | None = None, **more: list[float]) -> TrainSample:
+def sample(
+    prompt: list[int], completion: list[int], mask: list[bool] | None = None, **more: list[float]
+) -> TrainSample:
     n = len(completion)
     return TrainSample(
         prompt_ids=np.array(prompt),

@@ -23,6 +23,7 @@ def configured(folder: Path) -> RunConfig:
 def test_the_resolved_configuration_is_written_with_the_run(tmp_path: Path) -> None:
     config = configured(tmp_path)
     folder = RunFolder(config, resume=False)
+    folder.create()
     assert folder.path == tmp_path / "r"
     assert load(folder.path / "config.yaml").config == config
     assert json.loads((folder.path / "environment.json").read_text())["packages"]["torch"]
@@ -32,7 +33,7 @@ def test_a_run_is_not_written_over_and_not_resumed_from_nothing(tmp_path: Path) 
     config = configured(tmp_path)
     with pytest.raises(UserError, match="holds no run; start it without --resume"):
         RunFolder(config, resume=True)
-    RunFolder(config, resume=False)
+    RunFolder(config, resume=False).create()
     (tmp_path / "r" / "metrics.jsonl").write_text("")
     with pytest.raises(UserError, match="already holds a run; add --resume"):
         RunFolder(config, resume=False)
@@ -52,7 +53,9 @@ def test_a_transcript_says_what_became_of_every_completion(tmp_path: Path) -> No
     group = Group(
         Prompt("p", messages=(Message("user", "q"),)), (one, two), (verdict, None), ((SpanReward(0, 2, 1.0),), None)
     )
-    RunFolder(configured(tmp_path), resume=False).transcript(7, [group], [[0.5, None]])
+    folder = RunFolder(configured(tmp_path), resume=False)
+    folder.create()
+    folder.transcript(7, [group], [[0.5, None]])
     first, second = map(json.loads, (tmp_path / "r/transcripts/step_000007.jsonl").read_text("utf-8").splitlines())
     assert first == {
         "prompt_id": "p", "prompt": [["user", "q"]], "member": 0, "completion": "∀x", "tokens": 2,

@@ -10,7 +10,12 @@ from rlpost.rollout.sampling import group_seed, requests, spread
 def test_seeds_depend_on_every_part_of_their_address() -> None:
     base = group_seed(17, 3, 2, 8)
     assert base == group_seed(17, 3, 2, 8)
-    others = {group_seed(18, 3, 2, 8), group_seed(17, 4, 2, 8), group_seed(17, 3, 1, 8), group_seed(17, 3, 2, 8, "eval")}
+    others = {
+        group_seed(18, 3, 2, 8),
+        group_seed(17, 4, 2, 8),
+        group_seed(17, 3, 1, 8),
+        group_seed(17, 3, 2, 8, "eval"),
+    }
     assert len(others | {base}) == 5
 
 
@@ -46,7 +51,12 @@ def test_the_fake_engine_answers_by_seed_and_is_cut_at_max_tokens() -> None:
     asked = [GenerateRequest("ab", (1,), 3, 100), GenerateRequest("c", (2,), 1, 102)]
     found = engine.generate(asked, SamplingSettings(max_tokens=5))
     assert found == engine.generate(asked, SamplingSettings(max_tokens=5))
-    assert [(c.prompt_id, c.index, c.seed) for c in found] == [("ab", 0, 100), ("ab", 1, 101), ("ab", 2, 102), ("c", 0, 102)]
+    assert [(c.prompt_id, c.index, c.seed) for c in found] == [
+        ("ab", 0, 100),
+        ("ab", 1, 101),
+        ("ab", 2, 102),
+        ("c", 0, 102),
+    ]
     for c in found:
         assert len(c.token_ids) <= 5 + 1
         assert (c.finish_reason == "stop") == (c.token_ids[-1] == 0)
@@ -59,5 +69,10 @@ def test_the_fake_engine_never_samples_more_than_max_tokens() -> None:
             [GenerateRequest("a", (1,), 1, 0)], SamplingSettings(max_tokens=5, logprobs=False)
         )
         # the end token is a token: four letters and it are five, five letters leave no room for it
-        assert (len(c.token_ids), c.finish_reason) == {3: (4, "stop"), 4: (5, "stop"), 5: (5, "length"), 6: (5, "length")}[size]
+        assert (len(c.token_ids), c.finish_reason) == {
+            3: (4, "stop"),
+            4: (5, "stop"),
+            5: (5, "length"),
+            6: (5, "length"),
+        }[size]
         assert c.logprobs is None

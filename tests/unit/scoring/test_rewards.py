@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rlpost_rewards.combine import add, scale
-from rlpost_rewards.outcome import Outcome
-from rlpost_rewards.trl_adapter import TrlReward
 
 from rlpost.errors import UserError
 from rlpost.types import Completion, Group, Message, Prompt, Reward, SpanReward, Verdict
+from rlpost_rewards.combine import add, scale
+from rlpost_rewards.outcome import Outcome
+from rlpost_rewards.trl_adapter import TrlReward
 
 
 def group(texts: list[str], rewards: list[Reward | None], chat: bool = False, verdicts: tuple[Any, ...] = ()) -> Group:
@@ -106,7 +106,10 @@ def test_undecided_members_are_not_shown_to_the_function_and_stay_undecided() ->
 
 
 def test_arrays_and_booleans_are_numbers() -> None:
-    assert [value(r) for r in TrlReward(lambda completions: np.array([0.5, 2]))(group(["a", "b"], [(), ()]))] == [0.5, 2]
+    assert [value(r) for r in TrlReward(lambda completions: np.array([0.5, 2]))(group(["a", "b"], [(), ()]))] == [
+        0.5,
+        2,
+    ]
     assert [value(r) for r in TrlReward(lambda completions: [True, False])(group(["a", "b"], [(), ()]))] == [1.0, 0.0]
 
 

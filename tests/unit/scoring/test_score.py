@@ -75,7 +75,9 @@ def test_truncated_completions(functions: str, rule: str, expected: float, reaso
 
 @pytest.mark.parametrize("verifier", [True, False])
 def test_an_aborted_completion_is_undecided(functions: str, verifier: bool) -> None:
-    options: dict[str, Any] = {} if verifier else {"verifier": None, "rewards": (RewardSpec(name=f"{functions}:length"),)}
+    options: dict[str, Any] = (
+        {} if verifier else {"verifier": None, "rewards": (RewardSpec(name=f"{functions}:length"),)}
+    )
     [scored] = Scorer(section(functions, **options)).score([group("4", "4", reasons=["abort", "stop"])])
     assert values(scored) == [None, 1.0]
     assert scored.verdicts[0] is not None
@@ -91,7 +93,9 @@ def test_only_what_is_open_is_sent_to_the_verifier_and_answers_go_back_to_their_
 def test_a_truncated_completion_counts_as_wrong_also_without_a_verifier(functions: str) -> None:
     """`scoring.truncated: reject` promises "counted as wrong"; the reward function must not pay for a cut text."""
     rewards = (RewardSpec(name=f"{functions}:length"),)
-    scored = Scorer(section(functions, verifier=None, rewards=rewards)).score([group("444", "4", reasons=["length", "stop"])])
+    scored = Scorer(section(functions, verifier=None, rewards=rewards)).score(
+        [group("444", "4", reasons=["length", "stop"])]
+    )
     assert values(scored[0]) == [0.0, 1.0]
 
 
@@ -117,7 +121,9 @@ class Late:
     needs = ("learner_logprobs",)
 
     def __call__(self, group: Group) -> Sequence[Reward | None]:
-        return [None if r is None else tuple(dataclasses.replace(s, value=s.value * 2) for s in r) for r in group.rewards]
+        return [
+            None if r is None else tuple(dataclasses.replace(s, value=s.value * 2) for s in r) for r in group.rewards
+        ]
 
 
 def test_stages_from_the_first_that_waits_for_the_learner_on_are_left_to_the_driver(functions: str) -> None:

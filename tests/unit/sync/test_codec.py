@@ -13,7 +13,7 @@ from rlpost.types import TensorPayload
 def test_bytes_by_hand() -> None:
     # 1.0 is 0x3f800000 in float32 and 0x3f80 in bfloat16, little-endian
     assert encode(torch.tensor([1.0])).data.tolist() == [0, 0, 0x80, 0x3F]
-    assert encode(torch.tensor([1.0], dtype=torch.bfloat16)) .data.tolist() == [0x80, 0x3F]
+    assert encode(torch.tensor([1.0], dtype=torch.bfloat16)).data.tolist() == [0x80, 0x3F]
     assert encode(torch.tensor([[1.0]], dtype=torch.bfloat16)).shape == (1, 1)
 
 
