@@ -82,6 +82,15 @@ def test_without_old_logprobs_the_policy_is_its_own_reference() -> None:
     assert (float(sums["ratio"]), float(sums["entropy"])) == (1.0, 1.5)
 
 
+def test_old_logprobs_make_the_ratio() -> None:
+    samples = [sample([1], [2, 3], old=[-1.0 - math.log(1.1), -2.0])]
+    logprobs = torch.tensor([[-1.0, -2.0]])
+    loss, sums = micro_loss(logprobs, collate(samples, CPU), samples, LossSettings(), Denominators(2, 1, 1, 8))
+    # ratios 1.1 and 1, advantages 1
+    assert float(sums["ratio"]) == pytest.approx(1.05)
+    assert loss.item() == pytest.approx(-1.05)
+
+
 def test_the_mismatch_is_over_trained_tokens() -> None:
     samples = [sample([1], [2, 3], [True, False], old=[-1.0, -9.0], engine=[-1.5, -1.0])]
     logprobs = torch.tensor([[-1.0, -2.0]])
