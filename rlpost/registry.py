@@ -60,7 +60,8 @@ def resolve(kind: str, name: str) -> Any:
     for point in metadata.entry_points(group=f"rlpost.{kind}"):
         if point.name == name:
             return point.load()
-    if ":" in name:
+    module, colon, attribute = name.rpartition(":")
+    if colon and module and attribute and (module.endswith(".py") or not module.startswith(".")):
         return _load(name, kind, name)
     close = difflib.get_close_matches(name, names(kind), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names(kind))}"

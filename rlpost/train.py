@@ -22,7 +22,7 @@ from rlpost.learner.checkpoint import RunState
 from rlpost.learner.models import resolve_path
 from rlpost.observability.progress import Display
 from rlpost.observability.runfolder import RunFolder
-from rlpost.observability.sinks import open_sinks
+from rlpost.observability.sinks import open_sinks, read_lines
 from rlpost.pipeline import OnStep, Step, collect, learn
 from rlpost.scoring.score import build_stage, deferred
 from rlpost.session import Session, session
@@ -186,6 +186,8 @@ class Run:
         self.display.say(f"{title}: " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items() if not k.endswith("_se")))
         if self.state.best is None or figures[first] > self.state.best:
             self.state = RunState(self.state.step, figures[first], self.state.step)
+            if self.state.step:  # the best policy is kept whether or not a checkpoint was due
+                self._checkpoint()
 
     def _checkpoint(self) -> None:
         assert self.session.learner is not None
@@ -201,8 +203,7 @@ class Run:
         self.state = checkpoint.read_state(newest)
         self.session.learner.load(str((newest / "learner").resolve()))
         earlier = self.folder.path / "evaluations.jsonl"
-        rows = [json.loads(line) for line in earlier.read_text().splitlines()] if earlier.is_file() else []
-        rows = [row for row in rows if row["step"] <= self.state.step]
+        rows = [row for row in read_lines(earlier) if row["step"] <= self.state.step]
         earlier.write_text("".join(json.dumps(row) + "\n" for row in rows))
         for row in rows:
             title = row.pop("when")

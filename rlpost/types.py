@@ -163,6 +163,8 @@ class Verdict:
     def __post_init__(self) -> None:
         if (self.outcome == "undecided") != (self.score is None):
             raise ValueError(f"verdict {self.reason!r}: outcome {self.outcome} cannot go with score {self.score!r}")
+        if self.score is not None and not np.isfinite(self.score):
+            raise ValueError(f"verdict {self.reason!r}: score {self.score!r} is not finite")
 
 
 @dataclass(frozen=True, slots=True)

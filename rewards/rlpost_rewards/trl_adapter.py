@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
 
 from rlpost.errors import UserError
 from rlpost.types import Group, Reward, SpanReward
@@ -32,7 +32,7 @@ class TrlReward:
 
     def __init__(self, function: Callable[..., Any], weight: float = 1.0):
         self.function, self.weight = function, weight
-        self.name = getattr(function, "__name__", type(function).__name__)
+        self.name = _name(function)
 
     def __call__(self, group: Group) -> Sequence[Reward | None]:
         """See `rlpost.protocols.RewardStage`.
@@ -57,7 +57,9 @@ class TrlReward:
         answer = self.function(**arguments)
         if inspect.isawaitable(answer):
             answer = asyncio.run(_await(answer))
-        values = list(answer)
+        if not isinstance(answer, Iterable):
+            raise UserError(f"reward {self.name!r} answered {answer!r}; a list with one value per completion is needed")
+        values = list(cast("Iterable[Any]", answer))
         if len(values) != len(members):
             raise UserError(
                 f"reward {self.name!r} answered {len(values)} values for {len(members)} completions; one each is needed"
@@ -99,4 +101,13 @@ def _accepted(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[s
     parameters = inspect.signature(function).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return arguments
+    required = [p.name for p in parameters.values() if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
+    missing = [name for name in required if name not in arguments]
+    if missing:
+        columns = ", ".join(arguments)
+        raise UserError(f"reward {_name(function)!r} wants {missing[0]!r}, which the data has not; there are {columns}")
     return {name: value for name, value in arguments.items() if name in parameters}
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", type(function).__name__)

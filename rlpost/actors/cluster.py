@@ -73,8 +73,8 @@ def check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
     except OSError as error:
         raise InfrastructureError(
-            f"cluster.address: nobody answers at {address!r} ({error}); start a cluster with `ray start --head`, or use "
-            "address local"
+            f"cluster.address: nobody answers at {address!r} ({error}); start a cluster with `ray start --head`, or "
+            "use address local"
         ) from None
 
 

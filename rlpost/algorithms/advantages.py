@@ -63,9 +63,9 @@ def normalise(values: Sequence[float], settings: AdvantageSettings) -> list[floa
         centred = [v - ((total - v) / (n - 1) if others else total / n) for v in values]
     if not settings.std:
         return centred
-    mean = math.fsum(values) / max(n, 1)
-    if n <= settings.ddof:
-        return [0.0] * n
+    if n <= settings.ddof or max(values) == min(values):
+        return centred  # no spread to measure by; dividing by ε alone would multiply by a million
+    mean = math.fsum(values) / n
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - settings.ddof))
     return [c / (deviation + settings.eps) for c in centred]
 
@@ -107,7 +107,8 @@ def spread(reward: Reward, advantages: Sequence[float], length: int) -> tuple[np
 
     Returns:
         ``advantages [T]`` float32 (where spans overlap, their sum) and ``span_ids [T]`` int64: the position among the
-        distinct ``reward``-channel spans with tokens, in order of their start; -1 for tokens outside all of them.
+        distinct ``reward``-channel spans with tokens, in order of their start, outer before inner; where spans overlap
+        a token belongs to the innermost; -1 for tokens outside all of them.
 
     Raises:
         ValueError: if a span ends beyond the completion.
@@ -115,7 +116,7 @@ def spread(reward: Reward, advantages: Sequence[float], length: int) -> tuple[np
     tokens = np.zeros(length, np.float32)
     span_ids = np.full(length, -1, np.int64)
     seen: list[tuple[int, int]] = []
-    for span, value in sorted(zip(reward, advantages, strict=True), key=lambda pair: (pair[0].start, pair[0].stop)):
+    for span, value in sorted(zip(reward, advantages, strict=True), key=lambda pair: (pair[0].start, -pair[0].stop)):
         if span.stop > length:
             raise ValueError(f"span [{span.start}, {span.stop}) ends beyond a completion of {length} tokens")
         tokens[span.start : span.stop] += np.float32(value)

@@ -25,8 +25,15 @@ def keep(group: Group, rule: GroupFilter) -> bool:
     decided = [i for i, reward in enumerate(group.rewards) if reward is not None]
     if rule == "off":
         return bool(decided)
-    if any(group.verdicts[i] is not None for i in decided):
-        kinds = {verdict.outcome if (verdict := group.verdicts[i]) is not None else None for i in decided}
-    else:
-        kinds = {total(group, i) for i in decided}
+    judged = all(group.verdicts[i] is not None for i in decided)
+    kinds = {verdict.outcome if judged and (verdict := group.verdicts[i]) else total(group, i) for i in decided}
     return len(kinds) > 1
+
+
+def correct(group: Group, member: int) -> bool | None:
+    """Whether a completion counts as right: by its verdict if it has one, else by a positive reward; None if open."""
+    verdict = group.verdicts[member]
+    if verdict is not None:
+        return None if verdict.outcome == "undecided" else verdict.outcome == "accepted"
+    value = total(group, member)
+    return None if value is None else value > 0

@@ -34,7 +34,6 @@ def log_ratios(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, span_ids: T
         ``[B, T]``; 0 where masked. Under ``span``, a trained token outside every span has ratio 1.
     """
     check_shapes(mask, logprobs, old_logprobs, span_ids)
-    # two selections: masking only the difference would let a NaN through the gradient of the subtraction
     zero = torch.zeros((), dtype=logprobs.dtype, device=logprobs.device)
     difference = torch.where(mask, logprobs, zero) - torch.where(mask, old_logprobs, zero)
     if level != "token":

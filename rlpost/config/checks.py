@@ -43,6 +43,11 @@ def check_lengths(config: RunConfig) -> None:
         raise ConfigError(
             f"rollout.max_tokens: {config.rollout.max_tokens} leaves no room for a prompt in {limit} positions"
         )
+    positions = config.model.scratch.max_positions if config.model.scratch else None
+    if positions is not None and (config.rollout.max_model_len or 0) > positions:
+        raise ConfigError(f"rollout.max_model_len: {config.rollout.max_model_len}, the model has {positions} positions")
+    if positions is not None and config.sft is not None and config.sft.max_length > positions:
+        raise ConfigError(f"sft.max_length: {config.sft.max_length}, the model has {positions} positions; lower it")
 
 
 def check_group(config: RunConfig) -> None:
@@ -80,14 +85,19 @@ def check_torch_learner(config: RunConfig) -> None:
             f"learner.engine: torch runs one rank at ZeRO stage 0 (workers {learner.workers}, zero_stage "
             f"{learner.zero_stage}); use deepspeed"
         )
+    if learner.engine == "torch" and config.model.dtype == "bfloat16":
+        raise ConfigError(
+            "learner.engine: torch keeps no float32 masters, and bfloat16 weights round small updates away; use "
+            "model.dtype float32, or deepspeed"
+        )
 
 
-def check_truncation_and_probe(config: RunConfig) -> None:
-    """Greedy sampling settings that vLLM would read differently are refused."""
+def check_sampling(config: RunConfig) -> None:
+    """Sampling settings that vLLM would read differently are refused."""
     if config.rollout.top_k == 0 or config.rollout.top_k < -1:
         raise ConfigError(f"rollout.top_k: {config.rollout.top_k}; use -1 for all or a positive number")
-    if config.selfcheck.canary and not config.rollout.logprobs and config.importance_cap is not None:
-        raise ConfigError("rollout.logprobs: false leaves the importance correction without figures; set it true")
+    if "" in config.rollout.stop:
+        raise ConfigError("rollout.stop: an empty string ends every completion before it begins; remove it")
 
 
 def check_evaluation(config: RunConfig) -> None:
@@ -127,7 +137,7 @@ ALL: tuple[Callable[[RunConfig], None], ...] = (
     check_minibatches,
     check_importance,
     check_torch_learner,
-    check_truncation_and_probe,
+    check_sampling,
     check_evaluation,
     check_judge,
     check_prompt_template,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,33 @@ from rlpost.config.checks import check
 from rlpost.config.recipes import RECIPES
 from rlpost.config.schema import RunConfig
 from rlpost.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's scalars: ``off`` and ``no`` are words, ``1e-4`` is a number, dates are text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "int", "merge")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `_Loader` would otherwise read as something else."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 Origin = Mapping[tuple[str, ...], str]
 
@@ -49,14 +77,14 @@ def from_dict(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConf
     """
     origins: dict[tuple[str, ...], str] = {}
     _note(tree, (), "given", origins)
-    return _finish(yaml.safe_load(yaml.safe_dump(_plain(tree))), origins, overrides).config
+    return _finish(_plain(tree), origins, overrides).config
 
 
 def dump(config: RunConfig) -> str:
     """The resolved configuration as YAML that `load` reads back to an equal one."""
     tree = config.model_dump(mode="json")
     # the recipe is already spelled out; naming it again would be harmless but would hide what was changed beside it
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def flatten(config: RunConfig) -> dict[tuple[str, ...], Any]:
@@ -109,15 +137,20 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give a UTF-8 YAML file") from None
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
+        node = yaml.compose(text, Loader=_Loader)
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())}); mend the syntax") from None
     if node is None:
         return {}, {}
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{path}:1: a configuration is a mapping of sections, got {node.tag.rpartition(':')[2]}")
     origins: dict[tuple[str, ...], str] = {}
-    return _construct(node, (), path, origins), origins
+    try:
+        return _construct(node, (), path, origins), origins
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())}); mend the value") from None
 
 
 def _construct(node: yaml.Node, at: tuple[str, ...], path: Path, origins: dict[tuple[str, ...], str]) -> Any:
@@ -134,7 +167,7 @@ def _construct(node: yaml.Node, at: tuple[str, ...], path: Path, origins: dict[t
         return values
     if isinstance(node, yaml.SequenceNode):
         return [_construct(item, (*at, str(i)), path, origins) for i, item in enumerate(node.value)]
-    loader = yaml.SafeLoader("")
+    loader = _Loader("")
     try:
         return loader.construct_object(node, deep=True)
     finally:
@@ -146,8 +179,8 @@ def _parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     if not equals or not key.strip():
         raise ConfigError(f"override {text!r}: write it as section.key=value")
     try:
-        return tuple(key.strip().split(".")), yaml.safe_load(value)
-    except yaml.YAMLError:
+        return tuple(key.strip().split(".")), yaml.load(value, Loader=_Loader)  # a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise ConfigError(f"override {text!r}: the value is not valid YAML; quote it") from None
 
 
@@ -166,7 +199,7 @@ def _set(tree: dict[str, Any], path: tuple[str, ...], value: Any, text: str) -> 
 def _apply_recipe(tree: dict[str, Any], origins: dict[tuple[str, ...], str]) -> None:
     section = tree.get("algorithm")
     recipe = section.get("recipe") if isinstance(section, dict) else None
-    if not isinstance(section, dict) or recipe not in RECIPES:
+    if not isinstance(section, dict) or not isinstance(recipe, str) or recipe not in RECIPES:
         return
     for key, value in RECIPES[recipe].items():
         if isinstance(value, dict):
@@ -193,14 +226,14 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
-    return value
+    return str(value) if isinstance(value, Path) else value
 
 
 def _explain(error: ValidationError, origins: Origin) -> str:
     """One line for the first problem: place, key, value, remedy."""
     details = error.errors(include_url=False)
     first = details[0]
-    path = tuple(str(part) for part in first["loc"] if not str(part).startswith(("dict[", "function-")))
+    path = _field_path(first["loc"])
     place = origin_of(origins, path)
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
@@ -212,6 +245,16 @@ def _explain(error: ValidationError, origins: Origin) -> str:
         problem = f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}{_help(path)}"
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     return f"{'' if place in ('default', 'given') else place + ': '}{problem}{more}"
+
+
+def _field_path(loc: Sequence[str | int]) -> tuple[str, ...]:
+    """The part of a pydantic location that a user can write; behind a field that is no section come names of types."""
+    path: tuple[str, ...] = ()
+    for part in loc:
+        if path and _model_at(path) is None and not isinstance(part, int):
+            break
+        path = (*path, str(part))
+    return path
 
 
 def _help(path: tuple[str, ...]) -> str:

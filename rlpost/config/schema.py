@@ -15,6 +15,7 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -26,8 +27,8 @@ class Section(BaseModel):
 class RunSection(Section):
     """The run as a whole."""
 
-    name: Annotated[str, Field(min_length=1, pattern=r"^[\w.\-]+$")] = "run"
-    """Name of the run folder below ``output_dir``: letters, digits, ``_ . -``."""
+    name: Annotated[str, Field(pattern=r"^\w[\w.\-]*$")] = "run"
+    """Name of the run folder below ``output_dir``: letters, digits, ``_ . -``, not starting with a dot or dash."""
     seed: NonNegativeInt = 17
     """The one seed that every random stream of the run is derived from."""
     steps: NonNegativeInt = 100
@@ -177,7 +178,7 @@ class ScoringSection(Section):
     workers: PositiveInt = 1
     """Scoring actors."""
     timeout_s: Positive = 10.0
-    """CPU seconds one check may use."""
+    """CPU seconds one check may use, for verifiers that take a ``timeout_s``."""
     batch_timeout_s: Positive = 600.0
     """Deadline for the scores of one rollout batch."""
     retries: NonNegativeInt = 1
@@ -254,7 +255,7 @@ class OptimizerSection(Section):
     """torch's AdamW."""
     lr: Positive = 1e-6
     """Peak learning rate."""
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Decay of the two moments."""
     eps: Positive = 1e-8
     """Added to the root of the second moment."""
@@ -309,7 +310,7 @@ class EvaluationSection(Section):
     """Evaluate the final policy."""
     samples: PositiveInt = 8
     """Completions per prompt, sampled as ``rollout`` says."""
-    k: tuple[PositiveInt, ...] = (1, 8)
+    k: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 8)
     """pass@k to report; each at most ``samples``."""
     greedy: bool = True
     """Also report the accuracy of the greedy completion."""

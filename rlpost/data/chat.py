@@ -79,21 +79,33 @@ class TextCodec:
         backend = self.tokenizer.backend_tokenizer
         special = set(self.tokenizer.all_special_ids)
         stream = DecodeStream(skip_special_tokens=True)
-        text, spans, pending = "", [], 0
-        for token in ids:
+        text, spans = "", [(0, 0)] * len(ids)
+        run: list[int] = []  # positions of the tokens since the last piece of text, special ones left out
+        for position, token in enumerate(ids):
             piece = None if token in special else stream.step(backend, token)
-            if token in special or not piece:
-                spans.append((len(text), len(text)))
-                pending = pending if token in special else pending + 1
+            spans[position] = (len(text), len(text))
+            if token in special:
                 continue
-            start, text = len(text), text + piece
-            if pending:  # the bytes before this one belong to the character it completed
-                spans[len(spans) - pending :] = [(start, start + 1)] * pending
-            spans.append((start, len(text)))
-            pending = 0
+            run.append(position)
+            if piece:
+                for place, span in zip(run, self._split([ids[i] for i in run], piece), strict=True):
+                    spans[place] = (len(text) + span[0], len(text) + span[1])
+                text, run = text + piece, []
+        spans = [(min(a, len(text)), min(b, len(text))) for a, b in spans]
         cuts = [at for at in (text.find(s) for s in stop) if at >= 0]
         if cuts:
             end = min(cuts)
             text = text[:end]
             spans = [(min(a, end), min(b, end)) for a, b in spans]
         return text, tuple(spans)
+
+    def _split(self, tokens: Sequence[int], piece: str) -> list[tuple[int, int]]:
+        """Spans of tokens that only together made ``piece``: where one ends inside a character, both share it."""
+        done, unfinished, spans = 0, False, []
+        for size in range(1, len(tokens)):
+            known = self.tokenizer.backend_tokenizer.decode(list(tokens[:size]), skip_special_tokens=True)
+            whole = known.rstrip("\N{REPLACEMENT CHARACTER}")
+            unfinished = known != whole
+            spans.append((done, len(whole) + unfinished))
+            done = len(whole)
+        return [*spans, (done, len(piece))]

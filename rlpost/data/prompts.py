@@ -21,7 +21,12 @@ def read_jsonl(path: str) -> list[dict[str, Any]]:
         DataError: naming the file and line that is not a JSON object.
     """
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(existing_file(path).read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = existing_file(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert the file") from None
+    # str.splitlines would also cut at U+2028 and others, which JSON allows inside strings
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -68,7 +73,8 @@ def to_prompts(
     seen: set[str] = set()
     for number, row in enumerate(rows):
         place = f"{where}, row {number}"
-        name = str(row.get(id_key, number))
+        given = row.get(id_key)
+        name = str(number if given is None else given)
         if name in seen:
             raise DataError(f"{place}: id {name!r} is given twice; make ids unique")
         seen.add(name)
@@ -104,8 +110,13 @@ def _from_column(name: str, row: Row, key: str, place: str) -> Prompt:
 
 
 def _fill(template: str, row: Row, place: str) -> str:
-    fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
-    for field in fields:
-        if field not in row:
-            raise DataError(f"{place}: the template asks for {field!r}, columns are {', '.join(row)}")
-    return template.format_map({key: row[key] for key in fields})
+    try:
+        fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
+        for field in fields:
+            if field not in row:
+                raise DataError(f"{place}: the template asks for {field!r}, columns are {', '.join(row)}")
+        return template.format_map({key: row[key] for key in fields})
+    except DataError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{place}: template {template!r}: {error}; write {{{{ and }}}} for braces") from None

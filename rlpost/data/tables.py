@@ -20,7 +20,7 @@ def read_parquet(path: str) -> list[dict[str, Any]]:
 
     try:
         return pq.read_table(existing_file(path)).to_pylist()
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
 
 

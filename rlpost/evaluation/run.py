@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from rlpost.algorithms.groups import correct
 from rlpost.algorithms.passk import mean_and_error, pass_at_k
 from rlpost.config.schema import RunConfig
 from rlpost.errors import InfrastructureError
@@ -91,8 +92,5 @@ def _judge(
 
 
 def _count(group: Group) -> tuple[int, int]:
-    if any(verdict is not None for verdict in group.verdicts):
-        decided = [v for v in group.verdicts if v is not None and v.outcome != "undecided"]
-        return len(decided), sum(v.outcome == "accepted" for v in decided)
-    totals = [sum(s.value for s in r) for r in group.rewards if r is not None]
-    return len(totals), sum(total > 0 for total in totals)
+    decided = [found for i in range(len(group.completions)) if (found := correct(group, i)) is not None]
+    return len(decided), sum(decided)

@@ -8,7 +8,7 @@ import torch
 
 from rlpost.config.schema import RunConfig
 from rlpost.learner.engine import TrainEngine
-from rlpost.learner.models import ScoringModel, load
+from rlpost.learner.models import ScoringModel, load, without_dropout
 from rlpost.learner.policy import PolicyLearner
 from rlpost.learner.torch_engine import TorchEngine
 
@@ -25,6 +25,7 @@ def build_learner(config: RunConfig, folder: str, device: torch.device) -> Polic
         ModelError: if the folder cannot be loaded.
     """
     model = load(folder, config.model.dtype, config.model.trust_remote_code)
+    without_dropout(model)
     if config.learner.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     policy = ScoringModel(model, config.rollout.temperature)

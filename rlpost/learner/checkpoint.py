@@ -43,11 +43,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True)
         yield partial
-        old = target.with_name(f".{target.name}.old")
-        if target.exists():
-            target.rename(old)
-        partial.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+        _replace(partial, target)
     except (ActorLostError, DeadlineError):
         raise
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
@@ -57,6 +53,22 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _replace(new: Path, target: Path) -> None:
+    """Put ``new`` in ``target``'s place, or leave ``target`` as it was."""
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    had = target.exists()
+    if had:
+        target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        if had:
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_state(folder: Path, state: RunState) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from rlpost.algorithms.logprobs import chosen_logprobs
@@ -80,8 +81,20 @@ def load(folder: str | Path, dtype: str, trust_remote_code: bool = False) -> Any
         return AutoModelForCausalLM.from_pretrained(
             str(folder), dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"model.path: cannot load {folder} ({str(error).splitlines()[0]})") from None
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"model.path: cannot load {folder} ({str(error).splitlines()[0]}); copy it again") from None
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Switch every dropout off for good.
+
+    With it, the same tokens score differently each time, and importance ratios compare noise.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            setattr(module, "attention_dropout", 0.0)  # noqa: B010
 
 
 def check_folder(folder: str | Path) -> None:
@@ -199,10 +212,9 @@ def save_folder(model: Any, state: Mapping[str, Tensor], tokenizer_from: str | P
         tokenizer_from: folder whose tokenizer files are copied as they are.
         folder: target, created.
     """
-    full = dict(state)
-    for name in getattr(model, "_tied_weights_keys", None) or ():
-        full.pop(name, None)
-    model.save_pretrained(str(folder), state_dict=full)
+    persistent = model.state_dict().keys()
+    buffers = {name: buffer.detach().cpu() for name, buffer in model.named_buffers() if name in persistent}
+    model.save_pretrained(str(folder), state_dict={**buffers, **state})
     for pattern in (
         "tokenizer*",
         "special_tokens_map.json",

@@ -52,7 +52,6 @@ class PolicyLearner:
         engine: forward, backward and optimizer.
         reference: frozen scorer, or None without a KL term.
         config: of the run.
-        needs_old_logprobs: whether a reward stage asks for the learner's log-probabilities.
     """
 
     def __init__(self, engine: TrainEngine, reference: torch.nn.Module | None, config: RunConfig):
@@ -73,6 +72,8 @@ class PolicyLearner:
         Returns:
             Row to ``[T]`` float32; the ranks' answers together cover every row.
         """
+        if reference and self.reference is None:
+            raise ValueError("no reference model was loaded (algorithm.kl.coef is 0)")
         lengths = [s.length for s in samples]
         shares = [
             micro_batches(share, lengths, self.config.learner.micro_tokens)
@@ -133,7 +134,8 @@ class PolicyLearner:
             loss, sums = micro_loss(logprobs, micro, samples, self.settings, counts)
             self.engine.backward(loss, last=i == len(mine) - 1)
             for key, value in sums.items():
-                totals[key] += float(value)
+                if key in totals:
+                    totals[key] += float(value)
         return self.engine.sum_over_ranks(totals)
 
     def prepare(

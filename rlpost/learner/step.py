@@ -74,10 +74,14 @@ def collate(samples: Sequence[TrainSample], device: torch.device) -> MicroBatch:
 def pad(
     rows: Sequence[np.ndarray | None], width: int, fill: float, dtype: torch.dtype, device: torch.device
 ) -> Tensor | None:
-    """Arrays ``[T_i]`` as one ``[B, width]`` tensor; None if any is absent."""
+    """Arrays ``[T_i]`` as one ``[B, width]`` tensor; None if all are absent."""
     present = [row for row in rows if row is not None]
-    if len(present) != len(rows) or not rows:
+    if not present:
         return None
+    if len(present) != len(rows):
+        raise ValueError(
+            f"{len(rows) - len(present)} of {len(rows)} samples of a micro-batch lack a column the others have"
+        )
     result = torch.full((len(rows), width), fill, dtype=dtype)
     for i, row in enumerate(present):
         result[i, : len(row)] = torch.from_numpy(np.array(row)).to(dtype)
@@ -125,7 +129,7 @@ def micro_loss(
     )
     loss, sums = policy_loss(inputs, settings, counts)
     tokens = max(counts.tokens, 1)
-    sums["entropy"] = -(logprobs.detach() * micro.mask).sum() / tokens
+    sums["entropy"] = torch.where(micro.mask, -logprobs.detach(), 0.0).sum() / tokens
     if engine is not None:
         difference = torch.where(micro.mask, old.detach() - engine, 0.0).abs()
         sums["mismatch"] = difference.sum() / tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,10 +75,16 @@ class TorchEngine:
         file = Path(folder) / _FILE
         if not file.is_file():
             raise CheckpointError(f"{folder}: no {_FILE}; it was written by another learner engine or is incomplete")
-        everything = torch.load(file, map_location=self.device, weights_only=True)
-        self.module.load_state_dict(everything["model"])
-        self.optimizer.load_state_dict(everything["optimizer"])
-        return everything["state"]
+        try:
+            everything = torch.load(file, map_location=self.device, weights_only=True)
+            self.module.load_state_dict(everything["model"])
+            self.optimizer.load_state_dict(everything["optimizer"])
+            return everything["state"]
+        except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(
+                f"{file}: damaged ({reason}); remove it and resume from an earlier checkpoint"
+            ) from None
 
     def close(self) -> None:
         """See `TrainEngine`."""

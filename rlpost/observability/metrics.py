@@ -51,8 +51,8 @@ METRICS: dict[str, str] = {
 def check_names(names: Iterable[str]) -> None:
     """Raise KeyError for a metric that is not registered."""
     for name in names:
-        family = f"{name.partition('/')[0]}/*"
-        if name not in METRICS and family not in METRICS:
+        family, slash, member = name.partition("/")
+        if name not in METRICS and not (slash and member and f"{family}/*" in METRICS):
             raise KeyError(f"metric {name!r} is not in rlpost.observability.metrics.METRICS; register it there")
 
 
@@ -73,7 +73,8 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
         for reason in sorted({v.reason for v in verdicts}):
             metrics[f"reason/{reason}"] = _share(v.reason == reason for v in verdicts)
         decided = [v for v in verdicts if v.outcome != "undecided"]
-        if decided:
+        # without a verifier only truncated completions have a verdict: they say nothing about the rest
+        if decided and len(verdicts) == len(completions):
             metrics["pass_rate"] = _share(v.outcome == "accepted" for v in decided)
             solved = [any(v is not None and v.outcome == "accepted" for v in g.verdicts) for g in groups]
             metrics["solved_share"] = _share(solved)

@@ -25,6 +25,17 @@ class Sink(Protocol):
         ...
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Objects of a JSON-lines file that we wrote; a last line cut off by a kill is left out."""
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
 class JsonlSink:
     """One JSON object a line. Lines of steps that are run again after a resume are dropped first.
 
@@ -34,10 +45,8 @@ class JsonlSink:
     """
 
     def __init__(self, path: Path, first_step: int):
-        kept = []
-        if path.is_file():
-            kept = [line for line in path.read_text().splitlines() if line and json.loads(line)["step"] < first_step]
-        path.write_text("".join(f"{line}\n" for line in kept))
+        kept = [row for row in read_lines(path) if row["step"] < first_step]
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a")
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 from rlpost import registry
 from rlpost.config.schema import RewardSpec, ScoringSection
-from rlpost.errors import UserError
+from rlpost.errors import InfrastructureError, UserError
 from rlpost.protocols import RewardStage, Verifier
-from rlpost.types import Completion, Group, Reward, Verdict, VerifyItem
+from rlpost.types import Completion, Group, Reward, SpanReward, Verdict, VerifyItem
 
 TRUNCATED = Verdict("rejected", 0.0, "truncated", assurance="cut at max_tokens, not checked")
 ABORTED = Verdict("undecided", None, "unavailable", evidence={"messages": ["the rollout was cut off"]})
@@ -86,7 +86,7 @@ class Scorer:
         The stages from the first one on that does need something are left to the driver (`deferred`).
         """
         local = self.stages[: len(self.stages) - len(deferred(self.stages))]
-        return [run_stages(group, local) for group in self._judge(groups)]
+        return [self._reject_truncated(run_stages(group, local)) for group in self._judge(groups)]
 
     def close(self) -> None:
         """End the verifier's processes."""
@@ -94,20 +94,34 @@ class Scorer:
             self.verifier.close()
 
     def _judge(self, groups: Sequence[Group]) -> list[Group]:
-        if self.verifier is None:
-            return [_with_verdicts(group, [self._fixed(c) for c in group.completions]) for group in groups]
         fixed = [[self._fixed(c) for c in group.completions] for group in groups]
+        if self.verifier is None:
+            judged = [_with_verdicts(group, known) for group, known in zip(groups, fixed, strict=True)]
+            # a verdict on the truncated ones alone would be read as the group's
+            open_ = [tuple(ABORTED if v is ABORTED else None for v in known) for known in fixed]
+            return [dataclasses.replace(g, verdicts=verdicts) for g, verdicts in zip(judged, open_, strict=True)]
         items = [
             VerifyItem(group.prompt.columns, completion.text)
             for group, known in zip(groups, fixed, strict=True)
             for completion, verdict in zip(group.completions, known, strict=True)
             if verdict is None
         ]
-        answers = iter(self.verifier.verify_batch(items))
+        found = self.verifier.verify_batch(items)
+        if len(found) != len(items):
+            raise InfrastructureError(f"verifier answered {len(found)} verdicts for {len(items)} completions")
+        answers = iter(found)
         return [
             _with_verdicts(group, [next(answers) if verdict is None else verdict for verdict in known])
             for group, known in zip(groups, fixed, strict=True)
         ]
+
+    def _reject_truncated(self, group: Group) -> Group:
+        """Truncated completions are worth 0 whatever the stages would have paid; they were not shown to them."""
+        rewards: list[Reward | None] = [
+            (SpanReward(0, len(completion.token_ids), 0.0),) if self._fixed(completion) is TRUNCATED else reward
+            for completion, reward in zip(group.completions, group.rewards, strict=True)
+        ]
+        return dataclasses.replace(group, rewards=tuple(rewards))
 
     def _fixed(self, completion: Completion) -> Verdict | None:
         """The verdict that follows from how the completion ended, None if it has to be judged."""
@@ -130,5 +144,7 @@ def undecided(group: Group) -> int:
 
 
 def _with_verdicts(group: Group, verdicts: Sequence[Verdict | None]) -> Group:
-    start: list[Reward | None] = [None if v is not None and v.outcome == "undecided" else () for v in verdicts]
+    start: list[Reward | None] = [
+        None if v is not None and (v.outcome == "undecided" or v is TRUNCATED) else () for v in verdicts
+    ]
     return dataclasses.replace(group, verdicts=tuple(verdicts), rewards=tuple(start))

@@ -38,6 +38,8 @@ def check_arrival(
         SelfCheckError: if an engine serves another version, lacks a tensor, or holds other bytes than published.
     """
     published = dict(manifest.checksums)
+    if not published:
+        raise SelfCheckError("canary: the published version holds no tensor; the learner exports nothing")
     for engine, report in enumerate(reports):
         if report.version != manifest.new_version:
             raise SelfCheckError(
@@ -99,7 +101,10 @@ def check_probe(
         SelfCheckError: above the tolerance.
     """
     reported = [completion.logprobs or () for completion in completions]
-    found = mismatch(reported, [list(map(float, values)) for values in learner])
+    try:
+        found = mismatch(reported, [list(map(float, values)) for values in learner])
+    except ValueError as error:
+        raise SelfCheckError(f"canary: engine {engine} and learner cannot be compared on the probes: {error}") from None
     if not found.mean <= tolerance:
         raise SelfCheckError(
             f"canary: engine {engine} and learner differ by {found.mean:.4g} nats per token on {found.tokens} tokens "

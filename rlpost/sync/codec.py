@@ -31,6 +31,8 @@ def decode(payload: TensorPayload) -> Tensor:
     expected = int(np.prod(payload.shape, dtype=np.int64)) * dtype.itemsize
     if payload.data.nbytes != expected:
         raise ValueError(f"{payload.data.nbytes} bytes for {payload.dtype} {payload.shape}, expected {expected}")
+    if not expected:
+        return torch.empty(payload.shape, dtype=dtype)
     # what arrives through Ray is read-only memory; torch warns about such arrays, and vLLM only copies from them
     data = payload.data if payload.data.flags.writeable else payload.data.copy()
     return torch.from_numpy(data).view(dtype).reshape(payload.shape)

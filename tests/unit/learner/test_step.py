@@ -63,11 +63,13 @@ def test_a_rank_without_samples_still_has_something_to_run() -> None:
     assert logprobs.grad.item() == 0.0
 
 
-def test_pad_fills_on_the_right_and_wants_all_rows() -> None:
+def test_pad_fills_on_the_right_and_wants_all_rows_or_none() -> None:
     found = pad([np.float32([1, 2]), np.float32([3])], 3, -7.0, torch.float32, CPU)
     assert found is not None
     assert found.tolist() == [[1, 2, -7], [3, -7, -7]]
-    assert pad([np.float32([1]), None], 1, 0.0, torch.float32, CPU) is None
+    assert pad([None, None], 1, 0.0, torch.float32, CPU) is None
+    with pytest.raises(ValueError, match="1 of 2 samples"):
+        pad([np.float32([1]), None], 1, 0.0, torch.float32, CPU)
 
 
 def test_without_old_logprobs_the_policy_is_its_own_reference() -> None:

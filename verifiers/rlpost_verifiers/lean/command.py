@@ -48,7 +48,7 @@ def read_tasks(path: str) -> Iterator[ProofTask]:
         raise UserError(f"{path}: no such file; give JSON lines with statement and proof") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); give a UTF-8 file of JSON lines") from None
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
