@@ -279,7 +279,8 @@ class LearnerSection(Section):
     workers: PositiveInt = 1
     """Data-parallel ranks, one actor each."""
     zero_stage: Literal[0, 1, 2, 3] = 0
-    """What is sharded over ranks: nothing, optimizer state, gradients too, parameters too."""
+    """What is sharded over ranks: nothing, optimizer state, gradients too, parameters too. In bfloat16, 0 runs as 1:
+    DeepSpeed keeps and reduces the float32 masters better there, and on one rank the two are the same."""
     micro_tokens: PositiveInt = 4096
     """Tokens of a micro-batch, padding included."""
     gradient_checkpointing: bool = False

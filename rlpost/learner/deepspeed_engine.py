@@ -46,13 +46,13 @@ class DeepSpeedEngine:
     ):
         deepspeed = _deepspeed()
         self.rank, self.world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        self.device, self.stage, self.clip = device, learner.zero_stage, optimizer.grad_clip
-        self._sharded = learner.zero_stage > 0 or dtype == "bfloat16"
+        self.device, self.clip = device, optimizer.grad_clip
+        self.stage = max(learner.zero_stage, 1) if dtype == "bfloat16" else learner.zero_stage
         module = module.to(device)
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=module,
             optimizer=adamw(module, optimizer),
-            config=_config(learner.zero_stage, dtype, optimizer.grad_clip),
+            config=_config(self.stage, dtype, optimizer.grad_clip),
         )
         self.module: ScoringModel = module
 
@@ -72,7 +72,7 @@ class DeepSpeedEngine:
 
         found: dict[str, Tensor] = {}
         for name, parameter in self.module.model.named_parameters():
-            gradient = parameter.grad if not self._sharded else safe_get_full_grad(parameter)
+            gradient = parameter.grad if self.stage == 0 else safe_get_full_grad(parameter)
             if gradient is not None:
                 found[name] = gradient.detach().float().cpu().clone()
         return found
@@ -80,7 +80,7 @@ class DeepSpeedEngine:
     def apply(self, lr: float) -> Applied:
         """See `TrainEngine`."""
         set_rate(self.optimizer, lr)
-        if self._sharded:
+        if self.stage > 0:
             self.engine.step()
             norm = self.engine.get_global_grad_norm()
             value = math.nan if norm is None else float(norm)

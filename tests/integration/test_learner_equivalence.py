@@ -6,6 +6,7 @@ gloo, real processes. Not covered: NCCL, more than two ranks.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from rlpost.config.schema import RunConfig
+from rlpost.types import TrainBatch
 from support import recorded
 
 pytestmark = [pytest.mark.deepspeed, pytest.mark.slow]
@@ -35,6 +37,35 @@ def measure(learner, batch) -> dict:
     for _ in range(2):
         norms.append(learner.step(batch)["grad_norm"])
     return {"gradients": gradients, "logprobs": learner.logprobs(batch.samples), "norms": norms}
+
+
+def poison(learner, batch) -> dict:
+    """A batch with a NaN advantage: whether it was skipped, and whether any weight moved."""
+    before = {name: p.float().cpu().clone() for name, p in learner.engine.parameters()}
+    samples = list(batch.samples)
+    bad = samples[0].advantages.copy()
+    bad[0] = float("nan")
+    samples[0] = dataclasses.replace(samples[0], advantages=bad)
+    learner.step(TrainBatch(tuple(samples), 0))
+    after = {name: p.float().cpu() for name, p in learner.engine.parameters()}
+    moved = [name for name in before if not torch.equal(before[name], after[name])]
+    healthy = learner.step(batch)["grad_norm"]
+    again = {name: p.float().cpu() for name, p in learner.engine.parameters()}
+    recovered = any(not torch.equal(before[name], again[name]) for name in before)
+    return {"skipped": learner.counters.skipped, "moved": moved, "next_norm": healthy, "recovered": recovered}
+
+
+def masters(learner) -> float:
+    """Share of weights whose float32 master is not just the bfloat16 weight."""
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    apart = total = 0
+    for _, p in learner.engine.module.model.named_parameters():
+        full = safe_get_full_fp32_param(p)
+        if full is not None:
+            apart += int((full != full.bfloat16().float()).sum())
+            total += full.numel()
+    return apart / max(total, 1)
 
 
 def build(model: str, config: RunConfig, rank: int = 0):
@@ -62,7 +93,10 @@ def worker(rank: int, world: int, port: int, model: str, out: str, dtype: str) -
             learner={"workers": world, "zero_stage": stage, "micro_tokens": 40},
         )
         learner = build(model, config)
-        torch.save(measure(learner, batch), f"{out}/{world}-{stage}-{rank}.pt")
+        found = measure(learner, batch)
+        found["poison"] = poison(learner, batch)
+        found["masters"] = masters(learner) if dtype == "bfloat16" else None
+        torch.save(found, f"{out}/{world}-{stage}-{rank}.pt")
     learner.engine.close()
 
 
@@ -88,6 +122,36 @@ def measured(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for world in (1, 2):
         run(world, tiny_model, out, "float32")
     return out
+
+
+@pytest.fixture(scope="module")
+def in_bfloat16(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bfloat16")
+    run(1, tiny_model, out, "bfloat16")
+    return out
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_bfloat16_learner_keeps_float32_masters_and_stays_near_the_float32_policy(
+    oracle: dict, in_bfloat16: Path, stage: int
+) -> None:
+    found = read(in_bfloat16, 1, stage)
+    assert found["masters"] > 0.1
+    for row, expected in oracle["logprobs"].items():
+        assert found["logprobs"][row] == pytest.approx(expected, abs=0.1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_non_finite_update_is_skipped_counted_and_leaves_no_trace(
+    measured: Path, in_bfloat16: Path, stage: int, dtype: str
+) -> None:
+    for world, folder in ((1, in_bfloat16),) if dtype == "bfloat16" else ((1, measured), (2, measured)):
+        found = read(folder, world, stage)["poison"]
+        assert found["skipped"] == 1
+        assert found["moved"] == []
+        assert 0 < found["next_norm"] < 1e3
+        assert found["recovered"]
 
 
 def test_the_recorded_batch_exercises_the_loss(oracle: dict) -> None:
