@@ -31,7 +31,10 @@ def cluster(section: ClusterSection) -> Iterator[None]:
     common = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "rlpost"}
     if section.address == "local":
         # a short path: Ray puts Unix sockets below it, whose names are limited to 107 bytes
-        with tempfile.TemporaryDirectory(prefix="rlpost-ray-", ignore_cleanup_errors=True) as folder:
+        with (
+            tempfile.TemporaryDirectory(prefix="rlpost-ray-", ignore_cleanup_errors=True) as folder,
+            _temporary_files_in(folder),
+        ):
             ray.init(
                 address="local",
                 num_cpus=section.cpus or os.cpu_count(),
@@ -58,6 +61,20 @@ def cluster(section: ClusterSection) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _temporary_files_in(folder: str) -> Iterator[None]:
+    """Processes started in the block put temporary files into ``folder``: vLLM leaves one behind at every start."""
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = folder
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
 
 
 def check_reachable(address: str) -> None:
