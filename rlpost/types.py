@@ -18,9 +18,6 @@ Outcome = Literal["accepted", "rejected", "undecided"]
 Channel = Literal["reward", "advantage"]
 UpdateKind = Literal["full", "adapter", "values", "diff"]
 
-UNDECIDED_REASONS = frozenset({"timeout", "crashed", "unavailable"})
-"""Reason codes that may stand beside the outcome ``undecided``; see `Verdict`."""
-
 
 @dataclass(frozen=True, slots=True)
 class Message:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,10 +40,6 @@ class ActorGroup:
         """The same call on every actor; results in order."""
         refs = [getattr(handle, method).remote(*args) for handle in self.handles]
         return wait(refs, f"{self.kind}: {what}", deadline_s)
-
-    def pids(self, deadline_s: float = 60.0) -> list[int]:
-        """Process ids."""
-        return self.call("ping", what="ping", deadline_s=deadline_s)
 
     def resident_mb(self) -> dict[str, float]:
         """Resident memory by actor."""
@@ -214,8 +209,3 @@ class ScoringGroup(ActorGroup):
 def _worth_retrying(group: Group) -> bool:
     aborted = sum(completion.finish_reason == "abort" for completion in group.completions)
     return undecided(group) > aborted
-
-
-def with_completions(groups: Sequence[Group], completions: Sequence[Sequence[Completion]]) -> list[Group]:
-    """Groups filled with what the engines sampled."""
-    return [dataclasses.replace(g, completions=tuple(c)) for g, c in zip(groups, completions, strict=True)]

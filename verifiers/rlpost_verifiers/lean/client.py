@@ -77,19 +77,42 @@ class Zygote:
         """Process id of the server."""
         return self._process.pid
 
-    def run(self, module: str, source: str, cpu_seconds: float, wall_seconds: float, memory_mb: int) -> Run:
+    def import_once(self, module: str) -> str:
+        """Have the server import what the compiled ``module`` of the last run does; why it did not, empty if it did.
+
+        Only for a library whose version is known: the way there is not the same in any two versions.
+
+        Raises:
+            ZygoteLostError: if the server does not answer.
+        """
+        self._send({"import": module})
+        return str(self._read_record(_START_SECONDS).get("problem", "no answer"))
+
+    def run(
+        self,
+        module: str,
+        source: str,
+        cpu_seconds: float,
+        wall_seconds: float,
+        memory_mb: int,
+        *,
+        imported: bool = False,
+    ) -> Run:
         """Let Lean read ``source`` as ``<module>.lean`` in a fork of its own, under the limits given.
+
+        Args:
+            module: the file's name without its ending.
+            source: all of the file, or with ``imported`` what follows its header.
+            cpu_seconds: CPU time, rounded up to whole seconds by the kernel's limit.
+            wall_seconds: wall-clock time.
+            memory_mb: address space in MiB.
+            imported: start from what `import_once` imported.
 
         Raises:
             ZygoteLostError: if the server does not answer.
         """
         limits = {"cpu_seconds": cpu_seconds, "wall_seconds": wall_seconds, "memory_mb": memory_mb}
-        request = json.dumps({"module": module, "source": source, **limits})
-        try:
-            _pipe(self._process.stdin).write(request.encode() + b"\n")
-            _pipe(self._process.stdin).flush()
-        except OSError as error:
-            raise self._lost(f"takes no request ({error.strerror})") from error
+        self._send({"module": module, "source": source, "imported": imported, **limits})
         answer = self._read_record(wall_seconds + _GRACE_SECONDS)
         try:
             return Run(**answer, output=self._output())
@@ -123,6 +146,13 @@ class Zygote:
         self._log.close()
         # The server removes its folder; one that was killed could not.
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _send(self, request: dict[str, Any]) -> None:
+        try:
+            _pipe(self._process.stdin).write(json.dumps(request).encode() + b"\n")
+            _pipe(self._process.stdin).flush()
+        except OSError as error:
+            raise self._lost(f"takes no request ({error.strerror})") from error
 
     def _read_record(self, seconds: float) -> dict[str, Any]:
         line = self._read_line(time.monotonic() + seconds)

@@ -6,24 +6,22 @@ import queue
 import threading
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlpost.errors import DataError, InfrastructureError
 from rlpost.types import Verdict
-from rlpost_verifiers.lean import installation
-from rlpost_verifiers.lean.audit import audit
-from rlpost_verifiers.lean.client import Zygote, ZygoteLostError
+from rlpost_verifiers.lean.client import ZygoteLostError
+from rlpost_verifiers.lean.judge import judge
 from rlpost_verifiers.lean.messages import LeanOutput, Reason, Ruling, Run, classify, parse_output
-from rlpost_verifiers.lean.olean import Olean, OleanError
+from rlpost_verifiers.lean.olean import Olean
+from rlpost_verifiers.lean.server import Limits, Server
 from rlpost_verifiers.lean.source import build_source, build_statement, proof_start_line
 from rlpost_verifiers.lean.task import ProofTask
 
 ASSURANCE = "elaborated"
 """Elaborated by Lean in its own process and audited; the kernel was not asked a second time."""
 
-_MODULE = "Cand"
 _MAX_MESSAGES = 8
 _MAX_MESSAGE_LENGTH = 500
 _ATTEMPTS = 2
@@ -31,45 +29,43 @@ _ATTEMPTS = 2
 Job = tuple[ProofTask, "Future[Verdict]"]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one check may use.
+class Worker(threading.Thread):
+    """Takes checks from the queue, one at a time, to a fork server that only this thread uses.
 
     Attributes:
-        cpu_seconds: CPU time, rounded up to whole seconds by the kernel's limit.
-        wall_seconds: wall-clock time; generous, because running out of it says nothing about the proof.
-        memory_mb: address space in MiB. Each Lean thread reserves 1 GiB of stack; below 4096 Lean may not start.
+        ready: its first server, once that is up.
+        pid: process id of the server, 0 while there is none.
+        backend: which of ``backends`` the server is: the first without, the second with the prelude kept imported.
     """
 
-    cpu_seconds: float
-    wall_seconds: float
-    memory_mb: int
-
-
-class Worker(threading.Thread):
-    """Takes checks from the queue, one at a time, to a fork server that only this thread uses."""
-
     def __init__(
-        self, jobs: queue.SimpleQueue[Job | None], library: Path, search_path: Path, prelude: Olean, limits: Limits
+        self,
+        jobs: queue.SimpleQueue[Job | None],
+        library: Path,
+        search_path: Path,
+        prelude: Olean,
+        limits: Limits,
+        backends: tuple[str, str],
+        import_once: bool,
     ) -> None:
         super().__init__(name="rlpost-lean", daemon=True)
-        self.ready: Future[None] = Future()
+        self.ready: Future[Server] = Future()
         self.pid = 0
-        self.backend = ""
+        self.backend = backends[0]
         self._jobs, self._library, self._search_path, self._prelude = jobs, library, search_path, prelude
-        self._limits = limits
-        self._zygote: Zygote | None = None
+        self._limits, self._backends, self._import_once = limits, backends, import_once
+        self._server: Server | None = None
         self._readable: set[str] = set()
         self._stopping = threading.Event()
 
     def run(self) -> None:
         """Serve until a None is taken from the queue."""
         try:
-            self._server()
+            server = self._running_server()
         except Exception as error:
             self.ready.set_exception(error)
             return
-        self.ready.set_result(None)
+        self.ready.set_result(server)
         for task, future in iter(self._jobs.get, None):
             if not future.set_running_or_notify_cancel():
                 continue
@@ -82,16 +78,16 @@ class Worker(threading.Thread):
     def stop(self) -> None:
         """From another thread: end the server now, and with it the check in flight; start no other."""
         self._stopping.set()
-        zygote = self._zygote
-        if zygote is not None:
-            zygote.terminate()
+        server = self._server
+        if server is not None:
+            server.terminate()
 
     def _check(self, task: ProofTask) -> Verdict:
         start = time.monotonic()
         lost: InfrastructureError | None = None
         for _ in range(_ATTEMPTS):
             try:
-                zygote = self._server()
+                server = self._running_server()
             except (InfrastructureError, OSError) as error:
                 return self._undecided("unavailable", str(error), time.monotonic() - start)
             if self._stopping.is_set():
@@ -99,21 +95,18 @@ class Worker(threading.Thread):
                     "unavailable", "Lean was closed before the check ended", time.monotonic() - start
                 )
             try:
-                run = self._run(zygote, build_source(task))
+                run = server.run(build_source(task))
                 output = parse_output(run.output)
-                verdict = self._judge(task, run, output, zygote.compiled(_MODULE))
+                verdict = self._judge(task, run, output, server.compiled())
                 if verdict.reason == "failed":
-                    self._require_readable(zygote, task, output)
+                    self._require_readable(server, task, output)
                 return verdict
             except ZygoteLostError as error:
                 lost = error
                 self._drop_server()
         return self._undecided("crashed", str(lost), time.monotonic() - start)
 
-    def _run(self, zygote: Zygote, source: str) -> Run:
-        return zygote.run(_MODULE, source, self._limits.cpu_seconds, self._limits.wall_seconds, self._limits.memory_mb)
-
-    def _require_readable(self, zygote: Zygote, task: ProofTask, output: LeanOutput) -> None:
+    def _require_readable(self, server: Server, task: ProofTask, output: LeanOutput) -> None:
         """Tell a wrong proof from a statement that no proof could satisfy because Lean cannot read it.
 
         Asked only where Lean complained about something before the proof, and once for each statement.
@@ -121,7 +114,7 @@ class Worker(threading.Thread):
         statement = build_statement(task)
         if statement in self._readable or all(error.line >= proof_start_line(task) for error in output.errors):
             return
-        run = self._run(zygote, statement)
+        run = server.run(statement)
         ruling = classify(run, parse_output(run.output), self._limits.cpu_seconds)
         if ruling.outcome == "rejected":
             raise DataError(f"task {task.name!r}: Lean cannot read the statement {task.statement!r}: {ruling.detail}")
@@ -129,15 +122,7 @@ class Worker(threading.Thread):
             self._readable.add(statement)
 
     def _judge(self, task: ProofTask, run: Run, output: LeanOutput, compiled: bytes | None) -> Verdict:
-        ruling, axioms = classify(run, output, self._limits.cpu_seconds), ()
-        if ruling.outcome == "accepted":
-            if compiled is None:
-                ruling = Ruling("undecided", "crashed", "Lean reported success and wrote no module")
-            else:
-                try:
-                    ruling, axioms = audit(Olean(compiled), self._prelude)
-                except OleanError as error:
-                    ruling = Ruling("undecided", "crashed", f"the compiled module cannot be read: {error}")
+        ruling, axioms = judge(run, output, compiled, self._prelude, self._limits.cpu_seconds)
         evidence = _evidence(ruling, output, proof_start_line(task), run)
         if axioms or ruling.reason == "proved":
             evidence["axioms"] = list(axioms)
@@ -156,21 +141,16 @@ class Worker(threading.Thread):
         evidence = {"messages": [detail]}
         return Verdict("undecided", None, reason, evidence=evidence, seconds=seconds, backend=self.backend)
 
-    def _server(self) -> Zygote:
-        if self._zygote is None:
-            zygote = Zygote(self._library, self._search_path)
-            try:
-                installation.check_version(zygote.version, zygote.commit)
-            except BaseException:
-                zygote.close()
-                raise
-            self._zygote, self.pid = zygote, zygote.pid
-        return self._zygote
+    def _running_server(self) -> Server:
+        if self._server is None:
+            server = Server(self._library, self._search_path, self._prelude, self._limits, self._import_once)
+            self._server, self.pid, self.backend = server, server.pid, self._backends[server.imported]
+        return self._server
 
     def _drop_server(self) -> None:
-        if self._zygote is not None:
-            self._zygote.close()
-            self._zygote, self.pid = None, 0
+        if self._server is not None:
+            self._server.close()
+            self._server, self.pid = None, 0
 
 
 def _evidence(ruling: Ruling, output: LeanOutput, proof_line: int, run: Run) -> dict[str, Any]:

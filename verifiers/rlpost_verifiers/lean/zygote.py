@@ -4,8 +4,16 @@ Run as a script of its own (``python -S -E zygote.py LIBRARY FOLDER PARENT``), b
 from a small process with one thread. It imports the standard library only. Protocol: first one JSON line with the
 library's version, then for each request line one answer line.
 
-    request  {"module": "Cand", "source": "…", "cpu_seconds": 10, "wall_seconds": 30, "memory_mb": 6144}
+    request  {"module": "Cand", "source": "…", "imported": false, "cpu_seconds": 10, "wall_seconds": 30,
+              "memory_mb": 6144}
     answer   {"exit_code": 0, "signal": 0, "wall_exceeded": false, "seconds": …, "cpu_seconds": …, "peak_rss_mb": …}
+
+A check has Lean's command line read the whole file, or, with "imported", takes a source without its header and starts
+from what the server has imported by then: it does so when first asked to, and imports what the module that the last
+check compiled does.
+
+    request  {"import": "Cand"}
+    answer   {"problem": ""}
 
 A check leaves ``<module>.olean`` (if Lean wrote one) and ``output.txt`` in FOLDER until the next request. The server
 ends when its input closes, when it is asked to by SIGTERM, or when its parent dies; it removes FOLDER on its way out.
@@ -22,7 +30,13 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlpost_verifiers.lean.import_once import ImportOnce, ImportOnceError
+else:
+    # A script sees its neighbours without their package, and the package is not to be loaded here.
+    from import_once import ImportOnce, ImportOnceError
 
 LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
@@ -33,7 +47,11 @@ OPTIONS = ("--json", "-j1", "-DautoImplicit=false", "-Dlinter.all=false")
 
 
 class Lean:
-    """The two entry points used, both stable across Lean versions, and what the library says about itself."""
+    """The two entry points that are stable across Lean versions, and what the library says about itself.
+
+    Attributes:
+        imported: Lean with its imports done, None until `import_once`.
+    """
 
     def __init__(self, path: str) -> None:
         # Lean's interpreter finds native code by dlsym(RTLD_DEFAULT), so its symbols must be global.
@@ -41,6 +59,16 @@ class Lean:
         self._library.lean_main.restype = ctypes.c_int
         # Calling lean_main here as well would be fatal: its option parser keeps state that every fork would inherit.
         self._library.lean_initialize()
+        self.imported: ImportOnce | None = None
+
+    def import_once(self, module: str) -> str:
+        """Import what the compiled module in the working folder does; why that failed, empty if it did not."""
+        try:
+            self.imported = ImportOnce(self._library, f"{module}.olean", module)
+        except (ImportOnceError, AttributeError, OSError) as error:
+            return str(error)
+        freeze()
+        return ""
 
     def text(self, symbol: str) -> str:
         """A global constant of type String: 32 bytes of header with the size in the second word, then the bytes."""
@@ -77,6 +105,9 @@ def run_child(lean: Lean, request: dict[str, Any], server: int) -> int:
     resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     module = request["module"]
+    if request["imported"]:
+        assert lean.imported is not None, "the import was never asked for"
+        return lean.imported.check(module, request["source"])
     return lean.main([*OPTIONS, "-o", f"{module}.olean", f"{module}.lean"])
 
 
@@ -100,8 +131,9 @@ def check(lean: Lean, request: dict[str, Any]) -> dict[str, Any]:
     """Run one request to its end and describe how it ended."""
     for name in os.listdir("."):
         os.unlink(name)
-    with open(f"{request['module']}.lean", "w", encoding="utf-8") as file:
-        file.write(request["source"])
+    if not request["imported"]:
+        with open(f"{request['module']}.lean", "w", encoding="utf-8") as file:
+            file.write(request["source"])
     start = time.perf_counter()
     pid = fork(lean, request)
     watched = select.poll()
@@ -126,6 +158,12 @@ def check(lean: Lean, request: dict[str, Any]) -> dict[str, Any]:
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
         "peak_rss_mb": usage.ru_maxrss >> 10,
     }
+
+
+def freeze() -> None:
+    """Keep the collector from touching, and so copying, the pages that every fork shares."""
+    gc.collect()
+    gc.freeze()
 
 
 def kill_group(pid: int) -> None:
@@ -169,11 +207,12 @@ def main() -> None:
     try:
         lean = Lean(library)
         answer({"version": lean.text("l_Lean_versionString"), "commit": lean.text("l_Lean_githash")})
-        # Keeps the collector from touching, and so copying, the pages that every fork shares.
-        gc.collect()
-        gc.freeze()
+        freeze()
         for request in requests():
-            answer(check(lean, request))
+            if "import" in request:
+                answer({"problem": lean.import_once(request["import"])})
+            else:
+                answer(check(lean, request))
     finally:
         remove_folder(folder)
 
