@@ -1,0 +1,152 @@
+"""A fork server that is ready to check: the right Lean, and where it proves equal, with the prelude imported once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlpost_verifiers.lean import installation
+from rlpost_verifiers.lean.client import Zygote, ZygoteLostError
+from rlpost_verifiers.lean.judge import judge
+from rlpost_verifiers.lean.messages import Reason, Run, parse_output
+from rlpost_verifiers.lean.olean import Olean
+from rlpost_verifiers.lean.source import PRELUDE, build_source
+from rlpost_verifiers.lean.task import ProofTask
+
+_MODULE = "Cand"
+_HEADER = f"prelude\nimport {PRELUDE}\n"
+
+SELF_TEST: tuple[tuple[ProofTask, Reason], ...] = (
+    (ProofTask("True", "sorry"), "failed"),
+    (ProofTask("True", "lcProof"), "kernel_rejected"),
+    (ProofTask("∀ p : Prop, p → p", "by\n  intro p h\n  exact q"), "failed"),
+    # With automatic implicit arguments this would be a theorem about another statement.
+    (ProofTask("p → p", "fun h => h"), "failed"),
+    (ProofTask("True", "trivial\nprivate theorem hidden : True := trivial"), "stray_declaration"),
+    # More messages than Lean prints of one file, from terms too deep for a small stack.
+    (ProofTask("True", "(" * 4000 + "trivial" + ")" * 4000 + " nothing" * 20), "failed"),
+    (ProofTask("True", "by\n" + "  · exact nothing\n" * 120), "failed"),
+    (ProofTask("∀ {α : Sort u} (a : α), a = a", "fun _ => rfl", header="universe u\nopen Nat"), "proved"),
+    (
+        ProofTask(
+            "∀ p : Prop, n = n ∧ (p ∨ ¬ p)",
+            "by\n  intro p\n  have h : Nat.pred 3 = 2 := by simp [Nat.pred]\n"
+            "  exact ⟨match n with | 0 => rfl | _ + 1 => rfl, Classical.em p⟩",
+            binders="(n : Nat)",
+        ),
+        "proved",
+    ),
+)
+"""Proofs and how they must be judged. The last one is accepted, so its compiled module tells what to import."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one check may use.
+
+    Attributes:
+        cpu_seconds: CPU time, rounded up to whole seconds by the kernel's limit.
+        wall_seconds: wall-clock time; generous, because running out of it says nothing about the proof.
+        memory_mb: address space in MiB. Each Lean thread reserves 1 GiB of stack; below 4096 Lean may not start.
+    """
+
+    cpu_seconds: float
+    wall_seconds: float
+    memory_mb: int
+
+
+class Server:
+    """A fork server in use by one thread.
+
+    Without ``import_once`` every check runs Lean's command line, which imports the prelude anew. With it, the prelude
+    stays imported and a check costs half the time; but this rests on the binary interface of one build of Lean.
+    Hence each server first runs `SELF_TEST` both ways, and unless every message and every byte written agree, it is
+    replaced by one that uses the command line.
+
+    Attributes:
+        imported: the prelude stays imported.
+        problem: why it does not although that was asked for, else empty.
+    """
+
+    def __init__(
+        self, library: Path, search_path: Path, prelude: Olean, limits: Limits, import_once: bool = True
+    ) -> None:
+        """Start the server; takes some tenths of a second.
+
+        Raises:
+            MissingPackageError: if the library is another Lean.
+            ZygoteLostError: if the server does not come up.
+        """
+        self._prelude, self._limits = prelude, limits
+        self.imported, self.problem = False, ""
+        self._zygote = _start(library, search_path)
+        if not import_once:
+            return
+        try:
+            self.problem = self._import_once()
+        except ZygoteLostError as error:
+            self.problem = str(error)
+        except BaseException:
+            self.close()
+            raise
+        if self.problem:
+            self.close()
+            self.imported = False
+            self._zygote = _start(library, search_path)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the fork server."""
+        return self._zygote.pid
+
+    def run(self, source: str) -> Run:
+        """Let Lean read ``source``, a file that imports the prelude, under the limits.
+
+        Raises:
+            ZygoteLostError: if the server does not answer.
+        """
+        if self.imported:
+            # Blank lines in the header's place: Lean's positions stay those of the whole file.
+            source = "\n" * _HEADER.count("\n") + source.removeprefix(_HEADER)
+        cpu, wall, memory = self._limits.cpu_seconds, self._limits.wall_seconds, self._limits.memory_mb
+        return self._zygote.run(_MODULE, source, cpu, wall, memory, imported=self.imported)
+
+    def compiled(self) -> bytes | None:
+        """The module that the last run compiled, or None if it wrote none."""
+        return self._zygote.compiled(_MODULE)
+
+    def terminate(self) -> None:
+        """Ask the server to end now; the one thing another thread may do. `close` must still be called."""
+        self._zygote.terminate()
+
+    def close(self) -> None:
+        """End the server, and with it any check in flight; repeated calls do nothing."""
+        self._zygote.close()
+
+    def _import_once(self) -> str:
+        expected = [self._evidence(task) for task, _ in SELF_TEST]
+        if problem := self._zygote.import_once(_MODULE):
+            return f"the prelude cannot stay imported: {problem}"
+        self.imported = True
+        for (task, reason), command_line in zip(SELF_TEST, expected, strict=True):
+            found = self._evidence(task)
+            if found != command_line or found[0] != reason:
+                shown = f"{task.statement!r} by {task.proof[:60]!r}"
+                return f"with the prelude kept imported, Lean judges {shown} differently: {found[:2]}"[:500]
+        return ""
+
+    def _evidence(self, task: ProofTask) -> tuple[Reason, str, int | None, int, bytes | None]:
+        run = self.run(build_source(task))
+        compiled = self.compiled()
+        ruling, _ = judge(run, parse_output(run.output), compiled, self._prelude, self._limits.cpu_seconds)
+        return ruling.reason, run.output, run.exit_code, run.signal, compiled
+
+
+def _start(library: Path, search_path: Path) -> Zygote:
+    zygote = Zygote(library, search_path)
+    try:
+        installation.check_version(zygote.version, zygote.commit)
+    except BaseException:
+        zygote.close()
+        raise
+    return zygote
