@@ -32,7 +32,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING or __package__:
     from rlpost_verifiers.lean.import_once import ImportOnce, ImportOnceError
 else:
     # A script sees its neighbours without their package, and the package is not to be loaded here.
