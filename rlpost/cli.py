@@ -71,6 +71,8 @@ def parser() -> argparse.ArgumentParser:
     evaluate = add("evaluate", _evaluate, "greedy accuracy and pass@k of a model on the held-out prompts")
     evaluate.add_argument("--model", required=True, help="Hugging Face folder")
     add("config", _config, "the resolved configuration, each value with where it came from")
+    report = add("report", _report, "write report.html, a run as one page", config=False)
+    report.add_argument("run", help="run folder")
     verify = commands.add_parser("verify", help="judge answers from a file")
     kinds = verify.add_subparsers(required=True, metavar="KIND")
     lean = kinds.add_parser("lean", help="check Lean proofs; a JSON verdict per line")
@@ -143,6 +145,13 @@ def _config(arguments: argparse.Namespace) -> None:
     for path, value in leaves.items():
         text = f"{'.'.join(path)}: {json.dumps(value, ensure_ascii=False)}"
         print(f"{text:<{min(width, 80)}}  # {origin_of(loaded.origins, path)}")
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from rlpost.observability.report import write_report
+
+    target = str(write_report(arguments.run))
+    print(json.dumps({"report": target}) if arguments.json else target)
 
 
 def _verify_lean(arguments: argparse.Namespace) -> None:

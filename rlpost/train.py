@@ -21,6 +21,7 @@ from rlpost.learner import checkpoint
 from rlpost.learner.checkpoint import RunState
 from rlpost.learner.models import resolve_path
 from rlpost.observability.progress import Display
+from rlpost.observability.report import write_report
 from rlpost.observability.runfolder import RunFolder
 from rlpost.observability.sinks import open_sinks, read_lines
 from rlpost.pipeline import OnStep, Step, collect, learn
@@ -169,12 +170,14 @@ class Run:
             self._checkpoint()
         with checkpoint.atomic_folder(self.folder.model) as partial:
             self.session.learner.save_model(str(partial.resolve()))
+        if metrics:
+            write_report(self.folder.path)
         if interrupted:
             self.display.say(f"stopped after step {self.state.step}; continue with --resume")
         return RunResult(str(self.folder.path), self.state.step, interrupted, metrics, self.evaluations)
 
     def _evaluate(self, title: str) -> None:
-        if not self.session.held_out:
+        if not self.session.held_out or self.stop.asked:
             return
         figures = evaluate(
             self.session.held_out, self.session.rollouts.generate, self.session.scoring.score, self.config

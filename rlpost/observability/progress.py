@@ -30,7 +30,7 @@ class Display:
     def say(self, text: str) -> None:
         """One line."""
         if self.enabled:
-            self.console.print(text, highlight=False)
+            self.console.print(text, highlight=False, soft_wrap=True)
 
     def begin(self, done: int, total: int) -> None:
         """Start counting steps."""
