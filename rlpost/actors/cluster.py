@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
 
 import ray
 from rlpost.config.schema import ClusterSection
@@ -15,6 +19,7 @@ from rlpost.errors import InfrastructureError
 
 _OBJECT_STORE_BYTES = 2 * 2**30
 _KNOCK_S = 5.0
+_PREFIX = "rlpost-ray-"
 
 
 @contextmanager
@@ -30,9 +35,10 @@ def cluster(section: ClusterSection) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     common = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "rlpost"}
     if section.address == "local":
+        sweep(Path(tempfile.gettempdir()))
         # a short path: Ray puts Unix sockets below it, whose names are limited to 107 bytes
         with (
-            tempfile.TemporaryDirectory(prefix="rlpost-ray-", ignore_cleanup_errors=True) as folder,
+            tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as folder,
             _temporary_files_in(folder),
         ):
             ray.init(
@@ -61,6 +67,14 @@ def cluster(section: ClusterSection) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def sweep(parent: Path) -> None:
+    """Remove what drivers that were killed outright have left: our folders whose process is gone."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)) and folder.stat().st_uid == os.getuid():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
