@@ -1,8 +1,9 @@
 """Seconds per stage, tokens per second and memory of a training step, beside TRL's GRPOTrainer on the same work.
 
 Both sides run in the same minute on the same machine, alternating: rlpost, TRL, rlpost, TRL, … The same model folder,
-prompts, group size, token counts (the end token is switched off, so every completion has ``--tokens`` tokens), dtype,
-one update per step without a KL term, and a reward that costs nothing. Prints one JSON document.
+prompts, group size, token limit, dtype, one update per step without a KL term, and a reward that costs nothing. The end
+token is taken out of the model's configuration; vLLM still stops at the tokenizer's, so rlpost's completions can be
+shorter (``length_mean``), and the ratio compares seconds per completion token. Prints one JSON document.
 
     scripts/bench_step.py quickstart --steps 8 --rounds 2
     scripts/bench_step.py smollm2 --steps 3 --rounds 1
@@ -59,7 +60,7 @@ def prepare(recipe: str, work: Path) -> dict[str, Any]:
 
 
 def without_end(source: Path, folder: Path) -> None:
-    """A copy whose end token never comes: every completion then has the same length on both sides."""
+    """A copy that names no end token, so that transformers' generation goes on to the limit."""
     import shutil
 
     shutil.copytree(source, folder)
@@ -197,8 +198,8 @@ def main() -> None:
         for number in range(given.rounds):
             ours.append(run_rlpost(case, given.steps, work, number))
             theirs.append(run_trl(case, given.steps, work, number))
-    step = statistics.median(r["seconds"]["step"] for r in ours)
-    baseline = statistics.median(r["seconds"]["step"] for r in theirs)
+    step = statistics.median(r["seconds"]["step"] / r["length_mean"] for r in ours)
+    baseline = statistics.median(r["seconds"]["step"] / case["tokens"] for r in theirs)
     shape = {key: case[key] for key in ("prompts", "group", "tokens", "dtype")}
     print(
         json.dumps(
