@@ -23,6 +23,9 @@ from rlpost.types import WeightManifest
 _MOST_SEATS = 256
 """vLLM reserves memory for every completion that may run at once; more than this gains nothing on two cores."""
 
+_SHORTEST_PLAN = 256
+"""Leaves room for the probe that is longer than a block of the prefix cache (128 tokens on CPU)."""
+
 
 @dataclass(slots=True)
 class Session:
@@ -110,7 +113,9 @@ def session(config: RunConfig, model: str, *, training: bool) -> Iterator[Sessio
         try:
             probes = [encoded.ids for encoded in train[: config.selfcheck.probe_prompts]]
             seats = -(-config.rollout.group_size * config.rollout.prompts_per_step // config.rollout.workers)
-            waiting = [*scoring.setup(), *rollouts.setup(model, probes, min(max(seats, 8), _MOST_SEATS))]
+            longest = max(len(encoded.ids) for encoded in [*train, *held_out]) + config.rollout.max_tokens
+            length = min(max(longest, _SHORTEST_PLAN), context_length(model))
+            waiting = [*scoring.setup(), *rollouts.setup(model, probes, min(max(seats, 8), _MOST_SEATS), length)]
             if learner is not None:
                 waiting += learner.setup(model)
             wait(waiting, "start of the actors", config.cluster.start_timeout_s)

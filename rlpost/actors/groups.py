@@ -67,9 +67,9 @@ class RolloutGroup(ActorGroup):
         super().__init__("rollout", [_spawn(RolloutWorker, share, env) for _ in range(config.rollout.workers)])
         self.config = config
 
-    def setup(self, folder: str, probes: Sequence[tuple[int, ...]], seats: int) -> list[Any]:
+    def setup(self, folder: str, probes: Sequence[tuple[int, ...]], seats: int, length: int) -> list[Any]:
         """Begin loading; returns the references to wait for."""
-        return [handle.setup.remote(self.config, folder, probes, seats) for handle in self.handles]
+        return [handle.setup.remote(self.config, folder, probes, seats, length) for handle in self.handles]
 
     def generate(self, requests: Sequence[GenerateRequest], settings: SamplingSettings) -> list[list[Completion]]:
         """Completions of each request, in order, spread over the engines."""

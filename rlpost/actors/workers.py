@@ -33,8 +33,8 @@ class RolloutWorker(Worker):
     def __init__(self) -> None:
         self.engine: Any = None
 
-    def setup(self, config: RunConfig, folder: str, probes: Sequence[tuple[int, ...]], seats: int) -> int:
-        """Load the engine. ``seats``: completions that may run at once."""
+    def setup(self, config: RunConfig, folder: str, probes: Sequence[tuple[int, ...]], seats: int, length: int) -> int:
+        """Load the engine. ``seats``: completions that may run at once; ``length``: longest sequence to plan for."""
         from rlpost.data.chat import TextCodec
         from rlpost.rollout.vllm_engine import VllmEngine, VllmSettings
 
@@ -42,7 +42,7 @@ class RolloutWorker(Worker):
         settings = VllmSettings(
             model=folder,
             dtype=config.model.dtype,
-            max_model_len=rollout.max_model_len,
+            max_model_len=rollout.max_model_len or length,
             kv_cache_mb=rollout.kv_cache_mb,
             gpu_memory_utilization=rollout.gpu_memory_utilization,
             enforce_eager=rollout.enforce_eager,

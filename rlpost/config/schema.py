@@ -138,7 +138,8 @@ class RolloutSection(Section):
     stop: tuple[str, ...] = ()
     """Strings that end a completion; cut from its text, kept in its tokens."""
     max_model_len: PositiveInt | None = None
-    """Longest sequence the engine plans for; None: the model's own."""
+    """Longest sequence the engine plans for; None: what the longest prompt and ``max_tokens`` need, at least 256 (the
+    key/value cache has to hold one such sequence)."""
     kv_cache_mb: PositiveInt | None = None
     """Key/value cache in MiB; None: 256 on CPU, ``gpu_memory_utilization`` of the card on GPU."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.4
