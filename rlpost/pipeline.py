@@ -15,9 +15,9 @@ from rlpost.algorithms.advantages import AdvantageSettings
 from rlpost.config.schema import RunConfig
 from rlpost.data.sampler import indices
 from rlpost.errors import InfrastructureError
-from rlpost.observability.metrics import describe_groups, prefixed, tokens
-from rlpost.protocols import RewardStage, SamplingSettings
-from rlpost.rollout.sampling import requests
+from rlpost.observability.metrics import describe_groups, prefixed, tokens, undecided_share
+from rlpost.protocols import RewardStage
+from rlpost.rollout.sampling import requests, settings
 from rlpost.scoring.score import run_stages, settle
 from rlpost.session import Session
 from rlpost.types import Group
@@ -71,11 +71,11 @@ def collect(session: Session, number: int, late_stages: Sequence[RewardStage]) -
         groups = [settle(run_stages(group, late_stages)) for group in session.scoring.score(groups)]
     check_undecided(groups, config.scoring.max_undecided_share)
     algorithm = config.algorithm
-    settings = AdvantageSettings(
+    advantage = AdvantageSettings(
         baseline=algorithm.baseline, std=algorithm.std, ddof=algorithm.std_ddof, eps=algorithm.std_eps
     )
     credited = credit.assign(
-        groups, settings, step=number, group_filter=algorithm.filter, truncated=config.scoring.truncated
+        groups, advantage, step=number, group_filter=algorithm.filter, truncated=config.scoring.truncated
     )
     return Judged(number, groups, credited, clock)
 
@@ -112,7 +112,7 @@ def rollout(session: Session, number: int) -> list[Group]:
         step=number,
         group_size=config.rollout.group_size,
     )
-    completions = session.rollouts.generate(asked, sampling(config))
+    completions = session.rollouts.generate(asked, settings(config.rollout))
     return [Group(one.prompt, tuple(c)) for one, c in zip(batch, completions, strict=True)]
 
 
@@ -137,27 +137,13 @@ def needs_old_logprobs(config: RunConfig) -> bool:
     return config.updates_per_step > 1 or config.importance_cap is not None
 
 
-def sampling(config: RunConfig) -> SamplingSettings:
-    """How training completions are drawn."""
-    rollout_ = config.rollout
-    return SamplingSettings(
-        max_tokens=rollout_.max_tokens,
-        temperature=rollout_.temperature,
-        top_p=rollout_.top_p,
-        top_k=rollout_.top_k,
-        stop=rollout_.stop,
-        logprobs=rollout_.logprobs,
-    )
-
-
 def check_undecided(groups: Sequence[Group], limit: float) -> None:
     """Stop a run whose verifier does not decide.
 
     Raises:
         InfrastructureError: with the commonest reason.
     """
-    rewards = [reward for group in groups for reward in group.rewards]
-    share = sum(reward is None for reward in rewards) / max(len(rewards), 1)
+    share = undecided_share(groups)
     if share > limit:
         open_ = [v for g in groups for v in g.verdicts if v is not None and v.outcome == "undecided"]
         reasons = [v.reason for v in open_]

@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -23,8 +23,9 @@ from rlpost.learner.models import resolve_path
 from rlpost.observability.progress import Display
 from rlpost.observability.report import write_report
 from rlpost.observability.runfolder import RunFolder
-from rlpost.observability.sinks import open_sinks, read_lines
+from rlpost.observability.sinks import keep_lines_before, open_sinks
 from rlpost.pipeline import OnStep, Step, collect, learn
+from rlpost.protocols import RewardStage
 from rlpost.scoring.score import build_stage, deferred
 from rlpost.session import Session, session
 
@@ -70,14 +71,13 @@ def train(
     from rich.console import Console
 
     display = display or Display(Console(quiet=True), enabled=False)
-    for stage in config.scoring.rewards:
-        build_stage(stage)  # a misspelt reward should not cost a start of the cluster
+    stages = [build_stage(spec) for spec in config.scoring.rewards]  # a misspelt one should not cost a cluster's start
     folder = RunFolder(config, resume)
     model = starting_model(config, folder, display)
     display.say(f"starting Ray and the actors for {folder.path}")
     with stop_request() as stop, session(config, model, training=True) as running:
         folder.create()
-        return Run(config, folder, running, display, stop, on_step).go(resume)
+        return Run(config, folder, running, deferred(stages), display, stop, on_step).go(resume)
 
 
 class Run:
@@ -87,6 +87,7 @@ class Run:
         config: of the run.
         folder: where it writes.
         running: the actors.
+        stages: reward stages that wait for the learner.
         display: for people.
         stop: set when the run should end after the current step.
         on_step: callback.
@@ -97,14 +98,16 @@ class Run:
         config: RunConfig,
         folder: RunFolder,
         running: Session,
+        stages: Sequence[RewardStage],
         display: Display,
         stop: StopRequest,
         on_step: OnStep | None,
     ):
         self.config, self.folder, self.session = config, folder, running
         self.display, self.stop, self.on_step = display, stop, on_step
-        self.stages = deferred([build_stage(spec) for spec in config.scoring.rewards])
+        self.stages = stages
         self.state = RunState(0)
+        self.saved: RunState | None = None
         self.evaluations: Evaluations = []
 
     def go(self, resume: bool) -> RunResult:
@@ -142,8 +145,7 @@ class Run:
         try:
             yield
         except InfrastructureError:
-            if self.state.step and checkpoint.steps(self.folder.checkpoints)[-1:] != [self.state.step]:
-                self._checkpoint()
+            if self.state.step and self._checkpoint():
                 self.display.say(f"saved step {self.state.step} before leaving; continue with --resume")
             raise
 
@@ -166,8 +168,7 @@ class Run:
         interrupted = self.state.step < self.config.run.steps
         if not interrupted and self.config.evaluation.after:
             self._evaluate("after")
-        if checkpoint.steps(self.folder.checkpoints)[-1:] != [self.state.step]:
-            self._checkpoint()
+        self._checkpoint()
         with checkpoint.atomic_folder(self.folder.model) as partial:
             self.session.learner.save_model(str(partial.resolve()))
         if metrics:
@@ -183,7 +184,7 @@ class Run:
             self.session.held_out, self.session.rollouts.generate, self.session.scoring.score, self.config
         )
         self.evaluations.append((title, figures))
-        with (self.folder.path / "evaluations.jsonl").open("a") as file:
+        with self.folder.evaluations.open("a") as file:
             file.write(json.dumps({"step": self.state.step, "when": title, **figures}) + "\n")
         first = f"pass@{self.config.evaluation.k[0]}"
         self.display.say(f"{title}: " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items() if not k.endswith("_se")))
@@ -192,26 +193,28 @@ class Run:
             if self.state.step:  # the best policy is kept whether or not a checkpoint was due
                 self._checkpoint()
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self) -> bool:
+        """Write the current state, unless it is what was written or read last; whether it was written."""
         assert self.session.learner is not None
+        if self.saved == self.state:
+            return False
         target = checkpoint.folder_of(self.folder.checkpoints, self.state.step)
         with checkpoint.atomic_folder(target) as partial:
             self.session.learner.save(str(partial.resolve() / "learner"))
             checkpoint.write_state(partial, self.state)
         checkpoint.prune(self.folder.checkpoints, self.config.run.keep_checkpoints, self.state.best_step)
+        self.saved = self.state
+        return True
 
     def _resume(self) -> None:
         assert self.session.learner is not None
         newest = checkpoint.latest(self.folder.checkpoints)
-        self.state = checkpoint.read_state(newest)
+        self.state = self.saved = checkpoint.read_state(newest)
         self.session.learner.load(str((newest / "learner").resolve()))
-        earlier = self.folder.path / "evaluations.jsonl"
-        rows = [row for row in read_lines(earlier) if row["step"] <= self.state.step]
-        earlier.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        for row in rows:
-            title = row.pop("when")
+        # an evaluation after step N belongs to the checkpoint of step N
+        for row in keep_lines_before(self.folder.evaluations, self.state.step + 1):
             row.pop("step")
-            self.evaluations.append((title, row))
+            self.evaluations.append((row.pop("when"), row))
         self.display.say(f"resuming after step {self.state.step}")
 
 
@@ -254,11 +257,9 @@ def stop_request() -> Iterator[StopRequest]:
         print("\nstopping after this step (once more to stop at once)", file=sys.stderr)
 
     previous = {}
-    try:
+    with suppress(ValueError):  # not the main thread: whoever runs us there handles its own signals
         for number in (signal.SIGINT, signal.SIGTERM):
             previous[number] = signal.signal(number, ask)
-    except ValueError:  # not the main thread: whoever runs us there handles its own signals
-        previous = {}
     try:
         yield request
     finally:

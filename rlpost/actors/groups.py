@@ -194,7 +194,7 @@ class ScoringGroup(ActorGroup):
 
     def _pass(self, groups: Sequence[Group], shift: int) -> list[Group]:
         workers = len(self.handles)
-        shares = [list(range(worker, len(groups), workers)) for worker in range(workers)]
+        shares = spread(groups, workers)
         refs = [
             self.handles[(worker + shift) % workers].score.remote([groups[i] for i in share])
             for worker, share in enumerate(shares)

@@ -18,10 +18,6 @@ from rlpost.types import Completion, Group, TrainBatch, TrainSample, WeightManif
 class Worker:
     """What every actor answers."""
 
-    def ping(self) -> int:
-        """The actor's process id, once it is up."""
-        return os.getpid()
-
     def resident_mb(self) -> float:
         """Resident memory of the actor's process in MiB."""
         return psutil.Process().memory_info().rss / 2**20
@@ -33,7 +29,7 @@ class RolloutWorker(Worker):
     def __init__(self) -> None:
         self.engine: Any = None
 
-    def setup(self, config: RunConfig, folder: str, probes: Sequence[tuple[int, ...]], seats: int, length: int) -> int:
+    def setup(self, config: RunConfig, folder: str, probes: Sequence[tuple[int, ...]], seats: int, length: int) -> None:
         """Load the engine. ``seats``: completions that may run at once; ``length``: longest sequence to plan for."""
         from rlpost.data.chat import TextCodec
         from rlpost.rollout.vllm_engine import VllmEngine, VllmSettings
@@ -52,7 +48,6 @@ class RolloutWorker(Worker):
         )
         codec = TextCodec(folder, config.model.trust_remote_code)
         self.engine = VllmEngine(settings, codec, probes, config.selfcheck.probe_tokens)
-        return os.getpid()
 
     def generate(
         self, requests: Sequence[GenerateRequest], settings: SamplingSettings, deadline_s: float
@@ -85,7 +80,7 @@ class LearnerWorker(Worker):
             probe.bind((address, 0))
             return address, probe.getsockname()[1]
 
-    def setup(self, config: RunConfig, folder: str, address: str, port: int) -> int:
+    def setup(self, config: RunConfig, folder: str, address: str, port: int) -> None:
         """Load model, optimizer and process group."""
         os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
         import torch
@@ -95,7 +90,6 @@ class LearnerWorker(Worker):
         torch.manual_seed(config.run.seed)
         device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
         self.learner, self.folder = build_learner(config, folder, device), folder
-        return os.getpid()
 
     def logprobs(
         self, samples: Sequence[TrainSample], reference: bool, temperature: float | None
@@ -138,12 +132,11 @@ class ScoringWorker(Worker):
     def __init__(self) -> None:
         self.scorer: Any = None
 
-    def setup(self, config: RunConfig) -> int:
+    def setup(self, config: RunConfig) -> None:
         """Start the verifier."""
         from rlpost.scoring.score import Scorer
 
         self.scorer = Scorer(config.scoring)
-        return os.getpid()
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
         """See `rlpost.scoring.score.Scorer.score`."""

@@ -38,12 +38,12 @@ def check_scratch_shape(config: RunConfig) -> None:
 
 def check_lengths(config: RunConfig) -> None:
     """Prompt and completion fit the engine's plan."""
-    limit = config.rollout.max_model_len or (config.model.scratch.max_positions if config.model.scratch else None)
+    positions = config.model.scratch.max_positions if config.model.scratch else None
+    limit = config.rollout.max_model_len or positions
     if limit is not None and config.rollout.max_tokens >= limit:
         raise ConfigError(
             f"rollout.max_tokens: {config.rollout.max_tokens} leaves no room for a prompt in {limit} positions"
         )
-    positions = config.model.scratch.max_positions if config.model.scratch else None
     if positions is not None and (config.rollout.max_model_len or 0) > positions:
         raise ConfigError(f"rollout.max_model_len: {config.rollout.max_model_len}, the model has {positions} positions")
     if positions is not None and config.sft is not None and config.sft.max_length > positions:

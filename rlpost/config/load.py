@@ -82,9 +82,7 @@ def from_dict(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConf
 
 def dump(config: RunConfig) -> str:
     """The resolved configuration as YAML that `load` reads back to an equal one."""
-    tree = config.model_dump(mode="json")
-    # the recipe is already spelled out; naming it again would be harmless but would hide what was changed beside it
-    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def flatten(config: RunConfig) -> dict[tuple[str, ...], Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from string import Formatter
 from typing import Any, cast
@@ -20,23 +20,33 @@ def read_jsonl(path: str) -> list[dict[str, Any]]:
     Raises:
         DataError: naming the file and line that is not a JSON object.
     """
-    rows: list[dict[str, Any]] = []
     try:
         text = existing_file(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert the file") from None
+    rows: list[dict[str, Any]] = []
+    for place, row in parse_lines(text, path):
+        if not isinstance(row, dict):
+            raise DataError(f"{place}: expected a JSON object, got {type(row).__name__}")
+        rows.append(cast("dict[str, Any]", row))
+    return rows
+
+
+def parse_lines(text: str, path: str) -> Iterator[tuple[str, Any]]:
+    """Values of JSON lines, each with its place (``path:line``) for messages; blank lines are skipped.
+
+    Raises:
+        DataError: naming the line that is not JSON.
+    """
     # str.splitlines would also cut at U+2028 and others, which JSON allows inside strings
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
+        place = f"{path}:{number}"
         try:
-            row = json.loads(line)
+            yield place, json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: not valid JSON ({error.msg}); mend or remove the line") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: expected a JSON object, got {type(row).__name__}")
-        rows.append(cast("dict[str, Any]", row))
-    return rows
+            raise DataError(f"{place}: not valid JSON ({error.msg}); mend or remove the line") from None
 
 
 def existing_file(path: str) -> Path:

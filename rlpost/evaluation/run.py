@@ -10,7 +10,7 @@ from rlpost.algorithms.passk import mean_and_error, pass_at_k
 from rlpost.config.schema import RunConfig
 from rlpost.errors import InfrastructureError
 from rlpost.protocols import GenerateRequest, SamplingSettings
-from rlpost.rollout.sampling import requests
+from rlpost.rollout.sampling import requests, settings
 from rlpost.types import Completion, Group, Prompt
 
 Generate = Callable[[Sequence[GenerateRequest], SamplingSettings], list[list[Completion]]]
@@ -46,16 +46,8 @@ def evaluate(prompts: Sequence[Encoded], generate: Generate, score: Score, confi
     Raises:
         InfrastructureError: if nothing could be decided.
     """
-    section, rollout = config.evaluation, config.rollout
-    settings = SamplingSettings(
-        max_tokens=rollout.max_tokens,
-        temperature=rollout.temperature,
-        top_p=rollout.top_p,
-        top_k=rollout.top_k,
-        stop=rollout.stop,
-        logprobs=False,
-    )
-    counts = _judge(prompts, section.samples, settings, generate, score, config.run.seed)
+    section, sampled = config.evaluation, replace(settings(config.rollout), logprobs=False)
+    counts = _judge(prompts, section.samples, sampled, generate, score, config.run.seed)
     figures: dict[str, float] = {}
     for k in section.k:
         values = [pass_at_k(n, c, k) for n, c in counts if n >= k]
@@ -63,7 +55,7 @@ def evaluate(prompts: Sequence[Encoded], generate: Generate, score: Score, confi
             raise InfrastructureError(f"evaluation: no prompt has {k} decided samples; see the verifier's reasons")
         figures[f"pass@{k}"], figures[f"pass@{k}_se"] = mean_and_error(values)
     if section.greedy:
-        greedy = replace(settings, temperature=0.0, top_p=1.0, top_k=-1)
+        greedy = replace(sampled, temperature=0.0, top_p=1.0, top_k=-1)
         single = _judge(prompts, 1, greedy, generate, score, config.run.seed)
         values = [float(c) for n, c in single if n]
         if not values:
@@ -75,7 +67,7 @@ def evaluate(prompts: Sequence[Encoded], generate: Generate, score: Score, confi
 
 
 def _judge(
-    prompts: Sequence[Encoded], samples: int, settings: SamplingSettings, generate: Generate, score: Score, seed: int
+    prompts: Sequence[Encoded], samples: int, drawn: SamplingSettings, generate: Generate, score: Score, seed: int
 ) -> list[tuple[int, int]]:
     """For each prompt the numbers of decided and of accepted completions."""
     per_chunk = max(_CHUNK // samples, 1)
@@ -85,7 +77,7 @@ def _judge(
         asked = requests(
             [(e.prompt.id, e.ids) for e in chunk], run_seed=seed, step=start, group_size=samples, stream="evaluation"
         )
-        completions = generate(asked, settings)
+        completions = generate(asked, drawn)
         groups = [Group(e.prompt, tuple(c)) for e, c in zip(chunk, completions, strict=True)]
         counts.extend(_count(group) for group in score(groups))
     return counts

@@ -46,7 +46,7 @@ class DeepSpeedEngine:
     ):
         deepspeed = _deepspeed()
         self.rank, self.world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        self.device, self.clip = device, optimizer.grad_clip
+        self.device = device
         self.stage = max(learner.zero_stage, 1) if dtype == "bfloat16" else learner.zero_stage
         module = module.to(device)
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
@@ -87,7 +87,7 @@ class DeepSpeedEngine:
             skipped = bool(getattr(self.optimizer, "overflow", False)) or not math.isfinite(value)
             return Applied(value, skipped)
         # unsharded float32 has no optimizer wrapper that would look at the gradients
-        norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), math.inf))
+        norm = float(torch.nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None]))
         skipped = not math.isfinite(norm)
         if skipped:
             self.engine.zero_grad()

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from rlpost.learner.models import ScoringModel
+
 
 @dataclass(frozen=True, slots=True)
 class Applied:
@@ -24,6 +26,7 @@ class TrainEngine(Protocol):
     rank: int
     world: int
     device: torch.device
+    module: ScoringModel
 
     def forward(self, *inputs: Tensor, **options: Any) -> Tensor:
         """Log-probabilities from `rlpost.learner.models.ScoringModel`."""

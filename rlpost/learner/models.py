@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from rlpost.algorithms.logprobs import chosen_logprobs
 from rlpost.config.schema import ScratchModel
 from rlpost.errors import MissingPackageError, ModelError
+from rlpost.folders import cache_folder
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 
@@ -193,14 +193,6 @@ def dequantised(source: Path) -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
-
-
-def cache_folder() -> Path:
-    """``$RLPOST_CACHE``, else ``$XDG_CACHE_HOME/rlpost``, else ``~/.cache/rlpost``."""
-    given = os.environ.get("RLPOST_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlpost"
 
 
 def save_folder(model: Any, state: Mapping[str, Tensor], tokenizer_from: str | Path, folder: str | Path) -> None:

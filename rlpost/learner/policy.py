@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from rlpost.algorithms.losses import LossSettings
 from rlpost.config.schema import RunConfig
 from rlpost.data.packing import Update, count, micro_batches, plan_updates, spread_over_ranks
 from rlpost.learner.engine import TrainEngine
-from rlpost.learner.models import ScoringModel, save_folder
+from rlpost.learner.models import save_folder
 from rlpost.learner.schedule import learning_rate
 from rlpost.learner.step import collate, micro_loss
 from rlpost.sync.codec import checksum, encode
@@ -184,7 +183,7 @@ class PolicyLearner:
             for name, tensor in self.engine.parameters()
         }
         if self.engine.rank == 0:
-            save_folder(self._model(), state, tokenizer_from, folder)
+            save_folder(self.engine.module.model, state, tokenizer_from, folder)
 
     def _update(self, batch: TrainBatch, update: Update) -> dict[str, float]:
         metrics = self.accumulate(batch, update)
@@ -211,7 +210,3 @@ class PolicyLearner:
         if all(s.engine_logprobs is not None for s in batch.samples):
             names.append("mismatch")
         return names
-
-    def _model(self) -> Any:
-        module: ScoringModel = self.engine.module  # pyright: ignore[reportAttributeAccessIssue]
-        return module.model

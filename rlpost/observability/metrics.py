@@ -66,7 +66,7 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
         "unique_share": len({(c.prompt_id, c.text) for c in completions}) / max(len(completions), 1),
         "length_mean": float(np.mean(lengths)),
         "length_max": float(max(lengths)),
-        "undecided_share": _share(r is None for g in groups for r in g.rewards),
+        "undecided_share": undecided_share(groups),
     }
     if verdicts:
         metrics["cached_share"] = _share(v.cached for v in verdicts)
@@ -82,6 +82,11 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
     if totals:
         metrics["reward_mean"], metrics["reward_std"] = float(np.mean(totals)), float(np.std(totals))
     return metrics
+
+
+def undecided_share(groups: Sequence[Group]) -> float:
+    """Share of completions without a reward."""
+    return _share(reward is None for group in groups for reward in group.rewards)
 
 
 def tokens(groups: Sequence[Group]) -> int:

@@ -38,6 +38,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
         self.warm_start = self.path / "sft"
+        self.evaluations = self.path / "evaluations.jsonl"
         begun = (self.path / "metrics.jsonl").exists()
         if begun and not resume:
             raise UserError(f"run.name: {self.path} already holds a run; add --resume, or give another run.name")

@@ -36,6 +36,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def keep_lines_before(path: Path, step: int) -> list[dict[str, Any]]:
+    """Drop the lines of ``step`` and later ones, which are about to be written again; returns what is left."""
+    kept = [row for row in read_lines(path) if row["step"] < step]
+    path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    return kept
+
+
 class JsonlSink:
     """One JSON object a line. Lines of steps that are run again after a resume are dropped first.
 
@@ -45,8 +52,7 @@ class JsonlSink:
     """
 
     def __init__(self, path: Path, first_step: int):
-        kept = [row for row in read_lines(path) if row["step"] < first_step]
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        keep_lines_before(path, first_step)
         self._file = path.open("a")
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:

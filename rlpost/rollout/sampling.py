@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from rlpost.protocols import GenerateRequest
+from rlpost.config.schema import RolloutSection
+from rlpost.protocols import GenerateRequest, SamplingSettings
 
 _SEED_SPACE = 2**62
 """vLLM takes seeds as signed 64-bit integers; two bits are left for the group's offsets."""
@@ -46,6 +47,18 @@ def requests(
     ]
 
 
-def spread(requests_: Sequence[GenerateRequest], workers: int) -> list[list[int]]:
-    """Positions of the requests each engine takes: round robin, so that neighbours in the batch run side by side."""
-    return [list(range(worker, len(requests_), workers)) for worker in range(workers)]
+def settings(section: RolloutSection) -> SamplingSettings:
+    """How training completions are drawn."""
+    return SamplingSettings(
+        max_tokens=section.max_tokens,
+        temperature=section.temperature,
+        top_p=section.top_p,
+        top_k=section.top_k,
+        stop=section.stop,
+        logprobs=section.logprobs,
+    )
+
+
+def spread(items: Sequence[object], workers: int) -> list[list[int]]:
+    """Positions of the items each worker takes: round robin, so that neighbours in the batch run side by side."""
+    return [list(range(worker, len(items), workers)) for worker in range(workers)]

@@ -96,24 +96,27 @@ class Scorer:
     def _judge(self, groups: Sequence[Group]) -> list[Group]:
         fixed = [[self._fixed(c) for c in group.completions] for group in groups]
         if self.verifier is None:
-            judged = [_with_verdicts(group, known) for group, known in zip(groups, fixed, strict=True)]
             # a verdict on the truncated ones alone would be read as the group's
-            open_ = [tuple(ABORTED if v is ABORTED else None for v in known) for known in fixed]
-            return [dataclasses.replace(g, verdicts=verdicts) for g, verdicts in zip(judged, open_, strict=True)]
+            verdicts = [[ABORTED if v is ABORTED else None for v in known] for known in fixed]
+        else:
+            verdicts = self._verify(self.verifier, groups, fixed)
+        return [_begin(*parts) for parts in zip(groups, verdicts, fixed, strict=True)]
+
+    def _verify(
+        self, verifier: Verifier, groups: Sequence[Group], fixed: Sequence[Sequence[Verdict | None]]
+    ) -> list[list[Verdict | None]]:
+        """The fixed verdicts, with the verifier's where there is none yet."""
         items = [
             VerifyItem(group.prompt.columns, completion.text)
             for group, known in zip(groups, fixed, strict=True)
             for completion, verdict in zip(group.completions, known, strict=True)
             if verdict is None
         ]
-        found = self.verifier.verify_batch(items)
+        found = verifier.verify_batch(items)
         if len(found) != len(items):
             raise InfrastructureError(f"verifier answered {len(found)} verdicts for {len(items)} completions")
         answers = iter(found)
-        return [
-            _with_verdicts(group, [next(answers) if verdict is None else verdict for verdict in known])
-            for group, known in zip(groups, fixed, strict=True)
-        ]
+        return [[next(answers) if verdict is None else verdict for verdict in known] for known in fixed]
 
     def _reject_truncated(self, group: Group) -> Group:
         """Truncated completions are worth 0 whatever the stages would have paid; they were not shown to them."""
@@ -143,8 +146,10 @@ def undecided(group: Group) -> int:
     return sum(verdict is not None and verdict.outcome == "undecided" for verdict in group.verdicts)
 
 
-def _with_verdicts(group: Group, verdicts: Sequence[Verdict | None]) -> Group:
+def _begin(group: Group, verdicts: Sequence[Verdict | None], fixed: Sequence[Verdict | None]) -> Group:
+    """The group as the reward stages first see it: nothing yet for what was judged, None for what is not to be paid."""
     start: list[Reward | None] = [
-        None if v is not None and (v.outcome == "undecided" or v is TRUNCATED) else () for v in verdicts
+        None if known is not None or (verdict is not None and verdict.outcome == "undecided") else ()
+        for verdict, known in zip(verdicts, fixed, strict=True)
     ]
     return dataclasses.replace(group, verdicts=tuple(verdicts), rewards=tuple(start))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rlpost.data.prompts import parse_lines
 from rlpost.errors import UserError
 from rlpost.types import Verdict
 from rlpost_verifiers.lean.task import ProofTask, parse_task
@@ -48,14 +49,8 @@ def read_tasks(path: str) -> Iterator[ProofTask]:
         raise UserError(f"{path}: no such file; give JSON lines with statement and proof") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); give a UTF-8 file of JSON lines") from None
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{number}: not valid JSON ({error.msg}); mend or remove the line") from None
-        yield parse_task(row, f"{path}:{number}")
+    for place, row in parse_lines(text, path):
+        yield parse_task(row, place)
 
 
 def as_row(task: ProofTask, verdict: Verdict) -> dict[str, Any]:

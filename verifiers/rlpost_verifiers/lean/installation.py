@@ -9,6 +9,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 from rlpost.errors import InfrastructureError, MissingPackageError
+from rlpost.folders import cache_folder
 from rlpost_verifiers.lean.client import Zygote
 from rlpost_verifiers.lean.messages import parse_output
 from rlpost_verifiers.lean.olean import Olean, OleanError
@@ -55,14 +56,6 @@ def check_version(version: str, commit: str) -> None:
 def prelude_text() -> str:
     """The source of the prelude that every checked file imports."""
     return (resources.files("rlpost_verifiers.lean") / "prelude" / f"{PRELUDE}.lean").read_text(encoding="utf-8")
-
-
-def cache_folder() -> Path:
-    """Where compiled files are kept: ``$RLPOST_CACHE``, else ``$XDG_CACHE_HOME/rlpost``, else ``~/.cache/rlpost``."""
-    if chosen := os.environ.get("RLPOST_CACHE"):
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "rlpost"
 
 
 def compile_prelude(library: Path) -> Path:
