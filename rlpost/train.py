@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -28,6 +30,8 @@ from rlpost.pipeline import OnStep, Step, collect, learn
 from rlpost.protocols import RewardStage
 from rlpost.scoring.score import build_stage, deferred
 from rlpost.session import Session, session
+
+_PR_SET_PDEATHSIG = 1
 
 Evaluations = list[tuple[str, Mapping[str, float]]]
 
@@ -226,16 +230,29 @@ def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> st
     if not (folder.warm_start / "config.json").is_file():
         display.say("warm start: supervised fine-tuning")
         # a process of its own: the trainer's threads and memory are gone before the actors start
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as resolved:
-            resolved.write(dump(config))
-            resolved.flush()
-            command = [sys.executable, "-m", "rlpost.cli", "sft", resolved.name, "--quiet"]
-            done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+        with tempfile.TemporaryDirectory(prefix="rlpost-sft-") as scratch:
+            resolved = Path(scratch) / "config.yaml"
+            resolved.write_text(dump(config), encoding="utf-8")
+            done = subprocess.run(
+                [sys.executable, "-m", "rlpost.cli", "sft", str(resolved), "--quiet"],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                env={**os.environ, "TMPDIR": scratch},
+                preexec_fn=_die_with_parent,
+            )
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or ["no message"]
             kind = UserError if done.returncode == 2 else InfrastructureError
             raise kind(f"warm start failed: {lines[-1].removeprefix('rlpost: ')}")
     return str(folder.warm_start.resolve())
+
+
+def _die_with_parent() -> None:
+    """In a child before it starts: be told to end when the parent is gone, however that ended (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @dataclass(slots=True)

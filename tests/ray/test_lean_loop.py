@@ -6,6 +6,7 @@ Whether it learns is measured by `scripts/quickstart`; here every part must do i
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,12 @@ def test_the_quickstart_runs_from_warm_start_to_table(tmp_path: Path) -> None:
     assert {k: figures[k] for k in ("pass@1", "pass@8", "greedy")} == {
         k: last[k] for k in ("pass@1", "pass@8", "greedy")
     }
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+def test_a_warm_start_ends_with_its_run(tmp_path: Path, number: int, status: int) -> None:
+    command = Command(["train", str(ROOT / "configs" / "quickstart.yaml"), "run.name=ended"], tmp_path).start()
+    command.until(lambda: any("sft" in process.cmdline() for process in command.marked()))
+    command.process.send_signal(number)
+    assert command.finish(60)[0] == status
+    assert not (tmp_path / "runs" / "ended" / "sft").exists()
