@@ -20,10 +20,10 @@ import pytest
 from rlpost.errors import DataError, InfrastructureError, MissingPackageError, UserError
 from rlpost.protocols import Verifier
 from rlpost.types import VerifyItem
-from rlpost_verifiers.lean import embedded, installation
-from rlpost_verifiers.lean.client import Zygote
-from rlpost_verifiers.lean.embedded import EmbeddedLean
-from rlpost_verifiers.lean.olean import Olean
+from rlpost_verifiers.lean.embedded import backend, installation
+from rlpost_verifiers.lean.embedded.backend import EmbeddedLean
+from rlpost_verifiers.lean.embedded.client import Zygote
+from rlpost_verifiers.lean.embedded.olean import Olean
 from rlpost_verifiers.lean.task import ProofTask, parse_task
 from rlpost_verifiers.lean.theorems import generate, refuted
 from rlpost_verifiers.lean.verifier import LeanVerifier
@@ -158,7 +158,7 @@ def test_messages_count_lines_from_the_proof(verifier: LeanVerifier) -> None:
     ],
 )
 def test_cheats_fail_even_without_the_filter(monkeypatch: pytest.MonkeyPatch, proof: str, reason: str) -> None:
-    monkeypatch.setattr(embedded, "find_forbidden", lambda proof: None)
+    monkeypatch.setattr(backend, "find_forbidden", lambda proof: None)
     with EmbeddedLean() as lean:
         [verdict] = lean.check([ProofTask("True", proof)])
     assert (verdict.outcome, verdict.reason) == ("rejected", reason)

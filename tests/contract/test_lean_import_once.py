@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from rlpost.types import Verdict
-from rlpost_verifiers.lean import client, embedded, installation, server
-from rlpost_verifiers.lean.embedded import EmbeddedLean
-from rlpost_verifiers.lean.olean import Olean
-from rlpost_verifiers.lean.server import Limits, Server
+from rlpost_verifiers.lean.embedded import backend, client, installation, server
+from rlpost_verifiers.lean.embedded.backend import EmbeddedLean
+from rlpost_verifiers.lean.embedded.olean import Olean
+from rlpost_verifiers.lean.embedded.server import Limits, Server
 from rlpost_verifiers.lean.source import build_source
 from rlpost_verifiers.lean.task import ProofTask, parse_task
 from rlpost_verifiers.lean.theorems import generate, refuted
@@ -70,7 +70,7 @@ def servers() -> Iterator[tuple[Server, Server]]:
 
 def test_same_verdicts_and_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the text filter, so that Lean itself is asked about every cheat."""
-    monkeypatch.setattr(embedded, "find_forbidden", lambda proof: None)
+    monkeypatch.setattr(backend, "find_forbidden", lambda proof: None)
     honest = [ProofTask(theorem.statement, theorem.proof) for theorem in generate(300, seed=31)]
     bait = [ProofTask(row["statement"], row["proof"]) for row in refuted(100, seed=31)]
     tasks = [*corpus("theorems.jsonl"), *honest, *bait, *corpus("theorems_broken.jsonl")]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlpost_verifiers.lean.audit import audit, axiom_closure
-from rlpost_verifiers.lean.olean import Olean, OleanError, dotted
+from rlpost_verifiers.lean.embedded.audit import audit, axiom_closure
+from rlpost_verifiers.lean.embedded.olean import Olean, OleanError, dotted
 
 BASE = 0x1000000
 KINDS = {"axiom": 0, "definition": 1, "theorem": 2, "opaque": 3}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlpost_verifiers.lean.formulas import (
+from rlpost_verifiers.lean.problems.formulas import (
     Atom,
     Binary,
     Falsum,
@@ -19,9 +19,9 @@ from rlpost_verifiers.lean.formulas import (
     shape,
     size,
 )
-from rlpost_verifiers.lean.notation import render
-from rlpost_verifiers.lean.prover import BudgetError, prove
-from rlpost_verifiers.lean.terms import term_tokens
+from rlpost_verifiers.lean.problems.notation import render
+from rlpost_verifiers.lean.problems.prover import BudgetError, prove
+from rlpost_verifiers.lean.problems.terms import term_tokens
 
 P, Q, R = Atom("p"), Atom("q"), Atom("r")
 FORMULAS = st.recursive(

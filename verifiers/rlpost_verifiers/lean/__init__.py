@@ -1,7 +1,7 @@
-"""Lean 4 as a verifier: proof tasks, the checked file, the embedded Lean, and a generator of theorems to train on.
+"""Lean 4 as a verifier.
 
-``task``, ``source``, ``messages``, ``olean``, ``audit``, ``notation``, ``formulas``, ``terms``, ``prover`` and
-``theorems`` are pure; ``judge`` rules on one check; ``installation``, ``client``, ``server``, ``worker`` and
-``embedded`` run Lean; ``zygote`` with ``import_once`` is a script of its own; ``verifier`` is what a configuration
-names, ``command`` what ``rlpost verify lean`` runs.
+``task``, ``source``, ``extract`` and ``messages`` are the contract and its text side; ``embedded`` is Lean from a pip
+package, ``toolchain`` Lean where a toolchain is installed; ``verifier`` is what a configuration names, ``command`` what
+``rlpost verify lean`` runs; ``conformance`` shows a backend gold proofs and cheats; ``problems`` with ``theorems``
+generates theorems to train on; ``dojo`` reads LeanDojo's data and offers proofs step by step.
 """

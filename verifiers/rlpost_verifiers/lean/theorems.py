@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from rlpost.errors import UserError
-from rlpost_verifiers.lean.formulas import (
+from rlpost_verifiers.lean.problems.formulas import (
     Atom,
     Binary,
     Connective,
@@ -28,9 +28,9 @@ from rlpost_verifiers.lean.formulas import (
     shape,
     size,
 )
-from rlpost_verifiers.lean.notation import ATOMS, PROOF_TOKENS, render
-from rlpost_verifiers.lean.prover import BudgetError, prove
-from rlpost_verifiers.lean.terms import term_tokens
+from rlpost_verifiers.lean.problems.notation import ATOMS, PROOF_TOKENS, render
+from rlpost_verifiers.lean.problems.prover import BudgetError, prove
+from rlpost_verifiers.lean.problems.terms import term_tokens
 
 Split = Literal["train", "eval"]
 

@@ -10,7 +10,7 @@ from typing import get_args
 from rlpost.errors import UserError
 from rlpost.types import Verdict, VerifyItem
 from rlpost_verifiers.cache import VerdictCache, as_cached
-from rlpost_verifiers.lean.embedded import EmbeddedLean, rejected_unread
+from rlpost_verifiers.lean.embedded.backend import EmbeddedLean, rejected_unread
 from rlpost_verifiers.lean.source import Extract, NoProofError, Trailing, extract_proof
 from rlpost_verifiers.lean.task import ProofTask, parse_task
 

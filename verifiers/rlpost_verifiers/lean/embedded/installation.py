@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rlpost.errors import InfrastructureError, MissingPackageError
 from rlpost.folders import cache_folder
-from rlpost_verifiers.lean.client import Zygote
+from rlpost_verifiers.lean.embedded.client import Zygote
+from rlpost_verifiers.lean.embedded.olean import Olean, OleanError
 from rlpost_verifiers.lean.messages import parse_output
-from rlpost_verifiers.lean.olean import Olean, OleanError
 from rlpost_verifiers.lean.source import PRELUDE
 
 VERSION = "4.35.0"
@@ -55,7 +55,8 @@ def check_version(version: str, commit: str) -> None:
 
 def prelude_text() -> str:
     """The source of the prelude that every checked file imports."""
-    return (resources.files("rlpost_verifiers.lean") / "prelude" / f"{PRELUDE}.lean").read_text(encoding="utf-8")
+    folder = resources.files("rlpost_verifiers.lean.embedded") / "prelude"
+    return (folder / f"{PRELUDE}.lean").read_text(encoding="utf-8")
 
 
 def compile_prelude(library: Path) -> Path:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rlpost_verifiers.lean.audit import audit
+from rlpost_verifiers.lean.embedded.audit import audit
+from rlpost_verifiers.lean.embedded.olean import Olean, OleanError
 from rlpost_verifiers.lean.messages import LeanOutput, Ruling, Run, classify
-from rlpost_verifiers.lean.olean import Olean, OleanError
 
 
 def judge(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from rlpost_verifiers.lean.embedded.olean import Name, Olean, OleanError, dotted
 from rlpost_verifiers.lean.messages import Ruling
-from rlpost_verifiers.lean.olean import Name, Olean, OleanError, dotted
 from rlpost_verifiers.lean.source import PRELUDE, THEOREM
 
 STANDARD_AXIOMS: frozenset[Name] = frozenset({("propext",), ("Quot", "sound"), ("Classical", "choice")})

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlpost_verifiers.lean import installation
-from rlpost_verifiers.lean.client import Zygote, ZygoteLostError
-from rlpost_verifiers.lean.judge import judge
+from rlpost_verifiers.lean.embedded import installation
+from rlpost_verifiers.lean.embedded.client import Zygote, ZygoteLostError
+from rlpost_verifiers.lean.embedded.judge import judge
+from rlpost_verifiers.lean.embedded.olean import Olean
 from rlpost_verifiers.lean.messages import Reason, Run, parse_output
-from rlpost_verifiers.lean.olean import Olean
 from rlpost_verifiers.lean.source import PRELUDE, build_source
 from rlpost_verifiers.lean.task import ProofTask
 

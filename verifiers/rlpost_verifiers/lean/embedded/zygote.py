@@ -33,7 +33,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from rlpost_verifiers.lean.import_once import ImportOnce, ImportOnceError
+    from rlpost_verifiers.lean.embedded.import_once import ImportOnce, ImportOnceError
 else:
     # A script sees its neighbours without their package, and the package is not to be loaded here.
     from import_once import ImportOnce, ImportOnceError

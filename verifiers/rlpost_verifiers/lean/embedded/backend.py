@@ -12,12 +12,12 @@ from concurrent.futures import Future
 
 from rlpost.errors import InfrastructureError, UserError
 from rlpost.types import Verdict
-from rlpost_verifiers.lean import installation
-from rlpost_verifiers.lean.olean import Olean
-from rlpost_verifiers.lean.server import Limits
+from rlpost_verifiers.lean.embedded import installation
+from rlpost_verifiers.lean.embedded.olean import Olean
+from rlpost_verifiers.lean.embedded.server import Limits
+from rlpost_verifiers.lean.embedded.worker import Job, Worker
 from rlpost_verifiers.lean.source import FORBIDDEN_WORDS, check_statement, find_forbidden
 from rlpost_verifiers.lean.task import ProofTask
-from rlpost_verifiers.lean.worker import Job, Worker
 
 
 class EmbeddedLean:

@@ -11,11 +11,11 @@ from typing import Any
 
 from rlpost.errors import DataError, InfrastructureError
 from rlpost.types import Verdict
-from rlpost_verifiers.lean.client import ZygoteLostError
-from rlpost_verifiers.lean.judge import judge
+from rlpost_verifiers.lean.embedded.client import ZygoteLostError
+from rlpost_verifiers.lean.embedded.judge import judge
+from rlpost_verifiers.lean.embedded.olean import Olean
+from rlpost_verifiers.lean.embedded.server import Limits, Server
 from rlpost_verifiers.lean.messages import LeanOutput, Reason, Ruling, Run, classify, parse_output
-from rlpost_verifiers.lean.olean import Olean
-from rlpost_verifiers.lean.server import Limits, Server
 from rlpost_verifiers.lean.source import build_source, build_statement, proof_start_line
 from rlpost_verifiers.lean.task import ProofTask
 

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlpost_verifiers.lean.formulas import Atom, Binary, Falsum, Formula, Not, implies
-from rlpost_verifiers.lean.terms import Absurd, Binders, Cases, Inject, Lam, Pair, Term, Var, part
+from rlpost_verifiers.lean.problems.formulas import Atom, Binary, Falsum, Formula, Not, implies
+from rlpost_verifiers.lean.problems.terms import Absurd, Binders, Cases, Inject, Lam, Pair, Term, Var, part
 
 
 @dataclass(frozen=True, slots=True)

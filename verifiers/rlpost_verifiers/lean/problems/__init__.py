@@ -1,0 +1,1 @@
+"""Propositions with proofs, made by a prover: formulas, terms, notation."""
