@@ -26,6 +26,9 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "verifiers": {
         "lean.embedded": "rlpost_verifiers.lean.verifier:LeanVerifier",
+        "lean.cli": "rlpost_verifiers.lean.verifier:LeanCommand",
+        "lean.repl": "rlpost_verifiers.lean.verifier:LeanReplPool",
+        "lean.kimina": "rlpost_verifiers.lean.verifier:LeanService",
         "function": "rlpost_verifiers.function:FunctionVerifier",
     },
     "commands": {
@@ -35,6 +38,9 @@ BUILTIN: dict[str, dict[str, str]] = {
         "jsonl": "rlpost.data.prompts:read_jsonl",
         "parquet": "rlpost.data.tables:read_parquet",
         "hf_disk": "rlpost.data.tables:read_hf_disk",
+        "lean_dojo_premises": "rlpost_verifiers.lean.dojo.sources:premises",
+        "lean_dojo_tactics": "rlpost_verifiers.lean.dojo.sources:tactics",
+        "lean_dojo_theorems": "rlpost_verifiers.lean.dojo.sources:theorems",
         "lean_theorems": "rlpost_verifiers.lean.theorems:rows",
     },
 }

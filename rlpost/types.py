@@ -135,10 +135,11 @@ class Verdict:
         score: 1.0 or 0.0 for a binary verifier, any finite number for a graded one, None exactly when undecided.
         reason: a code from the verifier's closed set.
         items: verdicts on parts of the completion.
-        assurance: what the verdict rests on, e.g. ``elaborated`` or ``kernel-replayed``.
+        assurance: what the verdict rests on, e.g. ``elaborated`` or ``kernel_replayed``.
         evidence: messages, axioms, matched items: plain data for people and transcripts.
         seconds: wall-clock time of this check.
         cpu_seconds: CPU time of this check, or None where the backend cannot tell.
+        queued_seconds: wall-clock time this check waited for a worker of the backend.
         backend: fingerprint of what decided (name, version, hash).
         cached: whether the verdict was taken from a cache.
 
@@ -154,6 +155,7 @@ class Verdict:
     evidence: Mapping[str, Any] = field(default_factory=dict[str, Any])
     seconds: float = 0.0
     cpu_seconds: float | None = None
+    queued_seconds: float = 0.0
     backend: str = ""
     cached: bool = False
 

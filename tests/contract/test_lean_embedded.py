@@ -19,7 +19,7 @@ import pytest
 
 from rlpost.errors import DataError, InfrastructureError, MissingPackageError, UserError
 from rlpost.protocols import Verifier
-from rlpost.types import VerifyItem
+from rlpost.types import Prompt, VerifyItem
 from rlpost_verifiers.lean.embedded import backend, installation
 from rlpost_verifiers.lean.embedded.backend import EmbeddedLean
 from rlpost_verifiers.lean.embedded.client import Zygote
@@ -62,7 +62,7 @@ def test_is_a_verifier(verifier: LeanVerifier) -> None:
         "accepted",
         1.0,
         "proved",
-        "elaborated",
+        "kernel_replayed",
     )
     assert verdict.backend == verifier.fingerprint
     assert verifier.fingerprint.startswith("lean.embedded/4.35.0/")
@@ -132,12 +132,31 @@ def test_header_and_binders_are_part_of_the_theorem(verifier: LeanVerifier) -> N
     assert [verdict.outcome for verdict in verifier.verify_tasks(tasks)] == ["accepted", "rejected", "accepted"]
 
 
-@pytest.mark.parametrize("statement", ["p → p", "∀ p : Prop, p →", "∀ x, x = x", "2 + 2"])
-def test_unreadable_statement_is_an_error_of_the_data(verifier: LeanVerifier, statement: str) -> None:
+@pytest.mark.parametrize("statement", ["p → p", "∀ p : Prop, p →", "∀ x, x = x", "2 + 2", "True := trivial", "(True"])
+def test_unreadable_statement_is_a_fault_of_the_data(verifier: LeanVerifier, statement: str) -> None:
     """Lean must not close an open statement by itself either: that would be another statement."""
-    with pytest.raises(DataError, match=r"task 't3': Lean cannot read the statement"):
-        verifier.verify_tasks([ProofTask(statement, "fun h => h", "t3")])
+    task = ProofTask(statement, "fun h => h", "t3")
+    [verdict] = verifier.verify_tasks([task])
+    assert (verdict.outcome, verdict.reason) == ("undecided", "statement_mismatch")
+    prompts = [Prompt(f"p{i}", "", columns={"statement": text}) for i, text in enumerate(["True", statement, "1 = 1"])]
+    with pytest.raises(DataError, match=r"1 of 3 statements cannot be read; first, prompt 'p1'"):
+        verifier.check_prompts(prompts)
     assert verifier.verify_tasks([ProofTask("True", "trivial")])[0].outcome == "accepted"
+
+
+def test_statements_are_read_together_and_then_one_by_one(verifier: LeanVerifier) -> None:
+    good = [
+        Prompt(str(i), "", columns={"statement": f"{i} = {i}", "header": "open Nat\nuniverse u"}) for i in range(120)
+    ]
+    verifier.check_prompts(good)
+    bad = Prompt("bad", "", columns={"statement": "∀ n : Nat, n = m"})
+    with pytest.raises(DataError, match=r"1 of 121 .*'bad': Lean cannot read the statement .*Unknown identifier `m`"):
+        verifier.check_prompts([*good, bad])
+
+
+def test_open_goals_are_in_the_evidence(verifier: LeanVerifier) -> None:
+    [verdict] = verifier.verify_tasks([ProofTask("∀ p q : Prop, p ∧ q → q ∧ p", "by\n  intro p q h\n  constructor")])
+    assert [goal.splitlines()[-1] for goal in verdict.evidence["goals"]] == ["⊢ q", "⊢ p"]
 
 
 def test_messages_count_lines_from_the_proof(verifier: LeanVerifier) -> None:

@@ -132,7 +132,8 @@ class ImportOnce:
 def test_falls_back_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str, check: str, told: str
 ) -> None:
-    shutil.copy(client._SCRIPT, tmp_path)
+    for name in ("zygote.py", "sandbox.py", "replay.py"):
+        shutil.copy(client._SCRIPT.with_name(name), tmp_path)
     (tmp_path / "import_once.py").write_text(STUB.format(start=start, check=check or "pass"))
     monkeypatch.setattr(client, "_SCRIPT", tmp_path / client._SCRIPT.name)
     with pytest.warns(RuntimeWarning, match=f"every Lean check imports the prelude anew: .*{told}"):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlpost_verifiers.lean.embedded.audit import audit, axiom_closure
+from rlpost_verifiers.lean.embedded.judge import inspect
 from rlpost_verifiers.lean.embedded.olean import Olean, OleanError, dotted
 
 BASE = 0x1000000
@@ -53,11 +54,17 @@ class Builder:
             expression = self.constructor(5, expression, self.constructor(4, self.name(name), 1))
         return expression
 
+    def definition(self, head: int, value: int) -> int:
+        """Four fields and the byte that says safe."""
+        raw = struct.pack("<iHBB4QQ", 0, 48, 4, 0, head, value, 1, 1, 1)
+        return self.put(raw)
+
     def constant(self, declaration: Declaration) -> int:
         name, kind, uses = declaration
         head = self.constructor(0, self.name(name), 1, self.mention(uses if kind == "axiom" else ()))
         value = (self.mention(uses),) if kind != "axiom" else ()
-        return self.constructor(KINDS[kind], self.constructor(0, head, *value))
+        body = self.definition(head, *value) if kind == "definition" else self.constructor(0, head, *value)
+        return self.constructor(KINDS[kind], body)
 
     def module(self, imports: Sequence[str], declarations: Sequence[Declaration]) -> bytes:
         entries = self.array([self.constructor(0, self.name(name)) for name in imports])
@@ -102,7 +109,7 @@ def test_closure_follows_both_modules() -> None:
 
 
 def test_honest_module_passes_with_its_axioms() -> None:
-    ruling, axioms = audit(Olean(candidate(("X", "theorem", ["Classical.em"]))), PRELUDE)
+    ruling, axioms = audit(Olean(candidate(("X", "theorem", ["Classical.em"]))), PRELUDE, None)
     assert (ruling.outcome, ruling.reason) == ("accepted", "proved")
     assert axioms == ("Classical.choice", "propext")
 
@@ -120,25 +127,25 @@ def test_honest_module_passes_with_its_axioms() -> None:
         (candidate(("X", "theorem", []), ("Nat.sub.eq_1", "theorem", [])), "stray_declaration"),
         (candidate(("X", "theorem", []), imports=("RLPre", "Evil")), "stray_declaration"),
         (candidate(("X", "theorem", []), imports=()), "stray_declaration"),
-        (candidate(("X", "theorem", ["X.cheat"]), ("X.cheat", "axiom", [])), "axiom"),
+        (candidate(("X", "theorem", ["X.cheat"]), ("X.cheat", "axiom", [])), "stray_declaration"),
+        (candidate(("X", "theorem", []), ("X.hidden", "opaque", [])), "stray_declaration"),
         (candidate(("X", "theorem", ["lcProof"])), "axiom"),
-        (candidate(("X", "theorem", ["X.sorryAx"]), ("X.sorryAx", "axiom", [])), "axiom"),
     ],
 )
 def test_audit_rejects(data: bytes, reason: str) -> None:
-    ruling, _ = audit(Olean(data), PRELUDE)
+    ruling, _ = audit(Olean(data), PRELUDE, None)
     assert (ruling.outcome, ruling.reason) == ("rejected", reason)
 
 
 @pytest.mark.parametrize("name", ["Nat.add.eq_1", "Nat.add.eq_def", "_private.Cand.0.Nat.add.match_1.splitter"])
 def test_lemmas_lean_derives_about_the_prelude_are_no_strays(name: str) -> None:
-    ruling, axioms = audit(Olean(candidate(("X", "theorem", [name]), (name, "theorem", ["propext"]))), PRELUDE)
+    ruling, axioms = audit(Olean(candidate(("X", "theorem", [name]), (name, "theorem", ["propext"]))), PRELUDE, None)
     assert (ruling.outcome, axioms) == ("accepted", ("propext",))
 
 
 def test_unknown_constant_is_unreadable_not_fine() -> None:
     with pytest.raises(OleanError, match=r"Lean\.trustMe is used and declared nowhere"):
-        audit(Olean(candidate(("X", "theorem", ["Lean.trustMe"]))), PRELUDE)
+        audit(Olean(candidate(("X", "theorem", ["Lean.trustMe"]))), PRELUDE, None)
 
 
 def test_duplicate_declaration_is_refused() -> None:
@@ -162,8 +169,8 @@ def test_object_budget_ends_a_loop() -> None:
     empty = builder.array([])
     root = builder.constructor(0, builder.array([entry]), empty, empty, empty, empty)
     builder.data[0x58:0x60] = struct.pack("<Q", root)
-    with pytest.raises(OleanError, match="more objects"):
-        Olean(bytes(builder.data), max_objects=1000)
+    with pytest.raises(OleanError, match="in circles"):
+        Olean(bytes(builder.data))
 
 
 @settings(max_examples=300)
@@ -174,7 +181,4 @@ def test_damage_is_found_or_harmless(data: st.DataObject) -> None:
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(damaged)))
     for raw in (bytes(damaged), bytes(damaged[:cut])):
-        try:
-            audit(Olean(raw), PRELUDE)
-        except OleanError:
-            continue
+        assert inspect(raw, PRELUDE, None).ruling.outcome in ("accepted", "rejected", "undecided")

@@ -1,4 +1,4 @@
-"""The checked file, the lexical filter and proof extraction. That Lean agrees is tested where Lean runs."""
+"""The checked file and the lexical filter. That Lean agrees is tested where Lean runs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from rlpost.errors import DataError
 from rlpost_verifiers.lean.source import (
     FORBIDDEN_WORDS,
     MAX_PROOF_BYTES,
-    NoProofError,
     build_source,
     check_statement,
-    extract_proof,
     find_forbidden,
     proof_start_line,
 )
@@ -122,50 +120,3 @@ def test_unsound_tasks_are_errors_of_the_data(task: ProofTask, message: str) -> 
         check_statement(task)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_raw_extraction_takes_the_text_without_blank_ends() -> None:
-    assert extract_proof("\n  by\n    trivial\n\n") == "  by\n    trivial"
-
-
-@pytest.mark.parametrize(
-    ("text", "proof"),
-    [
-        ("```lean4\nfun h => h\n```", "fun h => h"),
-        ("So:\n```lean\nby\n  trivial\n```\n \n", "by\n  trivial"),
-        ("```\nrfl\n```", "rfl"),
-        ("```lean\nfirst\n```\nno, better:\n```lean4\nsecond\n```", "second"),
-        ("```lean\n```", ""),
-    ],
-)
-def test_fence_extraction_takes_the_last_block(text: str, proof: str) -> None:
-    assert extract_proof(text, "fence") == proof
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("fun h => h", "no closed"),
-        ("```lean\nfun h => h", "no closed"),
-        ("```python\nx\n```", "no closed"),
-        ("```lean\nrfl\n```\nI hope this is right.", "follows the closing fence"),
-        ("```lean\nrfl\n``` and more", "no closed"),
-    ],
-)
-def test_fence_extraction_is_strict(text: str, message: str) -> None:
-    with pytest.raises(NoProofError, match=message):
-        extract_proof(text, "fence")
-
-
-def test_trailing_text_may_be_allowed() -> None:
-    assert extract_proof("```lean\nrfl\n```\nDone.", "fence", "allow") == "rfl"
-
-
-@given(st.text(alphabet="`lean4 \nxh=>"))
-def test_extraction_only_ever_returns_a_part_of_the_text(text: str) -> None:
-    assert extract_proof(text) in text
-    try:
-        fenced = extract_proof(text, "fence", "allow")
-    except NoProofError:
-        return
-    assert fenced in text

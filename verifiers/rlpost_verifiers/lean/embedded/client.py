@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rlpost.errors import InfrastructureError
+from rlpost_verifiers.lean.embedded.export import Export
 from rlpost_verifiers.lean.messages import Run
 
 _SCRIPT = Path(__file__).with_name("zygote.py")
@@ -40,6 +41,7 @@ class Zygote:
     Attributes:
         version: Lean's version as the library reports it.
         commit: the commit Lean was built from.
+        unconfined: what this machine does not offer to confine a check with, in words.
     """
 
     def __init__(self, library: Path, search_path: Path | None) -> None:
@@ -53,7 +55,7 @@ class Zygote:
             ZygoteLostError: if it does not come up; the message ends with what it printed.
         """
         home = _MEMORY_FOLDER if os.access(_MEMORY_FOLDER, os.W_OK) else None
-        self._folder = Path(tempfile.mkdtemp(prefix="rlpost-lean-", dir=home))
+        self._folder = Path(tempfile.mkdtemp(prefix="rlpost-lean-", dir=home)).resolve()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server, closed in close()
         self._buffer = b""
         self._process = subprocess.Popen(
@@ -68,6 +70,7 @@ class Zygote:
         try:
             hello = self._read_record(_START_SECONDS)
             self.version, self.commit = str(hello["version"]), str(hello["commit"])
+            self.unconfined = tuple(map(str, hello["unconfined"]))
         except BaseException:
             self.close()
             raise
@@ -87,6 +90,39 @@ class Zygote:
         """
         self._send({"import": module})
         return str(self._read_record(_START_SECONDS).get("problem", "no answer"))
+
+    def open_kernel(self, compiled: Path) -> str:
+        """Have the server take over the declarations of a compiled module; why it could not, empty if it could.
+
+        Only for a library whose version is known, as with `import_once`.
+
+        Raises:
+            ZygoteLostError: if the server does not answer.
+        """
+        self._send({"kernel": str(compiled)})
+        return str(self._read_record(_START_SECONDS).get("problem", "no answer"))
+
+    def replay(self, export: Export, cpu_seconds: float, wall_seconds: float, memory_mb: int) -> Run:
+        """Ask the kernel, in a fork of its own, about every declaration of ``export``; needs `open_kernel`.
+
+        The run's output is one JSON line with the key ``problem``, empty if the kernel takes them all.
+
+        Raises:
+            ZygoteLostError: if the server does not answer.
+        """
+        return self._ask({"replay": export}, cpu_seconds, wall_seconds, memory_mb)
+
+    def probe(self, outside: Path) -> dict[str, str]:
+        """What a confined fork can do to the machine: see `rlpost_verifiers.lean.embedded.sandbox.probe`.
+
+        Raises:
+            ZygoteLostError: if the server does not answer.
+        """
+        run = self._ask({"probe": str(outside)}, 10.0, 60.0, 6144)
+        try:
+            return json.loads(run.output)
+        except ValueError as error:
+            raise self._lost(f"could not be probed: {run.output[:200]!r}") from error
 
     def run(
         self,
@@ -111,13 +147,8 @@ class Zygote:
         Raises:
             ZygoteLostError: if the server does not answer.
         """
-        limits = {"cpu_seconds": cpu_seconds, "wall_seconds": wall_seconds, "memory_mb": memory_mb}
-        self._send({"module": module, "source": source, "imported": imported, **limits})
-        answer = self._read_record(wall_seconds + _GRACE_SECONDS)
-        try:
-            return Run(**answer, output=self._output())
-        except TypeError as error:
-            raise self._lost(f"answered {answer!r}") from error
+        request = {"module": module, "source": source, "imported": imported}
+        return self._ask(request, cpu_seconds, wall_seconds, memory_mb)
 
     def compiled(self, module: str) -> bytes | None:
         """The module that the last run compiled, or None if it wrote none."""
@@ -146,6 +177,15 @@ class Zygote:
         self._log.close()
         # The server removes its folder; one that was killed could not.
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _ask(self, request: dict[str, Any], cpu_seconds: float, wall_seconds: float, memory_mb: int) -> Run:
+        limits = {"cpu_seconds": cpu_seconds, "wall_seconds": wall_seconds, "memory_mb": memory_mb}
+        self._send({**request, **limits})
+        answer = self._read_record(wall_seconds + _GRACE_SECONDS)
+        try:
+            return Run(**answer, output=self._output())
+        except TypeError as error:
+            raise self._lost(f"answered {answer!r}") from error
 
     def _send(self, request: dict[str, Any]) -> None:
         try:
@@ -192,7 +232,8 @@ class Zygote:
         return raw.decode("utf-8", "replace")
 
     def _read_file(self, name: str, limit: int) -> bytes:
-        with open(self._folder / name, "rb") as file:
+        # Whatever a check left in place of the file, reading it must neither follow a link nor wait for a writer.
+        with open(os.open(self._folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             return file.read(limit)
 
     def _lost(self, what: str) -> ZygoteLostError:

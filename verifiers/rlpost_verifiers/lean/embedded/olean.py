@@ -22,15 +22,18 @@ _KINDS: tuple[Kind, ...] = (
     *("quotient", "inductive", "constructor", "recursor"),
 )
 _WITH_VALUE: frozenset[Kind] = frozenset({"definition", "theorem", "opaque"})
+_SAFE = 1
+_OPAQUE_HINT, _ABBREVIATION_HINT, _REGULAR_HINT = 0, 1, 2
 _HEADER = struct.Struct("<5sBB33s40sQQ")
 _FIRST_OBJECT = 0x58
+_LEVEL_FIELDS = (0, 1, 2, 2, 1)
 _MAX_CONSTRUCTOR, _ARRAY, _STRING, _MPZ = 244, 246, 249, 250
-_CONSTANT, _PROJECTION = 4, 11
-# Which fields of an expression are expressions, by its tag. Free and meta variables (1, 2) occur in no module.
-_SUBEXPRESSIONS: dict[int, tuple[int, ...]] = {
-    **{0: (), 3: (), _CONSTANT: (), 9: ()},
-    **{5: (0, 1), 6: (1, 2), 7: (1, 2), 8: (1, 2, 3), 10: (1,), _PROJECTION: (2,)},
+VARIABLE, SORT, CONSTANT, LITERAL, METADATA, PROJECTION = 0, 3, 4, 9, 10, 11
+SUBEXPRESSIONS: dict[int, tuple[int, ...]] = {
+    **{VARIABLE: (), SORT: (), CONSTANT: (), LITERAL: ()},
+    **{5: (0, 1), 6: (1, 2), 7: (1, 2), 8: (1, 2, 3), METADATA: (1,), PROJECTION: (2,)},
 }
+"""Which fields of an expression are expressions, by its tag. Free and meta variables (1, 2) occur in no module."""
 
 
 class OleanError(ValueError):
@@ -44,14 +47,20 @@ class Constant:
     Attributes:
         name: its full name.
         kind: what declared it.
+        parameters: names of its universe levels.
         expressions: addresses of its type and, where it has one, its value.
         constructors: names of an inductive type's constructors, else empty.
+        safe: a definition that is neither unsafe nor partial; other kinds count as safe here.
+        height: how deep a definition's unfolding goes, -1 for one that is always, -2 for one that is never unfolded.
     """
 
     name: Name
     kind: Kind
+    parameters: tuple[Name, ...]
     expressions: tuple[int, ...]
     constructors: tuple[Name, ...] = ()
+    safe: bool = True
+    height: int = -2
 
 
 class Olean:
@@ -64,7 +73,7 @@ class Olean:
         constants: all constants by name.
     """
 
-    def __init__(self, data: bytes, max_objects: int = 5_000_000) -> None:
+    def __init__(self, data: bytes) -> None:
         if len(data) < _HEADER.size:
             raise OleanError(f"{len(data)} bytes are too few for a module")
         magic, layout, _, version, commit, self._base, root = _HEADER.unpack_from(data)
@@ -72,11 +81,12 @@ class Olean:
             raise OleanError(f"magic {magic!r}, format {layout}: only format 2 is known")
         self.version = version.split(b"\0")[0].decode("ascii", "replace")
         self.commit = commit.decode("ascii", "replace")
-        self._data, self._left = data, max_objects
+        # An object takes 8 bytes or more and is looked at a few times: only a file with loops takes more looks.
+        self._data, self._left = data, len(data)
         self._names: dict[int, Name] = {}
         self._uses: dict[Name, frozenset[Name]] = {}
         _, fields = self._constructor(root, 5)
-        self.imports = tuple(self._name(self._constructor(entry, 1)[1][0]) for entry in self._array(fields[0]))
+        self.imports = tuple(self.name(self._constructor(entry, 1)[1][0]) for entry in self._array(fields[0]))
         self.constants: dict[Name, Constant] = {}
         for address in self._array(fields[2]):
             constant = self._constant(address)
@@ -96,8 +106,88 @@ class Olean:
         found = self._uses.get(name)
         if found is None:
             constant = self.constants[name]
-            found = self._mentioned(constant.expressions) | frozenset(constant.constructors)
+            found = self.mentioned(constant.expressions) | frozenset(constant.constructors)
             self._uses[name] = found
+        return found
+
+    def mentioned(self, roots: tuple[int, ...]) -> frozenset[Name]:
+        """Every constant that the expressions at ``roots`` mention."""
+        names: set[Name] = set()
+        seen: set[int] = set()
+        stack = list(roots)
+        while stack:
+            address = stack.pop()
+            if address in seen:
+                continue
+            seen.add(address)
+            tag, fields = self.expression(address)
+            if tag in (CONSTANT, PROJECTION):
+                names.add(self.name(fields[0]))
+            stack.extend(fields[index] for index in SUBEXPRESSIONS[tag])
+        return frozenset(names)
+
+    def expression(self, address: int) -> tuple[int, tuple[int, ...]]:
+        """Tag and fields of an expression; `SUBEXPRESSIONS` tells which fields are expressions again.
+
+        Raises:
+            OleanError: for anything that is not an expression.
+        """
+        tag, fields = self._constructor(address)
+        inner = SUBEXPRESSIONS.get(tag)
+        if inner is None or len(fields) <= max(inner, default=0):
+            raise OleanError(f"expression with tag {tag} and {len(fields)} fields at {address:#x}")
+        return tag, fields
+
+    def level(self, address: int) -> tuple[int, tuple[int, ...]]:
+        """Tag and fields of a universe level: zero, successor, maximum, impredicative maximum, parameter.
+
+        Raises:
+            OleanError: for anything else.
+        """
+        tag, fields = self._constructor(address)
+        if tag >= len(_LEVEL_FIELDS) or len(fields) < _LEVEL_FIELDS[tag]:
+            raise OleanError(f"universe level with tag {tag} and {len(fields)} fields at {address:#x}")
+        return tag, fields[: _LEVEL_FIELDS[tag]]
+
+    def literal(self, address: int) -> int | str:
+        """A natural number or a string."""
+        tag, (value, *_) = self._constructor(address, 1)
+        return self.number(value) if tag == 0 else self._string(value)
+
+    def number(self, address: int) -> int:
+        """A natural number of any size."""
+        if address & 1:
+            return address >> 1
+        offset = self._tagged(address, _MPZ, 24)
+        words, digits = struct.unpack_from("<iQ", self._data, offset + 12)
+        if words < 0:
+            raise OleanError(f"a negative number at {address:#x}")
+        place = self._offset(digits, 8 * words)
+        return int.from_bytes(self._data[place : place + 8 * words], "little")
+
+    def name(self, address: int) -> Name:
+        """A hierarchical name."""
+        parts: list[int] = []
+        known: Name = ()
+        while not address & 1:
+            if address in self._names:
+                known = self._names[address]
+                break
+            parts.append(address)
+            _, fields = self._constructor(address, 2)
+            address = fields[0]
+        for address in reversed(parts):
+            tag, (_, part) = self._constructor(address, 2)
+            known = (*known, self._string(part) if tag == 1 else self.number(part))
+            self._names[address] = known
+        return known
+
+    def items(self, address: int) -> list[int]:
+        """The elements of a list."""
+        found: list[int] = []
+        while not address & 1:
+            _, (head, address) = self._constructor(address, 2)
+            found.append(head)
         return found
 
     def _offset(self, address: int, size: int) -> int:
@@ -110,7 +200,7 @@ class Olean:
         """Offset, size in bytes (0 for what is not a constructor), number of fields and tag."""
         self._left -= 1
         if self._left < 0:
-            raise OleanError("more objects than any honest module holds")
+            raise OleanError("its objects refer to each other in circles")
         offset = self._offset(address, 8)
         _, size, fields, tag = struct.unpack_from("<iHBB", self._data, offset)
         return offset, size, fields, tag
@@ -153,64 +243,39 @@ class Olean:
         self._offset(address, size)
         return offset
 
-    def _number(self, address: int) -> int:
-        if address & 1:
-            return address >> 1
-        # A natural number beyond 63 bits; only its identity as part of a name matters here, and no name needs it.
-        self._tagged(address, _MPZ, 24)
-        raise OleanError("a name with a number beyond 63 bits")
-
-    def _list(self, address: int) -> list[int]:
-        items: list[int] = []
-        while not address & 1:
-            _, (head, address) = self._constructor(address, 2)
-            items.append(head)
-        return items
-
-    def _name(self, address: int) -> Name:
-        parts: list[int] = []
-        known: Name = ()
-        while not address & 1:
-            if address in self._names:
-                known = self._names[address]
-                break
-            parts.append(address)
-            _, fields = self._constructor(address, 2)
-            address = fields[0]
-        for address in reversed(parts):
-            tag, (_, part) = self._constructor(address, 2)
-            known = (*known, self._string(part) if tag == 1 else self._number(part))
-            self._names[address] = known
-        return known
-
     def _constant(self, address: int) -> Constant:
         tag, info = self._constructor(address, 1)
         if tag >= len(_KINDS):
             raise OleanError(f"constant of unknown kind {tag}")
         kind = _KINDS[tag]
-        _, fields = self._constructor(info[0], 5 if kind == "inductive" else 2 if kind in _WITH_VALUE else 1)
-        _, (name, _, type_, *_) = self._constructor(fields[0], 3)
-        expressions = (type_, fields[1]) if kind in _WITH_VALUE else (type_,)
-        constructors = tuple(self._name(item) for item in self._list(fields[4])) if kind == "inductive" else ()
-        return Constant(self._name(name), kind, expressions, constructors)
+        least = {"inductive": 5, "definition": 4}.get(kind, 2 if kind in _WITH_VALUE else 1)
+        _, fields = self._constructor(info[0], least)
+        _, (name, parameters, type_, *_) = self._constructor(fields[0], 3)
+        return Constant(
+            self.name(name),
+            kind,
+            tuple(self.name(item) for item in self.items(parameters)),
+            (type_, fields[1]) if kind in _WITH_VALUE else (type_,),
+            tuple(self.name(item) for item in self.items(fields[4])) if kind == "inductive" else (),
+            kind != "definition" or self._scalar(info[0], 1) == _SAFE,
+            self._height(fields[2]) if kind == "definition" else -2,
+        )
 
-    def _mentioned(self, roots: tuple[int, ...]) -> frozenset[Name]:
-        names: set[Name] = set()
-        seen: set[int] = set()
-        stack = list(roots)
-        while stack:
-            address = stack.pop()
-            if address in seen:
-                continue
-            seen.add(address)
-            tag, fields = self._constructor(address)
-            inner = _SUBEXPRESSIONS.get(tag)
-            if inner is None or len(fields) <= max(inner, default=0):
-                raise OleanError(f"expression with tag {tag} and {len(fields)} fields at {address:#x}")
-            if tag in (_CONSTANT, _PROJECTION):
-                names.add(self._name(fields[0]))
-            stack.extend(fields[index] for index in inner)
-        return frozenset(names)
+    def _height(self, hint: int) -> int:
+        tag, _ = self._constructor(hint)
+        if tag == _REGULAR_HINT:
+            return self._scalar(hint, 4)
+        if tag not in (_OPAQUE_HINT, _ABBREVIATION_HINT):
+            raise OleanError(f"reducibility hint {tag} is unknown")
+        return -1 if tag == _ABBREVIATION_HINT else -2
+
+    def _scalar(self, address: int, size: int) -> int:
+        """The number stored behind a constructor's fields."""
+        offset, whole, fields, _ = self._object(address)
+        place = offset + 8 + 8 * fields
+        if 8 + 8 * fields + size > whole:
+            raise OleanError(f"no scalar of {size} bytes at {address:#x}")
+        return int.from_bytes(self._data[place : place + size], "little")
 
 
 def dotted(name: Name) -> str:

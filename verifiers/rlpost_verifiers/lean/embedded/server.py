@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlpost.errors import InfrastructureError
 from rlpost_verifiers.lean.embedded import installation
 from rlpost_verifiers.lean.embedded.client import Zygote, ZygoteLostError
-from rlpost_verifiers.lean.embedded.judge import judge
+from rlpost_verifiers.lean.embedded.export import Export
+from rlpost_verifiers.lean.embedded.judge import inspect, judge_replay
 from rlpost_verifiers.lean.embedded.olean import Olean
-from rlpost_verifiers.lean.messages import Reason, Run, parse_output
+from rlpost_verifiers.lean.messages import Reason, Run, classify, parse_output
 from rlpost_verifiers.lean.source import PRELUDE, build_source
 from rlpost_verifiers.lean.task import ProofTask
 
@@ -40,6 +42,20 @@ SELF_TEST: tuple[tuple[ProofTask, Reason], ...] = (
 """Proofs and how they must be judged. The last one is accepted, so its compiled module tells what to import."""
 
 
+def _claim(proposition: str) -> Export:
+    """``theorem X : proposition := True.intro`` as the kernel is told it."""
+    return {
+        "names": [[0, "True"], [1, "intro"], [0, proposition], [0, "X"]],
+        "levels": [],
+        "terms": [[4, 3], [4, 2]],
+        "declarations": [["theorem", 4, [], 0, 1, -2]],
+    }
+
+
+REPLAY_TEST: tuple[tuple[Export, Reason], ...] = ((_claim("True"), "proved"), (_claim("False"), "kernel_rejected"))
+"""Declarations and what the kernel must say to them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one check may use.
@@ -61,9 +77,12 @@ class Server:
     Without ``import_once`` every check runs Lean's command line, which imports the prelude anew. With it, the prelude
     stays imported and a check costs half the time; but this rests on the binary interface of one build of Lean.
     Hence each server first runs `SELF_TEST` both ways, and unless every message and every byte written agree, it is
-    replaced by one that uses the command line.
+    replaced by one that uses the command line. The kernel for the replay has no such substitute: a server whose kernel
+    does not take a right declaration and refuse a wrong one does not come up.
 
     Attributes:
+        prelude: what checked files import.
+        limits: what one check may use.
         imported: the prelude stays imported.
         problem: why it does not although that was asked for, else empty.
     """
@@ -76,28 +95,30 @@ class Server:
         Raises:
             MissingPackageError: if the library is another Lean.
             ZygoteLostError: if the server does not come up.
+            InfrastructureError: if its kernel does not judge as it must.
         """
-        self._prelude, self._limits = prelude, limits
+        self.prelude, self.limits = prelude, limits
         self.imported, self.problem = False, ""
         self._zygote = _start(library, search_path)
-        if not import_once:
-            return
         try:
-            self.problem = self._import_once()
-        except ZygoteLostError as error:
-            self.problem = str(error)
+            if import_once and (problem := self._try_import_once()):
+                self.close()
+                self.imported, self.problem = False, problem
+                self._zygote = _start(library, search_path)
+            self._open_kernel(search_path / f"{PRELUDE}.olean")
         except BaseException:
             self.close()
             raise
-        if self.problem:
-            self.close()
-            self.imported = False
-            self._zygote = _start(library, search_path)
 
     @property
     def pid(self) -> int:
         """Process id of the fork server."""
         return self._zygote.pid
+
+    @property
+    def unconfined(self) -> tuple[str, ...]:
+        """What this machine does not offer to confine a check with; empty where nothing is missing."""
+        return self._zygote.unconfined
 
     def run(self, source: str) -> Run:
         """Let Lean read ``source``, a file that imports the prelude, under the limits.
@@ -108,8 +129,19 @@ class Server:
         if self.imported:
             # Blank lines in the header's place: Lean's positions stay those of the whole file.
             source = "\n" * _HEADER.count("\n") + source.removeprefix(_HEADER)
-        cpu, wall, memory = self._limits.cpu_seconds, self._limits.wall_seconds, self._limits.memory_mb
-        return self._zygote.run(_MODULE, source, cpu, wall, memory, imported=self.imported)
+        return self._zygote.run(_MODULE, source, *self._numbers(), imported=self.imported)
+
+    def replay(self, export: Export) -> Run:
+        """Ask the kernel, on the prelude alone, about declarations; see `rlpost_verifiers.lean.embedded.judge`.
+
+        Raises:
+            ZygoteLostError: if the server does not answer.
+        """
+        return self._zygote.replay(export, *self._numbers())
+
+    def probe(self) -> dict[str, str]:
+        """What a check is able to do to the machine; see `rlpost_verifiers.lean.embedded.sandbox.probe`."""
+        return self._zygote.probe(Path(__file__))
 
     def compiled(self) -> bytes | None:
         """The module that the last run compiled, or None if it wrote none."""
@@ -122,6 +154,15 @@ class Server:
     def close(self) -> None:
         """End the server, and with it any check in flight; repeated calls do nothing."""
         self._zygote.close()
+
+    def _numbers(self) -> tuple[float, float, int]:
+        return self.limits.cpu_seconds, self.limits.wall_seconds, self.limits.memory_mb
+
+    def _try_import_once(self) -> str:
+        try:
+            return self._import_once()
+        except ZygoteLostError as error:
+            return str(error)
 
     def _import_once(self) -> str:
         expected = [self._evidence(task) for task, _ in SELF_TEST]
@@ -138,8 +179,20 @@ class Server:
     def _evidence(self, task: ProofTask) -> tuple[Reason, str, int | None, int, bytes | None]:
         run = self.run(build_source(task))
         compiled = self.compiled()
-        ruling, _ = judge(run, parse_output(run.output), compiled, self._prelude, self._limits.cpu_seconds)
+        ruling = classify(run, parse_output(run.output), self.limits.cpu_seconds)
+        if ruling.outcome == "accepted":
+            # Statements are compared in every check; here they come from this file.
+            ruling = inspect(compiled, self.prelude, statement=None).ruling
         return ruling.reason, run.output, run.exit_code, run.signal, compiled
+
+    def _open_kernel(self, compiled: Path) -> None:
+        if problem := self._zygote.open_kernel(compiled):
+            raise InfrastructureError(f"Lean's kernel cannot be asked: {problem}")
+        for export, reason in REPLAY_TEST:
+            run = self.replay(export)
+            found = judge_replay(run, self.limits.cpu_seconds)
+            if found.reason != reason:
+                raise InfrastructureError(f"Lean's kernel must say {reason!r} and says {found.reason!r}: {run.output}")
 
 
 def _start(library: Path, search_path: Path) -> Zygote:

@@ -15,6 +15,17 @@ check compiled does.
     request  {"import": "Cand"}
     answer   {"problem": ""}
 
+Declarations are given to the kernel alone, which holds those of one compiled module once it has been opened:
+
+    request  {"kernel": "/path/of/RLPre.olean"}       answer  {"problem": ""}
+    request  {"replay": {…}, "cpu_seconds": 10, …}
+
+and a confined fork reports what it could do to the machine:
+
+    request  {"probe": "/path/of/a/file", "cpu_seconds": 10, …}
+
+Both answer as a check does; what they found is one JSON line in ``output.txt``.
+
 A check leaves ``<module>.olean`` (if Lean wrote one) and ``output.txt`` in FOLDER until the next request. The server
 ends when its input closes, when it is asked to by SIGTERM, or when its parent dies; it removes FOLDER on its way out.
 """
@@ -26,6 +37,7 @@ import math
 import os
 import resource
 import select
+import shutil
 import signal
 import sys
 import time
@@ -34,13 +46,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
     from rlpost_verifiers.lean.embedded.import_once import ImportOnce, ImportOnceError
+    from rlpost_verifiers.lean.embedded.replay import Kernel
+    from rlpost_verifiers.lean.embedded.sandbox import Confinement, probe
 else:
     # A script sees its neighbours without their package, and the package is not to be loaded here.
     from import_once import ImportOnce, ImportOnceError
+    from replay import Kernel
+    from sandbox import Confinement, probe
 
 LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
 MAX_FILE_BYTES = 32 << 20
+MAX_FOLDER_BYTES = 2 * MAX_FILE_BYTES
+FOLDER_WATCH_MS = 100
 CHILD_FAILED = 70
 # Beside the proof itself only the theorem's own free variables could be generalised, which would weaken a statement.
 OPTIONS = ("--json", "-j1", "-DautoImplicit=false", "-Dlinter.all=false")
@@ -49,17 +67,35 @@ OPTIONS = ("--json", "-j1", "-DautoImplicit=false", "-Dlinter.all=false")
 class Lean:
     """The two entry points that are stable across Lean versions, and what the library says about itself.
 
+    Args:
+        path: libleanshared.
+        folder: the working folder, the only one a check may write to.
+        search_path: folder with the compiled modules that checked files import.
+
     Attributes:
+        confinement: what a check is not able to do to the machine.
         imported: Lean with its imports done, None until `import_once`.
+        kernel: the kernel with the declarations of a module, None until `open_kernel`.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, folder: str, search_path: str) -> None:
         # Lean's interpreter finds native code by dlsym(RTLD_DEFAULT), so its symbols must be global.
         self._library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
         self._library.lean_main.restype = ctypes.c_int
         # Calling lean_main here as well would be fatal: its option parser keeps state that every fork would inherit.
         self._library.lean_initialize()
+        self.confinement = Confinement([search_path], folder)
         self.imported: ImportOnce | None = None
+        self.kernel: Kernel | None = None
+
+    def open_kernel(self, compiled: str) -> str:
+        """Take over the declarations of a compiled module; why that failed, empty if it did not."""
+        try:
+            self.kernel = Kernel(self._library, compiled)
+        except (AttributeError, OSError) as error:
+            return str(error)
+        freeze()
+        return ""
 
     def import_once(self, module: str) -> str:
         """Import what the compiled module in the working folder does; why that failed, empty if it did not."""
@@ -90,7 +126,7 @@ def die_with_parent(signal_number: int, parent: int) -> None:
 
 
 def run_child(lean: Lean, request: dict[str, Any], server: int) -> int:
-    """In the fork: confine this process, run Lean on the source, and return its exit status."""
+    """In the fork: confine this process, do what the request asks for, and return the exit status."""
     os.setsid()
     die_with_parent(signal.SIGKILL, server)
     for number in (signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):
@@ -104,6 +140,15 @@ def run_child(lean: Lean, request: dict[str, Any], server: int) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (request["memory_mb"] << 20,) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    lean.confinement.enter()
+    if "probe" in request:
+        answer(probe(request["probe"]))
+        return 0
+    if "replay" in request:
+        assert lean.kernel is not None, "the kernel was never opened"
+        problem = lean.kernel.check(request["replay"])
+        answer({"problem": problem})
+        return bool(problem)
     module = request["module"]
     if request["imported"]:
         assert lean.imported is not None, "the import was never asked for"
@@ -129,35 +174,48 @@ def fork(lean: Lean, request: dict[str, Any]) -> int:
 
 def check(lean: Lean, request: dict[str, Any]) -> dict[str, Any]:
     """Run one request to its end and describe how it ended."""
-    for name in os.listdir("."):
-        os.unlink(name)
-    if not request["imported"]:
+    empty_folder()
+    if "source" in request and not request["imported"]:
         with open(f"{request['module']}.lean", "w", encoding="utf-8") as file:
             file.write(request["source"])
     start = time.perf_counter()
     pid = fork(lean, request)
-    watched = select.poll()
-    pidfd = os.pidfd_open(pid)
-    watched.register(pidfd, select.POLLIN)
-    # The client sends nothing while it waits, so readable input can only mean that it is gone.
-    watched.register(0, select.POLLIN)
     try:
-        ready = [fd for fd, _ in watched.poll(request["wall_seconds"] * 1000)]
+        ending = watch(pid, start + request["wall_seconds"])
     finally:
-        os.close(pidfd)
         # Also after a normal end: whatever else lives in the group must not outlive its leader.
         kill_group(pid)
         _, status, usage = os.wait4(pid, 0)
-    if 0 in ready:
+    if ending == "abandoned":
         raise SystemExit
+    killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     return {
         "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
-        "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
-        "wall_exceeded": not ready,
+        "signal": signal.SIGXFSZ if ending == "too much written" else killed,
+        "wall_exceeded": ending == "too late",
         "seconds": time.perf_counter() - start,
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
         "peak_rss_mb": usage.ru_maxrss >> 10,
     }
+
+
+def watch(pid: int, deadline: float) -> str:
+    """Wait until the check ends or has to be ended; why it has to be, empty if it ended by itself."""
+    watched = select.poll()
+    pidfd = os.pidfd_open(pid)
+    try:
+        watched.register(pidfd, select.POLLIN)
+        # The client sends nothing while it waits, so readable input can only mean that it is gone.
+        watched.register(0, select.POLLIN)
+        while not (ready := [fd for fd, _ in watched.poll(FOLDER_WATCH_MS)]):
+            if time.perf_counter() > deadline:
+                return "too late"
+            # The kernel limits the size of a file, not the number of files.
+            if sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(".")) > MAX_FOLDER_BYTES:
+                return "too much written"
+        return "abandoned" if 0 in ready else ""
+    finally:
+        os.close(pidfd)
 
 
 def freeze() -> None:
@@ -190,11 +248,19 @@ def answer(record: dict[str, Any]) -> None:
     os.write(1, json.dumps(record).encode() + b"\n")
 
 
+def empty_folder() -> None:
+    """Remove what the last check left; where nothing confines a check that can be more than files."""
+    for entry in os.scandir("."):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            os.unlink(entry.path)
+
+
 def remove_folder(folder: str) -> None:
-    """Remove the working folder; it holds files only."""
+    """Remove the working folder."""
+    empty_folder()
     os.chdir("/")
-    for entry in os.scandir(folder):
-        os.unlink(entry.path)
     os.rmdir(folder)
 
 
@@ -205,12 +271,20 @@ def main() -> None:
     die_with_parent(signal.SIGTERM, parent)
     os.chdir(folder)
     try:
-        lean = Lean(library)
-        answer({"version": lean.text("l_Lean_versionString"), "commit": lean.text("l_Lean_githash")})
+        lean = Lean(library, folder, os.environ["LEAN_PATH"])
+        answer(
+            {
+                "version": lean.text("l_Lean_versionString"),
+                "commit": lean.text("l_Lean_githash"),
+                "unconfined": lean.confinement.missing,
+            }
+        )
         freeze()
         for request in requests():
             if "import" in request:
                 answer({"problem": lean.import_once(request["import"])})
+            elif "kernel" in request:
+                answer({"problem": lean.open_kernel(request["kernel"])})
             else:
                 answer(check(lean, request))
     finally:

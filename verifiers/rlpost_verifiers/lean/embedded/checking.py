@@ -1,0 +1,170 @@
+"""One check from beginning to end on one fork server: elaborate, audit, replay; and what the verdict says about it."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from rlpost.errors import DataError, InfrastructureError
+from rlpost.types import Verdict
+from rlpost_verifiers.lean.backend import undecided
+from rlpost_verifiers.lean.embedded import installation
+from rlpost_verifiers.lean.embedded.audit import statement_digest
+from rlpost_verifiers.lean.embedded.judge import inspect, judge_replay
+from rlpost_verifiers.lean.embedded.olean import Olean
+from rlpost_verifiers.lean.embedded.server import Server
+from rlpost_verifiers.lean.messages import LeanOutput, Ruling, Run, classify, open_goals, parse_output
+from rlpost_verifiers.lean.source import build_source, build_statement, check_statement, proof_start_line
+from rlpost_verifiers.lean.task import ProofTask
+
+Assurance = Literal["elaborated", "axioms_checked", "kernel_replayed"]
+"""How far a check got: Lean's elaborator, the audit of what it compiled, the kernel asked anew."""
+
+_MAX_MESSAGES = 8
+_MAX_MESSAGE_LENGTH = 500
+_KEPT_STATEMENTS = 100_000
+
+
+class UnreadableStatementError(DataError):
+    """The statement means nothing to Lean, so no proof of it can be judged."""
+
+
+class Statements:
+    """What statements say, each compiled once by itself; shared by all workers.
+
+    Kept by text: a digest of 32 bytes for each of the last 100,000, or why Lean cannot read it.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, bytes | str] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def digest(self, server: Server, task: ProofTask) -> bytes:
+        """`rlpost_verifiers.lean.embedded.audit.statement_digest` of the task's statement.
+
+        Raises:
+            UnreadableStatementError: if Lean cannot read it, with Lean's first complaint.
+            InfrastructureError: if Lean failed before it could tell.
+        """
+        source = build_statement(task)
+        with self._lock:
+            found = self._known.get(source)
+        if found is None:
+            found = self._compile(server, source)
+            with self._lock:
+                self._known[source] = found
+                if len(self._known) > _KEPT_STATEMENTS:
+                    self._known.popitem(last=False)
+        if isinstance(found, str):
+            raise UnreadableStatementError(f"Lean cannot read the statement {task.statement!r}: {found}")
+        return found
+
+    def _compile(self, server: Server, source: str) -> bytes | str:
+        run = server.run(source)
+        ruling = classify(run, parse_output(run.output), server.limits.cpu_seconds)
+        compiled = server.compiled()
+        if ruling.outcome == "rejected":
+            return ruling.detail
+        if ruling.outcome == "undecided" or compiled is None:
+            raise InfrastructureError(
+                f"the statement could not be compiled: {ruling.detail or 'no module was written'}"
+            )
+        return statement_digest(Olean(compiled))
+
+
+def check_proof(server: Server, task: ProofTask, statements: Statements, backend: str) -> Verdict:
+    """Judge one task.
+
+    Raises:
+        ZygoteLostError: if the server died; the task may be tried again on another.
+    """
+    try:
+        check_statement(task)
+        return _check_proof(server, task, statements, backend)
+    except DataError as error:
+        return undecided("statement_mismatch", str(error), backend)
+
+
+def _check_proof(server: Server, task: ProofTask, statements: Statements, backend: str) -> Verdict:
+    run = server.run(build_source(task))
+    # Read now: the next run on this server empties its folder.
+    output, compiled = parse_output(run.output), server.compiled()
+    runs, axioms = [run], ()
+    assurance: Assurance = "elaborated"
+    ruling = classify(run, output, server.limits.cpu_seconds)
+    if ruling.outcome == "accepted":
+        assurance = "axioms_checked"
+        found = inspect(compiled, server.prelude, statements.digest(server, task))
+        ruling, axioms = found.ruling, found.axioms
+        if found.export is not None:
+            assurance = "kernel_replayed"
+            runs.append(server.replay(found.export))
+            ruling = judge_replay(runs[-1], server.limits.cpu_seconds)
+    elif ruling.reason == "failed" and any(error.line < proof_start_line(task) for error in output.errors):
+        # Lean complained about something before the proof; if that is the statement, the proof is not to blame.
+        statements.digest(server, task)
+    evidence = _evidence(ruling, output, proof_start_line(task), runs)
+    if axioms or ruling.reason == "proved":
+        evidence["axioms"] = list(axioms)
+    return Verdict(
+        outcome=ruling.outcome,
+        score={"accepted": 1.0, "rejected": 0.0, "undecided": None}[ruling.outcome],
+        reason=ruling.reason,
+        assurance="" if ruling.outcome == "undecided" else assurance,
+        evidence=evidence,
+        seconds=sum(each.seconds for each in runs),
+        cpu_seconds=sum(each.cpu_seconds for each in runs),
+        backend=backend,
+    )
+
+
+def read_statements(server: Server, tasks: Sequence[ProofTask], statements: Statements) -> list[str | None]:
+    """For each task why Lean cannot read its statement, or None; all in one file first, which is several times faster.
+
+    Raises:
+        ZygoteLostError: if the server died.
+        InfrastructureError: if Lean failed before it could tell.
+    """
+    problems: list[str | None] = [_find_unsound(task) for task in tasks]
+    sound = [index for index, problem in enumerate(problems) if problem is None]
+    if len(sound) > 1 and _read_together(server, [tasks[index] for index in sound]):
+        return problems
+    for index in sound:
+        try:
+            statements.digest(server, tasks[index])
+        except UnreadableStatementError as error:
+            problems[index] = str(error)
+    return problems
+
+
+def _read_together(server: Server, tasks: Sequence[ProofTask]) -> bool:
+    """Whether Lean has no complaint about any of the statements, each in a section of its own."""
+    opening = build_statement(ProofTask("True", "")).partition("axiom ")[0]
+    blocks = [build_statement(task).removeprefix(opening) for task in tasks]
+    sections = (f"section\n{block.replace('axiom X', f'axiom X{number}')}end\n" for number, block in enumerate(blocks))
+    run = server.run(opening + "".join(sections))
+    return classify(run, parse_output(run.output), server.limits.cpu_seconds).outcome == "accepted"
+
+
+def _find_unsound(task: ProofTask) -> str | None:
+    try:
+        check_statement(task)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _evidence(ruling: Ruling, output: LeanOutput, proof_line: int, runs: Sequence[Run]) -> dict[str, Any]:
+    """Plain data for people; positions count from the first line of the proof."""
+    messages = [ruling.detail] if ruling.detail and not output.errors else []
+    for message in output.messages[:_MAX_MESSAGES]:
+        text = message.text.strip()[:_MAX_MESSAGE_LENGTH]
+        line = message.line - proof_line + 1
+        place = f"{line}:{message.column}" if line > 0 else "the theorem"
+        messages.append(f"{message.severity} at {place}: {text}")
+    evidence: dict[str, Any] = {"messages": messages, "lean_version": installation.VERSION}
+    if goals := open_goals(output):
+        evidence["goals"] = goals
+    return {**evidence, "peak_rss_mb": max(run.peak_rss_mb for run in runs)}

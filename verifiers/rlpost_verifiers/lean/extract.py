@@ -1,0 +1,238 @@
+r"""How a proof is cut from a model's answer, and which answers hold none.
+
+The answer is first made uniform: a byte order mark at its start goes, ``\r\n`` becomes ``\n``, and the whole is put
+into Unicode's normal form C, in which statements are written. From there on it is only cut. Control, format and
+private characters, tabs and lone carriage returns among them, stay where they are for the filter to reject
+(`source.find_forbidden`), because taking one out could join what stood apart.
+
+Everything takes time linear in the length of the answer, however hostile it is.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Literal, get_args, get_type_hints
+
+from rlpost.errors import UserError
+from rlpost_verifiers.lean.task import ProofTask
+
+Extract = Literal["raw", "fence"]
+Trailing = Literal["reject", "allow"]
+Fences = Literal["last", "first", "only"]
+Form = Literal["any", "term", "tactic"]
+Restated = Literal["reject", "allow"]
+
+# Unicode's Stream-Safe Text Format (UAX #15, section 13). Normalising sorts each run of marks by insertion: without
+# a limit an answer of 80,000 marks takes seven seconds, and one ten times as long a quarter of an hour.
+_MAX_MARKS = 30
+_LEAN_TAGS = ("", "lean", "lean4")
+_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
+_BY = re.compile(r" *by(?![\w'!?])")
+_THEOREM = re.compile(r"(?:theorem|lemma)(?![\w'!?.])")
+_NAME = re.compile(r"[ \n]+[\w'!?.]+")
+_COMMENT_MARK = re.compile(r"/-|-/")
+_INK = re.compile(r"[^ \n]")
+_WORD = re.compile(r"[^ \n]+")
+_LINE = re.compile(r".*")
+# Whitespace inside these is content (strings, characters, quoted names, comments) or layout that Lean reads: a line
+# break tells `let x := f` from its body and the fields in `{ x y }` apart, columns tell where a tactic block ends.
+_SPACING_MATTERS = re.compile(r"""["«]|'[ \n]'|--|/-|:=|\{[^:{}]*\}|\b(?:by|calc|do|have|let|suffices)\b""")
+
+
+class NoProofError(ValueError):
+    """The answer holds no proof in the form asked for; the message says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractSettings:
+    """Which part of an answer is the proof.
+
+    Attributes:
+        extract: ``raw``, all of the answer that follows the thought; or ``fence``, a block of it between lines of at
+            least three backquotes or tildes, as in Markdown, whose tag is ``lean4``, ``lean`` or absent.
+        trailing: whether text may follow that block. An answer that goes on after its proof is often one that hedges.
+        fences: which block counts where there are several; ``only`` takes a second one for a fault.
+        form: how the answer continues the prompt. ``any`` and ``term`` mean after ``:=``, and the proof is taken as
+            it stands. ``tactic`` means after ``:= by``: unless it starts with a ``by`` of its own, one is put on a
+            line before it, and if its first line is not indented all lines are, by two spaces. The columns of the
+            first line must therefore come from the answer: end such a prompt with ``by``, not with spaces.
+        restated: ``allow`` takes an answer that writes the theorem out, as whole-proof provers do, for a proof of it;
+            ``reject`` leaves its ``theorem`` to the filter, which refuses it.
+
+    Raises:
+        UserError: for a value that is not one of these.
+
+    >>> ExtractSettings(fences="all")
+    Traceback (most recent call last):
+    rlpost.errors.UserError: fences is 'all'; use 'last', 'first' or 'only'
+    """
+
+    extract: Extract = "raw"
+    trailing: Trailing = "reject"
+    fences: Fences = "last"
+    form: Form = "any"
+    restated: Restated = "reject"
+
+    def __post_init__(self) -> None:
+        for key, kind in get_type_hints(ExtractSettings).items():
+            *most, last = map(repr, get_args(kind))
+            if (value := getattr(self, key)) not in get_args(kind):
+                raise UserError(f"{key} is {value!r}; use {', '.join(most)} or {last}")
+
+
+def extract_proof(text: str, task: ProofTask, settings: ExtractSettings) -> str:
+    r"""The proof in a model's answer, without blank lines before it and blanks after it.
+
+    All up to the last ``</think>`` is a thought and not part of the answer; blocks in it do not count.
+
+    A restated theorem (a ``theorem`` or ``lemma``) must have the task's binders and statement. Its name is free, and
+    so are spaces and line breaks between words, except in binders or a statement where they can carry meaning (there
+    is a string, a ``:=``, a set or record in braces, or a word such as ``by`` or ``let`` in it): there every character
+    counts. Comments and lines of the task's header may stand before it. What follows its ``:=`` is the proof, whatever
+    ``form`` says, with spaces before its first line where later lines are aligned with it.
+
+    In file mode the answer is a whole file: ``form`` and ``restated`` say nothing about it.
+
+    Raises:
+        NoProofError: if the thought or a block is never closed, there is no such block or one too many, text follows
+            it, a restated theorem is not the task's, or more than 30 combining marks stand in a row.
+
+    >>> task = ProofTask("True", "")
+    >>> extract_proof("<think>```\nrfl\n```</think>So:\n~~~Lean\ntrivial\n~~~", task, ExtractSettings("fence"))
+    'trivial'
+    >>> extract_proof("skip\ntrivial", task, ExtractSettings(form="tactic"))
+    'by\n  skip\n  trivial'
+    >>> extract_proof("theorem mine : True := trivial", task, ExtractSettings(restated="allow"))
+    'trivial'
+    """
+    answer = _drop_thought(_normalise(text))
+    proof = _trim(answer if settings.extract == "raw" else _cut_block(answer, settings))
+    if task.mode == "file":
+        return proof
+    if settings.restated == "allow" and (restated := _cut_restated(proof, task)) is not None:
+        return restated
+    return _put_by(proof) if settings.form == "tactic" else proof
+
+
+def _normalise(text: str) -> str:
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    if text.isascii():
+        return text
+    marks = 0
+    for character in text:
+        # Not unicodedata.combining: that is 0 for U+0F73 and its like, which fall apart into two marks.
+        marks = marks + 1 if unicodedata.category(character)[0] == "M" else 0
+        if marks > _MAX_MARKS:
+            raise NoProofError(f"more than {_MAX_MARKS} combining marks stand in a row")
+    return unicodedata.normalize("NFC", text)
+
+
+def _drop_thought(text: str) -> str:
+    answer = text.rpartition("</think>")[2]
+    if "<think>" in answer:
+        raise NoProofError("the answer ends inside its thought: <think> is never closed")
+    return answer
+
+
+def _trim(text: str) -> str:
+    blank = len(text) - len(text.lstrip(" \n"))
+    return text[text.rfind("\n", 0, blank) + 1 :].rstrip(" \n")
+
+
+def _cut_block(text: str, settings: ExtractSettings) -> str:
+    blocks = _find_blocks(text)
+    if not blocks:
+        raise NoProofError("the answer holds no closed ```lean block")
+    if settings.fences == "only" and len(blocks) > 1:
+        raise NoProofError(f"the answer holds {len(blocks)} ```lean blocks; it should hold one")
+    opening, closing = blocks[0 if settings.fences == "first" else -1]
+    if settings.trailing == "reject" and text[closing.end() :].strip():
+        raise NoProofError("text follows the closing fence")
+    return text[opening.end() + 1 : closing.start()]
+
+
+def _find_blocks(text: str) -> list[tuple[re.Match[str], re.Match[str]]]:
+    blocks: list[tuple[re.Match[str], re.Match[str]]] = []
+    opening: re.Match[str] | None = None
+    for line in _FENCE.finditer(text):
+        marks, rest = line[1], line[2].strip()
+        if opening is None:
+            # ```rfl``` on one line is Markdown's inline code and opens nothing.
+            opening = line if marks[0] == "~" or "`" not in rest else None
+        elif not rest and marks.startswith(opening[1]):
+            if opening[2].strip().lower() in _LEAN_TAGS:
+                blocks.append((opening, line))
+            opening = None
+    if opening is not None:
+        raise NoProofError("the last block is never closed: the answer was cut off")
+    return blocks
+
+
+def _put_by(proof: str) -> str:
+    if not proof or _BY.match(proof):
+        return proof
+    # Lean takes a tactic in the first column for the next command.
+    indented = proof if proof.startswith(" ") else "\n".join(line and f"  {line}" for line in proof.split("\n"))
+    return f"by\n{indented}"
+
+
+def _cut_restated(text: str, task: ProofTask) -> str | None:
+    """What follows the restated theorem's ``:=``, or None where ``text`` does not start with a theorem."""
+    keyword = _THEOREM.match(text, _skip_preamble(text, task.header))
+    if keyword is None:
+        return None
+    name = _NAME.match(text, keyword.end())
+    if name is None:
+        raise NoProofError(f"the restated statement differs from the task's: no plain name follows {keyword[0]!r}")
+    end = name.end()
+    # The task's own parts are looked for, and not the model's ":=": where a statement ends is hard to tell (defaults,
+    # strings, `let`), while whether it goes on like another one is not.
+    for part in (task.binders, ":", task.statement, ":="):
+        end = _match_part(text, end, part)
+    column = end - text.rfind("\n", 0, end) - 1
+    proof = _trim(" " * column + text[end:])
+    first, line_break, _ = proof.partition("\n")
+    return proof.lstrip(" ") if not line_break or first.strip(" ") == "by" else proof
+
+
+def _match_part(text: str, start: int, part: str) -> int:
+    """Where ``part`` ends in ``text``, which must hold it from ``start`` on, after blanks."""
+    part = part.strip(" \n")
+    words = [part] if part and _SPACING_MATTERS.search(part) else _WORD.findall(part)
+    end = start
+    for index, word in enumerate(words):
+        ink = _INK.search(text, end)
+        begin = ink.start() if ink else len(text)
+        if not text.startswith(word, begin) or (index > 0 and begin == end):
+            found, wanted = text[begin : begin + 30], word[:30]
+            raise NoProofError(f"the restated statement differs from the task's: {found!r} where {wanted!r} should be")
+        end = begin + len(word)
+    return end
+
+
+def _skip_preamble(text: str, header: str) -> int:
+    """Where ``text`` goes on after the comments and the lines of ``header`` that it starts with."""
+    known = {" ".join(_WORD.findall(line)) for line in header.splitlines()}
+    position = 0
+    while ink := _INK.search(text, position):
+        position = ink.start()
+        if text.startswith("/-", position):
+            position = _comment_end(text, position)
+            continue
+        line = _LINE.match(text, position)
+        assert line is not None
+        if not line[0].startswith("--") and " ".join(_WORD.findall(line[0])) not in known:
+            break
+        position = line.end()
+    return position
+
+
+def _comment_end(text: str, start: int) -> int:
+    depth = 0
+    for mark in _COMMENT_MARK.finditer(text, start):
+        depth += 1 if mark[0] == "/-" else -1
+        if depth == 0:
+            return mark.end()
+    return len(text)
