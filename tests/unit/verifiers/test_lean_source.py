@@ -69,8 +69,8 @@ def test_rejects_every_forbidden_word_wherever_lean_would_read_it(frame: str) ->
         ("h\ud800", "U+D800"),
         ("0xfopen", "'0x'"),
         ("endλ", "'end'"),
-        ("x" * (MAX_PROOF_BYTES + 1), "8193 bytes"),
-        ("∀" * (MAX_PROOF_BYTES // 3 + 1), "8193 bytes"),
+        ("x" * (MAX_PROOF_BYTES + 1), "65537 characters"),
+        ("∀" * (MAX_PROOF_BYTES // 3 + 1), "65538 bytes"),
     ],
 )
 def test_rejects_and_says_what(proof: str, part: str) -> None:

@@ -159,7 +159,8 @@ def _find_unsound(task: ProofTask) -> str | None:
 def _evidence(ruling: Ruling, output: LeanOutput, proof_line: int, runs: Sequence[Run]) -> dict[str, Any]:
     """Plain data for people; positions count from the first line of the proof."""
     messages = [ruling.detail] if ruling.detail and not output.errors else []
-    for message in output.messages[:_MAX_MESSAGES]:
+    # Errors first: a proof full of warnings must not hide what is wrong with it.
+    for message in sorted(output.messages, key=lambda each: each.severity != "error")[:_MAX_MESSAGES]:
         text = message.text.strip()[:_MAX_MESSAGE_LENGTH]
         line = message.line - proof_line + 1
         place = f"{line}:{message.column}" if line > 0 else "the theorem"

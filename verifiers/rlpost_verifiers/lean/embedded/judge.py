@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import dataclass
 
 from rlpost_verifiers.lean.embedded.audit import audit
@@ -48,8 +49,11 @@ def inspect(compiled: bytes | None, prelude: Olean, statement: bytes | None) -> 
 def judge_replay(run: Run, cpu_limit: float) -> Ruling:
     """What the kernel's answer to `rlpost_verifiers.lean.embedded.client.Zygote.replay` says about the proof.
 
-    A limit that the kernel runs into is the proof's own fault, as it is during elaboration.
+    A limit that the kernel runs into is the proof's own fault, as it is during elaboration. So is a stack that
+    overflows where the kernel does not look: nothing but the declarations decides how deep it gets.
     """
+    if run.signal == signal.SIGSEGV:
+        return Ruling("rejected", "memory", "the kernel's stack overflowed")
     ruling = classify(run, parse_output(run.output), cpu_limit)
     if ruling.reason in ("timeout", "memory"):
         return ruling

@@ -1,0 +1,235 @@
+"""A Lean proof as an environment: a state is a list of goals, an action one tactic.
+
+The types are LeanDojo's own, so a prover written for `lean_dojo.Dojo` runs here unchanged. `ReplayGym` needs nothing
+but a `Backend`: it checks the tactics so far, all of them anew, and reads what is left from Lean's complaint about
+unsolved goals. With the embedded Lean a step costs one check, about 10 ms of CPU time.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+
+from rlpost.errors import DataError, InfrastructureError, UserError
+from rlpost.types import Verdict
+from rlpost_verifiers.lean.backend import Backend
+from rlpost_verifiers.lean.dojo.imports import import_lean_dojo
+from rlpost_verifiers.lean.source import find_forbidden
+from rlpost_verifiers.lean.task import ProofTask
+
+if TYPE_CHECKING:
+    from rlpost_verifiers.lean.dojo.imports import TacticResult, TacticState
+
+_ERROR = re.compile(r"error at (\d+:\d+|the theorem): (.*)", re.DOTALL)
+# The block that `_proof` opens starts at line 1, column 0 of the proof. Goals left open inside a tactic (by a bullet,
+# or by a `by` of its own) are reported elsewhere and are an error of that tactic.
+_BLOCK = "1:0"
+_UNSOLVED = "unsolved goals\n"
+
+
+class TacticGym(Protocol):
+    """What a prover needs: a first state, and what a tactic makes of a state."""
+
+    def reset(self, task: ProofTask) -> TacticState:
+        """The state before any tactic; ``task.proof`` is not looked at.
+
+        Raises:
+            DataError: if Lean cannot read the statement.
+            InfrastructureError: if Lean could not be asked.
+        """
+        ...
+
+    def run_tac(self, state: TacticState, tactic: str) -> TacticResult:
+        """The state after ``tactic``, `ProofFinished` if no goal is left, or `LeanError` if it fails.
+
+        Raises:
+            UserError: for a state that this environment did not give.
+            InfrastructureError: if Lean could not judge; the tactic may be right.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what was started; repeated calls do nothing."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """A task, stripped of its proof, and the tactics applied so far."""
+
+    task: ProofTask
+    tactics: tuple[str, ...] = ()
+
+
+class ReplayGym:
+    """`TacticGym` on any backend.
+
+    A step is written as one group in parentheses: its text can neither continue the step before it nor end the block.
+    It may hold several tactics, which then count as one (LeanDojo refuses that). `ProofFinished` means that the
+    backend accepted the whole proof of the task's own statement. Used by one thread at a time.
+
+    Args:
+        backend: the Lean to ask; closed together with the gym.
+        memory: results remembered, so that a search that comes back to a step does not check it again. A state that
+            has fallen out of it cannot be continued.
+
+    Raises:
+        UserError: for a memory without room.
+        MissingPackageError: if LeanDojo is not installed.
+
+    Example::
+
+        with ReplayGym(EmbeddedLean()) as gym:
+            state = gym.reset(ProofTask("∀ p : Prop, p → p", ""))
+            state = gym.run_tac(state, "intro p h")
+            assert isinstance(gym.run_tac(state, "exact h"), ProofFinished)
+    """
+
+    def __init__(self, backend: Backend, memory: int = 100_000) -> None:
+        if memory < 2:
+            raise UserError(f"memory is {memory}; a state and its successor need at least 2")
+        self._dojo: Any = import_lean_dojo()
+        self._backend, self._memory = backend, memory
+        self._results: OrderedDict[_Node, TacticResult] = OrderedDict()
+        self._nodes: dict[int, _Node] = {}
+        self._steps = 0
+
+    def reset(self, task: ProofTask) -> TacticState:
+        """As `TacticGym.reset`; states of earlier tasks stay valid.
+
+        Raises:
+            DataError: if Lean cannot read the statement.
+            UserError: for ``mode="file"``, which has no goals.
+            InfrastructureError: if Lean could not be asked.
+        """
+        if task.mode != "proof":
+            raise UserError(f"task {task.name!r}: mode {task.mode!r} has no goals; use mode 'proof'")
+        result = self._result(_Node(replace(task, proof="")))
+        if not isinstance(result, self._dojo.TacticState):
+            shown = _one_line([getattr(result, "error", str(result))])
+            raise DataError(f"task {task.name!r}: Lean shows no goal for {task.statement!r}: {shown}")
+        return cast("TacticState", result)
+
+    def run_tac(self, state: TacticState, tactic: str) -> TacticResult:
+        """As `TacticGym.run_tac`. A tactic that uses up its CPU time or memory is a `LeanError`.
+
+        Raises:
+            UserError: for a state that this gym did not give, or has forgotten.
+            InfrastructureError: if Lean could not judge.
+        """
+        if not isinstance(state, self._dojo.TacticState):
+            raise UserError(f"a tactic cannot be run on {state!r}; give a TacticState")
+        node = self._nodes.get(state.id)
+        if node is None or self._results[node] != state:
+            raise UserError(
+                f"state {state.id} is unknown: another gym's, or older than the last {self._memory} results; "
+                "start from reset or raise memory"
+            )
+        self._results.move_to_end(node)
+        problem = find_problem(tactic)
+        if problem is not None:
+            return self._dojo.LeanError(problem)
+        return self._result(_Node(node.task, (*node.tactics, normalise(tactic))))
+
+    def close(self) -> None:
+        """Close the backend; repeated calls do nothing."""
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _result(self, node: _Node) -> TacticResult:
+        if node in self._results:
+            self._results.move_to_end(node)
+            return self._results[node]
+        [verdict] = self._backend.check([replace(node.task, proof=_proof(node.tactics))])
+        self._steps = number = self._steps + 1
+        result = self._read(verdict, node, number)
+        self._results[node] = result
+        if isinstance(result, self._dojo.TacticState):
+            self._nodes[number] = node
+        if len(self._results) > self._memory:
+            _, oldest = self._results.popitem(last=False)
+            self._nodes.pop(getattr(oldest, "id", 0), None)
+        return result
+
+    def _read(self, verdict: Verdict, node: _Node, number: int) -> TacticResult:
+        messages = [str(message) for message in verdict.evidence.get("messages", ())]
+        if verdict.outcome == "undecided":
+            detail = _one_line(messages)
+            if verdict.reason == "statement_mismatch":
+                raise DataError(f"task {node.task.name!r}: {detail.removeprefix(f'task {node.task.name!r}: ')}")
+            where = f"task {node.task.name!r}, step {len(node.tactics)}"
+            raise InfrastructureError(f"{where}: Lean could not judge ({verdict.reason}: {detail})")
+        if verdict.outcome == "accepted":
+            return self._dojo.ProofFinished(number)
+        errors = [(match[1], match[2]) for match in map(_ERROR.fullmatch, messages) if match]
+        goals: Sequence[str] = verdict.evidence.get("goals", ())
+        fault = next((text for place, text in errors if not _is_open_block(place, text)), None)
+        if fault is None and not errors and goals:
+            # Evidence holds the first few messages only, and warnings about earlier steps can crowd out the errors.
+            raise InfrastructureError(f"task {node.task.name!r}, step {len(node.tactics)}: the errors were cut off")
+        if fault is not None or not errors:
+            return self._dojo.LeanError(fault or "\n".join(messages) or verdict.reason)
+        goals = goals or [errors[0][1].removeprefix(_UNSOLVED)]
+        try:
+            return self._dojo.TacticState("\n\n".join(goals), number)
+        except AssertionError:
+            # LeanDojo tells goals apart by ⊢ and empty lines; a tactic that puts these into a string defeats it.
+            return self._dojo.LeanError(f"LeanDojo cannot parse the goals: {_one_line(goals)}")
+
+
+def find_problem(tactic: str) -> str | None:
+    """Why ``tactic`` is not even shown to Lean, or None if it may be: `find_forbidden`, and a parenthesis left over.
+
+    >>> find_problem("exact h) (trivial")
+    "')' closes nothing"
+    >>> find_problem("exact f (g h)") is None
+    True
+    """
+    if not tactic.strip():
+        return "the tactic is empty"
+    forbidden = find_forbidden(tactic)
+    if forbidden is not None:
+        return forbidden
+    depth = 0
+    for character in tactic:
+        depth += (character == "(") - (character == ")")
+        if depth < 0:
+            return "')' closes nothing"
+    return "'(' is never closed" if depth else None
+
+
+def normalise(tactic: str) -> str:
+    r"""The tactic without the space around it or the indentation all its lines share, so that equal steps are equal.
+
+    >>> normalise("  cases h with\n  | inl a => exact a\n")
+    'cases h with\n| inl a => exact a'
+    """
+    lines = textwrap.dedent(tactic).strip().split("\n")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _proof(tactics: tuple[str, ...]) -> str:
+    # Lines after the first are moved as far as the parenthesis moved the first, so columns keep their meaning.
+    groups = ["  (" + tactic.replace("\n", "\n   ") + ")" for tactic in tactics]
+    return "\n".join(["by", "  skip", *groups])
+
+
+def _is_open_block(place: str, text: str) -> bool:
+    return place == _BLOCK and text.startswith(_UNSOLVED)
+
+
+def _one_line(texts: Sequence[str]) -> str:
+    return " ".join(" ".join(texts).split())[:200]
