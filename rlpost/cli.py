@@ -76,12 +76,17 @@ def parser() -> argparse.ArgumentParser:
     add("config", _config, "the resolved configuration, each value with where it came from")
     report = add("report", _report, "write report.html, a run as one page", config=False)
     report.add_argument("run", help="run folder")
+    add("doctor", _doctor, "what is installed, what works here, and how to mend the rest", config=False)
     verify = commands.add_parser("verify", help="judge answers from a file")
     kinds = verify.add_subparsers(required=True, metavar="KIND")
     lean = kinds.add_parser("lean", help="check Lean proofs; a JSON verdict per line")
     lean.set_defaults(run=_verify_lean)
-    lean.add_argument("file", help='JSON lines {"name", "statement", "proof"}; - for standard input')
-    lean.add_argument("--backend", default="embedded", choices=["embedded"], help="which Lean checks")
+    lean.add_argument("file", nargs="?", help='JSON lines {"name", "statement", "proof"}; - for standard input')
+    lean.add_argument("--conformance", action="store_true", help="show the backend gold proofs and cheats instead")
+    lean.add_argument("--backend", default="embedded", help="which Lean checks: embedded, cli, repl or kimina")
+    lean.add_argument(
+        "--set", action="append", default=[], metavar="key=value", help="a setting of the backend, e.g. project=DIR"
+    )
     lean.add_argument("--workers", type=int, default=1, help="proofs checked at a time")
     lean.add_argument("--timeout", type=float, default=10.0, help="CPU seconds per proof")
     lean.add_argument("--json", action="store_true", help="accepted for symmetry; the output is JSON lines anyway")
@@ -157,11 +162,33 @@ def _report(arguments: argparse.Namespace) -> None:
     print(json.dumps({"report": target}) if arguments.json else target)
 
 
-def _verify_lean(arguments: argparse.Namespace) -> None:
+def _doctor(arguments: argparse.Namespace) -> int:
+    from rlpost.doctor import examine, render
+
+    findings = examine()
+    if arguments.json:
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings]))
+    else:
+        print(render(findings))
+    return int(any(finding.state == "broken" for finding in findings))
+
+
+def _verify_lean(arguments: argparse.Namespace) -> int:
     from rlpost import registry
 
-    command = registry.resolve("commands", "verify lean")
-    command(arguments.file, workers=arguments.workers, timeout_s=arguments.timeout)
+    if (arguments.file is None) != arguments.conformance:
+        raise UserError("verify lean: give a file of proofs, or --conformance without one")
+    settings = {"timeout_s": arguments.timeout, "workers": arguments.workers, **_settings(arguments.set)}
+    if arguments.conformance:
+        return registry.resolve("commands", "verify lean --conformance")(arguments.backend, arguments.json, **settings)
+    return registry.resolve("commands", "verify lean")(arguments.file, arguments.backend, **settings)
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` with values as in a configuration file."""
+    from rlpost.config.load import parse_override
+
+    return {".".join(path): value for path, value in map(parse_override, pairs)}
 
 
 def _load(arguments: argparse.Namespace) -> Any:

@@ -69,7 +69,7 @@ def collect(session: Session, number: int, late_stages: Sequence[RewardStage]) -
         groups = rollout(session, number)
     with clock("scoring"):
         groups = [settle(run_stages(group, late_stages)) for group in session.scoring.score(groups)]
-    check_undecided(groups, config.scoring.max_undecided_share)
+    check_undecided(session.remember(groups), config.scoring.max_undecided_share)
     algorithm = config.algorithm
     advantage = AdvantageSettings(
         baseline=algorithm.baseline, std=algorithm.std, ddof=algorithm.std_ddof, eps=algorithm.std_eps
@@ -137,20 +137,25 @@ def needs_old_logprobs(config: RunConfig) -> bool:
     return config.updates_per_step > 1 or config.importance_cap is not None
 
 
-def check_undecided(groups: Sequence[Group], limit: float) -> None:
+def check_undecided(recent: Sequence[Sequence[Group]], limit: float) -> None:
     """Stop a run whose verifier does not decide.
+
+    Args:
+        recent: the last batches, whose completions count together.
+        limit: largest share that may stay undecided.
 
     Raises:
         InfrastructureError: with the commonest reason.
     """
+    groups = [group for batch in recent for group in batch]
     share = undecided_share(groups)
     if share > limit:
         open_ = [v for g in groups for v in g.verdicts if v is not None and v.outcome == "undecided"]
         reasons = [v.reason for v in open_]
         commonest = max(set(reasons), key=reasons.count) if reasons else "no reward stage gave a value"
         raise InfrastructureError(
-            f"scoring: {share:.0%} of the batch stayed undecided (limit {limit:.0%}), mostly {commonest!r}; mend the "
-            "verifier, or raise scoring.max_undecided_share"
+            f"scoring: {share:.0%} of the last {len(recent)} batches stayed undecided (limit {limit:.0%}), mostly "
+            f"{commonest!r}; mend the verifier, or raise scoring.max_undecided_share"
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from rlpost.types import (
     Completion,
     Group,
+    Prompt,
     Reward,
     TrainBatch,
     TrainSample,
@@ -111,6 +112,32 @@ class Verifier(Protocol):
 
     def close(self) -> None:
         """End every process this verifier started."""
+        ...
+
+
+class Report(Protocol):
+    """What a verifier's own gate found."""
+
+    @property
+    def failures(self) -> Sequence[object]:
+        """Gold answers it did not accept and cheats it did; empty where it may judge."""
+        ...
+
+    def summary(self) -> str:
+        """One line with the figures and the first failure."""
+        ...
+
+
+@runtime_checkable
+class SelfExamining(Protocol):
+    """A verifier that can show what it is worth. Asked before anything is trained or evaluated on its word."""
+
+    def conformance(self) -> Report:
+        """Judge answers whose outcome is known."""
+        ...
+
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """Raise `rlpost.errors.DataError` for prompts whose answers it could not judge."""
         ...
 
 

@@ -33,6 +33,8 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "commands": {
         "verify lean": "rlpost_verifiers.lean.command:verify_file",
+        "verify lean --conformance": "rlpost_verifiers.lean.command:show_conformance",
+        "doctor lean": "rlpost_verifiers.lean.command:diagnose",
     },
     "sources": {
         "jsonl": "rlpost.data.prompts:read_jsonl",

@@ -18,7 +18,7 @@ from rlpost.data.load import prompts
 from rlpost.errors import DataError
 from rlpost.evaluation.run import Encoded
 from rlpost.selfcheck import canary
-from rlpost.types import WeightManifest
+from rlpost.types import Group, WeightManifest
 
 _MOST_SEATS = 256
 """vLLM reserves memory for every completion that may run at once; more than this gains nothing on two cores."""
@@ -38,7 +38,9 @@ class Session:
         learner: the ranks; None for an evaluation.
         train: encoded training prompts.
         held_out: encoded evaluation prompts, empty without.
+        verifiers: a line about each kind of verifier that judges, with how it did when examined.
         published: manifest of the version the engines serve.
+        recent: the last ``scoring.undecided_window`` judged batches.
     """
 
     config: RunConfig
@@ -47,7 +49,14 @@ class Session:
     learner: LearnerGroup | None
     train: list[Encoded]
     held_out: list[Encoded]
+    verifiers: tuple[str, ...]
     published: WeightManifest | None = field(default=None)
+    recent: list[list[Group]] = field(default_factory=list[list[Group]])
+
+    def remember(self, groups: list[Group]) -> list[list[Group]]:
+        """Add a judged batch to the recent ones and return those."""
+        self.recent = [*self.recent, groups][-self.config.scoring.undecided_window :]
+        return self.recent
 
     def publish(self, metrics: dict[str, float] | None = None) -> dict[str, float]:
         """Send the learner's weights to every engine and check that they arrived; see `rlpost.selfcheck.canary`.
@@ -115,11 +124,13 @@ def session(config: RunConfig, model: str, *, training: bool) -> Iterator[Sessio
             seats = -(-config.rollout.group_size * config.rollout.prompts_per_step // config.rollout.workers)
             longest = max(len(encoded.ids) for encoded in [*train, *held_out]) + config.rollout.max_tokens
             length = min(max(longest, _SHORTEST_PLAN), context_length(model))
-            waiting = [*scoring.setup(), *rollouts.setup(model, probes, min(max(seats, 8), _MOST_SEATS), length)]
+            judges = scoring.setup(), scoring.examine([encoded.prompt for encoded in [*train, *held_out]])
+            waiting = [*judges[0], *judges[1], *rollouts.setup(model, probes, min(max(seats, 8), _MOST_SEATS), length)]
             if learner is not None:
                 waiting += learner.setup(model)
             wait(waiting, "start of the actors", config.cluster.start_timeout_s)
-            yield Session(config, rollouts, scoring, learner, train, held_out)
+            verifiers = tuple(sorted(set(wait(judges[1], "scoring: examine", config.cluster.start_timeout_s))))
+            yield Session(config, rollouts, scoring, learner, train, held_out, verifiers)
         finally:
             scoring.close()
             if learner is not None:

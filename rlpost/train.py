@@ -81,6 +81,7 @@ def train(
     display.say(f"starting Ray and the actors for {folder.path}")
     with stop_request() as stop, session(config, model, training=True) as running:
         folder.create()
+        folder.record_verifiers(running.verifiers)
         return Run(config, folder, running, deferred(stages), display, stop, on_step).go(resume)
 
 

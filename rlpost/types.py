@@ -139,9 +139,9 @@ class Verdict:
         evidence: messages, axioms, matched items: plain data for people and transcripts.
         seconds: wall-clock time of this check.
         cpu_seconds: CPU time of this check, or None where the backend cannot tell.
-        queued_seconds: wall-clock time this check waited for a worker of the backend.
         backend: fingerprint of what decided (name, version, hash).
         cached: whether the verdict was taken from a cache.
+        queued_seconds: wall-clock time this check waited for a worker of the backend.
 
     >>> Verdict("undecided", None, "crashed").score is None
     True
@@ -155,9 +155,9 @@ class Verdict:
     evidence: Mapping[str, Any] = field(default_factory=dict[str, Any])
     seconds: float = 0.0
     cpu_seconds: float | None = None
-    queued_seconds: float = 0.0
     backend: str = ""
     cached: bool = False
+    queued_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if (self.outcome == "undecided") != (self.score is None):

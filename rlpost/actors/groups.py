@@ -18,7 +18,7 @@ from rlpost.errors import RlpostError
 from rlpost.protocols import ApplyReport, GenerateRequest, SamplingSettings
 from rlpost.rollout.sampling import spread
 from rlpost.scoring.score import undecided
-from rlpost.types import Completion, Group, TrainBatch, TrainSample, WeightManifest
+from rlpost.types import Completion, Group, Prompt, TrainBatch, TrainSample, WeightManifest
 
 _CLOSE_S = 15.0
 _GRACE_S = 30.0
@@ -174,6 +174,18 @@ class ScoringGroup(ActorGroup):
     def setup(self) -> list[Any]:
         """Begin starting the verifiers; returns the references to wait for."""
         return [handle.setup.remote(self.config) for handle in self.handles]
+
+    def examine(self, prompts: Sequence[Prompt]) -> list[Any]:
+        """Begin examining the verifiers, each on its share of the prompts; returns the references to wait for.
+
+        Each resolves to one line about the verifier: see `rlpost.scoring.score.Scorer.examine`.
+        """
+        conformance = self.config.selfcheck.conformance
+        shares = spread(prompts, len(self.handles))
+        return [
+            handle.examine.remote([prompts[i] for i in share], conformance)
+            for handle, share in zip(self.handles, shares, strict=True)
+        ]
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
         """Judge groups, spread over the workers; what stays undecided is tried again on the next worker."""

@@ -12,7 +12,7 @@ import psutil
 
 from rlpost.config.schema import RunConfig
 from rlpost.protocols import ApplyReport, GenerateRequest, SamplingSettings
-from rlpost.types import Completion, Group, TrainBatch, TrainSample, WeightManifest, WeightUpdate
+from rlpost.types import Completion, Group, Prompt, TrainBatch, TrainSample, WeightManifest, WeightUpdate
 
 
 class Worker:
@@ -137,6 +137,10 @@ class ScoringWorker(Worker):
         from rlpost.scoring.score import Scorer
 
         self.scorer = Scorer(config.scoring)
+
+    def examine(self, prompts: Sequence[Prompt], conformance: bool) -> str:
+        """See `rlpost.scoring.score.Scorer.examine`."""
+        return self.scorer.examine(prompts, conformance)
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
         """See `rlpost.scoring.score.Scorer.score`."""

@@ -110,7 +110,7 @@ def origin_of(origins: Origin, path: tuple[str, ...]) -> str:
 
 def _finish(tree: dict[str, Any], origins: dict[tuple[str, ...], str], overrides: Sequence[str]) -> Loaded:
     for text in overrides:
-        path, value = _parse_override(text)
+        path, value = parse_override(text)
         _set(tree, path, value, text)
         _note(value, path, f"override {text}", origins)
     _apply_recipe(tree, origins)
@@ -172,7 +172,15 @@ def _construct(node: yaml.Node, at: tuple[str, ...], path: Path, origins: dict[t
         loader.dispose()
 
 
-def _parse_override(text: str) -> tuple[tuple[str, ...], Any]:
+def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
+    """Path and value of ``section.key=value``.
+
+    Raises:
+        ConfigError: if it has another form.
+
+    >>> parse_override("run.steps=3")
+    (('run', 'steps'), 3)
+    """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"override {text!r}: write it as section.key=value")

@@ -190,7 +190,9 @@ class ScoringSection(Section):
     """Completions cut at ``max_tokens``: counted as wrong, left out of the loss (they still count in the group's
     baseline), or judged like any other."""
     max_undecided_share: Share = 0.2
-    """The run stops when more than this share of a batch stays undecided."""
+    """The run stops when more than this share of the last batches stays undecided."""
+    undecided_window: PositiveInt = 5
+    """How many batches that share is taken over; at the start of a run as many as there are."""
 
 
 class ImportanceSettings(Section):
@@ -325,6 +327,8 @@ class SelfcheckSection(Section):
 
     canary: bool = True
     """After each sync: checksums of what the engine holds, and its log-probabilities on pinned prompts."""
+    conformance: bool = True
+    """At the start: the verifier's own gold answers must be accepted and its known cheats not."""
     probe_prompts: PositiveInt = 2
     """Pinned prompts, from the training set."""
     probe_tokens: PositiveInt = 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -41,13 +42,15 @@ def evaluate(prompts: Sequence[Encoded], generate: Generate, score: Score, confi
         config: of the run.
 
     Returns:
-        ``pass@k``, ``greedy``, each with its standard error over prompts (``…_se``), ``prompts``, ``undecided``.
+        ``pass@k``, ``greedy``, each with its standard error over prompts (``…_se``), ``prompts``, ``undecided``, and
+        what the accepted samples rest on, as shares (``accepted kernel_replayed``).
 
     Raises:
         InfrastructureError: if nothing could be decided.
     """
     section, sampled = config.evaluation, replace(settings(config.rollout), logprobs=False)
-    counts = _judge(prompts, section.samples, sampled, generate, score, config.run.seed)
+    judged = _judge(prompts, section.samples, sampled, generate, score, config.run.seed)
+    counts = judged.counts
     figures: dict[str, float] = {}
     for k in section.k:
         values = [pass_at_k(n, c, k) for n, c in counts if n >= k]
@@ -56,22 +59,30 @@ def evaluate(prompts: Sequence[Encoded], generate: Generate, score: Score, confi
         figures[f"pass@{k}"], figures[f"pass@{k}_se"] = mean_and_error(values)
     if section.greedy:
         greedy = replace(sampled, temperature=0.0, top_p=1.0, top_k=-1)
-        single = _judge(prompts, 1, greedy, generate, score, config.run.seed)
+        single = _judge(prompts, 1, greedy, generate, score, config.run.seed).counts
         values = [float(c) for n, c in single if n]
         if not values:
             raise InfrastructureError("evaluation: no greedy answer could be decided; see the verifier's reasons")
         figures["greedy"], figures["greedy_se"] = mean_and_error(values)
     figures["prompts"] = float(len(prompts))
     figures["undecided"] = 1.0 - sum(n for n, _ in counts) / (len(prompts) * section.samples)
-    return figures
+    total = sum(judged.assurances.values())
+    return figures | {f"accepted {name}": count / total for name, count in sorted(judged.assurances.items())}
+
+
+@dataclass(slots=True)
+class _Judged:
+    """For each prompt the numbers of decided and of accepted completions; what the accepted ones rest on."""
+
+    counts: list[tuple[int, int]]
+    assurances: Counter[str]
 
 
 def _judge(
     prompts: Sequence[Encoded], samples: int, drawn: SamplingSettings, generate: Generate, score: Score, seed: int
-) -> list[tuple[int, int]]:
-    """For each prompt the numbers of decided and of accepted completions."""
+) -> _Judged:
     per_chunk = max(_CHUNK // samples, 1)
-    counts: list[tuple[int, int]] = []
+    judged = _Judged([], Counter())
     for start in range(0, len(prompts), per_chunk):
         chunk = prompts[start : start + per_chunk]
         asked = requests(
@@ -79,8 +90,12 @@ def _judge(
         )
         completions = generate(asked, drawn)
         groups = [Group(e.prompt, tuple(c)) for e, c in zip(chunk, completions, strict=True)]
-        counts.extend(_count(group) for group in score(groups))
-    return counts
+        for group in score(groups):
+            judged.counts.append(_count(group))
+            judged.assurances.update(
+                v.assurance for v in group.verdicts if v is not None and v.outcome == "accepted" and v.assurance
+            )
+    return judged
 
 
 def _count(group: Group) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from rlpost.types import Group
+from rlpost.types import Group, Verdict
 
 METRICS: dict[str, str] = {
     "step": "rollout batches so far, 0-based",
@@ -23,6 +23,10 @@ METRICS: dict[str, str] = {
     "kept_groups": "groups in the update",
     "length_mean": "mean tokens per completion",
     "length_max": "longest completion in tokens",
+    "queue_seconds": "mean wait for a worker of the verifier, over checks that were not cached",
+    "check_seconds": "mean wall-clock time of the same checks",
+    "check_cpu_seconds": "mean CPU time of the same checks",
+    "assurance/*": "share of accepted verdicts that rest on this",
     "reason/*": "share of verdicts with this reason",
     "loss": "policy loss; near zero on-policy whatever happens",
     "kl": "mean KL estimate to the reference, weighted as the loss, nats per token",
@@ -72,6 +76,7 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
         metrics["cached_share"] = _share(v.cached for v in verdicts)
         for reason in sorted({v.reason for v in verdicts}):
             metrics[f"reason/{reason}"] = _share(v.reason == reason for v in verdicts)
+        metrics |= _costs(verdicts) | prefixed("assurance", assurances(verdicts))
         decided = [v for v in verdicts if v.outcome != "undecided"]
         # without a verifier only truncated completions have a verdict: they say nothing about the rest
         if decided and len(verdicts) == len(completions):
@@ -82,6 +87,24 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
     if totals:
         metrics["reward_mean"], metrics["reward_std"] = float(np.mean(totals)), float(np.std(totals))
     return metrics
+
+
+def assurances(verdicts: Iterable[Verdict]) -> dict[str, float]:
+    """What accepted verdicts rest on, as shares; empty where none was accepted or the verifier does not say."""
+    accepted = [v.assurance for v in verdicts if v.outcome == "accepted"]
+    return {name: _share(each == name for each in accepted) for name in sorted(set(accepted)) if name}
+
+
+def _costs(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    checked = [v for v in verdicts if not v.cached and v.seconds > 0]
+    if not checked:
+        return {}
+    figures = {
+        "queue_seconds": float(np.mean([v.queued_seconds for v in checked])),
+        "check_seconds": float(np.mean([v.seconds for v in checked])),
+    }
+    cpu = [v.cpu_seconds for v in checked if v.cpu_seconds is not None]
+    return {**figures, "check_cpu_seconds": float(np.mean(cpu))} if cpu else figures
 
 
 def undecided_share(groups: Sequence[Group]) -> float:

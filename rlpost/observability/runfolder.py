@@ -51,6 +51,11 @@ class RunFolder:
         (self.path / "config.yaml").write_text(dump(self.config), encoding="utf-8")
         (self.path / "environment.json").write_text(json.dumps(environment(), indent=1))
 
+    def record_verifiers(self, verifiers: Sequence[str]) -> None:
+        """Add to the environment what judges in this run and how it did when it was examined."""
+        path = self.path / "environment.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "verifiers": list(verifiers)}, indent=1))
+
     def transcript(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float | None]]) -> None:
         """Write every completion of a step with what became of it."""
         folder = self.path / "transcripts"

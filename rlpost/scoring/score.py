@@ -9,9 +9,9 @@ from typing import Any, cast
 
 from rlpost import registry
 from rlpost.config.schema import RewardSpec, ScoringSection
-from rlpost.errors import InfrastructureError, UserError
-from rlpost.protocols import RewardStage, Verifier
-from rlpost.types import Completion, Group, Reward, SpanReward, Verdict, VerifyItem
+from rlpost.errors import InfrastructureError, SelfCheckError, UserError
+from rlpost.protocols import RewardStage, SelfExamining, Verifier
+from rlpost.types import Completion, Group, Prompt, Reward, SpanReward, Verdict, VerifyItem
 
 TRUNCATED = Verdict("rejected", 0.0, "truncated", assurance="cut at max_tokens, not checked")
 ABORTED = Verdict("undecided", None, "unavailable", evidence={"messages": ["the rollout was cut off"]})
@@ -87,6 +87,36 @@ class Scorer:
         """
         local = self.stages[: len(self.stages) - len(deferred(self.stages))]
         return [self._reject_truncated(run_stages(group, local)) for group in self._judge(groups)]
+
+    def examine(self, prompts: Sequence[Prompt], conformance: bool) -> str:
+        """Have a verifier that can show what it is worth do so, before anything depends on its word.
+
+        Args:
+            prompts: whose answers it must be able to judge.
+            conformance: put its gold answers and cheats to it.
+
+        Returns:
+            One line: what judges here, and how it did.
+
+        Raises:
+            SelfCheckError: if it does not accept a gold answer, or accepts a cheat.
+            DataError: for prompts it could not judge an answer to.
+        """
+        if self.verifier is None:
+            return "no verifier"
+        if not isinstance(self.verifier, SelfExamining):
+            return self.verifier.fingerprint
+        said = self.verifier.fingerprint
+        if conformance:
+            report = self.verifier.conformance()
+            said = report.summary()
+            if report.failures:
+                raise SelfCheckError(
+                    f"{said}; rewards from it would train for the wrong thing: mend it, or set "
+                    "selfcheck.conformance=false if you know why"
+                )
+        self.verifier.check_prompts(prompts)
+        return said
 
     def close(self) -> None:
         """End the verifier's processes."""

@@ -140,6 +140,7 @@ def test_many_prompts_are_asked_in_chunks_with_seeds_of_their_own(configured: An
         "pass@4_se": 0.0,
         "prompts": 300.0,
         "undecided": 0.0,
+        "accepted function": 1.0,
     }
     # 512 completions a request: 128 prompts of 4
     assert scored == [128, 128, 44]

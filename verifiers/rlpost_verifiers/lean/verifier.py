@@ -18,6 +18,7 @@ from rlpost.types import Prompt, Verdict, VerifyItem
 from rlpost_verifiers.cache import VerdictCache, as_cached
 from rlpost_verifiers.lean.backend import Backend, filtered
 from rlpost_verifiers.lean.conformance.gate import Report, examine
+from rlpost_verifiers.lean.embedded.backend import EmbeddedLean
 from rlpost_verifiers.lean.extract import (
     Extract,
     ExtractSettings,
@@ -170,6 +171,10 @@ class LeanVerifier:
     def conformance(self) -> Report:
         """Show the backend gold proofs and cheats; see `rlpost_verifiers.lean.conformance.gate.examine`."""
         return examine(self._backend)
+
+    def probe(self) -> dict[str, str]:
+        """What a check of the embedded backend is able to do to this machine; nothing is known of other backends."""
+        return self._backend.probe() if isinstance(self._backend, EmbeddedLean) else {}
 
     def close(self) -> None:
         """End every process this verifier started; repeated calls do nothing."""

@@ -1,0 +1,166 @@
+"""What a Lean check costs, against one cold Lean process per proof in the same run; prints JSON.
+
+    python scripts/bench_lean.py                 about a minute on two cores
+    python scripts/bench_lean.py --soak 20000    and then that many checks, watching for what they leave behind
+
+Ratios are what to read: ``throughput_ratio`` (one warm worker by one cold process per proof) and ``scaling`` (two
+workers by one) come from rounds that take turns, so that a busy machine slows both sides alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rlpost_verifiers.lean.embedded import installation
+from rlpost_verifiers.lean.embedded.backend import EmbeddedLean
+from rlpost_verifiers.lean.source import build_source
+from rlpost_verifiers.lean.task import ProofTask
+from rlpost_verifiers.lean.theorems import generate, refuted
+from rlpost_verifiers.lean.verifier import LeanVerifier
+
+COLD = (
+    "import ctypes, sys; lean = ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL); "
+    "words = [b'lean', b'--json', b'-j1', b'-o', b'Cand.olean', b'Cand.lean']; "
+    "sys.exit(lean.lean_main(len(words), (ctypes.c_char_p * (len(words) + 1))(*words, None)))"
+)
+"""What a verifier without a fork server runs for each proof; it neither audits nor replays."""
+
+
+def main() -> None:
+    """Run what the arguments ask for."""
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--proofs", type=int, default=400, help="distinct proofs per measurement")
+    arguments.add_argument("--rounds", type=int, default=3, help="how often the sides take turns")
+    arguments.add_argument("--cold", type=int, default=10, help="cold processes per round")
+    arguments.add_argument("--soak", type=int, default=0, help="checks of the endurance run; 0 for none")
+    chosen = arguments.parse_args()
+    tasks = [ProofTask(each.statement, each.proof) for each in generate(chosen.proofs, seed=5)]
+    found: dict[str, Any] = {"lean": installation.VERSION, "cpus": os.cpu_count(), "proofs": len(tasks)}
+    with EmbeddedLean(workers=1) as one, EmbeddedLean(workers=2) as two:
+        found["backend"] = one.fingerprint
+        found |= measure(tasks, one, two, chosen.rounds, chosen.cold)
+    found["batch"] = measure_batch()
+    if chosen.soak:
+        found["soak"] = soak(chosen.soak)
+    print(json.dumps(found, indent=1))
+
+
+def measure(tasks: Sequence[ProofTask], one: EmbeddedLean, two: EmbeddedLean, rounds: int, cold: int) -> dict[str, Any]:
+    """Cost of a check, throughput against cold processes, and scaling from one worker to two."""
+    for lean in (one, two):
+        lean.check(tasks)
+    rates: dict[str, list[float]] = {"cold": [], "one": [], "two": []}
+    checks: list[float] = []
+    overhead: list[float] = []
+    for turn in range(rounds):
+        rates["cold"].append(cold / timed_cold(tasks[turn * cold :][:cold]))
+        before, spent = time.perf_counter(), cpu(one)
+        verdicts = one.check(tasks)
+        rates["one"].append(len(tasks) / (time.perf_counter() - before))
+        assert {(v.outcome, v.assurance) for v in verdicts} == {("accepted", "kernel_replayed")}
+        inside = [v.cpu_seconds or 0.0 for v in verdicts]
+        checks += inside
+        overhead.append((cpu(one) - spent - sum(inside)) / len(tasks))
+        before = time.perf_counter()
+        two.check(tasks)
+        rates["two"].append(len(tasks) / (time.perf_counter() - before))
+    best = {name: max(values) for name, values in rates.items()}
+    return {
+        "cpu_ms_median": round(1e3 * (statistics.median(checks) + statistics.mean(overhead)), 2),
+        "cpu_ms_in_lean_median": round(1e3 * statistics.median(checks), 2),
+        "cpu_ms_around_it_mean": round(1e3 * statistics.mean(overhead), 2),
+        "checks_per_second": {name: round(rate, 1) for name, rate in best.items()},
+        "throughput_ratio": round(best["one"] / best["cold"], 2),
+        "scaling": round(best["two"] / best["one"], 2),
+        "load_average": round(os.getloadavg()[0], 2),
+    }
+
+
+def timed_cold(tasks: Sequence[ProofTask]) -> float:
+    """Seconds for one new process after another, each with one proof."""
+    library = installation.find_library()
+    path = installation.compile_prelude(library).parent
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        for task in tasks:
+            (Path(folder) / "Cand.lean").write_text(build_source(task), encoding="utf-8")
+            command = [sys.executable, "-S", "-E", "-c", COLD, str(library)]
+            subprocess.run(command, cwd=folder, env={"LEAN_PATH": str(path)}, check=True, capture_output=True)
+        return time.perf_counter() - start
+
+
+def cpu(lean: EmbeddedLean) -> float:
+    """CPU seconds so far of this process, the fork servers and all their finished checks."""
+    servers = [psutil.Process(pid).cpu_times() for pid in lean.pids()]
+    return time.process_time() + sum(t.user + t.system + t.children_user + t.children_system for t in servers)
+
+
+def measure_batch(size: int = 512, duplicates: float = 0.4) -> dict[str, Any]:
+    """A rollout batch as training makes them: right and wrong answers, two in five of them repeated."""
+    distinct = round(size * (1 - duplicates))
+    right = [ProofTask(each.statement, each.proof) for each in generate(distinct // 2, seed=9)]
+    wrong = [ProofTask(row["statement"], row["proof"]) for row in refuted(distinct - len(right), seed=9)]
+    tasks = [task for pair in zip(right, wrong, strict=False) for task in pair]
+    tasks += [tasks[7 * index % len(tasks)] for index in range(size - len(tasks))]
+    with LeanVerifier(workers=os.cpu_count() or 1) as verifier:
+        start = time.perf_counter()
+        verdicts = verifier.verify_tasks(tasks)
+        seconds = time.perf_counter() - start
+    return {
+        "answers": len(tasks),
+        "distinct": len(set(tasks)),
+        "accepted": sum(v.outcome == "accepted" for v in verdicts),
+        "undecided": sum(v.outcome == "undecided" for v in verdicts),
+        "seconds": round(seconds, 2),
+        "answers_per_second": round(len(tasks) / seconds, 1),
+    }
+
+
+def soak(checks: int) -> dict[str, Any]:
+    """Many checks, and what they leave: processes, descriptors, memory of this process and of the fork servers."""
+    chunk = [ProofTask(each.statement, each.proof) for each in generate(500, seed=3)]
+    with EmbeddedLean(workers=2) as lean:
+        lean.check(chunk)
+        before, done, start = residue(lean), 0, time.perf_counter()
+        while done < checks:
+            lean.check(chunk)
+            done += len(chunk)
+        after, seconds = residue(lean), time.perf_counter() - start
+    return {
+        "checks": done,
+        "seconds": round(seconds, 1),
+        "before": before,
+        "after": after,
+        "growth": {name: round(after[name] / before[name] - 1, 4) for name in ("rss_mb", "server_rss_mb")},
+    }
+
+
+def residue(lean: EmbeddedLean) -> dict[str, float]:
+    """What is there now; memory after asking the allocator to give back what it only keeps."""
+    ctypes.CDLL(None).malloc_trim(0)
+    here, servers = psutil.Process(), [psutil.Process(pid) for pid in lean.pids()]
+    children = [child for process in (here, *servers) for child in process.children()]
+    return {
+        "zombies": sum(child.status() == psutil.STATUS_ZOMBIE for child in children),
+        "processes": len(children),
+        "descriptors": here.num_fds() + sum(server.num_fds() for server in servers),
+        "rss_mb": here.memory_info().rss / 2**20,
+        "server_rss_mb": sum(server.memory_info().rss for server in servers) / 2**20,
+    }
+
+
+if __name__ == "__main__":
+    main()
