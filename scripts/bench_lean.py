@@ -3,8 +3,9 @@
     python scripts/bench_lean.py                 about a minute on two cores
     python scripts/bench_lean.py --soak 20000    and then that many checks, watching for what they leave behind
 
-Ratios are what to read: ``throughput_ratio`` (one warm worker by one cold process per proof) and ``scaling`` (two
-workers by one) come from rounds that take turns, so that a busy machine slows both sides alike.
+Ratios are what to read: ``throughput_ratio`` (one warm worker by one cold process per proof; ``_bare``: that process being
+Python without its site packages) and ``scaling`` (two workers by one) come from rounds that take turns, so that a busy
+machine slows both sides alike. A cold process only elaborates; a warm check is audited and replayed as well.
 """
 
 from __future__ import annotations
@@ -62,11 +63,12 @@ def measure(tasks: Sequence[ProofTask], one: EmbeddedLean, two: EmbeddedLean, ro
     """Cost of a check, throughput against cold processes, and scaling from one worker to two."""
     for lean in (one, two):
         lean.check(tasks)
-    rates: dict[str, list[float]] = {"cold": [], "one": [], "two": []}
+    rates: dict[str, list[float]] = {"cold": [], "cold_bare": [], "one": [], "two": []}
     checks: list[float] = []
     overhead: list[float] = []
     for turn in range(rounds):
         rates["cold"].append(cold / timed_cold(tasks[turn * cold :][:cold]))
+        rates["cold_bare"].append(cold / timed_cold(tasks[turn * cold :][:cold], "-S", "-E"))
         before, spent = time.perf_counter(), cpu(one)
         verdicts = one.check(tasks)
         rates["one"].append(len(tasks) / (time.perf_counter() - before))
@@ -84,20 +86,21 @@ def measure(tasks: Sequence[ProofTask], one: EmbeddedLean, two: EmbeddedLean, ro
         "cpu_ms_around_it_mean": round(1e3 * statistics.mean(overhead), 2),
         "checks_per_second": {name: round(rate, 1) for name, rate in best.items()},
         "throughput_ratio": round(best["one"] / best["cold"], 2),
+        "throughput_ratio_bare": round(best["one"] / best["cold_bare"], 2),
         "scaling": round(best["two"] / best["one"], 2),
         "load_average": round(os.getloadavg()[0], 2),
     }
 
 
-def timed_cold(tasks: Sequence[ProofTask]) -> float:
-    """Seconds for one new process after another, each with one proof."""
+def timed_cold(tasks: Sequence[ProofTask], *flags: str) -> float:
+    """Seconds for one new Python process after another, each with one proof."""
     library = installation.find_library()
     path = installation.compile_prelude(library).parent
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         for task in tasks:
             (Path(folder) / "Cand.lean").write_text(build_source(task), encoding="utf-8")
-            command = [sys.executable, "-S", "-E", "-c", COLD, str(library)]
+            command = [sys.executable, *flags, "-c", COLD, str(library)]
             subprocess.run(command, cwd=folder, env={"LEAN_PATH": str(path)}, check=True, capture_output=True)
         return time.perf_counter() - start
 

@@ -218,12 +218,27 @@ def test_killed_check_is_undecided_and_costs_the_server_nothing() -> None:
 
 def kill_child_of(server: int) -> None:
     children = Path(f"/proc/{server}/task/{server}/children")
-    deadline = time.monotonic() + 20
-    while not children.read_text().split() and time.monotonic() < deadline:
+    deadline, known = time.monotonic() + 20, set(children.read_text().split())
+    while not (new := set(children.read_text().split()) - known) and time.monotonic() < deadline:
         time.sleep(0.02)
     # The child makes itself a group leader first; a moment later it is Lean.
     time.sleep(0.3)
-    os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+    os.kill(int(new.pop()), signal.SIGKILL)
+
+
+def test_killed_kernel_is_replaced() -> None:
+    """Between two checks the fork server's only child is the process that replays."""
+    with EmbeddedLean() as lean:
+        [server] = lean.pids()
+        children = Path(f"/proc/{server}/task/{server}/children")
+        for _ in range(3):
+            [replayer] = children.read_text().split()
+            os.kill(int(replayer), signal.SIGKILL)
+            while Path(f"/proc/{replayer}/stat").read_text().split()[2] != "Z":
+                time.sleep(0.01)
+            [verdict] = lean.check([ProofTask("True", "trivial")])
+            assert (verdict.outcome, verdict.assurance) == ("accepted", "kernel_replayed")
+        assert lean.pids() == [server]
 
 
 def test_killed_server_is_replaced_and_no_verdict_is_lost_or_wrong() -> None:

@@ -132,7 +132,7 @@ class ImportOnce:
 def test_falls_back_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str, check: str, told: str
 ) -> None:
-    for name in ("zygote.py", "sandbox.py", "replay.py"):
+    for name in ("zygote.py", "sandbox.py", "replay.py", "replayer.py"):
         shutil.copy(client._SCRIPT.with_name(name), tmp_path)
     (tmp_path / "import_once.py").write_text(STUB.format(start=start, check=check or "pass"))
     monkeypatch.setattr(client, "_SCRIPT", tmp_path / client._SCRIPT.name)

@@ -241,7 +241,7 @@ class ImportOnce:
 
 def run_in_place_of_lean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str) -> client.Zygote:
     """A fork server whose checks run ``act``: native code that a proof got hold of, confined like any check."""
-    for name in ("zygote.py", "sandbox.py", "replay.py"):
+    for name in ("zygote.py", "sandbox.py", "replay.py", "replayer.py"):
         shutil.copy(client._SCRIPT.with_name(name), tmp_path)
     (tmp_path / "import_once.py").write_text(EVIL.format(act=act))
     monkeypatch.setattr(client, "_SCRIPT", tmp_path / "zygote.py")

@@ -104,7 +104,7 @@ class Zygote:
         return str(self._read_record(_START_SECONDS).get("problem", "no answer"))
 
     def replay(self, export: Export, cpu_seconds: float, wall_seconds: float, memory_mb: int) -> Run:
-        """Ask the kernel, in a fork of its own, about every declaration of ``export``; needs `open_kernel`.
+        """Ask the kernel, in a process that runs no proof, about all declarations of ``export``; needs `open_kernel`.
 
         The run's output is one JSON line with the key ``problem``, empty if the kernel takes them all.
 
@@ -186,7 +186,7 @@ class Zygote:
         self._send({**request, **limits})
         answer = self._read_record(wall_seconds + _GRACE_SECONDS)
         try:
-            return Run(**answer, output=self._output())
+            return Run(**answer) if "output" in answer else Run(**answer, output=self._output())
         except TypeError as error:
             raise self._lost(f"answered {answer!r}") from error
 

@@ -3,7 +3,7 @@
 What elaboration compiled is never loaded: every expression is built anew by Lean's own constructors from an export
 (see `rlpost_verifiers.lean.embedded.export`), so that nothing a compiled file says about itself is believed, and each
 declaration is checked in an environment that holds the prelude and nothing else. Objects built here are marked as
-never to be freed (reference count zero): the fork that asked ends soon.
+never to be freed (reference count zero): the process that asks is replaced before they are too many.
 
 The functions called are those Lean exports for its own C++ parts; they belong to one build, which the installation
 pins by hash and the server tries out on a right and a wrong declaration.
@@ -60,8 +60,12 @@ class Kernel:
         self._call("lean_mark_persistent", self._environment)
 
     def check(self, export: dict[str, Any]) -> str:
-        """Why the kernel refuses one of the declarations, empty if it takes them all. Once per process."""
+        """Why the kernel refuses one of the declarations, empty if it takes them all.
+
+        Each call starts from the module's declarations again. What it builds is never freed.
+        """
         sys.set_int_max_str_digits(0)
+        self._held.clear()
         builder = _Builder(self, export)
         environment = self._environment
         for declaration in export["declarations"]:

@@ -43,6 +43,8 @@ _CLONE3 = 435
 _CLONE_THREAD, _PROT_EXEC, _TCGETS = 0x10000, 4, 0x5401
 _X86_64 = 0xC000003E
 _ALLOW, _KILL, _FAIL = 0x7FFF0000, 0x80000000, 0x00050000
+_OWN_PID = 0x5AFE_C0DE
+"""Stands for the process's own id in the filter until there is a process."""
 _LOAD, _AND, _IF_EQUAL, _RETURN = 0x20, 0x54, 0x15, 0x06
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
 
@@ -65,6 +67,9 @@ class Confinement:
 
     def __init__(self, readable: list[str], writable: str) -> None:
         self.missing: list[str] = []
+        # Packing takes longer than turning the lock; of all the steps only one names the process.
+        self._code = b"".join(struct.pack("HBBI", *step) for step in _filter(_OWN_PID))
+        self._pid_place = self._code.index(struct.pack("I", _OWN_PID))
         self._rules = self._landlock(readable, writable)
         self._seccomp = platform.machine() == "x86_64" and _works(self._turn_seccomp)
         if not self._seccomp:
@@ -91,9 +96,9 @@ class Confinement:
 
     def _turn_seccomp(self) -> None:
         _require(LIBC.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0), "no_new_privs")
-        code = b"".join(struct.pack("HBBI", *step) for step in _filter(os.getpid()))
-        held = ctypes.create_string_buffer(code)
-        program = struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(held))
+        held = ctypes.create_string_buffer(self._code, len(self._code))
+        struct.pack_into("I", held, self._pid_place, os.getpid())
+        program = struct.pack("HxxxxxxQ", len(self._code) // 8, ctypes.addressof(held))
         _require(LIBC.prctl(_SET_SECCOMP, _FILTER_MODE, program, 0, 0), "seccomp")
 
     def _landlock(self, readable: list[str], writable: str) -> int:

@@ -15,7 +15,7 @@ check compiled does.
     request  {"import": "Cand"}
     answer   {"problem": ""}
 
-Declarations are given to the kernel alone, which holds those of one compiled module once it has been opened:
+Declarations are given to the kernel alone (`replayer`), which holds those of one compiled module once opened:
 
     request  {"kernel": "/path/of/RLPre.olean"}       answer  {"problem": ""}
     request  {"replay": {…}, "cpu_seconds": 10, …}
@@ -24,7 +24,8 @@ and a confined fork reports what it could do to the machine:
 
     request  {"probe": "/path/of/a/file", "cpu_seconds": 10, …}
 
-Both answer as a check does; what they found is one JSON line in ``output.txt``.
+Both answer as a check does; what was found is one JSON line, of a probe in ``output.txt``, of the kernel in the answer
+under ``output``.
 
 A check leaves ``<module>.olean`` (if Lean wrote one) and ``output.txt`` in FOLDER until the next request. The server
 ends when its input closes, when it is asked to by SIGTERM, or when its parent dies; it removes FOLDER on its way out.
@@ -47,11 +48,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING or __package__:
     from rlpost_verifiers.lean.embedded.import_once import ImportOnce, ImportOnceError
     from rlpost_verifiers.lean.embedded.replay import Kernel
+    from rlpost_verifiers.lean.embedded.replayer import Replayer
     from rlpost_verifiers.lean.embedded.sandbox import Confinement, probe
 else:
     # A script sees its neighbours without their package, and the package is not to be loaded here.
     from import_once import ImportOnce, ImportOnceError
     from replay import Kernel
+    from replayer import Replayer
     from sandbox import Confinement, probe
 
 LIBC = ctypes.CDLL(None)
@@ -75,7 +78,7 @@ class Lean:
     Attributes:
         confinement: what a check is not able to do to the machine.
         imported: Lean with its imports done, None until `import_once`.
-        kernel: the kernel with the declarations of a module, None until `open_kernel`.
+        replayer: a kernel with the declarations of a module, None until `open_kernel`.
     """
 
     def __init__(self, path: str, folder: str, search_path: str) -> None:
@@ -86,12 +89,12 @@ class Lean:
         self._library.lean_initialize()
         self.confinement = Confinement([search_path], folder)
         self.imported: ImportOnce | None = None
-        self.kernel: Kernel | None = None
+        self.replayer: Replayer | None = None
 
     def open_kernel(self, compiled: str) -> str:
         """Take over the declarations of a compiled module; why that failed, empty if it did not."""
         try:
-            self.kernel = Kernel(self._library, compiled)
+            self.replayer = Replayer(Kernel(self._library, compiled), self.confinement)
         except (AttributeError, OSError) as error:
             return str(error)
         freeze()
@@ -129,6 +132,9 @@ def run_child(lean: Lean, request: dict[str, Any], server: int) -> int:
     """In the fork: confine this process, do what the request asks for, and return the exit status."""
     os.setsid()
     die_with_parent(signal.SIGKILL, server)
+    if lean.replayer is not None:
+        # A check must not be able to talk to the process that others are replayed by.
+        lean.replayer.forget()
     for number in (signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -140,15 +146,12 @@ def run_child(lean: Lean, request: dict[str, Any], server: int) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (request["memory_mb"] << 20,) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Lean's threads take turns anyway; on two cores each of their page faults would interrupt the other core.
+    os.sched_setaffinity(0, {LIBC.sched_getcpu()})
     lean.confinement.enter()
     if "probe" in request:
         answer(probe(request["probe"]))
         return 0
-    if "replay" in request:
-        assert lean.kernel is not None, "the kernel was never opened"
-        problem = lean.kernel.check(request["replay"])
-        answer({"problem": problem})
-        return bool(problem)
     module = request["module"]
     if request["imported"]:
         assert lean.imported is not None, "the import was never asked for"
@@ -285,8 +288,13 @@ def main() -> None:
                 answer({"problem": lean.import_once(request["import"])})
             elif "kernel" in request:
                 answer({"problem": lean.open_kernel(request["kernel"])})
+            elif "replay" in request:
+                assert lean.replayer is not None, "the kernel was never opened"
+                answer(lean.replayer.ask(request))
             else:
                 answer(check(lean, request))
+            # Nothing of this request may be there when the next one forks.
+            del request
     finally:
         remove_folder(folder)
 
