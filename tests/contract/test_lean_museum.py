@@ -232,7 +232,7 @@ class ImportOnceError(Exception):
     pass
 
 class ImportOnce:
-    def __init__(self, library, compiled, module):
+    def __init__(self, library, compiled, module, identity):
         pass
     def check(self, module, source):
         {act}
@@ -241,8 +241,7 @@ class ImportOnce:
 
 def run_in_place_of_lean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str) -> client.Zygote:
     """A fork server whose checks run ``act``: native code that a proof got hold of, confined like any check."""
-    for name in ("zygote.py", "sandbox.py", "replay.py", "replayer.py"):
-        shutil.copy(client._SCRIPT.with_name(name), tmp_path)
+    shutil.copytree(client._SCRIPT.parent, tmp_path, dirs_exist_ok=True)
     (tmp_path / "import_once.py").write_text(EVIL.format(act=act))
     monkeypatch.setattr(client, "_SCRIPT", tmp_path / "zygote.py")
     zygote = client.Zygote(installation.find_library(), None)

@@ -111,7 +111,8 @@ class Zygote:
         Raises:
             ZygoteLostError: if the server does not answer.
         """
-        return self._ask({"replay": export}, cpu_seconds, wall_seconds, memory_mb)
+        # As text within the text: the server passes it on without taking it apart.
+        return self._ask({"replay": json.dumps(export)}, cpu_seconds, wall_seconds, memory_mb)
 
     def probe(self, outside: Path) -> dict[str, str]:
         """What a confined fork can do to the machine: see `rlpost_verifiers.lean.embedded.sandbox.probe`.

@@ -37,13 +37,13 @@ _PARAMETER = 4
 
 
 def export_module(module: Olean) -> Export:
-    """Every constant of ``module``, those that others need first.
+    """Every constant of ``module``, those that others need first, whatever their order in the file.
 
     Raises:
         OleanError: where the module cannot be read.
     """
     exporter = _Exporter(module)
-    for name in module.constants:
+    for name in sorted(module.constants, key=repr):
         exporter.declare(name)
     return exporter.export
 

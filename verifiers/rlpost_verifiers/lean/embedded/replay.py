@@ -11,7 +11,12 @@ pins by hash and the server tries out on a right and a wrong declaration.
 
 import ctypes
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING or __package__:
+    from rlpost_verifiers.lean.embedded.objects import boxed, elements, field, keep, tag
+else:
+    from objects import boxed, elements, field, keep, tag
 
 _POINTER, _BYTE, _SIZE = ctypes.c_void_p, ctypes.c_uint8, ctypes.c_size_t
 _NOTHING = 1
@@ -50,12 +55,12 @@ class Kernel:
         self._held: list[ctypes.Array[ctypes.c_uint64]] = []
         self._call("lean_io_mark_end_initialization")
         read = self._call("l_Lean_readModuleData", self._string(compiled))
-        if ctypes.c_uint8.from_address(read + 7).value != 0:
+        if tag(read) != 0:
             raise OSError(f"Lean cannot read {compiled}")
-        environment = self._call("lean_elab_environment_to_kernel_env", _field(self._empty_environment(), 0))
-        constants = _field(_field(_field(read, 0), 0), 2)
-        for index in range(_word(constants + 8)):
-            environment = self._call("lean_environment_add", environment, _word(constants + 24 + 8 * index))
+        environment = self._call("lean_elab_environment_to_kernel_env", field(self._empty_environment(), 0))
+        constants = field(field(field(read, 0), 0), 2)
+        for constant in elements(constants):
+            environment = self._call("lean_environment_add", environment, constant)
         self._environment = self._call("lean_environment_mark_quot_init", environment)
         self._call("lean_mark_persistent", self._environment)
 
@@ -74,9 +79,9 @@ class Kernel:
                 *("lean_add_decl", environment, _SIZE(0), _SIZE(_DEFAULT_DEPTH)),
                 *(builder.declaration(*declaration), _NOTHING),
             )
-            outcome = _field(result, 0)
-            if ctypes.c_uint8.from_address(result + 7).value == 0:
-                number = outcome >> 1 if outcome & 1 else ctypes.c_uint8.from_address(outcome + 7).value
+            outcome = field(result, 0)
+            if tag(result) == 0:
+                number = outcome >> 1 if outcome & 1 else tag(outcome)
                 return f"{kind} {_dotted(export['names'], name)}: {PROBLEMS[number]}"
             environment = keep(outcome)
         return ""
@@ -187,7 +192,7 @@ class _Builder:
 
     def _natural(self, number: int) -> int:
         if number < 1 << 63:
-            return 2 * number + 1
+            return boxed(number)
         return self._kernel.make("lean_cstr_to_nat", ctypes.c_char_p(str(number).encode()))
 
     def _hint(self, height: int) -> int:
@@ -200,21 +205,6 @@ class _Builder:
         for item in reversed(items):
             whole = self._kernel.constructor(1, (item, whole))
         return whole
-
-
-def keep(address: int) -> int:
-    """Mark an object as never to be freed, whoever drops it."""
-    if not address & 1:
-        ctypes.c_int32.from_address(address).value = 0
-    return address
-
-
-def _word(address: int) -> int:
-    return ctypes.c_uint64.from_address(address).value
-
-
-def _field(address: int, index: int) -> int:
-    return _word(address + 8 + 8 * index)
 
 
 def _dotted(names: list[list[Any]], number: int) -> str:

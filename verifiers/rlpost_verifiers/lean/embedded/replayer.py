@@ -95,7 +95,7 @@ class Replayer:
         # Lean's own last words, if it panics, go where the answer would: they are no answer, and so end the process.
         os.dup2(target, 1)
         os.dup2(target, 2)
-        resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20,) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         self._confinement.enter()
         begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -108,7 +108,7 @@ class Replayer:
         # The kernel counts whole seconds since the process began; the hard limit stays where it was.
         hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
         resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(before + request["cpu_seconds"]), hard))
-        problem = self._kernel.check(request["replay"])
+        problem = self._kernel.check(json.loads(request["replay"]))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {
             "exit_code": int(bool(problem)),

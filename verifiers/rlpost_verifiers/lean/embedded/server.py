@@ -8,7 +8,7 @@ from pathlib import Path
 from rlpost.errors import InfrastructureError
 from rlpost_verifiers.lean.embedded import installation
 from rlpost_verifiers.lean.embedded.client import Zygote, ZygoteLostError
-from rlpost_verifiers.lean.embedded.export import Export
+from rlpost_verifiers.lean.embedded.export import Export, export_module
 from rlpost_verifiers.lean.embedded.judge import inspect, judge_replay
 from rlpost_verifiers.lean.embedded.olean import Olean
 from rlpost_verifiers.lean.messages import Reason, Run, classify, parse_output
@@ -76,7 +76,7 @@ class Server:
 
     Without ``import_once`` every check runs Lean's command line, which imports the prelude anew. With it, the prelude
     stays imported and a check costs half the time; but this rests on the binary interface of one build of Lean.
-    Hence each server first runs `SELF_TEST` both ways, and unless every message and every byte written agree, it is
+    Hence each server first runs `SELF_TEST` both ways, and unless every message and declaration agree, it is
     replaced by one that uses the command line. The kernel for the replay has no such substitute: a server whose kernel
     does not take a right declaration and refuse a wrong one does not come up.
 
@@ -176,14 +176,15 @@ class Server:
                 return f"with the prelude kept imported, Lean judges {shown} differently: {found[:2]}"[:500]
         return ""
 
-    def _evidence(self, task: ProofTask) -> tuple[Reason, str, int | None, int, bytes | None]:
+    def _evidence(self, task: ProofTask) -> tuple[Reason, str, int | None, int, Export | None]:
         run = self.run(build_source(task))
         compiled = self.compiled()
         ruling = classify(run, parse_output(run.output), self.limits.cpu_seconds)
         if ruling.outcome == "accepted":
             # Statements are compared in every check; here they come from this file.
             ruling = inspect(compiled, self.prelude, statement=None).ruling
-        return ruling.reason, run.output, run.exit_code, run.signal, compiled
+        declared = None if compiled is None else export_module(Olean(compiled))
+        return ruling.reason, run.output, run.exit_code, run.signal, declared
 
     def _open_kernel(self, compiled: Path) -> None:
         if problem := self._zygote.open_kernel(compiled):

@@ -18,7 +18,7 @@ check compiled does.
 Declarations are given to the kernel alone (`replayer`), which holds those of one compiled module once opened:
 
     request  {"kernel": "/path/of/RLPre.olean"}       answer  {"problem": ""}
-    request  {"replay": {…}, "cpu_seconds": 10, …}
+    request  {"replay": "{…}", "cpu_seconds": 10, …}
 
 and a confined fork reports what it could do to the machine:
 
@@ -103,11 +103,15 @@ class Lean:
     def import_once(self, module: str) -> str:
         """Import what the compiled module in the working folder does; why that failed, empty if it did not."""
         try:
-            self.imported = ImportOnce(self._library, f"{module}.olean", module)
+            self.imported = ImportOnce(self._library, f"{module}.olean", module, self.identity())
         except (ImportOnceError, AttributeError, OSError) as error:
             return str(error)
         freeze()
         return ""
+
+    def identity(self) -> tuple[str, str]:
+        """Lean's version and the commit it was built from."""
+        return self.text("l_Lean_versionString"), self.text("l_Lean_githash")
 
     def text(self, symbol: str) -> str:
         """A global constant of type String: 32 bytes of header with the size in the second word, then the bytes."""
@@ -222,9 +226,10 @@ def watch(pid: int, deadline: float) -> str:
 
 
 def freeze() -> None:
-    """Keep the collector from touching, and so copying, the pages that every fork shares."""
+    """Keep the collector from touching, and so copying, the pages that every fork shares; nothing here forms cycles."""
     gc.collect()
     gc.freeze()
+    gc.disable()
 
 
 def kill_group(pid: int) -> None:
@@ -275,10 +280,11 @@ def main() -> None:
     os.chdir(folder)
     try:
         lean = Lean(library, folder, os.environ["LEAN_PATH"])
+        version, commit = lean.identity()
         answer(
             {
-                "version": lean.text("l_Lean_versionString"),
-                "commit": lean.text("l_Lean_githash"),
+                "version": version,
+                "commit": commit,
                 "unconfined": lean.confinement.missing,
             }
         )
