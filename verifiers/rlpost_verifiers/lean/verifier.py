@@ -39,6 +39,9 @@ BACKENDS = {
 }
 """Where Lean can be: in this process's package, behind its command line, its REPL, or a server."""
 
+_ARGUMENTS = {"kimina": ("timeout_s", "concurrency")}
+"""What a backend calls its limit and the number of its checks in flight; a server limits wall-clock time."""
+
 _TASK_COLUMNS = ("statement", "header", "binders", "mode")
 _PASSING = ("crashed", "unavailable", "timeout")
 """Reasons of undecided verdicts that may be gone the next time."""
@@ -53,7 +56,7 @@ class LeanVerifier:
 
     Args:
         backend: a name in `BACKENDS`, or a backend that is up.
-        timeout_s: CPU seconds of one check.
+        timeout_s: CPU seconds of one check; of a Kimina server, seconds.
         workers: checks that run at the same time.
         extract: ``raw`` (the answer is the proof) or ``fence`` (a ```` ```lean ```` block of it is).
         trailing: ``reject`` or ``allow`` text after that block.
@@ -216,7 +219,8 @@ class LeanVerifier:
 def _open(name: str, timeout_s: float, workers: int, settings: dict[str, Any]) -> Backend:
     if name not in BACKENDS:
         raise UserError(f"backend is {name!r}; use {', '.join(map(repr, BACKENDS))}")
-    return resolve("verifiers", BACKENDS[name])(cpu_seconds=timeout_s, workers=workers, **settings)
+    limit, parallel = _ARGUMENTS.get(name, ("cpu_seconds", "workers"))
+    return resolve("verifiers", BACKENDS[name])(**{limit: timeout_s, parallel: workers, **settings})
 
 
 def _folder(cache_dir: str | None) -> Path | None:

@@ -1,0 +1,244 @@
+"""The file a full toolchain checks, and what its answer proves.
+
+The statement is pinned between two trusted declarations whose names are drawn at random for each check, so that the
+text in between can neither name, shadow nor forge them::
+
+    section Rl_1f…                                  -- what follows ends here, whatever the model leaves open
+    open Nat                                        -- the task's header
+    def RlStatement_1f… : Prop :=
+      ∀ (n : Nat), n + 0 = n                        -- elaborated before any of the model's text
+    #print axioms RlStatement_1f…                   -- its message says that Lean read it, and on which line
+    theorem X (n : Nat) : n + 0 = n :=
+    by simp                                         -- the model's text
+    end Rl_1f…
+    theorem RlPin_1f… : _root_.RlStatement_1f… :=
+      @_root_.X                                     -- checked by the kernel: X proves the statement
+    #print axioms RlPin_1f…                         -- everything it rests on
+
+In file mode the section closes before the model's file, which is wrapped in a section of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rlpost_verifiers.lean.messages import LeanMessage, LeanOutput
+from rlpost_verifiers.lean.source import THEOREM, find_unreadable
+from rlpost_verifiers.lean.task import ProofTask
+from rlpost_verifiers.lean.toolchain.filter import FilteredError, admit, split_imports
+from rlpost_verifiers.lean.toolchain.restated import find_evasion
+from rlpost_verifiers.lean.toolchain.text import CommentError, blank_comments, words
+
+AXIOMS = frozenset({"propext", "Quot.sound", "Classical.choice"})
+"""What a theorem of Lean's and Mathlib's classical mathematics may rest on."""
+
+_AXIOMS_MESSAGE = re.compile(
+    r"['`‘]?(?P<name>[\w.]+)['`’]? (?:does not depend on any axioms|depends on axioms: \[(?P<axioms>[^\]]*)\])\s*"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One file for Lean. Lines of ``body`` count from 1.
+
+    Attributes:
+        imports: the lines before the body, e.g. ``import Mathlib``.
+        body: everything else.
+        reference: name of the trusted statement.
+        pin: name of the trusted theorem.
+        reference_line: where the statement's axioms are printed.
+        proof_line: where the model's text begins.
+        end_line: the first line after it.
+        theorem: name of what the pin is made of.
+        assumed: the same name where the theorem is only stated, else empty.
+    """
+
+    imports: str
+    body: str
+    reference: str
+    pin: str
+    reference_line: int
+    proof_line: int
+    end_line: int
+    theorem: str
+    assumed: str = ""
+
+    @property
+    def source(self) -> str:
+        """The whole file."""
+        return f"{self.imports}\n{self.body}"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the messages of one file say.
+
+    Attributes:
+        statement_problem: why Lean cannot read the statement, empty if it can. Only what stands before the model's
+            text counts, so that no answer can make its statement look bad.
+        offset: what to subtract from a message's line to count in lines of the body.
+        axioms: what the pin rests on, None if Lean did not say so, exactly once and where it was asked.
+        errors: what Lean has against the model's text.
+        pin_error: what it has against the pin, empty if nothing.
+    """
+
+    statement_problem: str
+    offset: int = 0
+    axioms: tuple[str, ...] | None = None
+    errors: tuple[LeanMessage, ...] = ()
+    pin_error: str = ""
+
+
+def build_question(task: ProofTask, imports: str) -> Question:
+    """The file that Lean accepts exactly if the task's text proves its statement.
+
+    Raises:
+        FilteredError: if the text may not be shown to Lean.
+    """
+    text = task.proof
+    if task.mode == "file":
+        modules, text = split_imports(_without_comments(text))
+        if strange := next((module for module in modules if not _is_imported(module, task, imports)), None):
+            raise FilteredError(f"it imports {strange!r}; only what the task imports is there: {imports.splitlines()}")
+    text = admit(text, task.mode)
+    if task.mode == "file" and (evasion := find_evasion(text, task)):
+        raise FilteredError(evasion)
+    nonce = secrets.token_hex(16)
+    lines = _statement_lines(task, nonce)
+    name = THEOREM
+    if task.mode == "proof":
+        name = _theorem_name(task, nonce)
+        lines += _signature(task, name, "theorem").split("\n")
+        lines[-1] += " :="
+    else:
+        lines += [f"end Rl_{nonce}", f"section Rl_{nonce}"]
+    closers = _closers(text) if task.mode == "file" else []
+    return _close(task, imports, nonce, lines, [*text.split("\n"), *closers], name)
+
+
+def build_reading(task: ProofTask, imports: str) -> Question:
+    """The file that Lean accepts exactly if the task's statement means something, as itself and as a theorem's type."""
+    nonce = secrets.token_hex(16)
+    name = f"RlTheorem_{nonce}"
+    body = _signature(task, name, "axiom").split("\n")
+    return _close(task, imports, nonce, _statement_lines(task, nonce), body, name, name)
+
+
+def read_answer(question: Question, output: LeanOutput, header_lines: int = 0) -> Finding:
+    """What Lean's messages say about the question; lines are taken relative to the statement's own message.
+
+    Args:
+        question: what was asked.
+        output: the messages.
+        header_lines: lines before the body, used only where the statement's message is missing.
+    """
+    statement = _axiom_messages(output.messages, question.reference)
+    if not statement:
+        problem = next((_first_line(error) for error in output.errors), "Lean says nothing about it")
+        return Finding(problem, header_lines)
+    line, axioms = statement[0]
+    offset = line - question.reference_line
+    if strange := sorted(set(axioms) - AXIOMS):
+        return Finding(f"it rests on {strange[0]!r}", offset)
+    early = [error for error in output.errors if error.line - offset <= question.reference_line]
+    if early:
+        return Finding(_first_line(early[0]), offset)
+    pins = _axiom_messages(output.messages, question.pin)
+    last = question.body.rstrip("\n").count("\n") + 1
+    found = pins[0][1] if len(pins) == 1 and pins[0][0] - offset == last else None
+    errors = tuple(error for error in output.errors if error.line - offset <= question.end_line)
+    pin_error = next((_first_line(error) for error in output.errors if error not in errors), "")
+    return Finding("", offset, found, errors, pin_error)
+
+
+def merge_imports(imports: str, header: str) -> tuple[str, str]:
+    r"""The lines to import with, and the header without its own imports.
+
+    >>> merge_imports("import Mathlib", "import Mathlib\nimport Aesop\nopen Nat")
+    ('import Mathlib\nimport Aesop', 'open Nat')
+    """
+    modules, rest = split_imports(blank_comments(header))
+    lines = imports.strip().splitlines()
+    lines += [line for module in dict.fromkeys(modules) if (line := f"import {module}") not in lines]
+    return "\n".join(lines), "\n".join(line for line in rest.splitlines() if line.strip())
+
+
+def _statement_lines(task: ProofTask, nonce: str) -> list[str]:
+    _, header = merge_imports("", task.header)
+    binders = f"∀ {task.binders},\n  " if task.binders.strip() else ""
+    text = f"section Rl_{nonce}\n{header}\ndef RlStatement_{nonce} : Prop :=\n  {binders}{task.statement}"
+    return [*text.split("\n"), f"#print axioms RlStatement_{nonce}"]
+
+
+def _close(
+    task: ProofTask, imports: str, nonce: str, opening: list[str], text: list[str], name: str, assumed: str = ""
+) -> Question:
+    reference, pin = f"RlStatement_{nonce}", f"RlPin_{nonce}"
+    body = [*opening, *text, f"end Rl_{nonce}"]
+    end_line = len(body)
+    body += [f"theorem {pin} : _root_.{reference} := @_root_.{name}", f"#print axioms {pin}"]
+    asked = next(index for index, line in enumerate(body, 1) if line == f"#print axioms {reference}")
+    merged, _ = merge_imports(imports, task.header)
+    return Question(merged, "\n".join(body) + "\n", reference, pin, asked, len(opening) + 1, end_line, name, assumed)
+
+
+def _signature(task: ProofTask, name: str, keyword: str) -> str:
+    binders = f" {task.binders}" if task.binders.strip() else ""
+    return f"{keyword} {name}{binders} : {task.statement}"
+
+
+def _theorem_name(task: ProofTask, nonce: str) -> str:
+    """``X``, unless the statement uses that name for something else (say with ``open Polynomial``).
+
+    Inside its own proof a theorem's name hides every other thing of that name.
+    """
+    named = {word.parts[0] for word in words(f"{task.statement} {task.binders}")}
+    return f"RlTheorem_{nonce}" if THEOREM in named else THEOREM
+
+
+def _closers(text: str) -> list[str]:
+    """What closes the namespaces and sections that a file leaves open, which Lean does not mind."""
+    scopes: list[str] = []
+    found = list(words(text))
+    for index, word in enumerate(found):
+        after = found[index + 1] if index + 1 < len(found) else None
+        same_line = after is not None and "\n" not in text[word.end : after.start]
+        name = after.text if after is not None and same_line else ""
+        if word.text in ("section", "namespace"):
+            scopes.append(name)
+        elif word.text == "mutual":
+            scopes.append("")
+        elif word.text == "end" and scopes:
+            scopes.pop()
+    return [f"end {name}".strip() for name in reversed(scopes)]
+
+
+def _without_comments(text: str) -> str:
+    if problem := find_unreadable(text):
+        raise FilteredError(problem)
+    try:
+        return blank_comments(text)
+    except CommentError as error:
+        raise FilteredError(str(error)) from error
+
+
+def _is_imported(module: str, task: ProofTask, imports: str) -> bool:
+    known = [line.split()[-1] for line in merge_imports(imports, task.header)[0].splitlines()]
+    return any(module == name or module.startswith(f"{name}.") for name in known)
+
+
+def _axiom_messages(messages: Sequence[LeanMessage], name: str) -> list[tuple[int, tuple[str, ...]]]:
+    found: list[tuple[int, tuple[str, ...]]] = []
+    for message in messages:
+        match = _AXIOMS_MESSAGE.fullmatch(message.text)
+        if match and match["name"] == name and message.severity == "information":
+            axioms = sorted(part.strip() for part in (match["axioms"] or "").split(",") if part.strip())
+            found.append((message.line, tuple(axioms)))
+    return found
+
+
+def _first_line(message: LeanMessage) -> str:
+    return message.text.strip().partition("\n")[0][:200] or "Lean reports an error"

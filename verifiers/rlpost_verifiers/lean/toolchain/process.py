@@ -1,0 +1,170 @@
+"""Other people's programs under limits: each in a process group of its own that is ended whatever happens."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import shlex
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from rlpost_verifiers.lean.messages import Run
+
+# Limits are set by a shell that then becomes the program: code between fork and exec is unsafe where threads are.
+_LIMITER = 'ulimit -c 0; ulimit -f {blocks}; {cpu}ulimit -v {kib}; exec "$@"'
+_CPU = "ulimit -S -t {soft}; ulimit -H -t {hard}; "
+_BLOCK = 512
+# Far above any honest output; a proof that prints more is ended by the limit on file size.
+_MAX_FILE_MB = 64
+_MAX_OUTPUT_BYTES = 4 << 20
+_MAX_ERROR_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one process may use.
+
+    Attributes:
+        cpu_seconds: CPU time, rounded up to whole seconds.
+        wall_seconds: wall-clock time.
+        memory_mb: address space in MiB; the compiled libraries that Lean maps into memory count.
+    """
+
+    cpu_seconds: float
+    wall_seconds: float
+    memory_mb: int
+
+
+def words(command: Sequence[str] | str) -> tuple[str, ...]:
+    """A command by its words; a string is split as a shell would.
+
+    >>> words("lake env lean")
+    ('lake', 'env', 'lean')
+    """
+    return tuple(shlex.split(command)) if isinstance(command, str) else tuple(command)
+
+
+def limited(command: Sequence[str], memory_mb: int, cpu_seconds: float | None = None) -> list[str]:
+    """``command`` under limits on its address space, the files it writes, and where given its CPU time."""
+    cpu = ""
+    if cpu_seconds is not None:
+        soft = max(1, math.ceil(cpu_seconds))
+        cpu = _CPU.format(soft=soft, hard=soft + 1)
+    blocks = (_MAX_FILE_MB << 20) // _BLOCK
+    return ["/bin/sh", "-c", _LIMITER.format(blocks=blocks, cpu=cpu, kib=memory_mb << 10), "sh", *command]
+
+
+def kill_group(pid: int) -> None:
+    """Kill every process of the group that ``pid`` leads; one that is gone is fine."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        # A group whose members have all ended may be reported as one or the other.
+        return
+
+
+class Processes:
+    """The processes a backend has running, so that closing it can end them all."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._live: set[int] = set()
+        self._closed = False
+
+    def kill_all(self) -> None:
+        """End every process, and each that is started from now on."""
+        with self._lock:
+            self._closed = True
+            for pid in self._live:
+                kill_group(pid)
+
+    def pids(self) -> list[int]:
+        """Process ids of the group leaders that are up."""
+        with self._lock:
+            return sorted(self._live)
+
+    def run(
+        self, command: Sequence[str], limits: Limits, folder: Path, cwd: Path, environment: Mapping[str, str]
+    ) -> Run:
+        """Run ``command`` to its end or to that of its limits.
+
+        Args:
+            command: program and arguments.
+            limits: what each of its processes may use.
+            folder: a private folder; what it prints goes there first.
+            cwd: where it runs.
+            environment: its environment variables.
+
+        Raises:
+            OSError: if the program cannot be started.
+        """
+        start = monotonic()
+        out, err = folder / "stdout", folder / "stderr"
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            process = subprocess.Popen(
+                limited(command, limits.memory_mb, limits.cpu_seconds),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=cwd,
+                env=dict(environment),
+                start_new_session=True,
+            )
+        status, wall_exceeded, usage = self._wait(process, limits.wall_seconds)
+        exit_code, ending = _decode(status)
+        output = _read(out, _MAX_OUTPUT_BYTES)
+        if ending or exit_code not in (0, 1) or not output.strip():
+            # What a crash says is on the other stream; of a process that ended well only the messages count.
+            output += "" if exit_code == 0 else f"\n{_read(err, _MAX_ERROR_BYTES)}"
+        seconds, peak = monotonic() - start, usage.ru_maxrss >> 10
+        cpu = usage.ru_utime + usage.ru_stime
+        return Run(exit_code, ending, wall_exceeded, seconds, cpu, peak, output)
+
+    def _wait(self, process: subprocess.Popen[bytes], seconds: float) -> tuple[int, bool, resource.struct_rusage]:
+        with self._lock:
+            self._live.add(process.pid)
+            if self._closed:
+                kill_group(process.pid)
+        late = threading.Event()
+        timer = threading.Timer(seconds, lambda: (late.set(), self._kill(process.pid)))
+        timer.daemon = True
+        timer.start()
+        try:
+            # Without reaping it: its number stays taken until nobody can send it a signal any more.
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        finally:
+            timer.cancel()
+            with self._lock:
+                kill_group(process.pid)
+                self._live.discard(process.pid)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        return status, late.is_set(), usage
+
+    def _kill(self, pid: int) -> None:
+        with self._lock:
+            if pid in self._live:
+                kill_group(pid)
+
+
+def _decode(status: int) -> tuple[int | None, int]:
+    """Exit status or signal; a program that passes on how its own child ended (as lake does) is read the same way."""
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        return None, -code
+    return (None, code - 128) if code > 128 else (code, 0)
+
+
+def _read(path: Path, limit: int) -> str:
+    with path.open("rb") as file:
+        raw = file.read(limit + 1)
+    if len(raw) > limit:
+        # Half a line is no message, and would pass for a crash.
+        raw = raw[: raw.rfind(b"\n", 0, limit) + 1 or limit]
+    return raw.decode("utf-8", "replace")

@@ -1,0 +1,225 @@
+"""One REPL process and the conversation with it: a JSON object and a blank line either way.
+
+The protocol is that of https://github.com/leanprover-community/repl: ``{"cmd": …, "env": …}`` is answered by
+``{"env": …, "messages": […], "sorries": […]}`` over several lines, or by ``{"message": …}`` if it could not be run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import IO, Any, Literal, cast
+
+import psutil
+
+from rlpost.errors import InfrastructureError
+from rlpost_verifiers.lean.toolchain.process import kill_group, limited
+
+_POLL_SECONDS = 0.25
+_MAX_ANSWER_BYTES = 32 << 20
+_CHUNK = 1 << 16
+
+
+class ReplLostError(InfrastructureError):
+    """The REPL died or answered nonsense; it must be closed.
+
+    Attributes:
+        output: what it wrote to its error stream.
+    """
+
+    output = ""
+
+
+class ReplLimitError(InfrastructureError):
+    """A command used up a limit and the REPL was ended.
+
+    Attributes:
+        limit: which one.
+        cpu_seconds: what the command had used by then.
+    """
+
+    limit: Literal["cpu", "wall"] = "wall"
+    cpu_seconds = 0.0
+
+
+class ReplProcess:
+    """A running REPL; used by one thread at a time.
+
+    Attributes:
+        checks: commands it answered, imports not counted.
+        environments: for each header it has imported the number of the environment.
+    """
+
+    def __init__(
+        self, command: Sequence[str], cwd: Path | None, memory_mb: int, environment: Mapping[str, str]
+    ) -> None:
+        """Start it; nothing is imported yet.
+
+        Raises:
+            ReplLostError: if it cannot be started.
+        """
+        self.checks = 0
+        self.environments: dict[str, int] = {}
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process, closed in close()
+        self._pending = b""
+        try:
+            self._process = subprocess.Popen(
+                limited(command, memory_mb),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                cwd=cwd,
+                env=dict(environment),
+                start_new_session=True,
+                bufsize=0,
+            )
+        except OSError as error:
+            self._log.close()
+            raise ReplLostError(f"the REPL {command[0]!r} cannot be started: {error.strerror}") from error
+        os.set_blocking(_pipe(self._process.stdin).fileno(), False)
+
+    @property
+    def pid(self) -> int:
+        """Process id of its group leader."""
+        return self._process.pid
+
+    def memory_mb(self) -> int:
+        """Resident memory in MiB, children included."""
+        total = 0
+        for process in self._family():
+            try:
+                total += process.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+        return total >> 20
+
+    def cpu_seconds(self) -> float:
+        """CPU time used since it was started, children included."""
+        total = 0.0
+        for process in self._family():
+            try:
+                times = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            total += times.user + times.system + times.children_user + times.children_system
+        return total
+
+    def command(self, text: str, env: int | None, cpu_seconds: float, wall_seconds: float) -> dict[str, Any]:
+        """Have it run Lean commands and return its answer.
+
+        Args:
+            text: the commands.
+            env: number of the environment to start from, None for an empty one.
+            cpu_seconds: limit on the CPU time.
+            wall_seconds: limit on the wall-clock time.
+
+        Raises:
+            ReplLostError: if it dies or its answer is not a JSON object.
+            ReplLimitError: if a limit is reached; the REPL is ended then.
+        """
+        request = {"cmd": text} if env is None else {"cmd": text, "env": env}
+        data = json.dumps(request, ensure_ascii=False).encode() + b"\n\n"
+        if self._has_spoken():
+            raise self._lost("answered what it was not asked")
+        start_cpu, deadline = self.cpu_seconds(), monotonic() + wall_seconds
+        try:
+            self._send(data, deadline)
+            raw = self._receive(deadline, start_cpu, cpu_seconds)
+        except ReplLimitError:
+            self.kill()
+            raise
+        try:
+            answer = json.loads(raw)
+        except ValueError as error:
+            raise self._lost(f"answered {raw[:200]!r}") from error
+        if not isinstance(answer, dict):
+            raise self._lost(f"answered {raw[:200]!r}")
+        return cast("dict[str, Any]", answer)
+
+    def kill(self) -> None:
+        """End it now; also from another thread. `close` must still be called."""
+        if self._process.returncode is None:
+            kill_group(self._process.pid)
+
+    def close(self) -> None:
+        """End it with everything it started; repeated calls do nothing."""
+        # A REPL under lake survives a mere kill of its parent: the whole group is ended, and its input closed.
+        self.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            _pipe(pipe).close()
+        self._process.wait()
+        self._log.close()
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        descriptor = _pipe(self._process.stdin).fileno()
+        while data:
+            left = deadline - monotonic()
+            if left <= 0:
+                raise ReplLimitError("the REPL did not take its input")
+            try:
+                if _ready(descriptor, select.POLLOUT, left):
+                    data = data[os.write(descriptor, data[:_CHUNK]) :]
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise self._lost(f"takes no input ({error.strerror})") from error
+
+    def _receive(self, deadline: float, start_cpu: float, cpu_limit: float) -> bytes:
+        descriptor = _pipe(self._process.stdout).fileno()
+        while True:
+            text = self._pending.lstrip()
+            if (end := text.find(b"\n\n")) >= 0:
+                self._pending = text[end:]
+                return text[:end]
+            if _ready(descriptor, select.POLLIN, min(_POLL_SECONDS, deadline - monotonic())):
+                chunk = os.read(descriptor, _CHUNK)
+                if not chunk:
+                    raise self._lost("ended")
+                self._pending = text + chunk
+                if len(self._pending) > _MAX_ANSWER_BYTES:
+                    raise self._lost("answered without end")
+                continue
+            used = self.cpu_seconds() - start_cpu
+            if used >= cpu_limit or monotonic() >= deadline:
+                error = ReplLimitError(f"the REPL used {used:.1f} s of CPU time and did not answer")
+                error.limit, error.cpu_seconds = "cpu" if used >= cpu_limit else "wall", used
+                raise error
+
+    def _has_spoken(self) -> bool:
+        """Whether output is left that would pass for the answer to the next command."""
+        descriptor = _pipe(self._process.stdout).fileno()
+        if _ready(descriptor, select.POLLIN, 0.0):
+            self._pending += os.read(descriptor, _CHUNK)
+        return bool(self._pending.strip())
+
+    def _family(self) -> list[psutil.Process]:
+        try:
+            leader = psutil.Process(self._process.pid)
+            return [leader, *leader.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def _lost(self, what: str) -> ReplLostError:
+        self._log.seek(0)
+        output = self._log.read(_CHUNK).decode("utf-8", "replace").strip()
+        last = output.splitlines()[-1:]
+        error = ReplLostError(f"the REPL (pid {self.pid}) {what}{': ' + last[0][:200] if last else ''}")
+        error.output = output
+        return error
+
+
+def _ready(descriptor: int, event: int, seconds: float) -> bool:
+    poller = select.poll()
+    poller.register(descriptor, event)
+    return bool(poller.poll(max(0.0, seconds) * 1000))
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None, "the REPL is started with pipes"
+    return stream

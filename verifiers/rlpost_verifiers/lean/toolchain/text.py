@@ -1,0 +1,106 @@
+r"""Lean source as text: comments taken out, words told apart. No Lean is needed and none is trusted here.
+
+The rules of Lean's own scanner are followed where a proof could profit from a difference, and where Lean's versions
+differ, the narrower rule is taken: text that is only perhaps part of a longer word counts as a word of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_COMMENT_MARK = re.compile(r"--|/-")
+_BLOCK_MARK = re.compile(r"-/|/-")
+# What may stand directly before a comment. After any other symbol, "--" could be the end of an operator's name.
+_BEFORE_COMMENT = re.compile(r"[\s\w'!?()\[\]{}⟨⟩,;.]")
+
+# Letters that every Lean 4 takes for letters: ASCII, Greek without λ, Π and Σ, letter-like symbols, script letters.
+_LETTER = "A-Za-z_α-κμ-ωΑ-ΟΡ-\u03a2Τ-Ωϊ-ϻἀ-\u1ffe℀-⅏𝒜-𝖟"
+_REST = _LETTER + "0-9'!?₀-₉ₐ-ₜᵢ-ᵪ"
+_WORD = re.compile(rf"[{_LETTER}][{_REST}]*(?:\.[{_LETTER}][{_REST}]*)*")
+# Lean reads "1axiom" as a number and a keyword, and "1e5axiom" and "0xfopen" so too.
+_GLUED = re.compile(rf"(?<![{_REST}])[0-9]+(?:(?:\.[0-9]+)?[{_LETTER}]|\.[eE][0-9])")
+# Lean reads "'a'axiom" as a character and a keyword. Not one: the primes of "f '' s", "f ⁻¹' s" and "h'".
+_CHARACTER = re.compile(rf"(?<![{_REST}])'(?:\\|[^'\\]')")
+
+
+class CommentError(ValueError):
+    """The text cannot be freed of comments; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A name or keyword as Lean's scanner delimits it, e.g. ``Nat.succ`` or ``by``.
+
+    Attributes:
+        parts: what the dots separate.
+        start: where it begins in the text.
+        end: one past its last character.
+    """
+
+    parts: tuple[str, ...]
+    start: int
+    end: int
+
+    @property
+    def text(self) -> str:
+        """The word as written."""
+        return ".".join(self.parts)
+
+
+def blank_comments(text: str) -> str:
+    r"""``text`` with blanks in place of its comments, so that every position stays what it was.
+
+    Meant for text without string literals and quoted names: in those, what looks like a comment is none.
+
+    Raises:
+        CommentError: for a comment that never ends, or one glued to an operator.
+
+    >>> blank_comments("by -- note\n  rfl /- a /- b -/ -/")
+    'by        \n  rfl                '
+    """
+    pieces: list[str] = []
+    position = 0
+    while mark := _COMMENT_MARK.search(text, position):
+        start = mark.start()
+        if start and not _BEFORE_COMMENT.match(text[start - 1]):
+            raise CommentError(f"{text[start - 1 : start + 2]!r} may or may not open a comment; put a blank before it")
+        end = _comment_end(text, mark)
+        pieces += text[position:start], re.sub(r"[^\n]", " ", text[start:end])
+        position = end
+    return "".join((*pieces, text[position:]))
+
+
+def _comment_end(text: str, opening: re.Match[str]) -> int:
+    if opening[0] == "--":
+        newline = text.find("\n", opening.end())
+        return len(text) if newline < 0 else newline
+    depth, position = 1, opening.end()
+    while depth:
+        mark = _BLOCK_MARK.search(text, position)
+        if mark is None:
+            raise CommentError("a comment is opened by '/-' and never closed")
+        depth += 1 if mark[0] == "/-" else -1
+        position = mark.end()
+    return position
+
+
+def words(text: str) -> Iterator[Word]:
+    """The words of a text without comments, in order.
+
+    >>> [word.text for word in words("exact Nat.lt_irrefl _ (h.1.2 x₁')")]
+    ['exact', 'Nat.lt_irrefl', '_', 'h', "x₁'"]
+    """
+    for match in _WORD.finditer(text):
+        yield Word(tuple(match[0].split(".")), match.start(), match.end())
+
+
+def find_ambiguous(text: str) -> str | None:
+    """The first place where Lean and `words` might disagree on where a word begins: a number or character before it.
+
+    >>> find_ambiguous("exact h1 2axiom"), find_ambiguous("exact (h.1.2.elim : f '' s = f ⁻¹' s)")
+    ('2a', None)
+    """
+    match = _GLUED.search(text) or _CHARACTER.search(text)
+    return match and match[0]
