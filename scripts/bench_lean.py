@@ -3,9 +3,9 @@
     python scripts/bench_lean.py                 about a minute on two cores
     python scripts/bench_lean.py --soak 20000    and then that many checks, watching for what they leave behind
 
-Ratios are what to read: ``throughput_ratio`` (one warm worker by one cold process per proof; ``_bare``: Python without its
-site packages) and ``scaling`` (two workers by one) come from rounds that take turns, so that a busy machine slows both
-sides alike. A cold process only elaborates; a warm check is audited and replayed as well.
+Ratios are what to read: ``throughput_ratio`` (one warm worker by one cold process per proof; ``_bare``: Python without
+its site packages) and ``scaling`` (two workers by one) come from rounds that take turns, so that a busy machine slows
+both sides alike. A cold process only elaborates; a warm check is audited and replayed as well.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rlpost.config.schema import RewardSpec, ScoringSection
-from rlpost.errors import RlpostError, UserError
+from rlpost.errors import DataError, RlpostError, SelfCheckError, UserError
 from rlpost.protocols import Verifier
 from rlpost.scoring.score import Scorer, build_stage, build_verifier, deferred, run_stages, settle, undecided
 from rlpost.types import Completion, FinishReason, Group, Prompt, Reward, SpanReward, Verdict, VerifyItem
@@ -182,3 +182,50 @@ def test_bad_names_and_arguments_are_the_users_mistake(functions: str) -> None:
     with pytest.raises(UserError, match=r"scoring\.verifier_args: 'function' cannot take {'f': 1}"):
         build_verifier(ScoringSection(verifier="function", verifier_args={"f": 1}))
     assert build_verifier(ScoringSection(verifier=None)) is None
+
+
+class Examined:
+    """A verifier that shows what it is worth: so many failures of its own gate, and no judgement of prompt ``bad``."""
+
+    fingerprint = "examined/1"
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = ["cheat"] * failures
+        self.asked = 0
+
+    def conformance(self) -> Examined:
+        self.asked += 1
+        return self
+
+    def summary(self) -> str:
+        return f"examined/1: accepted {len(self.failures)} cheats"
+
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        for prompt in prompts:
+            if prompt.id == "bad":
+                raise DataError("prompt 'bad': cannot be judged")
+
+
+def examined(functions: str, verifier: Examined | None, conformance: bool = True, prompt: str = "good") -> str:
+    scorer = Scorer(section(functions))
+    scorer.verifier = verifier  # pyright: ignore[reportAttributeAccessIssue]
+    return scorer.examine([Prompt(prompt, text="2+2")], conformance)
+
+
+def test_a_verifier_that_can_be_fooled_judges_nothing(functions: str) -> None:
+    with pytest.raises(SelfCheckError, match=r"accepted 1 cheats; .* selfcheck\.conformance=false"):
+        examined(functions, Examined(failures=1))
+    unasked = Examined(failures=1)
+    assert examined(functions, unasked, conformance=False) == "examined/1"
+    assert unasked.asked == 0
+
+
+def test_prompts_that_cannot_be_judged_are_refused_before_training(functions: str) -> None:
+    assert examined(functions, Examined()) == "examined/1: accepted 0 cheats"
+    with pytest.raises(DataError, match="prompt 'bad'"):
+        examined(functions, Examined(), prompt="bad")
+
+
+def test_a_verifier_without_a_gate_is_named(functions: str) -> None:
+    assert Scorer(section(functions)).examine([], True).startswith("function/")
+    assert examined(functions, None) == "no verifier"
