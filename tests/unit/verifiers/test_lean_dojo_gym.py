@@ -19,7 +19,7 @@ from rlpost_verifiers.lean.dojo.imports import import_lean_dojo
 from rlpost_verifiers.lean.dojo.live import DojoGym
 from rlpost_verifiers.lean.task import Mode, ProofTask
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("lean_dojo") is None, reason="pip install lean-dojo")
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("lean_dojo") is None, reason="pip install 'rlpost[dojo]'")
 
 TASK = ProofTask("True", "sorry", name="t")
 OPEN = "error at 1:0: unsolved goals\n⊢ True"

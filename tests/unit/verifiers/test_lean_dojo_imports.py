@@ -39,7 +39,7 @@ def run_python(code: str, home: Path, **environment: str) -> subprocess.Complete
     )  # fmt: skip
 
 
-@pytest.mark.skipif(not HAS_DOJO, reason="pip install lean-dojo")
+@pytest.mark.skipif(not HAS_DOJO, reason="pip install 'rlpost[dojo]'")
 def test_a_token_does_not_break_the_import_offline(tmp_path: Path) -> None:
     plain = run_python("import lean_dojo", tmp_path, GITHUB_ACCESS_TOKEN="xyz")
     assert plain.returncode != 0, "LeanDojo no longer asks GitHub on import: the guard can go"
@@ -50,7 +50,7 @@ def test_a_token_does_not_break_the_import_offline(tmp_path: Path) -> None:
     assert "xyz" not in ours.stderr
 
 
-@pytest.mark.skipif(not HAS_DOJO, reason="pip install lean-dojo")
+@pytest.mark.skipif(not HAS_DOJO, reason="pip install 'rlpost[dojo]'")
 def test_without_a_token_none_is_left_behind(tmp_path: Path) -> None:
     ours = run_python(OURS, tmp_path)
     assert ours.returncode == 0, ours.stderr
@@ -68,7 +68,7 @@ def test_the_readers_and_the_environment_import_nothing_heavy(tmp_path: Path) ->
 def test_absent_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "lean_dojo", raising=False)
     monkeypatch.setattr(imports.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingPackageError, match=r"^LeanDojo is not installed; run: pip install lean-dojo$"):
+    with pytest.raises(MissingPackageError, match=r"^LeanDojo is not installed; run: pip install 'rlpost\[dojo\]'$"):
         imports.import_lean_dojo()
 
 

@@ -19,7 +19,7 @@ from rlpost_verifiers.lean.dojo import sources
 from rlpost_verifiers.lean.dojo.imports import import_lean_dojo
 from rlpost_verifiers.lean.dojo.traced import read_premises, read_theorems
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("lean_dojo") is None, reason="pip install lean-dojo")
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("lean_dojo") is None, reason="pip install 'rlpost[dojo]'")
 
 SOURCE = """namespace Logic
 

@@ -51,7 +51,7 @@ def import_lean_dojo() -> ModuleType:
     with _LOCK:
         if "lean_dojo" not in sys.modules:
             if importlib.util.find_spec("lean_dojo") is None:
-                raise MissingPackageError("LeanDojo is not installed; run: pip install lean-dojo")
+                raise MissingPackageError("LeanDojo is not installed; run: pip install 'rlpost[dojo]'")
             check_git()
             _import_quietly()
         return sys.modules["lean_dojo"]
