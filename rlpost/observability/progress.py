@@ -63,6 +63,8 @@ def summary(metrics: Mapping[str, float]) -> str:
         if name in metrics:
             value = metrics[name]
             parts.append(f"{label} {value:.1e}" if name == "mismatch" else f"{label} {value:.3f}")
+            if name == "pass_rate" and (rests := [n.partition("/")[2] for n in metrics if n.startswith("assurance/")]):
+                parts[-1] += f" ({', '.join(rests)})"
     stages = [f"{stage} {metrics[f'seconds/{stage}']:.1f}" for stage in STAGES if f"seconds/{stage}" in metrics]
     return "  ".join([*parts, f"{metrics.get('seconds/step', 0.0):.1f} s ({', '.join(stages)})"])
 

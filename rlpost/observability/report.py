@@ -67,7 +67,8 @@ def write_report(run: str | Path) -> Path:
 def _evaluations(rows: Sequence[dict[str, Any]]) -> str:
     if not rows:
         return ""
-    names = [name for name in rows[0] if name not in ("step", "when") and not name.endswith("_se")]
+    known = dict.fromkeys(name for row in rows for name in row)
+    names = [name for name in known if name not in ("step", "when") and not name.endswith("_se")]
     head = "".join(f"<th>{html.escape(str(row['when']))}</th>" for row in rows)
     body = "".join(
         f"<tr><td>{html.escape(name)}</td>"

@@ -6,8 +6,10 @@ Not covered: attacks that need the whole file in the model's hand (file mode is 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import sys
 import threading
@@ -255,6 +257,45 @@ def test_killed_server_is_replaced_and_no_verdict_is_lost_or_wrong() -> None:
         assert len(lean.pids()) == 2
     assert {verdict.outcome for verdict in verdicts[: len(tasks)]} == {"accepted"}
     assert {verdict.outcome for verdict in verdicts[len(tasks) :]} == {"rejected"}
+
+
+def test_whatever_is_killed_during_a_batch_every_task_gets_one_verdict_and_none_a_wrong_one() -> None:
+    """Fork servers, the processes that replay and the checks themselves, at random moments."""
+    good = [ProofTask(theorem.statement, theorem.proof) for theorem in generate(400, seed=29)]
+    bait = [ProofTask(row["statement"], row["proof"]) for row in refuted(100, seed=29)]
+    stop, killed = threading.Event(), list[str]()
+    lean = EmbeddedLean(workers=2)
+    with LeanVerifier(lean, retries=2) as verifier:
+        killer = threading.Thread(target=kill_at_random, args=(lean, stop, killed))
+        killer.start()
+        verdicts = verifier.verify_tasks([*good, *bait])
+        stop.set()
+        killer.join()
+        assert len(killed) >= 5
+        assert len(verdicts) == 500
+        assert {verdict.outcome for verdict in verdicts[:400]} <= {"accepted", "undecided"}
+        assert {verdict.outcome for verdict in verdicts[400:]} <= {"rejected", "undecided"}
+        assert sum(verdict.outcome == "undecided" for verdict in verdicts) < 10
+        assert verifier.verify_tasks([ProofTask("True", "trivial")])[0].outcome == "accepted"
+
+
+def kill_at_random(lean: EmbeddedLean, stop: threading.Event, killed: list[str]) -> None:
+    chance = random.Random(3)
+    while not stop.wait(0.3):
+        pid = chance.choice(lean.pids() or [0])
+        victims = children_of(pid) if pid and chance.random() < 0.7 else [pid]
+        for victim in victims[-1:]:
+            with contextlib.suppress(ProcessLookupError):
+                if victim:
+                    os.kill(victim, signal.SIGKILL)
+                    killed.append("server" if victim == pid else "child")
+
+
+def children_of(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
 
 
 def test_server_that_dies_twice_leaves_the_check_undecided() -> None:

@@ -31,6 +31,9 @@ def test_the_quickstart_runs_from_warm_start_to_table(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "small"
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 2
+    [verifier] = json.loads((folder / "environment.json").read_text())["verifiers"]
+    assert "accepted 12 of 12 gold proofs and 0 of " in verifier
+    assert "accepted kernel_replayed" in out or "pass@1 0.000" in out
     assert all(row["undecided_share"] == 0 for row in rows)
     transcript = [json.loads(line) for line in (folder / "transcripts" / "step_000000.jsonl").read_text().splitlines()]
     assert {row["reason"] for row in transcript} <= {"proved", "failed", "filtered", "truncated"}
@@ -54,3 +57,18 @@ def test_a_warm_start_ends_with_its_run(tmp_path: Path, number: int, status: int
     command.process.send_signal(number)
     assert command.finish(60)[0] == status
     assert not (tmp_path / "runs" / "ended" / "sft").exists()
+
+
+def test_a_statement_that_lean_cannot_read_ends_the_run_before_it_begins(tmp_path: Path, tiny_model: str) -> None:
+    rows = [{"id": f"t{i}", "prompt": "p", "statement": text} for i, text in enumerate(["True", "∀ n : Nat, n = m"])]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    wanted = [
+        "run.name=bad", "run.steps=1", f"model.path={tiny_model}", "model.scratch=null", "sft=null", "data.eval=null",
+        "data.source=jsonl", "data.train=train.jsonl", "data.template=null", "evaluation.before=false",
+        "evaluation.after=false", "evaluation.every=0", "rollout.prompts_per_step=2",
+    ]  # fmt: skip
+    status, _, err = Command(["train", str(ROOT / "configs" / "quickstart.yaml"), *wanted], tmp_path).start().finish()
+    assert status == 2, err
+    assert "1 of 2 statements cannot be read; first, prompt 't1': Lean cannot read the statement" in err
+    assert "Unknown identifier `m`" in err
+    assert not (tmp_path / "runs" / "bad" / "metrics.jsonl").exists()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rlpost.observability.metrics import METRICS, check_names, describe_groups, prefixed, tokens
+from rlpost.observability.metrics import METRICS, assurances, check_names, describe_groups, prefixed, tokens
+from rlpost.observability.progress import summary
 from rlpost.observability.sinks import JsonlSink
 from rlpost.types import Completion, FinishReason, Group, Prompt, Reward, SpanReward, Verdict
 
@@ -114,3 +116,36 @@ def test_a_line_cut_off_by_a_kill_does_not_stop_a_resume(tmp_path: Path) -> None
     path.write_text('{"step": 0, "loss": 1.0}\n{"step": 1, "lo')
     JsonlSink(path, 1).close()
     assert read(path) == [{"step": 0, "loss": 1.0}]
+
+
+def verdict(outcome: Any, assurance: str = "", seconds: float = 0.5, cached: bool = False) -> Verdict:
+    score = {"accepted": 1.0, "rejected": 0.0, "undecided": None}[outcome]
+    return Verdict(
+        outcome, score, "r", assurance=assurance, seconds=seconds, cpu_seconds=0.1, cached=cached, queued_seconds=2.0
+    )
+
+
+def test_what_accepted_verdicts_rest_on_is_shown_beside_the_pass_rate() -> None:
+    verdicts = [verdict("accepted", "kernel_replayed")] * 3 + [verdict("accepted", "axioms_checked")]
+    found = assurances([*verdicts, verdict("rejected", "elaborated"), verdict("undecided")])
+    assert found == {"axioms_checked": 0.25, "kernel_replayed": 0.75}
+    assert "pass 0.500 (axioms_checked, kernel_replayed)" in summary(
+        {"pass_rate": 0.5, **prefixed("assurance", found), "seconds/step": 1.0}
+    )
+    assert "pass 0.000  " in summary({"pass_rate": 0.0, "seconds/step": 1.0})
+
+
+def test_costs_are_means_over_what_was_really_checked() -> None:
+    group = Group(
+        Prompt("p", text="p"),
+        tuple(Completion("p", i, (1,), (2,), ((0, 1),), None, "x", "stop", 0, i) for i in range(3)),
+        (verdict("accepted"), verdict("rejected", seconds=1.5), verdict("rejected", cached=True)),
+        (None, None, None),
+    )
+    found = describe_groups([group])
+    assert (found["queue_seconds"], found["check_seconds"], found["check_cpu_seconds"]) == (
+        2.0,
+        1.0,
+        pytest.approx(0.1),
+    )
+    check_names(found)
