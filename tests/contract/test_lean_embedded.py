@@ -23,9 +23,10 @@ import pytest
 from rlpost.errors import DataError, InfrastructureError, MissingPackageError, UserError
 from rlpost.protocols import Verifier
 from rlpost.types import Prompt, VerifyItem
-from rlpost_verifiers.lean.embedded import backend, installation
+from rlpost_verifiers.lean.embedded import backend, checking, installation, judge
 from rlpost_verifiers.lean.embedded.backend import EmbeddedLean
 from rlpost_verifiers.lean.embedded.client import Zygote
+from rlpost_verifiers.lean.embedded.judge import Inspected
 from rlpost_verifiers.lean.embedded.olean import Olean
 from rlpost_verifiers.lean.task import ProofTask, parse_task
 from rlpost_verifiers.lean.theorems import generate, refuted
@@ -414,3 +415,19 @@ def test_absent_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> No
 def test_senseless_limits_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=message):
         EmbeddedLean(**settings)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_fault_of_the_verifier_leaves_its_task_undecided_and_the_others_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def inspect(compiled: bytes | None, prelude: Olean, statement: bytes | None) -> Inspected:
+        if statement is not None and b"peculiar" in (compiled or b""):
+            raise RecursionError("too deep for us")
+        return judge.inspect(compiled, prelude, statement)
+
+    monkeypatch.setattr(checking, "inspect", inspect)
+    tasks = [ProofTask("True", "trivial"), ProofTask('"peculiar" = "peculiar"', "rfl"), ProofTask("1 = 1", "rfl")]
+    with EmbeddedLean() as lean:
+        verdicts = lean.check(tasks)
+    assert [verdict.outcome for verdict in verdicts] == ["accepted", "undecided", "accepted"]
+    assert verdicts[1].evidence["messages"] == ["RecursionError: too deep for us"]

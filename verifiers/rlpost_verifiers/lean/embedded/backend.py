@@ -148,8 +148,9 @@ class EmbeddedLean:
             return future.result()
         except UnavailableError as error:
             return undecided("unavailable", str(error), self.fingerprint)
-        except InfrastructureError as error:
-            return undecided("crashed", str(error), self.fingerprint)
+        except Exception as error:
+            # A fault of ours says nothing about this answer, and must not cost the batch its other verdicts.
+            return undecided("crashed", f"{type(error).__name__}: {error}", self.fingerprint)
 
     def pids(self) -> list[int]:
         """Process ids of the fork servers that are up."""
