@@ -192,8 +192,8 @@ def test_an_honest_module_passes_and_one_changed_term_does_not(server: Server) -
         # An application nested far deeper than the kernel's stack.
         ([[4, 3], [4, 2], *([5, index, 1] for index in range(1, 200_000))], {"memory", "kernel_rejected"}),
         ([[4, 3], [9, "number", "f" * 2_000_000]], {"kernel_rejected", "timeout"}),
-        # The kernel gives up with a message of its own; only a forged module gets here.
-        ([[4, 3], [0, "f" * 40]], {"crashed"}),
+        # The kernel gives up with a message of its own.
+        ([[4, 3], [0, "f" * 40]], {"memory"}),
     ],
     ids=["nested 200,000 deep", "a number of two million digits", "a variable out of reach"],
 )
@@ -278,6 +278,10 @@ def test_a_check_that_fills_the_disk_is_stopped(tmp_path: Path, monkeypatch: pyt
         "__import__('socket').socket()",
         "__import__('resource').prlimit(os.getppid(), __import__('resource').RLIMIT_CPU, (1, 1))",
         "open('/proc/self/mem', 'r+b')",
+        # A descriptor told to send SIGKILL to another process when something can be read from it.
+        "__import__('fcntl').fcntl(1, 8, os.getppid())",
+        "__import__('fcntl').fcntl(1, 10, 9)",
+        "__import__('fcntl').fcntl(1, 4, 0x2000)",
     ],
 )
 def test_native_code_in_a_check_is_confined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str) -> None:
@@ -291,6 +295,50 @@ def test_native_code_in_a_check_is_confined(tmp_path: Path, monkeypatch: pytest.
         assert zygote.compiled("Cand") is None
     finally:
         zygote.close()
+
+
+def test_a_check_inherits_nothing_of_its_server_that_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither pipes to other checks nor rings through which the kernel would act in the server's name."""
+    zygote = run_in_place_of_lean(tmp_path, monkeypatch, "os.write(7, b'x')")
+    try:
+        links = [os.readlink(path) for path in Path(f"/proc/{zygote.pid}/fd").iterdir()]
+        threads = [(path / "comm").read_text() for path in Path(f"/proc/{zygote.pid}/task").iterdir()]
+        assert [name for name in (*links, *threads) if "uring" in name or "iou-" in name] == []
+        run = zygote.run("Cand", "", 5, 60, 6144, imported=True)
+        assert "Bad file descriptor" in run.output
+    finally:
+        zygote.close()
+
+
+def balanced(height: int) -> str:
+    return f"({balanced(height - 1)} ∧ {balanced(height - 1)})" if height else "q"
+
+
+ODD: dict[str, tuple[ProofTask, str]] = {
+    "a message with a line separator in it": (ProofTask("False", '"\\u2028"'), "failed"),
+    "a message with another one": (ProofTask("False", "'\\u0085'"), "failed"),
+    "a right proof that prints one": (
+        ProofTask("True", 'by\n  have h : "\\u2029" = "\\u2029" := rfl\n  trace_state\n  trivial'),
+        "proved",
+    ),
+    "a number that makes Lean panic": (ProofTask("False", "(rfl : Nat.shiftLeft 1 4294967296 = 1)"), "memory"),
+    "a message of many megabytes": (
+        ProofTask(
+            "∀ p : Prop, p",
+            "by\n  intro {p}\n  refine (?_ : ∀ q : Prop, {tree} → q) {p} ?_".format(p="p" * 20000, tree=balanced(8)),
+        ),
+        "memory",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_no_proof_hides_behind_what_looks_like_a_failure_of_ours(name: str) -> None:
+    task, reason = ODD[name]
+    with EmbeddedLean() as lean:
+        [verdict] = lean.check([task])
+    assert verdict.reason == reason
+    assert verdict.outcome == ("accepted" if reason == "proved" else "rejected")
 
 
 @pytest.mark.parametrize("make", [lambda p: os.symlink("/etc/passwd", p), os.mkfifo, os.mkdir], ids=str)

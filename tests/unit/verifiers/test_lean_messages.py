@@ -81,3 +81,17 @@ def test_outcome_follows_the_cause(run: Run, expected: tuple[str, str]) -> None:
 def test_detail_is_one_short_line() -> None:
     run = ended(line("error", "first\nsecond" + "x" * 500), exit_code=1)
     assert classify(run, parse_output(run.output), CPU_LIMIT).detail == "first"
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x1c", "\x0b"])
+def test_only_line_feeds_end_a_message(character: str) -> None:
+    line = json.dumps(
+        {"severity": "error", "data": f"a{character}b", "pos": {"line": 1, "column": 0}}, ensure_ascii=False
+    )
+    line = line.replace(json.dumps(character)[1:-1], character)
+    found = parse_output(line + "\n")
+    assert (len(found.messages), found.noise) in ((1, ()), (0, (line,)))
+
+
+def test_a_line_that_is_nested_too_deeply_is_noise() -> None:
+    assert parse_output("[" * 100_000).noise == ("[" * 100_000,)

@@ -113,6 +113,24 @@ def test_object_budget_ends_a_loop() -> None:
         Olean(bytes(builder.data))
 
 
+@pytest.mark.parametrize("parts", [1001, 30_000])
+def test_endless_names_are_refused_in_no_time(parts: int) -> None:
+    with pytest.raises(OleanError, match="a name of more than 1000 parts"):
+        Olean(candidate((".".join(["x"] * parts), "theorem", [])))
+
+
+def test_numbers_in_names_are_small_and_objects_may_have_more_fields_than_are_read() -> None:
+    builder = Builder()
+    big = builder.put(struct.pack("<iHBBiiQ", 0, 0, 0, 250, 1, 1, BASE + len(builder.data) + 24) + b"\xff" * 8)
+    name = builder.constructor(2, 1, big)
+    entry = builder.constructor(0, name, 1, 1)
+    empty = builder.array([])
+    root = builder.constructor(0, builder.array([entry]), empty, empty, empty, empty)
+    builder.data[0x58:0x60] = struct.pack("<Q", root)
+    with pytest.raises(OleanError, match="beyond 63 bits"):
+        Olean(bytes(builder.data))
+
+
 @settings(max_examples=300)
 @given(st.data())
 def test_damage_is_found_or_harmless(data: st.DataObject) -> None:

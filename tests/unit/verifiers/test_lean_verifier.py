@@ -178,6 +178,11 @@ def test_the_same_text_as_proof_and_as_file_are_two_questions(fake: FakeLean) ->
     assert [task.mode for task in fake.asked] == ["proof", "file"]
 
 
+def test_half_characters_are_another_question_than_the_character_they_would_spell(fake: FakeLean) -> None:
+    verdicts = LeanVerifier(fake).verify_tasks([ProofTask("True", "\ud835\udce4"), ProofTask("True", "\U0001d4e4")])
+    assert [verdict.cached for verdict in verdicts] == [False, False]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -30,7 +30,15 @@ _RECOVERY_NOISE = "internal exception #"
 _GOALS = "unsolved goals"
 _MAX_GOALS, _MAX_GOAL_LENGTH = 64, 8192
 # What Lean writes outside its messages when a proof exhausts the address space or the stack it was given.
-_OUT_OF_MEMORY = ("bad_alloc", "out of memory", "Stack overflow", "failed to create thread", "Cannot allocate memory")
+# A panic is Lean's word for a number too big for it; the same proof would meet it again on any machine.
+_OUT_OF_MEMORY = (
+    "INTERNAL PANIC",
+    "bad_alloc",
+    "out of memory",
+    "Stack overflow",
+    "failed to create thread",
+    "Cannot allocate memory",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,8 @@ def parse_output(text: str) -> LeanOutput:
     """
     messages: list[LeanMessage] = []
     noise: list[str] = []
-    for line in text.splitlines():
+    # Lean escapes line breaks in its JSON and no other of the characters that Python takes for one.
+    for line in text.split("\n"):
         if not line.strip():
             continue
         message = _parse_line(line)
@@ -177,7 +186,7 @@ def _classify_errors(errors: tuple[LeanMessage, ...]) -> Ruling:
 def _parse_line(line: str) -> LeanMessage | None:
     try:
         record: Any = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict):
         return None

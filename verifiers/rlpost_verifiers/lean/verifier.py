@@ -213,7 +213,8 @@ class LeanVerifier:
 
     def _key(self, task: ProofTask) -> str:
         parts = [self.fingerprint, task.mode, task.header, task.binders, task.statement, task.proof]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        # Escaped, half a character pair could not be told from the character that the pair spells.
+        return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _open(name: str, timeout_s: float, workers: int, settings: dict[str, Any]) -> Backend:

@@ -18,6 +18,7 @@ STANDARD_AXIOMS: frozenset[Name] = frozenset({("propext",), ("Quot", "sound"), (
 # written to the module that first asked. Each is a theorem or definition, so axioms are still counted through it.
 _DERIVED = re.compile(r"eq_(\d+|def|unfold)|splitter|h?congr(_simp|_eq)?(_\d+)?|(induct|fun_cases)(_unfolding)?")
 _PRIVATE = "_private"
+_MAX_DETAIL = 300
 
 
 def audit(module: Olean, prelude: Olean, statement: bytes | None) -> tuple[Ruling, tuple[str, ...]]:
@@ -45,7 +46,7 @@ def audit(module: Olean, prelude: Olean, statement: bytes | None) -> tuple[Rulin
     if module.constants[theorem].kind != "theorem":
         return Ruling("rejected", "failed", f"{THEOREM} is compiled as {module.constants[theorem].kind}"), ()
     if strays := sorted(dotted(name) for name in module.constants if not _may_stand(name, module, prelude)):
-        return _stray(f"the file also declares {', '.join(strays[:5])}"), ()
+        return _stray(f"the file also declares {', '.join(strays[:5])}"[:_MAX_DETAIL]), ()
     if statement is not None and statement_digest(module) != statement:
         return Ruling("rejected", "statement_mismatch", f"{THEOREM} states something else"), ()
     axioms = axiom_closure(theorem, module, prelude)

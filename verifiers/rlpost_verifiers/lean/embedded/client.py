@@ -7,6 +7,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,11 +23,14 @@ _SCRIPT = Path(__file__).with_name("zygote.py")
 _MEMORY_FOLDER = Path("/dev/shm")
 _START_SECONDS = 60.0
 _CLOSE_SECONDS = 5.0
+# The event loop that Lean initialises would open io_uring rings, shared memory through which a check could have the
+# kernel open and write files in the fork server's name, outside everything that confines the check.
+_NO_RINGS = {"UV_USE_IO_URING": "0"}
 # How long past its own limit a server may stay silent before it is taken for dead.
 _GRACE_SECONDS = 15.0
 # Far above any honest output; keeps a proof that prints megabytes from costing this process as much.
 _MAX_OUTPUT_BYTES = 4 << 20
-_MAX_MODULE_BYTES = 32 << 20
+_MAX_MODULE_BYTES = 16 << 20
 
 
 class ZygoteLostError(InfrastructureError):
@@ -64,7 +68,7 @@ class Zygote:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={"LEAN_PATH": str(search_path or self._folder), "LC_ALL": "C.UTF-8"},
+            env={"LEAN_PATH": str(search_path or self._folder), "LC_ALL": "C.UTF-8", **_NO_RINGS},
             # Ctrl-C at the terminal must reach the caller, who then closes this server in order.
             start_new_session=True,
         )
@@ -187,7 +191,13 @@ class Zygote:
         self._send({**request, **limits})
         answer = self._read_record(wall_seconds + _GRACE_SECONDS)
         try:
-            return Run(**answer) if "output" in answer else Run(**answer, output=self._output())
+            if "output" in answer:
+                return Run(**answer)
+            output = self._output()
+            if len(output) == _MAX_OUTPUT_BYTES:
+                # Half a message is none, and none could pass for a crash: it is a limit the proof ran into.
+                answer, output = {**answer, "signal": signal.SIGXFSZ}, b""
+            return Run(**answer, output=output.decode("utf-8", "replace"))
         except TypeError as error:
             raise self._lost(f"answered {answer!r}") from error
 
@@ -224,16 +234,12 @@ class Zygote:
         line, self._buffer = self._buffer.split(b"\n", 1)
         return line
 
-    def _output(self) -> str:
+    def _output(self) -> bytes:
         try:
-            raw = self._read_file("output.txt", _MAX_OUTPUT_BYTES)
+            return self._read_file("output.txt", _MAX_OUTPUT_BYTES)
         except FileNotFoundError:
             # The check ended before it was ready to print; its exit says the rest.
-            return ""
-        if len(raw) == _MAX_OUTPUT_BYTES:
-            # Half a line is no message, and would pass for a crash.
-            raw = raw[: raw.rfind(b"\n") + 1]
-        return raw.decode("utf-8", "replace")
+            return b""
 
     def _read_file(self, name: str, limit: int) -> bytes:
         # Whatever a check left in place of the file, reading it must neither follow a link nor wait for a writer.

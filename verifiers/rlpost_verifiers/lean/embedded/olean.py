@@ -26,6 +26,7 @@ _SAFE = 1
 _OPAQUE_HINT, _ABBREVIATION_HINT, _REGULAR_HINT = 0, 1, 2
 _HEADER = struct.Struct("<5sBB33s40sQQ")
 _FIRST_OBJECT = 0x58
+_MOST_PARTS = 1000
 _LEVEL_FIELDS = (0, 1, 2, 2, 1)
 _MAX_CONSTRUCTOR, _ARRAY, _STRING, _MPZ = 244, 246, 249, 250
 VARIABLE, SORT, CONSTANT, LITERAL, METADATA, PROJECTION = 0, 3, 4, 9, 10, 11
@@ -174,11 +175,13 @@ class Olean:
                 known = self._names[address]
                 break
             parts.append(address)
+            if len(parts) > _MOST_PARTS:
+                raise OleanError(f"a name of more than {_MOST_PARTS} parts")
             _, fields = self._constructor(address, 2)
             address = fields[0]
         for address in reversed(parts):
-            tag, (_, part) = self._constructor(address, 2)
-            known = (*known, self._string(part) if tag == 1 else self.number(part))
+            tag, fields = self._constructor(address, 2)
+            known = (*known, self._string(fields[1]) if tag == 1 else self._small(fields[1]))
             self._names[address] = known
         return known
 
@@ -186,9 +189,15 @@ class Olean:
         """The elements of a list."""
         found: list[int] = []
         while not address & 1:
-            _, (head, address) = self._constructor(address, 2)
-            found.append(head)
+            _, fields = self._constructor(address, 2)
+            found.append(fields[0])
+            address = fields[1]
         return found
+
+    def _small(self, address: int) -> int:
+        if not address & 1:
+            raise OleanError(f"a name with a number beyond 63 bits at {address:#x}")
+        return address >> 1
 
     def _offset(self, address: int, size: int) -> int:
         offset = address - self._base
@@ -250,7 +259,8 @@ class Olean:
         kind = _KINDS[tag]
         least = {"inductive": 5, "definition": 4}.get(kind, 2 if kind in _WITH_VALUE else 1)
         _, fields = self._constructor(info[0], least)
-        _, (name, parameters, type_, *_) = self._constructor(fields[0], 3)
+        _, head = self._constructor(fields[0], 3)
+        name, parameters, type_ = head[:3]
         return Constant(
             self.name(name),
             kind,

@@ -10,6 +10,7 @@ Layouts and numbers are those of ``linux/landlock.h``, ``linux/seccomp.h`` and t
 
 import ctypes
 import errno
+import fcntl
 import os
 import platform
 import socket
@@ -22,6 +23,7 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION_FLAG, _PATH_BENEATH = 1, 1
 
 _WRITE_FILE, _READ_FILE, _READ_DIR, _REMOVE_FILE, _MAKE_REG, _TRUNCATE = (1 << bit for bit in (1, 2, 3, 5, 8, 14))
+_CONNECTIONS, _SCOPES = 3, 3
 _RIGHTS_BY_VERSION = (0, 13, 14, 15, 15, 16)
 """How many rights to files each version of Landlock knows; all that are known are taken away."""
 
@@ -40,6 +42,8 @@ CALLS = {
 """The system calls Lean makes, by number; some only with harmless arguments (`_filter`)."""
 
 _CLONE3 = 435
+# Among the commands of fcntl that are left out is the one that has signals sent to another process.
+_GET_DESCRIPTOR_FLAGS, _SET_DESCRIPTOR_FLAGS, _GET_FLAGS, _DUPLICATE_CLOSING = 1, 2, 3, 1030
 _CLONE_THREAD, _PROT_EXEC, _TCGETS = 0x10000, 4, 0x5401
 _X86_64 = 0xC000003E
 _ALLOW, _KILL, _FAIL = 0x7FFF0000, 0x80000000, 0x00050000
@@ -48,6 +52,7 @@ _OWN_PID = 0x5AFE_C0DE
 _LOAD, _AND, _IF_EQUAL, _RETURN = 0x20, 0x54, 0x15, 0x06
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
 
+_MOST_DESCRIPTORS = 1 << 16
 _NO_LANDLOCK = "no Landlock: a check could read and write files outside its folder"
 
 _Instruction = tuple[int, int, int, int]
@@ -86,7 +91,8 @@ class Confinement:
         """
         if self._rules >= 0:
             self._turn_landlock()
-            os.close(self._rules)
+        # Whatever else is open belongs to the fork server: its pipes, and what its copy of Lean has opened.
+        os.closerange(3, _MOST_DESCRIPTORS)
         if self._seccomp:
             self._turn_seccomp()
 
@@ -107,7 +113,9 @@ class Confinement:
             self.missing.append(_NO_LANDLOCK)
             return -1
         known = (1 << _RIGHTS_BY_VERSION[min(version, 5)]) - 1
-        taken = struct.pack("Q", known)
+        # Later versions also take connections (4) and signals and sockets beyond the process's own domain (6).
+        more = (_CONNECTIONS if version >= 4 else 0, _SCOPES if version >= 6 else 0)
+        taken = struct.pack("QQQ", known, *more)[: 24 if version >= 6 else 16 if version >= 4 else 8]
         rules = LIBC.syscall(_CREATE_RULESET, taken, len(taken), 0)
         _require(rules if rules < 0 else 0, "Landlock")
         own = _READ_FILE | _READ_DIR | _WRITE_FILE | _REMOVE_FILE | _MAKE_REG | _TRUNCATE
@@ -141,13 +149,15 @@ def _filter(pid: int) -> list[_Instruction]:
 
     A new process is refused and a new thread is not: ``clone`` shows its flags; ``clone3`` hides them behind a pointer
     and is answered as if the kernel had none, so that the C library falls back. Memory cannot be made executable, so
-    no library can be loaded. Signals go to the process itself only (``abort``), limits cannot be set for others.
+    no library can be loaded. Signals go to the process itself only (``abort``), no descriptor can be told to send one
+    elsewhere, limits cannot be set for others.
     """
     harmless = {
         "clone": (_argument(0), (_AND, 0, 0, _CLONE_THREAD), (_IF_EQUAL, 0, 1, _CLONE_THREAD)),
         "mmap": (_argument(2), (_AND, 0, 0, _PROT_EXEC), (_IF_EQUAL, 0, 1, 0)),
         "mprotect": (_argument(2), (_AND, 0, 0, _PROT_EXEC), (_IF_EQUAL, 0, 1, 0)),
         "ioctl": (_argument(1), (_IF_EQUAL, 0, 1, _TCGETS)),
+        "fcntl": _one_of(1, (_GET_FLAGS, _GET_DESCRIPTOR_FLAGS, _SET_DESCRIPTOR_FLAGS, _DUPLICATE_CLOSING)),
         "tgkill": (_argument(0), (_IF_EQUAL, 0, 1, pid)),
         "prlimit64": (_argument(0), (_IF_EQUAL, 0, 1, 0)),
     }
@@ -161,6 +171,13 @@ def _filter(pid: int) -> list[_Instruction]:
         body = (*allowed, refuse) if call in harmless else allowed
         steps += [(_IF_EQUAL, 0, len(body), number), *body]
     return [*steps, refuse]
+
+
+def _one_of(index: int, values: tuple[int, ...]) -> tuple[_Instruction, ...]:
+    """Go on with the next step if an argument is one of ``values``, else skip it."""
+    *others, last = values
+    early = [(_IF_EQUAL, len(values) - 1 - place, 0, value) for place, value in enumerate(others)]
+    return (_argument(index), *early, (_IF_EQUAL, 0, 1, last))
 
 
 def _argument(index: int) -> _Instruction:
@@ -185,6 +202,8 @@ def probe(outside: str) -> dict[str, str]:
         "run a program": lambda: os.execv("/bin/true", ["true"]),
         "start a process": lambda: os.fork() or os._exit(0),
         "signal its parent": lambda: os.kill(os.getppid(), 0),
+        "have its parent signalled": lambda: fcntl.fcntl(1, fcntl.F_SETOWN, os.getppid()),
+        "use its server's descriptors": _use_inherited,
         "leave its group": lambda: os.setpgid(0, 0),
         "trace its parent": lambda: _require(LIBC.ptrace(0x4206, os.getppid(), 0, 0), "ptrace"),
         "make memory executable": lambda: _require(LIBC.mprotect(_page(), 4096, 7), "mprotect"),
@@ -197,6 +216,16 @@ def probe(outside: str) -> dict[str, str]:
         except OSError as error:
             found[attempt] = errno.errorcode.get(error.errno or 0, str(error))
     return found
+
+
+def _use_inherited() -> None:
+    for descriptor in range(3, 1024):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            continue
+        return
+    raise OSError(errno.EBADF, "no descriptor is open")
 
 
 def _page() -> ctypes.c_void_p:

@@ -59,8 +59,10 @@ else:
 
 LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
-MAX_FILE_BYTES = 32 << 20
-MAX_FOLDER_BYTES = 2 * MAX_FILE_BYTES
+MAX_FILE_BYTES = 16 << 20
+MAX_FOLDER_BYTES = 4 * MAX_FILE_BYTES
+# Also bounds what can be kept in files that have been removed from the folder.
+MAX_OPEN_FILES = 32
 FOLDER_WATCH_MS = 100
 CHILD_FAILED = 70
 # Beside the proof itself only the theorem's own free variables could be generalised, which would weaken a statement.
@@ -88,6 +90,8 @@ class Lean:
         # Calling lean_main here as well would be fatal: its option parser keeps state that every fork would inherit.
         self._library.lean_initialize()
         self.confinement = Confinement([search_path], folder)
+        if shares_rings():
+            self.confinement.missing.append("io_uring rings that every check would share with the fork server")
         self.imported: ImportOnce | None = None
         self.replayer: Replayer | None = None
 
@@ -125,6 +129,13 @@ class Lean:
         return self._library.lean_main(len(words), (ctypes.c_char_p * (len(words) + 1))(*words, None))
 
 
+def shares_rings() -> bool:
+    """Whether this process holds io_uring rings, which a fork inherits together with what they are allowed to do."""
+    # The folder's own descriptor is listed too, and gone by the time it is looked at.
+    links = (f"/proc/self/fd/{descriptor}" for descriptor in os.listdir("/proc/self/fd"))
+    return any("io_uring" in os.readlink(link) for link in links if os.path.islink(link))
+
+
 def die_with_parent(signal_number: int, parent: int) -> None:
     """Have the kernel signal this process when its parent ends, also if that has already happened."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
@@ -150,6 +161,7 @@ def run_child(lean: Lean, request: dict[str, Any], server: int) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (request["memory_mb"] << 20,) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
     # Lean's threads take turns anyway; on two cores each of their page faults would interrupt the other core.
     os.sched_setaffinity(0, {LIBC.sched_getcpu()})
     lean.confinement.enter()
