@@ -249,8 +249,15 @@ def run_in_place_of_lean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: s
     return zygote
 
 
-def test_a_check_that_fills_the_disk_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill = "[open(f'f{i}', 'wb').write(bytes(16 << 20)) for i in range(10**6)]"
+@pytest.mark.parametrize(
+    "fill",
+    [
+        "[open(f'f{i}', 'wb').write(bytes(8 << 20)) for i in range(10**6)]",
+        "[open(f'f{i}', 'wb').close() for i in range(10**7)]",
+    ],
+    ids=["with bytes", "with files"],
+)
+def test_a_check_that_fills_the_disk_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fill: str) -> None:
     zygote = run_in_place_of_lean(tmp_path, monkeypatch, fill)
     try:
         run = zygote.run("Cand", "", 60, 120, 6144, imported=True)
@@ -259,6 +266,18 @@ def test_a_check_that_fills_the_disk_is_stopped(tmp_path: Path, monkeypatch: pyt
         zygote.run("Cand", "", 1, 60, 6144, imported=False)
         left = [path.name for path in zygote._folder.iterdir()]
         assert not [name for name in left if name.startswith("f")]
+    finally:
+        zygote.close()
+
+
+def test_files_that_come_and_go_while_they_are_counted_do_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    churn = "[(open(f'f{i % 99}', 'wb').close(), os.unlink(f'f{i % 99}')) for i in range(10**8)]"
+    zygote = run_in_place_of_lean(tmp_path, monkeypatch, churn)
+    try:
+        run = zygote.run("Cand", "", 2, 60, 6144, imported=True)
+        assert run.signal == 24  # SIGXCPU
     finally:
         zygote.close()
 

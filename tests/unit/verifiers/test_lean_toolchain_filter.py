@@ -127,3 +127,37 @@ def test_tasks_as_data_sets_hold_them_pass(task: ProofTask) -> None:
 
 def test_imports_are_the_leading_lines() -> None:
     assert split_imports("import A\n\nimport B.C\nopen A\nimport D") == (("A", "B.C"), "\n\n\nopen A\nimport D")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def g : Bool := !1e5axiom Y : False\ntheorem X : True := trivial",
+        "def g : Bool := !'a'run_cmd foo",
+        "def g := f ''1e5run_cmd foo",
+        "def g := f ∘ₗ1e5unsafe def h := 1",
+        "def g : Bool := !0b1set_option foo true",
+        "def g : Bool := !1e5Lean.addDecl",
+        "def g := h'axiom Y : False",
+        "def g := x₁run_cmd foo",
+        "set_library_suggestions fun r => r",
+        "set_premise_selector f",
+        "theorem X : True := (s.env.addDeclCore 0 d)",
+    ],
+)
+def test_no_keyword_passes_stuck_to_what_ends_a_symbol(text: str) -> None:
+    with pytest.raises(FilteredError):
+        admit(text, "file")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "by\n  have h' := f '' s\n  simpa [h'] using (Set.image_subset f h1).trans h₂'",
+        "by\n  rcases h with ⟨x₁, hx₁⟩ | ⟨y', hy'⟩ <;> exact ⟨_, f ⁻¹' t', x!⟩",
+        "by\n  set_option maxHeartbeats 400000 in\n  nlinarith [sq_nonneg (a - b), h1.2.1]",
+        "by\n  set x := 2 * y with hx\n  norm_num [hx']",
+    ],
+)
+def test_primes_subscripts_and_marks_of_honest_proofs_pass(text: str) -> None:
+    assert admit(text, "proof")

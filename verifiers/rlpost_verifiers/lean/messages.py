@@ -30,9 +30,11 @@ _RECOVERY_NOISE = "internal exception #"
 _GOALS = "unsolved goals"
 _MAX_GOALS, _MAX_GOAL_LENGTH = 64, 8192
 # What Lean writes outside its messages when a proof exhausts the address space or the stack it was given.
-# A panic is Lean's word for a number too big for it; the same proof would meet it again on any machine.
+# A panic is Lean's word for a number too big for it, or for code of the proof's own that cannot go on; the same proof
+# would meet it again on any machine.
 _OUT_OF_MEMORY = (
     "INTERNAL PANIC",
+    "PANIC at ",
     "bad_alloc",
     "out of memory",
     "Stack overflow",

@@ -62,7 +62,8 @@ PR_SET_PDEATHSIG = 1
 MAX_FILE_BYTES = 16 << 20
 MAX_FOLDER_BYTES = 4 * MAX_FILE_BYTES
 # Also bounds what can be kept in files that have been removed from the folder.
-MAX_OPEN_FILES = 32
+MAX_OPEN_FILES = 16
+MAX_ENTRIES = 1000
 FOLDER_WATCH_MS = 100
 CHILD_FAILED = 70
 # Beside the proof itself only the theorem's own free variables could be generalised, which would weaken a statement.
@@ -229,12 +230,25 @@ def watch(pid: int, deadline: float) -> str:
         while not (ready := [fd for fd, _ in watched.poll(FOLDER_WATCH_MS)]):
             if time.perf_counter() > deadline:
                 return "too late"
-            # The kernel limits the size of a file, not the number of files.
-            if sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(".")) > MAX_FOLDER_BYTES:
+            if too_much_written():
                 return "too much written"
         return "abandoned" if 0 in ready else ""
     finally:
         os.close(pidfd)
+
+
+def too_much_written() -> bool:
+    """Whether the folder holds more than a check may write; the kernel limits the size of a file, not their number."""
+    total = 0
+    for count, entry in enumerate(os.scandir(".")):
+        try:
+            total += entry.stat(follow_symlinks=False).st_size
+        except FileNotFoundError:
+            # The check is still running, and has just renamed or removed it.
+            continue
+        if count >= MAX_ENTRIES or total > MAX_FOLDER_BYTES:
+            return True
+    return False
 
 
 def freeze() -> None:

@@ -60,6 +60,7 @@ MACHINERY: tuple[str, ...] = (
     *("Aesop", "Qq", "Linarith", "preprocessors", "IO", "EIO", "BaseIO", "System", "Simproc", "Environment"),
     *("unsafeCast", "unsafeIO", "unsafeEIO", "unsafeBaseIO", "lcProof", "lcAny", "lcUnreachable", "lcCast"),
     *("ofReduceBool", "ofReduceNat", "reduceBool", "reduceNat", "trustCompiler", "sorryAx", "native", "nativeDecide"),
+    *("addDecl", "addDeclCore", "addDeclWithoutChecking", "addAndCompile", "doCheck", "thmDecl", "axiomDecl"),
     *("dbgTrace", "dbgTraceVal", "dbgTraceIfShared", "dbgSleep", "dbgStackTrace", "debug", "skipKernelTC"),
 )
 OPTIONS = re.compile(
@@ -79,12 +80,18 @@ _MARKS: dict[str, str] = {
     "`(": "is syntax for programs that write programs",
     "``": "is syntax for programs that write programs",
 }
+# A second look at where a word begins, for whatever the first takes for part of a longer name.
+_STUCK = re.compile(
+    r"[0-9'!?₀-₉ₐ-ₜᵢ-ᵪ](?:"
+    + "|".join(sorted({*(word for words_ in BANNED.values() for word in words_), *COMMANDS, *MACHINERY}))
+    + r")(?![A-Za-z0-9_'!?])"
+)
 _COMMAND_MARK = re.compile(r"#[a-z_]{3,}")
 _OPEN_IN = re.compile(r"open(?:\s+scoped)?(?:\s+[\w.']+)+(?:\s*\([\w.'\s]+\))?\s+in\b")
 _ATTRIBUTE_LIST = re.compile(r"\[([^\[\]]*)\]")
 _ATTRIBUTE = re.compile(r"\s*-?\s*(?:(?:local|scoped)\s+)?(\w+)[\w\s()↓↑←.]*")
 
-RULES = repr((BANNED, COMMANDS, MACHINERY, OPTIONS.pattern, ATTRIBUTES, sorted(_MARKS), _COMMAND_MARK.pattern))
+RULES = repr((BANNED, COMMANDS, MACHINERY, OPTIONS.pattern, ATTRIBUTES, sorted(_MARKS), _COMMAND_MARK.pattern, "set_"))
 """All of the above as text: what a fingerprint depends on."""
 
 
@@ -126,6 +133,8 @@ def admit(text: str, mode: Mode) -> str:
         raise FilteredError(f"{mark!r} {_MARKS[mark]}")
     if glued := find_ambiguous(bare):
         raise FilteredError(f"{glued!r} is a number or a character that can run into a keyword")
+    if stuck := _STUCK.search(bare):
+        raise FilteredError(f"{stuck[0]!r} may be a keyword after the end of another word; put a blank between them")
     if command := _COMMAND_MARK.search(bare):
         raise FilteredError(f"{command[0]!r} is a command, such as #exit, which hides the rest of the file, or #eval")
     if mode == "proof" and "@[" in bare:
@@ -157,7 +166,7 @@ def _find_banned(name: str, mode: Mode) -> str | None:
     for why, banned in BANNED.items():
         if name in banned:
             return f"{name!r} {why}"
-    if name.startswith(("register_", "declare_")):
+    if name.startswith(("register_", "declare_", "set_")) and name != "set_option":
         return f"{name!r} {_IN_BOTH}"
     return f"{name!r} {_IN_PROOF}" if mode == "proof" and name in COMMANDS else None
 

@@ -191,11 +191,13 @@ def _signature(task: ProofTask, name: str, keyword: str) -> str:
 
 
 def _theorem_name(task: ProofTask, nonce: str) -> str:
-    """``X``, unless the statement uses that name for something else (say with ``open Polynomial``).
+    """``X``, unless the task may use that name for something else (say with ``open Polynomial``).
 
     Inside its own proof a theorem's name hides every other thing of that name.
     """
-    named = {word.parts[0] for word in words(f"{task.statement} {task.binders}")}
+    # What a header opens may bring another X along, which only the proof uses.
+    proof = task.proof if "open" in task.header else ""
+    named = {word.parts[0] for word in words(f"{task.statement} {task.binders} {proof}")}
     return f"RlTheorem_{nonce}" if THEOREM in named else THEOREM
 
 

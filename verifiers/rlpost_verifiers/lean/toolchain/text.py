@@ -19,10 +19,13 @@ _BEFORE_COMMENT = re.compile(r"[\s\w'!?()\[\]{}⟨⟩,;.]")
 _LETTER = "A-Za-z_α-κμ-ωΑ-ΟΡ-\u03a2Τ-Ωϊ-ϻἀ-\u1ffe℀-⅏𝒜-𝖟"
 _REST = _LETTER + "0-9'!?₀-₉ₐ-ₜᵢ-ᵪ"
 _WORD = re.compile(rf"[{_LETTER}][{_REST}]*(?:\.[{_LETTER}][{_REST}]*)*")
+# Only after these does a digit or a prime surely belong to a name: "!", "'", "?" and subscripts also end symbols, as in
+# "!b", "f '' s" and "∘ₗ".
+_INSIDE = _LETTER + "0-9"
 # Lean reads "1axiom" as a number and a keyword, and "1e5axiom" and "0xfopen" so too.
-_GLUED = re.compile(rf"(?<![{_REST}])[0-9]+(?:(?:\.[0-9]+)?[{_LETTER}]|\.[eE][0-9])")
+_GLUED = re.compile(rf"(?<![{_INSIDE}])[0-9]+(?:(?:\.[0-9]+)?[{_LETTER}]|\.[eE][0-9])")
 # Lean reads "'a'axiom" as a character and a keyword. Not one: the primes of "f '' s", "f ⁻¹' s" and "h'".
-_CHARACTER = re.compile(rf"(?<![{_REST}])'(?:\\|[^'\\]')")
+_CHARACTER = re.compile(rf"(?<![{_INSIDE}])'(?:\\|[^'\\]')")
 
 
 class CommentError(ValueError):
