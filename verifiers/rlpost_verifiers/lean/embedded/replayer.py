@@ -15,16 +15,17 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
+    from rlpost_verifiers.lean.embedded.processes import die_with_parent, kill_group
     from rlpost_verifiers.lean.embedded.replay import Kernel
-    from rlpost_verifiers.lean.embedded.sandbox import LIBC, Confinement
+    from rlpost_verifiers.lean.embedded.sandbox import Confinement
 else:
+    from processes import die_with_parent, kill_group
     from replay import Kernel
-    from sandbox import LIBC, Confinement
+    from sandbox import Confinement
 
 MAX_REQUESTS = 256
 MAX_GROWTH_KB = 64 << 10
 _LAST_WORDS_SECONDS = 1.0
-_PR_SET_PDEATHSIG = 1
 
 
 class Replayer:
@@ -85,9 +86,7 @@ class Replayer:
 
     def _serve(self, source: int, target: int, ours: tuple[int, int], memory_mb: int, server: int) -> None:
         os.setsid()
-        LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != server:
-            return
+        die_with_parent(signal.SIGKILL, server)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for pipe in ours:
             os.close(pipe)
@@ -169,10 +168,7 @@ class Replayer:
     def _end(self) -> tuple[int, resource.struct_rusage]:
         if not self._pid:
             return 0, resource.getrusage(resource.RUSAGE_SELF)
-        try:
-            os.killpg(self._pid, signal.SIGKILL)
-        except ProcessLookupError:
-            os.kill(self._pid, signal.SIGKILL)
+        kill_group(self._pid)
         _, status, usage = os.wait4(self._pid, 0)
         self.forget()
         self._pid, self._pipes = 0, (-1, -1)

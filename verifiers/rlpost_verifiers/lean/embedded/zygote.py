@@ -47,18 +47,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
     from rlpost_verifiers.lean.embedded.import_once import ImportOnce, ImportOnceError
+    from rlpost_verifiers.lean.embedded.processes import die_with_parent, kill_group
     from rlpost_verifiers.lean.embedded.replay import Kernel
     from rlpost_verifiers.lean.embedded.replayer import Replayer
-    from rlpost_verifiers.lean.embedded.sandbox import Confinement, probe
+    from rlpost_verifiers.lean.embedded.sandbox import LIBC, Confinement, probe
 else:
     # A script sees its neighbours without their package, and the package is not to be loaded here.
     from import_once import ImportOnce, ImportOnceError
+    from processes import die_with_parent, kill_group
     from replay import Kernel
     from replayer import Replayer
-    from sandbox import Confinement, probe
+    from sandbox import LIBC, Confinement, probe
 
-LIBC = ctypes.CDLL(None)
-PR_SET_PDEATHSIG = 1
 MAX_FILE_BYTES = 16 << 20
 MAX_FOLDER_BYTES = 4 * MAX_FILE_BYTES
 # Also bounds what can be kept in files that have been removed from the folder.
@@ -135,13 +135,6 @@ def shares_rings() -> bool:
     # The folder's own descriptor is listed too, and gone by the time it is looked at.
     links = (f"/proc/self/fd/{descriptor}" for descriptor in os.listdir("/proc/self/fd"))
     return any("io_uring" in os.readlink(link) for link in links if os.path.islink(link))
-
-
-def die_with_parent(signal_number: int, parent: int) -> None:
-    """Have the kernel signal this process when its parent ends, also if that has already happened."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal_number)
 
 
 def run_child(lean: Lean, request: dict[str, Any], server: int) -> int:
@@ -256,15 +249,6 @@ def freeze() -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
-
-
-def kill_group(pid: int) -> None:
-    """Kill every process of the check."""
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        # It was caught between fork and setsid: there is no group yet, only the process.
-        os.kill(pid, signal.SIGKILL)
 
 
 def requests() -> Iterator[dict[str, Any]]:
