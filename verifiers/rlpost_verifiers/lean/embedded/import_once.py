@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
     from rlpost_verifiers.lean.embedded.compaction import CompactionError, added_constants, write
-    from rlpost_verifiers.lean.embedded.objects import ARRAY, CLOSURE, boxed, field, items, retain, tag, text
+    from rlpost_verifiers.lean.embedded.objects import ARRAY, CLOSURE, Functions, boxed, field, items, retain, tag, text
 else:
     from compaction import CompactionError, added_constants, write
-    from objects import ARRAY, CLOSURE, boxed, field, items, retain, tag, text
+    from objects import ARRAY, CLOSURE, Functions, boxed, field, items, retain, tag, text
 
 _POINTER, _FLAG = ctypes.c_void_p, ctypes.c_uint8
 _PRIVATE_LEVEL, _DEDICATED = 2, 9
@@ -46,6 +46,8 @@ class ImportOnce:
 
     def __init__(self, library: ctypes.CDLL, compiled: str, module: str, identity: tuple[str, str]) -> None:
         self._library = library
+        functions = Functions(library)
+        self._call, self._string = functions.call, functions.string
         self._kept: list[ctypes.Array[ctypes.c_uint64]] = []
         threads = len(os.listdir("/proc/self/task"))
         self._call("lean_init_search_path")
@@ -111,19 +113,8 @@ class ImportOnce:
     def _json(self, message: int) -> bytes:
         return text(self._call("l_Lean_Json_compress", self._call("l_Lean_Message_toJson", retain(message)))) + b"\n"
 
-    def _call(self, symbol: str, *arguments: Any) -> int:
-        function = self._library[symbol]
-        function.restype = _POINTER
-        return function(*(_POINTER(each) if isinstance(each, int) else each for each in arguments)) or 0
-
     def _result(self, symbol: str, *arguments: Any) -> int:
         return _ok(self._call(symbol, *arguments), symbol)
-
-    def _string(self, text: str) -> int:
-        data = text.encode()
-        function = self._library["lean_mk_string_from_bytes"]
-        function.restype = _POINTER
-        return function(ctypes.c_char_p(data), ctypes.c_size_t(len(data)))
 
     def _name(self, dotted: str) -> int:
         name = boxed(0)

@@ -7,11 +7,37 @@ bit set are numbers. A reference count of zero marks an object that is never fre
 
 import ctypes
 from collections.abc import Iterator
+from typing import Any
 
 MAX_CONSTRUCTOR, CLOSURE, ARRAY, STRING, MPZ = 244, 245, 246, 249, 250
 """Tags: a constructor's is its number, the others say what else an object is."""
 
 _WORD = ctypes.c_uint64
+
+
+class Functions:
+    """The functions of a loaded Lean, called with objects and returning one; each is looked up once.
+
+    Args:
+        library: libleanshared.
+    """
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        self._known: dict[str, Any] = {}
+
+    def call(self, symbol: str, *arguments: Any) -> int:
+        """What ``symbol`` returns; numbers among the arguments are addresses."""
+        function = self._known.get(symbol)
+        if function is None:
+            function = self._known[symbol] = self._library[symbol]
+            function.restype = ctypes.c_void_p
+        return function(*(ctypes.c_void_p(each) if isinstance(each, int) else each for each in arguments)) or 0
+
+    def string(self, content: str) -> int:
+        """A new string."""
+        data = content.encode()
+        return self.call("lean_mk_string_from_bytes", ctypes.c_char_p(data), ctypes.c_size_t(len(data)))
 
 
 def word(address: int) -> int:

@@ -14,11 +14,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from rlpost_verifiers.lean.embedded.objects import boxed, elements, field, keep, tag
+    from rlpost_verifiers.lean.embedded.objects import Functions, boxed, elements, field, keep, tag
 else:
-    from objects import boxed, elements, field, keep, tag
+    from objects import Functions, boxed, elements, field, keep, tag
 
-_POINTER, _BYTE, _SIZE = ctypes.c_void_p, ctypes.c_uint8, ctypes.c_size_t
+_BYTE, _SIZE = ctypes.c_uint8, ctypes.c_size_t
 _NOTHING = 1
 _DEFINITION, _THEOREM = 1, 2
 _SAFE = 1
@@ -50,8 +50,8 @@ class Kernel:
     """
 
     def __init__(self, library: ctypes.CDLL, compiled: str) -> None:
-        self._library = library
-        self._functions: dict[str, Any] = {}
+        functions = Functions(library)
+        self._call, self._string = functions.call, functions.string
         self._held: list[ctypes.Array[ctypes.c_uint64]] = []
         self._call("lean_io_mark_end_initialization")
         read = self._call("l_Lean_readModuleData", self._string(compiled))
@@ -104,17 +104,6 @@ class Kernel:
 
     def _empty_environment(self) -> int:
         return self._call("l_Lean_mkEmptyEnvironment", ctypes.c_uint32(0))
-
-    def _string(self, text: str) -> int:
-        data = text.encode()
-        return self._call("lean_mk_string_from_bytes", ctypes.c_char_p(data), _SIZE(len(data)))
-
-    def _call(self, symbol: str, *arguments: Any) -> int:
-        function = self._functions.get(symbol)
-        if function is None:
-            function = self._functions[symbol] = self._library[symbol]
-            function.restype = _POINTER
-        return function(*(_POINTER(each) if isinstance(each, int) else each for each in arguments)) or 0
 
 
 class _Builder:
