@@ -98,7 +98,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from rlpost.observability.progress import Display, evaluation_table
-    from rlpost.train import train
+    from rlpost.run import train
 
     console = Console()
     display = Display(console, enabled=not arguments.json, bar=config.logging.progress)

@@ -112,7 +112,7 @@ def rollout(session: Session, number: int) -> list[Group]:
         step=number,
         group_size=config.rollout.group_size,
     )
-    completions = session.rollouts.generate(asked, settings(config.rollout))
+    completions = session.rollouts.generate(asked, settings(config.rollout, config.wants_logprobs(number)))
     return [Group(one.prompt, tuple(c)) for one, c in zip(batch, completions, strict=True)]
 
 

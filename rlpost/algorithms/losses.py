@@ -100,7 +100,7 @@ def policy_loss(inputs: LossInputs, settings: LossSettings, counts: Denominators
     sums = _ratio_sums(log_ratio.detach(), advantages, mask, settings, counts)
     if settings.importance_cap is not None:
         if inputs.engine_logprobs is None:
-            raise ValueError("the importance correction needs the engine's log-probabilities (rollout.logprobs: true)")
+            raise ValueError("the importance correction needs the engine's log-probabilities (rollout.logprobs: auto)")
         importance = truncated_importance(inputs.old_logprobs, inputs.engine_logprobs, mask, settings.importance_cap)
         per_token = per_token * importance
         sums["importance"] = (importance * mask).sum() / max(counts.tokens, 1)

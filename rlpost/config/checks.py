@@ -70,11 +70,23 @@ def check_minibatches(config: RunConfig) -> None:
 
 def check_importance(config: RunConfig) -> None:
     """The correction has what it corrects with."""
-    if config.importance_cap is not None and not config.rollout.logprobs:
+    if config.importance_cap is not None and config.rollout.logprobs == "never":
         raise ConfigError(
-            "rollout.logprobs: false, but algorithm.importance corrects with the engine's log-probabilities "
-            f"(mode {config.algorithm.importance.mode}, dtype {config.model.dtype}); set it true or mode off"
+            "rollout.logprobs: never, but algorithm.importance corrects with the engine's log-probabilities "
+            f"(mode {config.algorithm.importance.mode}, dtype {config.model.dtype}); set it auto or mode off"
         )
+
+
+def check_offload(config: RunConfig) -> None:
+    """DeepSpeed offloads what ZeRO shards, and nothing else."""
+    learner = config.learner
+    for name, least in (("offload_optimizer", 1), ("offload_parameters", 3)):
+        value = getattr(learner, name)
+        if value is not None and (learner.engine != "deepspeed" or learner.zero_stage < least):
+            raise ConfigError(
+                f"learner.{name}: {value} needs learner.engine deepspeed and zero_stage {least} or higher (engine "
+                f"{learner.engine}, zero_stage {learner.zero_stage}); raise the stage, or remove it"
+            )
 
 
 def check_torch_learner(config: RunConfig) -> None:
@@ -137,6 +149,7 @@ ALL: tuple[Callable[[RunConfig], None], ...] = (
     check_minibatches,
     check_importance,
     check_torch_learner,
+    check_offload,
     check_sampling,
     check_evaluation,
     check_judge,

@@ -147,8 +147,14 @@ class RolloutSection(Section):
     """Share of the card's memory for the engine, on GPU."""
     enforce_eager: bool | None = None
     """Do without torch.compile and CUDA graphs; None: on CPU yes, on GPU no."""
-    logprobs: bool = True
-    """Have the engine report the log-probabilities of sampled tokens."""
+    logprobs: Literal["auto", "always", "never"] = "auto"
+    """When engines report the log-probabilities of sampled tokens, which costs them time: ``auto`` where somebody reads
+    them, that is, for the importance correction and at steps of ``selfcheck.parity_every``."""
+    packed_weights: bool = True
+    """On CPU, use vLLM's packed matrix kernels and pack anew after each sync: faster, for a second copy of the linear
+    weights. False: plain matrices."""
+    tensor_parallel: PositiveInt = 1
+    """GPUs (on CPU: processes) that share one engine's layers."""
     threads: PositiveInt | None = None
     """CPU threads of an engine; None: all cores on CPU, 1 on GPU."""
     timeout_s: Positive = 600.0
@@ -285,8 +291,24 @@ class LearnerSection(Section):
     zero_stage: Literal[0, 1, 2, 3] = 0
     """What is sharded over ranks: nothing, optimizer state, gradients too, parameters too. In bfloat16, 0 runs as 1:
     DeepSpeed keeps and reduces the float32 masters better there, and on one rank the two are the same."""
+    offload_optimizer: dict[str, Any] | None = None
+    """DeepSpeed's ``zero_optimization.offload_optimizer``, e.g. {device: cpu}; needs ZeRO stage 1 or higher."""
+    offload_parameters: dict[str, Any] | None = None
+    """DeepSpeed's ``zero_optimization.offload_param``, e.g. {device: cpu}; needs ZeRO stage 3."""
     micro_tokens: PositiveInt = 4096
     """Tokens of a micro-batch, padding included."""
+    layout: Literal["packed", "padded"] = "packed"
+    """How a micro-batch is laid out: several sequences in a row, kept apart by a block mask, or one sequence per row.
+    Models whose attention a block mask does not describe (sliding windows, state spaces) run padded."""
+    share_prompts: bool = True
+    """In the packed layout, compute the prompt of a group once for all its completions."""
+    logprob_chunk: PositiveInt | None = 1024
+    """Tokens whose logits are in memory at a time; they are computed again in the backward pass. None: all at once."""
+    reuse_first_forward: bool = True
+    """Take the old log-probabilities of the first update's samples from its own forward pass, which runs under the old
+    policy anyway, instead of from a pass before it."""
+    prefetch: bool = True
+    """Lay out the next micro-batch while one is being trained on."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass."""
     threads: PositiveInt | None = None
@@ -330,6 +352,18 @@ class SelfcheckSection(Section):
     """After each sync: checksums of what the engine holds, and its log-probabilities on pinned prompts."""
     conformance: bool = True
     """At the start: the verifier's own gold answers must be accepted and its known cheats not."""
+    plugins: bool = True
+    """At the start: one dry call of every reward and verifier that is not part of rlpost."""
+    invariance: bool = True
+    """At the start: loss and gradient of some of the first batch's samples must not depend on their layout and
+    must be those of plain torch."""
+    parity_every: NonNegativeInt = 10
+    """Steps between measurements of what separates engine and learner: numerics, staleness, a stale cache. 0: never."""
+    memory_growth: Positive | None = 0.5
+    """Largest growth of an actor's own memory over ``memory_window`` steps, as a share of what it was and at least
+    256 MiB. None: do not check."""
+    memory_window: Annotated[int, Field(ge=10)] = 50
+    """Steps over which that growth is taken."""
     probe_prompts: PositiveInt = 2
     """Pinned prompts, from the training set."""
     probe_tokens: PositiveInt = 8
@@ -346,7 +380,9 @@ class ClusterSection(Section):
     cpus: PositiveInt | None = None
     """Cores Ray may use, with ``local``; None: all."""
     start_timeout_s: Positive = 300.0
-    """Deadline for every actor to be ready."""
+    """Deadline for every actor to be ready, and for the nodes they need to join."""
+    restarts: NonNegativeInt = 2
+    """How many lost actors of a kind (rollout, scoring, learner) are replaced in a run; the next loss ends it."""
 
 
 class LoggingSection(Section):
@@ -397,3 +433,13 @@ class RunConfig(Section):
         settings = self.algorithm.importance
         on = settings.mode == "truncate" or (settings.mode == "auto" and self.model.dtype == "bfloat16")
         return settings.cap if on else None
+
+    def parity_due(self, step: int) -> bool:
+        """Whether engine and learner are compared at a rollout batch."""
+        every = self.selfcheck.parity_every
+        return bool(every) and step % every == 0
+
+    def wants_logprobs(self, step: int) -> bool:
+        """Whether the engines report log-probabilities at a rollout batch."""
+        when = self.rollout.logprobs
+        return when == "always" or (when == "auto" and (self.importance_cap is not None or self.parity_due(step)))

@@ -48,7 +48,7 @@ def evaluate(prompts: Sequence[Encoded], generate: Generate, score: Score, confi
     Raises:
         InfrastructureError: if nothing could be decided.
     """
-    section, sampled = config.evaluation, replace(settings(config.rollout), logprobs=False)
+    section, sampled = config.evaluation, settings(config.rollout, logprobs=False)
     judged = _judge(prompts, section.samples, sampled, generate, score, config.run.seed)
     counts = judged.counts
     figures: dict[str, float] = {}

@@ -47,15 +47,15 @@ def requests(
     ]
 
 
-def settings(section: RolloutSection) -> SamplingSettings:
-    """How training completions are drawn."""
+def settings(section: RolloutSection, logprobs: bool) -> SamplingSettings:
+    """How training completions are drawn, with or without their tokens' log-probabilities."""
     return SamplingSettings(
         max_tokens=section.max_tokens,
         temperature=section.temperature,
         top_p=section.top_p,
         top_k=section.top_k,
         stop=section.stop,
-        logprobs=section.logprobs,
+        logprobs=logprobs,
     )
 
 

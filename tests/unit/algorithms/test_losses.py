@@ -86,7 +86,7 @@ def test_the_importance_weight_multiplies_the_surrogate_but_not_the_divergence()
 
 def test_missing_figures_are_asked_for() -> None:
     inputs, counts = make([[-1.0]], [[-1.0]], [[1.0]]), Denominators(1, 1, 1, 1)
-    with pytest.raises(ValueError, match=r"rollout\.logprobs: true"):
+    with pytest.raises(ValueError, match=r"rollout\.logprobs: auto"):
         policy_loss(inputs, LossSettings(importance_cap=2.0), counts)
     with pytest.raises(ValueError, match="reference"):
         policy_loss(inputs, LossSettings(kl_coef=0.1), counts)

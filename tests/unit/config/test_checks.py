@@ -62,9 +62,15 @@ BROKEN: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ),
     (
         "check_importance",
-        {"rollout": {"logprobs": False}},
+        {"rollout": {"logprobs": "never"}},
         "rollout.logprobs",
-        ["false", "auto", "bfloat16", "mode off"],
+        ["never", "auto", "bfloat16", "mode off"],
+    ),
+    (
+        "check_offload",
+        {"learner": {"zero_stage": 2, "offload_parameters": {"device": "cpu"}}},
+        "learner.offload_parameters",
+        ["cpu", "zero_stage 3 or higher", "raise the stage"],
     ),
     ("check_torch_learner", {"learner": {"engine": "torch", "workers": 2}}, "learner.engine", ["2", "use deepspeed"]),
     (
@@ -111,7 +117,7 @@ def test_every_rule_is_broken_above() -> None:
 def test_what_the_rules_allow() -> None:
     one = changed({"rollout": {"group_size": 1}, "algorithm": {"baseline": "none", "std": False}})
     assert from_dict(one).rollout.group_size == 1
-    assert from_dict(changed({"rollout": {"logprobs": False}, "algorithm": {"importance": {"mode": "off"}}}))
+    assert from_dict(changed({"rollout": {"logprobs": "never"}, "algorithm": {"importance": {"mode": "off"}}}))
     assert from_dict(changed({"model": {"dtype": "float32"}, "rollout": {"logprobs": False}})).importance_cap is None
     assert from_dict(changed({"evaluation": {"k": [4, 8]}})).evaluation.k == (4, 8)
 
