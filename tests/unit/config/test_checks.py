@@ -118,7 +118,7 @@ def test_what_the_rules_allow() -> None:
     one = changed({"rollout": {"group_size": 1}, "algorithm": {"baseline": "none", "std": False}})
     assert from_dict(one).rollout.group_size == 1
     assert from_dict(changed({"rollout": {"logprobs": "never"}, "algorithm": {"importance": {"mode": "off"}}}))
-    assert from_dict(changed({"model": {"dtype": "float32"}, "rollout": {"logprobs": False}})).importance_cap is None
+    assert from_dict(changed({"model": {"dtype": "float32"}, "rollout": {"logprobs": "never"}})).importance_cap is None
     assert from_dict(changed({"evaluation": {"k": [4, 8]}})).evaluation.k == (4, 8)
 
 
