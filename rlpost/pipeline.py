@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from rlpost import credit
 from rlpost.algorithms.advantages import AdvantageSettings
-from rlpost.config.schema import RunConfig
 from rlpost.data.sampler import indices
 from rlpost.errors import InfrastructureError
 from rlpost.observability.metrics import describe_groups, prefixed, tokens, undecided_share
@@ -40,17 +39,20 @@ class Step:
     metrics: dict[str, float] = field(default_factory=dict[str, float])
 
 
-OnStep = Callable[[Step], None]
+OnStep = Callable[[Step], object]
 
 
 @dataclass(slots=True)
 class Judged:
-    """A rollout batch before the learner has seen it: until here nothing in the run has changed."""
+    """A rollout batch before the learner has seen it: until here nothing in the run has changed. ``checked`` holds the
+    figures of the self-checks that were due.
+    """
 
     number: int
     groups: list[Group]
     credit: credit.Credit
     clock: Clock
+    checked: dict[str, float]
 
 
 def collect(session: Session, number: int, late_stages: Sequence[RewardStage]) -> Judged:
@@ -63,12 +65,17 @@ def collect(session: Session, number: int, late_stages: Sequence[RewardStage]) -
 
     Raises:
         InfrastructureError: if too many checks stayed undecided.
+        SelfCheckError: if an actor's memory keeps growing, or engine and learner are apart.
     """
     config, clock = session.config, Clock()
-    with clock("rollout"):
-        groups = rollout(session, number)
-    with clock("scoring"):
-        groups = [settle(run_stages(group, late_stages)) for group in session.scoring.score(groups)]
+    if config.selfcheck.memory_growth is not None:
+        session.watch.check(config.selfcheck.memory_growth)
+    groups = [settle(run_stages(group, late_stages)) for group in rollout_and_score(session, number, clock)]
+    checked: dict[str, float] = {}
+    if config.parity_due(number):
+        with clock("selfcheck"):
+            shown = groups[: config.selfcheck.probe_prompts]
+            checked = session.parity([group.completions[0].prompt_ids for group in shown])
     check_undecided(session.remember(groups), config.scoring.max_undecided_share)
     algorithm = config.algorithm
     advantage = AdvantageSettings(
@@ -77,14 +84,14 @@ def collect(session: Session, number: int, late_stages: Sequence[RewardStage]) -
     credited = credit.assign(
         groups, advantage, step=number, group_filter=algorithm.filter, truncated=config.scoring.truncated
     )
-    return Judged(number, groups, credited, clock)
+    return Judged(number, groups, credited, clock, checked)
 
 
 def learn(session: Session, judged: Judged) -> Step:
-    """The right half: update, sync, and what both cost.
+    """The right half, up to the learner: all updates of the batch.
 
     Raises:
-        SelfCheckError: if the sync's canary fails.
+        SelfCheckError: on the first batch, if the learner's gradient is not the loss's.
     """
     groups, clock, batch = judged.groups, judged.clock, judged.credit.batch
     metrics = {
@@ -92,17 +99,39 @@ def learn(session: Session, judged: Judged) -> Step:
         "trained_samples": float(len(batch.samples)),
         "kept_groups": float(judged.credit.kept_groups),
         "tokens_per_second": tokens(groups) / clock.seconds["rollout"],
+        **judged.checked,
     }
     if batch.samples:
-        metrics |= update(session, batch, clock)
-    metrics |= prefixed("rss_mb", session.resident_mb())
-    metrics["policy_version"] = float(session.published.new_version if session.published else 0)
-    metrics |= prefixed("seconds", {**clock.seconds, "step": clock.total()})
+        assert session.learner is not None
+        if session.config.selfcheck.invariance and not session.examined:
+            with clock("selfcheck"):
+                metrics |= session.examine(batch)
+        with clock("update"):
+            metrics |= session.learner.step(batch)
     return Step(judged.number, groups, judged.credit.advantages, metrics)
 
 
-def rollout(session: Session, number: int) -> list[Group]:
-    """The step's prompts with the completions the engines sample for them."""
+def publish(session: Session, step: Step, clock: Clock) -> None:
+    """The way back: the new version goes to the engines and is checked there; adds to the step's metrics.
+
+    Raises:
+        SelfCheckError: if the sync's canary fails.
+    """
+    metrics = step.metrics
+    if "updates" in metrics:
+        with clock("sync"):
+            metrics |= session.publish(metrics)
+    metrics |= session.memory()
+    metrics |= prefixed("recoveries", session.supervisor.lost)
+    metrics["policy_version"] = float(session.published.new_version if session.published else 0)
+    # the learner measures its own pre-pass, which is part of the update here
+    metrics |= prefixed("seconds", {**clock.seconds, "step": clock.total()})
+
+
+def rollout_and_score(session: Session, number: int, clock: Clock) -> list[Group]:
+    """The step's prompts with what the engines sample for them, judged; each group is on its way to a scoring worker
+    while the others are still being sampled.
+    """
     config = session.config
     chosen = indices(number, config.rollout.prompts_per_step, len(session.train), config.run.seed, config.data.shuffle)
     batch = [session.train[i] for i in chosen]
@@ -112,29 +141,14 @@ def rollout(session: Session, number: int) -> list[Group]:
         step=number,
         group_size=config.rollout.group_size,
     )
-    completions = session.rollouts.generate(asked, settings(config.rollout, config.wants_logprobs(number)))
-    return [Group(one.prompt, tuple(c)) for one, c in zip(batch, completions, strict=True)]
-
-
-def update(session: Session, batch: credit.TrainBatch, clock: Clock) -> dict[str, float]:
-    """Train on a batch and publish the result."""
-    config, learner = session.config, session.learner
-    assert learner is not None
-    with clock("prepass"):
-        old = learner.logprobs(batch.samples) if needs_old_logprobs(config) else None
-        reference = learner.logprobs(batch.samples, reference=True) if config.algorithm.kl.coef else None
-    with clock("update"):
-        metrics = learner.step(batch, old, reference)
-    with clock("sync"):
-        metrics |= session.publish(metrics)
-    return metrics
-
-
-def needs_old_logprobs(config: RunConfig) -> bool:
-    """Whether the policy's log-probabilities must be fixed before the update: with more than one update per batch the
-    policy moves under the later ones, and the importance correction compares engine and learner at the same weights.
-    """
-    return config.updates_per_step > 1 or config.importance_cap is not None
+    drawn = settings(config.rollout, config.wants_logprobs(number))
+    with session.scoring.desk() as desk:
+        with clock("rollout"):
+            for position, completions in session.rollouts.stream(asked, drawn):
+                desk.hand_in(position, Group(batch[position].prompt, tuple(completions)))
+        with clock("scoring"):  # what is left of it once the last completion is there
+            judged = desk.judged()
+    return [judged[position] for position in range(len(batch))]
 
 
 def check_undecided(recent: Sequence[Sequence[Group]], limit: float) -> None:

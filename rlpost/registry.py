@@ -5,18 +5,23 @@ A name is one of
 * a key of `BUILTIN` for its kind (``outcome``),
 * an entry point of the group ``rlpost.<kind>`` that another distribution declares,
 * ``module:attribute`` (``my_rewards.style:brevity``),
-* ``path.py:attribute`` (``./rewards.py:brevity``), loaded from that file.
+* ``path.py:attribute`` (``./rewards.py:brevity``), loaded from that file; relative to the working directory.
+
+Modules are also looked for in the working directory, after everywhere else.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
+import operator
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from rlpost import usercode
 from rlpost.errors import UserError
 
 BUILTIN: dict[str, dict[str, str]] = {
@@ -30,11 +35,13 @@ BUILTIN: dict[str, dict[str, str]] = {
         "lean.repl": "rlpost_verifiers.lean.verifier:LeanReplPool",
         "lean.kimina": "rlpost_verifiers.lean.verifier:LeanService",
         "function": "rlpost_verifiers.function:FunctionVerifier",
+        "math": "rlpost_verifiers.math.verifier:MathVerifier",
     },
     "commands": {
         "verify lean": "rlpost_verifiers.lean.command:verify_file",
         "verify lean --conformance": "rlpost_verifiers.lean.command:show_conformance",
         "doctor lean": "rlpost_verifiers.lean.command:diagnose",
+        "doctor math": "rlpost_verifiers.math.command:diagnose",
     },
     "sources": {
         "jsonl": "rlpost.data.prompts:read_jsonl",
@@ -44,6 +51,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "lean_dojo_tactics": "rlpost_verifiers.lean.dojo.sources:tactics",
         "lean_dojo_theorems": "rlpost_verifiers.lean.dojo.sources:theorems",
         "lean_theorems": "rlpost_verifiers.lean.theorems:rows",
+        "arithmetic": "rlpost_verifiers.math.problems:rows",
     },
 }
 
@@ -51,6 +59,15 @@ BUILTIN: dict[str, dict[str, str]] = {
 def names(kind: str) -> list[str]:
     """Every known name of ``kind``, third-party entry points included."""
     return sorted({*BUILTIN[kind], *(point.name for point in metadata.entry_points(group=f"rlpost.{kind}"))})
+
+
+_ADOPTED: dict[tuple[str, str], str] = {}
+"""Names that another process has looked up: (kind, name) to ``module:attribute``."""
+
+
+def adopt(targets: Mapping[tuple[str, str], str]) -> None:
+    """Take over what names stand for in the process that looked them up; kind ``""`` is any."""
+    _ADOPTED.update(targets)
 
 
 def resolve(kind: str, name: str) -> Any:
@@ -63,46 +80,64 @@ def resolve(kind: str, name: str) -> Any:
     Raises:
         UserError: for a name nobody knows (with the near misses) or one that cannot be loaded.
     """
+    module, attribute = locate(kind, name)
+    return operator.attrgetter(attribute)(module)
+
+
+def locate(kind: str, name: str) -> tuple[ModuleType, str]:
+    """The module that ``name`` stands in, loaded, and the attribute there.
+
+    Raises:
+        UserError: as `resolve`.
+    """
+    target = _target(kind, name)
+    module = _load(target, kind, name)
+    attribute = target.rpartition(":")[2]
+    try:
+        operator.attrgetter(attribute)(module)
+    except AttributeError:
+        public = [n for n in vars(module) if not n.startswith("_")]
+        close = difflib.get_close_matches(attribute, public, n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        where = target.rpartition(":")[0]
+        raise UserError(f"{kind[:-1]} {name!r}: {where} has no {attribute!r}{hint}") from None
+    return module, attribute
+
+
+def _target(kind: str, name: str) -> str:
+    """``module:attribute`` or ``path.py:attribute``."""
     if name in BUILTIN[kind]:
-        return _load(BUILTIN[kind][name], kind, name)
-    for point in metadata.entry_points(group=f"rlpost.{kind}"):
-        if point.name == name:
-            return point.load()
+        return BUILTIN[kind][name]
+    for key in ((kind, name), ("", name)):
+        if key in _ADOPTED:
+            return _ADOPTED[key]
+    declared = {f"{p.module}:{p.attr}" for p in metadata.entry_points(group=f"rlpost.{kind}") if p.name == name}
+    if len(declared) > 1:
+        raise UserError(
+            f"{kind[:-1]} {name!r} is declared by several packages ({', '.join(sorted(declared))}); give one of these"
+        )
+    if declared:
+        return declared.pop()
     module, colon, attribute = name.rpartition(":")
     if colon and module and attribute and (module.endswith(".py") or not module.startswith(".")):
-        return _load(name, kind, name)
+        return name
     close = difflib.get_close_matches(name, names(kind), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names(kind))}"
     raise UserError(f"{kind[:-1]} {name!r} is not known; {hint} (or give module:attribute or path.py:attribute)")
 
 
-def _load(target: str, kind: str, name: str) -> Any:
-    module_name, _, attribute = target.rpartition(":")
+def _load(target: str, kind: str, name: str) -> ModuleType:
+    where = target.rpartition(":")[0]
     try:
-        module = (
-            _module_from_file(Path(module_name))
-            if module_name.endswith(".py")
-            else importlib.import_module(module_name)
-        )
+        if where.endswith(".py"):
+            return usercode.load_file(where)
+        if name not in BUILTIN[kind]:
+            usercode.search_also(Path.cwd())
+        return importlib.import_module(where)
     except ImportError as error:
+        raise UserError(f"{kind[:-1]} {name!r}: cannot import {where} ({error}); install or correct it") from error
+    except (Exception, SystemExit) as error:
+        place = usercode.place_of(error)
         raise UserError(
-            f"{kind[:-1]} {name!r}: cannot import {module_name} ({error}); install or correct it"
+            f"{kind[:-1]} {name!r}: importing it fails at {place} ({usercode.in_a_line(error)}); mend it there"
         ) from error
-    try:
-        return getattr(module, attribute)
-    except AttributeError:
-        public = [n for n in vars(module) if not n.startswith("_")]
-        close = difflib.get_close_matches(attribute, public, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise UserError(f"{kind[:-1]} {name!r}: {module_name} has no {attribute!r}{hint}") from None
-
-
-def _module_from_file(path: Path) -> Any:
-    if not path.is_file():
-        raise ImportError(f"no file {path}")
-    spec = importlib.util.spec_from_file_location(f"rlpost_user_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

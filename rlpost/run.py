@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from types import FrameType
 
 from rlpost.config.load import dump
 from rlpost.config.schema import RunConfig
-from rlpost.errors import InfrastructureError, UserError
+from rlpost.errors import InfrastructureError, LearnerLostError, UserError
 from rlpost.evaluation.run import evaluate
 from rlpost.learner import checkpoint
 from rlpost.learner.checkpoint import RunState
@@ -26,9 +27,11 @@ from rlpost.observability.progress import Display
 from rlpost.observability.report import write_report
 from rlpost.observability.runfolder import RunFolder
 from rlpost.observability.sinks import keep_lines_before, open_sinks
-from rlpost.pipeline import OnStep, Step, collect, learn
+from rlpost.pipeline import OnStep, Step, collect, learn, publish
 from rlpost.protocols import RewardStage
-from rlpost.scoring.score import build_stage, deferred
+from rlpost.scoring.build import build_stage
+from rlpost.scoring.plugins import ship
+from rlpost.scoring.score import deferred
 from rlpost.session import Session, session
 
 _PR_SET_PDEATHSIG = 1
@@ -64,7 +67,7 @@ def train(
         config: see `rlpost.config.schema`.
         resume: continue from the run folder's last checkpoint.
         display: shows progress; None for silence.
-        on_step: called with every finished step.
+        on_step: called with every finished step; the run ends after it if it returns False.
 
     Returns:
         See `RunResult`.
@@ -75,11 +78,13 @@ def train(
     from rich.console import Console
 
     display = display or Display(Console(quiet=True), enabled=False)
-    stages = [build_stage(spec) for spec in config.scoring.rewards]  # a misspelt one should not cost a cluster's start
+    # what is misspelt or broken should not cost a cluster's start
+    shipped = ship(config.scoring)
+    stages = [build_stage(spec) for spec in config.scoring.rewards]
     folder = RunFolder(config, resume)
     model = starting_model(config, folder, display)
     display.say(f"starting Ray and the actors for {folder.path}")
-    with stop_request() as stop, session(config, model, training=True) as running:
+    with stop_request() as stop, session(config, model, training=True, shipped=shipped, say=display.say) as running:
         folder.create()
         folder.record_verifiers(running.verifiers)
         return Run(config, folder, running, deferred(stages), display, stop, on_step).go(resume)
@@ -116,12 +121,22 @@ class Run:
         self.evaluations: Evaluations = []
 
     def go(self, resume: bool) -> RunResult:
-        """Publish the starting policy, then step until done or asked to stop."""
-        assert self.session.learner is not None
+        """Publish the starting policy, then step until done or asked to stop; if the learner is lost on the way, begin
+        again at the last checkpoint.
+        """
         if resume:
-            self._resume()
+            self._load(checkpoint.latest(self.folder.checkpoints))
+            self.display.say(f"resuming after step {self.state.step}")
+        while True:
+            try:
+                return self._finish(self._advance())
+            except LearnerLostError as error:
+                self._start_over(error)
+
+    def _advance(self) -> Mapping[str, float]:
+        """Steps until done or asked to stop; the last one's metrics."""
         self.session.publish()
-        if self.state.step == 0 and self.config.evaluation.before:
+        if self.state.step == 0 and self.config.evaluation.before and not self.evaluations:
             self._evaluate("before")
         section = self.config.logging
         sinks = open_sinks(
@@ -135,38 +150,66 @@ class Run:
                     judged = collect(self.session, self.state.step, self.stages)
                 step = learn(self.session, judged)
                 metrics = step.metrics
-                for sink in sinks:
-                    sink.write(step.number, metrics)
+                self.state = RunState(step.number + 1, self.state.best, self.state.best_step)
+                try:
+                    with self._progress_kept():
+                        publish(self.session, step, judged.clock)
+                finally:
+                    for sink in sinks:
+                        sink.write(step.number, metrics)
                 self._after(step)
         finally:
             self.display.end()
             for sink in sinks:
                 sink.close()
-        return self._finish(metrics)
+        return metrics
+
+    def _start_over(self, error: LearnerLostError) -> None:
+        """A new learner at the last checkpoint, or at the start where there is none; later steps are done again, with
+        the same prompts and seeds.
+        """
+        learner = self.session.learner
+        assert learner is not None
+        begun = time.monotonic()
+        while True:
+            learner.restart(error)
+            self.session.published = None
+            try:
+                if checkpoint.steps(self.folder.checkpoints):
+                    self._load(checkpoint.latest(self.folder.checkpoints))
+                else:
+                    self.state, self.saved = RunState(0), None
+                    self._keep_evaluations()
+                break
+            except LearnerLostError as again:
+                error = again
+        took = time.monotonic() - begun
+        self.display.say(f"learner: replaced in {took:.1f} s; going on after step {self.state.step}")
 
     @contextmanager
     def _progress_kept(self) -> Iterator[None]:
-        """Checkpoint before a failure that has left the learner untouched ends the run."""
+        """Checkpoint before a failure outside the learner ends the run."""
         try:
             yield
+        except LearnerLostError:  # nobody is left who could write one
+            raise
         except InfrastructureError:
             if self.state.step and self._checkpoint():
                 self.display.say(f"saved step {self.state.step} before leaving; continue with --resume")
             raise
 
     def _after(self, step: Step) -> None:
-        config, done = self.config, step.number + 1
+        config, done = self.config, self.state.step
         every = config.logging.transcripts_every
         if every and step.number % every == 0:
             self.folder.transcript(step.number, step.groups, step.advantages)
         self.display.step(step.number, config.run.steps, step.metrics)
-        self.state = RunState(done, self.state.best, self.state.best_step)
         if config.evaluation.every and done % config.evaluation.every == 0 and done < config.run.steps:
             self._evaluate(f"step {done}")
         if config.run.checkpoint_every and done % config.run.checkpoint_every == 0:
             self._checkpoint()
-        if self.on_step is not None:
-            self.on_step(step)
+        if self.on_step is not None and self.on_step(step) is False:
+            self.stop.asked = True
 
     def _finish(self, metrics: Mapping[str, float]) -> RunResult:
         assert self.session.learner is not None
@@ -211,16 +254,19 @@ class Run:
         self.saved = self.state
         return True
 
-    def _resume(self) -> None:
+    def _load(self, folder: Path) -> None:
+        """Continue from a checkpoint."""
         assert self.session.learner is not None
-        newest = checkpoint.latest(self.folder.checkpoints)
-        self.state = self.saved = checkpoint.read_state(newest)
-        self.session.learner.load(str((newest / "learner").resolve()))
-        # an evaluation after step N belongs to the checkpoint of step N
+        self.state = self.saved = checkpoint.read_state(folder)
+        self.session.learner.load(str((folder / "learner").resolve()))
+        self._keep_evaluations()
+
+    def _keep_evaluations(self) -> None:
+        """Those up to the present step: an evaluation after step N belongs to the checkpoint of step N."""
+        self.evaluations = []
         for row in keep_lines_before(self.folder.evaluations, self.state.step + 1):
             row.pop("step")
             self.evaluations.append((row.pop("when"), row))
-        self.display.say(f"resuming after step {self.state.step}")
 
 
 def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> str:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rlpost.actors.cluster import cluster, resources
-from rlpost.actors.groups import LearnerGroup, RolloutGroup, ScoringGroup
+from rlpost.actors.cluster import cluster, settle
+from rlpost.actors.judges import ScoringGroup
+from rlpost.actors.learners import LearnerGroup
 from rlpost.actors.placement import place
 from rlpost.actors.remote import wait
+from rlpost.actors.rollouts import EngineSetup, RolloutGroup
+from rlpost.actors.supervision import Supervisor
 from rlpost.config.schema import RunConfig
 from rlpost.data.chat import TextCodec
 from rlpost.data.load import prompts
 from rlpost.errors import DataError
 from rlpost.evaluation.run import Encoded
-from rlpost.selfcheck import canary
-from rlpost.types import Group, WeightManifest
+from rlpost.learner.models import count_parameters
+from rlpost.observability.metrics import prefixed
+from rlpost.scoring.plugins import Shipped, ship
+from rlpost.selfcheck import canary, invariance, parity
+from rlpost.selfcheck.memory import MemoryWatch
+from rlpost.types import Completion, Group, TrainBatch, WeightManifest
 
 _MOST_SEATS = 256
 """vLLM reserves memory for every completion that may run at once; more than this gains nothing on two cores."""
@@ -39,7 +46,11 @@ class Session:
         train: encoded training prompts.
         held_out: encoded evaluation prompts, empty without.
         verifiers: a line about each kind of verifier that judges, with how it did when examined.
+        supervisor: who replaces lost actors.
+        watch: the actors' memory over the last steps.
         published: manifest of the version the engines serve.
+        recorded: the pinned prompts' completions when it was published, scored by the learner then.
+        examined: whether the learner's gradient has been checked on a batch of this run.
         recent: the last ``scoring.undecided_window`` judged batches.
     """
 
@@ -50,7 +61,11 @@ class Session:
     train: list[Encoded]
     held_out: list[Encoded]
     verifiers: tuple[str, ...]
+    supervisor: Supervisor
+    watch: MemoryWatch
     published: WeightManifest | None = field(default=None)
+    recorded: parity.Scored | None = field(default=None)
+    examined: bool = field(default=False)
     recent: list[list[Group]] = field(default_factory=list[list[Group]])
 
     def remember(self, groups: list[Group]) -> list[list[Group]]:
@@ -72,7 +87,7 @@ class Session:
         """
         assert self.learner is not None
         manifest, update = self.learner.export()
-        reports = self.rollouts.apply(update)
+        reports = self.rollouts.apply(update, manifest)
         found = {"sync/bytes": float(manifest.nbytes)}
         if self.config.selfcheck.canary:
             found |= canary.check_arrival(manifest, reports, self.published)
@@ -84,60 +99,127 @@ class Session:
 
     def probe(self) -> dict[str, float]:
         """Compare every engine with the learner on the pinned prompts; the worst engine's figures."""
-        assert self.learner is not None
-        section = self.config.selfcheck
-        tolerance = section.probe_tolerance or canary.TOLERANCE[self.config.model.dtype]
         worst: dict[str, float] = {}
         for engine, completions in enumerate(self.rollouts.probe()):
-            # greedy tokens carry the log-probabilities of the untempered distribution
-            values = self.learner.logprobs(canary.as_samples(completions), temperature=1.0)
-            found = canary.check_probe(completions, values, tolerance, engine)
-            worst = {name: max(value, worst.get(name, 0.0)) for name, value in found.items()}
+            scored = self._score(completions)
+            if engine == 0:
+                self.recorded = scored
+            found = canary.check_probe(completions, scored.learner, self.tolerance, engine)
+            worst = _larger(worst, found)
         return worst
 
-    def resident_mb(self) -> dict[str, float]:
-        """Resident memory of every actor."""
-        groups = [self.rollouts, self.scoring, *([self.learner] if self.learner else [])]
-        return {name: value for group in groups for name, value in group.resident_mb().items()}
+    def parity(self, prompts: Sequence[tuple[int, ...]]) -> dict[str, float]:
+        """What separates the engines from the learner, by cause; the worst engine's figures.
+
+        Args:
+            prompts: of the present rollouts, whose keys and values are in the engines' caches.
+
+        Raises:
+            SelfCheckError: if any part is too large; see `rlpost.selfcheck.parity`.
+        """
+        before = self.recorded
+        assert before is not None
+        published = parity.Published(before.learner, self._score(before.completions).learner)
+        worst: dict[str, float] = {}
+        for engine, (as_is, fresh) in enumerate(self.rollouts.parity(prompts)):
+            rounds = self._score(as_is), self._score(fresh)
+            found = parity.check_parity(*rounds, published, self.tolerance, synchronous=True, engine=engine)
+            worst = _larger(worst, found)
+        return worst
+
+    def examine(self, batch: TrainBatch) -> dict[str, float]:
+        """Have the learner show on the run's own samples that its gradient is the right one.
+
+        Raises:
+            SelfCheckError: if it is not; see `rlpost.selfcheck.invariance`.
+        """
+        assert self.learner is not None
+        figures = self.learner.examine(batch)
+        self.examined = figures is not None  # a batch without contrast shows nothing: the next one will have to
+        return invariance.check(figures, self.config.model.dtype) if figures is not None else {}
+
+    @property
+    def tolerance(self) -> float:
+        """Largest mean difference between engine and learner, nats per token."""
+        return self.config.selfcheck.probe_tolerance or canary.TOLERANCE[self.config.model.dtype]
+
+    def _score(self, completions: Sequence[Completion]) -> parity.Scored:
+        assert self.learner is not None
+        # greedy tokens carry the log-probabilities of the untempered distribution
+        return parity.Scored(completions, self.learner.logprobs(canary.as_samples(completions), temperature=1.0))
+
+    def memory(self) -> dict[str, float]:
+        """Resident memory of every actor in MiB, all of it and its own part; the latter is watched."""
+        crews = [self.rollouts, self.scoring, *([self.learner] if self.learner else [])]
+        figures = {seat.name: pair for crew in crews for seat, pair in zip(crew.seats, crew.memory(), strict=True)}
+        own = {name: pair[1] for name, pair in figures.items()}
+        for name in self.supervisor.take_replaced():
+            self.watch.forget(name)
+        self.watch.note(own)
+        return prefixed("rss_mb", {name: pair[0] for name, pair in figures.items()}) | prefixed("own_mb", own)
 
 
 @contextmanager
-def session(config: RunConfig, model: str, *, training: bool) -> Iterator[Session]:
+def session(
+    config: RunConfig,
+    model: str,
+    *,
+    training: bool,
+    shipped: Shipped | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Iterator[Session]:
     """Start Ray and the actors, and end them however the block ends.
 
     Args:
         config: of the run.
         model: Hugging Face folder of the policy.
         training: with a learner; without, only rollouts and scoring.
+        shipped: the user's own rewards and verifiers, if they were packed up already.
+        say: told what is waited for, and about lost actors.
 
     Raises:
         RlpostError: if data, model, cluster or an actor's start fails.
     """
+    shipped = shipped or ship(config.scoring)
     train, held_out = load_prompts(config, model, training=training)
     with cluster(config.cluster):
-        placement = place(config, *resources())
-        scoring = ScoringGroup(config, placement)
-        rollouts = RolloutGroup(config, placement)
-        learner = LearnerGroup(config, placement) if training else None
+        parameters = count_parameters(model)
+        plan = settle(lambda found: place(config, found, parameters), config.cluster, say)
+        supervisor, seats = Supervisor(config.cluster, plan.seats, say), plan.of
+        scoring = ScoringGroup(config, seats("scoring"), supervisor, shipped)
+        rollouts = RolloutGroup(config, seats("rollout"), supervisor, engine_setup(config, model, train, held_out))
+        learner = LearnerGroup(config, seats("learner"), supervisor, model) if training else None
+        crews = [rollouts, scoring, *([learner] if learner else [])]
         try:
-            probes = [encoded.ids for encoded in train[: config.selfcheck.probe_prompts]]
-            seats = -(-config.rollout.group_size * config.rollout.prompts_per_step // config.rollout.workers)
-            longest = max(len(encoded.ids) for encoded in [*train, *held_out]) + config.rollout.max_tokens
-            length = min(max(longest, _SHORTEST_PLAN), context_length(model))
-            judges = scoring.setup(), scoring.examine([encoded.prompt for encoded in [*train, *held_out]])
-            waiting = [*judges[0], *judges[1], *rollouts.setup(model, probes, min(max(seats, 8), _MOST_SEATS), length)]
+            judges = [scoring.begin(i) for i in range(len(scoring.handles))]
+            examined = scoring.examine([encoded.prompt for encoded in [*train, *held_out]])
+            waiting = [*judges, *examined, *(rollouts.begin(i) for i in range(len(rollouts.handles)))]
             if learner is not None:
-                waiting += learner.setup(model)
+                waiting += learner.setup()
             wait(waiting, "start of the actors", config.cluster.start_timeout_s)
-            verifiers = tuple(sorted(set(wait(judges[1], "scoring: examine", config.cluster.start_timeout_s))))
-            yield Session(config, rollouts, scoring, learner, train, held_out, verifiers)
+            verifiers = tuple(sorted(set(wait(examined, "scoring: examine", config.cluster.start_timeout_s))))
+            watch = MemoryWatch(config.selfcheck.memory_window)
+            yield Session(config, rollouts, scoring, learner, train, held_out, verifiers, supervisor, watch)
         finally:
+            supervisor.closing = True
             scoring.close()
             if learner is not None:
                 learner.close()
-            for group in (rollouts, scoring, learner):
-                if group is not None:
-                    group.kill()
+            for crew in crews:
+                crew.kill()
+
+
+def engine_setup(config: RunConfig, model: str, train: Sequence[Encoded], held_out: Sequence[Encoded]) -> EngineSetup:
+    """What the engines have to be ready for."""
+    probes = tuple(encoded.ids for encoded in train[: config.selfcheck.probe_prompts])
+    seats = -(-config.rollout.group_size * config.rollout.prompts_per_step // config.rollout.workers)
+    longest = max(len(encoded.ids) for encoded in [*train, *held_out]) + config.rollout.max_tokens
+    length = min(max(longest, _SHORTEST_PLAN), context_length(model))
+    return EngineSetup(model, probes, min(max(seats, 8), _MOST_SEATS), length)
+
+
+def _larger(first: dict[str, float], second: dict[str, float]) -> dict[str, float]:
+    return {name: max(value, first.get(name, 0.0)) for name, value in second.items()}
 
 
 def load_prompts(config: RunConfig, model: str, *, training: bool) -> tuple[list[Encoded], list[Encoded]]:

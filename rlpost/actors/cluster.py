@@ -7,18 +7,21 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
 import ray
+from rlpost.actors.placement import Node, Plan
 from rlpost.config.schema import ClusterSection
-from rlpost.errors import InfrastructureError
+from rlpost.errors import InfrastructureError, PlacementError
 
 _OBJECT_STORE_BYTES = 2 * 2**30
 _KNOCK_S = 5.0
+_POLL_S = 1.0
 _PREFIX = "rlpost-ray-"
 
 
@@ -109,7 +112,52 @@ def check_reachable(address: str) -> None:
         ) from None
 
 
-def resources() -> tuple[int, int]:
-    """Cores and GPUs of the cluster."""
-    found = ray.cluster_resources()
-    return int(found.get("CPU", 1)), int(found.get("GPU", 0))
+def nodes() -> list[Node]:
+    """The cluster's machines that are alive, the driver's own first."""
+    here = ray.get_runtime_context().get_node_id()
+    found = [
+        Node(
+            id=entry["NodeID"],
+            address=entry["NodeManagerAddress"],
+            cpus=int(entry["Resources"].get("CPU", 0)),
+            gpus=int(entry["Resources"].get("GPU", 0)),
+            memory_gb=entry["Resources"].get("memory", 0.0) / 2**30,
+        )
+        for entry in ray.nodes()
+        if entry["Alive"]
+    ]
+    return sorted(found, key=lambda node: (node.id != here, node.address, node.id))
+
+
+def this_machine(section: ClusterSection) -> Node:
+    """What a local cluster would offer, without starting one."""
+    import torch
+
+    memory = psutil.virtual_memory().available / 2**30
+    return Node("local", "127.0.0.1", section.cpus or os.cpu_count() or 1, torch.cuda.device_count(), memory)
+
+
+def settle(find: Callable[[Sequence[Node]], Plan], section: ClusterSection, say: Callable[[str], None]) -> Plan:
+    """A plan that the cluster's nodes can carry out; on a cluster that others run, nodes may still join.
+
+    Args:
+        find: nodes to plan.
+        section: address and deadline.
+        say: told what is waited for.
+
+    Raises:
+        PlacementError: at once on this machine, at the deadline elsewhere, with what is missing in numbers.
+    """
+    end, told = time.monotonic() + section.start_timeout_s, ""
+    while True:
+        plan = find(nodes())
+        if not plan.missing:
+            return plan
+        lacking = "; ".join(plan.missing)
+        waited = "" if section.address == "local" else f" after {section.start_timeout_s:g} s"
+        if section.address == "local" or time.monotonic() > end:
+            raise PlacementError(f"the cluster cannot hold the run{waited}: {lacking}; see `rlpost plan`")
+        if lacking != told:
+            say(f"waiting up to {max(end - time.monotonic(), 0):.0f} s for nodes: {lacking}")
+            told = lacking
+        time.sleep(_POLL_S)

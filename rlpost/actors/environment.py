@@ -30,8 +30,11 @@ def rollout(threads: int, gpu: bool) -> dict[str, str]:
     return env
 
 
-def learner(threads: int, gpu: bool, rank: int, world: int, one_machine: bool) -> dict[str, str]:
-    """For one data-parallel rank; where the ranks meet is set once rank 0 is up (`LearnerWorker.setup`)."""
+def learner(threads: int, gpu: bool, rank: int, world: int, together: bool) -> dict[str, str]:
+    """For one data-parallel rank; where the ranks meet is set once rank 0 is up (`LearnerWorker.setup`).
+
+    ``together``: all ranks are on one machine, and need no network to talk.
+    """
     env = {
         **COMMON,
         "OMP_NUM_THREADS": str(threads),
@@ -41,7 +44,7 @@ def learner(threads: int, gpu: bool, rank: int, world: int, one_machine: bool) -
     }
     if not gpu:
         env["DS_ACCELERATOR"] = "cpu"
-    if one_machine:
+    if together:
         env["GLOO_SOCKET_IFNAME"] = "lo"
     return env
 

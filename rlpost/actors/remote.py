@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
+    ActorUnschedulableError,
     GetTimeoutError,
+    NodeDiedError,
+    ObjectLostError,
     OutOfMemoryError,
     RayError,
     RayTaskError,
+    WorkerCrashedError,
 )
 
 import ray
-from rlpost.errors import ActorLostError, DeadlineError, InfrastructureError, RlpostError
+from rlpost.errors import ActorLostError, DeadlineError, InfrastructureError, LearnerLostError, RlpostError
+
+_GONE = (ActorDiedError, ActorUnavailableError, ActorUnschedulableError, NodeDiedError, WorkerCrashedError)
 
 
 def wait(refs: Sequence[Any], what: str, deadline_s: float) -> list[Any]:
@@ -30,10 +37,11 @@ def wait(refs: Sequence[Any], what: str, deadline_s: float) -> list[Any]:
     Raises:
         DeadlineError: if the deadline passes.
         ActorLostError: if an actor died or cannot be reached.
+        LearnerLostError: if what the learner has published is gone with its machine.
         RlpostError: whatever the remote code raised on purpose, as it is.
         InfrastructureError: for any other remote exception.
     """
-    try:
+    with _in_our_words(what, deadline_s):
         waiting, end = list(refs), time.monotonic() + deadline_s
         while waiting:  # one at a time as they finish: a dead rank must not hide behind a peer that waits for it
             done, waiting = ray.wait(waiting, num_returns=1, timeout=max(end - time.monotonic(), 0.0))
@@ -43,17 +51,51 @@ def wait(refs: Sequence[Any], what: str, deadline_s: float) -> list[Any]:
                 )
             ray.get(done[0])
         return ray.get(list(refs))
+
+
+def items(generator: Any, what: str, deadline_s: float) -> Iterator[Any]:
+    """What a remote generator yields, as it comes.
+
+    Args:
+        generator: from a method called with ``num_returns="streaming"``.
+        what: as in `wait`.
+        deadline_s: seconds from now for all of it.
+
+    Raises:
+        RlpostError: as `wait`.
+    """
+    end = time.monotonic() + deadline_s
+    while True:
+        with _in_our_words(what, deadline_s):
+            done, _ = ray.wait([generator], timeout=max(end - time.monotonic(), 0.0))
+            if not done:
+                raise DeadlineError(f"{what}: not finished within {deadline_s:g} s")
+            try:
+                item = ray.get(next(generator))
+            except StopIteration:
+                return
+        yield item
+
+
+@contextmanager
+def _in_our_words(what: str, deadline_s: float) -> Iterator[None]:
+    try:
+        yield
     except GetTimeoutError:
         raise DeadlineError(f"{what}: no answer within {deadline_s:g} s") from None
-    except (ActorDiedError, ActorUnavailableError) as error:
+    except _GONE as error:
         raise ActorLostError(f"{what}: the actor's process is gone ({_reason(error)})") from None
+    except ObjectLostError as error:
+        raise LearnerLostError(f"{what}: published weights are gone ({_reason(error)})") from None
     except RayTaskError as error:
         cause = error.cause
         if isinstance(cause, RlpostError):
             raise cause from None
+        if isinstance(cause, ObjectLostError):
+            raise LearnerLostError(f"{what}: published weights are gone ({_reason(cause)})") from None
         raise InfrastructureError(f"{what}: {type(cause).__name__}: {_reason(cause)}") from error
     except OutOfMemoryError as error:
-        raise InfrastructureError(f"{what}: out of memory ({_reason(error)})") from None
+        raise ActorLostError(f"{what}: out of memory ({_reason(error)})") from None
     except RayError as error:
         raise InfrastructureError(f"{what}: {_reason(error)}") from error
 

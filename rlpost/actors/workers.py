@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,22 @@ import psutil
 
 from rlpost.config.schema import RunConfig
 from rlpost.protocols import ApplyReport, GenerateRequest, SamplingSettings
+from rlpost.scoring.plugins import Shipped
+from rlpost.selfcheck.invariance import Figures
 from rlpost.types import Completion, Group, Prompt, TrainBatch, TrainSample, WeightManifest, WeightUpdate
 
 
 class Worker:
     """What every actor answers."""
 
-    def resident_mb(self) -> float:
-        """Resident memory of the actor's process in MiB."""
-        return psutil.Process().memory_info().rss / 2**20
+    def memory_mb(self) -> tuple[float, float]:
+        """Resident memory of the actor's process in MiB, and what of it is its own.
+
+        Pages of Ray's object store count as resident in every process that has read them, and stay until others need
+        the room: they are no sign of a leak.
+        """
+        found = psutil.Process().memory_info()
+        return found.rss / 2**20, (found.rss - getattr(found, "shared", 0)) / 2**20
 
 
 class RolloutWorker(Worker):
@@ -45,15 +52,16 @@ class RolloutWorker(Worker):
             max_num_seqs=seats,
             seed=config.run.seed,
             trust_remote_code=config.model.trust_remote_code,
+            packed_weights=rollout.packed_weights,
         )
         codec = TextCodec(folder, config.model.trust_remote_code)
         self.engine = VllmEngine(settings, codec, probes, config.selfcheck.probe_tokens)
 
-    def generate(
+    def stream(
         self, requests: Sequence[GenerateRequest], settings: SamplingSettings, deadline_s: float
-    ) -> list[Completion]:
-        """See `rlpost.rollout.vllm_engine.VllmEngine.generate`."""
-        return self.engine.generate(requests, settings, deadline_s)
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """See `rlpost.rollout.vllm_engine.VllmEngine.stream`."""
+        yield from self.engine.stream(requests, settings, deadline_s)
 
     def apply(self, update: WeightUpdate) -> ApplyReport:
         """See `VllmEngine.apply`."""
@@ -63,6 +71,10 @@ class RolloutWorker(Worker):
         """See `VllmEngine.probe`."""
         return self.engine.probe()
 
+    def parity(self, prompts: Sequence[tuple[int, ...]]) -> tuple[list[Completion], list[Completion]]:
+        """See `VllmEngine.parity`."""
+        return self.engine.parity(prompts)
+
 
 class LearnerWorker(Worker):
     """Holds one data-parallel rank."""
@@ -71,11 +83,13 @@ class LearnerWorker(Worker):
         self.learner: Any = None
         self.folder = ""
 
-    def rendezvous(self, one_machine: bool) -> tuple[str, int]:
-        """An address and a free port on this actor's machine, for rank 0 to be met at."""
+    def rendezvous(self, together: bool) -> tuple[str, int]:
+        """An address and a free port on this actor's machine, for rank 0 to be met at; ``together``: by ranks of the
+        same machine only.
+        """
         import ray
 
-        address = "127.0.0.1" if one_machine else ray.util.get_node_ip_address()
+        address = "127.0.0.1" if together else ray.util.get_node_ip_address()
         with socket.socket() as probe:
             probe.bind((address, 0))
             return address, probe.getsockname()[1]
@@ -97,11 +111,13 @@ class LearnerWorker(Worker):
         """See `rlpost.learner.policy.PolicyLearner.logprobs`."""
         return self.learner.logprobs(samples, reference=reference, temperature=temperature)
 
-    def step(
-        self, batch: TrainBatch, old: Sequence[np.ndarray] | None, ref: Sequence[np.ndarray] | None
-    ) -> dict[str, float]:
+    def examine(self, batch: TrainBatch) -> Figures | None:
+        """See `PolicyLearner.examine`."""
+        return self.learner.examine(batch)
+
+    def step(self, batch: TrainBatch) -> dict[str, float]:
         """See `PolicyLearner.step`."""
-        return self.learner.step(self.learner.prepare(batch, old, ref))
+        return self.learner.step(batch)
 
     def export(self) -> tuple[WeightManifest | None, WeightUpdate | None]:
         """The manifest for the driver, and the whole update, which goes to the engines without passing the driver."""
@@ -132,15 +148,15 @@ class ScoringWorker(Worker):
     def __init__(self) -> None:
         self.scorer: Any = None
 
-    def setup(self, config: RunConfig) -> None:
+    def setup(self, config: RunConfig, shipped: Shipped) -> None:
         """Start the verifier."""
         from rlpost.scoring.score import Scorer
 
-        self.scorer = Scorer(config.scoring)
+        self.scorer = Scorer(config.scoring, shipped)
 
-    def examine(self, prompts: Sequence[Prompt], conformance: bool) -> str:
+    def examine(self, prompts: Sequence[Prompt], conformance: bool, trials: bool) -> str:
         """See `rlpost.scoring.score.Scorer.examine`."""
-        return self.scorer.examine(prompts, conformance)
+        return self.scorer.examine(prompts, conformance, trials)
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
         """See `rlpost.scoring.score.Scorer.score`."""

@@ -1,8 +1,12 @@
-"""Log-probabilities of chosen tokens from logits."""
+"""Log-probabilities of chosen tokens from logits, and from hidden states without ever holding all logits."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
 
 def chosen_logprobs(logits: Tensor, token_ids: Tensor, temperature: float = 1.0) -> Tensor:
@@ -27,3 +31,41 @@ def chosen_logprobs(logits: Tensor, token_ids: Tensor, temperature: float = 1.0)
     scaled = logits.float() if temperature == 1.0 else logits.float() / temperature
     chosen = scaled.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
     return chosen - scaled.logsumexp(-1)
+
+
+def chunked_logprobs(
+    hidden: Tensor, head: Callable[[Tensor], Tensor], token_ids: Tensor, temperature: float, chunk: int | None
+) -> Tensor:
+    r"""log softmax(head(hidden) / temperature)[token], with the logits of at most ``chunk`` tokens in memory at a time.
+
+    The logits are the largest tensor of an update (N·V numbers, and as many again for their gradient). Here each
+    chunk's are dropped after the forward pass and computed again in the backward pass (Chen et al. 2016, "Training deep
+    nets with sublinear memory cost"), for one more multiplication with the head.
+
+    Args:
+        hidden: ``[N, H]``, the states that predict the tokens.
+        head: ``[n, H]`` to logits ``[n, V]``, row by row.
+        token_ids: ``[N]`` int64 in [0, V).
+        temperature: > 0.
+        chunk: > 0; None: all at once, nothing computed twice.
+
+    Returns:
+        ``[N]`` float32, ≤ 0.
+
+    Raises:
+        ValueError: for a temperature that is not positive.
+    """
+
+    def score(states: Tensor, ids: Tensor) -> Tensor:
+        return chosen_logprobs(head(states), ids, temperature)
+
+    if chunk is None:
+        return score(hidden, token_ids)
+    parts: list[Tensor] = []
+    for start in range(0, len(token_ids), chunk):
+        piece = hidden[start : start + chunk], token_ids[start : start + chunk]
+        if torch.is_grad_enabled():
+            parts.append(checkpoint(score, *piece, use_reentrant=False, preserve_rng_state=False))
+        else:
+            parts.append(score(*piece))
+    return torch.cat(parts)

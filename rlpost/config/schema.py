@@ -358,7 +358,8 @@ class SelfcheckSection(Section):
     """At the start: loss and gradient of some of the first batch's samples must not depend on their layout and
     must be those of plain torch."""
     parity_every: NonNegativeInt = 10
-    """Steps between measurements of what separates engine and learner: numerics, staleness, a stale cache. 0: never."""
+    """Steps between measurements of what separates engine and learner: numerics, staleness, a stale cache. 0: never.
+    Needs the canary, which records what was published."""
     memory_growth: Positive | None = 0.5
     """Largest growth of an actor's own memory over ``memory_window`` steps, as a share of what it was and at least
     256 MiB. None: do not check."""
@@ -437,7 +438,7 @@ class RunConfig(Section):
     def parity_due(self, step: int) -> bool:
         """Whether engine and learner are compared at a rollout batch."""
         every = self.selfcheck.parity_every
-        return bool(every) and step % every == 0
+        return bool(every) and self.selfcheck.canary and step % every == 0
 
     def wants_logprobs(self, step: int) -> bool:
         """Whether the engines report log-probabilities at a rollout batch."""

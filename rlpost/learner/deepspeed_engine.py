@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,8 @@ from rlpost.learner.models import ScoringModel
 from rlpost.learner.torch_engine import adamw, set_rate
 
 _TAG = "learner"
+_BEFORE_FIRST_MICRO_STEP = {1: -1, 2: -1, 3: 0}
+"""What DeepSpeed's optimizer of a ZeRO stage counts its backward passes from."""
 
 
 class DeepSpeedEngine:
@@ -48,11 +51,12 @@ class DeepSpeedEngine:
         self.rank, self.world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         self.device = device
         self.stage = max(learner.zero_stage, 1) if dtype == "bfloat16" else learner.zero_stage
+        self.whole = self.stage < 3
         module = module.to(device)
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=module,
             optimizer=adamw(module, optimizer),
-            config=_config(self.stage, dtype, optimizer.grad_clip),
+            config=_config(self.stage, dtype, optimizer.grad_clip, learner),
         )
         self.module: ScoringModel = module
 
@@ -66,16 +70,32 @@ class DeepSpeedEngine:
         # DeepSpeed averages over ranks; the loss is already divided by global counts and wants a sum
         self.engine.backward(loss * self.world, scale_wrt_gas=False)
 
-    def gradients(self) -> dict[str, Tensor]:
+    def gradients(self) -> Iterator[tuple[str, Tensor]]:
         """See `TrainEngine`."""
         from deepspeed.utils import safe_get_full_grad
 
-        found: dict[str, Tensor] = {}
         for name, parameter in self.module.model.named_parameters():
             gradient = parameter.grad if self.stage == 0 else safe_get_full_grad(parameter)
             if gradient is not None:
-                found[name] = gradient.detach().float().cpu().clone()
-        return found
+                yield name, gradient.detach().float()
+
+    def discard(self) -> None:
+        """See `TrainEngine`."""
+        self.engine.zero_grad()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.stage == 0:
+            return
+        # as DeepSpeed's optimizers do themselves when they skip an update; zero_grad alone leaves the ranks' sums
+        self.optimizer.micro_step_id = _BEFORE_FIRST_MICRO_STEP[self.stage]
+        self.optimizer.reset_cpu_buffers()
+        for offloaded in ("_offload_accumulated_param_ids", "_offload_boundary_param_ids"):
+            getattr(self.optimizer, offloaded, set()).clear()
+        if self.stage == 3:
+            self.optimizer.averaged_gradients = {}
+            return
+        for sums in (self.optimizer.averaged_gradients, self.optimizer.all_grad_tensors):
+            for group in sums:
+                sums[group] = None
 
     def apply(self, lr: float) -> Applied:
         """See `TrainEngine`."""
@@ -117,6 +137,14 @@ class DeepSpeedEngine:
         torch.distributed.all_reduce(total)
         return dict(zip(keys, total.tolist(), strict=True))
 
+    def share_over_ranks(self, found: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+        """See `TrainEngine`."""
+        if self.world == 1:
+            return found
+        parts: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(parts, found)
+        return {row: values for part in parts for row, values in part.items()}
+
     def save(self, folder: str, state: dict[str, Any]) -> None:
         """See `TrainEngine`."""
         self.engine.save_checkpoint(folder, tag=_TAG, client_state={"rlpost": state})
@@ -136,7 +164,7 @@ class DeepSpeedEngine:
         module = module.to(self.device).eval().requires_grad_(False)
         if self.stage < 3:
             return module
-        engine, *_ = _deepspeed().initialize(model=module, config=_config(3, dtype, None))
+        engine, *_ = _deepspeed().initialize(model=module, config=_config(3, dtype, None, None))
         return engine.eval()
 
     def close(self) -> None:
@@ -146,12 +174,20 @@ class DeepSpeedEngine:
             torch.distributed.destroy_process_group()
 
 
-def _config(stage: int, dtype: str, grad_clip: float | None) -> dict[str, Any]:
+def _config(stage: int, dtype: str, grad_clip: float | None, learner: LearnerSection | None) -> dict[str, Any]:
+    """DeepSpeed's configuration; ``learner`` says what is offloaded."""
+    sharding: dict[str, Any] = {"stage": stage, "overlap_comm": False}
+    if learner is not None and learner.offload_optimizer:
+        sharding["offload_optimizer"] = learner.offload_optimizer
+    if learner is not None and learner.offload_parameters:
+        sharding["offload_param"] = learner.offload_parameters
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
-        "zero_optimization": {"stage": stage, "overlap_comm": False},
+        "zero_optimization": sharding,
         "zero_allow_untested_optimizer": True,
+        # DeepSpeed's own CPU optimizer is compiled with g++ at start
+        "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": dtype == "bfloat16"},
         "gradient_clipping": grad_clip or 0.0,
         "steps_per_print": 10**9,

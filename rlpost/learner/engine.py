@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +28,8 @@ class TrainEngine(Protocol):
     world: int
     device: torch.device
     module: ScoringModel
+    whole: bool
+    """Whether every rank holds all parameters."""
 
     def forward(self, *inputs: Tensor, **options: Any) -> Tensor:
         """Log-probabilities from `rlpost.learner.models.ScoringModel`."""
@@ -36,8 +39,12 @@ class TrainEngine(Protocol):
         """Accumulate gradients; ``last`` marks the minibatch's final micro-batch. Ranks' gradients are *summed*."""
         ...
 
-    def gradients(self) -> dict[str, Tensor]:
-        """Full accumulated gradients by Hugging Face name, between the last `backward` and `apply`."""
+    def gradients(self) -> Iterator[tuple[str, Tensor]]:
+        """Full accumulated gradients by Hugging Face name, one at a time, between the last `backward` and `apply`."""
+        ...
+
+    def discard(self) -> None:
+        """Forget what was accumulated, so that training goes on as if it had never been computed."""
         ...
 
     def apply(self, lr: float) -> Applied:
@@ -50,6 +57,10 @@ class TrainEngine(Protocol):
 
     def sum_over_ranks(self, values: dict[str, float]) -> dict[str, float]:
         """Sums of the values over all ranks; every rank passes the same keys."""
+        ...
+
+    def share_over_ranks(self, found: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+        """What all ranks found together, by sample."""
         ...
 
     def save(self, folder: str, state: dict[str, Any]) -> None:

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from rlpost.algorithms.losses import LossSettings
 from rlpost.config.schema import RunConfig
-from rlpost.data.packing import Update, count, micro_batches, plan_updates, spread_over_ranks
+from rlpost.data.packing import Layout, MicroPlan, Update, count, items, plan_pass, plan_updates
 from rlpost.learner.engine import TrainEngine
+from rlpost.learner.examine import Figures, examine
+from rlpost.learner.layout import MicroBatch, ahead, lay_out
 from rlpost.learner.models import save_folder
+from rlpost.learner.prepass import Needed, fill, needed
 from rlpost.learner.schedule import learning_rate
-from rlpost.learner.step import collate, micro_loss
+from rlpost.learner.step import micro_loss
+from rlpost.learner.support import packing_obstacle
 from rlpost.sync.codec import checksum, encode
 from rlpost.types import TensorPayload, TrainBatch, TrainSample, WeightManifest, WeightUpdate
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -44,6 +53,16 @@ def loss_settings(config: RunConfig) -> LossSettings:
     )
 
 
+def layout_of(config: RunConfig, model: Any) -> Layout:
+    """The layout a configuration asks for, or the padded one where the model allows no other, which is logged."""
+    learner = config.learner
+    obstacle = packing_obstacle(model) if learner.layout == "packed" else None
+    if obstacle:
+        _log.warning("learner.layout: this model runs padded (%s); set it to padded to silence this", obstacle)
+    packed = learner.layout == "packed" and obstacle is None
+    return Layout(packed=packed, share_prompts=packed and learner.share_prompts, micro_tokens=learner.micro_tokens)
+
+
 class PolicyLearner:
     """One data-parallel rank of the learner.
 
@@ -56,6 +75,7 @@ class PolicyLearner:
     def __init__(self, engine: TrainEngine, reference: torch.nn.Module | None, config: RunConfig):
         self.engine, self.reference, self.config = engine, reference, config
         self.settings = loss_settings(config)
+        self.layout = layout_of(config, engine.module.model)
         self.counters = Counters()
 
     def logprobs(
@@ -73,83 +93,92 @@ class PolicyLearner:
         """
         if reference and self.reference is None:
             raise ValueError("no reference model was loaded (algorithm.kl.coef is 0)")
-        lengths = [s.length for s in samples]
-        shares = [
-            micro_batches(share, lengths, self.config.learner.micro_tokens)
-            for share in spread_over_ranks(range(len(samples)), lengths, self.engine.world)
-        ]
-        mine = shares[self.engine.rank] + [()] * (max(map(len, shares)) - len(shares[self.engine.rank]))
-        found: dict[int, np.ndarray] = {}
-        with torch.no_grad():
-            for rows in mine:
-                micro = collate([samples[row] for row in rows], self.engine.device)
-                inputs = (micro.input_ids, micro.attention_mask, micro.positions, micro.token_ids)
-                score = self.reference if reference and self.reference is not None else self.engine.forward
-                values = score(*inputs, temperature=temperature).float().cpu().numpy()
-                for i, row in enumerate(rows):
-                    found[row] = values[i, : len(samples[row].completion_ids)].copy()
-        return found
+        return self._score(samples, range(len(samples)), reference, temperature)
 
     def step(self, batch: TrainBatch) -> dict[str, float]:
         """All updates of a rollout batch.
 
         Args:
-            batch: the whole batch, with old and reference log-probabilities filled in where they are needed; every
-                rank is given the same and takes its share by `plan_updates`.
+            batch: the whole batch; every rank is given the same and takes its share by `plan_updates`. What it lacks
+                of the old policy's and the reference's log-probabilities is computed here.
 
         Returns:
-            Metrics, the same on every rank: means over the batch's updates.
+            Metrics, the same on every rank: means over the batch's updates, and the seconds of the pre-pass if there
+            was one.
         """
         updates = self.plan(batch)
-        history = [self._update(batch, update) for update in updates]
-        self.counters.version += 1
         metrics: dict[str, float] = {"updates": float(len(updates))}
+        want = needed(batch, updates, self.config)
+        if want.reference or want.before:
+            begun = time.perf_counter()
+            batch = self.prepass(batch, want)
+            metrics["seconds/prepass"] = time.perf_counter() - begun
+        history: list[dict[str, float]] = []
+        for update in updates:
+            keep: dict[int, np.ndarray] | None = {} if want.during and not history else None
+            history.append(self._update(batch, update, keep))
+            if keep is not None:
+                batch = fill(batch, old=self.engine.share_over_ranks(keep))
+        self.counters.version += 1
         for key in history[0] if history else ():
             metrics[key] = float(np.mean([row[key] for row in history]))
         metrics["skipped_updates"] = float(self.counters.skipped)
         return metrics
 
+    def examine(self, batch: TrainBatch) -> Figures | None:
+        """Loss and gradient of a few samples in several ways, before the first update; see `rlpost.learner.examine`.
+
+        Every rank is called with the same batch and answers the same, but for plain torch's figures, which are
+        rank 0's. Training goes on as if this had not been.
+        """
+        return examine(self, batch)
+
+    def prepass(self, batch: TrainBatch, want: Needed) -> TrainBatch:
+        """The batch with what must be known before the first update; any rank may train on any sample later."""
+        share = self.engine.share_over_ranks
+        reference = share(self._score(batch.samples, want.reference, reference=True)) if want.reference else {}
+        old = share(self._score(batch.samples, want.before)) if want.before else {}
+        return fill(batch, old, reference)
+
     def plan(self, batch: TrainBatch) -> list[Update]:
         """The updates of a batch."""
         algorithm = self.config.algorithm
         return plan_updates(
-            [s.length for s in batch.samples],
+            items(batch.samples),
             epochs=algorithm.epochs,
             minibatches=algorithm.minibatches,
             ranks=self.engine.world,
-            micro_tokens=self.config.learner.micro_tokens,
+            layout=self.layout,
             seed=(self.config.run.seed, batch.step),
         )
 
-    def accumulate(self, batch: TrainBatch, update: Update) -> dict[str, float]:
-        """Forward and backward over the micro-batches of an update; returns the sums of the metrics over ranks."""
+    def accumulate(
+        self, batch: TrainBatch, update: Update, keep: dict[int, np.ndarray] | None = None
+    ) -> dict[str, float]:
+        """Forward and backward over the micro-batches of an update.
+
+        Args:
+            batch: the whole batch.
+            update: from `plan`.
+            keep: is given the log-probabilities of this rank's samples, ``[T]`` each.
+
+        Returns:
+            Sums of the metrics over micro-batches and ranks.
+        """
         counts = count(batch.samples, update.rows, self.config.rollout.max_tokens)
         mine = update.micro[self.engine.rank]
         totals: dict[str, float] = dict.fromkeys(self._metric_names(batch), 0.0)
-        for i, rows in enumerate(mine):
-            samples = [batch.samples[row] for row in rows]
-            micro = collate(samples, self.engine.device)
-            logprobs = self.engine.forward(micro.input_ids, micro.attention_mask, micro.positions, micro.token_ids)
-            loss, sums = micro_loss(logprobs, micro, samples, self.settings, counts)
-            self.engine.backward(loss, last=i == len(mine) - 1)
+        for number, micro in enumerate(self._laid_out(batch.samples, mine)):
+            logprobs = self._forward(self.engine.forward, micro)
+            if keep is not None:
+                keep.update(micro.by_row(logprobs))
+            samples = [batch.samples[row] for row in micro.rows]
+            loss, sums = micro_loss(micro.table(logprobs), micro, samples, self.settings, counts)
+            self.engine.backward(loss, last=number == len(mine) - 1)
             for key, value in sums.items():
                 if key in totals:
                     totals[key] += float(value)
         return self.engine.sum_over_ranks(totals)
-
-    def prepare(
-        self, batch: TrainBatch, old: Sequence[np.ndarray] | None, ref: Sequence[np.ndarray] | None
-    ) -> TrainBatch:
-        """The batch with log-probabilities of old policy and reference filled in."""
-        samples = [
-            dataclasses.replace(
-                sample,
-                old_logprobs=sample.old_logprobs if old is None else old[i],
-                ref_logprobs=sample.ref_logprobs if ref is None else ref[i],
-            )
-            for i, sample in enumerate(batch.samples)
-        ]
-        return TrainBatch(tuple(samples), batch.step)
 
     def export(self) -> WeightUpdate | None:
         """The current weights as the next version, on rank 0; None on the others (all ranks take part)."""
@@ -185,8 +214,31 @@ class PolicyLearner:
         if self.engine.rank == 0:
             save_folder(self.engine.module.model, state, tokenizer_from, folder)
 
-    def _update(self, batch: TrainBatch, update: Update) -> dict[str, float]:
-        metrics = self.accumulate(batch, update)
+    def _score(
+        self, samples: Sequence[TrainSample], rows: Sequence[int], reference: bool = False,
+        temperature: float | None = None,
+    ) -> dict[int, np.ndarray]:  # fmt: skip
+        """Log-probabilities of this rank's share of some samples."""
+        model = self.reference if reference and self.reference is not None else self.engine.forward
+        mine = plan_pass(rows, items(samples), self.engine.world, self.layout)[self.engine.rank]
+        found: dict[int, np.ndarray] = {}
+        with torch.no_grad():
+            for micro in self._laid_out(samples, mine):
+                found.update(micro.by_row(self._forward(model, micro, temperature)))
+        return found
+
+    def _laid_out(self, samples: Sequence[TrainSample], plans: Sequence[MicroPlan]) -> Iterator[MicroBatch]:
+        def make(micro: MicroPlan) -> MicroBatch:
+            return lay_out(samples, micro, self.engine.device)
+
+        return ahead(make, plans, self.config.learner.prefetch)
+
+    def _forward(self, model: Any, micro: MicroBatch, temperature: float | None = None) -> torch.Tensor:
+        inputs = (micro.input_ids, micro.attention_mask, micro.index, micro.token_ids)
+        return model(*inputs, temperature=temperature, position_ids=micro.position_ids)
+
+    def _update(self, batch: TrainBatch, update: Update, keep: dict[int, np.ndarray] | None) -> dict[str, float]:
+        metrics = self.accumulate(batch, update, keep)
         optimizer = self.config.optimizer
         rate = learning_rate(
             self.counters.updates,

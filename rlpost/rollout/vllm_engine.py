@@ -1,48 +1,19 @@
-"""The vLLM rollout engine, in the process of the actor that holds it."""
+"""The vLLM rollout engine, driven from the process of the actor that holds it."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rlpost.data.chat import TextCodec
 from rlpost.protocols import ApplyReport, GenerateRequest, SamplingSettings
-from rlpost.rollout import vllm_compat
-from rlpost.rollout.readback import hugging_face_views
-from rlpost.sync.codec import checksum, decode
+from rlpost.rollout.vllm_load import VllmSettings, load
+from rlpost.sync.codec import decode
 from rlpost.types import Completion, WeightUpdate
 
 _FINISH = {"stop": "stop", "length": "length"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VllmSettings:
-    """What the engine is built with.
-
-    Attributes:
-        model: Hugging Face folder.
-        dtype: ``float32`` or ``bfloat16``.
-        max_model_len: longest sequence, None for the model's own.
-        kv_cache_mb: key/value cache in MiB, None for 256 on CPU and a share of the card on GPU.
-        gpu_memory_utilization: that share.
-        enforce_eager: without torch.compile and CUDA graphs; None: on CPU yes, on GPU no.
-        max_num_seqs: completions that run at once.
-        seed: of the engine; samples carry their own.
-        trust_remote_code: run code found in the folder.
-    """
-
-    model: str
-    dtype: str
-    max_model_len: int | None = None
-    kv_cache_mb: int | None = None
-    gpu_memory_utilization: float = 0.4
-    enforce_eager: bool | None = None
-    max_num_seqs: int = 256
-    seed: int = 0
-    trust_remote_code: bool = False
 
 
 class VllmEngine:
@@ -60,30 +31,7 @@ class VllmEngine:
     def __init__(
         self, settings: VllmSettings, codec: TextCodec, probes: Sequence[tuple[int, ...]] = (), probe_tokens: int = 8
     ):
-        vllm_compat.check_version()
-        from vllm import LLM
-
-        cpu = vllm_compat.on_cpu()
-        if cpu:
-            vllm_compat.keep_linear_weights_plain()
-        cache_mb = settings.kv_cache_mb or (256 if cpu else None)
-        arguments: dict[str, Any] = {
-            "model": settings.model,
-            "dtype": settings.dtype,
-            "max_model_len": settings.max_model_len,
-            "kv_cache_memory_bytes": cache_mb * 2**20 if cache_mb else None,
-            "gpu_memory_utilization": settings.gpu_memory_utilization,
-            "enforce_eager": cpu if settings.enforce_eager is None else settings.enforce_eager,
-            "max_num_seqs": settings.max_num_seqs,
-            "seed": settings.seed,
-            "trust_remote_code": settings.trust_remote_code,
-            "enable_prefix_caching": True,
-            # the learner scores at the sampling temperature; raw log-probabilities would be those of temperature 1
-            "logprobs_mode": "processed_logprobs",
-        }
-        if cpu:
-            arguments |= vllm_compat.cpu_arguments()
-        self.llm = LLM(**arguments)
+        self.llm, self.weights = load(settings)
         self.codec = codec
         self.version = -1
         self.held: dict[str, str] = {}
@@ -95,33 +43,52 @@ class VllmEngine:
     def generate(
         self, requests: Sequence[GenerateRequest], settings: SamplingSettings, deadline_s: float | None = None
     ) -> list[Completion]:
-        """Sample. What is unfinished at the deadline or on `abort` is returned with finish reason ``abort``.
+        """All completions in request order; see `stream`."""
+        found = dict(self.stream(requests, settings, deadline_s))
+        return [completion for position in range(len(requests)) for completion in found[position]]
+
+    def stream(
+        self, requests: Sequence[GenerateRequest], settings: SamplingSettings, deadline_s: float | None = None
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """Sample, and hand out each request's completions as soon as all of them are there.
+
+        What is unfinished at the deadline or on `abort` is handed out with finish reason ``abort``.
 
         Args:
             requests: prompts with their group sizes and seeds.
             settings: how tokens are drawn.
             deadline_s: seconds from now, None for no limit.
 
-        Returns:
-            ``n`` completions per request, in order. An aborted one has no tokens: vLLM hands out finished sequences
-            only, and a piece of a proof is no proof.
+        Yields:
+            Position of a request and its ``n`` completions. An aborted one has no tokens: vLLM hands out finished
+            sequences only, and a piece of a proof is no proof.
         """
         self._abort.clear()
-        slots = [(request, index) for request in requests for index in range(request.n)]
-        waiting = {self._submit(request, index, settings): slot for slot, (request, index) in enumerate(slots)}
-        outputs: dict[int, Any] = {}
+        slots = [(position, index) for position, request in enumerate(requests) for index in range(request.n)]
+        waiting = {self._submit(requests[position], index, settings): (position, index) for position, index in slots}
+        outputs: dict[int, dict[int, Any]] = {position: {} for position in range(len(requests))}
         end = None if deadline_s is None else time.monotonic() + deadline_s
         engine: Any = self.llm.llm_engine
-        while waiting:
-            if self._abort.is_set() or (end is not None and time.monotonic() > end):
+
+        def complete(position: int) -> tuple[int, list[Completion]]:
+            request, found = requests[position], outputs.pop(position)
+            return position, [self._completion(request, i, found.get(i), settings) for i in range(request.n)]
+
+        try:
+            while waiting:
+                if self._abort.is_set() or (end is not None and time.monotonic() > end):
+                    break
+                for output in engine.step():
+                    if output.finished and output.request_id in waiting:
+                        position, index = waiting.pop(output.request_id)
+                        outputs[position][index] = output.outputs[0]
+                        if len(outputs[position]) == requests[position].n:
+                            yield complete(position)
+        finally:  # also when nobody wants the rest
+            if waiting:
                 engine.abort_request(list(waiting))
-                break
-            for output in engine.step():
-                if output.finished and output.request_id in waiting:
-                    outputs[waiting.pop(output.request_id)] = output.outputs[0]
-        return [
-            self._completion(request, index, outputs.get(slot), settings) for slot, (request, index) in enumerate(slots)
-        ]
+        for position in list(outputs):
+            yield complete(position)
 
     def abort(self) -> None:
         """End a running `generate` from another thread."""
@@ -134,25 +101,46 @@ class VllmEngine:
             RuntimeError: if vLLM refuses to drop its prefix cache (it would go on serving the old policy).
         """
         started = time.perf_counter()
-        tensors = [(name, decode(payload)) for name, payload in update.payload.items()]
+        tensors = {name: decode(payload) for name, payload in update.payload.items()}
         shapes = {name: payload.shape for name, payload in update.payload.items()}
-        before = self.held or self._read_back(shapes)
-
-        def load(model: Any) -> None:
-            model.load_weights(iter(tensors))
-
-        self.llm.apply_model(load)
-        if not self.llm.reset_prefix_cache():
-            raise RuntimeError("vLLM did not drop its prefix cache: requests are still running")
-        self.held = self._read_back(shapes)
+        before = self.held or self.weights.checksums(shapes)
+        self.weights.load(tensors)
+        self._drop_cache()
+        self.held = self.weights.checksums(shapes)
         self.version = update.manifest.new_version
         changed = sum(before.get(name) != value for name, value in self.held.items())
         return ApplyReport(self.version, self.held, changed, time.perf_counter() - started)
 
     def probe(self) -> list[Completion]:
         """Greedy completions of the pinned prompts, with log-probabilities (of the untempered distribution)."""
-        requests = [GenerateRequest(f"probe{i}", ids, 1, 0) for i, ids in enumerate(self._probes)]
+        return self._greedy(self._probes)
+
+    def parity(self, prompts: Sequence[tuple[int, ...]] = ()) -> tuple[list[Completion], list[Completion]]:
+        """The pinned prompts answered with the prefix cache as it is, and again with it emptied.
+
+        Args:
+            prompts: further prompts as token ids. Rollouts of late have left their blocks in the cache, which pinned
+                prompts have not; only prompts longer than a block tell. Those too long for the model are left out.
+
+        Returns:
+            Both rounds' completions, as of `probe`; see `rlpost.selfcheck.parity`.
+
+        Raises:
+            RuntimeError: if vLLM refuses to drop its prefix cache.
+        """
+        room = int(self.llm.llm_engine.vllm_config.model_config.max_model_len) - self._probe_tokens
+        asked = [*self._probes, *(ids for ids in prompts if len(ids) <= room)]
+        as_is = self._greedy(asked)
+        self._drop_cache()
+        return as_is, self._greedy(asked)
+
+    def _greedy(self, prompts: Sequence[tuple[int, ...]]) -> list[Completion]:
+        requests = [GenerateRequest(f"probe{i}", ids, 1, 0) for i, ids in enumerate(prompts)]
         return self.generate(requests, SamplingSettings(max_tokens=self._probe_tokens, temperature=0.0))
+
+    def _drop_cache(self) -> None:
+        if not self.llm.reset_prefix_cache():
+            raise RuntimeError("vLLM did not drop its prefix cache: requests are still running")
 
     def _block_probe(self, probes: Sequence[tuple[int, ...]], tokens: int) -> list[tuple[int, ...]]:
         """A probe longer than a block of the prefix cache, made of the others: vLLM caches whole blocks only, so short
@@ -206,11 +194,3 @@ class VllmEngine:
             self.version,
             request.seed + index,
         )
-
-    def _read_back(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
-        def sums(model: Any) -> dict[str, str]:
-            packed = getattr(model, "packed_modules_mapping", {})
-            views = hugging_face_views(dict(model.named_parameters()), packed, shapes)
-            return {name: "missing" if view is None else checksum(view) for name, view in views.items()}
-
-        return self.llm.apply_model(sums)[0]

@@ -3,60 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from rlpost import registry
-from rlpost.config.schema import RewardSpec, ScoringSection
-from rlpost.errors import InfrastructureError, SelfCheckError, UserError
+from rlpost import registry, usercode
+from rlpost.config.schema import ScoringSection
+from rlpost.errors import InfrastructureError, RlpostError, SelfCheckError, UserError
 from rlpost.protocols import RewardStage, SelfExamining, Verifier
+from rlpost.scoring import contract, plugins
+from rlpost.scoring.build import build_stage, build_verifier
 from rlpost.types import Completion, Group, Prompt, Reward, SpanReward, Verdict, VerifyItem
 
 TRUNCATED = Verdict("rejected", 0.0, "truncated", assurance="cut at max_tokens, not checked")
 ABORTED = Verdict("undecided", None, "unavailable", evidence={"messages": ["the rollout was cut off"]})
 
 
-def build_stage(spec: RewardSpec) -> RewardStage:
-    """A stage of the reward pipeline: a registered class, or a plain function in TRL's manner.
-
-    Raises:
-        UserError: if the name is unknown or the arguments do not fit.
-    """
-    target: Any = registry.resolve("rewards", spec.name)
-    try:
-        if isinstance(target, type):
-            return cast("RewardStage", target(**spec.arguments))
-        return registry.resolve("rewards", "trl")(target, **spec.arguments)
-    except TypeError as error:
-        raise UserError(f"scoring.rewards: {spec.name!r} cannot take {spec.arguments} ({error})") from None
-
-
-def build_verifier(section: ScoringSection) -> Verifier | None:
-    """The configured verifier, or None.
-
-    Raises:
-        UserError: if the name is unknown or the arguments do not fit.
-    """
-    if section.verifier is None:
-        return None
-    target = registry.resolve("verifiers", section.verifier)
-    arguments: dict[str, Any] = dict(section.verifier_args)
-    if "timeout_s" in inspect.signature(target).parameters:
-        arguments.setdefault("timeout_s", section.timeout_s)
-    try:
-        return target(**arguments)
-    except TypeError as error:
-        raise UserError(f"scoring.verifier_args: {section.verifier!r} cannot take {arguments} ({error})") from None
-
-
 def run_stages(group: Group, stages: Sequence[RewardStage]) -> Group:
     """Send a group with verdicts through reward stages.
 
     A completion that is undecided, or that no stage gave a value, ends with reward None.
+
+    Raises:
+        UserError: if a stage answers with the wrong number or kind of values.
+        InfrastructureError: if it fails otherwise, with the user's line.
     """
     for stage in stages:
-        rewards = tuple(stage(group))
+        with _named_failure(f"reward {getattr(stage, 'name', type(stage).__name__)!r}"):
+            rewards = tuple(stage(group))
         if len(rewards) != len(group.completions):
             raise UserError(f"reward stage {type(stage).__name__} answered {len(rewards)} of {len(group.completions)}")
         group = dataclasses.replace(group, rewards=rewards)
@@ -73,9 +46,15 @@ class Scorer:
 
     Args:
         section: settings.
+        shipped: the plug-ins among them as the driver read them; None: they are looked up here.
+
+    Raises:
+        UserError: for a name nobody knows, or arguments that do not fit.
     """
 
-    def __init__(self, section: ScoringSection):
+    def __init__(self, section: ScoringSection, shipped: plugins.Shipped | None = None):
+        if shipped is not None:
+            plugins.install(shipped)
         self.section = section
         self.stages = [build_stage(spec) for spec in section.rewards]
         self.verifier = build_verifier(section)
@@ -88,34 +67,54 @@ class Scorer:
         local = self.stages[: len(self.stages) - len(deferred(self.stages))]
         return [self._reject_truncated(run_stages(group, local)) for group in self._judge(groups)]
 
-    def examine(self, prompts: Sequence[Prompt], conformance: bool) -> str:
-        """Have a verifier that can show what it is worth do so, before anything depends on its word.
+    def examine(self, prompts: Sequence[Prompt], conformance: bool, trials: bool = True) -> str:
+        """Have whatever judges here show what it is worth, before anything depends on its word.
 
         Args:
             prompts: whose answers it must be able to judge.
-            conformance: put its gold answers and cheats to it.
+            conformance: put the verifier's gold answers and cheats to it, where it has some.
+            trials: try every verifier and reward that is not part of rlpost on the first prompt.
 
         Returns:
-            One line: what judges here, and how it did.
+            One line: what judges here, how it did, and how long the trials took.
 
         Raises:
-            SelfCheckError: if it does not accept a gold answer, or accepts a cheat.
+            SelfCheckError: if the verifier does not accept a gold answer, or accepts a cheat.
             DataError: for prompts it could not judge an answer to.
+            UserError: for a plug-in that does not keep to its contract; see `rlpost.scoring.contract`.
         """
+        tried = self._try_plugins(prompts[0]) if trials and prompts else []
+        return "; ".join([self._examine_verifier(prompts, conformance), *tried])
+
+    def _try_plugins(self, prompt: Prompt) -> list[str]:
+        """A note on each trial."""
+        notes: list[str] = []
+        name = self.section.verifier
+        if self.verifier is not None and name is not None and _is_plugin("verifiers", name):
+            seconds = contract.try_verifier(self.verifier, name, prompt)
+            notes.append(f"tried verifier {name!r} in {_duration(seconds)}")
+        for stage, spec in zip(self.stages, self.section.rewards, strict=True):
+            if _is_plugin("rewards", spec.name):
+                seconds = contract.try_stage(stage, spec.name, prompt, self.verifier is not None)
+                notes.append(f"tried reward {spec.name!r} in {_duration(seconds)}")
+        return notes
+
+    def _examine_verifier(self, prompts: Sequence[Prompt], conformance: bool) -> str:
         if self.verifier is None:
             return "no verifier"
         if not isinstance(self.verifier, SelfExamining):
             return self.verifier.fingerprint
         said = self.verifier.fingerprint
-        if conformance:
-            report = self.verifier.conformance()
-            said = report.summary()
-            if report.failures:
-                raise SelfCheckError(
-                    f"{said}; rewards from it would train for the wrong thing: mend it, or set "
-                    "selfcheck.conformance=false if you know why"
-                )
-        self.verifier.check_prompts(prompts)
+        with _named_failure(f"verifier {self.section.verifier!r}"):
+            if conformance:
+                report = self.verifier.conformance()
+                said = report.summary()
+                if report.failures:
+                    raise SelfCheckError(
+                        f"{said}; rewards from it would train for the wrong thing: mend it, or set "
+                        "selfcheck.conformance=false if you know why"
+                    )
+            self.verifier.check_prompts(prompts)
         return said
 
     def close(self) -> None:
@@ -142,7 +141,8 @@ class Scorer:
             for completion, verdict in zip(group.completions, known, strict=True)
             if verdict is None
         ]
-        found = verifier.verify_batch(items)
+        with _named_failure(f"verifier {self.section.verifier!r}"):
+            found = verifier.verify_batch(items)
         if len(found) != len(items):
             raise InfrastructureError(f"verifier answered {len(found)} verdicts for {len(items)} completions")
         answers = iter(found)
@@ -174,6 +174,28 @@ def deferred(stages: Sequence[RewardStage]) -> Sequence[RewardStage]:
 def undecided(group: Group) -> int:
     """How many completions of a group have an undecided verdict."""
     return sum(verdict is not None and verdict.outcome == "undecided" for verdict in group.verdicts)
+
+
+def _is_plugin(kind: str, name: str) -> bool:
+    """Whether the user's own code decides: `function` and `trl` are ours, what they call is not."""
+    return name not in registry.BUILTIN[kind] or name in ("function", "trl")
+
+
+@contextmanager
+def _named_failure(who: str) -> Iterator[None]:
+    """An exception of a plug-in during a run, as one line with the user's file and line."""
+    try:
+        yield
+    except RlpostError:
+        raise
+    except Exception as error:
+        place = usercode.place_of(error)
+        at = f" at {place}" if place else ""
+        raise InfrastructureError(f"{who} fails{at} ({usercode.in_a_line(error)}); mend it there") from error
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds * 1e3:.0f} ms"
 
 
 def _begin(group: Group, verdicts: Sequence[Verdict | None], fixed: Sequence[Verdict | None]) -> Group:

@@ -32,7 +32,7 @@ def measure(learner, batch) -> dict:
     """Gradient of the first update, then log-probabilities after three updates."""
     update = learner.plan(batch)[0]
     learner.accumulate(batch, update)
-    gradients = learner.engine.gradients()
+    gradients = {name: gradient.cpu().clone() for name, gradient in learner.engine.gradients()}
     norms = [learner.engine.apply(1e-3).grad_norm]
     for _ in range(2):
         norms.append(learner.step(batch)["grad_norm"])
@@ -53,6 +53,54 @@ def poison(learner, batch) -> dict:
     again = {name: p.float().cpu() for name, p in learner.engine.parameters()}
     recovered = any(not torch.equal(before[name], again[name]) for name in before)
     return {"skipped": learner.counters.skipped, "moved": moved, "next_norm": healthy, "recovered": recovered}
+
+
+def grouped(count: int = 8) -> TrainBatch:
+    """The recorded batch as two groups, without what a learner finds itself."""
+    samples = recorded.batch(count).samples
+    half = count // 2
+    changed = [
+        dataclasses.replace(s, prompt_ids=samples[i // half * half].prompt_ids, old_logprobs=None, ref_logprobs=None)
+        for i, s in enumerate(samples)
+    ]
+    return TrainBatch(tuple(changed), 0)
+
+
+def held(learner) -> dict[str, torch.Tensor]:
+    return {name: p.float().cpu().clone() for name, p in learner.engine.parameters()}
+
+
+def examined(model: str, dtype: str, world: int, **settings) -> dict:
+    """Figures of the first batch, whether training afterwards is bit-identical, and a planted factor's message."""
+    kept, norms = [], []
+    for look in (False, True):
+        learner = build(model, fast(model, dtype, world, **settings))
+        figures = learner.examine(grouped()) if look else None
+        norms.append([learner.step(data)["grad_norm"] for data in (grouped(), recorded.batch(), grouped())])
+        kept.append(held(learner))
+    found = {"same": all(torch.equal(kept[0][n], kept[1][n]) for n in kept[0]), "norms": norms, "figures": figures}
+    sound = learner.engine.backward
+    learner.engine.backward = lambda loss, last: sound(loss * 0.5, last)
+    found["halved"] = learner.examine(grouped())
+    return found
+
+
+def reused(model: str, dtype: str, world: int, **settings) -> list[dict]:
+    """Metrics and weights of several updates, the old log-probabilities from the first one and from a pass before."""
+    result = []
+    for reuse in (True, False):
+        config = fast(model, dtype, world, reuse_first_forward=reuse, **settings)
+        config = config.model_copy(update={"algorithm": config.algorithm.model_copy(update={"minibatches": 2})})
+        learner = build(model, config)
+        metrics = learner.step(grouped())
+        metrics.pop("seconds/prepass")
+        result.append({"metrics": metrics, "weights": held(learner)})
+    return result
+
+
+def fast(model: str, dtype: str, world: int, **settings) -> RunConfig:
+    learner = {"workers": world, "micro_tokens": 60, "logprob_chunk": 5, **settings}
+    return recorded.config(model, model={"path": model, "dtype": dtype}, learner=learner)
 
 
 def masters(learner) -> float:
@@ -90,12 +138,14 @@ def worker(rank: int, world: int, port: int, model: str, out: str, dtype: str) -
         config = recorded.config(
             model,
             model={"path": model, "dtype": dtype},
-            learner={"workers": world, "zero_stage": stage, "micro_tokens": 40},
+            learner={"workers": world, "zero_stage": stage, "micro_tokens": 40, "logprob_chunk": 7},
         )
         learner = build(model, config)
         found = measure(learner, batch)
         found["poison"] = poison(learner, batch)
         found["masters"] = masters(learner) if dtype == "bfloat16" else None
+        found["examined"] = examined(model, dtype, world, zero_stage=stage)
+        found["reused"] = reused(model, dtype, world, zero_stage=stage) if dtype == "float32" else None
         torch.save(found, f"{out}/{world}-{stage}-{rank}.pt")
     learner.engine.close()
 

@@ -1,68 +1,176 @@
-"""The real vLLM engine on a tiny model: parity with the learner, updates in place, and traps that are planted.
+"""The real vLLM engine on tiny models: agreement with the learner, updates in place, and traps that are planted.
 
-One process loads the engine once and does everything (`tests/support/engine_checks.py`); the tests read its findings.
-Not covered: GPU, tensor parallelism, other architectures than Llama.
+One process per model loads the engine once and does everything (`tests/support/engine_checks.py`); the tests read its
+findings. Not covered: GPU, bfloat16, other architectures than Llama and Qwen2.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from conftest import CORPUS
 from support.cpu_env import run_engine_script
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
+ALL = ("sampling", "updating", "stale_cache", "stale_kernels", "lost_updates")
+
+
+def check(folder: str, kernels: str, *names: str, shards: int = 1) -> dict:
+    output = run_engine_script("engine_checks.py", folder, kernels, str(shards), *names)
+    return json.loads(output.strip().splitlines()[-1])
+
+
+def untied(folder: Path) -> str:
+    """A Llama whose output matrix is its own."""
+    from rlpost.config.schema import ScratchModel
+    from rlpost.data.wordlevel import build
+    from rlpost.learner.models import build_scratch
+
+    size = build(CORPUS, folder, 256)
+    shape = ScratchModel(hidden_size=64, heads=2, layers=2, max_positions=256, tie_embeddings=False)
+    build_scratch(shape, size, folder, seed=1)
+    return str(folder)
+
+
+def biased(folder: Path) -> str:
+    """A Qwen2 with tied embeddings; its attention has biases, drawn here because they start at zero."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from rlpost.data.wordlevel import build
+
+    size = build(CORPUS, folder, 256)
+    torch.manual_seed(1)
+    model = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=size,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+        )
+    )
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.data.normal_(std=0.5)
+    model.save_pretrained(str(folder))
+    return str(folder)
+
 
 @pytest.fixture(scope="module")
 def found(tiny_model: str) -> dict:
-    return json.loads(run_engine_script("engine_checks.py", tiny_model).strip().splitlines()[-1])
+    return check(tiny_model, "packed", *ALL)
 
 
 def test_completions_come_in_request_order_with_consecutive_seeds(found: dict) -> None:
     expected = [["a", i, 100 + i] for i in range(4)] + [["b", i, 900 + i] for i in range(2)]
-    assert found["order"] == expected
+    assert found["sampling"]["order"] == expected
 
 
 def test_members_of_a_group_differ_and_the_same_seeds_repeat_them(found: dict) -> None:
-    assert found["distinct"] == 4
-    assert found["repeat"]
+    assert found["sampling"]["distinct"] == 4
+    assert found["sampling"]["repeat"]
 
 
 def test_log_probabilities_agree_with_the_learner_at_any_temperature(found: dict) -> None:
-    assert found["parity"]["1.0"] < 1e-4
-    assert found["parity"]["0.6"] < 1e-4
-    assert found["probe"] == "healthy"
-
-
-def test_an_update_arrives_in_every_tensor(found: dict) -> None:
-    assert found["nothing_changed"] == 0
-    assert found["changed"] == found["tensors"] > 10
-    assert found["arrived"]
-    assert found["after_update"] == "healthy"
+    assert found["sampling"]["agreement"]["1.0"] < 1e-4
+    assert found["sampling"]["agreement"]["0.6"] < 1e-4
 
 
 def test_what_is_unfinished_at_the_deadline_is_aborted_and_holds_no_tokens(found: dict) -> None:
-    assert found["aborted"] == [["abort", []], ["abort", []]]
+    assert found["sampling"]["aborted"] == [["abort", []], ["abort", []]]
 
 
 def test_stop_strings_are_cut_from_the_text(found: dict) -> None:
-    assert found["stopped"] > 0
-    assert found["stop_in_text"] == 0
+    assert found["sampling"]["stopped"] > 0
+    assert found["sampling"]["stop_in_text"] == 0
 
 
 def test_prompts_beyond_the_engines_token_budget_are_served(found: dict) -> None:
-    assert len(found["long_batch"]) == 64
-    assert set(found["long_batch"]) <= {"stop", "length"}
+    assert len(found["sampling"]["long_batch"]) == 64
+    assert set(found["sampling"]["long_batch"]) <= {"stop", "length"}
 
 
-def test_a_stale_prefix_cache_is_caught_by_the_probe(found: dict) -> None:
-    assert "stale prefix cache" in found["stale_cache"]
-    assert found["cache_dropped"] == "healthy"
+def check_updating(updating: dict, packed_layers: int) -> None:
+    """An update arrives in every tensor, and the engine computes with it."""
+    assert updating["nothing_changed"] == 0
+    assert updating["update"]["changed"] == updating["update"]["tensors"] > 10
+    assert updating["update"]["arrived"]
+    assert updating["at_start"] < 1e-4
+    assert updating["after_update"] < 1e-4
+    assert updating["probe"] == "healthy"
+    assert all(value < 1e-4 for value in updating["parity"].values())
+    assert updating["kernels"] == packed_layers
 
 
-def test_a_stale_packed_lm_head_is_invisible_to_checksums_and_caught_by_the_probe(found: dict) -> None:
-    assert found["packed_before"] == "healthy"
-    assert found["stale_head_checksums"]
-    assert "engine computes with other weights" in found["stale_head"]
+def test_an_update_arrives_and_is_computed_with(found: dict) -> None:
+    # per layer qkv, o, gate_up, down; and lm_head, but not the embedding that it is tied to
+    check_updating(found["updating"], 2 * 4 + 1)
+
+
+@pytest.mark.parametrize("make", [untied, biased])
+def test_so_it_does_with_untied_embeddings_and_with_biases(tmp_path: Path, make: Callable[[Path], str]) -> None:
+    check_updating(check(make(tmp_path / "model"), "packed", "updating")["updating"], 2 * 4 + 1)
+
+
+def test_so_it_does_without_packed_kernels(tiny_model: str) -> None:
+    check_updating(check(tiny_model, "plain", "updating")["updating"], 0)
+
+
+def test_a_stale_prefix_cache_is_caught_and_blamed(found: dict) -> None:
+    stale = found["stale_cache"]
+    assert "stale prefix cache" in stale["probe"]
+    assert "mostly stale_cache" in stale["parity"]
+
+
+def test_a_stale_block_of_the_rollouts_shows_where_their_prompts_are_asked_again(found: dict) -> None:
+    stale = found["stale_cache"]
+    assert stale["pinned_only"]["parity/stale_cache"] < 1e-4
+    assert "mostly stale_cache" in stale["rollouts_prompt"]
+    assert stale["dropped"]["parity/total"] < 1e-4
+
+
+@pytest.mark.parametrize(("arrived", "probe"), [("arrived", "probe"), ("head_arrived", "head")])
+def test_kernels_not_made_anew_are_invisible_to_checksums_and_caught(found: dict, arrived: str, probe: str) -> None:
+    assert found["stale_kernels"][arrived]
+    assert "a stale packed copy" in found["stale_kernels"][probe]
+    assert found["stale_kernels"]["renewed"] == "healthy"
+
+
+def test_an_engine_that_computes_with_other_weights_is_blamed_for_it(found: dict) -> None:
+    for verdict in (found["stale_kernels"]["parity"], found["lost_updates"]["disturbed"]):
+        assert "mostly numerics: the engine computes with other weights" in verdict
+
+
+def test_an_update_that_was_never_published_is_blamed_on_staleness_and_expected_of_an_asynchronous_loop(
+    found: dict,
+) -> None:
+    assert "mostly staleness" in found["lost_updates"]["moved"]
+    assert found["lost_updates"]["moved_asynchronous"]["parity/numerics"] < 1e-4
+    assert found["lost_updates"]["moved_asynchronous"]["parity/staleness"] > 0.1
+
+
+@pytest.fixture(scope="module")
+def sharded(tiny_model: str) -> dict:
+    return check(tiny_model, "packed", "sampling", "updating", "stale_cache", "lost_updates", shards=2)
+
+
+def test_two_processes_share_the_layers_and_are_updated(sharded: dict) -> None:
+    assert sharded["sampling"]["agreement"]["1.0"] < 1e-4
+    check_updating(sharded["updating"], 2 * 4 + 1)
+    assert "mostly stale_cache" in sharded["stale_cache"]["parity"]
+
+
+def test_one_process_that_lost_its_part_is_caught_by_checksums_and_parity(sharded: dict) -> None:
+    assert "mostly numerics" in sharded["lost_updates"]["disturbed"]
+    assert sharded["lost_updates"]["read_back"] == [0, sharded["updating"]["update"]["tensors"]]
+    assert sharded["lost_updates"]["between_ranks"]

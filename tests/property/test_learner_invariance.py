@@ -22,12 +22,14 @@ from rlpost.config.schema import OptimizerSection, RunConfig
 from rlpost.data.packing import Update
 from rlpost.learner.models import ScoringModel
 from rlpost.learner.policy import PolicyLearner
+from rlpost.learner.prepass import fill
 from rlpost.learner.torch_engine import TorchEngine
 from rlpost.types import TrainBatch, TrainSample
 
 VOCABULARY = 64
 AGGREGATIONS = ("token", "sequence", "sequence_sum", "span", "constant")
 LEVELS = ("token", "span", "sequence")
+PLAIN: dict[str, Any] = {"layout": "padded", "logprob_chunk": None, "prefetch": False}
 MODES = settings(deadline=None, derandomize=True, max_examples=10)
 
 
@@ -52,13 +54,13 @@ def model() -> Any:
     return LlamaForCausalLM(shape).double().train()
 
 
-def configured(micro_tokens: int = 64, **algorithm: Any) -> RunConfig:
+def configured(micro_tokens: int = 64, learner: dict[str, Any] | None = None, **algorithm: Any) -> RunConfig:
     return from_dict(
         {
             "model": {"path": "m", "dtype": "float32"},
             "scoring": {"verifier": "function"},
             "rollout": {"max_tokens": 16},
-            "learner": {"engine": "torch", "micro_tokens": micro_tokens},
+            "learner": {"engine": "torch", "micro_tokens": micro_tokens, **(learner or PLAIN)},
             "algorithm": {
                 "kl": {"coef": 0.05},
                 "importance": {"mode": "truncate"},
@@ -69,16 +71,21 @@ def configured(micro_tokens: int = 64, **algorithm: Any) -> RunConfig:
     )
 
 
-def batch(seed: int, count: int = 5) -> TrainBatch:
-    """Off-policy on purpose: an on-policy loss is near zero whatever is wrong with it."""
+def batch(seed: int, count: int = 5, prompts: int | None = None) -> TrainBatch:
+    """Off-policy on purpose: an on-policy loss is near zero whatever is wrong with it.
+
+    Each sample has a prompt of its own, or one of ``prompts``.
+    """
     rng, samples = np.random.default_rng(seed), []
+    known = [rng.integers(0, VOCABULARY, int(rng.integers(1, 6))) for _ in range(prompts or 0)]
     for _ in range(count):
         prompt, size = int(rng.integers(1, 6)), int(rng.integers(1, 9))
+        ids = known[int(rng.integers(len(known)))] if known else rng.integers(0, VOCABULARY, prompt)
         old = (-math.log(VOCABULARY) + rng.normal(0, 0.3, size)).astype(np.float32)
         mask = rng.random(size) > 0.2
         samples.append(
             TrainSample(
-                prompt_ids=rng.integers(0, VOCABULARY, prompt),
+                prompt_ids=ids,
                 completion_ids=rng.integers(0, VOCABULARY, size),
                 advantages=rng.normal(size=size).astype(np.float32),
                 span_ids=np.sort(rng.integers(-1, 3, size)),
@@ -92,16 +99,20 @@ def batch(seed: int, count: int = 5) -> TrainBatch:
     return TrainBatch(tuple(samples), 0)
 
 
+def learner_of(model: Any, config: RunConfig) -> PolicyLearner:
+    model.zero_grad(set_to_none=True)
+    scorer = ScoringModel(model, chunk=config.learner.logprob_chunk)
+    return PolicyLearner(TorchEngine(scorer, OptimizerSection(), torch.device("cpu")), None, config)
+
+
 def measure(
     model: Any, config: RunConfig, data: TrainBatch, update: Update | None = None
 ) -> tuple[Tensor, dict[str, float]]:
     """The accumulated gradient of an update, flat, and its metrics."""
-    model.zero_grad(set_to_none=True)
-    engine = TorchEngine(ScoringModel(model), OptimizerSection(), torch.device("cpu"))
-    learner = PolicyLearner(engine, None, config)
+    learner = learner_of(model, config)
     [planned] = learner.plan(data)
     metrics = learner.accumulate(data, update or planned)
-    return torch.cat([gradient.flatten() for gradient in engine.gradients().values()]), metrics
+    return torch.cat([gradient.flatten() for _, gradient in learner.engine.gradients()]), metrics
 
 
 def close(found: tuple[Tensor, dict[str, float]], expected: tuple[Tensor, dict[str, float]]) -> None:
@@ -126,11 +137,47 @@ def test_the_gradient_does_not_depend_on_micro_batches_order_or_padding(model: A
         close(measure(model, configured(micro_tokens, **algorithm), permuted), expected)
         # any way of dealing the rows out, empty micro-batches included
         cut = shuffle.randint(0, len(rows))
-        dealt = Update(tuple(rows), (((), tuple(rows[:cut]), (), tuple(rows[cut:])),))
+        halves = [tuple(((row,),) for row in part) for part in (rows[:cut], rows[cut:])]
+        dealt = Update(tuple(rows), (((), halves[0], (), halves[1]),))
         close(measure(model, configured(10_000, **algorithm), data, dealt), expected)
         assert expected[0].norm() > 1e-4 or not any(s.mask.any() for s in data.samples)
 
     check()
+
+
+MEASURES: dict[str, dict[str, Any]] = {
+    "packed": {**PLAIN, "layout": "packed", "share_prompts": False},
+    "shared prompts": {**PLAIN, "layout": "packed"},
+    "chunks": {**PLAIN, "logprob_chunk": 3},
+    "prefetch": {**PLAIN, "prefetch": True},
+    "all": {"logprob_chunk": 5},
+}
+
+
+@pytest.mark.parametrize("measures", MEASURES.values(), ids=MEASURES.keys())
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_no_measure_of_speed_changes_loss_or_gradient(model: Any, measures: dict[str, Any], attention: str) -> None:
+    model.set_attn_implementation(attention)
+
+    @MODES
+    @given(seed=st.integers(0, 999), micro_tokens=st.integers(1, 90), prompts=st.integers(1, 4))
+    def check(seed: int, micro_tokens: int, prompts: int) -> None:
+        data = batch(seed, count=7, prompts=prompts)
+        expected = measure(model, configured(10_000, ratio="span"), data)
+        close(measure(model, configured(micro_tokens, measures, ratio="span"), data), expected)
+
+    check()
+    model.set_attn_implementation("sdpa")
+
+
+def test_completions_of_one_prompt_do_not_see_each_other(model: Any) -> None:
+    """Whatever stands beside it in the line, a completion's log-probabilities are those it has alone."""
+    data = batch(2, count=6, prompts=2)
+    learner = learner_of(model, configured(10_000, MEASURES["shared prompts"]))
+    together = learner.logprobs(data.samples)
+    for row, sample in enumerate(data.samples):
+        [alone] = learner.logprobs([sample]).values()
+        np.testing.assert_allclose(together[row], alone, atol=1e-5)
 
 
 @pytest.mark.parametrize("aggregate", AGGREGATIONS)
@@ -196,7 +243,8 @@ def slow_loss(model: Any, config: RunConfig, data: TrainBatch) -> Tensor:
 @pytest.mark.parametrize("aggregate", AGGREGATIONS)
 @pytest.mark.parametrize("ratio", LEVELS)
 def test_loss_and_gradient_agree_with_a_slow_loop_over_tokens(model: Any, aggregate: str, ratio: str) -> None:
-    config, data = configured(30, aggregate=aggregate, ratio=ratio), batch(7)
+    config = configured(30, MEASURES["all"], aggregate=aggregate, ratio=ratio)
+    data = batch(7, prompts=2)
     gradient, metrics = measure(model, config, data)
     loss = slow_loss(model, config, data)
     expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
@@ -207,26 +255,28 @@ def test_loss_and_gradient_agree_with_a_slow_loop_over_tokens(model: Any, aggreg
 
 def test_the_pre_pass_covers_every_row_and_its_ratio_is_one(model: Any) -> None:
     data = batch(3)
-    engine = TorchEngine(ScoringModel(model), OptimizerSection(), torch.device("cpu"))
-    learner = PolicyLearner(engine, None, configured(13))
-    found = learner.logprobs(data.samples)
+    found = learner_of(model, configured(13)).logprobs(data.samples)
     assert sorted(found) == list(range(len(data.samples)))
-    whole = PolicyLearner(engine, None, configured(10_000)).logprobs(data.samples)
+    whole = learner_of(model, configured(10_000)).logprobs(data.samples)
     for row, sample in enumerate(data.samples):
         assert found[row].shape == sample.completion_ids.shape
         np.testing.assert_allclose(found[row], whole[row], atol=1e-5)
-    old = [found[row] for row in range(len(found))]
-    ready = learner.prepare(data, old, [v + 0.0 for v in old])
+    ready = fill(without(data, "old_logprobs", "ref_logprobs"), found, found)
     _, metrics = measure(model, configured(20), ready)
     assert metrics["ratio"] == pytest.approx(1.0, abs=1e-4)
     assert metrics["kl"] == pytest.approx(0.0, abs=1e-4)
     assert (metrics["clip_low"], metrics["clip_high"]) == (0.0, 0.0)
 
 
-def test_missing_old_logprobs_are_those_of_the_policy(model: Any) -> None:
+def without(data: TrainBatch, *names: str) -> TrainBatch:
+    return TrainBatch(tuple(dataclasses.replace(s, **dict.fromkeys(names)) for s in data.samples), data.step)
+
+
+@pytest.mark.parametrize("present", [0, 2])
+def test_missing_old_logprobs_are_those_of_the_policy(model: Any, present: int) -> None:
+    """Of all samples, and of those that have none beside others that have."""
     data = batch(4)
-    bare = TrainBatch(tuple(dataclasses.replace(s, old_logprobs=None) for s in data.samples), 0)
-    engine = TorchEngine(ScoringModel(model), OptimizerSection(), torch.device("cpu"))
-    found = PolicyLearner(engine, None, configured()).logprobs(bare.samples)
-    filled = TrainBatch(tuple(dataclasses.replace(s, old_logprobs=found[i]) for i, s in enumerate(bare.samples)), 0)
-    close(measure(model, configured(17), bare), measure(model, configured(17), filled))
+    bare = without(data, "old_logprobs")
+    bare = TrainBatch((*data.samples[:present], *bare.samples[present:]), 0)
+    found = learner_of(model, configured()).logprobs(bare.samples)
+    close(measure(model, configured(17), bare), measure(model, configured(17), fill(bare, found)))

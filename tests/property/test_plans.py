@@ -7,44 +7,85 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlpost.data.packing import plan_updates
+from rlpost.data.packing import (
+    LINE_TOKENS,
+    Item,
+    Layout,
+    MicroPlan,
+    plan_updates,
+    rows_of,
+    segments,
+    spread_over_ranks,
+    tokens,
+)
 from rlpost.data.sampler import indices
 from rlpost.rollout.sampling import group_seed, requests, spread
 
 MODES = settings(deadline=None, derandomize=True, max_examples=80)
 
 
+ITEMS = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 30)), max_size=30)
+
+
 @MODES
 @given(
-    lengths=st.lists(st.integers(1, 40), max_size=30),
+    pairs=ITEMS,
     epochs=st.integers(1, 3),
     minibatches=st.integers(1, 5),
     ranks=st.integers(1, 4),
     micro_tokens=st.integers(1, 100),
+    kind=st.sampled_from([(False, False), (True, False), (True, True)]),
     seed=st.integers(0, 2**31),
 )
 def test_every_row_is_trained_on_exactly_once_a_pass(
-    lengths: list[int], epochs: int, minibatches: int, ranks: int, micro_tokens: int, seed: int
-) -> None:
-    options = {"epochs": epochs, "minibatches": minibatches, "ranks": ranks, "micro_tokens": micro_tokens}
-    plan = plan_updates(lengths, **options, seed=(seed, 3))
-    assert plan == plan_updates(lengths, **options, seed=(seed, 3))
-    assert Counter(row for u in plan for row in u.rows) == dict.fromkeys(range(len(lengths)), epochs)
-    per_pass = min(minibatches, len(lengths))
+    pairs: list[tuple[int, int]], epochs: int, minibatches: int, ranks: int, micro_tokens: int,
+    kind: tuple[bool, bool], seed: int,
+) -> None:  # fmt: skip
+    sizes = [Item(prompt, 2 * prompt + 1, completion) for prompt, completion in pairs]
+    layout = Layout(packed=kind[0], share_prompts=kind[1], micro_tokens=micro_tokens)
+    options = {"epochs": epochs, "minibatches": minibatches, "ranks": ranks, "layout": layout}
+    plan = plan_updates(sizes, **options, seed=(seed, 3))
+    assert plan == plan_updates(sizes, **options, seed=(seed, 3))
+    assert Counter(row for u in plan for row in u.rows) == dict.fromkeys(range(len(sizes)), epochs)
+    per_pass = min(minibatches, len(sizes))
     assert len(plan) == epochs * per_pass
     for start in range(0, len(plan), per_pass or 1):
         chunk = plan[start : start + per_pass]
-        assert sorted(row for u in chunk for row in u.rows) == list(range(len(lengths)))
+        assert sorted(row for u in chunk for row in u.rows) == list(range(len(sizes)))
         assert max(len(u.rows) for u in chunk) - min(len(u.rows) for u in chunk) <= 1
     for update in plan:
         assert len(update.micro) == ranks
         assert len({len(batches) for batches in update.micro}) == 1
-        assert sorted(row for batches in update.micro for b in batches for row in b) == sorted(update.rows)
+        assert sorted(row for batches in update.micro for b in batches for row in rows_of(b)) == sorted(update.rows)
         # no round is empty on every rank
         assert all(any(batches[i] for batches in update.micro) for i in range(len(update.micro[0])))
         for batches in update.micro:
-            for rows in batches:
-                assert len(rows) <= 1 or max(lengths[r] for r in rows) * len(rows) <= micro_tokens
+            for micro in batches:
+                within(micro, sizes, layout)
+
+
+def within(micro: MicroPlan, sizes: list[Item], layout: Layout) -> None:
+    """A micro-batch's lines and what is computed for them."""
+    lengths = [sum(tokens(segment, sizes) for segment in line) for line in micro]
+    assert len(rows_of(micro)) <= 1 or max(lengths) * len(lengths) <= layout.micro_tokens
+    for line, length in zip(micro, lengths, strict=True):
+        assert len(line) == 1 or (layout.packed and length <= LINE_TOKENS)
+        for segment in line:
+            assert len(segment) == 1 or layout.share_prompts
+            assert len({sizes[row].prompt for row in segment}) == 1
+
+
+@MODES
+@given(pairs=ITEMS.filter(len), ranks=st.integers(1, 4), shared=st.booleans())
+def test_no_rank_has_more_than_its_share_and_one_segment_of_one_completion(
+    pairs: list[tuple[int, int]], ranks: int, shared: bool
+) -> None:
+    sizes = [Item(prompt, 2 * prompt + 1, completion) for prompt, completion in pairs]
+    layout = Layout(packed=True, share_prompts=shared, micro_tokens=10**6)
+    shares = spread_over_ranks(segments(range(len(sizes)), sizes, layout), sizes, ranks)
+    loads = [sum(tokens(part, sizes) for part in share) for share in shares]
+    longest = max(tokens((row,), sizes) for row in range(len(sizes)))
+    assert max(loads) <= sum(loads) / ranks + longest + max(size.prompt_tokens for size in sizes) * ranks
 
 
 @MODES

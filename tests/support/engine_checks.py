@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import json
 import sys
+from types import SimpleNamespace
 
 import torch
-from vllm.model_executor.layers import utils as layer_utils
 
 from rlpost.data.chat import TextCodec
 from rlpost.errors import SelfCheckError
 from rlpost.learner.models import ScoringModel, load
 from rlpost.protocols import GenerateRequest, SamplingSettings
+from rlpost.rollout import packing_cpu
 from rlpost.rollout.vllm_engine import VllmEngine, VllmSettings
 from rlpost.selfcheck import canary
+from rlpost.selfcheck.parity import Published, Scored, check_parity
 from rlpost.sync.codec import checksum, encode
 from rlpost.types import Prompt, WeightManifest, WeightUpdate
 
-packed_gemm = layer_utils.dispatch_cpu_unquantized_gemm
+TOLERANCE = canary.TOLERANCE["float32"]
 
 
-def main(folder: str) -> dict:
-    codec = TextCodec(folder)
-    prompt = codec.encode(Prompt("a", text="∀ p q : Prop, p → q → p :="))
-    engine = VllmEngine(VllmSettings(model=folder, dtype="float32"), codec, [prompt, prompt[:5]], 8)
-    model = load(folder, "float32")
-    scorer = ScoringModel(model)
-    ask = [GenerateRequest("a", prompt, 4, 100), GenerateRequest("b", prompt[:6], 2, 900)]
+class Pair:
+    """An engine and a learner's model of the same folder, with a loop's verbs in small."""
 
-    def score(completions, temperature):
+    def __init__(self, folder: str, packed: bool, shards: int):
+        codec = TextCodec(folder)
+        self.prompt = codec.encode(Prompt("a", text="∀ p q : Prop, p → q → p :="))
+        settings = VllmSettings(model=folder, dtype="float32", packed_weights=packed, tensor_parallel=shards)
+        self.engine = VllmEngine(settings, codec, [self.prompt, self.prompt[:5]], 8)
+        self.model = load(folder, "float32")
+        self.scorer = ScoringModel(self.model)
+        self.version = 0
+        self.publish()
+
+    def score(self, completions, temperature=1.0):
         values = []
         for c in completions:
             full = torch.tensor([[*c.prompt_ids, *c.token_ids]])
@@ -36,81 +43,168 @@ def main(folder: str) -> dict:
             positions = torch.arange(first, first + len(c.token_ids)).unsqueeze(0)
             ids = torch.tensor([c.token_ids])
             with torch.no_grad():
-                values.append(scorer(full, torch.ones_like(full), positions, ids, temperature)[0].numpy())
+                values.append(self.scorer(full, torch.ones_like(full), positions, ids, temperature)[0].numpy())
         return values
 
-    def worst(completions, temperature):
-        pairs = zip(score(completions, temperature), completions, strict=True)
+    def worst(self, completions, temperature=1.0):
+        """Largest |Δ log p| between what the engine reported and the learner."""
+        pairs = zip(self.score(completions, temperature), completions, strict=True)
         return max(float(abs(v - torch.tensor(c.logprobs).numpy()).max()) for v, c in pairs)
 
-    def publish(version):
-        payload = {name: encode(p) for name, p in model.named_parameters()}
-        manifest = WeightManifest(version - 1, version, "full", {n: checksum(v) for n, v in payload.items()}, 0)
-        return WeightUpdate(manifest, payload)
+    def publish(self):
+        """Send the learner's weights; the report and whether every byte arrived."""
+        self.version += 1
+        payload = {name: encode(p) for name, p in self.model.named_parameters()}
+        sums = {n: checksum(v) for n, v in payload.items()}
+        manifest = WeightManifest(self.version - 1, self.version, "full", sums, 0)
+        report = self.engine.apply(WeightUpdate(manifest, payload))
+        self.recorded = self.engine.probe()
+        self.then = self.score(self.recorded)
+        return SimpleNamespace(changed=report.changed, tensors=len(sums), arrived=dict(report.checksums) == sums)
 
-    def move(scale=0.05):
+    def move(self, scale=0.05):
+        """What an optimizer step does, and larger."""
         with torch.no_grad():
-            for p in model.parameters():
+            for p in self.model.parameters():
                 p.add_(torch.randn_like(p) * scale)
 
-    def probe_verdict():
+    def probe_verdict(self):
         try:
-            completions = engine.probe()
-            canary.check_probe(completions, score(completions, 1.0), canary.TOLERANCE["float32"])
+            completions = self.engine.probe()
+            canary.check_probe(completions, self.score(completions), TOLERANCE)
         except SelfCheckError as error:
             return str(error)
         return "healthy"
 
-    torch.manual_seed(3)
-    found: dict = {}
+    def parity_verdict(self, prompts=(), synchronous=True):
+        as_is, fresh = self.engine.parity(prompts)
+        published = Published(self.then, self.score(self.recorded))
+        pair = Scored(as_is, self.score(as_is)), Scored(fresh, self.score(fresh))
+        try:
+            return check_parity(*pair, published, TOLERANCE, synchronous)
+        except SelfCheckError as error:
+            return str(error)
+
+
+def sampling(pair: Pair) -> dict:
+    """Order, seeds, log-probabilities, deadlines, stop strings, long batches."""
+    engine, prompt, found = pair.engine, pair.prompt, {}
+    ask = [GenerateRequest("a", prompt, 4, 100), GenerateRequest("b", prompt[:6], 2, 900)]
     settings = SamplingSettings(max_tokens=12)
     first = engine.generate(ask, settings)
     found["order"] = [(c.prompt_id, c.index, c.seed) for c in first]
     found["distinct"] = len({c.token_ids for c in first[:4]})
     found["repeat"] = [c.token_ids for c in first] == [c.token_ids for c in engine.generate(ask, settings)]
-    found["parity"] = {
-        t: worst(engine.generate(ask, SamplingSettings(max_tokens=12, temperature=t)), t) for t in (1.0, 0.6)
+    found["agreement"] = {
+        t: pair.worst(engine.generate(ask, SamplingSettings(max_tokens=12, temperature=t)), t) for t in (1.0, 0.6)
     }
-    found["probe"] = probe_verdict()
-
-    update = publish(1)
-    found["nothing_changed"] = engine.apply(update).changed
-    move()
-    update = publish(2)
-    report = engine.apply(update)
-    found["changed"], found["tensors"] = report.changed, len(update.payload)
-    found["arrived"] = dict(report.checksums) == dict(update.manifest.checksums)
-    found["after_update"] = probe_verdict()
-
     cut = engine.generate([GenerateRequest("a", prompt, 2, 5)], SamplingSettings(max_tokens=100), deadline_s=0.0)
     found["aborted"] = [(c.finish_reason, c.token_ids) for c in cut]
     stopped = engine.generate([GenerateRequest("a", prompt, 8, 5)], SamplingSettings(max_tokens=60, stop=(" p",)))
     found["stop_in_text"] = sum(" p" in c.text for c in stopped if c.finish_reason == "stop")
     found["stopped"] = sum(c.finish_reason == "stop" for c in stopped)
-
     long = [GenerateRequest(f"l{i}", tuple([5 + i % 50] * 200), 1, i) for i in range(64)]
     found["long_batch"] = [c.finish_reason for c in engine.generate(long, SamplingSettings(max_tokens=4))]
-
-    # planted: a prefix cache that outlives the weights
-    engine.probe()
-    reset, engine.llm.reset_prefix_cache = engine.llm.reset_prefix_cache, lambda: True
-    move()
-    engine.apply(publish(3))
-    found["stale_cache"] = probe_verdict()
-    engine.llm.reset_prefix_cache = reset
-    engine.apply(publish(3))
-    found["cache_dropped"] = probe_verdict()
-
-    # planted: vLLM's own packing of lm_head, which keeps a copy that no parameter shows
-    engine.llm.apply_model(lambda m: packed_gemm(m.lm_head, remove_weight=False))
-    found["packed_before"] = probe_verdict()
-    move()
-    update = publish(4)
-    report = engine.apply(update)
-    found["stale_head_checksums"] = dict(report.checksums) == dict(update.manifest.checksums)
-    found["stale_head"] = probe_verdict()
     return found
 
 
+def updating(pair: Pair) -> dict:
+    """An update arrives everywhere and is computed with."""
+    found: dict = {"at_start": pair.worst(pair.engine.probe()), "nothing_changed": pair.publish().changed}
+    pair.move()
+    found["update"] = vars(pair.publish())
+    found["after_update"] = pair.worst(pair.engine.probe())
+    found["probe"], found["parity"] = pair.probe_verdict(), pair.parity_verdict()
+    found["kernels"] = pair.engine.llm.apply_model(packing_cpu.renew)[0]
+    return found
+
+
+def stale_cache(pair: Pair) -> dict:
+    """Planted: a prefix cache that outlives the weights."""
+    engine, found = pair.engine, {}
+    reset = engine.llm.reset_prefix_cache
+    pair.move()
+    engine.llm.reset_prefix_cache = lambda: True
+    pair.publish()
+    found["probe"] = pair.probe_verdict()
+    engine.llm.reset_prefix_cache = reset
+    found["parity"] = pair.parity_verdict()
+    # what the pinned prompts do not touch: a block of the rollouts' own
+    rollout = tuple(5 + i % 50 for i in range(200))
+    engine.generate([GenerateRequest("r", rollout, 1, 1)], SamplingSettings(max_tokens=2))
+    pair.move()
+    engine.llm.reset_prefix_cache = lambda: True
+    pair.engine._probes = pair.engine._probes[:2]
+    pair.publish()
+    engine.llm.reset_prefix_cache = reset
+    found["pinned_only"] = pair.parity_verdict()
+    pair.publish()
+    engine.generate([GenerateRequest("r", rollout, 1, 1)], SamplingSettings(max_tokens=2))
+    pair.move()
+    engine.llm.reset_prefix_cache = lambda: True
+    pair.publish()
+    engine.llm.reset_prefix_cache = reset
+    found["rollouts_prompt"] = pair.parity_verdict([rollout, rollout * 2])
+    pair.publish()
+    found["dropped"] = pair.parity_verdict([rollout])
+    return found
+
+
+def stale_kernels(pair: Pair) -> dict:
+    """Planted: packed kernels that are not made anew, which no parameter shows."""
+    found, renew = {}, packing_cpu.renew
+    packing_cpu.renew = lambda model: 0
+    pair.move()
+    found["arrived"] = pair.publish().arrived
+    packing_cpu.renew = renew
+    found["probe"], found["parity"] = pair.probe_verdict(), pair.parity_verdict()
+    # the head alone, where vLLM's own loaders would leave it stale: tied embeddings
+    renewed = packing_cpu.PackedLinear.renew
+    packing_cpu.PackedLinear.renew = lambda self: (
+        None if type(self.layer).__name__ in ("ParallelLMHead", "VocabParallelEmbedding") else renewed(self)
+    )
+    pair.move()
+    found["head_arrived"] = pair.publish().arrived
+    found["head"] = pair.probe_verdict()
+    packing_cpu.PackedLinear.renew = renewed
+    pair.publish()
+    found["renewed"] = pair.probe_verdict()
+    return found
+
+
+def disturb(model):
+    """Change one rank's weights; by name, so that it reaches a worker process."""
+    from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
+
+    if get_tensor_model_parallel_rank() == get_tensor_model_parallel_world_size() - 1:
+        for p in model.parameters():
+            p.data.mul_(1.1)
+        packing_cpu.renew(model)
+
+
+def lost_updates(pair: Pair) -> dict:
+    """Planted: a learner that moved without publishing, and an engine whose weights were changed behind its back."""
+    pair.publish()
+    pair.move()
+    found: dict = {"moved": pair.parity_verdict(), "moved_asynchronous": pair.parity_verdict(synchronous=False)}
+    pair.publish()
+    pair.engine.llm.apply_model(disturb)
+    pair.engine.llm.reset_prefix_cache()
+    found["disturbed"] = pair.parity_verdict()
+    held = pair.engine.weights.checksums({name: tuple(p.shape) for name, p in pair.model.named_parameters()})
+    found["read_back"] = [sum(held[name] == value for name, value in pair.engine.held.items()), len(held)]
+    found["between_ranks"] = "ranks differ" in held.values()
+    return found
+
+
+CHECKS = {f.__name__: f for f in (sampling, updating, stale_cache, stale_kernels, lost_updates)}
+
+
+def main(folder: str, packed: str, shards: str, names: list[str]) -> dict:
+    torch.manual_seed(3)
+    pair = Pair(folder, packed == "packed", int(shards))
+    return {name: CHECKS[name](pair) for name in names}
+
+
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1])))
+    print(json.dumps(main(*sys.argv[1:4], sys.argv[4:])))

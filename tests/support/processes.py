@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -26,28 +28,32 @@ class Command:
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def start(self) -> Command:
-        env = {**os.environ, _MARK: self.mark, "COLUMNS": "200"}
+        env = {**os.environ, _MARK: self.mark, "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
+        self.out, self.err = (tempfile.TemporaryFile("w+") for _ in range(2))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "rlpost.cli", *self.arguments],
-            cwd=self.cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            cwd=self.cwd, env=env, text=True, stdout=self.out, stderr=self.err, start_new_session=True,
         )  # fmt: skip
         return self
 
     def finish(self, timeout_s: float = 300) -> tuple[int, str, str]:
         """Exit status, output and errors; whatever hangs is ended by its id."""
         try:
-            out, err = self.process.communicate(timeout=timeout_s)
+            self.process.wait(timeout=timeout_s)
         finally:
             left = self.survivors(grace_s=15)
             for process in left:
                 process.kill()
         assert not left, f"left behind: {[(p.pid, name) for p in left if (name := _name(p))]}"
-        return self.process.returncode, out, err
+        return self.process.returncode, _text(self.out), _text(self.err)
+
+    def until_said(self, text: str, timeout_s: float = 180) -> None:
+        self.until(lambda: text in _text(self.out), timeout_s)
 
     def until(self, condition: Callable[[], bool], timeout_s: float = 180) -> None:
         end = time.monotonic() + timeout_s
         while not condition():
-            assert self.process.poll() is None, f"ended early: {self.process.communicate()}"
+            assert self.process.poll() is None, f"ended early: {_text(self.out)} {_text(self.err)}"
             assert time.monotonic() < end, "the condition did not come true"
             time.sleep(0.05)
 
@@ -65,14 +71,23 @@ class Command:
                 continue
         return found
 
+    def actors(self, name: str) -> list[psutil.Process]:
+        found = [p for p in self.marked() if f"ray::{name}" in _name(p)]
+        return sorted(found, key=lambda p: p.pid)
+
     def actor(self, name: str) -> psutil.Process:
-        return next(p for p in self.marked() if f"ray::{name}" in _name(p))
+        return self.actors(name)[0]
 
     def survivors(self, grace_s: float) -> list[psutil.Process]:
         end = time.monotonic() + grace_s
         while (left := [p for p in self.marked() if p.pid != self.process.pid]) and time.monotonic() < end:
             time.sleep(0.2)
         return left
+
+
+def _text(file: IO[str]) -> str:
+    """What a process has written so far: read past its own position, which the process moves."""
+    return Path(f"/proc/self/fd/{file.fileno()}").read_text()
 
 
 def _name(process: psutil.Process) -> str:

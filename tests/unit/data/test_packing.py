@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
-from rlpost.data.packing import Update, count, micro_batches, plan_updates, spread_over_ranks
+from rlpost.data.packing import (
+    Item,
+    Layout,
+    Update,
+    count,
+    items,
+    micro_batches,
+    plan_updates,
+    rows_of,
+    spread_over_ranks,
+)
 from rlpost.types import Denominators, TrainSample
 
 
@@ -13,34 +25,86 @@ def sample(mask: list[bool], spans: list[int]) -> TrainSample:
     return TrainSample(np.array([1, 2]), np.arange(n), np.ones(n, np.float32), np.array(spans), np.array(mask), None, 0)
 
 
+def alone(*lengths: int) -> list[Item]:
+    """Samples with prompts of their own, one token each."""
+    return [Item(row, 1, length - 1) for row, length in enumerate(lengths)]
+
+
+def padded(micro_tokens: int) -> Layout:
+    return Layout(packed=False, micro_tokens=micro_tokens)
+
+
+def shared(micro_tokens: int) -> Layout:
+    return Layout(packed=True, share_prompts=True, micro_tokens=micro_tokens)
+
+
+def test_samples_with_the_same_prompt_are_known_by_it() -> None:
+    a, b = sample([True], [0]), sample([True, True], [0, 0])
+    c = dataclasses.replace(b, prompt_ids=np.array([1, 2, 3]))
+    d = dataclasses.replace(b, prompt_ids=np.array([1, 2], np.int32))
+    assert items([a, b, c, d]) == [Item(0, 2, 1), Item(0, 2, 2), Item(1, 3, 2), Item(0, 2, 2)]
+
+
 def test_the_longest_goes_to_the_rank_with_the_fewest_tokens() -> None:
     # 9 to rank 0, 7 to rank 1, 4 to rank 1 (7 < 9), 3 to rank 0 (9 < 11), 1 to rank 1 (11 < 12)
-    assert spread_over_ranks(range(5), [3, 9, 1, 7, 4], 2) == [[1, 0], [3, 4, 2]]
+    parts = [(row,) for row in range(5)]
+    assert spread_over_ranks(parts, alone(3, 9, 1, 7, 4), 2) == [[(1,), (0,)], [(3,), (4,), (2,)]]
+
+
+def test_a_segment_over_a_ranks_fair_share_is_cut() -> None:
+    # three of 2 + 4 · 5 = 22 tokens on two ranks, 33 each. Of the third, one completion fits behind the first
+    # (22 + 7 = 29); of its rest, 2 + 15, one behind the second (29); of the last two none fits, and they stay together
+    sizes = [Item(row // 4, 2, 5) for row in range(12)]
+    parts = [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10, 11)]
+    assert spread_over_ranks(parts, sizes, 2) == [[(0, 1, 2, 3), (8,), (10, 11)], [(4, 5, 6, 7), (9,)]]
 
 
 def test_the_budget_counts_padding() -> None:
     # 5 · 2 = 10 fits, 5 · 3 does not; 3 · 2 = 6 fits; 20 is over the budget and goes alone
-    assert micro_batches(range(5), [5, 3, 20, 5, 3], 10) == [(2,), (0, 3), (1, 4)]
-    assert micro_batches([], [], 10) == []
+    parts, sizes = [(row,) for row in range(5)], alone(5, 3, 20, 5, 3)
+    assert micro_batches(parts, sizes, padded(10)) == [(((2,),),), (((0,),), ((3,),)), (((1,),), ((4,),))]
+    assert micro_batches([], [], padded(10)) == []
+
+
+def test_short_segments_stand_side_by_side_and_long_ones_alone() -> None:
+    # lines of at most 10: 7 + 3, 5 + 4, 20 alone; 10 · 1 ≤ 10 lets one line into a micro-batch
+    parts, sizes = [(row,) for row in range(5)], alone(5, 3, 20, 7, 4)
+    packed = Layout(packed=True, micro_tokens=10)
+    assert micro_batches(parts, sizes, packed) == [(((2,),),), (((3,), (1,)),), (((0,), (4,)),)]
+
+
+def test_a_segment_over_the_budget_is_cut_and_a_single_completion_is_not() -> None:
+    # prompt 4, completions of 3: 4 + 3 + 3 = 10 fits; prompt 4 and completion 9 is over the budget alone
+    sizes = [Item(0, 4, 3), Item(0, 4, 3), Item(0, 4, 3), Item(0, 4, 9)]
+    assert micro_batches([(0, 1, 2, 3)], sizes, shared(10)) == [(((3,),),), (((0, 1),),), (((2,),),)]
 
 
 def test_a_plan_for_two_ranks_by_hand() -> None:
-    [update] = plan_updates([4, 4, 4], epochs=1, minibatches=1, ranks=2, micro_tokens=4, seed=(0,))
-    assert update == Update((0, 1, 2), (((0,), (2,)), ((1,), ())))
+    [update] = plan_updates(alone(4, 4, 4), epochs=1, minibatches=1, ranks=2, layout=padded(4), seed=(0,))
+    assert update == Update((0, 1, 2), (((((0,),),), (((2,),),)), ((((1,),),), ())))
+
+
+def test_prompts_are_shared_within_a_minibatch_only() -> None:
+    sizes = [Item(0, 4, 1)] * 4
+    one = plan_updates(sizes, epochs=1, minibatches=1, ranks=1, layout=shared(64), seed=(0,))
+    assert one == [Update((0, 1, 2, 3), (((((0, 1, 2, 3),),),),))]
+    two = plan_updates(sizes, epochs=1, minibatches=2, ranks=1, layout=shared(64), seed=(0,))
+    assert [len(rows_of(update.micro[0][0])) for update in two] == [2, 2]
 
 
 def test_more_minibatches_than_samples_give_fewer_updates() -> None:
-    plan = plan_updates([4, 4], epochs=2, minibatches=3, ranks=1, micro_tokens=4, seed=(0,))
+    plan = plan_updates(alone(4, 4), epochs=2, minibatches=3, ranks=1, layout=padded(4), seed=(0,))
     assert [len(update.rows) for update in plan] == [1, 1, 1, 1]
 
 
 def test_no_samples_give_no_update() -> None:
-    assert plan_updates([], epochs=2, minibatches=2, ranks=2, micro_tokens=4, seed=(0,)) == []
+    assert plan_updates([], epochs=2, minibatches=2, ranks=2, layout=padded(4), seed=(0,)) == []
 
 
 def test_passes_and_steps_are_shuffled_apart() -> None:
     def rows(seed: tuple[int, ...]) -> list[tuple[int, ...]]:
-        return [u.rows for u in plan_updates([1] * 40, epochs=2, minibatches=2, ranks=1, micro_tokens=9, seed=seed)]
+        sizes = alone(*[2] * 40)
+        return [u.rows for u in plan_updates(sizes, epochs=2, minibatches=2, ranks=1, layout=padded(9), seed=seed)]
 
     first, second = rows((1, 0)), rows((1, 1))
     assert first[0] != first[2]

@@ -18,17 +18,38 @@ ATTENTION = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
 
 def test_scores_are_the_log_softmax_at_the_position_before_the_token(tiny_model: str) -> None:
     model = load(tiny_model, "float32")
-    positions, tokens = torch.tensor([[2, 3], [0, 1]]), torch.tensor([[8, 9], [8, 7]])
+    index, tokens = torch.tensor([[2, 3], [5, 6]]), torch.tensor([[8, 9], [8, 7]])
     for temperature in (1.0, 0.5):
-        found = ScoringModel(model, temperature)(IDS, ATTENTION, positions, tokens)
+        found = ScoringModel(model, temperature)(IDS, ATTENTION, index, tokens)
         for row in range(2):
             length = int(ATTENTION[row].sum())
             logits = model(input_ids=IDS[row : row + 1, :length]).logits[0] / temperature
             for t in range(2):
-                expected = logits[positions[row, t]].log_softmax(-1)[tokens[row, t]]
+                expected = logits[index[row, t] - 5 * row].log_softmax(-1)[tokens[row, t]]
                 torch.testing.assert_close(found[row, t], expected, atol=1e-5, rtol=1e-5)
-    cold = ScoringModel(model, 1.0)(IDS, ATTENTION, positions, tokens, temperature=0.5)
+    cold = ScoringModel(model, 1.0)(IDS, ATTENTION, index, tokens, temperature=0.5)
     torch.testing.assert_close(cold, found)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4, 100])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_chunks_change_neither_scores_nor_gradients(
+    tiny_model: str, chunk: int, dtype: str, checkpointing: bool
+) -> None:
+    """With the head tied to the embeddings, whose gradient has two parts."""
+    results = []
+    for size in (None, chunk):
+        model = load(tiny_model, dtype).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        index, tokens = torch.tensor([2, 3, 5, 6]), torch.tensor([8, 9, 8, 7])
+        found = ScoringModel(model, chunk=size)(IDS, ATTENTION, index, tokens)
+        (found * torch.tensor([1.0, -2.0, 0.5, 3.0])).sum().backward()
+        results.append((found.detach(), [p.grad for p in model.parameters()]))
+    close = {"atol": 1e-5, "rtol": 1e-4} if dtype == "float32" else {"atol": 0.02, "rtol": 0.05}
+    torch.testing.assert_close(results[0][0], results[1][0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(results[0][1], results[1][1], **close)
 
 
 class NoSelection(torch.nn.Module):
@@ -44,7 +65,7 @@ class NoSelection(torch.nn.Module):
 
 def test_models_that_give_all_logits_score_the_same(tiny_model: str) -> None:
     model = load(tiny_model, "float32")
-    arguments = (IDS, ATTENTION, torch.tensor([[2, 3], [1, 1]]), torch.tensor([[8, 9], [7, 0]]))
+    arguments = (IDS, ATTENTION, torch.tensor([2, 3, 6]), torch.tensor([8, 9, 7]))
     with torch.no_grad():
         torch.testing.assert_close(ScoringModel(model)(*arguments), ScoringModel(NoSelection(model))(*arguments))
 

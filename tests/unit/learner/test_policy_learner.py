@@ -20,7 +20,8 @@ from rlpost.config.schema import OptimizerSection, RunConfig
 from rlpost.errors import CheckpointError, ConfigError
 from rlpost.learner.build import build_learner
 from rlpost.learner.models import load
-from rlpost.learner.policy import PolicyLearner
+from rlpost.learner.policy import PolicyLearner, layout_of
+from rlpost.learner.prepass import fill
 from rlpost.learner.torch_engine import adamw
 from rlpost.selfcheck.canary import check_movement
 from rlpost.sync.codec import checksum, decode
@@ -191,14 +192,110 @@ def test_the_reference_stays_where_the_policy_started(tiny_model: str) -> None:
     config = configured(tiny_model, algorithm={"kl": {"coef": 0.1, "kind": "k2"}})
     learner, samples = build_learner(config, tiny_model, CPU), batch(0).samples
     start = learner.logprobs(samples)
-    old = [start[i] for i in range(len(samples))]
-    ready = learner.prepare(TrainBatch(samples, 0), old, [v - 1.0 for v in old])
+    ready = fill(TrainBatch(samples, 0), start, {row: values - 1.0 for row, values in start.items()})
     # d = -1 on every token: k2 is 1/2
     assert learner.step(ready)["kl"] == pytest.approx(0.5, rel=1e-4)
     frozen, moved = learner.logprobs(samples, reference=True), learner.logprobs(samples)
     for row, values in start.items():
         np.testing.assert_array_equal(frozen[row], values)
         assert not np.array_equal(moved[row], values)
+
+
+def without_old(data: TrainBatch) -> TrainBatch:
+    return TrainBatch(tuple(dataclasses.replace(s, old_logprobs=None) for s in data.samples), data.step)
+
+
+REUSE: dict[str, dict[str, Any]] = {
+    "one update": {},
+    "one update, importance": {"importance": {"mode": "truncate"}},
+    "two minibatches": {"minibatches": 2},
+    "two epochs of two": {"epochs": 2, "minibatches": 2},
+}
+
+
+def with_engine(data: TrainBatch) -> TrainBatch:
+    samples = [dataclasses.replace(s, engine_logprobs=np.float32(s.advantages * 0 - 4.2)) for s in data.samples]
+    return TrainBatch(tuple(samples), data.step)
+
+
+@pytest.mark.parametrize("algorithm", REUSE.values(), ids=REUSE.keys())
+def test_old_logprobs_of_the_first_update_are_those_of_a_pass_before_it(
+    tiny_model: str, algorithm: dict[str, Any]
+) -> None:
+    """The same updates to rounding, and a step computes what it was not given."""
+    data, found = without_old(with_engine(batch(0, count=6))), []
+    for reuse, given in ((True, False), (False, False), (False, True)):
+        config = configured(tiny_model, algorithm=algorithm, learner={"reuse_first_forward": reuse})
+        learner = build_learner(config, tiny_model, CPU)
+        ready = fill(data, learner.logprobs(data.samples)) if given else data
+        metrics = learner.step(ready)
+        needed = not given and (config.updates_per_step > 1 or config.importance_cap is not None)
+        first_only = reuse and config.algorithm.minibatches == 1
+        assert ("seconds/prepass" in metrics) == (needed and not first_only)
+        metrics.pop("seconds/prepass", None)
+        found.append((metrics, weights(learner)))
+    for metrics, held in found[1:]:
+        assert metrics == pytest.approx(found[0][0], rel=1e-4, abs=1e-5)
+        for name, tensor in held.items():
+            # Adam's step has the size of the rate whatever the gradient's: nearly zero gradients may turn it round
+            assert (tensor - found[0][1][name]).abs().mean() < 1e-4, name
+    assert found[0][0]["updates"] == algorithm.get("epochs", 1) * algorithm.get("minibatches", 1)
+
+
+def test_with_one_update_there_is_no_second_forward_pass(tiny_model: str) -> None:
+    passes = []
+    for reuse in (True, False):
+        config = configured(
+            tiny_model, algorithm={"importance": {"mode": "truncate"}}, learner={"reuse_first_forward": reuse}
+        )
+        learner = build_learner(config, tiny_model, CPU)
+        seen: list[int] = []
+        decoder = learner.engine.module.model.get_decoder()
+        decoder.register_forward_hook(lambda *_, seen=seen: seen.append(1))
+        learner.step(without_old(with_engine(batch(0))))
+        passes.append(len(seen))
+    assert passes[1] == 2 * passes[0]
+
+
+def test_what_is_filled_in_already_is_kept(tiny_model: str) -> None:
+    data = batch(0)
+    assert data.samples[0].old_logprobs is not None
+    same_again = fill(data, {0: data.samples[0].old_logprobs + 1})
+    assert same_again.samples[0].old_logprobs is data.samples[0].old_logprobs
+    config = configured(tiny_model, algorithm={"minibatches": 2, "kl": {"coef": 0.1}})
+    learner = build_learner(config, tiny_model, CPU)
+    given = fill(
+        data, reference={row: s.old_logprobs for row, s in enumerate(data.samples) if s.old_logprobs is not None}
+    )
+    assert "seconds/prepass" not in learner.step(given)
+    # old log-probabilities of -4 are not the policy's own: the ratio is not 1
+    assert learner.step(data)["ratio"] != pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_reference_that_is_lacking_is_computed_by_the_step(tiny_model: str) -> None:
+    learner = build_learner(configured(tiny_model, algorithm={"kl": {"coef": 0.1, "kind": "k2"}}), tiny_model, CPU)
+    metrics = learner.step(without_old(batch(0)))
+    assert metrics["kl"] == pytest.approx(0.0, abs=1e-9)
+    assert metrics["seconds/prepass"] > 0
+    assert learner.step(without_old(batch(1)))["kl"] > 0
+
+
+def test_a_model_that_cannot_run_packed_runs_padded_and_says_so(
+    tiny_model: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    learner = build_learner(configured(tiny_model), tiny_model, CPU)
+    assert (learner.layout.packed, learner.layout.share_prompts, caplog.messages) == (True, True, [])
+    model = learner.engine.module.model
+    model.config.layer_types = ["full_attention", "sliding_attention"]
+    layout = layout_of(learner.config, model)
+    assert (layout.packed, layout.share_prompts) == (False, False)
+    assert caplog.messages == [
+        "learner.layout: this model runs padded (it has layers of type 'sliding_attention'); set it to padded to "
+        "silence this"
+    ]
+    caplog.clear()
+    assert not layout_of(configured(tiny_model, learner={"layout": "padded"}), model).packed
+    assert caplog.messages == []
 
 
 def test_a_reference_that_was_not_loaded_is_not_replaced_by_the_policy(tiny_model: str) -> None:

@@ -1,4 +1,4 @@
-"""Samples into tensors and the micro-batch's loss. Not covered: the model (tests/property/test_learner_invariance.py)."""
+"""The micro-batch's loss. Not covered: its tensors (test_layout.py), the model (tests/property)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from rlpost.algorithms.losses import LossSettings
-from rlpost.learner.step import collate, micro_loss, pad
+from rlpost.learner.layout import MicroBatch, lay_out
+from rlpost.learner.step import micro_loss, old_or_current, pad
 from rlpost.types import Denominators, TrainSample
 
 CPU = torch.device("cpu")
@@ -31,29 +32,12 @@ def sample(
     )
 
 
-def test_two_ragged_samples_by_hand() -> None:
-    micro = collate([sample([1, 2, 3], [4, 5]), sample([6], [7, 8, 9], [True, False, True])], CPU)
-    assert micro.input_ids.tolist() == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 0]]
-    assert micro.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
-    # the logits at position p predict the token at p + 1
-    assert micro.positions.tolist() == [[2, 3, 2], [0, 1, 2]]
-    assert micro.token_ids.tolist() == [[4, 5, 0], [7, 8, 9]]
-    assert micro.mask.tolist() == [[True, True, False], [True, False, True]]
-    for row in range(2):
-        for t in range(micro.token_ids.shape[1]):
-            if micro.mask[row, t]:
-                assert micro.input_ids[row, micro.positions[row, t] + 1] == micro.token_ids[row, t]
-
-
-def test_the_mask_comes_from_positions_and_not_from_token_ids() -> None:
-    # token 0 is also the padding value
-    micro = collate([sample([0], [0, 0]), sample([0], [1])], CPU)
-    assert micro.mask.tolist() == [[True, True], [True, False]]
-    assert micro.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
+def one_a_line(samples: list[TrainSample]) -> MicroBatch:
+    return lay_out(samples, tuple(((row,),) for row in range(len(samples))), CPU)
 
 
 def test_a_rank_without_samples_still_has_something_to_run() -> None:
-    micro = collate([], CPU)
+    micro = one_a_line([])
     assert not micro.mask.any()
     logprobs = torch.full((1, 1), -3.0, requires_grad=True)
     loss, sums = micro_loss(logprobs, micro, [], LossSettings(), Denominators(5, 1, 1, 8))
@@ -75,7 +59,7 @@ def test_pad_fills_on_the_right_and_wants_all_rows_or_none() -> None:
 def test_without_old_logprobs_the_policy_is_its_own_reference() -> None:
     samples = [sample([1], [2, 3])]
     logprobs = torch.tensor([[-1.0, -2.0]], requires_grad=True)
-    loss, sums = micro_loss(logprobs, collate(samples, CPU), samples, LossSettings(), Denominators(2, 1, 1, 8))
+    loss, sums = micro_loss(logprobs, one_a_line(samples), samples, LossSettings(), Denominators(2, 1, 1, 8))
     loss.backward()
     # ratio 1, advantage 1: loss -1; slope -1/2 on each of two tokens; entropy (1 + 2) / 2
     assert loss.item() == pytest.approx(-1.0)
@@ -84,10 +68,18 @@ def test_without_old_logprobs_the_policy_is_its_own_reference() -> None:
     assert (float(sums["ratio"]), float(sums["entropy"])) == (1.0, 1.5)
 
 
+def test_samples_with_and_without_old_logprobs_in_one_micro_batch() -> None:
+    samples = [sample([1], [2, 3], old=[-1.5, -2.0]), sample([1], [4])]
+    current = torch.tensor([[-1.0, -2.5], [-3.0, 0.0]], requires_grad=True)
+    old = old_or_current(current, samples)
+    assert old.tolist() == [[-1.5, -2.0], [-3.0, 0.0]]
+    assert not old.requires_grad
+
+
 def test_old_logprobs_make_the_ratio() -> None:
     samples = [sample([1], [2, 3], old=[-1.0 - math.log(1.1), -2.0])]
     logprobs = torch.tensor([[-1.0, -2.0]])
-    loss, sums = micro_loss(logprobs, collate(samples, CPU), samples, LossSettings(), Denominators(2, 1, 1, 8))
+    loss, sums = micro_loss(logprobs, one_a_line(samples), samples, LossSettings(), Denominators(2, 1, 1, 8))
     # ratios 1.1 and 1, advantages 1
     assert float(sums["ratio"]) == pytest.approx(1.05)
     assert loss.item() == pytest.approx(-1.05)
@@ -96,7 +88,7 @@ def test_old_logprobs_make_the_ratio() -> None:
 def test_the_mismatch_is_over_trained_tokens() -> None:
     samples = [sample([1], [2, 3], [True, False], old=[-1.0, -9.0], engine=[-1.5, -1.0])]
     logprobs = torch.tensor([[-1.0, -2.0]])
-    _, sums = micro_loss(logprobs, collate(samples, CPU), samples, LossSettings(), Denominators(1, 1, 1, 8))
+    _, sums = micro_loss(logprobs, one_a_line(samples), samples, LossSettings(), Denominators(1, 1, 1, 8))
     assert float(sums["mismatch"]) == pytest.approx(0.5)
     assert float(sums["entropy"]) == pytest.approx(1.0)
 
@@ -106,7 +98,7 @@ def test_what_the_model_says_under_the_mask_reaches_no_figure(bad: float) -> Non
     """A padded token's log-probability is arbitrary: -inf where a model forbids token 0."""
     samples = [sample([1], [2, 3], [True, False], old=[-1.0, bad], engine=[-1.0, bad])]
     logprobs = torch.tensor([[-1.0, bad]], requires_grad=True)
-    loss, sums = micro_loss(logprobs, collate(samples, CPU), samples, LossSettings(), Denominators(1, 1, 1, 8))
+    loss, sums = micro_loss(logprobs, one_a_line(samples), samples, LossSettings(), Denominators(1, 1, 1, 8))
     loss.backward()
     assert logprobs.grad is not None
     assert logprobs.grad.tolist() == [[-1.0, 0.0]]

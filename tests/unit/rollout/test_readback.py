@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from rlpost.rollout.readback import hugging_face_views
+from rlpost.rollout.readback import hugging_face_views, join_shards, shard_views
 
 PACKED = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
 SHAPES = {
@@ -66,3 +67,49 @@ def test_a_scalar_parameter_is_read() -> None:
     view = hugging_face_views({"scale": torch.tensor(3.0)}, {}, {"scale": ()})["scale"]
     assert view is not None
     assert view.item() == 3.0
+
+
+def test_two_ranks_shards_make_the_published_tensors() -> None:
+    whole = {
+        "l.0.attn.q_proj.weight": QKV[:4],
+        "l.0.attn.k_proj.weight": QKV[4:6],
+        "l.0.attn.v_proj.weight": QKV[6:],
+        "o.weight": torch.arange(8.0).reshape(2, 4),
+        "embed.weight": EMBED[:3],
+        "norm.weight": torch.ones(2),
+    }
+    shapes = {name: tuple(value.shape) for name, value in whole.items()}
+    ranks = [
+        {
+            # each rank stacks its own rows of q, k and v
+            "l.0.attn.qkv_proj.weight": torch.cat([QKV[2 * r : 2 * r + 2], QKV[4 + r : 5 + r], QKV[6 + r : 7 + r]]),
+            "o.weight": whole["o.weight"][:, 2 * r : 2 * r + 2],
+            # the vocabulary is padded to four rows
+            "embed.weight": EMBED[2 * r : 2 * r + 2],
+            "norm.weight": torch.ones(2),
+        }
+        for r in range(2)
+    ]
+    views = [shard_views(held, PACKED, shapes, 2) for held in ranks]
+    for name, value in whole.items():
+        joined = join_shards([view[name] for view in views], shapes[name])  # pyright: ignore
+        assert joined is not None
+        assert torch.equal(joined, value), name
+
+
+def test_key_heads_that_ranks_hold_in_copies_are_not_taken_for_shares() -> None:
+    # four query rows in two shares, but both key rows on each rank
+    shapes = {"l.0.attn.q_proj.weight": (4, 2), "l.0.attn.k_proj.weight": (2, 2), "l.0.attn.v_proj.weight": (2, 2)}
+    held = {"l.0.attn.qkv_proj.weight": torch.zeros(6, 2)}
+    assert set(shard_views(held, PACKED, shapes, 2).values()) == {None}
+
+
+def test_copies_that_differ_between_ranks_are_an_error() -> None:
+    assert join_shards([torch.ones(2)] * 2, (2,)) is not None
+    with pytest.raises(ValueError, match="different copies"):
+        join_shards([torch.ones(2), torch.zeros(2)], (2,))
+
+
+def test_parts_too_small_for_the_tensor_make_none() -> None:
+    assert join_shards([torch.ones(1, 2)] * 2, (3, 2)) is None
+    assert join_shards([torch.ones(1, 3)] * 2, (2, 2)) is None

@@ -193,6 +193,12 @@ class Examined:
         self.failures = ["cheat"] * failures
         self.asked = 0
 
+    def verify_batch(self, items: Sequence[VerifyItem]) -> list[Verdict]:
+        return [Verdict("rejected", 0.0, "no")] * len(items)
+
+    def close(self) -> None:
+        pass
+
     def conformance(self) -> Examined:
         self.asked += 1
         return self
@@ -209,7 +215,7 @@ class Examined:
 def examined(functions: str, verifier: Examined | None, conformance: bool = True, prompt: str = "good") -> str:
     scorer = Scorer(section(functions))
     scorer.verifier = verifier  # pyright: ignore[reportAttributeAccessIssue]
-    return scorer.examine([Prompt(prompt, text="2+2")], conformance)
+    return scorer.examine([Prompt(prompt, text="2+2")], conformance, trials=False)
 
 
 def test_a_verifier_that_can_be_fooled_judges_nothing(functions: str) -> None:

@@ -1,0 +1,91 @@
+"""A verifier of one's own, as small as it can be: is the number in the answer even or odd, as the prompt asks?
+
+    rlpost train configs/examples/parity.yaml
+
+It shows every verb: `fingerprint`, `verify_batch` and `close` are needed, `conformance` and `check_prompts` are asked
+for where they are there. `rewards/README.md` has the contract.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rlpost.errors import DataError
+from rlpost.types import Prompt, Verdict, VerifyItem
+
+_GOLD = (("even", "12"), ("odd", "7"), ("even", " 0 "))
+_CHEATS = (("even", "7"), ("odd", "12"), ("odd", ""), ("even", "12 7"), ("even", "even"), ("odd", "1.5"))
+
+
+def rows(count: int, start: int = 0) -> list[dict[str, str]]:
+    """A data source: prompts that ask for an even or an odd number. The answers, for the warm start, are any digit: half
+    of them are wrong, and the rest is left to be learnt from the verifier.
+    """
+    kinds = ("even", "odd")
+    return [
+        {"id": str(i), "prompt": f"one {kinds[i % 2]} number :", "parity": kinds[i % 2], "answer": f" {i // 2 % 10}"}
+        for i in range(start, start + count)
+    ]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the gate found: descriptions of the cases that were judged wrong."""
+
+    failures: tuple[str, ...]
+
+    def summary(self) -> str:
+        """One line."""
+        first = f"; first: {self.failures[0]}" if self.failures else ""
+        return f"parity: {len(self.failures)} of {len(_GOLD) + len(_CHEATS)} known answers judged wrong{first}"
+
+
+class ParityVerifier:
+    """Accepts one whole number of the parity in the column ``parity``.
+
+    Args:
+        largest: numbers beyond it are rejected, so that nobody is paid for a long row of digits.
+    """
+
+    def __init__(self, largest: int = 999) -> None:
+        self._largest = largest
+
+    @property
+    def fingerprint(self) -> str:
+        """Name, version and everything else that a verdict depends on."""
+        return f"parity/1/{self._largest}"
+
+    def verify_batch(self, items: Sequence[VerifyItem]) -> list[Verdict]:
+        """One verdict per item, in order. An answer that cannot be read is wrong; nothing here can be undecided."""
+        return [self._judge(item.text, str(item.columns["parity"])) for item in items]
+
+    def close(self) -> None:
+        """No process to end."""
+
+    def conformance(self) -> Report:
+        """Right answers must be accepted and cheats must not, or the run does not start."""
+        cases = [(*case, "accepted") for case in _GOLD] + [(*case, "rejected") for case in _CHEATS]
+        wrong = [
+            f"{text!r} for {parity!r} was not {outcome}"
+            for parity, text, outcome in cases
+            if self._judge(text, parity).outcome != outcome
+        ]
+        return Report(tuple(wrong))
+
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """A prompt that no answer could be judged for is a fault of the data."""
+        for prompt in prompts:
+            if prompt.columns.get("parity") not in ("even", "odd"):
+                raise DataError(
+                    f"prompt {prompt.id!r}: column 'parity' is {prompt.columns.get('parity')!r}; even or odd"
+                )
+
+    def _judge(self, text: str, parity: str) -> Verdict:
+        number = re.fullmatch(r"\s*([0-9]{1,9})\s*", text)
+        if number is None or int(number[1]) > self._largest:
+            return Verdict("rejected", 0.0, "no_number", backend=self.fingerprint)
+        if (int(number[1]) % 2 == 0) != (parity == "even"):
+            return Verdict("rejected", 0.0, "wrong_parity", backend=self.fingerprint)
+        return Verdict("accepted", 1.0, "right_parity", backend=self.fingerprint)

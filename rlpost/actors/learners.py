@@ -1,0 +1,139 @@
+"""The data-parallel ranks of the learner: called together, and lost together."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import ray
+from rlpost.actors import environment
+from rlpost.actors.placement import Seat
+from rlpost.actors.remote import wait
+from rlpost.actors.supervision import LOST, Crew, Supervisor, spawn
+from rlpost.actors.workers import LearnerWorker
+from rlpost.config.schema import RunConfig
+from rlpost.errors import LearnerLostError, RlpostError
+from rlpost.selfcheck.invariance import Figures
+from rlpost.types import TrainBatch, TrainSample, WeightManifest
+
+_CLOSE_S = 15.0
+
+
+class LearnerGroup(Crew):
+    """The data-parallel ranks. Every verb is called on all of them together.
+
+    A rank cannot be replaced by itself: its peers wait for it inside a collective, and its share of a sharded optimizer
+    is gone with it. Every verb therefore raises `LearnerLostError` for a lost rank, and `restart` begins anew.
+
+    Args:
+        config: of the run.
+        seats: one per rank.
+        supervisor: see `rlpost.actors.supervision.Supervisor`.
+        folder: Hugging Face folder the policy starts from.
+    """
+
+    def __init__(self, config: RunConfig, seats: Sequence[Seat], supervisor: Supervisor, folder: str):
+        def start(seat: Seat) -> Any:
+            on_gpu, together = seat.gpus > 0, self._on_one_node()
+            return spawn(
+                LearnerWorker, seat, environment.learner(seat.threads, on_gpu, seat.index, len(seats), together)
+            )
+
+        self.seats = list(seats)  # where they all sit decides over what they talk
+        super().__init__("learner", seats, start, supervisor)
+        self.config, self.folder = config, folder
+
+    def setup(self) -> list[Any]:
+        """Begin loading; returns the references to wait for."""
+        together = self._on_one_node()
+        meeting = self.handles[0].rendezvous.remote(together)
+        address, port = wait([meeting], "learner: rendezvous", self.config.cluster.start_timeout_s)[0]
+        return [handle.setup.remote(self.config, self.folder, address, port) for handle in self.handles]
+
+    def restart(self, error: LearnerLostError) -> None:
+        """Start all ranks anew, from the starting model and on a new port.
+
+        Raises:
+            GivingUpError: if the group was lost too often.
+        """
+        reason: Exception = error
+        while True:
+            self.supervisor.note("learner", reason)
+            self.kill()
+            try:
+                self.seats = [self.supervisor.move(seat) for seat in self.seats]
+                self.handles = [self.spawn(seat) for seat in self.seats]
+                wait(self.setup(), "learner: start again", self.config.cluster.start_timeout_s)
+            except LOST as again:
+                reason = again
+                continue
+            for seat in self.seats:
+                self.supervisor.welcome(seat.name)
+            return
+
+    def logprobs(
+        self, samples: Sequence[TrainSample], *, reference: bool = False, temperature: float | None = None
+    ) -> list[np.ndarray]:
+        """Log-probabilities of every sample's completion tokens, in order."""
+        shared = ray.put(list(samples))
+        found: dict[int, np.ndarray] = {}
+        for part in self._all("logprobs", shared, reference, temperature, what="log-probabilities"):
+            found.update(part)
+        return [found[row] for row in range(len(samples))]
+
+    def examine(self, batch: TrainBatch) -> Figures | None:
+        """See `rlpost.learner.policy.PolicyLearner.examine`."""
+        return self._all("examine", ray.put(batch), what="self-check")[0]
+
+    def step(self, batch: TrainBatch) -> dict[str, float]:
+        """All updates of a batch; see `rlpost.learner.policy.PolicyLearner.step`."""
+        return self._all("step", ray.put(batch), what="update")[0]
+
+    def export(self) -> tuple[WeightManifest, Any]:
+        """The manifest of the current version, and a reference to the update itself."""
+        options = {"num_returns": 2}
+        refs = [handle.export.options(**options).remote() for handle in self.handles]
+        with _lost_together():
+            wait([manifest for manifest, _ in refs], "learner: export", self.config.learner.timeout_s)
+            return ray.get(refs[0][0]), refs[0][1]
+
+    def save(self, folder: str) -> None:
+        """Write a resumable checkpoint."""
+        self._all("save", folder, what="write checkpoint")
+
+    def load(self, folder: str) -> int:
+        """Continue from a checkpoint; returns the policy version."""
+        return self._all("load", folder, what="read checkpoint")[0]
+
+    def save_model(self, folder: str) -> None:
+        """Write a Hugging Face folder."""
+        self._all("save_model", folder, what="write model")
+
+    def memory(self) -> list[tuple[float, float]]:
+        """See `Crew.memory`."""
+        return self._all("memory_mb", what="memory")
+
+    def close(self) -> None:
+        """Leave the process group together; a rank that is gone keeps the others from it, and is killed with them."""
+        with contextlib.suppress(RlpostError):
+            self.call("close", what="close", deadline_s=_CLOSE_S)
+
+    def _all(self, method: str, *args: Any, what: str) -> list[Any]:
+        with _lost_together():
+            return self.call(method, *args, what=what, deadline_s=self.config.learner.timeout_s)
+
+    def _on_one_node(self) -> bool:
+        return len({seat.node.id for seat in self.seats}) == 1
+
+
+@contextlib.contextmanager
+def _lost_together() -> Any:
+    try:
+        yield
+    except LearnerLostError:
+        raise
+    except LOST as error:
+        raise LearnerLostError(str(error)) from None

@@ -1,0 +1,132 @@
+"""The engines: requests spread over them, completions handed out as they finish, lost engines replaced."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlpost.actors import environment
+from rlpost.actors.placement import Seat
+from rlpost.actors.remote import items
+from rlpost.actors.supervision import LOST, Crew, Supervisor, spawn
+from rlpost.actors.workers import RolloutWorker
+from rlpost.config.schema import RunConfig
+from rlpost.errors import LearnerLostError
+from rlpost.protocols import ApplyReport, GenerateRequest, SamplingSettings
+from rlpost.rollout.sampling import spread
+from rlpost.selfcheck import canary
+from rlpost.types import Completion, WeightManifest
+
+_GRACE_S = 30.0
+"""How much longer the driver waits than the worker it has given a deadline to."""
+
+Finished = tuple[int, list[Completion]]
+"""Position of a request and its completions."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSetup:
+    """What every engine is set up with: model folder, pinned prompts, completions that may run at once, longest
+    sequence to plan for.
+    """
+
+    folder: str
+    probes: tuple[tuple[int, ...], ...]
+    seats: int
+    length: int
+
+
+class RolloutGroup(Crew):
+    """The engines.
+
+    Args:
+        config: of the run.
+        seats: one per engine.
+        supervisor: see `rlpost.actors.supervision.Supervisor`.
+        setup: of every engine.
+    """
+
+    def __init__(self, config: RunConfig, seats: Sequence[Seat], supervisor: Supervisor, setup: EngineSetup):
+        def start(seat: Seat) -> Any:
+            return spawn(RolloutWorker, seat, environment.rollout(seat.threads, seat.gpus > 0))
+
+        super().__init__("rollout", seats, start, supervisor)
+        self.config, self.setup = config, setup
+        self.served: tuple[Any, WeightManifest] | None = None
+
+    def begin(self, index: int) -> Any:
+        """Begin loading."""
+        one = self.setup
+        return self.handles[index].setup.remote(self.config, one.folder, one.probes, one.seats, one.length)
+
+    def catch_up(self, index: int) -> None:
+        """Load the version the others serve, and see that it arrived."""
+        if self.served is None:
+            return
+        update, manifest = self.served
+        ask = self.handles[index].apply.remote(update)
+        report = self.persist(index, lambda h: h.apply.remote(update), "apply weights", self.config.sync.timeout_s, ask)
+        if self.config.selfcheck.canary:
+            canary.check_arrival(manifest, [report], None)
+
+    def stream(self, requests: Sequence[GenerateRequest], settings: SamplingSettings) -> Iterator[Finished]:
+        """Completions of each request as soon as all of its samples are there, in the order they finish.
+
+        A thread per engine follows that engine alone, so a slow one, or one that is being replaced, holds nobody up.
+        """
+        finished: queue.SimpleQueue[Finished | BaseException] = queue.SimpleQueue()
+
+        def follow(index: int, share: list[int]) -> None:
+            try:
+                for item in self._follow(index, share, requests, settings):
+                    finished.put(item)
+            except BaseException as error:  # handed to whoever waits for the completions
+                finished.put(error)
+
+        for index, share in enumerate(spread(requests, len(self.handles))):
+            if share:
+                threading.Thread(target=follow, args=(index, share), daemon=True).start()
+        for _ in requests:
+            item = finished.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def generate(self, requests: Sequence[GenerateRequest], settings: SamplingSettings) -> list[list[Completion]]:
+        """Completions of each request, in order."""
+        found = dict(self.stream(requests, settings))
+        return [found[position] for position in range(len(requests))]
+
+    def apply(self, update: Any, manifest: WeightManifest) -> list[ApplyReport]:
+        """Load a published version into every engine; ``update`` is a reference."""
+        self.served = update, manifest
+        return self.each(lambda handle: handle.apply.remote(update), "apply weights", self.config.sync.timeout_s)
+
+    def probe(self) -> list[list[Completion]]:
+        """The pinned prompts' completions of every engine."""
+        return self.each(lambda handle: handle.probe.remote(), "probe", self.config.sync.timeout_s)
+
+    def parity(self, prompts: Sequence[tuple[int, ...]]) -> list[tuple[list[Completion], list[Completion]]]:
+        """Both rounds of every engine; see `rlpost.rollout.vllm_engine.VllmEngine.parity`."""
+        return self.each(lambda handle: handle.parity.remote(prompts), "parity", self.config.sync.timeout_s)
+
+    def _follow(
+        self, index: int, share: list[int], requests: Sequence[GenerateRequest], settings: SamplingSettings
+    ) -> Iterator[Finished]:
+        """One engine's share; what it has not finished when it is lost is asked of its replacement."""
+        limit = self.config.rollout.timeout_s
+        while share:
+            asked = list(share)
+            call = self.handles[index].stream.options(num_returns="streaming")
+            generator = call.remote([requests[position] for position in asked], settings, limit)
+            try:
+                for place, completions in items(generator, f"rollout{index}: generate", limit + _GRACE_S):
+                    share.remove(asked[place])
+                    yield asked[place], completions
+            except LearnerLostError:
+                raise
+            except LOST as error:
+                self.replace(index, error)

@@ -1,0 +1,129 @@
+"""The verbs of the command line as Python functions, for scripts and notebooks.
+
+A configuration is a `rlpost.config.schema.RunConfig`, a mapping of its sections, or the path of a YAML file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlpost.config.load import from_dict, load
+from rlpost.config.schema import RunConfig, ScoringSection
+from rlpost.errors import UserError
+from rlpost.types import Verdict, VerifyItem
+
+if TYPE_CHECKING:
+    from rlpost.actors.placement import Plan
+    from rlpost.observability.progress import Display
+    from rlpost.pipeline import OnStep
+    from rlpost.run import RunResult
+
+Config = RunConfig | Mapping[str, Any] | str | Path
+
+
+def train(
+    config: Config, *, resume: bool = False, on_step: OnStep | None = None, display: Display | None = None
+) -> RunResult:
+    """Run a configuration.
+
+    Args:
+        config: see the module's docstring.
+        resume: continue from the run folder's last checkpoint.
+        on_step: called with every finished `rlpost.pipeline.Step` (its groups, advantages and metrics); if it returns
+            False, the run ends after that step as after one Ctrl-C, with a checkpoint and the model.
+        display: shows progress; None for silence.
+
+    Returns:
+        Folder, steps, the last step's metrics and all evaluations.
+
+    Raises:
+        UserError: if the input is wrong.
+        RlpostError: if the run or one of its checks fails; each is one line: what, the value, what to do.
+    """
+    from rlpost.run import train as run
+
+    return run(configuration(config), resume=resume, display=display, on_step=on_step)
+
+
+def evaluate(config: Config, model: str | Path) -> dict[str, float]:
+    """Measure a model on the held-out prompts of a configuration.
+
+    Args:
+        config: see the module's docstring; ``data.eval`` must be given.
+        model: Hugging Face folder.
+
+    Returns:
+        See `rlpost.evaluation.run.evaluate`.
+
+    Raises:
+        UserError: if the input is wrong.
+        RlpostError: if it fails.
+    """
+    resolved = configuration(config)
+    if resolved.data.eval is None:
+        raise UserError("data.eval: missing; an evaluation needs held-out data")
+    from rlpost.evaluation.run import evaluate as measure
+    from rlpost.learner.models import resolve_path
+    from rlpost.session import session
+
+    with session(resolved, resolve_path(str(model)), training=False) as running:
+        return measure(running.held_out, running.rollouts.generate, running.scoring.score, resolved)
+
+
+def verify(answers: Iterable[Mapping[str, Any]], verifier: str = "lean.embedded", **settings: Any) -> list[Verdict]:
+    """Judge answers in this process.
+
+    Args:
+        answers: each with the model's ``text``, and the columns the verifier needs beside it (for Lean ``statement``).
+        verifier: as ``scoring.verifier``.
+        settings: as ``scoring.verifier_args``.
+
+    Returns:
+        A verdict for each answer, in order.
+
+    Raises:
+        UserError: for an answer without ``text``, an unknown verifier, or settings it does not take.
+
+    >>> judge = lambda text, columns: text == columns["gold"]
+    >>> [verdict.outcome for verdict in verify([{"gold": "4", "text": "4"}], "function", function=judge)]
+    ['accepted']
+    """
+    from rlpost.scoring.build import build_verifier
+
+    rows = list(answers)
+    for number, row in enumerate(rows):
+        if not isinstance(row.get("text"), str):
+            raise UserError(f"answers[{number}]: 'text' is {row.get('text')!r}; give the model's answer as a string")
+    built = build_verifier(ScoringSection(verifier=verifier, verifier_args=settings))
+    assert built is not None
+    try:
+        return built.verify_batch([VerifyItem(row, row["text"]) for row in rows])
+    finally:
+        built.close()
+
+
+def plan(config: Config) -> Plan:
+    """Seat every actor of a configuration on the machine or cluster it names, without starting any.
+
+    Returns:
+        Each actor's node, threads, GPUs and memory; ``missing`` is empty if the run can start.
+
+    Raises:
+        RlpostError: if the cluster cannot be reached.
+    """
+    from rlpost.planning import plan as work_out
+
+    return work_out(configuration(config))
+
+
+def configuration(config: Config) -> RunConfig:
+    """The validated configuration behind any of the forms it may be given in.
+
+    Raises:
+        ConfigError: one line with the place, the value and the remedy.
+    """
+    if isinstance(config, RunConfig):
+        return config
+    return from_dict(config) if isinstance(config, Mapping) else load(config).config

@@ -1,0 +1,73 @@
+"""Which log-probabilities an update needs beforehand, and which its own forward pass gives."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlpost.config.schema import RunConfig
+from rlpost.data.packing import Update
+from rlpost.types import TrainBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """Rows of a batch whose log-probabilities are needed and not yet filled in.
+
+    Attributes:
+        reference: under the frozen reference.
+        before: under the old policy, from a pass before the first update.
+        during: under the old policy, from the first update's own forward pass, for the updates behind it.
+    """
+
+    reference: tuple[int, ...]
+    before: tuple[int, ...]
+    during: tuple[int, ...]
+
+
+def needed(batch: TrainBatch, updates: Sequence[Update], config: RunConfig) -> Needed:
+    """What a batch lacks.
+
+    The old policy's log-probabilities are needed with more than one update, under the later of which the policy has
+    moved, and for the importance correction, which compares engine and learner at the same weights. The samples of the
+    first update are run under the old policy in that very update; only the others need a pass of their own.
+
+    Args:
+        batch: of the step.
+        updates: all of them, in order.
+        config: of the run.
+    """
+    samples = batch.samples
+    reference = [row for row, s in enumerate(samples) if s.ref_logprobs is None] if config.algorithm.kl.coef else []
+    wanted = len(updates) > 1 or config.importance_cap is not None
+    lacking = [row for row, s in enumerate(samples) if s.old_logprobs is None] if wanted else []
+    first = set(updates[0].rows) if updates and config.learner.reuse_first_forward else set()
+    before = [row for row in lacking if row not in first]
+    during = [row for row in lacking if row in first] if len(updates) > 1 else []
+    return Needed(tuple(reference), tuple(before), tuple(during))
+
+
+def fill(
+    batch: TrainBatch, old: Mapping[int, np.ndarray] | None = None, reference: Mapping[int, np.ndarray] | None = None
+) -> TrainBatch:
+    """The batch with log-probabilities of the old policy and the reference where they were missing.
+
+    Args:
+        batch: of the step.
+        old: row to ``[T]`` under the policy at the start of the update.
+        reference: row to ``[T]`` under the frozen reference.
+    """
+    filled = []
+    for row, sample in enumerate(batch.samples):
+        known_old, known_reference = sample.old_logprobs, sample.ref_logprobs
+        filled.append(
+            dataclasses.replace(
+                sample,
+                old_logprobs=known_old if known_old is not None else (old or {}).get(row),
+                ref_logprobs=known_reference if known_reference is not None else (reference or {}).get(row),
+            )
+        )
+    return TrainBatch(tuple(filled), batch.step)

@@ -1,0 +1,64 @@
+"""What a model's architecture allows the learner to do, decided once, with the reason."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+_HEAD_EXTRAS = ("final_logit_softcapping", "logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+"""Names under which configurations keep what is done to logits behind the head; 1 and None mean nothing is."""
+
+
+def packing_obstacle(model: Any) -> str | None:
+    """Why several sequences in a line, kept apart by a block mask and positions, are not what this model computes.
+
+    Args:
+        model: a Hugging Face causal language model.
+
+    Returns:
+        The reason in words, None if there is none.
+    """
+    config = model.config.get_text_config()
+    attention = getattr(config, "_attn_implementation", None)
+    if attention not in ("sdpa", "eager"):
+        return f"attention implementation {attention!r} takes no block mask"
+    if not {"position_ids", "attention_mask"} <= set(inspect.signature(model.forward).parameters):
+        return "its forward takes no position_ids"
+    if getattr(model, "_is_stateful", False):
+        return "it carries a state from token to token"
+    if getattr(config, "alibi", False):
+        return "its positions are biases of the attention (ALiBi)"
+    others = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    if others:
+        return f"it has layers of type {sorted(others)[0]!r}"
+    # with layer_types, a window is only used by layers of another type than full attention
+    if not getattr(config, "layer_types", None) and getattr(config, "use_sliding_window", True):
+        window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
+        if window:
+            return f"its attention sees a window of {window} tokens"
+    if not getattr(config, "is_causal", True):
+        return "its attention is not causal"
+    return None
+
+
+def chunking_obstacle(model: Any) -> str | None:
+    """Why this model's logits are not just its head applied to the decoder's last hidden state.
+
+    Args:
+        model: a Hugging Face causal language model.
+
+    Returns:
+        The reason in words, None if there is none.
+    """
+    if not hasattr(model, "get_decoder") or not hasattr(model, "get_output_embeddings"):
+        return "it does not name its decoder and head"
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    if decoder is model or decoder is None:
+        return "it has no decoder of its own"
+    if head is None:
+        return "it has no head of its own"
+    config = model.config.get_text_config()
+    for name in _HEAD_EXTRAS:
+        if getattr(config, name, None) not in (None, 1, 1.0, False) or hasattr(model, name):
+            return f"its logits are changed behind the head ({name})"
+    return None

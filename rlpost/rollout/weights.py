@@ -1,0 +1,130 @@
+"""Loading weights into the model that vLLM holds, and reading back what it then holds.
+
+In one process that is a call. With tensor parallelism each of vLLM's worker processes holds a shard: tensors go there
+and back through files in shared memory, because vLLM's calls to workers carry plain data only.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from rlpost.rollout import packing_cpu
+from rlpost.rollout.readback import hugging_face_views, join_shards, shard_views
+from rlpost.sync.codec import checksum
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Weights(Protocol):
+    """What an engine's model holds, in published names and shapes."""
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Replace weights in place."""
+        ...
+
+    def checksums(self, shapes: Shapes) -> dict[str, str]:
+        """Checksum of what is held for each published name, ``missing`` where nothing of that shape is."""
+        ...
+
+
+class LocalWeights:
+    """Of a model in this process.
+
+    Args:
+        llm: ``vllm.LLM``.
+    """
+
+    def __init__(self, llm: Any):
+        self.llm = llm
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """See `Weights`."""
+        self.llm.apply_model(functools.partial(_load, tensors=tensors))
+
+    def checksums(self, shapes: Shapes) -> dict[str, str]:
+        """See `Weights`."""
+
+        def sums(model: Any) -> dict[str, str]:
+            views = hugging_face_views(dict(model.named_parameters()), _stacked(model), shapes)
+            return {name: "missing" if view is None else checksum(view) for name, view in views.items()}
+
+        return self.llm.apply_model(sums)[0]
+
+
+class ShardedWeights:
+    """Of a model in several worker processes of this machine.
+
+    Args:
+        llm: ``vllm.LLM``.
+        shards: worker processes.
+    """
+
+    def __init__(self, llm: Any, shards: int):
+        self.llm, self.shards = llm, shards
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """See `Weights`; every worker reads all tensors and keeps its part."""
+        from safetensors.torch import save_file
+
+        with _shared_folder() as folder:
+            file = Path(folder) / "update.safetensors"
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
+            self.llm.apply_model(functools.partial(_load_file, file=str(file)))
+
+    def checksums(self, shapes: Shapes) -> dict[str, str]:
+        """See `Weights`. ``ranks differ`` where workers that should hold the same do not."""
+        from safetensors.torch import load_file
+
+        with _shared_folder() as folder:
+            write = functools.partial(_write_shards, shapes=dict(shapes), shards=self.shards, folder=folder)
+            parts = [load_file(file) for file in sorted(self.llm.apply_model(write))]
+            return {name: _sum_of_parts([part.get(name) for part in parts], shape) for name, shape in shapes.items()}
+
+
+def _load(model: Any, tensors: Mapping[str, Tensor]) -> None:
+    model.load_weights(iter(tensors.items()))
+    packing_cpu.renew(model)
+
+
+def _load_file(model: Any, file: str) -> None:
+    from safetensors.torch import load_file
+
+    _load(model, load_file(file))
+
+
+def _write_shards(model: Any, shapes: Shapes, shards: int, folder: str) -> str:
+    """In a worker: write its views of the published tensors; the file's name, in the order of ranks."""
+    from safetensors.torch import save_file
+    from vllm.distributed import get_tensor_model_parallel_rank
+
+    views = shard_views(dict(model.named_parameters()), _stacked(model), shapes, shards)
+    file = Path(folder) / f"rank{get_tensor_model_parallel_rank():05}.safetensors"
+    save_file({name: view.detach().cpu().clone() for name, view in views.items() if view is not None}, file)
+    return str(file)
+
+
+def _sum_of_parts(parts: list[Tensor | None], shape: tuple[int, ...]) -> str:
+    present = [part for part in parts if part is not None]
+    if len(present) < len(parts):
+        return "missing"
+    try:
+        whole = join_shards(present, shape)
+    except ValueError:
+        return "ranks differ"
+    return "missing" if whole is None else checksum(whole)
+
+
+def _stacked(model: Any) -> Mapping[str, list[str]]:
+    return getattr(model, "packed_modules_mapping", {})
+
+
+def _shared_folder() -> tempfile.TemporaryDirectory[str]:
+    memory = "/dev/shm"
+    return tempfile.TemporaryDirectory(prefix="rlpost-", dir=memory if os.access(memory, os.W_OK) else None)

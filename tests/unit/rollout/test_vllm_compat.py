@@ -1,0 +1,14 @@
+"""What can be refused before vLLM is loaded."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlpost.rollout.vllm_compat import check_shards
+
+
+def test_heads_that_cannot_be_shared_out_are_refused(tiny_model: str) -> None:
+    check_shards(tiny_model, 1)
+    check_shards(tiny_model, 2)
+    with pytest.raises(ValueError, match="3 processes cannot share 2 key/value heads; use a divisor of 2"):
+        check_shards(tiny_model, 3)

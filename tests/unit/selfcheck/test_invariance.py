@@ -1,0 +1,190 @@
+"""The comparison by hand, and planted failures of a real learner in plain torch.
+
+Not covered: DeepSpeed and several ranks (tests/integration/test_learner_equivalence.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rlpost.errors import SelfCheckError
+from rlpost.learner import layout, policy
+from rlpost.learner.build import build_learner
+from rlpost.learner.examine import COLUMNS, SAMPLES, project, select
+from rlpost.learner.policy import PolicyLearner
+from rlpost.learner.torch_engine import TorchEngine
+from rlpost.selfcheck.invariance import Figures, Fingerprint, check, difference
+from rlpost.types import TrainBatch, TrainSample
+from support import recorded
+
+CPU = torch.device("cpu")
+
+
+def print_of(*values: float, loss: float = 0.0) -> Fingerprint:
+    return Fingerprint(loss, {"a": np.float32(values[:2]), "b": np.float32(values[2:])})
+
+
+def test_the_difference_by_hand() -> None:
+    # (3, 4 | 0) and (3, 0 | 0): ‖g - r‖ = 4, ‖r‖ = 3, ⟨g, r⟩ / ⟨r, r⟩ = 9 / 9
+    assert difference(print_of(3, 4, 0), print_of(3, 0, 0)) == (pytest.approx(4 / 3), 1.0, "a")
+    assert difference(print_of(1, 1, 4), print_of(2, 2, 8)) == (0.5, 0.5, "b")
+    assert difference(print_of(0, 0, 0), print_of(0, 0, 0))[:2] == (0.0, 1.0)
+    assert difference(print_of(1, 0, 0), print_of(0, 0, 0))[0] == math.inf
+    # a tensor that one side lacks is zero there
+    lacking = Fingerprint(0.0, {"a": np.float32([3, 0])})
+    assert difference(lacking, print_of(3, 0, 4)) == (pytest.approx(0.8), pytest.approx(9 / 25), "b")
+
+
+def test_messages_name_the_comparison_the_figures_and_the_remedy() -> None:
+    good, half, other = print_of(3, 4, 12, loss=1.0), print_of(1.5, 2, 6, loss=1.0), print_of(3, 4, 0, loss=1.0)
+    assert check(Figures(8, good, good, good), "float32") == {
+        "invariance/micro_batching": 0.0,
+        "invariance/reference": 0.0,
+    }
+    assert check(Figures(8, good, good, None), "float32") == {"invariance/micro_batching": 0.0}
+    for figures, expected in [
+        (Figures(8, half, half, good), "the gradient of the learner is 0.5 times that of plain torch (8 samples, "),
+        (Figures(8, half, good, good), "as this run lays them out is 0.5 times that one sample at a time"),
+        (Figures(8, other, good, good), "is not that one sample at a time, above all for 'b'"),
+        (Figures(8, print_of(math.nan, 0, 0), good, good), "is not that one sample at a time"),
+        (
+            Figures(8, dataclasses.replace(good, loss=0.5), good, good),
+            "the loss as this run lays them out is 0.5, and 1",
+        ),
+        (Figures(8, good, good, dataclasses.replace(good, loss=math.nan)), "and nan of plain torch"),
+    ]:
+        with pytest.raises(SelfCheckError) as caught:
+            check(figures, "float32")
+        assert expected in str(caught.value)
+        assert "selfcheck.invariance: false" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_projection_is_linear_keeps_small_tensors_and_nearly_keeps_products() -> None:
+    rng = torch.Generator().manual_seed(0)
+    small = torch.randn(COLUMNS, generator=rng)
+    assert np.abs(project([("w", small)])["w"]) == pytest.approx(small.abs().numpy())
+    a, b = (torch.randn(70, 999, generator=rng) for _ in range(2))
+    one, two, both = (project([("w", x)])["w"] for x in (a, b, a + b))
+    assert one.shape == (COLUMNS,)
+    np.testing.assert_allclose(one + two, both, atol=1e-4)
+    assert float(one @ one) == pytest.approx(float((a * a).sum()), rel=0.1)
+    assert abs(float(one @ two)) < 0.1 * float((a * a).sum())
+    # one number of a gradient in a million shows
+    c = a.clone()
+    c[3, 5] += 1
+    assert np.linalg.norm(project([("w", c)])["w"] - one) == pytest.approx(1.0, rel=1e-3)
+
+
+def sample(prompt: int, size: int, advantage: float) -> TrainSample:
+    n = np.arange(size)
+    return TrainSample(
+        np.full(3, prompt), n + 3, np.full(size, advantage, np.float32), 0 * n, np.ones(size, bool), None, 0
+    )
+
+
+def test_samples_are_few_short_and_of_several_prompts_and_have_an_advantage() -> None:
+    samples = [sample(prompt, size, 1.0) for prompt in range(3) for size in (9, 8, 7, 6, 5)]
+    samples += [sample(4, 1, 0.0)] * 4
+    assert select(TrainBatch(tuple(samples), 0)) == [1, 2, 3, 4, 6, 7, 8, 9]
+    assert select(TrainBatch(tuple(samples[:5]), 0)) == [0, 1, 2, 3, 4]
+    assert select(TrainBatch(tuple(samples[15:]), 0)) == []
+    assert SAMPLES == 8
+
+
+def grouped(count: int = 8) -> TrainBatch:
+    """The recorded batch as two groups, on-policy as a first batch is."""
+    samples = recorded.batch(count).samples
+    half = count // 2
+    changed = [
+        dataclasses.replace(s, prompt_ids=samples[i // half * half].prompt_ids, old_logprobs=None, ref_logprobs=None)
+        for i, s in enumerate(samples)
+    ]
+    return TrainBatch(tuple(changed), 0)
+
+
+def learner_of(folder: str, **learner: Any) -> PolicyLearner:
+    settings = {"engine": "torch", "micro_tokens": 4096, "logprob_chunk": 4, **learner}
+    return build_learner(recorded.config(folder, learner=settings), folder, CPU)
+
+
+@pytest.mark.parametrize("settings", [{}, {"layout": "padded"}, {"micro_tokens": 30}, {"logprob_chunk": None}])
+def test_a_sound_learner_passes_and_trains_as_if_it_had_not_been_examined(
+    tiny_model: str, settings: dict[str, Any]
+) -> None:
+    examined, other = learner_of(tiny_model, **settings), learner_of(tiny_model, **settings)
+    figures = examined.examine(grouped())
+    assert figures is not None
+    assert figures.samples == 8
+    assert figures.own.norm > 0.01
+    metrics = check(figures, "float32")
+    assert metrics.keys() == {"invariance/micro_batching", "invariance/reference"}
+    assert max(metrics.values()) < 1e-4
+    for learner in (examined, other):
+        learner.step(grouped())
+        learner.step(recorded.batch())
+    held = dict(examined.engine.parameters())
+    assert all(torch.equal(held[name], tensor) for name, tensor in other.engine.parameters())
+    assert examined.counters == other.counters
+
+
+def test_a_batch_without_advantages_has_no_figures(tiny_model: str) -> None:
+    flat = [dataclasses.replace(s, advantages=s.advantages * 0) for s in grouped().samples]
+    assert learner_of(tiny_model).examine(TrainBatch(tuple(flat), 0)) is None
+
+
+def failure(learner: PolicyLearner, data: TrainBatch | None = None) -> str:
+    figures = learner.examine(data or grouped())
+    assert figures is not None
+    with pytest.raises(SelfCheckError) as caught:
+        check(figures, "float32")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_engine_that_halves_the_loss_is_found(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = TorchEngine.backward
+    monkeypatch.setattr(TorchEngine, "backward", lambda self, loss, last: sound(self, loss * 0.5, last))
+    message = failure(learner_of(tiny_model))
+    assert message.startswith("invariance: the gradient of the learner is 0.5 times that of plain torch (8 samples, ")
+    assert "set learner.zero_stage: 0 or learner.engine: torch" in message
+
+
+def test_a_loss_averaged_over_micro_batches_is_found(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of eight micro-batches against one of two: four times as much."""
+    sound = policy.micro_loss
+
+    def averaged(table: torch.Tensor, micro: Any, *rest: Any) -> Any:
+        loss, sums = sound(table, micro, *rest)
+        return loss * len(micro.rows) / 8, sums
+
+    monkeypatch.setattr(policy, "micro_loss", averaged)
+    message = failure(learner_of(tiny_model))
+    assert "the gradient as this run lays them out is 4 times that one sample at a time" in message
+
+
+def test_completions_that_see_each_other_are_found(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = layout.visible
+    monkeypatch.setattr(layout, "visible", lambda segment, branch: sound(segment, np.minimum(branch, 0)))
+    message = failure(learner_of(tiny_model))
+    assert "the gradient as this run lays them out is not that one sample at a time, above all for 'model" in message
+    assert "set learner.layout: padded and learner.logprob_chunk: null" in message
+
+
+def test_a_chunk_that_is_dropped_is_found(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlpost.learner import models
+
+    sound = models.chunked_logprobs
+
+    def dropping(hidden: torch.Tensor, head: Any, ids: torch.Tensor, temperature: float, chunk: int | None) -> Any:
+        found = sound(hidden, head, ids, temperature, chunk)
+        return found if chunk is None else torch.cat([found[:-chunk], found[-chunk:].detach()])
+
+    monkeypatch.setattr(models, "chunked_logprobs", dropping)
+    assert "the gradient as this run lays them out is not that one sample at a time" in failure(learner_of(tiny_model))

@@ -1,0 +1,1 @@
+"""Answers that are numbers or formulas, judged by the package math-verify."""

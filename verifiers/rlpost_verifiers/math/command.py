@@ -1,0 +1,20 @@
+"""What ``rlpost doctor`` does for the math verifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from rlpost.errors import RlpostError
+from rlpost_verifiers.math.verifier import MathVerifier
+
+
+def diagnose() -> Iterator[tuple[str, Literal["ok", "note", "broken"], str, str]]:
+    """Whether math-verify judges as it must here: topic, state, text, remedy."""
+    try:
+        with MathVerifier(timeout_s=5.0) as verifier:
+            report = verifier.conformance()
+    except RlpostError as error:
+        yield "math", "broken", str(error), "pip install --force-reinstall 'rlpost[math]'"
+        return
+    yield "math", "broken" if report.failures else "ok", report.summary(), ""
