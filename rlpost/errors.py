@@ -60,5 +60,9 @@ class SelfCheckError(RlpostError, RuntimeError):
     """A self-check failed; the message holds the figures and the remedy."""
 
 
+class LeakError(SelfCheckError):
+    """An actor's memory grows without end; what was learned so far is sound."""
+
+
 class CheckpointError(RlpostError, OSError):
     """A checkpoint could not be written or read."""

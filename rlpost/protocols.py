@@ -96,6 +96,10 @@ class RolloutEngine(Protocol):
         """Greedy completions of pinned prompts with log-probabilities, for comparison with the learner."""
         ...
 
+    def parity(self, prompts: Sequence[tuple[int, ...]] = ()) -> tuple[list[Completion], list[Completion]]:
+        """The pinned and the given prompts answered with the prefix cache as it is, and again with it emptied."""
+        ...
+
 
 @runtime_checkable
 class Verifier(Protocol):

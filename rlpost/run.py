@@ -18,7 +18,7 @@ from types import FrameType
 
 from rlpost.config.load import dump
 from rlpost.config.schema import RunConfig
-from rlpost.errors import InfrastructureError, LearnerLostError, UserError
+from rlpost.errors import InfrastructureError, LeakError, LearnerLostError, UserError
 from rlpost.evaluation.run import evaluate
 from rlpost.learner import checkpoint
 from rlpost.learner.checkpoint import RunState
@@ -193,7 +193,7 @@ class Run:
             yield
         except LearnerLostError:  # nobody is left who could write one
             raise
-        except InfrastructureError:
+        except (InfrastructureError, LeakError):
             if self.state.step and self._checkpoint():
                 self.display.say(f"saved step {self.state.step} before leaving; continue with --resume")
             raise

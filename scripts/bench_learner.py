@@ -99,7 +99,7 @@ def worker(case: dict[str, Any]) -> None:
     # the plain engine in bfloat16 loses small updates, for which a run refuses it; its speed is that of the hardware
     model = load(folder, case["dtype"])
     without_dropout(model)
-    policy = ScoringModel(model, 1.0, config.learner.logprob_chunk).train()
+    policy = ScoringModel(model).train()
     learner = PolicyLearner(TorchEngine(policy, config.optimizer, torch.device("cpu")), None, config)
     print("ready", flush=True)
     for number, _ in enumerate(sys.stdin):

@@ -51,7 +51,9 @@ class RolloutGroup(Crew):
 
     def __init__(self, config: RunConfig, seats: Sequence[Seat], supervisor: Supervisor, setup: EngineSetup):
         def start(seat: Seat) -> Any:
-            return spawn(RolloutWorker, seat, environment.rollout(seat.threads, seat.gpus > 0))
+            # an engine's processes share its cores
+            threads = max(seat.threads // config.rollout.tensor_parallel, 1)
+            return spawn(RolloutWorker, seat, environment.rollout(threads, seat.gpus > 0))
 
         super().__init__("rollout", seats, start, supervisor)
         self.config, self.setup = config, setup

@@ -53,6 +53,7 @@ class RolloutWorker(Worker):
             seed=config.run.seed,
             trust_remote_code=config.model.trust_remote_code,
             packed_weights=rollout.packed_weights,
+            tensor_parallel=rollout.tensor_parallel,
         )
         codec = TextCodec(folder, config.model.trust_remote_code)
         self.engine = VllmEngine(settings, codec, probes, config.selfcheck.probe_tokens)

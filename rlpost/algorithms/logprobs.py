@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -34,20 +35,21 @@ def chosen_logprobs(logits: Tensor, token_ids: Tensor, temperature: float = 1.0)
 
 
 def chunked_logprobs(
-    hidden: Tensor, head: Callable[[Tensor], Tensor], token_ids: Tensor, temperature: float, chunk: int | None
+    hidden: Tensor, head: Callable[[Tensor], Tensor], token_ids: Tensor, temperature: float, pieces: int
 ) -> Tensor:
-    r"""log softmax(head(hidden) / temperature)[token], with the logits of at most ``chunk`` tokens in memory at a time.
+    r"""log softmax(head(hidden) / temperature)[token] in pieces, of which one's logits are in memory at a time.
 
-    The logits are the largest tensor of an update (N·V numbers, and as many again for their gradient). Here each
-    chunk's are dropped after the forward pass and computed again in the backward pass (Chen et al. 2016, "Training deep
-    nets with sublinear memory cost"), for one more multiplication with the head.
+    The logits are the largest tensor of an update (N·V numbers, and as many again for their gradient). Here a piece's
+    are dropped after the forward pass and computed again in the backward pass (Chen et al. 2016, "Training deep nets
+    with sublinear memory cost"), for one more multiplication with the head; only the last piece's, whose backward pass
+    comes first, are kept.
 
     Args:
         hidden: ``[N, H]``, the states that predict the tokens.
         head: ``[n, H]`` to logits ``[n, V]``, row by row.
         token_ids: ``[N]`` int64 in [0, V).
         temperature: > 0.
-        chunk: > 0; None: all at once, nothing computed twice.
+        pieces: > 0, which is how often ``head`` is called in the forward pass; more than N leave some empty.
 
     Returns:
         ``[N]`` float32, ≤ 0.
@@ -59,13 +61,12 @@ def chunked_logprobs(
     def score(states: Tensor, ids: Tensor) -> Tensor:
         return chosen_logprobs(head(states), ids, temperature)
 
-    if chunk is None:
-        return score(hidden, token_ids)
-    parts: list[Tensor] = []
-    for start in range(0, len(token_ids), chunk):
-        piece = hidden[start : start + chunk], token_ids[start : start + chunk]
-        if torch.is_grad_enabled():
-            parts.append(checkpoint(score, *piece, use_reentrant=False, preserve_rng_state=False))
+    size, parts = -(-len(token_ids) // pieces), list[Tensor]()
+    for number in range(pieces):
+        part = slice(number * size, (number + 1) * size)
+        if torch.is_grad_enabled() and number < pieces - 1:
+            options = {"use_reentrant": False, "preserve_rng_state": False}
+            parts.append(cast(Tensor, checkpoint(score, hidden[part], token_ids[part], **options)))
         else:
-            parts.append(score(*piece))
+            parts.append(score(hidden[part], token_ids[part]))
     return torch.cat(parts)

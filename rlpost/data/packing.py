@@ -98,6 +98,20 @@ def rows_of(micro: MicroPlan) -> list[int]:
     return [row for line in micro for segment in line for row in segment]
 
 
+def pieces(passes: Sequence[Sequence[MicroPlan]], sizes: Sequence[Item], chunk: int | None) -> list[int]:
+    """In how many pieces the logits of each micro-batch are computed so that none has more than ``chunk`` tokens.
+
+    The same on all ranks: at ZeRO stage 3 each call of the head is a collective. None: in one piece.
+    """
+    if chunk is None:
+        return [1] * len(passes[0])
+    most = [
+        max(sum(sizes[row].completion_tokens for row in rows_of(micro)) for micro in together)
+        for together in zip(*passes, strict=True)
+    ]
+    return [max(-(-tokens // chunk), 1) for tokens in most]
+
+
 def plan_updates(
     sizes: Sequence[Item], *, epochs: int, minibatches: int, ranks: int, layout: Layout, seed: Sequence[int]
 ) -> list[Update]:

@@ -28,7 +28,7 @@ def build_learner(config: RunConfig, folder: str, device: torch.device) -> Polic
     without_dropout(model)
     if config.learner.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    policy = ScoringModel(model, config.rollout.temperature, config.learner.logprob_chunk)
+    policy = ScoringModel(model, config.rollout.temperature)
     frozen = copy.deepcopy(policy) if config.algorithm.kl.coef else None
     policy.train()
     if config.learner.engine == "torch":

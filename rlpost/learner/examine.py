@@ -93,12 +93,11 @@ def project(gradients: Iterable[tuple[str, Tensor]]) -> dict[str, np.ndarray]:
 @contextmanager
 def unchunked(learner: PolicyLearner) -> Iterator[None]:
     """All logits at once."""
-    module = learner.engine.module
-    before, module.chunk = module.chunk, None
+    before, learner.chunk = learner.chunk, None
     try:
         yield
     finally:
-        module.chunk = before
+        learner.chunk = before
 
 
 def _in_several(rows: tuple[int, ...], sizes: list, ranks: int, layout: Layout) -> tuple:

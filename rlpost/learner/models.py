@@ -31,14 +31,12 @@ class ScoringModel(nn.Module):
     Args:
         model: a Hugging Face causal language model.
         temperature: the tokens were sampled at.
-        chunk: tokens whose logits are held at a time, None for all; see
-            `rlpost.algorithms.logprobs.chunked_logprobs`.
     """
 
-    def __init__(self, model: Any, temperature: float = 1.0, chunk: int | None = None):
+    def __init__(self, model: Any, temperature: float = 1.0):
         super().__init__()
         self.model = model
-        self.temperature, self.chunk = temperature, chunk
+        self.temperature = temperature
         self.apart = chunking_obstacle(model) is None
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
@@ -50,6 +48,7 @@ class ScoringModel(nn.Module):
         token_ids: Tensor,
         temperature: float | None = None,
         position_ids: Tensor | None = None,
+        pieces: int = 1,
     ) -> Tensor:
         """log π(token | what the position ``index`` sees).
 
@@ -60,6 +59,8 @@ class ScoringModel(nn.Module):
             token_ids: of the shape of ``index``.
             temperature: instead of the model's own.
             position_ids: ``[R, L]``, None: 0, 1, 2, … in each row.
+            pieces: in which logits are computed; see `rlpost.algorithms.logprobs.chunked_logprobs`. Models whose logits
+                are more than their head's output compute them all at once.
 
         Returns:
             Of the shape of ``index``, float32.
@@ -72,7 +73,7 @@ class ScoringModel(nn.Module):
             hidden = self.model.get_decoder()(**inputs, use_cache=False).last_hidden_state
             chosen = hidden.flatten(0, 1)[index.flatten()]
             head = self.model.get_output_embeddings()
-            found = chunked_logprobs(chosen, head, token_ids.flatten(), temperature, self.chunk)
+            found = chunked_logprobs(chosen, head, token_ids.flatten(), temperature, pieces)
             return found.view(token_ids.shape)
         first = 0
         if self._keeps_logits:

@@ -15,7 +15,7 @@ import torch
 
 from rlpost.algorithms.losses import LossSettings
 from rlpost.config.schema import RunConfig
-from rlpost.data.packing import Layout, MicroPlan, Update, count, items, plan_pass, plan_updates
+from rlpost.data.packing import Layout, MicroPlan, Update, count, items, pieces, plan_pass, plan_updates
 from rlpost.learner.engine import TrainEngine
 from rlpost.learner.examine import Figures, examine
 from rlpost.learner.layout import MicroBatch, ahead, lay_out
@@ -76,6 +76,7 @@ class PolicyLearner:
         self.engine, self.reference, self.config = engine, reference, config
         self.settings = loss_settings(config)
         self.layout = layout_of(config, engine.module.model)
+        self.chunk = config.learner.logprob_chunk
         self.counters = Counters()
 
     def logprobs(
@@ -166,15 +167,14 @@ class PolicyLearner:
             Sums of the metrics over micro-batches and ranks.
         """
         counts = count(batch.samples, update.rows, self.config.rollout.max_tokens)
-        mine = update.micro[self.engine.rank]
+        last = len(update.micro[self.engine.rank]) - 1
         totals: dict[str, float] = dict.fromkeys(self._metric_names(batch), 0.0)
-        for number, micro in enumerate(self._laid_out(batch.samples, mine)):
-            logprobs = self._forward(self.engine.forward, micro)
+        for number, (micro, logprobs) in enumerate(self._run(self.engine.forward, batch.samples, update.micro)):
             if keep is not None:
                 keep.update(micro.by_row(logprobs))
             samples = [batch.samples[row] for row in micro.rows]
             loss, sums = micro_loss(micro.table(logprobs), micro, samples, self.settings, counts)
-            self.engine.backward(loss, last=number == len(mine) - 1)
+            self.engine.backward(loss, last=number == last)
             for key, value in sums.items():
                 if key in totals:
                     totals[key] += float(value)
@@ -220,22 +220,28 @@ class PolicyLearner:
     ) -> dict[int, np.ndarray]:  # fmt: skip
         """Log-probabilities of this rank's share of some samples."""
         model = self.reference if reference and self.reference is not None else self.engine.forward
-        mine = plan_pass(rows, items(samples), self.engine.world, self.layout)[self.engine.rank]
+        passes = plan_pass(rows, items(samples), self.engine.world, self.layout)
         found: dict[int, np.ndarray] = {}
         with torch.no_grad():
-            for micro in self._laid_out(samples, mine):
-                found.update(micro.by_row(self._forward(model, micro, temperature)))
+            for micro, logprobs in self._run(model, samples, passes, temperature):
+                found.update(micro.by_row(logprobs))
         return found
 
-    def _laid_out(self, samples: Sequence[TrainSample], plans: Sequence[MicroPlan]) -> Iterator[MicroBatch]:
+    def _run(
+        self, model: Any, samples: Sequence[TrainSample], passes: Sequence[Sequence[MicroPlan]],
+        temperature: float | None = None,
+    ) -> Iterator[tuple[MicroBatch, torch.Tensor]]:  # fmt: skip
+        """This rank's micro-batches and their log-probabilities ``[N]``."""
+
         def make(micro: MicroPlan) -> MicroBatch:
             return lay_out(samples, micro, self.engine.device)
 
-        return ahead(make, plans, self.config.learner.prefetch)
-
-    def _forward(self, model: Any, micro: MicroBatch, temperature: float | None = None) -> torch.Tensor:
-        inputs = (micro.input_ids, micro.attention_mask, micro.index, micro.token_ids)
-        return model(*inputs, temperature=temperature, position_ids=micro.position_ids)
+        split = pieces(passes, items(samples), self.chunk)
+        laid_out = ahead(make, passes[self.engine.rank], self.config.learner.prefetch)
+        for micro, number in zip(laid_out, split, strict=True):
+            inputs = (micro.input_ids, micro.attention_mask, micro.index, micro.token_ids)
+            options = {"temperature": temperature, "position_ids": micro.position_ids, "pieces": number}
+            yield micro, model(*inputs, **options)
 
     def _update(self, batch: TrainBatch, update: Update, keep: dict[int, np.ndarray] | None) -> dict[str, float]:
         metrics = self.accumulate(batch, update, keep)

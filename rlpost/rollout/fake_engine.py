@@ -36,6 +36,10 @@ class FakeEngine:
         """One fixed completion."""
         return self.generate([GenerateRequest("probe", (1,), 1, 0)], SamplingSettings(max_tokens=4, temperature=0.0))
 
+    def parity(self, prompts: Sequence[tuple[int, ...]] = ()) -> tuple[list[Completion], list[Completion]]:
+        """The probe twice: there is no cache."""
+        return self.probe(), self.probe()
+
     def _one(self, request: GenerateRequest, index: int, settings: SamplingSettings) -> Completion:
         seed = request.seed + index
         text = self.answer(request.prompt_id, random.Random(seed))

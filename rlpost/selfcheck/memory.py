@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rlpost.errors import SelfCheckError
+from rlpost.errors import LeakError
 
 _WARM_UP = 5
 """Steps at an actor's start that are not looked at: caches fill, allocators take their arenas."""
@@ -45,7 +45,7 @@ class MemoryWatch:
             limit: largest growth over the window as a share of the memory at its beginning.
 
         Raises:
-            SelfCheckError: with the actor, the figures and what to do.
+            LeakError: with the actor, the figures and what to do.
         """
         for name, values in self._seen.items():
             if len(values) < self.window + _WARM_UP:
@@ -53,7 +53,7 @@ class MemoryWatch:
             recent = values[_WARM_UP:]
             before, grown, steady = growth(recent)
             if grown > max(limit * before, _LEAST_MB) and steady > _STEADY:
-                raise SelfCheckError(
+                raise LeakError(
                     f"memory: {name} has grown by {grown:.0f} MiB over the last {self.window} steps (from {before:.0f} "
                     f"MiB, limit {limit:.0%}), in {steady:.0%} of them: something in it leaks; see what it keeps (a "
                     "reward or verifier of your own first), or set selfcheck.memory_growth=null if this is meant"

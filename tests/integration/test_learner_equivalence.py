@@ -15,11 +15,19 @@ import pytest
 import torch
 
 from rlpost.config.schema import RunConfig
+from rlpost.errors import SelfCheckError
+from rlpost.selfcheck.invariance import check
 from rlpost.types import TrainBatch
 from support import recorded
 
 pytestmark = [pytest.mark.deepspeed, pytest.mark.slow]
 STAGES = (0, 1, 2, 3)
+ON_CPU = {"device": "cpu"}
+OFFLOADED = (
+    (2, {"offload_optimizer": ON_CPU}),
+    (3, {"offload_optimizer": ON_CPU}),
+    (3, {"offload_optimizer": ON_CPU, "offload_parameters": ON_CPU}),
+)
 
 
 def free_port() -> int:
@@ -147,6 +155,14 @@ def worker(rank: int, world: int, port: int, model: str, out: str, dtype: str) -
         found["examined"] = examined(model, dtype, world, zero_stage=stage)
         found["reused"] = reused(model, dtype, world, zero_stage=stage) if dtype == "float32" else None
         torch.save(found, f"{out}/{world}-{stage}-{rank}.pt")
+    # what is offloaded must be sharded: the optimizer at stage 2, the parameters too at stage 3
+    for stage, offload in OFFLOADED if dtype == "float32" else ():
+        learner = build(model, fast(model, dtype, world, zero_stage=stage, **offload))
+        found = {
+            "measured": measure(learner, batch),
+            "examined": examined(model, dtype, world, zero_stage=stage, **offload),
+        }
+        torch.save(found, f"{out}/{world}-{stage}-{rank}-{len(offload)}.pt")
     learner.engine.close()
 
 
@@ -216,6 +232,58 @@ def test_gradients_do_not_depend_on_ranks_and_sharding(oracle: dict, measured: P
     assert found.keys() == oracle["gradients"].keys()
     for name, expected in oracle["gradients"].items():
         torch.testing.assert_close(found[name], expected, atol=1e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def worlds(dtype: str, measured: Path, in_bfloat16: Path) -> list[tuple[int, Path]]:
+    return [(1, in_bfloat16)] if dtype == "bfloat16" else [(1, measured), (2, measured)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_sound_learner_passes_the_invariance_check_and_trains_on_bit_identically(
+    measured: Path, in_bfloat16: Path, stage: int, dtype: str
+) -> None:
+    for world, folder in worlds(dtype, measured, in_bfloat16):
+        found = read(folder, world, stage)["examined"]
+        metrics = check(found["figures"], dtype)
+        assert metrics.keys() == {"invariance/micro_batching"} | ({"invariance/reference"} if stage < 3 else set())
+        assert max(metrics.values()) < (1e-5 if dtype == "float32" else 0.03)
+        assert found["same"]
+        assert found["norms"][0] == found["norms"][1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_an_engine_that_averages_over_two_where_it_should_add_is_found(
+    measured: Path, in_bfloat16: Path, stage: int, dtype: str
+) -> None:
+    for world, folder in worlds(dtype, measured, in_bfloat16):
+        with pytest.raises(
+            SelfCheckError, match=r"gradient of the learner is 0\.(5|4998|5002) times that of plain torch"
+        ):
+            check(read(folder, world, stage)["examined"]["halved"], dtype)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("stage", STAGES)
+def test_old_logprobs_found_on_one_rank_reach_the_rank_that_needs_them(measured: Path, world: int, stage: int) -> None:
+    reused, before = read(measured, world, stage)["reused"]
+    assert reused["metrics"] == pytest.approx(before["metrics"], rel=1e-4, abs=1e-6)
+    for name, weights in before["weights"].items():
+        # Adam's step has the size of the rate, 1e-3, whatever the gradient's
+        torch.testing.assert_close(reused["weights"][name], weights, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize(("stage", "offload"), OFFLOADED)
+def test_offloading_changes_no_figure(oracle: dict, measured: Path, world: int, stage: int, offload: dict) -> None:
+    parts = [torch.load(measured / f"{world}-{stage}-{r}-{len(offload)}.pt", weights_only=False) for r in range(world)]
+    found, looked = parts[0]["measured"], parts[0]["examined"]
+    for name, expected in oracle["gradients"].items():
+        torch.testing.assert_close(found["gradients"][name], expected, atol=1e-6, rtol=1e-4)
+    assert found["norms"] == pytest.approx(oracle["norms"], rel=1e-4)
+    assert looked["same"]
+    assert max(check(looked["figures"], "float32").values()) < 1e-5
 
 
 @pytest.mark.parametrize("world", [1, 2])

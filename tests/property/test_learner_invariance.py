@@ -101,8 +101,7 @@ def batch(seed: int, count: int = 5, prompts: int | None = None) -> TrainBatch:
 
 def learner_of(model: Any, config: RunConfig) -> PolicyLearner:
     model.zero_grad(set_to_none=True)
-    scorer = ScoringModel(model, chunk=config.learner.logprob_chunk)
-    return PolicyLearner(TorchEngine(scorer, OptimizerSection(), torch.device("cpu")), None, config)
+    return PolicyLearner(TorchEngine(ScoringModel(model), OptimizerSection(), torch.device("cpu")), None, config)
 
 
 def measure(

@@ -25,11 +25,12 @@ class Command:
 
     arguments: list[str]
     cwd: Path
+    env: dict[str, str] = field(default_factory=dict)
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def start(self) -> Command:
-        env = {**os.environ, _MARK: self.mark, "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
-        self.out, self.err = (tempfile.TemporaryFile("w+") for _ in range(2))
+        env = {**os.environ, **self.env, _MARK: self.mark, "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
+        self.out, self.err = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, "-m", "rlpost.cli", *self.arguments],
             cwd=self.cwd, env=env, text=True, stdout=self.out, stderr=self.err, start_new_session=True,

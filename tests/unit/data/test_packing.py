@@ -13,6 +13,7 @@ from rlpost.data.packing import (
     count,
     items,
     micro_batches,
+    pieces,
     plan_updates,
     rows_of,
     spread_over_ranks,
@@ -82,6 +83,16 @@ def test_a_segment_over_the_budget_is_cut_and_a_single_completion_is_not() -> No
 def test_a_plan_for_two_ranks_by_hand() -> None:
     [update] = plan_updates(alone(4, 4, 4), epochs=1, minibatches=1, ranks=2, layout=padded(4), seed=(0,))
     assert update == Update((0, 1, 2), (((((0,),),), (((2,),),)), ((((1,),),), ())))
+
+
+def test_all_ranks_compute_logits_in_as_many_pieces() -> None:
+    # 5 + 3 and 4 completion tokens, then 4 and none, in pieces of at most 3
+    sizes = alone(6, 4, 5, 5)
+    passes = (((((0,),), ((1,),)), (((2,),),)), ((((3,),),), ()))
+    assert pieces(passes, sizes, 3) == [3, 2]
+    assert pieces(passes, sizes, None) == [1, 1]
+    assert pieces(((), ()), sizes, 3) == []
+    assert pieces((((),), ((),)), sizes, 3) == [1]
 
 
 def test_prompts_are_shared_within_a_minibatch_only() -> None:

@@ -182,9 +182,9 @@ def test_a_chunk_that_is_dropped_is_found(tiny_model: str, monkeypatch: pytest.M
 
     sound = models.chunked_logprobs
 
-    def dropping(hidden: torch.Tensor, head: Any, ids: torch.Tensor, temperature: float, chunk: int | None) -> Any:
-        found = sound(hidden, head, ids, temperature, chunk)
-        return found if chunk is None else torch.cat([found[:-chunk], found[-chunk:].detach()])
+    def dropping(hidden: torch.Tensor, head: Any, ids: torch.Tensor, temperature: float, pieces: int) -> Any:
+        found = sound(hidden, head, ids, temperature, pieces)
+        return found if pieces == 1 else torch.cat([found[:-4], found[-4:].detach()])
 
     monkeypatch.setattr(models, "chunked_logprobs", dropping)
     assert "the gradient as this run lays them out is not that one sample at a time" in failure(learner_of(tiny_model))

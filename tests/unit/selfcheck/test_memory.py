@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlpost.errors import SelfCheckError
+from rlpost.errors import LeakError
 from rlpost.selfcheck.memory import MemoryWatch, growth
 
 
@@ -16,7 +16,7 @@ def watch(values: list[float], window: int = 20) -> MemoryWatch:
 
 
 def test_a_leak_is_named_with_its_actor_and_remedy() -> None:
-    with pytest.raises(SelfCheckError) as caught:
+    with pytest.raises(LeakError) as caught:
         watch([600.0 + 40 * step for step in range(25)]).check(0.5)
     text = str(caught.value)
     assert text.startswith("memory: scoring1 has grown by ")

@@ -1,0 +1,93 @@
+"""Bugs that never crash, planted one by one into a real run: each ends it, with the reason and the remedy.
+
+    pytest -s tests/ray/test_planted_failures.py
+
+prints what each run said. The breaks are in support/sabotage; a verifier that cannot tell and a reward that leaks come
+as plug-ins. Verifiers that accept what is false are in tests/contract/test_lean_museum.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from support.processes import Command
+
+pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.deepspeed, pytest.mark.slow]
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
+JUDGE = SUPPORT / "judge.py"
+
+
+@pytest.fixture(scope="module")
+def work(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("planted")
+    rows = [{"id": f"t{i}", "prompt": f"∀ p q : Prop, p {c} q :="} for i, c in enumerate("→∧∨↔→∧")]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {
+        "run": {"name": "planted", "steps": 3, "seed": 5},
+        "model": {"path": tiny_model, "dtype": "float32"},
+        "data": {"source": "jsonl", "train": "prompts.jsonl"},
+        "rollout": {"group_size": 4, "prompts_per_step": 4, "max_tokens": 12, "kv_cache_mb": 64},
+        "scoring": {
+            "verifier": "function",
+            "verifier_args": {"function": f"{JUDGE}:names_a_hypothesis"},
+            "truncated": "keep",
+        },
+        "optimizer": {"lr": 1e-2},
+        "learner": {"micro_tokens": 256},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+def said(work: Path, name: str, sabotage: str | None, *overrides: str) -> str:
+    """The one line with which a run ended."""
+    env = {}
+    if sabotage is not None:
+        env = {
+            "RLPOST_SABOTAGE": sabotage,
+            "PYTHONPATH": os.pathsep.join([str(SUPPORT / "sabotage"), os.environ.get("PYTHONPATH", "")]),
+        }
+    command = Command(["train", "config.yaml", f"run.name={name}", *overrides], work, env=env)
+    status, out, err = command.start().finish()
+    assert status == 1, (out, err)
+    lines = [line for line in err.splitlines() if line.startswith("rlpost: ")]
+    assert len(lines) == 1, err
+    print(f"\n{name}\n    {lines[0]}")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "expected"),
+    [
+        ("stale_lm_head", ["canary: engine 0 and learner differ by", "computes with other weights than it reports"]),
+        ("stale_prefix_cache", ["canary: engine 0 and learner differ by", "stale prefix cache"]),
+        ("update_lost_in_the_engine", ["canary: engine 0 holds other bytes than published"]),
+        ("update_not_sent", ["canary: engine 0 and learner differ by", "computes with other weights than it reports"]),
+        ("update_lost_in_the_learner", ["canary: an update with gradient norm", "changed no published byte"]),
+        ("loss_halved", ["invariance: ", "0.5 times"]),
+        ("loss_divided_by_micro_batches", ["invariance: "]),
+    ],
+)
+def test_a_planted_bug_ends_the_run(work: Path, sabotage: str, expected: list[str]) -> None:
+    line = said(work, sabotage, sabotage)
+    assert all(part in line for part in expected), line
+
+
+def test_a_verifier_that_cannot_tell_ends_the_run(work: Path) -> None:
+    line = said(work, "undecided", None, f"scoring.verifier_args.function={JUDGE}:cannot_tell")
+    assert "scoring: 100% of the last 1 batches stayed undecided (limit 20%), mostly 'unavailable'" in line
+
+
+def test_a_reward_that_leaks_ends_the_run_with_a_checkpoint(work: Path) -> None:
+    line = said(
+        work, "leak", None, "scoring.verifier=null", "scoring.verifier_args={}", "selfcheck.memory_window=10",
+        f"scoring.rewards=[{{name: '{JUDGE}:leaks'}}]", "run.steps=100",
+    )  # fmt: skip
+    assert "memory: scoring0 has grown by" in line
+    assert "selfcheck.memory_growth=null" in line
+    assert list((work / "runs" / "leak" / "checkpoints").iterdir())

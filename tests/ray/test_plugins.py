@@ -1,0 +1,113 @@
+"""Rewards and verifiers of a user's own, from a folder outside the repository: used by real actors, or refused at start.
+
+Not covered: several machines; that the sent source runs where neither file nor folder is: tests/unit/scoring.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from support.processes import Command
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+EXAMPLES = Path(__file__).resolve().parents[2] / "configs" / "examples"
+
+GOOD: dict = {
+    "run": {"name": "r", "steps": 1, "seed": 3},
+    "data": {"source": "jsonl", "train": "prompts.jsonl"},
+    "rollout": {"group_size": 2, "prompts_per_step": 2, "max_tokens": 4, "kv_cache_mb": 64},
+    "learner": {"engine": "torch"},
+    "evaluation": {"before": False, "after": False},
+}
+
+
+@pytest.fixture
+def work(tmp_path: Path, tiny_model: str) -> Path:
+    """A user's folder with a configuration, data, and the two examples copied into it."""
+    rows = [{"id": f"row{i}", "prompt": "∀ p q : Prop, p → q :=", "parity": "even", "answer": "4"} for i in range(4)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {**GOOD, "model": {"path": tiny_model, "dtype": "float32"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "mine").mkdir()
+    for name in ("brevity.py", "parity_verifier.py"):
+        shutil.copy(EXAMPLES / name, tmp_path / "mine" / name)
+    return tmp_path
+
+
+def run(work: Path, *overrides: str) -> tuple[int, str, str]:
+    return Command(["train", "config.yaml", *overrides], work).start().finish(400)
+
+
+def refused(work: Path, *overrides: str) -> str:
+    status, _, err = run(work, *overrides)
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert status == 2, err
+    assert lines[-1].startswith("rlpost: ")
+    assert "Traceback" not in err
+    assert not (work / "runs" / "r" / "metrics.jsonl").exists()
+    return lines[-1]
+
+
+@pytest.mark.vllm
+def test_a_verifier_class_and_a_trl_reward_of_ones_own_judge_a_run(work: Path) -> None:
+    status, _, err = run(
+        work,
+        "scoring.verifier=./mine/parity_verifier.py:ParityVerifier",
+        "scoring.verifier_args={largest: 50}",
+        "scoring.rewards=[{name: outcome}, {name: 'mine/brevity.py:brevity', weight: 0.5}]",
+        "scoring.truncated=keep",
+    )
+    assert status == 0, err
+    folder = work / "runs" / "r"
+    [said] = json.loads((folder / "environment.json").read_text())["verifiers"]
+    assert said.startswith("parity: 0 of 9 known answers judged wrong; tried verifier './mine/parity_verifier.py")
+    assert "tried reward 'mine/brevity.py:brevity' in " in said
+    rows = [json.loads(line) for line in (folder / "transcripts" / "step_000000.jsonl").read_text().splitlines()]
+    assert len(rows) == 4
+    assert {row["reason"] for row in rows} <= {"no_number", "wrong_parity", "right_parity"}
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("def mine(completions, solution):\n    return [0.0] * len(completions)\n", ["wants 'solution'", "id, parity"]),
+        ("def mine(completions, **_):\n    return [0.0]\n", ["answered 1 values for 2 completions"]),
+        ("def mine(completions, **_):\n    return [c.score for c in completions]\n", ["mine.py:2", "AttributeError"]),
+        ("def mine(completions):\n    retrun 1\n", ["mine.py:2", "SyntaxError"]),
+        ("def mein(completions): ...\n", ["has no 'mine'; did you mean mein?"]),
+    ],
+)
+def test_a_broken_reward_is_refused(work: Path, text: str, parts: list[str]) -> None:
+    (work / "mine.py").write_text(text)
+    said = refused(work, "scoring.rewards=[{name: 'mine.py:mine'}]")
+    for part in parts:
+        assert part in said, said
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (("return [self._judge", "return []\n        return [self._judge"), ["answered 0 verdicts for "]),
+        (('Verdict("rejected", 0.0, "no_number"', 'Verdict("rejected", "no_number"'), ["parity_verifier.py:", "Error"]),
+        (("def verify_batch", "def verify_batches"), ["has no verify_batch"]),
+    ],
+)
+def test_a_broken_verifier_is_refused(work: Path, change: tuple[str, str], parts: list[str]) -> None:
+    file = work / "mine" / "parity_verifier.py"
+    assert change[0] in file.read_text()
+    file.write_text(file.read_text().replace(*change))
+    overrides = ["scoring.verifier=mine/parity_verifier.py:ParityVerifier", "selfcheck.conformance=false"]
+    said = refused(work, *overrides)
+    for part in ["mine/parity_verifier.py:ParityVerifier", *parts]:
+        assert part in said, said
+
+
+def test_data_that_the_verifier_cannot_judge_is_refused(work: Path) -> None:
+    (work / "prompts.jsonl").write_text('{"prompt": "p :=", "parity": "prime"}\n')
+    said = refused(work, "scoring.verifier=mine/parity_verifier.py:ParityVerifier")
+    assert "column 'parity' is 'prime'; even or odd" in said

@@ -1,0 +1,118 @@
+"""Imported by every Python process whose PYTHONPATH names this folder, actors included: breaks one part of rlpost, the
+one that $RLPOST_SABOTAGE names, as soon as its module has been imported.
+
+Each break is a bug that libraries of this kind have really had: nothing crashes, the curves just look a little worse.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def stale_lm_head(module: Any) -> None:
+    """The packed copy of the tied output matrix is not made anew after a sync."""
+    renew = module.PackedLinear.renew
+
+    def all_but_the_head(self: Any) -> None:
+        if "Linear" in type(self.layer).__name__:
+            renew(self)
+
+    module.PackedLinear.renew = all_but_the_head
+
+
+def stale_prefix_cache(module: Any) -> None:
+    """The engine keeps the keys and values of the policy before."""
+    module.VllmEngine._drop_cache = lambda self: None
+
+
+def update_lost_in_the_engine(module: Any) -> None:
+    """The engine takes the tensors and does not load them."""
+    module.LocalWeights.load = lambda self, tensors: None
+
+
+def update_not_sent(module: Any) -> None:
+    """Nothing reaches the engine, which says that all is well: an adapter that was saved under an old name."""
+
+    def apply(self: Any, update: Any) -> Any:
+        self.version = update.manifest.new_version
+        return module.ApplyReport(self.version, dict(update.manifest.checksums), 1, 0.0)
+
+    module.VllmEngine.apply = apply
+
+
+def update_lost_in_the_learner(module: Any) -> None:
+    """The optimizer steps on something else than what is published."""
+    applied = module.DeepSpeedEngine.apply
+
+    def apply(self: Any, lr: float) -> Any:
+        before = [parameter.detach().clone() for parameter in self.module.parameters()]
+        result = applied(self, lr)
+        for parameter, value in zip(self.module.parameters(), before, strict=True):
+            parameter.data.copy_(value)
+        return result
+
+    module.DeepSpeedEngine.apply = apply
+
+
+def loss_halved(module: Any) -> None:
+    """A factor of one half on its way into the backward pass: a mean over two where a sum belongs."""
+    backward = module.DeepSpeedEngine.backward
+    module.DeepSpeedEngine.backward = lambda self, loss, last: backward(self, loss * 0.5, last=last)
+
+
+def loss_divided_by_micro_batches(module: Any) -> None:
+    """The accumulation divides what was already divided by the global counts."""
+    accumulate = module.PolicyLearner.accumulate
+
+    def divided(self: Any, batch: Any, update: Any, *rest: Any) -> Any:
+        backward, parts = self.engine.backward, len(update.micro[self.engine.rank])
+        self.engine.backward = lambda loss, last: backward(loss / parts, last=last)
+        try:
+            return accumulate(self, batch, update, *rest)
+        finally:
+            del self.engine.backward
+
+    module.PolicyLearner.accumulate = divided
+
+
+PLACES: dict[str, tuple[str, Callable[[Any], None]]] = {
+    "stale_lm_head": ("rlpost.rollout.packing_cpu", stale_lm_head),
+    "stale_prefix_cache": ("rlpost.rollout.vllm_engine", stale_prefix_cache),
+    "update_lost_in_the_engine": ("rlpost.rollout.weights", update_lost_in_the_engine),
+    "update_not_sent": ("rlpost.rollout.vllm_engine", update_not_sent),
+    "update_lost_in_the_learner": ("rlpost.learner.deepspeed_engine", update_lost_in_the_learner),
+    "loss_halved": ("rlpost.learner.deepspeed_engine", loss_halved),
+    "loss_divided_by_micro_batches": ("rlpost.learner.policy", loss_divided_by_micro_batches),
+}
+
+
+class Saboteur(importlib.abc.MetaPathFinder):
+    """Lets a module be found as usual and breaks it once it has run."""
+
+    def __init__(self, name: str, breaks: Callable[[Any], None]):
+        self.name, self.breaks = name, breaks
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
+        if fullname != self.name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        assert spec is not None
+        assert spec.loader is not None
+        run = spec.loader.exec_module
+
+        def run_and_break(module: Any) -> None:
+            run(module)
+            self.breaks(module)
+
+        spec.loader.exec_module = run_and_break  # pyright: ignore[reportAttributeAccessIssue]
+        return spec
+
+
+if wanted := os.environ.get("RLPOST_SABOTAGE"):
+    sys.meta_path.insert(0, Saboteur(*PLACES[wanted]))
