@@ -202,9 +202,8 @@ def session(
             yield Session(config, rollouts, scoring, learner, train, held_out, verifiers, supervisor, watch)
         finally:
             supervisor.closing = True
-            scoring.close()
-            if learner is not None:
-                learner.close()
+            for crew in crews:
+                crew.close()
             for crew in crews:
                 crew.kill()
 

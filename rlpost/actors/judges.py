@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,13 +13,10 @@ from rlpost.actors.placement import Seat
 from rlpost.actors.supervision import Crew, Supervisor, spawn
 from rlpost.actors.workers import ScoringWorker
 from rlpost.config.schema import RunConfig
-from rlpost.errors import RlpostError
 from rlpost.rollout.sampling import spread
 from rlpost.scoring.plugins import Shipped
 from rlpost.scoring.score import undecided
 from rlpost.types import Group, Prompt
-
-_CLOSE_S = 15.0
 
 
 class ScoringGroup(Crew):
@@ -69,11 +65,6 @@ class ScoringGroup(Crew):
                 desk.hand_in(position, group)
             judged = desk.judged()
         return [judged[position] for position in range(len(groups))]
-
-    def close(self) -> None:
-        """End the verifiers' processes; those of a worker that is gone have died with it."""
-        with contextlib.suppress(RlpostError):
-            self.call("close", what="close", deadline_s=_CLOSE_S)
 
 
 @dataclass(slots=True, eq=False)

@@ -15,11 +15,9 @@ from rlpost.actors.remote import wait
 from rlpost.actors.supervision import LOST, Crew, Supervisor, spawn
 from rlpost.actors.workers import LearnerWorker
 from rlpost.config.schema import RunConfig
-from rlpost.errors import LearnerLostError, RlpostError
+from rlpost.errors import LearnerLostError
 from rlpost.selfcheck.invariance import Figures
 from rlpost.types import TrainBatch, TrainSample, WeightManifest
-
-_CLOSE_S = 15.0
 
 
 class LearnerGroup(Crew):
@@ -115,11 +113,6 @@ class LearnerGroup(Crew):
     def memory(self) -> list[tuple[float, float]]:
         """See `Crew.memory`."""
         return self._all("memory_mb", what="memory")
-
-    def close(self) -> None:
-        """Leave the process group together; a rank that is gone keeps the others from it, and is killed with them."""
-        with contextlib.suppress(RlpostError):
-            self.call("close", what="close", deadline_s=_CLOSE_S)
 
     def _all(self, method: str, *args: Any, what: str) -> list[Any]:
         with _lost_together():

@@ -16,13 +16,14 @@ from rlpost.actors import cluster
 from rlpost.actors.placement import Kind, Seat, reseat
 from rlpost.actors.remote import wait
 from rlpost.config.schema import ClusterSection
-from rlpost.errors import ActorLostError, DeadlineError, GivingUpError, LearnerLostError, PlacementError
+from rlpost.errors import ActorLostError, DeadlineError, GivingUpError, LearnerLostError, PlacementError, RlpostError
 
 LOST = (ActorLostError, DeadlineError)
 """What counts as a lost actor: one that is gone, and one that does not answer in time."""
 
 
 _MEMORY_S = 60.0
+_CLOSE_S = 15.0
 
 
 class Supervisor:
@@ -173,6 +174,11 @@ class Crew:
         self.catch_up(index)
         self.supervisor.welcome(self.seats[index].name)
         self.supervisor.say(f"{self.kind}{index}: replaced in {time.monotonic() - begun:.1f} s")
+
+    def close(self) -> None:
+        """Let every actor end what it has started; one that is gone has taken that with it."""
+        with contextlib.suppress(RlpostError):
+            self.call("close", what="close", deadline_s=_CLOSE_S)
 
     def kill(self) -> None:
         """End every actor's process."""

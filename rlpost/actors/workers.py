@@ -76,6 +76,11 @@ class RolloutWorker(Worker):
         """See `VllmEngine.parity`."""
         return self.engine.parity(prompts)
 
+    def close(self) -> None:
+        """See `VllmEngine.close`."""
+        if self.engine is not None:
+            self.engine.close()
+
 
 class LearnerWorker(Worker):
     """Holds one data-parallel rank."""

@@ -29,6 +29,8 @@ Line = tuple[Segment, ...]
 """Segments in one row of the tensors."""
 MicroPlan = tuple[Line, ...]
 """Lines of one micro-batch; none: a rank without work."""
+Passes = tuple[tuple[MicroPlan, ...], ...]
+"""For each rank its micro-batches, the same number for every rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,11 @@ class Update:
 
     Attributes:
         rows: samples of the minibatch, over all ranks.
-        micro: for each rank its micro-batches; the same number for every rank, some may be empty.
+        micro: for each rank its micro-batches, some of which may be empty.
     """
 
     rows: tuple[int, ...]
-    micro: tuple[tuple[MicroPlan, ...], ...]
+    micro: Passes
 
 
 def items(samples: Sequence[TrainSample]) -> list[Item]:
@@ -98,7 +100,7 @@ def rows_of(micro: MicroPlan) -> list[int]:
     return [row for line in micro for segment in line for row in segment]
 
 
-def pieces(passes: Sequence[Sequence[MicroPlan]], sizes: Sequence[Item], chunk: int | None) -> list[int]:
+def pieces(passes: Passes, sizes: Sequence[Item], chunk: int | None) -> list[int]:
     """In how many pieces the logits of each micro-batch are computed so that none has more than ``chunk`` tokens.
 
     The same on all ranks: at ZeRO stage 3 each call of the head is a collective. None: in one piece.
@@ -140,9 +142,7 @@ def plan_updates(
     return updates
 
 
-def plan_pass(
-    rows: Sequence[int], sizes: Sequence[Item], ranks: int, layout: Layout
-) -> tuple[tuple[MicroPlan, ...], ...]:
+def plan_pass(rows: Sequence[int], sizes: Sequence[Item], ranks: int, layout: Layout) -> Passes:
     """One pass over some samples: for each rank its micro-batches, the same number for every rank."""
     shares = spread_over_ranks(segments(rows, sizes, layout), sizes, ranks)
     micro = [micro_batches(share, sizes, layout) for share in shares]

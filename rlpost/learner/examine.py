@@ -7,7 +7,7 @@ torch on the module itself, without the engine. Nothing is kept: training goes o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlpost.data.packing import Layout, Update, count, items, plan_pass
+from rlpost.data.packing import Item, Layout, Passes, Update, count, items, plan_pass, rows_of
 from rlpost.learner.layout import lay_out
 from rlpost.learner.prepass import needed
 from rlpost.learner.step import micro_loss
@@ -47,10 +47,12 @@ def examine(learner: PolicyLearner, batch: TrainBatch) -> Figures | None:
     subset = learner.prepass(subset, lacking)
     every = tuple(range(len(rows)))
     sizes, ranks = items(subset.samples), learner.engine.world
-    own = _through_engine(learner, subset, Update(every, _in_several(every, sizes, ranks, learner.layout)))
+    several = _in_several(every, sizes, ranks, learner.layout)
+    with in_chunks_of(learner, _at_most_half(learner.chunk, several, sizes)):
+        own = _through_engine(learner, subset, Update(every, several))
     # one sample at a time: a budget of one token
     alone = Layout(packed=False, micro_tokens=1)
-    with unchunked(learner):
+    with in_chunks_of(learner, None):
         single = _through_engine(learner, subset, Update(every, plan_pass(every, sizes, ranks, alone)))
         plain = _plain(learner, subset) if learner.engine.rank == 0 and learner.engine.whole else None
     return Figures(len(rows), own, single, plain)
@@ -91,23 +93,31 @@ def project(gradients: Iterable[tuple[str, Tensor]]) -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def unchunked(learner: PolicyLearner) -> Iterator[None]:
-    """All logits at once."""
-    before, learner.chunk = learner.chunk, None
+def in_chunks_of(learner: PolicyLearner, chunk: int | None) -> Iterator[None]:
+    """Logits of so many tokens at a time, None: all at once."""
+    before, learner.chunk = learner.chunk, chunk
     try:
         yield
     finally:
         learner.chunk = before
 
 
-def _in_several(rows: tuple[int, ...], sizes: list, ranks: int, layout: Layout) -> tuple:
+def _in_several(rows: tuple[int, ...], sizes: Sequence[Item], ranks: int, layout: Layout) -> Passes:
     """The run's own layout with the largest budget, halved as often as it takes, that gives two micro-batches."""
-    plan = plan_pass(rows, sizes, ranks, layout)
+    passes = plan_pass(rows, sizes, ranks, layout)
     budget = layout.micro_tokens
-    while len(plan[0]) < 2 and budget > 1:
+    while len(passes[0]) < 2 and budget > 1:
         budget //= 2
-        plan = plan_pass(rows, sizes, ranks, dataclasses.replace(layout, micro_tokens=budget))
-    return plan
+        passes = plan_pass(rows, sizes, ranks, dataclasses.replace(layout, micro_tokens=budget))
+    return passes
+
+
+def _at_most_half(chunk: int | None, passes: Passes, sizes: Sequence[Item]) -> int | None:
+    """The run's chunk, or a smaller one that takes at least two for some micro-batch."""
+    if chunk is None:
+        return None
+    most = max(sum(sizes[row].completion_tokens for row in rows_of(micro)) for share in passes for micro in share)
+    return min(chunk, max(most // 2, 1))
 
 
 def _through_engine(learner: PolicyLearner, subset: TrainBatch, update: Update) -> Fingerprint:

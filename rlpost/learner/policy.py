@@ -15,7 +15,7 @@ import torch
 
 from rlpost.algorithms.losses import LossSettings
 from rlpost.config.schema import RunConfig
-from rlpost.data.packing import Layout, MicroPlan, Update, count, items, pieces, plan_pass, plan_updates
+from rlpost.data.packing import Layout, MicroPlan, Passes, Update, count, items, pieces, plan_pass, plan_updates
 from rlpost.learner.engine import TrainEngine
 from rlpost.learner.examine import Figures, examine
 from rlpost.learner.layout import MicroBatch, ahead, lay_out
@@ -228,7 +228,7 @@ class PolicyLearner:
         return found
 
     def _run(
-        self, model: Any, samples: Sequence[TrainSample], passes: Sequence[Sequence[MicroPlan]],
+        self, model: Any, samples: Sequence[TrainSample], passes: Passes,
         temperature: float | None = None,
     ) -> Iterator[tuple[MicroBatch, torch.Tensor]]:  # fmt: skip
         """This rank's micro-batches and their log-probabilities ``[N]``."""

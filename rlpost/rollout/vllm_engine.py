@@ -94,6 +94,10 @@ class VllmEngine:
         """End a running `generate` from another thread."""
         self._abort.set()
 
+    def close(self) -> None:
+        """End vLLM's worker processes, where there are any, and free what they share."""
+        self.llm.llm_engine.engine_core.shutdown()
+
     def apply(self, update: WeightUpdate) -> ApplyReport:
         """Load published tensors in place, drop the prefix cache, and read back what the model now holds.
 

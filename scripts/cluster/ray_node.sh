@@ -18,7 +18,8 @@
 #                         outlive the run that writes its checkpoint
 #
 # Environment: RLPOST_VENV (folder of the virtual environment: .venv of the repository), RLPOST_RAY (another command
-# in place of `ray`, e.g. "apptainer exec image.sif ray"), RLPOST_NODE_ROOT (/tmp: short, Ray puts sockets below it).
+# in place of `ray`, e.g. "apptainer exec image.sif ray"), RLPOST_NODE_ROOT (/tmp: short, Ray puts sockets below it),
+# RAY_AUTH_MODE (token or disabled; token where a token is found, see README.md).
 set -euo pipefail
 
 root=${RLPOST_NODE_ROOT:-/tmp}
@@ -38,6 +39,7 @@ refuse() {
 # What cluster.address=local sets in the driver before it starts Ray (rlpost/actors/cluster.py). The nodes of a cluster
 # that is joined are started here, so it has to be set here.
 environment() {
+  authentication
   export RAY_worker_niceness=0 # otherwise 15: on a shared machine imports then take five times as long
   export RAY_ENABLE_UV_RUN_RUNTIME_ENV=0
   export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0
@@ -48,6 +50,18 @@ environment() {
   export TMPDIR=$folder/tmp # vLLM leaves a file behind at every start
   if [ -n "$interface" ]; then
     export NCCL_SOCKET_IFNAME=$interface GLOO_SOCKET_IFNAME=$interface
+  fi
+}
+
+# A cluster obeys whoever reaches its ports, unless it asks for a token. Ray makes ~/.ray/auth_token at its first local
+# start, and from then on `ray start --head` asks for it, while workers and drivers do not send it by themselves.
+authentication() {
+  if [ -z "${RAY_AUTH_MODE:-}" ]; then
+    if [ -n "${RAY_AUTH_TOKEN:-}${RAY_AUTH_TOKEN_PATH:-}" ] || [ -s "${HOME:-}/.ray/auth_token" ]; then
+      export RAY_AUTH_MODE=token
+    else
+      export RAY_AUTH_MODE=disabled
+    fi
   fi
 }
 
@@ -105,7 +119,7 @@ hold() {
   ray_pid=$!
   end=$((SECONDS + timeout_s))
   # printed once the node is registered
-  until grep -q "Ray runtime started" "$folder/log"; do
+  until grep -q "Ray runtime started" "$folder/log" 2>/dev/null; do
     [ -z "$stop" ] || exit 143
     if ! alive "$ray_pid"; then
       tail -n 15 "$folder/log" >&2
@@ -150,6 +164,12 @@ detach() {
   done
   cat <&9
   read -r _ address <"$folder/ready"
+  authentication
+  if [ "$RAY_AUTH_MODE" = token ]; then
+    say "it asks for a token: export RAY_AUTH_MODE=token, with the same token, on every machine that joins or trains"
+  else
+    say "it asks for no token: whoever reaches its ports can run programs on it (README.md, Who may use it)"
+  fi
   say "join from another machine: ray_node.sh worker $address"
   say "see what would run where:  rlpost plan CONFIG cluster.address=$address"
   say "train:                     rlpost train CONFIG cluster.address=$address"
@@ -253,7 +273,7 @@ command -v "${ray[0]}" >/dev/null ||
   refuse "no command '${ray[0]}' and no $venv/bin/ray; run scripts/setup, or set RLPOST_VENV or RLPOST_RAY"
 
 if [ -n "$interface" ] && [ -z "$ip" ]; then
-  ip=$(ip -4 -o addr show dev "$interface" 2>/dev/null | awk '{split($4, part, "/"); print part[1]; exit}')
+  ip=$(ip -4 -o addr show dev "$interface" 2>/dev/null | awk '{split($4, part, "/"); print part[1]; exit}') || true
   [ -n "$ip" ] || refuse "--interface $interface: no such network here, or none with an IPv4 address; see 'ip -4 addr'"
 fi
 [ -z "$ip" ] || flags+=(--node-ip-address "$ip")

@@ -110,7 +110,7 @@ def grouped(count: int = 8) -> TrainBatch:
 
 
 def learner_of(folder: str, **learner: Any) -> PolicyLearner:
-    settings = {"engine": "torch", "micro_tokens": 4096, "logprob_chunk": 4, **learner}
+    settings = {"engine": "torch", "micro_tokens": 4096, **learner}
     return build_learner(recorded.config(folder, learner=settings), folder, CPU)
 
 
