@@ -165,9 +165,7 @@ class Learner(Protocol):
         """Log-probabilities ``[T]`` of each sample's completion tokens, in order."""
         ...
 
-    def step(
-        self, batch: TrainBatch, old: Sequence[np.ndarray] | None, ref: Sequence[np.ndarray] | None
-    ) -> dict[str, float]:
+    def step(self, batch: TrainBatch) -> dict[str, float]:
         """All updates of one rollout batch; returns metrics."""
         ...
 

@@ -1,13 +1,12 @@
 """The whole loop from the command line: real Ray, vLLM and DeepSpeed on a tiny untrained model.
 
-A function judges, so that the tests here are about the loop; Lean is in test_lean_loop.py. Not covered: several
-machines, GPUs.
+A function judges, so that the tests here are about the loop; Lean is in test_lean_loop.py, lost actors in
+test_supervision.py. Not covered: GPUs.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -118,21 +117,6 @@ def test_one_interrupt_finishes_the_step_checkpoints_and_leaves(work: Path) -> N
     assert f"stopped after step {done}" in out
     assert (work / "runs" / "interrupted" / "checkpoints" / f"step_{done:06d}").is_dir()
     assert (work / "runs" / "interrupted" / "model" / "config.json").is_file()
-
-
-def test_a_killed_rollout_actor_ends_the_run_within_a_minute_and_loses_nothing(work: Path) -> None:
-    command = Command(["train", "config.yaml", "run.name=killed", "run.steps=500", "evaluation.before=false"], work)
-    command.start().until(lambda: len(lines(work, "killed")) >= 3)
-    command.actor("RolloutWorker").kill()
-    begun = time.monotonic()
-    status, _, err = command.finish(timeout_s=60)
-    assert time.monotonic() - begun < 60
-    assert status == 1
-    message = [line for line in err.splitlines() if line.startswith("rlpost: ")]
-    assert len(message) == 1
-    assert "rollout" in message[0]
-    assert "gone" in message[0]
-    assert (work / "runs" / "killed" / "checkpoints").is_dir()
 
 
 def test_a_killed_driver_leaves_nothing_behind(work: Path) -> None:
