@@ -119,6 +119,7 @@ class Run:
         self.state = RunState(0)
         self.saved: RunState | None = None
         self.evaluations: Evaluations = []
+        self.evaluated: set[tuple[str, int]] = set()
 
     def go(self, resume: bool) -> RunResult:
         """Publish the starting policy, then step until done or asked to stop; if the learner is lost on the way, begin
@@ -136,7 +137,7 @@ class Run:
     def _advance(self) -> Mapping[str, float]:
         """Steps until done or asked to stop; the last one's metrics."""
         self.session.publish()
-        if self.state.step == 0 and self.config.evaluation.before and not self.evaluations:
+        if self.state.step == 0 and self.config.evaluation.before:
             self._evaluate("before")
         section = self.config.logging
         sinks = open_sinks(
@@ -226,12 +227,13 @@ class Run:
         return RunResult(str(self.folder.path), self.state.step, interrupted, metrics, self.evaluations)
 
     def _evaluate(self, title: str) -> None:
-        if not self.session.held_out or self.stop.asked:
+        if not self.session.held_out or self.stop.asked or (title, self.state.step) in self.evaluated:
             return
         figures = evaluate(
             self.session.held_out, self.session.rollouts.generate, self.session.scoring.score, self.config
         )
         self.evaluations.append((title, figures))
+        self.evaluated.add((title, self.state.step))
         with self.folder.evaluations.open("a") as file:
             file.write(json.dumps({"step": self.state.step, "when": title, **figures}) + "\n")
         first = f"pass@{self.config.evaluation.k[0]}"
@@ -263,10 +265,11 @@ class Run:
 
     def _keep_evaluations(self) -> None:
         """Those up to the present step: an evaluation after step N belongs to the checkpoint of step N."""
-        self.evaluations = []
+        self.evaluations, self.evaluated = [], set()
         for row in keep_lines_before(self.folder.evaluations, self.state.step + 1):
-            row.pop("step")
-            self.evaluations.append((row.pop("when"), row))
+            step, title = row.pop("step"), row.pop("when")
+            self.evaluations.append((title, row))
+            self.evaluated.add((title, step))
 
 
 def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> str:

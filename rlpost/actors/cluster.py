@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,14 +46,15 @@ def cluster(section: ClusterSection) -> Iterator[None]:
             tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as folder,
             _temporary_files_in(folder),
         ):
-            ray.init(
-                address="local",
-                num_cpus=section.cpus or os.cpu_count(),
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                _temp_dir=folder,
-                **common,
-            )
+            with _signals_kept():
+                ray.init(
+                    address="local",
+                    num_cpus=section.cpus or os.cpu_count(),
+                    include_dashboard=False,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    _temp_dir=folder,
+                    **common,
+                )
             try:
                 yield
             finally:
@@ -59,12 +62,13 @@ def cluster(section: ClusterSection) -> Iterator[None]:
         return
     check_reachable(section.address)
     try:
-        ray.init(address=section.address, **common)
+        with _signals_kept():
+            ray.init(address=section.address, **common)
     except (ConnectionError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InfrastructureError(
-            f"cluster.address: no Ray cluster at {section.address!r} ({first}); start one with `ray start --head`, or "
-            "use address local"
+            f"cluster.address: no Ray cluster at {section.address!r} ({first}); start one with `ray start --head`, set "
+            "RAY_AUTH_MODE=token if it asks for a token, or use address local"
         ) from None
     try:
         yield
@@ -78,6 +82,17 @@ def sweep(parent: Path) -> None:
         owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
         if owner.isdigit() and not psutil.pid_exists(int(owner)) and folder.stat().st_uid == os.getuid():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray puts a handler of its own for SIGTERM in place, which ends the driver where a run would finish its step."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -121,7 +136,8 @@ def nodes() -> list[Node]:
             address=entry["NodeManagerAddress"],
             cpus=int(entry["Resources"].get("CPU", 0)),
             gpus=int(entry["Resources"].get("GPU", 0)),
-            memory_gb=entry["Resources"].get("memory", 0.0) / 2**30,
+            # Ray has taken its object store off; what lies there is not lost to the actors, who read it in place
+            memory_gb=sum(entry["Resources"].get(name, 0.0) for name in ("memory", "object_store_memory")) / 2**30,
         )
         for entry in ray.nodes()
         if entry["Alive"]

@@ -69,8 +69,7 @@ class RolloutGroup(Crew):
         if self.served is None:
             return
         update, manifest = self.served
-        ask = self.handles[index].apply.remote(update)
-        report = self.persist(index, lambda h: h.apply.remote(update), "apply weights", self.config.sync.timeout_s, ask)
+        report = self.persist(index, lambda h: h.apply.remote(update), "apply weights", self.config.sync.timeout_s)
         if self.config.selfcheck.canary:
             canary.check_arrival(manifest, [report], None)
 
@@ -121,8 +120,8 @@ class RolloutGroup(Crew):
         """One engine's share; what it has not finished when it is lost is asked of its replacement."""
         limit = self.config.rollout.timeout_s
         while share:
-            asked = list(share)
-            call = self.handles[index].stream.options(num_returns="streaming")
+            asked, handle = list(share), self.handles[index]
+            call = handle.stream.options(num_returns="streaming")
             generator = call.remote([requests[position] for position in asked], settings, limit)
             try:
                 for place, completions in items(generator, f"rollout{index}: generate", limit + _GRACE_S):
@@ -131,4 +130,4 @@ class RolloutGroup(Crew):
             except LearnerLostError:
                 raise
             except LOST as error:
-                self.replace(index, error)
+                self.replace(index, handle, error)

@@ -110,6 +110,8 @@ class Crew:
         self.kind: Kind = kind
         self.seats, self.spawn, self.supervisor = list(seats), spawn, supervisor
         self.handles = [spawn(seat) for seat in self.seats]
+        # reentrant: bringing a replacement up to date can find that it is lost as well
+        self._replacing = [threading.RLock() for _ in self.seats]
 
     def begin(self, index: int) -> Any:
         """Begin setting an actor up; returns the reference to wait for."""
@@ -131,39 +133,52 @@ class Crew:
             what: for messages.
             deadline_s: seconds for each try.
         """
-        refs: list[Any] = [ask(handle) for handle in self.handles]
-        return [self.persist(i, ask, what, deadline_s, ref) for i, ref in enumerate(refs)]
+        calls = [(handle, ask(handle)) for handle in self.handles]
+        return [self.persist(index, ask, what, deadline_s, call) for index, call in enumerate(calls)]
 
-    def persist(self, index: int, ask: Callable[[Any], Any], what: str, deadline_s: float, ref: Any = None) -> Any:
-        """One actor's answer; see `each`. ``ref``: of a call that is already under way."""
+    def persist(
+        self,
+        index: int,
+        ask: Callable[[Any], Any],
+        what: str,
+        deadline_s: float,
+        under_way: tuple[Any, Any] | None = None,
+    ) -> Any:
+        """One actor's answer; see `each`. ``under_way``: a handle and the reference of a call it is already at."""
         while True:
+            handle, ref = under_way or (self.handles[index], None)
+            under_way = None
             try:
-                ref = ask(self.handles[index]) if ref is None else ref
-                return wait([ref], f"{self.kind}{index}: {what}", deadline_s)[0]
+                return wait([ref or ask(handle)], f"{self.kind}{index}: {what}", deadline_s)[0]
             except LearnerLostError:  # an engine that cannot fetch what the learner published is not the one to replace
                 raise
             except LOST as error:
-                self.replace(index, error)
-                ref = None
+                self.replace(index, handle, error)
 
     def memory(self) -> list[tuple[float, float]]:
         """Resident memory of each actor in MiB, and its own part of it."""
         return self.each(lambda handle: handle.memory_mb.remote(), "memory", _MEMORY_S)
 
-    def replace(self, index: int, error: Exception) -> None:
+    def replace(self, index: int, lost: Any, error: Exception) -> None:
         """Start a lost actor anew, on another node if its own is gone, and bring it up to date.
+
+        Args:
+            index: of the actor.
+            lost: its handle; if it is no longer the actor's, somebody else has replaced it meanwhile.
+            error: how it was lost.
 
         Raises:
             GivingUpError: if too many of the kind were lost.
         """
-        while True:
-            self.supervisor.note(self.kind, error)
-            try:
-                return self._start_again(index)
-            except LearnerLostError:
-                raise
-            except LOST as again:
-                error = again
+        with self._replacing[index]:
+            while self.handles[index] is lost:
+                self.supervisor.note(self.kind, error)
+                try:
+                    self._start_again(index)
+                except LearnerLostError:
+                    raise
+                except LOST as again:
+                    lost, error = self.handles[index], again
 
     def _start_again(self, index: int) -> None:
         begun, section = time.monotonic(), self.supervisor.section

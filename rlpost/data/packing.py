@@ -20,8 +20,8 @@ _STREAM = 0x9C41
 """Keeps the minibatch shuffle apart from every other stream of the run's seed."""
 
 LINE_TOKENS = 512
-"""Short segments are put side by side up to here. Attention under a block mask costs the square of a line, and up to
-about this length that is little beside the rest of a transformer."""
+"""Beside a longer segment, short ones are put side by side up to here: attention under a block mask costs the square of
+a line (measured on CPU with SmolLM2-135M: sequences of 70 tokens in lines of 512 cost a third more than padded)."""
 
 Segment = tuple[int, ...]
 """Samples behind one prompt."""
@@ -243,8 +243,9 @@ def _within(parts: Sequence[Segment], sizes: Sequence[Item], budget: int) -> lis
 
 
 def _lines(parts: Sequence[Segment], sizes: Sequence[Item], layout: Layout) -> list[Line]:
-    """First fit, longest first."""
-    capacity = min(LINE_TOKENS, layout.micro_tokens) if layout.packed else 0
+    """First fit, longest first, into lines no longer than the longest segment: what saves padding and no more."""
+    longest = max((tokens(part, sizes) for part in parts), default=0)
+    capacity = min(LINE_TOKENS, layout.micro_tokens, longest) if layout.packed else 0
     lines: list[list[Segment]] = []
     left: list[int] = []
     for part in sorted(parts, key=lambda part: (-tokens(part, sizes), part[0])):

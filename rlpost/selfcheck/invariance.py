@@ -15,7 +15,8 @@ import numpy as np
 from rlpost.errors import SelfCheckError
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.15}
-"""Largest relative difference of two gradients of the same samples. Measured on SmolLM2-135M: TBD."""
+"""Largest relative difference of two gradients of the same samples. Measured on SmolLM2-135M: 7e-6 in
+float32, 0.033 in bfloat16, where layouts round differently; 6e-3 on two layers in bfloat16."""
 LOSS_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.02}
 """Largest difference of two losses, as a share of the loss or of 1, whichever is larger."""
 

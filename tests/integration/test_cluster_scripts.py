@@ -76,10 +76,10 @@ def work(tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     try:
         yield tmp_path
-        left = Command([], tmp_path, mark).marked()
+        left = Command([], tmp_path, mark=mark).marked()
         folders = list(Path(root).iterdir())
     finally:
-        for process in Command([], tmp_path, mark).marked():
+        for process in Command([], tmp_path, mark=mark).marked():
             process.kill()
         shutil.rmtree(root)
     assert not left

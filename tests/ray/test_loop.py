@@ -7,6 +7,7 @@ test_supervision.py. Not covered: GPUs.
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -105,18 +106,21 @@ def test_a_resumed_run_is_the_uninterrupted_run(straight: Path, work: Path) -> N
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_one_interrupt_finishes_the_step_checkpoints_and_leaves(work: Path) -> None:
-    command = Command(
-        ["train", "config.yaml", "run.name=interrupted", "run.steps=500", "evaluation.before=false"], work
-    )
-    command.start().until(lambda: len(lines(work, "interrupted")) >= 2)
-    command.interrupt()
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_finishes_the_step_checkpoints_and_leaves(work: Path, number: int) -> None:
+    name = signal.Signals(number).name
+    command = Command(["train", "config.yaml", f"run.name={name}", "run.steps=500", "evaluation.before=false"], work)
+    command.start().until(lambda: len(lines(work, name)) >= 2)
+    if number == signal.SIGINT:
+        command.interrupt()
+    else:
+        command.process.send_signal(number)
     status, out, err = command.finish()
     assert status == 0, err
-    done = len(lines(work, "interrupted"))
+    done = len(lines(work, name))
     assert f"stopped after step {done}" in out
-    assert (work / "runs" / "interrupted" / "checkpoints" / f"step_{done:06d}").is_dir()
-    assert (work / "runs" / "interrupted" / "model" / "config.json").is_file()
+    assert (work / "runs" / name / "checkpoints" / f"step_{done:06d}").is_dir()
+    assert (work / "runs" / name / "model" / "config.json").is_file()
 
 
 def test_a_killed_driver_leaves_nothing_behind(work: Path) -> None:

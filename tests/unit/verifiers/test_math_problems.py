@@ -55,12 +55,25 @@ def test_brackets_are_written_where_they_are_needed() -> None:
     assert value(Operation("*", inner, inner)) == 9
 
 
+def test_sloppy_solutions_work_from_left_to_right_and_the_answer_stays_right() -> None:
+    found = {row["question"]: row for row in rows(300, 1, min_operands=3, values=(0, 30), tricky=True, sloppy=1.0)}
+    for question, row in found.items():
+        first, one, second, two, third = question.replace("(", "").replace(")", "").split()
+        step = eval(f"{first} {one} {second}")
+        assert row["solution"] == f"{step} {two} {third} = {eval(f'{step} {two} {third}')}"
+        assert eval(question) == int(row["answer"]) != eval(row["solution"].rpartition("= ")[2])
+    half = rows(300, 1, min_operands=3, values=(0, 30), tricky=True, sloppy=0.5)
+    wrong = sum(row["solution"].rpartition("= ")[2] != row["answer"] for row in half)
+    assert 100 < wrong < 200
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"count": -1}, "count is -1"),
         ({"split": "test"}, "split is 'test'"),
         ({"eval_share": 2}, "eval_share is 2"),
+        ({"sloppy": -1}, "sloppy is -1"),
         ({"min_operands": 1}, "min_operands is 1"),
         ({"min_operands": 4}, "min_operands is 4 and max_operands 3"),
         ({"operands": (9, 0)}, r"operands is \[9, 0\]"),

@@ -48,6 +48,8 @@ def rows(
     operands: tuple[int, int] = (0, 9),
     values: tuple[int, int] = (0, 99),
     operators: str = OPERATORS,
+    tricky: bool = False,
+    sloppy: float = 0.0,
     spaced: bool = False,
 ) -> list[dict[str, Any]]:
     """The data source ``arithmetic``: ``count`` different problems; the same arguments give the same list.
@@ -62,6 +64,9 @@ def rows(
         operands: smallest and largest operand.
         values: smallest and largest result, of every step on the way too.
         operators: which of ``+-*`` may occur.
+        tricky: only problems that come out wrong if brackets and precedence are ignored.
+        sloppy: share of solutions that ignore them, working from left to right: a warm start on them knows both ways,
+            and leaves it to the verifier to teach which one is right.
         spaced: write a blank between digits and signs in ``prompt`` and ``solution``, so that a tokenizer of words and
             symbols (`rlpost.data.wordlevel`) has one token for each digit.
 
@@ -72,9 +77,12 @@ def rows(
     Raises:
         UserError: for arguments that contradict each other, or when 20,000 expressions in a row were nothing new.
     """
-    _check(count, split, eval_share, (min_operands, max_operands), (tuple(operands), tuple(values)), operators)
+    _check(
+        count, split, (eval_share, sloppy), (min_operands, max_operands), (tuple(operands), tuple(values)), operators
+    )
     found: dict[str, dict[str, Any]] = {}
     misses = 0
+    slips = random.Random(f"slips {seed}")
     for expression in _random_expressions(random.Random(seed), min_operands, max_operands, operands, operators):
         if len(found) == count:
             break
@@ -86,9 +94,11 @@ def rows(
             )
         if _belongs_to_eval(expression, eval_share) != (split == "eval") or not _within(expression, tuple(values)):
             continue
+        if tricky and _sloppy_steps(expression)[-1] == str(value(expression)):
+            continue
         question = render(expression)
         if question not in found:
-            found[question] = _row(expression, question, spaced)
+            found[question] = _row(expression, question, slips.random() < sloppy, spaced)
             misses = 0
     return list(found.values())
 
@@ -129,8 +139,8 @@ def steps(expression: Expression) -> list[str]:
     return found
 
 
-def _row(expression: Expression, question: str, spaced: bool) -> dict[str, Any]:
-    solution = " = ".join(steps(expression))
+def _row(expression: Expression, question: str, sloppy: bool, spaced: bool) -> dict[str, Any]:
+    solution = " = ".join(_sloppy_steps(expression) if sloppy else steps(expression))
     prompt = f"{question} ="
     return {
         "id": question,
@@ -140,6 +150,28 @@ def _row(expression: Expression, question: str, spaced: bool) -> dict[str, Any]:
         "solution": _spaced(solution) if spaced else solution,
         "operands": _count(expression),
     }
+
+
+def _sloppy_steps(expression: Expression) -> list[str]:
+    """`steps` of the expression without its brackets, from left to right; the right ones where that gets below 0."""
+    numbers, operators = _flat(expression)
+    found: list[str] = []
+    while operators:
+        first = value(Operation(operators.pop(0), numbers.pop(0), numbers.pop(0)))
+        if first < 0:
+            return steps(expression)
+        numbers.insert(0, first)
+        rest = (f" {operator} {number}" for operator, number in zip(operators, numbers[1:], strict=True))
+        found.append("".join([str(first), *rest]))
+    return found
+
+
+def _flat(expression: Expression) -> tuple[list[int], list[str]]:
+    """Numbers and operators as they are read."""
+    if isinstance(expression, int):
+        return [expression], []
+    left, right = _flat(expression.left), _flat(expression.right)
+    return [*left[0], *right[0]], [*left[1], expression.operator, *right[1]]
 
 
 def _spaced(text: str) -> str:
@@ -204,7 +236,7 @@ def _belongs_to_eval(expression: Expression, eval_share: float) -> bool:
 def _check(
     count: int,
     split: str,
-    eval_share: float,
+    shares: tuple[float, float],
     sizes: tuple[int, int],
     ranges: tuple[tuple[int, ...], tuple[int, ...]],
     operators: str,
@@ -213,8 +245,9 @@ def _check(
         raise UserError(f"count is {count}; give 0 or more")
     if split not in ("train", "eval"):
         raise UserError(f"split is {split!r}; use 'train' or 'eval'")
-    if not 0 <= eval_share <= 1:
-        raise UserError(f"eval_share is {eval_share!r}; give a share between 0 and 1")
+    for name, share in zip(("eval_share", "sloppy"), shares, strict=True):
+        if not 0 <= share <= 1:
+            raise UserError(f"{name} is {share!r}; give a share between 0 and 1")
     if not 2 <= sizes[0] <= sizes[1]:
         raise UserError(f"min_operands is {sizes[0]} and max_operands {sizes[1]}; give 2 or more, in order")
     for name, given in zip(("operands", "values"), ranges, strict=True):
