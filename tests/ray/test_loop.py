@@ -130,7 +130,7 @@ def test_a_killed_driver_leaves_nothing_behind(work: Path) -> None:
     assert command.finish()[0] == -9
 
 
-def test_several_actors_of_each_kind(work: Path) -> None:
+def test_several_actors_of_each_kind(straight: Path, work: Path) -> None:
     status, _, err = run(
         work, "run.name=several", "run.steps=2", "rollout.workers=2", "scoring.workers=2", "learner.workers=2",
         "learner.zero_stage=2", "evaluation.before=false", "evaluation.after=false",
