@@ -1,6 +1,6 @@
-"""A reward of one's own: short answers are worth more. The function is as TRL's trainers take it.
+r"""A reward of one's own: short answers are worth more. The function is as TRL's trainers take it.
 
-    rlpost train configs/quickstart.yaml \\
+    rlpost train configs/quickstart.yaml \
       "scoring.rewards=[{name: outcome}, {name: configs/examples/brevity.py:brevity, weight: 0.1}]"
 
 Copy it anywhere, give its path. `rewards/README.md` has the contract.

