@@ -136,6 +136,8 @@ class Session:
         assert self.learner is not None
         figures = self.learner.examine(batch)
         self.examined = figures is not None  # a batch without contrast shows nothing: the next one will have to
+        if figures is not None and figures.plain is None:
+            self.supervisor.say("invariance: sharded parameters, no comparison of the gradient with plain torch")
         return invariance.check(figures, self.config.model.dtype) if figures is not None else {}
 
     @property
