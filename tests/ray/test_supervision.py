@@ -2,7 +2,7 @@
 
 The first tests put several losses into one run. ``pytest -m long -s tests/ray/test_supervision.py`` runs each case by
 itself and prints a line of JSON with its seconds to recovery. Not covered: GPUs, machines that go away
-(tests/ray/test_cluster.py has nodes of one machine).
+(tests/ray/test_nodes.py has nodes of one machine).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Configurations in all their forms, and answers that cannot be judged; whole runs are in tests/ray/test_api.py."""
+"""Configurations in all their forms, and answers that cannot be judged; whole runs are in tests/ray/test_notebook.py."""
 
 from __future__ import annotations
 
