@@ -289,7 +289,8 @@ def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> st
                 stderr=subprocess.PIPE,
                 text=True,
                 check=False,
-                env={**os.environ, "TMPDIR": scratch},
+                # threads that wait must not spin: on a shared machine that costs a factor of three and more
+                env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "TMPDIR": scratch},
                 preexec_fn=_die_with_parent,
             )
         if done.returncode != 0:

@@ -195,6 +195,8 @@ def session(
         try:
             judges = [scoring.begin(i) for i in range(len(scoring.handles))]
             examined = scoring.examine([encoded.prompt for encoded in [*train, *held_out]])
+            if shipped.targets:  # the user's own code is tried before anything expensive is loaded
+                wait([*judges, *examined], "start of the scoring workers", config.cluster.start_timeout_s)
             waiting = [*judges, *examined, *(rollouts.begin(i) for i in range(len(rollouts.handles)))]
             if learner is not None:
                 waiting += learner.setup()

@@ -160,8 +160,7 @@ def _trainer(
         bf16=config.model.dtype == "bfloat16" and torch.cuda.is_available(),
         gradient_checkpointing=config.learner.gradient_checkpointing,
         dataset_kwargs={"skip_prepare_dataset": True},
-        # rows of like length together: on a CPU padding costs as much as text
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="group_by_length" if section.group_by_length else "random",
         logging_steps=10,
         save_strategy="no",
         report_to=[],

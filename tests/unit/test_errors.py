@@ -17,9 +17,12 @@ STANDARD = {
     "MissingPackageError": ImportError,
     "InfrastructureError": RuntimeError,
     "ActorLostError": RuntimeError,
+    "LearnerLostError": RuntimeError,
+    "GivingUpError": RuntimeError,
     "DeadlineError": TimeoutError,
     "PlacementError": RuntimeError,
     "SelfCheckError": RuntimeError,
+    "LeakError": RuntimeError,
     "CheckpointError": OSError,
 }
 
