@@ -60,7 +60,7 @@ def try_deepspeed() -> None:
     doing("leaving the process group")
     engine.close()
     found(f"{deepspeed.__version__} made an update on {device.type}")
-    # threads of the process group may outlive it by a moment, and an interpreter that ends meanwhile is aborted by them;
+    # threads of the process group may outlive it by a moment, and abort an interpreter that ends meanwhile;
     # the ranks of a run never end that way
     os._exit(0)
 
