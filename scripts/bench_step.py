@@ -26,6 +26,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("rollout", "scoring", "prepass", "update", "sync", "selfcheck", "step")
+MICRO_TOKENS = 4096
+"""rlpost's default."""
 PLAIN = {
     "rollout": {"packed_weights": False, "logprobs": "always"},
     "learner": {
@@ -179,9 +181,14 @@ def trl_worker(case: dict[str, Any]) -> None:
 
     model = AutoModelForCausalLM.from_pretrained(case["model"], dtype=getattr(torch, case["dtype"]))
     batch = case["prompts"] * case["group"]
+    # as many rows at a time as our micro-batches have tokens: all at once do not fit into memory with long prompts
+    rows = batch
+    while rows > 1 and rows * ((case["prompt_tokens"] or 40) + case["tokens"]) > MICRO_TOKENS:
+        rows //= 2
     arguments = GRPOConfig(
         output_dir=str(Path(case["work"]) / "trl"),
-        per_device_train_batch_size=batch,
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=batch // rows,
         num_generations=case["group"],
         max_completion_length=case["tokens"],
         max_steps=case["steps"],
