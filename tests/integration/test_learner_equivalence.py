@@ -64,17 +64,6 @@ def poison(learner, batch) -> dict:
     return {"skipped": learner.counters.skipped, "moved": moved, "next_norm": healthy, "recovered": recovered}
 
 
-def grouped(count: int = 8) -> TrainBatch:
-    """The recorded batch as two groups, without what a learner finds itself."""
-    samples = recorded.batch(count).samples
-    half = count // 2
-    changed = [
-        dataclasses.replace(s, prompt_ids=samples[i // half * half].prompt_ids, old_logprobs=None, ref_logprobs=None)
-        for i, s in enumerate(samples)
-    ]
-    return TrainBatch(tuple(changed), 0)
-
-
 def held(learner) -> dict[str, torch.Tensor]:
     return {name: p.float().cpu().clone() for name, p in learner.engine.parameters()}
 
@@ -84,13 +73,15 @@ def examined(model: str, dtype: str, world: int, **settings) -> dict:
     kept, norms = [], []
     for look in (False, True):
         learner = build(model, fast(model, dtype, world, **settings))
-        figures = learner.examine(grouped()) if look else None
-        norms.append([learner.step(data)["grad_norm"] for data in (grouped(), recorded.batch(), grouped())])
+        figures = learner.examine(recorded.grouped()) if look else None
+        norms.append(
+            [learner.step(data)["grad_norm"] for data in (recorded.grouped(), recorded.batch(), recorded.grouped())]
+        )
         kept.append(held(learner))
     found = {"same": all(torch.equal(kept[0][n], kept[1][n]) for n in kept[0]), "norms": norms, "figures": figures}
     sound = learner.engine.backward
     learner.engine.backward = lambda loss, last: sound(loss * 0.5, last)
-    found["halved"] = learner.examine(grouped())
+    found["halved"] = learner.examine(recorded.grouped())
     return found
 
 
@@ -101,7 +92,7 @@ def reused(model: str, dtype: str, world: int, **settings) -> list[dict]:
         config = fast(model, dtype, world, reuse_first_forward=reuse, **settings)
         config = config.model_copy(update={"algorithm": config.algorithm.model_copy(update={"minibatches": 2})})
         learner = build(model, config)
-        metrics = learner.step(grouped())
+        metrics = learner.step(recorded.grouped())
         metrics.pop("seconds/prepass")
         result.append({"metrics": metrics, "weights": held(learner)})
     return result

@@ -12,52 +12,29 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from support.processes import Command
+from support.tiny_run import lines, prepare, weights
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.deepspeed, pytest.mark.slow]
-JUDGE = Path(__file__).resolve().parents[1] / "support" / "judge.py"
 
 
 @pytest.fixture(scope="module")
 def work(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("loop")
-    rows = [{"id": f"t{i}", "prompt": f"∀ p q : Prop, p {c} q :="} for i, c in enumerate("→∧∨↔→∧")]
-    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = {
-        "run": {"name": "straight", "steps": 4, "seed": 5, "checkpoint_every": 2},
-        "model": {"path": tiny_model, "dtype": "float32"},
-        "data": {"source": "jsonl", "train": "prompts.jsonl", "eval": "prompts.jsonl"},
-        "rollout": {"group_size": 4, "prompts_per_step": 4, "max_tokens": 12, "kv_cache_mb": 64},
-        "scoring": {
-            "verifier": "function",
-            "verifier_args": {"function": f"{JUDGE}:names_a_hypothesis"},
-            "truncated": "keep",
-        },
-        "algorithm": {"epochs": 2, "minibatches": 2, "kl": {"coef": 0.01}},
-        "optimizer": {"lr": 1e-3},
-        "learner": {"micro_tokens": 256},
-        "evaluation": {"samples": 4, "k": [1, 4]},
-        "logging": {"tensorboard": True},
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    return folder
+    return prepare(
+        tmp_path_factory.mktemp("loop"),
+        tiny_model,
+        {"name": "straight", "steps": 4, "checkpoint_every": 2},
+        "names_a_hypothesis",
+        data={"source": "jsonl", "train": "prompts.jsonl", "eval": "prompts.jsonl"},
+        algorithm={"epochs": 2, "minibatches": 2, "kl": {"coef": 0.01}},
+        evaluation={"samples": 4, "k": [1, 4]},
+        logging={"tensorboard": True},
+    )
 
 
 def run(work: Path, *arguments: str) -> tuple[int, str, str]:
     return Command(["train", "config.yaml", *arguments], work).start().finish()
-
-
-def lines(work: Path, name: str) -> list[dict]:
-    file = work / "runs" / name / "metrics.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
-def weights(work: Path, name: str) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(work / "runs" / name / "model" / "model.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from support.processes import Command
+from support.tiny_run import lines, prepare, weights
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.deepspeed, pytest.mark.slow]
-JUDGE = Path(__file__).resolve().parents[1] / "support" / "judge.py"
 STORE = 200 * 2**20
 
 
@@ -38,35 +37,12 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator:
 
 @pytest.fixture(scope="module")
 def work(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cluster")
-    rows = [{"id": f"t{i}", "prompt": f"∀ p q : Prop, p {c} q :="} for i, c in enumerate("→∧∨↔→∧")]
-    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = {
-        "run": {"name": "alone", "steps": 6, "seed": 5},
-        "model": {"path": tiny_model, "dtype": "float32"},
-        "data": {"source": "jsonl", "train": "prompts.jsonl"},
-        "rollout": {"group_size": 4, "prompts_per_step": 4, "max_tokens": 12, "kv_cache_mb": 64},
-        "scoring": {
-            "verifier": "function",
-            "verifier_args": {"function": f"{JUDGE}:takes_its_time"},
-            "truncated": "keep",
-        },
-        "optimizer": {"lr": 1e-3},
-        "learner": {"micro_tokens": 256},
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    return folder
+    run = {"name": "alone", "steps": 6}
+    return prepare(tmp_path_factory.mktemp("cluster"), tiny_model, run, "takes_its_time")
 
 
 def rewards(work: Path, name: str) -> list[float]:
-    file = work / "runs" / name / "metrics.jsonl"
-    return [json.loads(line)["reward_mean"] for line in file.read_text().splitlines()] if file.exists() else []
-
-
-def weights(work: Path, name: str) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(work / "runs" / name / "model" / "model.safetensors")
+    return [row["reward_mean"] for row in lines(work, name)]
 
 
 def completions(work: Path, name: str) -> list[tuple]:

@@ -8,40 +8,22 @@ as plug-ins. Verifiers that accept what is false are in tests/contract/test_lean
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import pytest
-import yaml
 
 from support.processes import Command
+from support.tiny_run import JUDGE, prepare
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.deepspeed, pytest.mark.slow]
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
-JUDGE = SUPPORT / "judge.py"
 
 
 @pytest.fixture(scope="module")
 def work(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("planted")
-    rows = [{"id": f"t{i}", "prompt": f"∀ p q : Prop, p {c} q :="} for i, c in enumerate("→∧∨↔→∧")]
-    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = {
-        "run": {"name": "planted", "steps": 3, "seed": 5},
-        "model": {"path": tiny_model, "dtype": "float32"},
-        "data": {"source": "jsonl", "train": "prompts.jsonl"},
-        "rollout": {"group_size": 4, "prompts_per_step": 4, "max_tokens": 12, "kv_cache_mb": 64},
-        "scoring": {
-            "verifier": "function",
-            "verifier_args": {"function": f"{JUDGE}:names_a_hypothesis"},
-            "truncated": "keep",
-        },
-        "optimizer": {"lr": 1e-2},
-        "learner": {"micro_tokens": 256},
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    return folder
+    run = {"name": "planted", "steps": 3}
+    return prepare(tmp_path_factory.mktemp("planted"), tiny_model, run, "names_a_hypothesis", optimizer={"lr": 1e-2})
 
 
 def said(work: Path, name: str, sabotage: str | None, *overrides: str) -> str:

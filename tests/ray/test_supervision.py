@@ -13,49 +13,21 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from support.processes import Command
+from support.tiny_run import lines, prepare, weights
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.deepspeed, pytest.mark.slow]
-JUDGE = Path(__file__).resolve().parents[1] / "support" / "judge.py"
 
 
 @pytest.fixture(scope="module")
 def work(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("supervision")
-    rows = [{"id": f"t{i}", "prompt": f"∀ p q : Prop, p {c} q :="} for i, c in enumerate("→∧∨↔→∧")]
-    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = {
-        "run": {"name": "whole", "steps": 10, "seed": 5, "checkpoint_every": 4},
-        "model": {"path": tiny_model, "dtype": "float32"},
-        "data": {"source": "jsonl", "train": "prompts.jsonl"},
-        "rollout": {"group_size": 4, "prompts_per_step": 4, "max_tokens": 12, "kv_cache_mb": 64},
-        "scoring": {
-            "verifier": "function",
-            "verifier_args": {"function": f"{JUDGE}:takes_its_time"},
-            "truncated": "keep",
-        },
-        "optimizer": {"lr": 1e-3},
-        "learner": {"micro_tokens": 256},
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    return folder
+    run = {"name": "whole", "steps": 10, "checkpoint_every": 4}
+    return prepare(tmp_path_factory.mktemp("supervision"), tiny_model, run, "takes_its_time")
 
 
 def command(work: Path, name: str, *overrides: str) -> Command:
     return Command(["train", "config.yaml", f"run.name={name}", *overrides], work).start()
-
-
-def lines(work: Path, name: str) -> list[dict]:
-    file = work / "runs" / name / "metrics.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
-def weights(work: Path, name: str) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(work / "runs" / name / "model" / "model.safetensors")
 
 
 def tell(case: str, out: str) -> None:

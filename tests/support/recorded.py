@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from rlpost.config.load import from_dict
@@ -43,3 +45,14 @@ def config(folder: str, **sections: dict) -> RunConfig:
     for name, values in sections.items():
         tree[name] = {**tree.get(name, {}), **values}
     return from_dict(tree)
+
+
+def grouped(count: int = 8) -> TrainBatch:
+    """The recorded batch as two groups, without what a learner finds itself."""
+    samples = batch(count).samples
+    half = count // 2
+    changed = [
+        dataclasses.replace(s, prompt_ids=samples[i // half * half].prompt_ids, old_logprobs=None, ref_logprobs=None)
+        for i, s in enumerate(samples)
+    ]
+    return TrainBatch(tuple(changed), 0)

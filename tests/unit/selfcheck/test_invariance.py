@@ -98,17 +98,6 @@ def test_samples_are_few_short_and_of_several_prompts_and_have_an_advantage() ->
     assert SAMPLES == 8
 
 
-def grouped(count: int = 8) -> TrainBatch:
-    """The recorded batch as two groups, on-policy as a first batch is."""
-    samples = recorded.batch(count).samples
-    half = count // 2
-    changed = [
-        dataclasses.replace(s, prompt_ids=samples[i // half * half].prompt_ids, old_logprobs=None, ref_logprobs=None)
-        for i, s in enumerate(samples)
-    ]
-    return TrainBatch(tuple(changed), 0)
-
-
 def learner_of(folder: str, **learner: Any) -> PolicyLearner:
     settings = {"engine": "torch", "micro_tokens": 4096, **learner}
     return build_learner(recorded.config(folder, learner=settings), folder, CPU)
@@ -119,7 +108,7 @@ def test_a_sound_learner_passes_and_trains_as_if_it_had_not_been_examined(
     tiny_model: str, settings: dict[str, Any]
 ) -> None:
     examined, other = learner_of(tiny_model, **settings), learner_of(tiny_model, **settings)
-    figures = examined.examine(grouped())
+    figures = examined.examine(recorded.grouped())
     assert figures is not None
     assert figures.samples == 8
     assert figures.own.norm > 0.01
@@ -127,7 +116,7 @@ def test_a_sound_learner_passes_and_trains_as_if_it_had_not_been_examined(
     assert metrics.keys() == {"invariance/micro_batching", "invariance/reference"}
     assert max(metrics.values()) < 1e-4
     for learner in (examined, other):
-        learner.step(grouped())
+        learner.step(recorded.grouped())
         learner.step(recorded.batch())
     held = dict(examined.engine.parameters())
     assert all(torch.equal(held[name], tensor) for name, tensor in other.engine.parameters())
@@ -135,12 +124,12 @@ def test_a_sound_learner_passes_and_trains_as_if_it_had_not_been_examined(
 
 
 def test_a_batch_without_advantages_has_no_figures(tiny_model: str) -> None:
-    flat = [dataclasses.replace(s, advantages=s.advantages * 0) for s in grouped().samples]
+    flat = [dataclasses.replace(s, advantages=s.advantages * 0) for s in recorded.grouped().samples]
     assert learner_of(tiny_model).examine(TrainBatch(tuple(flat), 0)) is None
 
 
 def failure(learner: PolicyLearner, data: TrainBatch | None = None) -> str:
-    figures = learner.examine(data or grouped())
+    figures = learner.examine(data or recorded.grouped())
     assert figures is not None
     with pytest.raises(SelfCheckError) as caught:
         check(figures, "float32")
