@@ -1,4 +1,5 @@
-"""``kill -9`` of each kind of actor in the middle of a run: a finished run or a clean stop, and nothing left behind.
+"""``kill -9`` of each kind of actor in the middle of a run, and actors that hang: a finished run or a clean stop, and
+nothing left behind.
 
 The first tests put several losses into one run. ``pytest -m long -s tests/ray/test_supervision.py`` runs each case by
 itself and prints a line of JSON with its seconds to recovery. Not covered: GPUs, machines that go away
@@ -86,6 +87,29 @@ def test_a_run_that_lost_an_actor_ends_as_if_it_had_not(
     status, out, err = running.finish()
     assert status == 0, err
     tell(case, out)
+    assert "replaced in" in out
+    ends_as_if_nothing_had_happened(work, name, whole)
+
+
+@pytest.mark.parametrize(
+    ("actor", "deadlines"),
+    [
+        ("ScoringWorker", ["scoring.batch_timeout_s=5"]),
+        pytest.param("RolloutWorker", ["rollout.timeout_s=5", "sync.timeout_s=10"], marks=pytest.mark.long),
+        pytest.param("LearnerWorker", ["learner.timeout_s=10"], marks=pytest.mark.long),
+    ],
+)
+def test_an_actor_that_hangs_is_replaced_after_its_deadline(
+    work: Path, whole: dict[str, torch.Tensor], actor: str, deadlines: list[str]
+) -> None:
+    name = f"hung_{actor}"
+    running = command(work, name, *deadlines)
+    running.until(lambda: len(lines(work, name)) >= 3)
+    running.actor(actor).suspend()
+    status, out, err = running.finish()
+    assert status == 0, err
+    tell(f"{actor} stopped with SIGSTOP", out)
+    assert re.search(r"no answer within|not finished within", out), out
     assert "replaced in" in out
     ends_as_if_nothing_had_happened(work, name, whole)
 
