@@ -5,9 +5,10 @@ A configuration is a `rlpost.config.schema.RunConfig`, a mapping of its sections
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlpost.config.load import from_dict, load
 from rlpost.config.schema import RunConfig, ScoringSection
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rlpost.run import RunResult
 
 Config = RunConfig | Mapping[str, Any] | str | Path
+Split = Literal["train", "eval"]
 
 
 def train(
@@ -47,29 +49,41 @@ def train(
     return run(configuration(config), resume=resume, display=display, on_step=on_step)
 
 
-def evaluate(config: Config, model: str | Path) -> dict[str, float]:
+def evaluate(
+    config: Config, model: str | Path, *, split: Split = "eval", output: str | Path | None = None
+) -> dict[str, float]:
     """Measure a model on the held-out prompts of a configuration.
 
     Args:
         config: see the module's docstring; ``data.eval`` must be given.
         model: Hugging Face folder.
+        split: ``eval``, or ``train`` to measure the pass rate of every training prompt, for ``data.curriculum``.
+        output: file for what became of every prompt's samples, a JSON line each, written as they come.
 
     Returns:
-        See `rlpost.evaluation.run.evaluate`.
+        See `rlpost.evaluation.outcomes.figures`, and what accepted samples rest on (``accepted …``, shares).
 
     Raises:
         UserError: if the input is wrong.
         RlpostError: if it fails.
     """
     resolved = configuration(config)
+    if split == "train":
+        data = resolved.data.model_copy(update={"eval": resolved.data.train})
+        resolved = resolved.model_copy(update={"data": data})
     if resolved.data.eval is None:
         raise UserError("data.eval: missing; an evaluation needs held-out data")
+    from rlpost.evaluation import outcomes
     from rlpost.evaluation.run import evaluate as measure
     from rlpost.learner.models import resolve_path
     from rlpost.session import session
 
-    with session(resolved, resolve_path(str(model)), training=False) as running:
-        return measure(running.held_out, running.rollouts.generate, running.scoring.score, resolved)
+    with contextlib.ExitStack() as open_:
+        record = open_.enter_context(outcomes.recorder(Path(output))) if output is not None else lambda _: None
+        running = open_.enter_context(session(resolved, resolve_path(str(model)), training=False))
+        engines, judges = running.rollouts, running.scoring
+        found = measure(running.held_out, engines.generate, judges.score, running.config, record=record)
+        return found.figures(resolved.evaluation.ks(resolved.evaluation.samples))
 
 
 def verify(answers: Iterable[Mapping[str, Any]], verifier: str = "lean.embedded", **settings: Any) -> list[Verdict]:

@@ -74,6 +74,8 @@ def parser() -> argparse.ArgumentParser:
     sft.add_argument("--quiet", action="store_true", help="no progress bar")
     evaluate = add("evaluate", _evaluate, "greedy accuracy and pass@k of a model on the held-out prompts")
     evaluate.add_argument("--model", required=True, help="Hugging Face folder")
+    evaluate.add_argument("--split", choices=["eval", "train"], default="eval", help="which prompts (default: eval)")
+    evaluate.add_argument("--output", metavar="FILE", help="write every prompt's outcomes, a JSON line each")
     add("plan", _plan, "which actor gets what, on which node, and what is missing, before anything starts")
     add("config", _config, "the resolved configuration, each value with where it came from")
     report = add("report", _report, "write report.html, a run as one page", config=False)
@@ -133,7 +135,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from rlpost.observability.progress import evaluation_table
 
     with _only_json(arguments.json):
-        figures = evaluate(config, arguments.model)
+        figures = evaluate(config, arguments.model, split=arguments.split, output=arguments.output)
     if arguments.json:
         print(json.dumps({"model": arguments.model, **figures}))
     else:

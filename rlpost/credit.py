@@ -10,7 +10,7 @@ import numpy as np
 
 from rlpost.algorithms.advantages import AdvantageSettings, group_advantages, spread
 from rlpost.algorithms.groups import GroupFilter, keep
-from rlpost.types import Group, TrainBatch, TrainSample
+from rlpost.types import Completion, Group, TrainBatch, TrainSample
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,22 @@ def assign(
     return Credit(TrainBatch(tuple(samples), step), kept, table)
 
 
+def as_samples(completions: Sequence[Completion]) -> list[TrainSample]:
+    """Completions in the form in which the learner scores them; nothing about them is to be learned."""
+    return [
+        TrainSample(
+            prompt_ids=np.asarray(c.prompt_ids, np.int64),
+            completion_ids=np.asarray(c.token_ids, np.int64),
+            advantages=np.zeros(len(c.token_ids), np.float32),
+            span_ids=np.zeros(len(c.token_ids), np.int64),
+            mask=np.ones(len(c.token_ids), bool),
+            engine_logprobs=None,
+            policy_version=c.policy_version,
+        )
+        for c in completions
+    ]
+
+
 def _sample(
     group: Group, member: int, advantages: Sequence[float] | None, truncated: Literal["reject", "mask", "keep"]
 ) -> TrainSample | None:
@@ -83,4 +99,5 @@ def _sample(
         mask=np.ones(size, bool),
         engine_logprobs=None if logprobs is None else np.asarray(logprobs, np.float32),
         policy_version=completion.policy_version,
+        old_logprobs=group.learner_logprobs[member] if group.learner_logprobs else None,
     )

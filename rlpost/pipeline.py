@@ -5,6 +5,7 @@ Every stage finishes before the next begins, so every sample was drawn by the po
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 
 from rlpost import credit
 from rlpost.algorithms.advantages import AdvantageSettings
+from rlpost.algorithms.groups import keep
 from rlpost.data.sampler import indices
 from rlpost.errors import InfrastructureError
 from rlpost.observability.metrics import describe_groups, prefixed, tokens, undecided_share
@@ -70,7 +72,7 @@ def collect(session: Session, number: int, late_stages: Sequence[RewardStage]) -
     config, clock = session.config, Clock()
     if config.selfcheck.memory_growth is not None:
         session.watch.check(config.selfcheck.memory_growth)
-    groups = [settle(run_stages(group, late_stages)) for group in rollout_and_score(session, number, clock)]
+    groups = shape(session, rollout_and_score(session, number, clock), late_stages, clock)
     checked: dict[str, float] = {}
     if config.parity_due(number):
         with clock("selfcheck"):
@@ -126,6 +128,25 @@ def publish(session: Session, step: Step, clock: Clock) -> None:
     metrics["policy_version"] = float(session.published.new_version if session.published else 0)
     # the learner measures its own pre-pass, which is part of the update here
     metrics |= prefixed("seconds", {**clock.seconds, "step": clock.total()})
+
+
+def shape(session: Session, groups: list[Group], late_stages: Sequence[RewardStage], clock: Clock) -> list[Group]:
+    """Close the reward pipeline: the stages that need the learner's log-probabilities, which it computes here.
+
+    Groups that the filter on outcomes leaves out anyway are not scored, and stay as they are.
+    """
+    if not late_stages:
+        return [settle(group) for group in groups]
+    config = session.config
+    # without a verifier it can be a late stage that says what is right
+    rule = config.algorithm.filter if config.scoring.verifier is not None else "off"
+    chosen = [i for i, group in enumerate(groups) if keep(group, "binary" if rule == "binary" else "off")]
+    with clock("prepass"):
+        scored = session.score([c for i in chosen for c in groups[i].completions])
+    for i in chosen:
+        logprobs = tuple(next(scored) for _ in groups[i].completions)
+        groups[i] = run_stages(dataclasses.replace(groups[i], learner_logprobs=logprobs), late_stages)
+    return [settle(group) for group in groups]
 
 
 def rollout_and_score(session: Session, number: int, clock: Clock) -> list[Group]:

@@ -149,7 +149,9 @@ class RewardStage(Protocol):
     """One stage of the reward pipeline: sees a group and what it was worth so far, returns what it is worth now."""
 
     needs: tuple[str, ...]
-    """What the stage must find filled in, e.g. ``learner_logprobs``; empty for most."""
+    """What the stage must find filled in beside verdicts: ``engine_logprobs`` (``Completion.logprobs``) or
+    ``learner_logprobs`` (``Group.learner_logprobs``, for which it waits until the learner has scored the batch); empty
+    for most."""
 
     def __call__(self, group: Group) -> Sequence[Reward | None]:
         """The new reward of each completion; None stays None."""

@@ -28,6 +28,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     "rewards": {
         "outcome": "rlpost_rewards.outcome:Outcome",
         "trl": "rlpost_rewards.trl_adapter:TrlReward",
+        "unlikeliness": "rlpost_rewards.unlikeliness:Unlikeliness",
     },
     "verifiers": {
         "lean.embedded": "rlpost_verifiers.lean.verifier:LeanVerifier",

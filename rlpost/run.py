@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import signal
 import subprocess
@@ -19,14 +18,14 @@ from types import FrameType
 from rlpost.config.load import dump
 from rlpost.config.schema import RunConfig
 from rlpost.errors import InfrastructureError, LeakError, LearnerLostError, UserError
-from rlpost.evaluation.run import evaluate
+from rlpost.evaluation.course import AFTER, BEFORE, Course, Evaluations, on_the_way
 from rlpost.learner import checkpoint
 from rlpost.learner.checkpoint import RunState
 from rlpost.learner.models import resolve_path
 from rlpost.observability.progress import Display
 from rlpost.observability.report import write_report
 from rlpost.observability.runfolder import RunFolder
-from rlpost.observability.sinks import keep_lines_before, open_sinks
+from rlpost.observability.sinks import open_sinks
 from rlpost.pipeline import OnStep, Step, collect, learn, publish
 from rlpost.protocols import RewardStage
 from rlpost.scoring.build import build_stage
@@ -35,8 +34,6 @@ from rlpost.scoring.score import deferred
 from rlpost.session import Session, session
 
 _PR_SET_PDEATHSIG = 1
-
-Evaluations = list[tuple[str, Mapping[str, float]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +115,7 @@ class Run:
         self.stages = stages
         self.state = RunState(0)
         self.saved: RunState | None = None
-        self.evaluations: Evaluations = []
-        self.evaluated: set[tuple[str, int]] = set()
+        self.course = Course(config, folder.path, running, display.say)
 
     def go(self, resume: bool) -> RunResult:
         """Publish the starting policy, then step until done or asked to stop; if the learner is lost on the way, begin
@@ -137,8 +133,10 @@ class Run:
     def _advance(self) -> Mapping[str, float]:
         """Steps until done or asked to stop; the last one's metrics."""
         self.session.publish()
-        if self.state.step == 0 and self.config.evaluation.before:
-            self._evaluate("before")
+        if self.state.step == 0:
+            self.course.begin()
+            if self.config.evaluation.before:
+                self._evaluate(BEFORE)
         section = self.config.logging
         sinks = open_sinks(
             section, self.folder.path, self.config.run.name, self.config.model_dump(mode="json"), self.state.step
@@ -180,7 +178,7 @@ class Run:
                     self._load(checkpoint.latest(self.folder.checkpoints))
                 else:
                     self.state, self.saved = RunState(0), None
-                    self._keep_evaluations()
+                    self.course.keep_up_to(0)
                 break
             except LearnerLostError as again:
                 error = again
@@ -206,7 +204,7 @@ class Run:
             self.folder.transcript(step.number, step.groups, step.advantages)
         self.display.step(step.number, config.run.steps, step.metrics)
         if config.evaluation.every and done % config.evaluation.every == 0 and done < config.run.steps:
-            self._evaluate(f"step {done}")
+            self._evaluate(on_the_way(done))
         if config.run.checkpoint_every and done % config.run.checkpoint_every == 0:
             self._checkpoint()
         if self.on_step is not None and self.on_step(step) is False:
@@ -216,7 +214,7 @@ class Run:
         assert self.session.learner is not None
         interrupted = self.state.step < self.config.run.steps
         if not interrupted and self.config.evaluation.after:
-            self._evaluate("after")
+            self._evaluate(AFTER)
         self._checkpoint()
         with checkpoint.atomic_folder(self.folder.model) as partial:
             self.session.learner.save_model(str(partial.resolve()))
@@ -224,22 +222,14 @@ class Run:
             write_report(self.folder.path)
         if interrupted:
             self.display.say(f"stopped after step {self.state.step}; continue with --resume")
-        return RunResult(str(self.folder.path), self.state.step, interrupted, metrics, self.evaluations)
+        return RunResult(str(self.folder.path), self.state.step, interrupted, metrics, self.course.evaluations)
 
     def _evaluate(self, title: str) -> None:
-        if not self.session.held_out or self.stop.asked or (title, self.state.step) in self.evaluated:
+        if self.stop.asked:
             return
-        figures = evaluate(
-            self.session.held_out, self.session.rollouts.generate, self.session.scoring.score, self.config
-        )
-        self.evaluations.append((title, figures))
-        self.evaluated.add((title, self.state.step))
-        with self.folder.evaluations.open("a") as file:
-            file.write(json.dumps({"step": self.state.step, "when": title, **figures}) + "\n")
-        first = f"pass@{self.config.evaluation.k[0]}"
-        self.display.say(f"{title}: " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items() if not k.endswith("_se")))
-        if self.state.best is None or figures[first] > self.state.best:
-            self.state = RunState(self.state.step, figures[first], self.state.step)
+        value = self.course.measure(title, self.state.step)
+        if value is not None and (self.state.best is None or value > self.state.best):
+            self.state = RunState(self.state.step, value, self.state.step)
             if self.state.step:  # the best policy is kept whether or not a checkpoint was due
                 self._checkpoint()
 
@@ -261,15 +251,7 @@ class Run:
         assert self.session.learner is not None
         self.state = self.saved = checkpoint.read_state(folder)
         self.session.learner.load(str((folder / "learner").resolve()))
-        self._keep_evaluations()
-
-    def _keep_evaluations(self) -> None:
-        """Those up to the present step: an evaluation after step N belongs to the checkpoint of step N."""
-        self.evaluations, self.evaluated = [], set()
-        for row in keep_lines_before(self.folder.evaluations, self.state.step + 1):
-            step, title = row.pop("step"), row.pop("when")
-            self.evaluations.append((title, row))
-            self.evaluated.add((title, step))
+        self.course.keep_up_to(self.state.step)
 
 
 def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> str:

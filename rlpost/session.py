@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from rlpost.actors.cluster import cluster, settle
 from rlpost.actors.judges import ScoringGroup
 from rlpost.actors.learners import LearnerGroup
@@ -16,12 +18,15 @@ from rlpost.actors.remote import wait
 from rlpost.actors.rollouts import EngineSetup, RolloutGroup
 from rlpost.actors.supervision import Supervisor
 from rlpost.config.schema import RunConfig
+from rlpost.credit import as_samples
 from rlpost.data.chat import TextCodec
 from rlpost.data.load import prompts
-from rlpost.errors import DataError
+from rlpost.errors import ConfigError, DataError
 from rlpost.evaluation.run import Encoded
 from rlpost.learner.models import count_parameters
 from rlpost.observability.metrics import prefixed
+from rlpost.protocols import RewardStage
+from rlpost.scoring.build import build_stage
 from rlpost.scoring.plugins import Shipped, ship
 from rlpost.selfcheck import canary, invariance, parity
 from rlpost.selfcheck.memory import MemoryWatch
@@ -140,6 +145,14 @@ class Session:
             self.supervisor.say("invariance: sharded parameters, no comparison of the gradient with plain torch")
         return invariance.check(figures, self.config.model.dtype) if figures is not None else {}
 
+    def score(self, completions: Sequence[Completion]) -> Iterator[np.ndarray]:
+        """The learner's log-probabilities ``[T]`` of completions, at the sampling temperature, in order."""
+        assert self.learner is not None
+        samples = as_samples([completion for completion in completions if completion.token_ids])
+        found = iter(self.learner.logprobs(samples) if samples else [])
+        for completion in completions:  # one that was cut off before its first token has nothing to score
+            yield next(found) if completion.token_ids else np.zeros(0, np.float32)
+
     @property
     def tolerance(self) -> float:
         """Largest mean difference between engine and learner, nats per token."""
@@ -148,7 +161,7 @@ class Session:
     def _score(self, completions: Sequence[Completion]) -> parity.Scored:
         assert self.learner is not None
         # greedy tokens carry the log-probabilities of the untempered distribution
-        return parity.Scored(completions, self.learner.logprobs(canary.as_samples(completions), temperature=1.0))
+        return parity.Scored(completions, self.learner.logprobs(as_samples(completions), temperature=1.0))
 
     def memory(self) -> dict[str, float]:
         """Resident memory of every actor in MiB, all of it and its own part; the latter is watched."""
@@ -183,6 +196,7 @@ def session(
         RlpostError: if data, model, cluster or an actor's start fails.
     """
     shipped = shipped or ship(config.scoring)
+    config = with_logprobs(config, [build_stage(spec) for spec in config.scoring.rewards])
     train, held_out = load_prompts(config, model, training=training)
     with cluster(config.cluster):
         parameters = count_parameters(model)
@@ -210,6 +224,25 @@ def session(
                 crew.close()
             for crew in crews:
                 crew.kill()
+
+
+def with_logprobs(config: RunConfig, stages: Sequence[RewardStage]) -> RunConfig:
+    """The configuration, with engines that always report log-probabilities where a reward stage reads them.
+
+    Raises:
+        ConfigError: if they are told never to.
+    """
+    readers = [
+        spec.name for spec, s in zip(config.scoring.rewards, stages, strict=True) if "engine_logprobs" in s.needs
+    ]
+    if not readers:
+        return config
+    if config.rollout.logprobs == "never":
+        raise ConfigError(
+            f"rollout.logprobs: never, but the reward {readers[0]!r} reads the engine's log-probabilities; set it auto"
+        )
+    rollout = config.rollout.model_copy(update={"logprobs": "always"})
+    return config.model_copy(update={"rollout": rollout})
 
 
 def engine_setup(config: RunConfig, model: str, train: Sequence[Encoded], held_out: Sequence[Encoded]) -> EngineSetup:

@@ -203,6 +203,9 @@ Reward = tuple[SpanReward, ...]
 class Group:
     """The completions of one prompt with what became of them; all tuples run parallel to ``completions``.
 
+    ``learner_logprobs`` are the log-probabilities ``[T]`` of each completion under the policy that sampled it, computed
+    by the learner; they are there for reward stages that need them, and empty otherwise.
+
     >>> p = Prompt("t1", text="x")
     >>> Group(p, (), (), ()).rewards
     ()
@@ -212,6 +215,7 @@ class Group:
     completions: tuple[Completion, ...]
     verdicts: tuple[Verdict | None, ...] = ()
     rewards: tuple[Reward | None, ...] = ()
+    learner_logprobs: tuple[np.ndarray, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

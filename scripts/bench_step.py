@@ -144,7 +144,10 @@ def run_trl(case: dict[str, Any], steps: int, work: Path, number: int, vllm: boo
     begun = time.perf_counter()
     env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "TRANSFORMERS_VERBOSITY": "error"}
     if vllm:
-        env |= {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        env |= {
+            "VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1", "VLLM_USE_AOT_COMPILE": "0",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        }  # fmt: skip
     done = subprocess.run(
         [sys.executable, __file__, "--trl", json.dumps(task)], check=False, capture_output=True, text=True, env=env
     )

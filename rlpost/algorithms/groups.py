@@ -6,7 +6,7 @@ from typing import Literal
 
 from rlpost.types import Group
 
-GroupFilter = Literal["off", "binary"]
+GroupFilter = Literal["off", "binary", "shaped"]
 
 
 def total(group: Group, member: int) -> float | None:
@@ -20,11 +20,14 @@ def keep(group: Group, rule: GroupFilter) -> bool:
 
     ``off`` keeps every group with a decided member. ``binary`` (DAPO's dynamic sampling: Yu et al. 2025, section 3.2;
     "Rewarding the Unlikely", released code) keeps a group whose decided members differ: by verdict where there is a
-    verifier, by reward where there is none. It looks at outcomes before any shaping.
+    verifier, by reward where there is none. It looks at outcomes before any shaping. ``shaped`` keeps a group whose
+    decided members differ in reward, after all stages: a group of right answers that are not worth the same stays.
     """
     decided = [i for i, reward in enumerate(group.rewards) if reward is not None]
     if rule == "off":
         return bool(decided)
+    if rule == "shaped":
+        return len({_values(group, i) for i in decided}) > 1
     judged = all(group.verdicts[i] is not None for i in decided)
     kinds = {verdict.outcome if judged and (verdict := group.verdicts[i]) else total(group, i) for i in decided}
     return len(kinds) > 1
@@ -37,3 +40,8 @@ def correct(group: Group, member: int) -> bool | None:
         return None if verdict.outcome == "undecided" else verdict.outcome == "accepted"
     value = total(group, member)
     return None if value is None else value > 0
+
+
+def _values(group: Group, member: int) -> tuple[tuple[int, float], ...]:
+    """What a member is worth, span by span: totals would call two lists equal that differ rank by rank."""
+    return tuple((span.index, span.value) for span in group.rewards[member] or () if span.channel == "reward")

@@ -62,6 +62,11 @@ def check_group(config: RunConfig) -> None:
 def check_minibatches(config: RunConfig) -> None:
     """Every minibatch can hold a sample."""
     samples = config.rollout.group_size * config.rollout.prompts_per_step
+    if config.algorithm.minibatch_size is not None and config.algorithm.minibatches > 1:
+        raise ConfigError(
+            f"algorithm.minibatch_size: {config.algorithm.minibatch_size} and algorithm.minibatches: "
+            f"{config.algorithm.minibatches} are both given; keep one"
+        )
     if config.algorithm.minibatches > samples:
         raise ConfigError(
             f"algorithm.minibatches: {config.algorithm.minibatches} from {samples} completions per step; lower it"
@@ -115,11 +120,19 @@ def check_sampling(config: RunConfig) -> None:
 def check_evaluation(config: RunConfig) -> None:
     """pass@k is estimated from at least k samples, and there is something to evaluate on."""
     evaluation = config.evaluation
-    for k in evaluation.k:
+    for k in evaluation.k if evaluation.k != "powers" else ():
         if k > evaluation.samples:
             raise ConfigError(
                 f"evaluation.k: pass@{k} needs at least {k} samples, evaluation.samples is {evaluation.samples}"
             )
+    if not evaluation.ks(evaluation.during_samples or evaluation.samples):
+        raise ConfigError(
+            f"evaluation.during_samples: {evaluation.during_samples} tell none of evaluation.k {evaluation.k}; raise it"
+        )
+    if evaluation.uplift_prompts and config.data.eval is None:
+        raise ConfigError(
+            f"evaluation.uplift_prompts: {evaluation.uplift_prompts}, but data.eval is missing; give it or set 0"
+        )
     if evaluation.every and config.data.eval is None:
         raise ConfigError(
             f"evaluation.every: {evaluation.every}, but data.eval is missing; give held-out data or set 0"

@@ -250,8 +250,12 @@ class AlgorithmSection(Section):
     """Passes over each rollout batch."""
     minibatches: PositiveInt = 1
     """Updates per pass."""
-    filter: Literal["off", "binary"] = "off"
-    """Which groups are trained on: all, or only those with both right and wrong answers."""
+    minibatch_size: PositiveInt | None = None
+    """Completions per update, instead of ``minibatches``: a pass over n of them is ceil(n / size) updates. They are
+    spread evenly, so that no small rest makes an update of its own, and each update divides by its own tokens."""
+    filter: Literal["off", "binary", "shaped"] = "off"
+    """Which groups are trained on: all, only those with both right and wrong answers, or those whose rewards differ
+    once all stages have shaped them (groups of right answers included, where a stage tells them apart)."""
 
 
 class TuningSection(Section):
@@ -276,6 +280,9 @@ class OptimizerSection(Section):
     """Decoupled weight decay."""
     grad_clip: Positive | None = 1.0
     """Largest gradient norm; None: no clipping."""
+    skip_grad_norm: Positive | None = None
+    """Leave an update out whose gradient norm before clipping is at least this ("Rewarding the Unlikely", released
+    code: 20); None: only one that is not finite."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Course of the learning rate after the warmup, over all updates of the run."""
     warmup_steps: NonNegativeInt = 0
@@ -340,12 +347,24 @@ class EvaluationSection(Section):
     """Evaluate the final policy."""
     samples: PositiveInt = 8
     """Completions per prompt, sampled as ``rollout`` says."""
-    k: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 8)
-    """pass@k to report; each at most ``samples``."""
+    k: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | Literal["powers"] = (1, 8)
+    """pass@k to report, each at most ``samples``; ``powers``: 1, 2, 4, … up to ``samples``."""
     greedy: bool = True
     """Also report the accuracy of the greedy completion."""
     max_prompts: PositiveInt | None = None
     """Use only the first so many held-out prompts."""
+    during_prompts: PositiveInt | None = None
+    """How many of them are used by the evaluations every so many steps; None: all."""
+    during_samples: PositiveInt | None = None
+    """Completions per prompt there; None: ``samples``. A pass@k that needs more is left out."""
+    uplift_prompts: NonNegativeInt = 0
+    """Follow right answers to so many held-out prompts: a group of samples is drawn from the starting policy, and at
+    each evaluation the learner says which of the right ones have become likelier, by how likely they were. 0: none."""
+
+    def ks(self, samples: int) -> tuple[int, ...]:
+        """The pass@k that so many samples can tell."""
+        wanted = [2**i for i in range(samples.bit_length())] if self.k == "powers" else self.k
+        return tuple(k for k in wanted if k <= samples)
 
 
 class SelfcheckSection(Section):
@@ -428,8 +447,13 @@ class RunConfig(Section):
 
     @property
     def updates_per_step(self) -> int:
-        """Optimizer updates per rollout batch: epochs × minibatches."""
-        return self.algorithm.epochs * self.algorithm.minibatches
+        """Optimizer updates per rollout batch where no completion is left out: epochs × minibatches."""
+        return self.algorithm.epochs * self.minibatches(self.rollout.group_size * self.rollout.prompts_per_step)
+
+    def minibatches(self, samples: int) -> int:
+        """Updates per pass over that many samples."""
+        size = self.algorithm.minibatch_size
+        return self.algorithm.minibatches if size is None else max(-(-samples // size), 1)
 
     @property
     def importance_cap(self) -> float | None:

@@ -76,10 +76,12 @@ class Update:
     Attributes:
         rows: samples of the minibatch, over all ranks.
         micro: for each rank its micro-batches, some of which may be empty.
+        epoch: the pass over the batch it belongs to, 0-based.
     """
 
     rows: tuple[int, ...]
     micro: Passes
+    epoch: int = 0
 
 
 def items(samples: Sequence[TrainSample]) -> list[Item]:
@@ -138,7 +140,7 @@ def plan_updates(
         for chunk in np.array_split(rows, minibatches):
             if chunk.size:
                 chosen = tuple(int(row) for row in chunk)
-                updates.append(Update(chosen, plan_pass(chosen, sizes, ranks, layout)))
+                updates.append(Update(chosen, plan_pass(chosen, sizes, ranks, layout), epoch))
     return updates
 
 

@@ -1,15 +1,15 @@
-"""Accuracy and pass@k of a policy on held-out prompts."""
+"""Sampling held-out prompts and having the samples judged, prompt by prompt, whatever their number."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 
 from rlpost.algorithms.groups import correct
-from rlpost.algorithms.passk import mean_and_error, pass_at_k
 from rlpost.config.schema import RunConfig
-from rlpost.errors import InfrastructureError
+from rlpost.evaluation.outcomes import OPEN, RIGHT, WRONG, Outcome, figures
 from rlpost.protocols import GenerateRequest, SamplingSettings
 from rlpost.rollout.sampling import requests, settings
 from rlpost.types import Completion, Group, Prompt
@@ -29,75 +29,86 @@ class Encoded:
     ids: tuple[int, ...]
 
 
-def evaluate(prompts: Sequence[Encoded], generate: Generate, score: Score, config: RunConfig) -> dict[str, float]:
-    """pass@k by sampling as in training, and the accuracy of the greedy answer.
+@dataclass(slots=True)
+class Evaluation:
+    """What became of every prompt, and what the accepted samples rest on."""
+
+    outcomes: list[Outcome] = field(default_factory=list[Outcome])
+    assurances: Counter[str] = field(default_factory=Counter[str])
+
+    def figures(self, ks: Sequence[int]) -> dict[str, float]:
+        """See `rlpost.evaluation.outcomes.figures`; beside them the assurances as shares (``accepted …``)."""
+        total = sum(self.assurances.values())
+        shares = {f"accepted {name}": count / total for name, count in sorted(self.assurances.items())}
+        return figures(self.outcomes, ks) | shares
+
+
+def evaluate(
+    prompts: Sequence[Encoded],
+    generate: Generate,
+    score: Score,
+    config: RunConfig,
+    samples: int | None = None,
+    record: Callable[[Outcome], object] = lambda _: None,
+) -> Evaluation:
+    """Sample as in training, judge, and keep a character per sample.
 
     The same seeds every time, so that two evaluations differ by their policies only. Undecided completions count
-    neither for nor against; a prompt with fewer than k decided samples takes no part in pass@k.
+    neither for nor against; a prompt with fewer than k decided samples takes no part in pass@k. While one chunk of
+    prompts is being judged the next is being sampled; no more than two are ever in memory.
 
     Args:
         prompts: held-out prompts.
         generate: of the engines.
         score: of the scoring workers.
         config: of the run.
-
-    Returns:
-        ``pass@k``, ``greedy``, each with its standard error over prompts (``…_se``), ``prompts``, ``undecided``, and
-        what the accepted samples rest on, as shares (``accepted kernel_replayed``).
-
-    Raises:
-        InfrastructureError: if nothing could be decided.
+        samples: completions per prompt; None: ``evaluation.samples``.
+        record: is given every prompt's outcome as soon as it is there.
     """
-    section, sampled = config.evaluation, settings(config.rollout, logprobs=False)
-    judged = _judge(prompts, section.samples, sampled, generate, score, config.run.seed)
-    counts = judged.counts
-    figures: dict[str, float] = {}
-    for k in section.k:
-        values = [pass_at_k(n, c, k) for n, c in counts if n >= k]
-        if not values:
-            raise InfrastructureError(f"evaluation: no prompt has {k} decided samples; see the verifier's reasons")
-        figures[f"pass@{k}"], figures[f"pass@{k}_se"] = mean_and_error(values)
-    if section.greedy:
-        greedy = replace(sampled, temperature=0.0, top_p=1.0, top_k=-1)
-        single = _judge(prompts, 1, greedy, generate, score, config.run.seed).counts
-        values = [float(c) for n, c in single if n]
-        if not values:
-            raise InfrastructureError("evaluation: no greedy answer could be decided; see the verifier's reasons")
-        figures["greedy"], figures["greedy_se"] = mean_and_error(values)
-    figures["prompts"] = float(len(prompts))
-    figures["undecided"] = 1.0 - sum(n for n, _ in counts) / (len(prompts) * section.samples)
-    total = sum(judged.assurances.values())
-    return figures | {f"accepted {name}": count / total for name, count in sorted(judged.assurances.items())}
+    # a reward stage may read the engine's log-probabilities
+    sampled = settings(config.rollout, logprobs=config.rollout.logprobs == "always")
+    greedy = replace(sampled, temperature=0.0, top_p=1.0, top_k=-1)
+
+    def judged(count: int, drawn: SamplingSettings) -> Iterator[Group]:
+        return _ahead(_sample(prompts, count, drawn, generate, config.run.seed), score)
+
+    answers = [_marks(group) for group in judged(1, greedy)] if config.evaluation.greedy else [""] * len(prompts)
+    found = Evaluation()
+    for group, answer in zip(judged(samples or config.evaluation.samples, sampled), answers, strict=True):
+        accepted = [member for member in range(len(group.completions)) if correct(group, member)]
+        texts = {group.completions[member].text for member in accepted}
+        outcome = Outcome(group.prompt.id, _marks(group), len(texts), answer)
+        record(outcome)
+        found.outcomes.append(outcome)
+        found.assurances.update(v.assurance for m in accepted if (v := group.verdicts[m]) is not None and v.assurance)
+    return found
 
 
-@dataclass(slots=True)
-class _Judged:
-    """For each prompt the numbers of decided and of accepted completions; what the accepted ones rest on."""
-
-    counts: list[tuple[int, int]]
-    assurances: Counter[str]
-
-
-def _judge(
-    prompts: Sequence[Encoded], samples: int, drawn: SamplingSettings, generate: Generate, score: Score, seed: int
-) -> _Judged:
+def _sample(
+    prompts: Sequence[Encoded], samples: int, drawn: SamplingSettings, generate: Generate, seed: int
+) -> Iterator[list[Group]]:
+    """The prompts with their completions, a chunk at a time."""
     per_chunk = max(_CHUNK // samples, 1)
-    judged = _Judged([], Counter())
     for start in range(0, len(prompts), per_chunk):
         chunk = prompts[start : start + per_chunk]
-        asked = requests(
-            [(e.prompt.id, e.ids) for e in chunk], run_seed=seed, step=start, group_size=samples, stream="evaluation"
-        )
-        completions = generate(asked, drawn)
-        groups = [Group(e.prompt, tuple(c)) for e, c in zip(chunk, completions, strict=True)]
-        for group in score(groups):
-            judged.counts.append(_count(group))
-            judged.assurances.update(
-                v.assurance for v in group.verdicts if v is not None and v.outcome == "accepted" and v.assurance
-            )
-    return judged
+        names = [(encoded.prompt.id, encoded.ids) for encoded in chunk]
+        asked = requests(names, run_seed=seed, step=start, group_size=samples, stream="evaluation")
+        yield [Group(e.prompt, tuple(c)) for e, c in zip(chunk, generate(asked, drawn), strict=True)]
 
 
-def _count(group: Group) -> tuple[int, int]:
-    decided = [found for i in range(len(group.completions)) if (found := correct(group, i)) is not None]
-    return len(decided), sum(decided)
+def _ahead(chunks: Iterator[list[Group]], score: Score) -> Iterator[Group]:
+    """Judged groups, in order; the next chunk is being sampled while one is being judged."""
+    with ThreadPoolExecutor(1) as judge:
+        waiting: Future[list[Group]] | None = None
+        for chunk in chunks:
+            following = judge.submit(score, chunk)
+            if waiting is not None:
+                yield from waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield from waiting.result()
+
+
+def _marks(group: Group) -> str:
+    marks = {None: OPEN, True: RIGHT, False: WRONG}
+    return "".join(marks[correct(group, member)] for member in range(len(group.completions)))

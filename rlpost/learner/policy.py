@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from rlpost.algorithms.losses import LossSettings
 from rlpost.config.schema import RunConfig
 from rlpost.data.packing import Layout, MicroPlan, Passes, Update, count, items, pieces, plan_pass, plan_updates
-from rlpost.learner.engine import TrainEngine
+from rlpost.learner.engine import Applied, TrainEngine
 from rlpost.learner.examine import Figures, examine
 from rlpost.learner.layout import MicroBatch, ahead, lay_out
 from rlpost.learner.models import save_folder
@@ -32,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Counters:
-    """What a learner counts: optimizer updates, updates skipped as non-finite, published versions."""
+    """What a learner counts: optimizer updates, updates left out (`_apply`), published versions."""
 
     updates: int = 0
     skipped: int = 0
@@ -61,6 +62,25 @@ def layout_of(config: RunConfig, model: Any) -> Layout:
         _log.warning("learner.layout: this model runs padded (%s); set it to padded to silence this", obstacle)
     packed = learner.layout == "packed" and obstacle is None
     return Layout(packed=packed, share_prompts=packed and learner.share_prompts, micro_tokens=learner.micro_tokens)
+
+
+def clipped_by_epoch(updates: Sequence[Update], history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Clipped shares of each pass over the batch: the first begins on-policy, clipping acts in the later ones."""
+    figures: dict[str, float] = {}
+    for epoch in sorted({update.epoch for update in updates}):
+        rows = [row for update, row in zip(updates, history, strict=True) if update.epoch == epoch]
+        for name in ("clip_low", "clip_high"):
+            figures[f"{name}/epoch_{epoch}"] = float(np.mean([row[name] for row in rows]))
+    return figures
+
+
+def total_norm(gradients: Iterable[tuple[str, torch.Tensor]]) -> float:
+    """Euclidean norm of all gradients together."""
+    return math.sqrt(sum(float(gradient.double().square().sum()) for _, gradient in gradients))
+
+
+def _means(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {key: float(np.mean([row[key] for row in history])) for key in (history[0] if history else ())}
 
 
 class PolicyLearner:
@@ -121,8 +141,9 @@ class PolicyLearner:
             if keep is not None:
                 batch = fill(batch, old=self.engine.share_over_ranks(keep))
         self.counters.version += 1
-        for key in history[0] if history else ():
-            metrics[key] = float(np.mean([row[key] for row in history]))
+        metrics |= _means(history)
+        if self.config.algorithm.epochs > 1:
+            metrics |= clipped_by_epoch(updates, history)
         metrics["skipped_updates"] = float(self.counters.skipped)
         return metrics
 
@@ -147,7 +168,7 @@ class PolicyLearner:
         return plan_updates(
             items(batch.samples),
             epochs=algorithm.epochs,
-            minibatches=algorithm.minibatches,
+            minibatches=self.config.minibatches(len(batch.samples)),
             ranks=self.engine.world,
             layout=self.layout,
             seed=(self.config.run.seed, batch.step),
@@ -254,10 +275,19 @@ class PolicyLearner:
             kind=optimizer.schedule,
             floor=optimizer.min_lr_ratio,
         )
-        applied = self.engine.apply(rate)
+        applied = self._apply(rate, optimizer.skip_grad_norm)
         self.counters.updates += 1
         self.counters.skipped += applied.skipped
         return {**metrics, "grad_norm": applied.grad_norm, "lr": rate}
+
+    def _apply(self, rate: float, limit: float | None) -> Applied:
+        """One optimizer update, left out where the gradient is longer than allowed."""
+        if limit is not None:
+            norm = total_norm(self.engine.gradients())
+            if not norm < limit:
+                self.engine.discard()
+                return Applied(norm, skipped=True)
+        return self.engine.apply(rate)
 
     def _metric_names(self, batch: TrainBatch) -> list[str]:
         names = ["loss", "clip_low", "clip_high", "ratio", "entropy"]

@@ -19,6 +19,8 @@ METRICS: dict[str, str] = {
     "truncated_share": "share of completions cut at max_tokens",
     "cached_share": "share of verdicts taken from the verifier's cache",
     "unique_share": "distinct texts among completions",
+    "unique_accepted": "distinct accepted texts in the batch",
+    "all_accepted_share": "share of prompts with only accepted completions, which algorithm.filter: binary drops",
     "trained_samples": "completions in the update",
     "kept_groups": "groups in the update",
     "length_mean": "mean tokens per completion",
@@ -33,13 +35,15 @@ METRICS: dict[str, str] = {
     "entropy": "-mean log p of sampled tokens: an estimate of the policy's entropy, nats per token",
     "ratio": "mean importance ratio",
     "clip_low": "share of tokens clipped from below",
+    "clip_low/*": "the same, by pass over the batch (epoch_0 begins on-policy)",
     "clip_high": "share of tokens clipped from above",
+    "clip_high/*": "the same, by pass over the batch",
     "importance": "mean truncated engine-to-learner weight",
     "mismatch": "mean |log p learner - log p engine| over trained tokens, nats",
     "grad_norm": "gradient norm before clipping",
     "lr": "learning rate",
     "updates": "optimizer updates in the step",
-    "skipped_updates": "updates skipped as non-finite, over the whole run",
+    "skipped_updates": "updates left out, as not finite or by optimizer.skip_grad_norm, over the whole run",
     "seconds/*": "wall-clock time by stage",
     "tokens_per_second": "sampled tokens by rollout time",
     "sync/bytes": "bytes published",
@@ -91,6 +95,14 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
             metrics["pass_rate"] = _share(v.outcome == "accepted" for v in decided)
             solved = [any(v is not None and v.outcome == "accepted" for v in g.verdicts) for g in groups]
             metrics["solved_share"] = _share(solved)
+            metrics["all_accepted_share"] = _share(_all_accepted(g) for g in groups)
+            accepted = {
+                (c.prompt_id, c.text)
+                for g in groups
+                for c, v in zip(g.completions, g.verdicts, strict=True)
+                if v is not None and v.outcome == "accepted"
+            }
+            metrics["unique_accepted"] = float(len(accepted))
     totals = [sum(s.value for s in r if s.channel == "reward") for g in groups for r in g.rewards if r is not None]
     if totals:
         metrics["reward_mean"], metrics["reward_std"] = float(np.mean(totals)), float(np.std(totals))
@@ -101,6 +113,11 @@ def assurances(verdicts: Iterable[Verdict]) -> dict[str, float]:
     """What accepted verdicts rest on, as shares; empty where none was accepted or the verifier does not say."""
     accepted = [v.assurance for v in verdicts if v.outcome == "accepted"]
     return {name: _share(each == name for each in accepted) for name in sorted(set(accepted)) if name}
+
+
+def _all_accepted(group: Group) -> bool:
+    outcomes = {v.outcome for v in group.verdicts if v is not None} - {"undecided"}
+    return outcomes == {"accepted"}
 
 
 def _costs(verdicts: Sequence[Verdict]) -> dict[str, float]:

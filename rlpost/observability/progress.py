@@ -75,7 +75,8 @@ def evaluation_table(evaluations: list[tuple[str, Mapping[str, float]]]) -> Tabl
     table.add_column("measure")
     for title, _ in evaluations:
         table.add_column(title, justify="right")
-    names = [n for n in dict.fromkeys(k for _, values in evaluations for k in values) if not n.endswith("_se")]
+    known = dict.fromkeys(k for _, values in evaluations for k in values)
+    names = [name for name in known if not name.endswith(("_se", "_low", "_high"))]
     for name in names:
         cells = []
         for _, values in evaluations:

@@ -68,7 +68,7 @@ def _evaluations(rows: Sequence[dict[str, Any]]) -> str:
     if not rows:
         return ""
     known = dict.fromkeys(name for row in rows for name in row)
-    names = [name for name in known if name not in ("step", "when") and not name.endswith("_se")]
+    names = [name for name in known if name not in ("step", "when") and not name.endswith(("_se", "_low", "_high"))]
     head = "".join(f"<th>{html.escape(str(row['when']))}</th>" for row in rows)
     body = "".join(
         f"<tr><td>{html.escape(name)}</td>"

@@ -166,8 +166,8 @@ class Scorer:
 
 
 def deferred(stages: Sequence[RewardStage]) -> Sequence[RewardStage]:
-    """The stages that wait for the learner: the first one that needs something, and all behind it."""
-    first = next((i for i, stage in enumerate(stages) if stage.needs), len(stages))
+    """The stages that wait for the learner: the first one that needs something of it, and all behind it."""
+    first = next((i for i, stage in enumerate(stages) if "learner_logprobs" in stage.needs), len(stages))
     return stages[first:]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from rlpost.algorithms.diagnostics import mismatch
 from rlpost.errors import SelfCheckError
 from rlpost.protocols import ApplyReport
-from rlpost.types import Completion, TrainSample, WeightManifest
+from rlpost.types import Completion, WeightManifest
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.3}
 """Mean |Δ log p| in nats. Measured between vLLM and transformers on SmolLM2-135M with equal weights: 4e-6 in float32,
@@ -112,22 +112,6 @@ def check_probe(
             "(a stale packed copy or a stale prefix cache); do not train on"
         )
     return {"canary/probe_mean": found.mean, "canary/probe_max": found.max}
-
-
-def as_samples(completions: Sequence[Completion]) -> list[TrainSample]:
-    """Probe completions in the form the learner scores."""
-    return [
-        TrainSample(
-            prompt_ids=np.asarray(c.prompt_ids, np.int64),
-            completion_ids=np.asarray(c.token_ids, np.int64),
-            advantages=np.zeros(len(c.token_ids), np.float32),
-            span_ids=np.zeros(len(c.token_ids), np.int64),
-            mask=np.ones(len(c.token_ids), bool),
-            engine_logprobs=None,
-            policy_version=c.policy_version,
-        )
-        for c in completions
-    ]
 
 
 def _changed(manifest: WeightManifest, previous: WeightManifest) -> int:

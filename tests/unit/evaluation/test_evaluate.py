@@ -12,6 +12,7 @@ import pytest
 from rlpost.config.load import from_dict
 from rlpost.config.schema import RunConfig
 from rlpost.errors import InfrastructureError
+from rlpost.evaluation.outcomes import Outcome
 from rlpost.evaluation.run import Encoded, evaluate
 from rlpost.protocols import GenerateRequest, SamplingSettings
 from rlpost.rollout.sampling import requests
@@ -67,7 +68,9 @@ def configured(tmp_path: Path) -> Any:
 
 
 def run(config: RunConfig, script: dict[str, list[str]], greedy: dict[str, str] = GREEDY) -> dict[str, float]:
-    return evaluate(PROMPTS, Scripted(script, greedy), Scorer(config.scoring).score, config)
+    return evaluate(PROMPTS, Scripted(script, greedy), Scorer(config.scoring).score, config).figures(
+        config.evaluation.ks(config.evaluation.samples)
+    )
 
 
 @pytest.mark.parametrize("verifier", [True, False])
@@ -118,11 +121,11 @@ def test_seeds_are_the_same_every_time_and_greedy_is_greedy(configured: Any) -> 
     for engine in engines:
         evaluate(PROMPTS, engine, Scorer(config.scoring).score, config)
     assert engines[0].asked == engines[1].asked
-    (_, sampled), (_, greedy) = engines[0].asked
+    (_, greedy), (_, sampled) = engines[0].asked
     assert (sampled.temperature, sampled.max_tokens, sampled.logprobs) == (1.0, config.rollout.max_tokens, False)
     assert (greedy.temperature, greedy.top_p, greedy.top_k) == (0.0, 1.0, -1)
     train = requests([("easy", (1,))], run_seed=config.run.seed, step=0, group_size=4)
-    assert engines[0].asked[0][0][0].seed != train[0].seed
+    assert engines[0].asked[1][0][0].seed != train[0].seed
 
 
 def test_many_prompts_are_asked_in_chunks_with_seeds_of_their_own(configured: Any) -> None:
@@ -135,12 +138,12 @@ def test_many_prompts_are_asked_in_chunks_with_seeds_of_their_own(configured: An
         scored.append(len(groups))
         return Scorer(config.scoring).score(groups)
 
-    assert evaluate(prompts, engine, score, config) == {
-        "pass@4": 1.0,
-        "pass@4_se": 0.0,
-        "prompts": 300.0,
-        "undecided": 0.0,
-        "accepted function": 1.0,
+    recorded: list[Outcome] = []
+    found = evaluate(prompts, engine, score, config, record=recorded.append)
+    assert recorded == found.outcomes == [Outcome(str(i), "1111", 1) for i in range(300)]
+    assert found.figures((4,)) == {
+        **{"pass@4": 1.0, "pass@4_se": 0.0, "pass@4_low": 1.0, "pass@4_high": 1.0},
+        **{"distinct": 1.0, "prompts": 300.0, "undecided": 0.0, "accepted function": 1.0},
     }
     # 512 completions a request: 128 prompts of 4
     assert scored == [128, 128, 44]

@@ -51,6 +51,8 @@ def test_figures_by_hand() -> None:
             "reason/crashed": 1 / 4,
             "pass_rate": 1 / 3,
             "solved_share": 1 / 2,
+            "all_accepted_share": 0.0,
+            "unique_accepted": 1.0,
             "reward_mean": 1 / 3,  # the advantage channel is no reward
             "reward_std": math.sqrt(2) / 3,  # 1, 0, 0: variance 2/9
         }

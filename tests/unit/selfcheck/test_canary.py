@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from rlpost.credit import as_samples
 from rlpost.errors import SelfCheckError
 from rlpost.protocols import ApplyReport
 from rlpost.rollout.fake_engine import FakeEngine
-from rlpost.selfcheck.canary import TOLERANCE, as_samples, check_arrival, check_movement, check_probe
+from rlpost.selfcheck.canary import TOLERANCE, check_arrival, check_movement, check_probe
 from rlpost.sync.codec import checksum
 from rlpost.types import Completion, WeightManifest, WeightUpdate
 

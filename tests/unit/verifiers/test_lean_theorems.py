@@ -115,7 +115,7 @@ def test_rows_are_proof_tasks_with_stable_ids() -> None:
     for row in made:
         check_statement(parse_task(row, row["id"]))
     assert set(made[0]) == {
-        *("id", "statement", "proof", "shape", "hard", "tokens", "statement_tokens", "atoms", "size"),
+        *("id", "statement", "proof", "shape", "hard", "tokens", "statement_tokens", "atoms", "size", "style"),
     }
 
 
@@ -140,7 +140,7 @@ def test_text_is_made_of_the_documented_tokens_in_their_one_spacing(seed: int) -
 
 
 def test_token_set_is_closed_and_small() -> None:
-    assert len(TOKENS) == len(set(TOKENS)) == 49
+    assert len(TOKENS) == len(set(TOKENS)) == 57
     assert [token for token in TOKENS if tokenize(token) != [token]] == []
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -30,10 +30,12 @@ from rlpost_verifiers.lean.problems.formulas import (
 )
 from rlpost_verifiers.lean.problems.notation import ATOMS, PROOF_TOKENS, render
 from rlpost_verifiers.lean.problems.prover import BudgetError, prove
-from rlpost_verifiers.lean.problems.terms import term_tokens
+from rlpost_verifiers.lean.problems.tactics import script_tokens
+from rlpost_verifiers.lean.problems.terms import Term, term_tokens
 
 Split = Literal["train", "eval"]
 
+_STYLES = ("term", "tactic", "mixed")
 _ATOM_COUNTS = (2, 3, 3, 4)
 _FEWEST_LEAVES, _MOST_LEAVES = 3, 14
 _CONNECTIVES: tuple[Connective | Literal["¬"], ...] = ("→", "∧", "∨", "¬", "↔")
@@ -99,8 +101,22 @@ def generate(
     Raises:
         UserError: for arguments that contradict each other, or when 20,000 formulas in a row met no new theorem.
     """
-    _check_arguments(count, split, eval_share, (min_tokens, max_tokens), (min_hard, max_hard))
-    found: dict[str, Theorem] = {}
+    limits = (min_tokens, max_tokens), (min_hard, max_hard)
+    return [theorem for theorem, _ in _generate(count, seed, split, eval_share, *limits, max_statement_tokens)]
+
+
+def _generate(
+    count: int,
+    seed: int,
+    split: Split = "train",
+    eval_share: float = 0.1,
+    token_limits: tuple[int, int | None] = (0, None),
+    hard_limits: tuple[int, int | None] = (0, None),
+    max_statement_tokens: int | None = None,
+) -> list[tuple[Theorem, Term]]:
+    _check_arguments(count, split, eval_share, token_limits, hard_limits)
+    (min_tokens, max_tokens), (min_hard, max_hard) = token_limits, hard_limits
+    found: dict[str, tuple[Theorem, Term]] = {}
     misses = 0
     for formula in _random_formulas(random.Random(seed), _most_leaves(max_statement_tokens)):
         if len(found) == count:
@@ -113,27 +129,66 @@ def generate(
             )
         if _belongs_to_eval(formula, eval_share) != (split == "eval") or not is_tautology(formula):
             continue
-        theorem = _theorem(formula)
+        proved = _prove(formula)
+        if proved is None:
+            continue
+        theorem = proved[0]
         if (
-            theorem is None
-            or theorem.statement in found
+            theorem.statement in found
             or not min_tokens <= theorem.tokens <= _or_infinite(max_tokens)
             or not min_hard <= theorem.hard <= _or_infinite(max_hard)
             or theorem.statement_tokens > _or_infinite(max_statement_tokens)
         ):
             continue
-        found[theorem.statement] = theorem
+        found[theorem.statement] = proved
         misses = 0
     return list(found.values())
 
 
-def rows(**arguments: Any) -> list[dict[str, Any]]:
+def rows(
+    count: int,
+    seed: int,
+    split: Split = "train",
+    eval_share: float = 0.1,
+    min_tokens: int = 0,
+    max_tokens: int | None = None,
+    min_hard: int = 0,
+    max_hard: int | None = None,
+    max_statement_tokens: int | None = None,
+    styles: Mapping[str, float] | None = None,
+    proofs: int = 1,
+) -> list[dict[str, Any]]:
     """The data source ``lean_theorems``: what `generate` makes, as rows with an ``id`` made from the statement.
 
+    Args:
+        count: theorems.
+        seed: of the formulas, and of the draws of styles.
+        split: as the following, see `generate`; the limits on tokens are of the proof as a term.
+        eval_share: see `generate`.
+        min_tokens: see `generate`.
+        max_tokens: see `generate`.
+        min_hard: see `generate`.
+        max_hard: see `generate`.
+        max_statement_tokens: see `generate`.
+        styles: how proofs are written, and how often each: ``term``, ``tactic`` (a script down to variables and
+            applications), ``mixed`` (a script that may end in a term anywhere, so there are many). None: terms.
+        proofs: rows per theorem, each with a proof drawn anew; from 2 on ids end in ``#0``, ``#1``, …
+
     Raises:
-        UserError: as `generate`.
+        UserError: as `generate`, or for a style or number of proofs that is not one.
     """
-    return [_row(theorem) for theorem in generate(**arguments)]
+    styles = {"term": 1.0} if styles is None else styles
+    if not set(styles) <= set(_STYLES) or not styles or min(styles.values()) < 0 or not sum(styles.values()):
+        raise UserError(f"styles is {dict(styles)!r}; give weights of {', '.join(_STYLES)}")
+    if proofs < 1:
+        raise UserError(f"proofs is {proofs}; give 1 or more rows per theorem")
+    limits = (min_tokens, max_tokens), (min_hard, max_hard)
+    rng = random.Random(f"styles {seed}")
+    return [
+        _row(theorem, term, rng.choices(list(styles), list(styles.values()))[0], rng, number if proofs > 1 else None)
+        for theorem, term in _generate(count, seed, split, eval_share, *limits, max_statement_tokens)
+        for number in range(proofs)
+    ]
 
 
 def refuted(count: int, seed: int) -> list[dict[str, Any]]:
@@ -159,8 +214,8 @@ def refuted(count: int, seed: int) -> list[dict[str, Any]]:
         if not is_tautology(formula):
             if len(false) < count:
                 false.setdefault(_statement(formula), (names, formula))
-        elif theorem := _theorem(formula):
-            proofs.setdefault(names, []).append(theorem.proof)
+        elif proved := _prove(formula):
+            proofs.setdefault(names, []).append(proved[0].proof)
     rng = random.Random(seed)
     return [
         {
@@ -206,7 +261,7 @@ def _random(rng: random.Random, leaves: int, names: tuple[str, ...]) -> Formula:
     return Binary(kind, _random(rng, left, names), _random(rng, leaves - left, names))
 
 
-def _theorem(formula: Formula) -> Theorem | None:
+def _prove(formula: Formula) -> tuple[Theorem, Term] | None:
     """The formula with its proof, or None if the prover finds none or the proof is too long to write."""
     try:
         proof = prove(formula)
@@ -219,7 +274,7 @@ def _theorem(formula: Formula) -> Theorem | None:
     if len(tokens) > _LONGEST_PROOF or not _KNOWN_PROOF_TOKENS.issuperset(tokens):
         return None
     statement = _statement_tokens(formula)
-    return Theorem(
+    theorem = Theorem(
         statement=render(statement),
         proof=render(tokens),
         shape=_shape(formula),
@@ -229,6 +284,7 @@ def _theorem(formula: Formula) -> Theorem | None:
         atoms=len(names),
         size=size(formula),
     )
+    return theorem, proof.term
 
 
 def _statement_tokens(formula: Formula) -> list[str]:
@@ -252,8 +308,19 @@ def _identity(statement: str) -> str:
     return f"thm-{hashlib.sha256(statement.encode()).hexdigest()[:12]}"
 
 
-def _row(theorem: Theorem) -> dict[str, Any]:
-    return {"id": _identity(theorem.statement), **asdict(theorem)}
+def _row(theorem: Theorem, term: Term, style: str, rng: random.Random, number: int | None) -> dict[str, Any]:
+    row = {"id": _identity(theorem.statement), **asdict(theorem), "style": style}
+    if style != "term":
+        names = tuple(_statement_atoms(theorem.statement))
+        row["proof"] = render(script_tokens(term, names, rng if style == "mixed" else None))
+    if number is not None:
+        row["id"] += f"#{number}"
+    return row
+
+
+def _statement_atoms(statement: str) -> list[str]:
+    """The names bound by the statement's ``∀``."""
+    return statement.removeprefix("∀ ").partition(" :")[0].split()
 
 
 def _or_infinite(limit: int | None) -> float:

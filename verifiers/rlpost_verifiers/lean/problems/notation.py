@@ -19,11 +19,12 @@ PROOF_TOKENS = (
     *("fun", *ATOMS, "=>", "(", ")", "⟨", ",", "⟩", ".1", ".2", ".elim", "Or.inl", "Or.inr"),
     *(f"h{number}" for number in range(1, MAX_HYPOTHESES + 1)),
 )
-TOKENS = tuple(dict.fromkeys((*STATEMENT_TOKENS, *PROOF_TOKENS)))
+TACTIC_TOKENS = ("by", "intro", ";", "exact", "apply", "constructor", "left", "right", "False")
+TOKENS = tuple(dict.fromkeys((*STATEMENT_TOKENS, *PROOF_TOKENS, *TACTIC_TOKENS)))
 
 _TOKEN = re.compile("|".join(re.escape(token) + r"(?!\w)" * token[-1].isalnum() for token in TOKENS))
 _TIGHT_AFTER = frozenset("(⟨¬")
-_TIGHT_BEFORE = frozenset({")", "⟩", ",", ".1", ".2", ".elim"})
+_TIGHT_BEFORE = frozenset({")", "⟩", ",", ";", ".1", ".2", ".elim"})
 
 
 def render(tokens: Sequence[str]) -> str:

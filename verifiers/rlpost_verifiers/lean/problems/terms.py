@@ -134,17 +134,18 @@ def term_tokens(term: Term, prefix: tuple[str, ...] = ()) -> list[str]:
     >>> " ".join(term_tokens(Lam(7, Var(7)), ("p",)))
     'fun p h1 => h1'
     """
-    writer = _Writer()
+    writer = Writer()
     return list(writer.write_fun(term, {}, prefix) if prefix else writer.write(term, {}))
 
 
-class _Writer:
+class Writer:
     """Writes one term; ``names`` holds the variables in scope."""
 
     def __init__(self) -> None:
         self._named = 0
 
     def write(self, term: Term, names: dict[int, str]) -> Iterator[str]:
+        """The tokens of a term."""
         match term:
             case Var(number):
                 yield names[number]
@@ -152,33 +153,37 @@ class _Writer:
                 yield from self.write_fun(term, names)
             case App(function, argument):
                 # Application associates to the left: only the argument can need parentheses.
-                yield from (self.write if isinstance(function, App) else self._write_closed)(function, names)
-                yield from self._write_closed(argument, names)
+                yield from (self.write if isinstance(function, App) else self.write_closed)(function, names)
+                yield from self.write_closed(argument, names)
             case Pair(left, right):
                 yield from ("⟨", *self.write(left, names), ",", *self.write(right, names), "⟩")
             case Part(pair, index):
-                yield from (*self._write_closed(pair, names), f".{index}")
+                yield from (*self.write_closed(pair, names), f".{index}")
             case Inject(side, body):
-                yield from (("Or.inl", "Or.inr")[side], *self._write_closed(body, names))
+                yield from (("Or.inl", "Or.inr")[side], *self.write_closed(body, names))
             case Cases(either, left, right):
-                yield from (*self._write_closed(either, names), ".elim")
-                yield from (*self._write_closed(left, names), *self._write_closed(right, names))
+                yield from (*self.write_closed(either, names), ".elim")
+                yield from (*self.write_closed(left, names), *self.write_closed(right, names))
             case Absurd(contradiction):
-                yield from (*self._write_closed(contradiction, names), ".elim")
+                yield from (*self.write_closed(contradiction, names), ".elim")
 
     def write_fun(self, term: Term, names: dict[int, str], prefix: tuple[str, ...] = ()) -> Iterator[str]:
         """``fun`` with all the variables that nested functions bind at once."""
-        yield from ("fun", *prefix)
+        introduced, body, names = self.bind(term, names)
+        yield from ("fun", *prefix, *introduced, "=>")
+        yield from self.write(body, names)
+
+    def bind(self, term: Term, names: dict[int, str]) -> tuple[list[str], Term, dict[int, str]]:
+        """Names for the variables that nested functions bind, what is below them, and the variables in scope there."""
+        introduced: list[str] = []
         while isinstance(term, Lam):
             self._named += 1
-            name = f"h{self._named}"
-            names = {**names, term.number: name}
-            yield name
+            introduced.append(f"h{self._named}")
+            names = {**names, term.number: introduced[-1]}
             term = term.body
-        yield "=>"
-        yield from self.write(term, names)
+        return introduced, term, names
 
-    def _write_closed(self, term: Term, names: dict[int, str]) -> Iterator[str]:
+    def write_closed(self, term: Term, names: dict[int, str]) -> Iterator[str]:
         """In parentheses unless it is one word, a pair or a chain of suffixes."""
         if isinstance(term, Var | Pair | Part):
             yield from self.write(term, names)

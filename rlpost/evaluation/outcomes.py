@@ -1,0 +1,130 @@
+"""What became of the samples of held-out prompts, and the figures that follow from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rlpost.algorithms.intervals import over_problems
+from rlpost.algorithms.passk import mean_and_error, pass_at_k
+from rlpost.algorithms.sharpening import flips
+from rlpost.errors import DataError, InfrastructureError
+
+RIGHT, WRONG, OPEN = "1", "0", "?"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One prompt's samples: a character each, ``1`` accepted, ``0`` rejected, ``?`` undecided.
+
+    Attributes:
+        id: of the prompt.
+        samples: in the order they were drawn.
+        distinct: different texts among the accepted ones.
+        greedy: the greedy answer, likewise a character; empty if none was asked for.
+
+    >>> Outcome("t1", "10?1", 2, "1").accepted
+    2
+    """
+
+    id: str
+    samples: str
+    distinct: int
+    greedy: str = ""
+
+    @property
+    def accepted(self) -> int:
+        """Accepted samples."""
+        return self.samples.count(RIGHT)
+
+    @property
+    def decided(self) -> int:
+        """Samples that were accepted or rejected."""
+        return len(self.samples) - self.samples.count(OPEN)
+
+
+def pass_at(outcomes: Sequence[Outcome], k: int) -> list[float]:
+    """Unbiased pass@k of every prompt with at least k decided samples; see `rlpost.algorithms.passk.pass_at_k`."""
+    return [pass_at_k(o.decided, o.accepted, k) for o in outcomes if o.decided >= k]
+
+
+def figures(outcomes: Sequence[Outcome], ks: Iterable[int]) -> dict[str, float]:
+    """pass@k and greedy accuracy, each with its standard error (``_se``) and 95 % interval (``_low``, ``_high``).
+
+    Args:
+        outcomes: of all prompts.
+        ks: which pass@k.
+
+    Returns:
+        Those, ``distinct`` (different accepted answers per prompt), ``prompts`` and ``undecided`` (a share).
+
+    Raises:
+        InfrastructureError: if nothing could be decided.
+    """
+    found: dict[str, float] = {}
+    for k in ks:
+        values = pass_at(outcomes, k)
+        if not values:
+            raise InfrastructureError(f"evaluation: no prompt has {k} decided samples; see the verifier's reasons")
+        found |= _with_errors(f"pass@{k}", values)
+    if any(outcome.greedy for outcome in outcomes):
+        values = [float(outcome.greedy == RIGHT) for outcome in outcomes if outcome.greedy in (RIGHT, WRONG)]
+        if not values:
+            raise InfrastructureError("evaluation: no greedy answer could be decided; see the verifier's reasons")
+        found |= _with_errors("greedy", values)
+    total = sum(len(outcome.samples) for outcome in outcomes)
+    found["distinct"] = sum(outcome.distinct for outcome in outcomes) / len(outcomes)
+    found["prompts"] = float(len(outcomes))
+    found["undecided"] = 1.0 - sum(outcome.decided for outcome in outcomes) / total
+    return found
+
+
+def compare(before: Sequence[Outcome], after: Sequence[Outcome]) -> dict[str, float]:
+    """``negative_flips`` and ``positive_flips``: prompts of which some sample was accepted then and none now, and the
+    other way round, as shares of the prompts in both.
+    """
+    known = {outcome.id: outcome for outcome in before}
+    pairs = [(known[outcome.id], outcome) for outcome in after if outcome.id in known]
+    if not pairs:
+        return {}
+    # as many samples on both sides: more of them would find more
+    most = min(min(len(b.samples), len(a.samples)) for b, a in pairs)
+    solved = [tuple(RIGHT in one.samples[:most] for one in pair) for pair in pairs]
+    lost, won = flips([b for b, _ in solved], [a for _, a in solved])
+    return {"negative_flips": lost, "positive_flips": won}
+
+
+@contextmanager
+def recorder(path: Path) -> Iterator[Callable[[Outcome], None]]:
+    """A file that takes outcomes one by one, a JSON line each; what was written stays if the rest fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+
+        def record(outcome: Outcome) -> None:
+            file.write(json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
+            file.flush()
+
+        yield record
+
+
+def read(path: Path) -> list[Outcome]:
+    """What `recorder` wrote.
+
+    Raises:
+        DataError: for a file that holds something else.
+    """
+    try:
+        return [Outcome(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, TypeError, json.JSONDecodeError) as error:
+        raise DataError(
+            f"{path}: no outcomes of an evaluation ({error}); write one with rlpost evaluate --output"
+        ) from None
+
+
+def _with_errors(name: str, values: Sequence[float]) -> dict[str, float]:
+    mean, error = mean_and_error(values)
+    low, high = over_problems(values)
+    return {name: mean, f"{name}_se": error, f"{name}_low": low, f"{name}_high": high}
