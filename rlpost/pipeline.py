@@ -154,7 +154,7 @@ def rollout_and_score(session: Session, number: int, clock: Clock) -> list[Group
     while the others are still being sampled.
     """
     config = session.config
-    chosen = indices(number, config.rollout.prompts_per_step, len(session.train), config.run.seed, config.data.shuffle)
+    chosen = indices(number, config.rollout.prompts_per_step, len(session.train), config.run.seed, config.shuffles)
     batch = [session.train[i] for i in chosen]
     asked = requests(
         [(one.prompt.id, one.ids) for one in batch],

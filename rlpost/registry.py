@@ -44,6 +44,12 @@ BUILTIN: dict[str, dict[str, str]] = {
         "doctor lean": "rlpost_verifiers.lean.command:diagnose",
         "doctor math": "rlpost_verifiers.math.command:diagnose",
     },
+    "templates": {
+        "lean.released": "rlpost_verifiers.lean.prompts:RELEASED",
+        "lean.bare": "rlpost_verifiers.lean.prompts:BARE",
+        "lean.whole_proof": "rlpost_verifiers.lean.prompts:WHOLE_PROOF",
+        "lean.reasoning": "rlpost_verifiers.lean.prompts:REASONING",
+    },
     "sources": {
         "jsonl": "rlpost.data.prompts:read_jsonl",
         "parquet": "rlpost.data.tables:read_parquet",
@@ -51,6 +57,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "lean_dojo_premises": "rlpost_verifiers.lean.dojo.sources:premises",
         "lean_dojo_tactics": "rlpost_verifiers.lean.dojo.sources:tactics",
         "lean_dojo_theorems": "rlpost_verifiers.lean.dojo.sources:theorems",
+        "lean_statements": "rlpost_verifiers.lean.statements:rows",
         "lean_theorems": "rlpost_verifiers.lean.theorems:rows",
         "arithmetic": "rlpost_verifiers.math.problems:rows",
     },
@@ -75,7 +82,7 @@ def resolve(kind: str, name: str) -> Any:
     """The object behind ``name``.
 
     Args:
-        kind: ``rewards``, ``verifiers``, ``sources`` or ``commands``.
+        kind: ``rewards``, ``verifiers``, ``sources``, ``templates`` or ``commands``.
         name: see the module's docstring.
 
     Raises:

@@ -22,6 +22,7 @@ from rlpost.evaluation.course import AFTER, BEFORE, Course, Evaluations, on_the_
 from rlpost.learner import checkpoint
 from rlpost.learner.checkpoint import RunState
 from rlpost.learner.models import resolve_path
+from rlpost.observability.plots import draw_run
 from rlpost.observability.progress import Display
 from rlpost.observability.report import write_report
 from rlpost.observability.runfolder import RunFolder
@@ -218,6 +219,7 @@ class Run:
         self._checkpoint()
         with checkpoint.atomic_folder(self.folder.model) as partial:
             self.session.learner.save_model(str(partial.resolve()))
+        draw_run(self.folder.path)
         if metrics:
             write_report(self.folder.path)
         if interrupted:

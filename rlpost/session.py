@@ -20,7 +20,7 @@ from rlpost.actors.supervision import Supervisor
 from rlpost.config.schema import RunConfig
 from rlpost.credit import as_samples
 from rlpost.data.chat import TextCodec
-from rlpost.data.load import prompts
+from rlpost.data.load import apart, prompts
 from rlpost.errors import ConfigError, DataError
 from rlpost.evaluation.run import Encoded
 from rlpost.learner.models import count_parameters
@@ -30,7 +30,7 @@ from rlpost.scoring.build import build_stage
 from rlpost.scoring.plugins import Shipped, ship
 from rlpost.selfcheck import canary, invariance, parity
 from rlpost.selfcheck.memory import MemoryWatch
-from rlpost.types import Completion, Group, TrainBatch, WeightManifest
+from rlpost.types import Completion, Group, Prompt, TrainBatch, WeightManifest
 
 _MOST_SEATS = 256
 """vLLM reserves memory for every completion that may run at once; more than this gains nothing on two cores."""
@@ -264,7 +264,7 @@ def load_prompts(config: RunConfig, model: str, *, training: bool) -> tuple[list
     Raises:
         DataError: for a prompt that is too long, with its id and length.
     """
-    codec = TextCodec(model, config.model.trust_remote_code)
+    codec = TextCodec(model, config.model.trust_remote_code, config.data.special_tokens)
     room = (config.rollout.max_model_len or context_length(model)) - config.rollout.max_tokens
     limit = min(room, config.data.max_prompt_tokens or room)
     if limit < 1:
@@ -273,13 +273,14 @@ def load_prompts(config: RunConfig, model: str, *, training: bool) -> tuple[list
             f"{context_length(model)} positions; lower it"
         )
 
-    def encode(split: str, most: int | None) -> list[Encoded]:
-        found = [Encoded(prompt, codec.encode(prompt)) for prompt in prompts(config.data, split)[:most]]
+    def encode(chosen: Sequence[Prompt]) -> list[Encoded]:
+        found = [Encoded(prompt, codec.encode(prompt)) for prompt in chosen]
         check_lengths(found, limit, config.rollout.max_tokens)
         return found
 
-    held_out = encode("eval", config.evaluation.max_prompts) if config.data.eval is not None else []
-    return (encode("train", None) if training else []), held_out
+    held_out = prompts(config.data, "eval") if config.data.eval is not None else []
+    train = apart(prompts(config.data, "train"), held_out, config.data.leaks) if training else []
+    return encode(train), encode(held_out[: config.evaluation.max_prompts])
 
 
 def check_lengths(encoded: Sequence[Encoded], limit: int, max_tokens: int) -> None:

@@ -31,9 +31,15 @@ _PREFIX = "rlpost-ray-"
 def cluster(section: ClusterSection) -> Iterator[None]:
     """A Ray cluster for the length of a block: a local one is started and stopped, another is joined and left.
 
+    Where this process is in a cluster already, as within another such block or in a notebook after ``ray.init``, that
+    one is used and left as it is.
+
     Raises:
         InfrastructureError: if the address cannot be reached.
     """
+    if ray.is_initialized():
+        yield
+        return
     # workers otherwise run at nice 15: on a shared machine their imports take five times as long
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")

@@ -59,13 +59,14 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     """Read, override, validate.
 
     Args:
-        path: a YAML file.
+        path: a YAML file. Its key ``extends`` names another file, relative to it, whose values it starts from: mappings
+            are merged key by key, everything else is replaced.
         overrides: ``section.key=value`` items; values are read as YAML.
 
     Raises:
         ConfigError: one line with the place, the value and the remedy.
     """
-    tree, origins = _read(Path(path))
+    tree, origins = _read_chain(Path(path), ())
     return _finish(tree, origins, overrides)
 
 
@@ -125,6 +126,36 @@ def _finish(tree: dict[str, Any], origins: dict[tuple[str, ...], str], overrides
         place = origin_of(origins, path)
         raise ConfigError(f"{error}" if place in ("default", "given") else f"{place}: {error}") from None
     return Loaded(config, origins)
+
+
+def _read_chain(path: Path, below: tuple[Path, ...]) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
+    """A file over the one it extends; ``below`` are the files that led here."""
+    if path.resolve() in below:
+        raise ConfigError(f"{path}: extends itself by way of {below[-1]}; break the circle")
+    tree, origins = _read(path)
+    if "extends" not in tree:
+        return tree, origins
+    base = tree.pop("extends")
+    place = origins.pop(("extends",))
+    if not isinstance(base, str):
+        raise ConfigError(f"{place}: extends {base!r}; give the path of one YAML configuration")
+    lower, lower_origins = _read_chain(path.parent / base, (*below, path.resolve()))
+    _merge(lower, tree, (), lower_origins)
+    return lower, {**lower_origins, **origins}
+
+
+def _merge(
+    into: dict[str, Any], over: Mapping[str, Any], at: tuple[str, ...], origins: dict[tuple[str, ...], str]
+) -> None:
+    """Put ``over`` over ``into``, forgetting where replaced values came from."""
+    for key, value in over.items():
+        path, known = (*at, key), into.get(key)
+        if isinstance(value, dict) and isinstance(known, dict):
+            _merge(known, value, path, origins)
+            continue
+        into[key] = value
+        for place in [place for place in origins if place[: len(path)] == path]:
+            del origins[place]
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:

@@ -74,12 +74,25 @@ class ModelSection(Section):
     """Run Python code found in the model folder."""
 
 
+class CurriculumSettings(Section):
+    """Training prompts by how often the starting policy solves them."""
+
+    outcomes: str
+    """File that ``rlpost evaluate --split train --output FILE`` wrote."""
+    lowest: Share = 0.0
+    """Leave out prompts with a lower pass rate."""
+    highest: Share = 1.0
+    """Leave out prompts with a higher one."""
+    order: Literal["shuffled", "easy_first", "hard_first"] = "shuffled"
+    """As ``data.shuffle`` says, or by pass rate in every epoch."""
+
+
 class DataSection(Section):
     """Where prompts come from."""
 
     source: str = "jsonl"
-    """``jsonl``, ``parquet``, ``hf_disk``, ``lean_theorems``, ``lean_dojo_theorems``, ``lean_dojo_tactics``,
-    ``lean_dojo_premises``, or ``module:function`` returning rows."""
+    """``jsonl``, ``parquet``, ``hf_disk``, ``lean_statements``, ``lean_theorems``, ``arithmetic``,
+    ``lean_dojo_theorems``, ``lean_dojo_tactics``, ``lean_dojo_premises``, or ``module:function`` returning rows."""
     train: str | dict[str, Any] = Field(default_factory=dict)
     """A path, or keyword arguments of the source."""
     eval: str | dict[str, Any] | None = None
@@ -89,11 +102,19 @@ class DataSection(Section):
     id_key: str = "id"
     """Column with the prompt's id; without it, ids are row numbers."""
     template: str | None = None
-    """Text of the prompt with ``{column}`` fields; ``{{`` and ``}}`` are braces."""
+    """Text of the prompt with ``{column}`` fields, where ``{{`` and ``}}`` are braces; or the name of one that ships:
+    ``lean.released``, ``lean.bare``, ``lean.whole_proof``, ``lean.reasoning``."""
     chat_template: tuple[tuple[str, str], ...] | None = None
     """Pairs of role and text with ``{column}`` fields, rendered by the tokenizer's chat template."""
     shuffle: bool = True
     """A new order each epoch, derived from ``run.seed``."""
+    special_tokens: bool = True
+    """Let the tokenizer put its special tokens before a text prompt; False: the prompt holds what it needs."""
+    leaks: Literal["refuse", "drop", "allow"] = "refuse"
+    """What becomes of training prompts that ask what a held-out prompt asks, whatever they are called: none is started
+    with, they are left out, or they are trained on."""
+    curriculum: CurriculumSettings | None = None
+    """Choose and order training prompts by their measured pass rate."""
     max_prompt_tokens: PositiveInt | None = None
     """Refuse longer prompts at start; None: whatever fits beside ``rollout.max_tokens``."""
 
@@ -454,6 +475,12 @@ class RunConfig(Section):
         """Updates per pass over that many samples."""
         size = self.algorithm.minibatch_size
         return self.algorithm.minibatches if size is None else max(-(-samples // size), 1)
+
+    @property
+    def shuffles(self) -> bool:
+        """Whether training prompts come in a new order each epoch."""
+        ordered = self.data.curriculum is not None and self.data.curriculum.order != "shuffled"
+        return self.data.shuffle and not ordered
 
     @property
     def importance_cap(self) -> float | None:

@@ -16,14 +16,16 @@ class TextCodec:
     Args:
         folder: a Hugging Face model folder with a fast tokenizer.
         trust_remote_code: run tokenizer code found in the folder.
+        special_tokens: put the tokenizer's special tokens before text prompts.
 
     Raises:
         ModelError: if there is no fast tokenizer in the folder.
     """
 
-    def __init__(self, folder: str | Path, trust_remote_code: bool = False):
+    def __init__(self, folder: str | Path, trust_remote_code: bool = False, special_tokens: bool = True):
         from transformers import AutoTokenizer
 
+        self.special_tokens = special_tokens
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
         except (OSError, ValueError) as error:
@@ -35,7 +37,7 @@ class TextCodec:
         """Token ids of a prompt.
 
         Chat messages go through the tokenizer's chat template with the generation prompt added; plain text is
-        tokenised with the special tokens the tokenizer adds to a sequence's start, but none at its end.
+        tokenised with the special tokens the tokenizer adds to a sequence's start (if wanted), but none at its end.
 
         Raises:
             DataError: if messages meet a tokenizer without a chat template, or nothing is left.
@@ -49,8 +51,8 @@ class TextCodec:
             text = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         else:
-            ids = self.tokenizer(prompt.text)["input_ids"]
-            if ids and ids[-1] == self.tokenizer.eos_token_id:
+            ids = self.tokenizer(prompt.text, add_special_tokens=self.special_tokens)["input_ids"]
+            if self.special_tokens and ids and ids[-1] == self.tokenizer.eos_token_id:
                 ids = ids[:-1]
         if not ids:
             raise DataError(f"prompt {prompt.id!r} is empty after tokenisation; give it some text")

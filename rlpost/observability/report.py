@@ -50,6 +50,7 @@ def write_report(run: str | Path) -> Path:
         f"<h1>{html.escape(folder.name)}</h1>",
         f"<p>{len(rows)} steps, policy version {rows[-1].get('policy_version', 0):.0f}</p>",
         _evaluations(read_lines(folder / "evaluations.jsonl")),
+        *(_plot(file) for file in sorted((folder / "plots").glob("*.svg"))),
         "<h2>Course</h2><div class=charts>",
         *(_chart(name, rows) for name in _CHARTS if any(row.get(name) is not None for row in rows)),
         "</div>",
@@ -77,6 +78,12 @@ def _evaluations(rows: Sequence[dict[str, Any]]) -> str:
         for name in names
     )
     return f"<h2>Held-out prompts</h2><table><tr><th>measure</th>{head}</tr>{body}</table>"
+
+
+def _plot(file: Path) -> str:
+    """The drawing itself, without the XML declaration and document type that HTML does not take."""
+    text = file.read_text(encoding="utf-8")
+    return text[text.index("<svg") :]
 
 
 def _figure(row: dict[str, Any], name: str) -> str:

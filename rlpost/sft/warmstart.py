@@ -12,7 +12,6 @@ from typing import Any
 from rlpost.config.schema import RunConfig, SftSection
 from rlpost.data import load
 from rlpost.data.chat import TextCodec
-from rlpost.data.prompts import to_prompts
 from rlpost.data.wordlevel import build
 from rlpost.errors import ConfigError, DataError, MissingPackageError
 from rlpost.learner import models
@@ -51,7 +50,7 @@ def warm_start(config: RunConfig, target: str | Path, *, quiet: bool = False) ->
     work = Path(tempfile.mkdtemp(prefix="rlpost-sft-"))
     try:
         base = starting_folder(config, pairs, work)
-        codec = TextCodec(base, config.model.trust_remote_code)
+        codec = TextCodec(base, config.model.trust_remote_code, config.data.special_tokens)
         rows = [_row(codec, prompt, text, config.sft.max_length) for prompt, text in pairs]
         model = models.load(base, "float32", config.model.trust_remote_code)
         trainer = _trainer(config, config.sft, model, codec, rows, work, quiet)
@@ -80,14 +79,7 @@ def read_pairs(config: RunConfig, section: SftSection) -> list[tuple[Prompt, str
                 f"sft.train, row {number}: column {section.completion_key!r} holds "
                 f"{row.get(section.completion_key)!r}, expected text; set sft.completion_key"
             )
-    prompts = to_prompts(
-        rows,
-        prompt_key=data.prompt_key,
-        id_key=data.id_key,
-        template=data.template,
-        chat_template=data.chat_template,
-        where="sft.train",
-    )
+    prompts = load.make_prompts(data, rows, "sft.train")
     return [
         (prompt, section.completion_prefix + str(row[section.completion_key]))
         for prompt, row in zip(prompts, rows, strict=True)

@@ -20,7 +20,7 @@ model, judge = sys.argv[1:]
 config = {
     "run": {"name": "notebook", "steps": 50},
     "model": {"path": model, "dtype": "float32"},
-    "data": {"source": "jsonl", "train": "prompts.jsonl", "eval": "prompts.jsonl"},
+    "data": {"source": "jsonl", "train": "prompts.jsonl", "eval": "prompts.jsonl", "leaks": "allow"},
     "rollout": {"group_size": 4, "prompts_per_step": 2, "max_tokens": 8, "kv_cache_mb": 64},
     "scoring": {"verifier": "function", "verifier_args": {"function": judge}, "truncated": "keep"},
     "evaluation": {"before": False, "after": False, "samples": 2, "k": [1, 2]},

@@ -18,7 +18,7 @@ from typing import Literal, get_args, get_type_hints
 from rlpost.errors import UserError
 from rlpost_verifiers.lean.task import ProofTask
 
-Extract = Literal["raw", "fence"]
+Extract = Literal["raw", "fence", "continued"]
 Trailing = Literal["reject", "allow"]
 Fences = Literal["last", "first", "only"]
 Form = Literal["any", "term", "tactic"]
@@ -29,6 +29,7 @@ Restated = Literal["reject", "allow"]
 _MAX_MARKS = 30
 _LEAN_TAGS = ("", "lean", "lean4")
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
+_CLOSING_FENCE = re.compile(r"^```[ ]*$", re.MULTILINE)
 _BY = re.compile(r" *by(?![\w'!?])")
 _THEOREM = re.compile(r"(?:theorem|lemma)(?![\w'!?.])")
 _NAME = re.compile(r"[ \n]+[\w'!?.]+")
@@ -51,7 +52,8 @@ class ExtractSettings:
 
     Attributes:
         extract: ``raw``, all of the answer that follows the thought; or ``fence``, a block of it between lines of at
-            least three backquotes or tildes, as in Markdown, whose tag is ``lean4``, ``lean`` or absent.
+            least three backquotes or tildes, as in Markdown, whose tag is ``lean4``, ``lean`` or absent; or
+            ``continued``, what comes before the first line of three backquotes, where the prompt has opened the block.
         trailing: whether text may follow that block. An answer that goes on after its proof is often one that hedges.
         fences: which block counts where there are several; ``only`` takes a second one for a fault.
         form: how the answer continues the prompt. ``any`` and ``term`` mean after ``:=``, and the proof is taken as
@@ -108,7 +110,8 @@ def extract_proof(text: str, task: ProofTask, settings: ExtractSettings) -> str:
     'trivial'
     """
     answer = _drop_thought(_normalise(text))
-    proof = _trim(answer if settings.extract == "raw" else _cut_block(answer, settings))
+    cut = {"raw": lambda text, _: text, "fence": _cut_block, "continued": _cut_at_fence}[settings.extract]
+    proof = _trim(cut(answer, settings))
     if task.mode == "file":
         return proof
     if settings.restated == "allow" and (restated := _cut_restated(proof, task)) is not None:
@@ -151,6 +154,15 @@ def _cut_block(text: str, settings: ExtractSettings) -> str:
     if settings.trailing == "reject" and text[closing.end() :].strip():
         raise NoProofError("text follows the closing fence")
     return text[opening.end() + 1 : closing.start()]
+
+
+def _cut_at_fence(text: str, settings: ExtractSettings) -> str:
+    closing = _CLOSING_FENCE.search(text)
+    if closing is None:
+        raise NoProofError("the block that the prompt opened is never closed: the answer was cut off")
+    if settings.trailing == "reject" and text[closing.end() :].strip():
+        raise NoProofError("text follows the closing fence")
+    return text[: closing.start()]
 
 
 def _find_blocks(text: str) -> list[tuple[re.Match[str], re.Match[str]]]:

@@ -155,6 +155,7 @@ def rows(
     min_hard: int = 0,
     max_hard: int | None = None,
     max_statement_tokens: int | None = None,
+    skip: int = 0,
     styles: Mapping[str, float] | None = None,
     proofs: int = 1,
 ) -> list[dict[str, Any]]:
@@ -170,6 +171,7 @@ def rows(
         min_hard: see `generate`.
         max_hard: see `generate`.
         max_statement_tokens: see `generate`.
+        skip: leave out so many first: two calls with one seed and ``skip`` beyond the other's ``count`` share nothing.
         styles: how proofs are written, and how often each: ``term``, ``tactic`` (a script down to variables and
             applications), ``mixed`` (a script that may end in a term anywhere, so there are many). None: terms.
         proofs: rows per theorem, each with a proof drawn anew; from 2 on ids end in ``#0``, ``#1``, …
@@ -180,13 +182,15 @@ def rows(
     styles = {"term": 1.0} if styles is None else styles
     if not set(styles) <= set(_STYLES) or not styles or min(styles.values()) < 0 or not sum(styles.values()):
         raise UserError(f"styles is {dict(styles)!r}; give weights of {', '.join(_STYLES)}")
+    if skip < 0:
+        raise UserError(f"skip is {skip}; give 0 or more")
     if proofs < 1:
         raise UserError(f"proofs is {proofs}; give 1 or more rows per theorem")
     limits = (min_tokens, max_tokens), (min_hard, max_hard)
     rng = random.Random(f"styles {seed}")
     return [
         _row(theorem, term, rng.choices(list(styles), list(styles.values()))[0], rng, number if proofs > 1 else None)
-        for theorem, term in _generate(count, seed, split, eval_share, *limits, max_statement_tokens)
+        for theorem, term in _generate(skip + count, seed, split, eval_share, *limits, max_statement_tokens)[skip:]
         for number in range(proofs)
     ]
 

@@ -19,7 +19,20 @@ PROOF_TOKENS = (
     *("fun", *ATOMS, "=>", "(", ")", "⟨", ",", "⟩", ".1", ".2", ".elim", "Or.inl", "Or.inr"),
     *(f"h{number}" for number in range(1, MAX_HYPOTHESES + 1)),
 )
-TACTIC_TOKENS = ("by", "intro", ";", "exact", "apply", "constructor", "left", "right", "False")
+TACTIC_TOKENS = (
+    "by",
+    "intro",
+    ";",
+    "exact",
+    "apply",
+    "constructor",
+    "left",
+    "right",
+    "refine",
+    "?_",
+    "Or.elim",
+    "False",
+)
 TOKENS = tuple(dict.fromkeys((*STATEMENT_TOKENS, *PROOF_TOKENS, *TACTIC_TOKENS)))
 
 _TOKEN = re.compile("|".join(re.escape(token) + r"(?!\w)" * token[-1].isalnum() for token in TOKENS))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rlpost_verifiers.lean.problems.terms import Absurd, App, Cases, Inject, Lam, Pair, Term, Writer
+
+# How often a script departs from the plain one: it gives the rest as a term, goes back over an application, or uses the
+# less common of two tactics.
+_ENDS, _STEPS_BACK, _RARE = 0.3, 0.5, 0.2
 
 
 def script_tokens(term: Term, prefix: tuple[str, ...] = (), rng: random.Random | None = None) -> list[str]:
@@ -14,8 +18,8 @@ def script_tokens(term: Term, prefix: tuple[str, ...] = (), rng: random.Random |
     Args:
         term: a closed term.
         prefix: names introduced first, before the term's own.
-        rng: decides anew at each node whether to go on in tactics or to give the rest as a term. None: in tactics down
-            to variables and applications.
+        rng: decides anew at each node whether to go on in tactics or to give the rest as a term, and by which tactic
+            to go on. None: always the same, in tactics down to variables and applications.
 
     >>> from rlpost_verifiers.lean.problems.terms import Var
     >>> " ".join(script_tokens(Lam(7, Lam(8, Pair(Var(8), Var(7)))), ("p", "q")))
@@ -36,30 +40,42 @@ class _Script(Writer):
     def tactics(self, term: Term, names: dict[int, str], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
         if isinstance(term, Lam) or prefix:
             introduced, term, names = self.bind(term, names)
-            yield ("intro", *prefix, *introduced)
-        if self._ends_here():
+            yield from self._introduce([*prefix, *introduced])
+        if self._happens(_ENDS):
             yield ("exact", *self.write(term, names))
             return
         match term:
             case Pair(left, right):
-                yield ("constructor",)
+                yield ("refine", "⟨", "?_", ",", "?_", "⟩") if self._happens(_RARE) else ("constructor",)
                 yield from self.tactics(left, names)
                 yield from self.tactics(right, names)
             case Inject(side, body):
-                yield (("left", "right")[side],)
+                constructor = ("Or.inl", "Or.inr")[side]
+                yield ("apply", constructor) if self._happens(_RARE) else (("left", "right")[side],)
                 yield from self.tactics(body, names)
             case Cases(either, left, right):
-                yield ("apply", *self.write_closed(either, names), ".elim")
+                closed = tuple(self.write_closed(either, names))
+                yield ("apply", "Or.elim", *closed) if self._happens(_RARE) else ("apply", *closed, ".elim")
                 yield from self.tactics(left, names)
                 yield from self.tactics(right, names)
             case Absurd(contradiction):
                 yield ("apply", "False", ".elim")
                 yield from self.tactics(contradiction, names)
-            case App(function, argument) if self._rng is not None and self._rng.random() < 0.5:
+            case App(function, argument) if self._happens(_STEPS_BACK):
                 yield ("apply", *self.write_closed(function, names))
                 yield from self.tactics(argument, names)
             case _:
                 yield ("exact", *self.write(term, names))
 
-    def _ends_here(self) -> bool:
-        return self._rng is not None and self._rng.random() < 0.3
+    def _introduce(self, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        """All at once, or in several tactics."""
+        together: list[str] = []
+        for name in names:
+            if together and self._happens(_RARE):
+                yield ("intro", *together)
+                together = []
+            together.append(name)
+        yield ("intro", *together)
+
+    def _happens(self, probability: float) -> bool:
+        return self._rng is not None and self._rng.random() < probability

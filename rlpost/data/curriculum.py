@@ -1,0 +1,40 @@
+"""Training prompts chosen and ordered by how often the starting policy solves them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlpost.config.schema import CurriculumSettings
+from rlpost.errors import DataError
+from rlpost.evaluation import outcomes
+from rlpost.types import Prompt
+
+
+def by_pass_rate(prompts: list[Prompt], settings: CurriculumSettings) -> list[Prompt]:
+    """The prompts whose measured pass rate lies within the limits, in the order asked for.
+
+    A prompt that is always or never solved has no contrast in its group and teaches nothing; leaving it out saves its
+    rollouts (``lowest`` and ``highest``).
+
+    Args:
+        prompts: of the training set.
+        settings: where the measurements are, limits, order.
+
+    Raises:
+        DataError: for a prompt without a decided measurement, or if none is left.
+    """
+    rates = {o.id: o.accepted / o.decided for o in outcomes.read(Path(settings.outcomes)) if o.decided}
+    lacking = [prompt.id for prompt in prompts if prompt.id not in rates]
+    if lacking:
+        raise DataError(
+            f"data.curriculum: {len(lacking)} of {len(prompts)} prompts have no pass rate in {settings.outcomes} (the "
+            f"first is {lacking[0]!r}); measure them with rlpost evaluate --split train --output FILE"
+        )
+    chosen = [prompt for prompt in prompts if settings.lowest <= rates[prompt.id] <= settings.highest]
+    if not chosen:
+        raise DataError(
+            f"data.curriculum: no prompt has a pass rate from {settings.lowest:g} to {settings.highest:g}; widen them"
+        )
+    if settings.order == "shuffled":
+        return chosen
+    return sorted(chosen, key=lambda prompt: rates[prompt.id], reverse=settings.order == "easy_first")

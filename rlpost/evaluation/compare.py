@@ -1,0 +1,74 @@
+"""Two ways of training, compared on the same held-out prompts with the same seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlpost.algorithms.intervals import over_problems, over_seeds
+from rlpost.algorithms.passk import pass_at_k
+from rlpost.errors import DataError
+from rlpost.evaluation.outcomes import Outcome
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over seeds and prompts.
+
+    Attributes:
+        mean: of all values.
+        problems: 95 % interval over prompts of the means over seeds (`over_problems`): would other prompts say so too?
+        seeds: 95 % interval over seeds of the means over prompts (`over_seeds`): would other runs? None for one seed.
+    """
+
+    mean: float
+    problems: Interval
+    seeds: Interval | None
+
+
+def pass_at(runs: Sequence[Sequence[Outcome]], k: int) -> Estimate:
+    """pass@k of runs with different seeds on the same prompts.
+
+    Raises:
+        DataError: if they differ in prompts, or a prompt has fewer than k decided samples.
+    """
+    return _estimate(_table(runs, k))
+
+
+def difference(first: Sequence[Sequence[Outcome]], second: Sequence[Sequence[Outcome]], k: int) -> Estimate:
+    """pass@k of ``first`` minus that of ``second``, paired by prompt and by seed.
+
+    Args:
+        first: outcomes of each seed's run.
+        second: likewise, with the seeds in the same order.
+        k: of pass@k.
+
+    Raises:
+        DataError: as `pass_at`, or if the two differ in prompts or in the number of seeds.
+    """
+    if len(first) != len(second):
+        raise DataError(f"{len(first)} runs against {len(second)}; compare the same seeds")
+    if [o.id for o in first[0]] != [o.id for o in second[0]]:
+        raise DataError("the two sides were measured on different prompts; compare the same ones")
+    return _estimate(_table(first, k) - _table(second, k))
+
+
+def _table(runs: Sequence[Sequence[Outcome]], k: int) -> np.ndarray:
+    """pass@k ``[seeds, prompts]``."""
+    names = [outcome.id for outcome in runs[0]]
+    for run in runs:
+        if [outcome.id for outcome in run] != names:
+            raise DataError("the runs were measured on different prompts; compare the same ones")
+        for outcome in run:
+            if outcome.decided < k:
+                raise DataError(f"prompt {outcome.id!r} has {outcome.decided} decided samples, pass@{k} needs {k}")
+    return np.array([[pass_at_k(o.decided, o.accepted, k) for o in run] for run in runs])
+
+
+def _estimate(table: np.ndarray) -> Estimate:
+    by_prompt, by_seed = table.mean(axis=0).tolist(), table.mean(axis=1).tolist()
+    return Estimate(float(table.mean()), over_problems(by_prompt), over_seeds(by_seed) if len(by_seed) > 1 else None)

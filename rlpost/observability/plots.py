@@ -1,0 +1,100 @@
+"""Figures of a run, and of several side by side. The one home of matplotlib."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlpost.observability.sinks import read_lines
+
+_PASS = re.compile(r"pass@(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One line of a figure with the band around it: all four run parallel."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+def pass_curve(label: str, figures: Mapping[str, Any]) -> Curve | None:
+    """pass@N over N from the figures of an evaluation; None for fewer than two N."""
+    ks = sorted(int(found[1]) for name in figures if (found := _PASS.fullmatch(name)))
+    if len(ks) < 2:
+        return None
+    y, low, high = ([figures[f"pass@{k}{end}"] for k in ks] for end in ("", "_low", "_high"))
+    return Curve(label, ks, y, low, high)
+
+
+def uplift_curve(label: str, by_rank: Sequence[Sequence[float]]) -> Curve:
+    """Share of right answers that became likelier over their rank, with a 95 % Wilson interval for each rank."""
+    ends = [_wilson(rose, count) for _, count, rose, *_ in by_rank]
+    shares = [rose / count for _, count, rose, *_ in by_rank]
+    return Curve(label, [row[0] for row in by_rank], shares, [low for low, _ in ends], [high for _, high in ends])
+
+
+def draw(curves: Sequence[Curve], path: Path, *, title: str, x: str, y: str, powers: bool = False) -> Path:
+    """Write curves with their bands as SVG (or what the suffix says).
+
+    Args:
+        curves: at least one.
+        path: of the file; its folder is made.
+        title: above the figure.
+        x: label of the horizontal axis.
+        y: label of the vertical axis.
+        powers: horizontal axis in powers of two.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for curve in curves:
+        (line,) = axes.plot(curve.x, curve.y, marker="o", markersize=3, label=curve.label)
+        axes.fill_between(curve.x, curve.low, curve.high, color=line.get_color(), alpha=0.15, linewidth=0)
+    if powers:
+        axes.set_xscale("log", base=2)
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    return path
+
+
+def draw_run(folder: Path) -> list[Path]:
+    """``plots/`` of a run folder: pass@N of its evaluations, and uplift by rank where answers were followed.
+
+    Returns:
+        The files written; none where the run has nothing to show.
+    """
+    written: list[Path] = []
+    rows = read_lines(folder / "evaluations.jsonl")
+    curves = [curve for row in rows if (curve := pass_curve(str(row["when"]), row)) is not None]
+    if curves:
+        target = folder / "plots" / "pass_at_n.svg"
+        written.append(
+            draw(curves, target, title="held-out prompts", x="N", y="pass@N (95 % over prompts)", powers=True)
+        )
+    followed = read_lines(folder / "evaluations" / "uplift.jsonl")
+    if followed:
+        curves = [uplift_curve(str(row["when"]), row["by_rank"]) for row in followed]
+        target = folder / "plots" / "uplift.svg"
+        x, y = "rank by likelihood at the start (0: likeliest)", "share of right answers now likelier"
+        written.append(draw(curves, target, title="uplift by rank", x=x, y=y))
+    return written
+
+
+def _wilson(rose: float, count: float) -> tuple[float, float]:
+    """Wilson's score interval of a share (Wilson 1927), 95 %."""
+    z = 1.96
+    share, scale = rose / count, 1 + z * z / count
+    middle = (share + z * z / (2 * count)) / scale
+    half = z * ((share * (1 - share) + z * z / (4 * count)) / count) ** 0.5 / scale
+    return max(middle - half, 0.0), min(middle + half, 1.0)

@@ -1,0 +1,218 @@
+"""Written Lean theorems taken apart: ``theorem name binders : type := by`` into header, binders and bare type.
+
+For data sets such as miniF2F, whose rows hold a whole declaration without its proof.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rlpost.data.overlap import squeeze
+from rlpost.errors import DataError
+from rlpost.registry import resolve
+
+_log = logging.getLogger(__name__)
+
+_COMMENT = re.compile(r"/-|-/|--[^\n]*")
+_KEYWORD = re.compile(r"(?:^|(?<=\s))(?:theorem|lemma)\s+(?P<name>[^\s:({\[⦃]+)")
+_HEADER_LINE = re.compile(r"(?:open|universe)\b.*")
+_PAIRS = {"(": ")", "[": "]", "{": "}", "⟨": "⟩", "⦃": "⦄"}
+_CLOSING = {closing: opening for opening, closing in _PAIRS.items()}
+_COLUMNS = ("theorem_statement", "formal_statement", "statement")
+_NAMES = ("theorem_full_name", "full_name", "name", "id")
+_INFORMAL = ("informal_statement", "informal_prefix", "informal")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A theorem without its proof.
+
+    Attributes:
+        name: as written.
+        header: its ``open`` and ``universe`` lines; imports and options are the backend's business.
+        binders: arguments between the name and the colon.
+        statement: the bare type.
+        formal: the declaration as written, up to and with ``:= by``.
+    """
+
+    name: str
+    header: str
+    binders: str
+    statement: str
+    formal: str
+
+
+def split_theorem(text: str) -> Statement:
+    r"""Take a declaration apart.
+
+    Args:
+        text: optional header lines, then one ``theorem`` or ``lemma``, with or without ``:= by`` or ``:= sorry`` at its
+            end. Comments are left out.
+
+    Raises:
+        DataError: if there is no declaration, more than one, no type, a bracket that does not close, or a proof.
+
+    >>> one = split_theorem("open Nat\ntheorem two (n : ℕ) (h : n = 1) :\n  n + n = 2 := by\n")
+    >>> (one.name, one.header, one.binders, one.statement)
+    ('two', 'open Nat', '(n : ℕ) (h : n = 1)', 'n + n = 2')
+    """
+    plain = _without_comments(unicodedata.normalize("NFC", text))
+    declarations = list(_KEYWORD.finditer(plain))
+    if len(declarations) != 1:
+        raise DataError(f"{len(declarations)} theorems where one is needed")
+    found = declarations[0]
+    body = plain[found.end() :]
+    colon, assign = _cuts(body)
+    if colon is None:
+        raise DataError("no colon outside brackets, so no type")
+    proof = "" if assign is None else body[assign + 2 :].strip()
+    if proof not in ("", "by", "sorry", "by sorry"):
+        raise DataError(f"a proof follows ({proof[:30]!r}); give the statement alone")
+    binders, statement = body[:colon].strip(), body[colon + 1 : assign].strip()
+    if not statement:
+        raise DataError("the type is empty")
+    if _cuts(statement)[1] is not None:  # Lean would take a `let … := …` of the type for the beginning of the proof
+        statement = f"({statement})"
+    header = [line.strip() for line in plain[: found.start()].splitlines() if _HEADER_LINE.match(line.strip())]
+    formal = f"{found[0].strip()}{body[:assign].rstrip()} := by"
+    return Statement(found["name"], "\n".join(header), binders, statement, formal)
+
+
+def rows(
+    path: str | Sequence[str],
+    header: str = "",
+    column: str | None = None,
+    split: str | None = None,
+    duplicates: Literal["drop", "keep"] = "drop",
+    exclude: str | Sequence[str] = (),
+    unreadable: Literal["refuse", "drop"] = "refuse",
+) -> list[dict[str, Any]]:
+    """The data source ``lean_statements``: JSONL or Parquet files of declarations as proof tasks.
+
+    Args:
+        path: one file or several.
+        header: ``open`` and ``universe`` lines for every row, before its own.
+        column: which column holds the declaration; None: ``theorem_statement`` (as "Rewarding the Unlikely" released
+            it), ``formal_statement`` or ``statement``, whichever is there.
+        split: keep rows whose column ``split`` is this.
+        duplicates: ``drop`` later rows that state what an earlier one does under another name or spacing.
+        exclude: files whose statements are left out, such as the held-out ones.
+        unreadable: ``refuse`` a row that cannot be taken apart, or ``drop`` it with a warning that names it.
+
+    Returns:
+        The rows' own columns with ``id``, ``name``, ``header``, ``binders``, ``statement``, ``formal``, ``informal``.
+
+    Raises:
+        DataError: naming file, row and reason.
+    """
+    held_out = {_key(row) for row in _read(_paths(exclude), "", column, None, unreadable)}
+    seen: set[str] = set()
+    names: dict[str, int] = {}
+    result: list[dict[str, Any]] = []
+    dropped = {"stated before": 0, "held out": 0}
+    for row in _read(_paths(path), header, column, split, unreadable):
+        key = _key(row)
+        reason = "held out" if key in held_out else "stated before" if duplicates == "drop" and key in seen else None
+        if reason is not None:
+            dropped[reason] += 1
+            continue
+        seen.add(key)
+        names[row["name"]] = names.get(row["name"], 0) + 1
+        count = names[row["name"]]
+        result.append({**row, "id": row["name"] if count == 1 else f"{row['name']}#{count}"})
+    if any(dropped.values()):
+        _log.warning("%s: %d rows stated before and %d held out were left out", path, *dropped.values())
+    return result
+
+
+def _read(
+    paths: Iterable[str], header: str, column: str | None, split: str | None, unreadable: str
+) -> list[dict[str, Any]]:
+    result: list[dict[str, Any]] = []
+    for path in paths:
+        found = resolve("sources", "parquet" if path.endswith(".parquet") else "jsonl")(path)
+        for number, row in enumerate(found):
+            if split is not None and row.get("split") != split:
+                continue
+            try:
+                result.append(_row(row, header, column))
+            except DataError as error:
+                if unreadable == "refuse":
+                    raise DataError(f"{path}, row {number}: {error}; mend it, or set unreadable: drop") from None
+                _log.warning("%s, row %d left out: %s", path, number, error)
+    return result
+
+
+def _row(row: dict[str, Any], header: str, column: str | None) -> dict[str, Any]:
+    key = column or next((name for name in _COLUMNS if name in row), None)
+    text = row.get(key) if key is not None else None
+    if not isinstance(text, str):
+        raise DataError(f"no text in column {key or ' or '.join(_COLUMNS)} (there are {', '.join(row)})")
+    parts = split_theorem(text)
+    name = next((str(row[key]) for key in _NAMES if row.get(key)), parts.name)
+    informal = next((str(row[key]) for key in _INFORMAL if row.get(key)), "")
+    return {
+        **row,
+        "name": name,
+        "header": "\n".join(part for part in (header.strip(), parts.header) if part),
+        "binders": parts.binders,
+        "statement": parts.statement,
+        "formal": parts.formal,
+        "informal": informal,
+    }
+
+
+def _key(row: dict[str, Any]) -> str:
+    return squeeze(f"{row['binders']} : {row['statement']}")
+
+
+def _paths(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
+
+
+def _without_comments(text: str) -> str:
+    """Blanks in the place of comments, which nest; a line comment ends at its line."""
+    pieces: list[str] = []
+    depth, position = 0, 0
+    for mark in _COMMENT.finditer(text):
+        if mark.start() < position:
+            continue
+        if depth == 0:
+            pieces.append(text[position : mark.start()])
+        if mark[0] == "/-":
+            depth += 1
+        elif mark[0] == "-/":
+            depth = max(depth - 1, 0)
+        elif depth:
+            # what looks like a line comment can hold the end of the block it stands in
+            position = mark.start() + 2
+            continue
+        position = mark.end()
+        pieces.append(" ")
+    return "".join(pieces) + ("" if depth else text[position:])
+
+
+def _cuts(body: str) -> tuple[int | None, int | None]:
+    """Places of the first ``:`` and the last ``:=`` outside brackets."""
+    open_: list[str] = []
+    colon: int | None = None
+    assign: int | None = None
+    for place, character in enumerate(body):
+        if character in _PAIRS:
+            open_.append(character)
+        elif character in _CLOSING:
+            if not open_ or open_.pop() != _CLOSING[character]:
+                raise DataError(f"{character!r} closes nothing")
+        elif character == ":" and not open_:
+            if body.startswith(":=", place):
+                assign = place
+            elif colon is None:
+                colon = place
+    if open_:
+        raise DataError(f"{open_[-1]!r} is never closed")
+    return colon, assign
