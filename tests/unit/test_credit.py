@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 import numpy as np
@@ -83,3 +84,14 @@ def test_without_engine_figures_there_are_none() -> None:
 def test_nothing_decided_gives_no_batch() -> None:
     found = credited(group((completion(0, 1), None)))
     assert (found.batch.samples, found.kept_groups, found.advantages) == ((), 0, [[None]])
+
+
+def test_figures_that_a_reward_stage_needed_are_the_old_policys() -> None:
+    """The learner has scored the batch already; it should not do so twice."""
+    one = group((completion(0, 2), 1.0), (completion(1, 1), 0.0))
+    scored = dataclasses.replace(one, learner_logprobs=(np.float32([-1, -2]), np.float32([-3])))
+    first, second = credited(scored).batch.samples
+    assert first.old_logprobs is not None
+    assert second.old_logprobs is not None
+    assert (first.old_logprobs.tolist(), second.old_logprobs.tolist()) == ([-1.0, -2.0], [-3.0])
+    assert all(sample.old_logprobs is None for sample in credited(one).batch.samples)

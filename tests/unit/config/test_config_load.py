@@ -306,3 +306,40 @@ def test_a_configuration_cannot_be_changed() -> None:
     config = from_dict(GOOD)
     with pytest.raises(ValueError, match="frozen"):
         config.run.seed = 3
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def test_a_file_starts_from_the_one_it_extends(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    base = "model: {path: m}\nscoring: {verifier: function}\nalgorithm: {kl: {coef: 0.02, kind: k1}, epochs: 3}\n"
+    write(tmp_path, "base.yaml", base + "data: {train: {count: 5, seed: 1}}\n")
+    write(tmp_path / "more", "middle.yaml", "extends: ../base.yaml\nalgorithm: {kl: {coef: 0.1}}\n")
+    top = write(tmp_path, "top.yaml", "extends: more/middle.yaml\ndata: {train: file.jsonl}\n")
+    found = load(top, ["algorithm.epochs=2"])
+    assert (found.config.algorithm.kl.coef, found.config.algorithm.kl.kind, found.config.algorithm.epochs) == (
+        0.1,
+        "k1",
+        2,
+    )
+    assert found.config.data.train == "file.jsonl"
+    assert origin_of(found.origins, ("algorithm", "kl", "coef")).endswith("middle.yaml:2")
+    assert origin_of(found.origins, ("algorithm", "kl", "kind")).endswith("base.yaml:3")
+    assert origin_of(found.origins, ("data", "train")).endswith("top.yaml:2")
+    assert ("data", "train", "count") not in found.origins
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends: absent.yaml\n", "absent.yaml: no such file"),
+        ("extends: [a, b]\n", r"here.yaml:1: extends \['a', 'b'\]; give the path"),
+        ("extends: here.yaml\n", "extends itself"),
+    ],
+)
+def test_what_cannot_be_extended_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(write(tmp_path, "here.yaml", text))

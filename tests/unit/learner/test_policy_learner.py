@@ -357,3 +357,42 @@ def test_the_optimizer_is_built_as_configured() -> None:
     [group] = made.param_groups
     assert (group["lr"], group["betas"], group["eps"], group["weight_decay"]) == (0.5, (0.1, 0.2), 0.3, 0.4)
     assert group["params"] == [layer.weight]
+
+
+def test_an_update_with_too_long_a_gradient_is_left_out_and_counted(tiny_model: str) -> None:
+    learner = build_learner(configured(tiny_model, optimizer={"skip_grad_norm": 1e-4}), tiny_model, CPU)
+    before = weights(learner)
+    found = learner.step(batch())
+    assert found["grad_norm"] > 1e-4
+    assert (found["skipped_updates"], learner.counters.updates) == (1.0, 1)
+    assert same(before, weights(learner))
+
+
+def test_a_limit_that_is_not_reached_changes_nothing(tiny_model: str) -> None:
+    free = build_learner(configured(tiny_model), tiny_model, CPU)
+    limited = build_learner(configured(tiny_model, optimizer={"skip_grad_norm": 1e4}), tiny_model, CPU)
+    for step in range(3):
+        assert free.step(batch(step)) == limited.step(batch(step))
+    assert same(weights(free), weights(limited))
+
+
+def test_clipping_is_told_by_epoch_and_begins_on_policy(tiny_model: str) -> None:
+    settings = {"epochs": 3, "minibatch_size": 3, "clip": [1e-3, 1e-3]}
+    learner = build_learner(configured(tiny_model, algorithm=settings), tiny_model, CPU)
+    fresh = TrainBatch(tuple(dataclasses.replace(s, old_logprobs=None) for s in batch(count=5).samples), 1)
+    found = learner.step(fresh)
+    assert found["updates"] == 6.0  # ceil(5 / 3) a pass
+    clipped = [found[f"clip_low/epoch_{e}"] + found[f"clip_high/epoch_{e}"] for e in range(3)]
+    assert clipped[0] < clipped[2]
+    mean = sum(found[f"clip_low/epoch_{e}"] for e in range(3)) / 3
+    assert found["clip_low"] == pytest.approx(mean)
+
+
+@pytest.mark.parametrize(("samples", "expected"), [(0, 1), (1, 1), (3, 1), (4, 2), (7, 3)])
+def test_minibatches_by_size_are_spread_evenly(tiny_model: str, samples: int, expected: int) -> None:
+    learner = build_learner(configured(tiny_model, algorithm={"minibatch_size": 3}), tiny_model, CPU)
+    updates = learner.plan(batch(count=samples))
+    assert learner.config.minibatches(samples) == expected
+    sizes = [len(update.rows) for update in updates]
+    assert sum(sizes) == samples
+    assert not sizes or max(sizes) - min(sizes) <= 1

@@ -306,7 +306,7 @@ def test_a_whole_file_is_taken_as_it_stands() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"extract": "json"}, "extract is 'json'; use 'raw' or 'fence'"),
+        ({"extract": "json"}, "extract is 'json'; use 'raw', 'fence' or 'continued'"),
         ({"trailing": True}, "trailing is True; use 'reject' or 'allow'"),
         ({"fences": "all"}, "fences is 'all'; use 'last', 'first' or 'only'"),
         ({"form": ["any"]}, "form is ['any']; use 'any', 'term' or 'tactic'"),
@@ -351,3 +351,26 @@ def test_a_megabyte_of_anything_takes_no_time(piece: str, frame: str) -> None:
         except NoProofError:
             continue
     assert time.process_time() - start < 4
+
+
+CONTINUED = ExtractSettings("continued", form="tactic")
+
+
+@pytest.mark.parametrize(
+    ("text", "proof"),
+    [
+        ("  intro h\n  exact h.2\n```", "by\n  intro h\n  exact h.2"),
+        ("  exact h.2\n```\n \n", "by\n  exact h.2"),
+        ("  exact h.2\n```  \n", "by\n  exact h.2"),
+    ],
+)
+def test_an_answer_goes_on_inside_the_block_that_the_prompt_opened(text: str, proof: str) -> None:
+    assert extract_proof(text, TASK, CONTINUED) == proof
+
+
+def test_a_continued_block_must_end_and_end_the_answer() -> None:
+    assert "never closed" in refusal("  exact h.2\n", CONTINUED)
+    assert "never closed" in refusal("  exact h.2 ```", CONTINUED)
+    assert "text follows" in refusal("  exact h.2\n```\nDone.", CONTINUED)
+    allowing = ExtractSettings("continued", trailing="allow", form="tactic")
+    assert extract_proof("  rfl\n```\nor\n```\n  sorry\n```", TASK, allowing) == "by\n  rfl"

@@ -1,0 +1,111 @@
+"""Declarations taken apart, and files of them. Not covered: whether Mathlib accepts the statements."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from rlpost import registry
+from rlpost.config.schema import DataSection
+from rlpost.data.load import make_prompts
+from rlpost.errors import DataError
+from rlpost_verifiers.lean.source import check_statement
+from rlpost_verifiers.lean.statements import rows, split_theorem
+from rlpost_verifiers.lean.task import parse_task
+
+
+@pytest.mark.parametrize(
+    ("text", "binders", "statement"),
+    [
+        ("theorem t : 1 = 1 := by", "", "1 = 1"),
+        ("theorem t : 1 = 1", "", "1 = 1"),
+        (
+            "lemma t.u' (n : ℕ) {m : ℕ} [Inhabited α] ⦃k : ℕ⦄ : n = m := sorry",
+            "(n : ℕ) {m : ℕ} [Inhabited α] ⦃k : ℕ⦄",
+            "n = m",
+        ),
+        ("theorem t (h : ∀ x : ℝ, x > 0) :\n  ∃ y : ℝ, y > 0 := by\n", "(h : ∀ x : ℝ, x > 0)", "∃ y : ℝ, y > 0"),
+        ("theorem t (f : ℕ → ℕ := fun x => x) : f 0 = 0 := by sorry", "(f : ℕ → ℕ := fun x => x)", "f 0 = 0"),
+        ("theorem t : let x := 1; x = 1 := by", "", "(let x := 1; x = 1)"),
+        ("theorem t : (let x := 1; x = 1) := by", "", "(let x := 1; x = 1)"),
+        ("/-- about theorem u : no /- nested -/ -/ theorem t -- : not this\n : True := by", "", "True"),
+        ("theorem t (h : a = b -- why )\n) : b = a := by", "(h : a = b  \n)", "b = a"),
+    ],
+)
+def test_parts_by_hand(text: str, binders: str, statement: str) -> None:
+    found = split_theorem(text)
+    assert (found.binders, found.statement) == (binders, statement)
+    check_statement(parse_task({"statement": statement, "binders": " ".join(binders.split()), "proof": "rfl"}, "here"))
+
+
+def test_the_header_keeps_what_a_backend_cannot_know() -> None:
+    text = "import Mathlib\nset_option maxHeartbeats 0\nopen Nat Real\nuniverse u\ntheorem t : True := by"
+    assert split_theorem(text).header == "open Nat Real\nuniverse u"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def x : ℕ := 1", "0 theorems"),
+        ("theorem a : True := by\ntheorem b : True := by", "2 theorems"),
+        ("theorem a := by", "no colon"),
+        ("theorem a (h : p : q := by", "'\\(' is never closed"),
+        ("theorem a h) : q := by", "'\\)' closes nothing"),
+        ("theorem a : True := by trivial", "a proof follows \\('by trivial'\\)"),
+        ("theorem a : := by", "the type is empty"),
+    ],
+)
+def test_what_is_no_statement_is_refused_with_the_reason(text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        split_theorem(text)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, str]:
+    def put(name: str, *found: tuple[str, str, str]) -> str:
+        lines = [json.dumps({"theorem_full_name": n, "theorem_statement": s, "split": split}) for n, s, split in found]
+        (tmp_path / name).write_text("\n".join(lines))
+        return str(tmp_path / name)
+
+    return {
+        "train": put(
+            "train.jsonl",
+            ("one", "theorem one (n : ℕ) : n = n := by\n", "train"),
+            ("two", "theorem two (n :  ℕ) :\n  n = n := by\n", "train"),
+            ("three", "theorem three : 1 = 1 := by\n", "train"),
+            ("one", "theorem one : 2 = 2 := by\n", "valid"),
+        ),
+        "held_out": put("held_out.jsonl", ("other", "theorem other : 1   = 1 := by\n", "test")),
+        "bad": put("bad.jsonl", ("x", "theorem x : True := by\n", "train"), ("y", "def y := 1", "train")),
+    }
+
+
+def test_duplicates_and_held_out_statements_are_left_out(
+    files: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        found = rows(files["train"], exclude=files["held_out"])
+    assert [(row["id"], row["statement"]) for row in found] == [("one", "n = n"), ("one#2", "2 = 2")]
+    assert "1 rows stated before and 1 held out" in caplog.text
+    assert len(rows(files["train"], duplicates="keep")) == 4
+    assert [row["id"] for row in rows(files["train"], split="valid")] == ["one"]
+
+
+def test_an_unreadable_row_is_named_or_left_out(files: dict[str, str]) -> None:
+    with pytest.raises(DataError, match=r"bad.jsonl, row 1: 0 theorems .*unreadable: drop"):
+        rows(files["bad"])
+    assert [row["id"] for row in rows(files["bad"], unreadable="drop")] == ["x"]
+
+
+def test_every_shipped_template_fills_from_these_rows(files: dict[str, str]) -> None:
+    found = rows(files["train"], header="open Nat")
+    for name in registry.names("templates"):
+        prompts = make_prompts(DataSection(template=name), found, "data.train")
+        text = prompts[0].text or "".join(m.content for m in prompts[0].messages or ())
+        assert "theorem one (n : ℕ) : n = n := by" in text
+    released = make_prompts(DataSection(template="lean.released"), found, "data.train")[0].text
+    assert released is not None
+    assert released.endswith("n = n := by\n<｜begin▁of▁sentence｜>")
