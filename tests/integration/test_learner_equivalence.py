@@ -98,6 +98,24 @@ def reused(model: str, dtype: str, world: int, **settings) -> list[dict]:
     return result
 
 
+def limited(model: str, dtype: str, world: int, **settings) -> dict:
+    """Weights after two updates without a limit on the gradient, with one far above it, and with one below it."""
+    found: dict = {}
+    for name, limit in (("free", None), ("far", 1e6), ("below", 1e-9)):
+        config = fast(model, dtype, world, **settings)
+        optimizer = config.optimizer.model_copy(update={"skip_grad_norm": limit})
+        learner = build(model, config.model_copy(update={"optimizer": optimizer}))
+        before = held(learner)
+        metrics = [learner.step(recorded.batch()) for _ in range(2)]
+        found[name] = {
+            "weights": held(learner),
+            "moved": any(not torch.equal(before[n], p) for n, p in held(learner).items()),
+            "norm": metrics[0]["grad_norm"],
+            "skipped": learner.counters.skipped,
+        }
+    return found
+
+
 def fast(model: str, dtype: str, world: int, **settings) -> RunConfig:
     learner = {"workers": world, "micro_tokens": 60, "logprob_chunk": 5, **settings}
     return recorded.config(model, model={"path": model, "dtype": dtype}, learner=learner)
@@ -146,6 +164,7 @@ def worker(rank: int, world: int, port: int, model: str, out: str, dtype: str) -
         found["masters"] = masters(learner) if dtype == "bfloat16" else None
         found["examined"] = examined(model, dtype, world, zero_stage=stage)
         found["reused"] = reused(model, dtype, world, zero_stage=stage) if dtype == "float32" else None
+        found["limited"] = limited(model, dtype, world, zero_stage=stage)
         torch.save(found, f"{out}/{world}-{stage}-{rank}.pt")
     # what is offloaded must be sharded: the optimizer at stage 2, the parameters too at stage 3
     for stage, offload in OFFLOADED if dtype == "float32" else ():
@@ -289,3 +308,23 @@ def test_three_updates_give_the_same_policy(oracle: dict, measured: Path, world:
     assert sorted(found["logprobs"]) == sorted(oracle["logprobs"])
     for row, expected in oracle["logprobs"].items():
         assert found["logprobs"][row] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_gradient_over_the_limit_is_left_out_and_one_below_it_is_applied_as_ever(
+    measured: Path, world: int, stage: int
+) -> None:
+    found = read(measured, world, stage)["limited"]
+    free, far, below = found["free"], found["far"], found["below"]
+    assert (free["skipped"], far["skipped"], below["skipped"]) == (0, 0, 2)
+    assert (free["moved"], far["moved"], below["moved"]) == (True, True, False)
+    assert all(torch.equal(free["weights"][name], value) for name, value in far["weights"].items())
+    assert below["norm"] == pytest.approx(free["norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_limit_holds_in_bfloat16(in_bfloat16: Path, stage: int) -> None:
+    found = read(in_bfloat16, 1, stage)["limited"]
+    assert (found["far"]["skipped"], found["below"]["skipped"], found["below"]["moved"]) == (0, 2, False)
+    assert all(torch.equal(found["free"]["weights"][n], value) for n, value in found["far"]["weights"].items())
