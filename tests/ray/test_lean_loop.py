@@ -39,8 +39,16 @@ def test_the_quickstart_runs_from_warm_start_to_table(tmp_path: Path) -> None:
     assert {row["reason"] for row in transcript} <= {"proved", "failed", "filtered", "truncated"}
     assert all(row["evidence"]["messages"] for row in transcript if row["reason"] == "failed")
 
-    verdicts = Command(["evaluate", str(folder / "config.yaml"), "--model", str(folder / "model"), "--json"], tmp_path)
-    status, out, err = verdicts.start().finish()
+    asked = [
+        "evaluate",
+        str(folder / "config.yaml"),
+        "--model",
+        str(folder / "model"),
+        "--json",
+        "--output",
+        "out.jsonl",
+    ]
+    status, out, err = Command(asked, tmp_path).start().finish()
     assert status == 0, err
     figures = json.loads(out.strip().splitlines()[-1])
     last = json.loads((folder / "evaluations.jsonl").read_text().splitlines()[-1])
@@ -48,6 +56,7 @@ def test_the_quickstart_runs_from_warm_start_to_table(tmp_path: Path) -> None:
     assert {k: figures[k] for k in ("pass@1", "pass@8", "greedy")} == {
         k: last[k] for k in ("pass@1", "pass@8", "greedy")
     }
+    assert (tmp_path / "out.jsonl").read_text() == (folder / "evaluations" / "after.jsonl").read_text()
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 130), (signal.SIGKILL, -9)])

@@ -14,7 +14,8 @@ names = [
     "rlpost.types", "rlpost.protocols", "rlpost.errors", "rlpost.registry", "rlpost.credit", "rlpost.data.prompts",
     "rlpost.data.sampler", "rlpost.data.packing", "rlpost.rollout.sampling", "rlpost.rollout.fake_engine",
     "rlpost.rollout.readback", "rlpost.sync.codec", "rlpost.selfcheck.canary", "rlpost.observability.metrics",
-    "rlpost.learner.schedule",
+    "rlpost.learner.schedule", "rlpost.data.overlap", "rlpost.data.curriculum", "rlpost.evaluation.outcomes",
+    "rlpost.evaluation.compare",
 ]
 for package in ("rlpost.config", "rlpost.algorithms", "rlpost_rewards", "rlpost_verifiers"):
     found = importlib.import_module(package)

@@ -140,7 +140,7 @@ def test_text_is_made_of_the_documented_tokens_in_their_one_spacing(seed: int) -
 
 
 def test_token_set_is_closed_and_small() -> None:
-    assert len(TOKENS) == len(set(TOKENS)) == 57
+    assert len(TOKENS) == len(set(TOKENS)) == 60
     assert [token for token in TOKENS if tokenize(token) != [token]] == []
 
 
@@ -148,3 +148,45 @@ def test_token_set_is_closed_and_small() -> None:
 def test_other_text_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="no token"):
         tokenize(text)
+
+
+def test_styles_change_how_a_proof_is_written_and_nothing_else() -> None:
+    terms, scripts = rows(count=30, seed=4), rows(count=30, seed=4, styles={"tactic": 1})
+    assert [row["statement"] for row in terms] == [row["statement"] for row in scripts]
+    assert all(row["proof"].startswith("fun ") and row["style"] == "term" for row in terms)
+    assert all(row["proof"].startswith("by intro ") and row["style"] == "tactic" for row in scripts)
+    for row in rows(count=30, seed=4, styles={"mixed": 1}, proofs=5):
+        assert set(tokenize(row["proof"])) <= set(TOKENS)
+        assert render(tokenize(row["proof"])) == row["proof"]
+        check_statement(parse_task(row, row["id"]))
+        assert find_forbidden(row["proof"]) is None
+
+
+def test_several_proofs_of_a_theorem_have_ids_and_frequencies_of_their_own() -> None:
+    made = rows(count=40, seed=4, styles={"term": 0.9, "mixed": 0.1}, proofs=50)
+    assert made == rows(count=40, seed=4, styles={"term": 0.9, "mixed": 0.1}, proofs=50)
+    assert len({row["id"] for row in made}) == 2000
+    assert made[51]["id"].endswith("#1")
+    share = sum(row["style"] == "term" for row in made) / 2000
+    assert abs(share - 0.9) < 0.03
+
+
+def test_skipping_leaves_a_set_that_shares_nothing_with_what_came_before() -> None:
+    development, final = rows(count=20, seed=3, split="eval"), rows(count=20, seed=3, split="eval", skip=20)
+    assert not {row["statement"] for row in development} & {row["statement"] for row in final}
+    assert development + final == rows(count=40, seed=3, split="eval")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"styles": {"poem": 1.0}}, "styles is {'poem': 1.0}"),
+        ({"styles": {"term": 0.0}}, "styles is {'term': 0.0}"),
+        ({"styles": {"term": -1.0, "mixed": 2.0}}, "give weights of term, tactic, mixed"),
+        ({"proofs": 0}, "proofs is 0"),
+        ({"skip": -1}, "skip is -1"),
+    ],
+)
+def test_senseless_ways_of_writing_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        rows(count=2, seed=1, **arguments)
