@@ -331,6 +331,9 @@ class LearnerSection(Section):
     layout: Literal["packed", "padded"] = "packed"
     """How a micro-batch is laid out: several sequences in a row, kept apart by a block mask, or one sequence per row.
     Models whose attention a block mask does not describe (sliding windows, state spaces) run padded."""
+    attention: Literal["mask", "varlen"] = "mask"
+    """In the packed layout, what keeps sequences apart: a block mask, or attention that goes sequence by sequence (on
+    GPU in bfloat16 torch's variable-length FlashAttention), which has neither padding nor a mask."""
     share_prompts: bool = True
     """In the packed layout, compute the prompt of a group once for all its completions."""
     logprob_chunk: PositiveInt | None = 1024

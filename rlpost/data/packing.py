@@ -59,6 +59,7 @@ class Layout:
         packed: several segments in a line, or one sample.
         share_prompts: in the packed layout, one prompt before all its completions, or before each.
         micro_tokens: budget of a micro-batch, padding included; a longer sample gets one of its own.
+        varlen: in the packed layout, attention goes sequence by sequence, so lines may be as long as the budget.
 
     >>> Layout(packed=False, micro_tokens=64).share_prompts
     False
@@ -67,6 +68,7 @@ class Layout:
     packed: bool
     micro_tokens: int
     share_prompts: bool = False
+    varlen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +250,8 @@ def _lines(parts: Sequence[Segment], sizes: Sequence[Item], layout: Layout) -> l
     """First fit, longest first, into lines no longer than the longest segment: what saves padding and no more."""
     longest = max((tokens(part, sizes) for part in parts), default=0)
     capacity = min(LINE_TOKENS, layout.micro_tokens, longest) if layout.packed else 0
+    if layout.varlen:
+        capacity = layout.micro_tokens
     lines: list[list[Segment]] = []
     left: list[int] = []
     for part in sorted(parts, key=lambda part: (-tokens(part, sizes), part[0])):

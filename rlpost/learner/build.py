@@ -7,10 +7,13 @@ import copy
 import torch
 
 from rlpost.config.schema import RunConfig
+from rlpost.errors import ModelError
 from rlpost.learner.engine import TrainEngine
 from rlpost.learner.models import ScoringModel, load, without_dropout
 from rlpost.learner.policy import PolicyLearner
+from rlpost.learner.support import varlen_obstacle
 from rlpost.learner.torch_engine import TorchEngine
+from rlpost.learner.varlen import use
 
 
 def build_learner(config: RunConfig, folder: str, device: torch.device) -> PolicyLearner:
@@ -26,6 +29,11 @@ def build_learner(config: RunConfig, folder: str, device: torch.device) -> Polic
     """
     model = load(folder, config.model.dtype, config.model.trust_remote_code)
     without_dropout(model)
+    if config.learner.attention == "varlen":
+        obstacle = varlen_obstacle(model)
+        if obstacle is not None:
+            raise ModelError(f"learner.attention: varlen, but {obstacle}; set it to mask")
+        use(model)
     if config.learner.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     policy = ScoringModel(model, config.rollout.temperature)

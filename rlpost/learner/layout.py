@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rlpost.data.packing import MicroPlan, rows_of
+from rlpost.learner.varlen import Stretches, stretches
 from rlpost.types import TrainSample
 
 Given = TypeVar("Given")
@@ -34,6 +35,7 @@ class MicroBatch:
         mask: ``[B, T]`` bool, trained tokens, T of the longest completion.
         rows: numbers of the B samples in their batch.
         sizes: their completions' lengths.
+        stretches: where attention goes sequence by sequence; the mask says nothing then, and R is 1.
     """
 
     input_ids: Tensor
@@ -45,6 +47,7 @@ class MicroBatch:
     mask: Tensor
     rows: tuple[int, ...]
     sizes: tuple[int, ...]
+    stretches: Stretches | None = None
 
     def table(self, values: Tensor) -> Tensor:
         """``[N]`` values as ``[B, T]``, 0 where a completion is shorter."""
@@ -60,7 +63,7 @@ class MicroBatch:
         return {row: part.copy() for row, part in zip(self.rows, parts, strict=True)}
 
 
-def lay_out(samples: Sequence[TrainSample], micro: MicroPlan, device: torch.device) -> MicroBatch:
+def lay_out(samples: Sequence[TrainSample], micro: MicroPlan, device: torch.device, varlen: bool = False) -> MicroBatch:
     """The tensors of a micro-batch.
 
     Without lines: one masked token, so that a rank without work still runs forward and backward and sharded parameters
@@ -70,6 +73,7 @@ def lay_out(samples: Sequence[TrainSample], micro: MicroPlan, device: torch.devi
         samples: of the whole batch.
         micro: which of them, and where.
         device: of the tensors.
+        varlen: all lines behind one another, for attention that goes sequence by sequence.
     """
     if not micro:
         ids, one = torch.zeros(1, 2, dtype=torch.long, device=device), torch.zeros(1, dtype=torch.long, device=device)
@@ -77,6 +81,8 @@ def lay_out(samples: Sequence[TrainSample], micro: MicroPlan, device: torch.devi
             input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=None, index=one, token_ids=one, cells=one,
             mask=torch.zeros(1, 1, dtype=torch.bool, device=device), rows=(), sizes=(),
         )  # fmt: skip
+    if varlen:
+        micro = (tuple(segment for line in micro for segment in line),)
     rows = rows_of(micro)
     sizes = [len(samples[row].completion_ids) for row in rows]
     width = max(sizes)
@@ -85,14 +91,16 @@ def lay_out(samples: Sequence[TrainSample], micro: MicroPlan, device: torch.devi
         mask[cell, : sizes[cell]] = samples[row].mask
     parts = [_line(samples, line) for line in micro]
     longest = max(len(part.ids) for part in parts)
-    single = all(len(line) == 1 and len(line[0]) == 1 for line in micro)
+    single = not varlen and all(len(line) == 1 and len(line[0]) == 1 for line in micro)
 
     def stacked(arrays: list[np.ndarray], fill: int) -> np.ndarray:
         return np.stack([np.pad(a, (0, longest - len(a)), constant_values=fill) for a in arrays])
 
     segment = stacked([part.segment for part in parts], _PADDING)
     seen = (segment != _PADDING).astype(np.int64)
-    if not single:
+    if varlen:
+        seen = np.ones((1, 1, 1, 1), bool)  # of four dimensions, or transformers would make a mask of its own
+    elif not single:
         seen = visible(segment, stacked([part.branch for part in parts], _PADDING))[:, None]
     place = stacked([part.place for part in parts], 0)
 
@@ -109,6 +117,7 @@ def lay_out(samples: Sequence[TrainSample], micro: MicroPlan, device: torch.devi
         mask=to(mask),
         rows=tuple(rows),
         sizes=tuple(sizes),
+        stretches=stretches(parts[0].segment, parts[0].branch, device) if varlen else None,
     )
 
 

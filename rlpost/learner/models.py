@@ -21,6 +21,7 @@ from rlpost.config.schema import ScratchModel
 from rlpost.errors import MissingPackageError, ModelError
 from rlpost.folders import cache_folder
 from rlpost.learner.support import chunking_obstacle
+from rlpost.learner.varlen import Stretches
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 
@@ -49,6 +50,7 @@ class ScoringModel(nn.Module):
         temperature: float | None = None,
         position_ids: Tensor | None = None,
         pieces: int = 1,
+        stretches: Stretches | None = None,
     ) -> Tensor:
         """log π(token | what the position ``index`` sees).
 
@@ -62,12 +64,16 @@ class ScoringModel(nn.Module):
             pieces: in which logits are computed; see `rlpost.algorithms.logprobs.chunked_logprobs`. Models whose logits
                 are more than their head's output compute them all at once.
 
+            stretches: of the one line there is, for a model that attends by them; see `rlpost.learner.varlen`.
+
         Returns:
             Of the shape of ``index``, float32.
         """
         inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": self._mask(attention_mask)}
         if position_ids is not None:
             inputs["position_ids"] = position_ids
+        if stretches is not None:
+            inputs["stretches"] = stretches
         temperature = temperature or self.temperature
         if self.apart:
             hidden = self.model.get_decoder()(**inputs, use_cache=False).last_hidden_state

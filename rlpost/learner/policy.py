@@ -61,7 +61,12 @@ def layout_of(config: RunConfig, model: Any) -> Layout:
     if obstacle:
         _log.warning("learner.layout: this model runs padded (%s); set it to padded to silence this", obstacle)
     packed = learner.layout == "packed" and obstacle is None
-    return Layout(packed=packed, share_prompts=packed and learner.share_prompts, micro_tokens=learner.micro_tokens)
+    return Layout(
+        packed=packed,
+        share_prompts=packed and learner.share_prompts,
+        micro_tokens=learner.micro_tokens,
+        varlen=packed and learner.attention == "varlen",
+    )
 
 
 def clipped_by_epoch(updates: Sequence[Update], history: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -255,13 +260,15 @@ class PolicyLearner:
         """This rank's micro-batches and their log-probabilities ``[N]``."""
 
         def make(micro: MicroPlan) -> MicroBatch:
-            return lay_out(samples, micro, self.engine.device)
+            return lay_out(samples, micro, self.engine.device, self.layout.varlen)
 
         split = pieces(passes, items(samples), self.chunk)
         laid_out = ahead(make, passes[self.engine.rank], self.config.learner.prefetch)
         for micro, number in zip(laid_out, split, strict=True):
             inputs = (micro.input_ids, micro.attention_mask, micro.index, micro.token_ids)
             options = {"temperature": temperature, "position_ids": micro.position_ids, "pieces": number}
+            if micro.stretches is not None:
+                options["stretches"] = micro.stretches
             yield micro, model(*inputs, **options)
 
     def _update(self, batch: TrainBatch, update: Update, keep: dict[int, np.ndarray] | None) -> dict[str, float]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from rlpost.learner import varlen
+
 _HEAD_EXTRAS = ("final_logit_softcapping", "logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 """Names under which configurations keep what is done to logits behind the head; 1 and None mean nothing is."""
 
@@ -20,7 +22,7 @@ def packing_obstacle(model: Any) -> str | None:
     """
     config = model.config.get_text_config()
     attention = getattr(config, "_attn_implementation", None)
-    if attention not in ("sdpa", "eager"):
+    if attention not in ("sdpa", "eager", varlen.NAME):
         return f"attention implementation {attention!r} takes no block mask"
     if not {"position_ids", "attention_mask"} <= set(inspect.signature(model.forward).parameters):
         return "its forward takes no position_ids"
@@ -38,6 +40,23 @@ def packing_obstacle(model: Any) -> str | None:
             return f"its attention sees a window of {window} tokens"
     if not getattr(config, "is_causal", True):
         return "its attention is not causal"
+    return None
+
+
+def varlen_obstacle(model: Any) -> str | None:
+    """Why this model cannot be told to attend sequence by sequence (`rlpost.learner.varlen`).
+
+    Args:
+        model: a Hugging Face causal language model.
+
+    Returns:
+        The reason in words, None if there is none.
+    """
+    reason = packing_obstacle(model)
+    if reason is not None:
+        return reason
+    if not getattr(model, "_supports_attention_backend", False):
+        return "its attention layers take no implementation from outside"
     return None
 
 

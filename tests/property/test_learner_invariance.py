@@ -20,6 +20,7 @@ from torch import Tensor
 from rlpost.config.load import from_dict
 from rlpost.config.schema import OptimizerSection, RunConfig
 from rlpost.data.packing import Update
+from rlpost.learner import varlen
 from rlpost.learner.models import ScoringModel
 from rlpost.learner.policy import PolicyLearner
 from rlpost.learner.prepass import fill
@@ -151,6 +152,11 @@ MEASURES: dict[str, dict[str, Any]] = {
     "prefetch": {**PLAIN, "prefetch": True},
     "all": {"logprob_chunk": 5},
 }
+VARLEN: dict[str, dict[str, Any]] = {
+    "varlen": {**PLAIN, "layout": "packed", "share_prompts": False, "attention": "varlen"},
+    "varlen, shared prompts": {**PLAIN, "layout": "packed", "attention": "varlen"},
+    "varlen, all": {"logprob_chunk": 5, "attention": "varlen"},
+}
 
 
 @pytest.mark.parametrize("measures", MEASURES.values(), ids=MEASURES.keys())
@@ -164,6 +170,23 @@ def test_no_measure_of_speed_changes_loss_or_gradient(model: Any, measures: dict
         data = batch(seed, count=7, prompts=prompts)
         expected = measure(model, configured(10_000, ratio="span"), data)
         close(measure(model, configured(micro_tokens, measures, ratio="span"), data), expected)
+
+    check()
+    model.set_attn_implementation("sdpa")
+
+
+@pytest.mark.parametrize("measures", VARLEN.values(), ids=VARLEN.keys())
+def test_attention_sequence_by_sequence_changes_no_loss_or_gradient(model: Any, measures: dict[str, Any]) -> None:
+    @MODES
+    @given(seed=st.integers(0, 999), micro_tokens=st.integers(1, 90), prompts=st.integers(1, 4))
+    def check(seed: int, micro_tokens: int, prompts: int) -> None:
+        data = batch(seed, count=7, prompts=prompts)
+        model.set_attn_implementation("sdpa")
+        expected = measure(model, configured(10_000, ratio="span"), data)
+        varlen.use(model)
+        close(measure(model, configured(micro_tokens, measures, ratio="span"), data), expected)
+        # without stretches it is torch's attention still: the plain comparison of the self-check runs so
+        close(measure(model, configured(micro_tokens, ratio="span"), data), expected)
 
     check()
     model.set_attn_implementation("sdpa")
