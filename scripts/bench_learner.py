@@ -47,6 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "reuse_first_forward": {**OFF, "reuse_first_forward": True},
     "prefetch": {**OFF, "prefetch": True},
     "all": ALL,
+    "all, varlen": {**ALL, "attention": "varlen"},
 }
 
 

@@ -68,5 +68,5 @@ def test_a_model_that_cannot_attend_so_is_refused(tiny_model: str, monkeypatch: 
     )
     assert build_learner(config, tiny_model, CPU).layout.varlen
     monkeypatch.setattr(LlamaForCausalLM, "_supports_attention_backend", False)
-    with pytest.raises(ModelError, match="learner.attention: varlen, but its attention layers take no implementation"):
+    with pytest.raises(ModelError, match=r"learner.attention: varlen, but its attention layers take no implementation"):
         build_learner(config, tiny_model, CPU)

@@ -1,0 +1,177 @@
+"""Rewards of ranked lists by hand, through to the tokens' advantages. Not covered: who judges the items
+(tests/unit/verifiers/test_catalog_*.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rlpost.algorithms.advantages import AdvantageSettings, group_advantages, spread
+from rlpost.algorithms.losses import LossInputs, LossSettings, policy_loss
+from rlpost.errors import UserError
+from rlpost.types import Completion, Denominators, FinishReason, Group, ItemVerdict, Prompt, Reward, Verdict
+from rlpost_rewards.ranking import Ranking, dcg, exp_returns, log_returns, token_span
+
+HITS = [0, 1, 0, 0, 1]
+LOST = Verdict("undecided", None, "crashed")
+
+
+def completion(lines: list[str], index: int = 0, reason: FinishReason = "stop", ended: bool = True) -> Completion:
+    """A token per word, newlines glued to the word before them, an end token without text."""
+    text, offsets = "", []
+    for line in lines:
+        for word in line.replace("\n", "").split(" "):
+            offsets.append((len(text), len(text) + len(word) + 1))
+            text += f"{word} "
+        text = text[:-1] + "\n"
+    if ended:
+        offsets.append((len(text), len(text)))
+    return Completion("p", index, (1,), tuple(range(len(offsets))), tuple(offsets), None, text, reason, 0, index)
+
+
+def verdict(one: Completion, scores: list[float]) -> Verdict:
+    items, start = [], 0
+    for rank, score in enumerate(scores):
+        stop = one.text.index("\n", start) + 1
+        items.append(
+            ItemVerdict(start, stop, "accepted" if score else "rejected", score, "hit" if score else "wrong", rank)
+        )
+        start = stop
+    return Verdict("accepted" if any(scores) else "rejected", float(sum(scores)), "list", tuple(items))
+
+
+def group(*lists: tuple[list[str], list[float]], **options: Any) -> Group:
+    completions = tuple(completion(lines, i, **options) for i, (lines, _) in enumerate(lists))
+    verdicts = tuple(verdict(c, scores) for c, (_, scores) in zip(completions, lists, strict=True))
+    return Group(Prompt("p", text="p"), completions, verdicts, ((),) * len(lists))
+
+
+def spans(reward: Reward | None, channel: str = "reward") -> list[tuple[int, int, float, int]]:
+    assert reward is not None
+    return [(s.start, s.stop, round(s.value, 4), s.index) for s in reward if s.channel == channel]
+
+
+def test_returns_by_hand() -> None:
+    assert dcg(HITS) == pytest.approx(1.0178, abs=1e-4)
+    assert log_returns(HITS) == pytest.approx([1.0178, 1.0178, 0.3869, 0.3869, 0.3869], abs=1e-4)
+    assert log_returns(HITS)[0] == pytest.approx(dcg(HITS))
+    assert exp_returns(HITS, 2.0) == [0.5625, 1.125, 0.25, 0.5, 1.0]
+    assert exp_returns(HITS, float("inf")) == HITS
+    assert (dcg([]), log_returns([]), exp_returns([], 2.0)) == (0.0, [], [])
+
+
+def test_tokens_belong_to_the_item_in_which_they_begin() -> None:
+    # the second token covers ")\nB": it begins in the first item
+    one = Completion("p", 0, (1,), (1, 2, 3, 4), ((0, 1), (1, 4), (4, 5), (5, 5)), None, "A)\nBC", "stop", 0, 0)
+    assert token_span(one, 0, 3) == (0, 2)
+    assert token_span(one, 3, 5) == (2, 4)  # with the end token
+
+
+LIST = ["A b (1999)", "C (2000)", "D e f (2001)"]
+# tokens: A b (1999) = 0-2, C (2000) = 3-4, D e f (2001) = 5-8, end = 9
+
+
+def test_every_rank_is_a_span_and_the_end_token_belongs_to_the_last() -> None:
+    [reward] = Ranking(size=3)(group((LIST, [0, 1, 0])))
+    assert spans(reward) == [(0, 3, 0.0, 0), (3, 5, 1.0, 1), (5, 10, 0.0, 2)]
+    assert spans(reward, "advantage") == []
+
+
+def test_ranks_that_are_missing_have_no_tokens_and_the_early_end_is_told() -> None:
+    [reward] = Ranking(size=5, returns="log")(group((LIST, [0, 1, 0])))
+    assert spans(reward) == [(0, 3, 0.6309, 0), (3, 5, 0.6309, 1), (5, 10, 0.0, 2), (10, 10, 0.0, 3), (10, 10, 0.0, 4)]
+    assert spans(reward, "advantage") == [(9, 10, -0.1, -1)]
+    [dropped] = Ranking(size=5, missing="drop")(group((LIST, [0, 1, 0])))
+    assert [index for *_, index in spans(dropped)] == [0, 1, 2]
+
+
+def test_what_stands_behind_the_last_rank_is_told_token_by_token_or_as_a_whole() -> None:
+    [reward] = Ranking(size=1)(group((LIST, [1, 1, 0])))
+    assert spans(reward) == [(0, 3, 1.0, 0), (3, 5, 0.0, -2), (5, 10, 0.0, -2)]
+    assert spans(reward, "advantage") == [(3, 5, -0.1, -2), (5, 10, -0.1, -2)]
+    [shared] = Ranking(size=1, overflow_share="item")(group((LIST, [1, 1, 0])))
+    assert spans(shared, "advantage") == [(3, 5, -0.05, -2), (5, 10, -0.02, -2)]
+
+
+def test_the_released_code_pays_the_end_token_for_a_complete_list() -> None:
+    [reward] = Ranking("released_code", size=3)(group((LIST, [0, 0, 1])))
+    assert spans(reward) == [(0, 3, 0.0, 0), (3, 5, 0.0, 1), (5, 9, 1.0, 2), (9, 10, 0.0, -1)]
+    assert spans(reward, "advantage") == [(9, 10, 0.1, -1)]
+
+
+def test_a_list_that_was_cut_has_not_ended_early() -> None:
+    [reward] = Ranking(size=5)(group((LIST, [0, 1, 0]), reason="length", ended=False))
+    assert spans(reward, "advantage") == []
+
+
+def test_shaping_as_a_reward_is_measured_against_the_group() -> None:
+    found = Ranking(size=2, shaping="reward")(group((LIST, [0, 1, 0]), (LIST[:2], [0, 0]), (LIST[:1], [0])))
+    faults = [{index: value for _, _, value, index in spans(r) if index < -2} for r in found]
+    assert faults == [{-3: 0.0, -4: -0.1}, {-3: 0.0, -4: 0.0}, {-3: -0.1, -4: 0.0}]
+    rows = group_advantages(found, AdvantageSettings(std=False))
+    assert all(row is not None for row in rows)
+
+
+def test_the_whole_list_is_one_reward_for_the_baselines() -> None:
+    [reward] = Ranking(size=3, returns="sequence")(group((LIST, [0, 1, 1])))
+    assert spans(reward) == [(0, 10, round(0.6309 + 0.5, 4), 0)]
+
+
+def test_undecided_lists_stay_so_and_empty_ones_are_worth_nothing() -> None:
+    judged = group((LIST, [0, 1, 0]))
+    open_ = Group(judged.prompt, judged.completions, (LOST,), (None,))
+    assert list(Ranking()(open_)) == [None]
+    empty = completion([])
+    verdicts = (Verdict("rejected", 0.0, "empty"),)
+    [reward] = Ranking(size=2)(Group(judged.prompt, (empty,), verdicts, ((),)))
+    assert spans(reward) == [(1, 1, 0.0, 0), (1, 1, 0.0, 1)]
+    assert spans(reward, "advantage") == [(0, 1, -0.1, -1)]
+
+
+def pushes(scores: list[float]) -> np.ndarray:
+    """-∂L/∂log p of the tokens of a list, beside one that hits nothing; ratio and aggregation by rank."""
+    judged = group((LIST, scores), (LIST, [0, 0, 0]))
+    rewards = Ranking(size=3)(judged)
+    advantages = group_advantages(rewards, AdvantageSettings(eps=1e-4))
+    rows = [spread(r or (), a or (), 10) for r, a in zip(rewards, advantages, strict=True)]
+    logprobs = torch.full((2, 10), -1.0, requires_grad=True)
+    inputs = LossInputs(
+        logprobs=logprobs, old_logprobs=logprobs.detach(), mask=torch.ones(2, 10, dtype=torch.bool),
+        advantages=torch.from_numpy(np.stack([a for a, _ in rows])),
+        span_ids=torch.from_numpy(np.stack([s for _, s in rows])),
+    )  # fmt: skip
+    loss, _ = policy_loss(inputs, LossSettings(ratio="span", aggregate="span"), Denominators(20, 2, 6, 16))
+    loss.backward()
+    assert logprobs.grad is not None
+    return -logprobs.grad[0].numpy()
+
+
+def test_a_hit_that_moves_moves_the_gradient_with_it_and_every_rank_weighs_the_same() -> None:
+    for rank, tokens in enumerate(((0, 3), (3, 5), (5, 10))):
+        scores = [0.0] * 3
+        scores[rank] = 1.0
+        found = pushes(scores)
+        inside = found[slice(*tokens)]
+        assert (np.delete(found, np.r_[slice(*tokens)]) == 0).all()
+        # the standardised advantage of one hit in two lists is 1/√2 (σ + 1e-4), over 6 spans, shared by the tokens
+        assert inside.sum() == pytest.approx(np.sqrt(0.5) / 6, rel=1e-3)
+        assert np.allclose(inside, inside[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": 0}, "size is 0"),
+        ({"gamma": 1.0}, "gamma is 1.0"),
+        ({"returns": "best"}, "returns is 'best'"),
+        ({"sise": 3}, "'sise' is no setting"),
+        ({"recipe": "mine"}, "recipe is 'mine'"),
+    ],
+)
+def test_a_setting_that_is_none_is_named(settings: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Ranking(**settings)

@@ -1,0 +1,1 @@
+"""Catalogs of items, and lists of recommendations judged against them."""

@@ -1,0 +1,187 @@
+"""Titles and years to items of a catalog, in memory, at levels that are told apart.
+
+``exact``: the canonical title (or an alias) and the year. ``year``: the title, and a year within the tolerance; the
+nearest one counts. ``title``: the title alone, where question or item has no year. ``fuzzy``: a title so similar that
+only a slip can lie between them, and a year within the tolerance. Where two items fit equally well, none is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from rlpost.errors import MissingPackageError
+from rlpost_verifiers.catalog.items import Item
+from rlpost_verifiers.catalog.names import canonical
+
+Level = Literal["exact", "year", "title", "fuzzy"]
+
+_GRAM = 3
+_BUCKETS = 2**21
+"""Trigrams are hashed into so many buckets: four times as many as 1M titles of film length have different ones."""
+_RAREST = 6
+"""How many of a question's rarest trigrams look for candidates."""
+_MOST_OF_A_GRAM = 20_000
+"""A trigram that more titles have tells nothing."""
+_CANDIDATES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """An item found: its position in the catalog, how, and how similar the titles are (100: equal).
+
+    >>> Match(3, "exact").score
+    100.0
+    """
+
+    item: int
+    level: Level
+    score: float = 100.0
+
+
+class CatalogIndex:
+    """A catalog that can be asked for titles.
+
+    Args:
+        items: of the catalog.
+        tolerance: years that a year may be off.
+        similarity: least similarity of titles at the level ``fuzzy``, 0 to 100 (`rapidfuzz.fuzz.ratio` of the canonical
+            forms). None: no such level.
+
+    Raises:
+        MissingPackageError: if similarity is asked for and rapidfuzz is absent.
+    """
+
+    def __init__(self, items: Sequence[Item], tolerance: int = 2, similarity: float | None = None):
+        self.tolerance, self.similarity = tolerance, similarity
+        self.years = [item.year for item in items]
+        self._by_title: dict[str, int | tuple[int, ...]] = {}
+        for number, item in enumerate(items):
+            self._add(canonical(item.title), number)
+            for alias in item.aliases:
+                self._add(canonical(alias), number)
+        self._grams = _Grams(list(self._by_title)) if similarity is not None else None
+
+    def __len__(self) -> int:
+        """Items."""
+        return len(self.years)
+
+    def find(self, title: str, year: int | None = None) -> Match | None:
+        """The item that a title and a year name, None where there is none or more than one.
+
+        Args:
+            title: in any spelling.
+            year: None where it is not known.
+        """
+        key = canonical(title)
+        found = self._by_title.get(key)
+        if found is None:
+            return self._similar(key, year) if self._grams is not None else None
+        if isinstance(found, int) and year is not None and self.years[found] == year:
+            return Match(found, "exact")
+        return self._among((found,) if isinstance(found, int) else found, year)
+
+    def find_all(self, asked: Iterable[tuple[str, int | None]]) -> list[Match | None]:
+        """`find` for many."""
+        return [self.find(title, year) for title, year in asked]
+
+    def _add(self, key: str, number: int) -> None:
+        known = self._by_title.get(key)
+        if known is None:
+            self._by_title[key] = number
+        elif isinstance(known, int):
+            if known != number:
+                self._by_title[key] = (known, number)
+        elif number not in known:
+            self._by_title[key] = (*known, number)
+
+    def _among(self, candidates: tuple[int, ...], year: int | None) -> Match | None:
+        """The one of equal title whose year fits best."""
+        if year is None:
+            return Match(candidates[0], "title") if len(candidates) == 1 else None
+        nearest, chosen, dated = self.tolerance + 1, -1, False
+        for number in candidates:
+            known = self.years[number]
+            if known is None:
+                continue
+            dated = True
+            apart = abs(known - year)
+            if apart < nearest:
+                nearest, chosen = apart, number
+            elif apart == nearest:
+                chosen = -1  # two that fit equally well
+        if nearest <= self.tolerance:
+            return None if chosen < 0 else Match(chosen, "year" if nearest else "exact")
+        undated = [number for number in candidates if self.years[number] is None]
+        return Match(undated[0], "title") if len(undated) == 1 and not dated else None
+
+    def _similar(self, key: str, year: int | None) -> Match | None:
+        """The most similar title at hand, if it is similar enough and no other is as much so."""
+        assert self._grams is not None
+        assert self.similarity is not None
+        best: tuple[float, Match] | None = None
+        for score, found in self._grams.nearest(key, self.similarity):
+            if best is not None and score < best[0]:
+                break
+            place = self._by_title[found]
+            match = self._among((place,) if isinstance(place, int) else place, year)
+            if match is None:
+                continue
+            if best is not None and best[1].item != match.item:
+                return None
+            best = score, Match(match.item, "fuzzy", score)
+        return best[1] if best else None
+
+
+class _Grams:
+    """Which titles have a trigram in common with a question; the similar ones among them are found by rapidfuzz."""
+
+    def __init__(self, keys: list[str]):
+        try:
+            from rapidfuzz import fuzz, process
+        except ImportError as error:
+            raise MissingPackageError(
+                "catalog: fuzzy matching needs rapidfuzz; pip install 'rlpost[catalog]'"
+            ) from error
+        self._process, self._ratio, self._keys = process, fuzz.ratio, keys
+        owners, buckets = _postings(keys)
+        order = np.argsort(buckets, kind="stable")
+        self._owners = owners[order]
+        self._starts = np.searchsorted(buckets[order], np.arange(_BUCKETS + 1)).astype(np.int64)
+
+    def nearest(self, key: str, similarity: float) -> list[tuple[float, str]]:
+        """(score, title) of the titles that are similar enough, best first."""
+        buckets = np.unique(_buckets(np.array([ord(c) for c in f" {key} "], np.int64)))
+        sizes = self._starts[buckets + 1] - self._starts[buckets]
+        order = np.argsort(sizes)
+        usable = [int(buckets[i]) for i in order if 0 < sizes[i] <= _MOST_OF_A_GRAM][:_RAREST]
+        if not usable:
+            return []
+        pieces = [self._owners[self._starts[bucket] : self._starts[bucket + 1]] for bucket in usable]
+        owners, counts = np.unique(np.concatenate(pieces), return_counts=True)
+        if len(owners) > _CANDIDATES:
+            owners = owners[np.argpartition(-counts, _CANDIDATES)[:_CANDIDATES]]
+        names = [self._keys[owner] for owner in owners.tolist()]
+        found = self._process.extract(key, names, scorer=self._ratio, score_cutoff=similarity, limit=8)
+        return sorted(((float(score), name) for name, score, _ in found), key=lambda pair: (-pair[0], pair[1]))
+
+
+def _buckets(codes: np.ndarray) -> np.ndarray:
+    """A bucket for each trigram of a sequence of characters."""
+    if len(codes) < _GRAM:
+        return np.zeros(0, np.int64)
+    mixed = (codes[:-2] * 0x9E3779B1 + codes[1:-1] * 0x85EBCA77 + codes[2:] * 0xC2B2AE3D) & 0xFFFFFFFF
+    return (mixed ^ (mixed >> 15)) & (_BUCKETS - 1)
+
+
+def _postings(keys: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Number of the title and bucket of every trigram of all titles."""
+    text = "".join(f" {key} " for key in keys)
+    codes = np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.int64)
+    lengths = np.fromiter((len(key) + 2 for key in keys), np.int64, len(keys))
+    owners = np.repeat(np.arange(len(keys), dtype=np.int32), lengths)
+    same = owners[:-2] == owners[2:]
+    return owners[:-2][same], _buckets(codes)[same].astype(np.int32)

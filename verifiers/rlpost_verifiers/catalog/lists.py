@@ -1,0 +1,155 @@
+"""A model's text as a list of titles, each with the characters it stands in.
+
+What a line is does not depend on counting newlines: blank lines belong to the entry before them, and a line that is no
+title is told apart from a title that is in no catalog.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args, get_type_hints
+
+from rlpost.errors import UserError
+from rlpost_verifiers.catalog.names import year_of
+
+Unparsable = Literal["keep_rank", "skip"]
+Prose = Literal["ignore", "keep_rank"]
+Yearless = Literal["accept", "reject"]
+
+_NUMBER = re.compile(r"\s*(?:#\s*|\()?(\d{1,3})\s*(?:[.):\]]|-(?=\s))\s*(?=\S)")
+_BULLET = re.compile(r"\s*[-*•‣▪·–—+]\s+(?=\S)")
+_WITH_YEAR = re.compile(r"(?P<title>.*?\S)\s*[(\[]\s*(?P<year>\d{4})\s*(?:[-–—/]\s*\d{0,4}\s*)?[)\]]")
+_COMMA_YEAR = re.compile(r"(?P<title>.*\S)\s*[,–—-]\s*(?P<year>(?:1[89]|2[01])\d\d)\s*[.;,]?\s*$")
+_WRAPPING = (
+    *(("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"), ("`", "`"), ('"', '"'), ("'", "'")),
+    *(("“", "”"), ("‘", "’"), ("«", "»"), ("„", "“"), ("[", "]")),
+)
+_LONGEST_TITLE = 200
+_LARGEST_GAP = 5
+"""Numbers that a list may leave out."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListSettings:
+    """What counts as an entry.
+
+    Attributes:
+        unparsable: a line between entries that holds no title keeps its place in the list (and is worth nothing), or is
+            skipped, which moves what follows up.
+        prose: lines before the first and after the last entry that hold no title are no entries, or keep their places.
+        yearless: accept a line without a year as a title, or take it for no title.
+
+    Raises:
+        UserError: for a value that is not one of these.
+    """
+
+    unparsable: Unparsable = "keep_rank"
+    prose: Prose = "ignore"
+    yearless: Yearless = "reject"
+
+    def __post_init__(self) -> None:
+        for key, kind in get_type_hints(ListSettings).items():
+            if getattr(self, key) not in get_args(kind):
+                choices = " or ".join(map(repr, get_args(kind)))
+                raise UserError(f"list: {key} is {getattr(self, key)!r}; use {choices}")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One place of a list: the characters from its first to the beginning of what follows, blank lines included.
+
+    Attributes:
+        start: first character.
+        stop: one past the last.
+        title: as written, without numbering, marks and year; None for a line without a title.
+        year: as written, None if there is none.
+    """
+
+    start: int
+    stop: int
+    title: str | None
+    year: int | None
+
+
+def parse_list(text: str, settings: ListSettings) -> list[Entry]:
+    r"""The entries of a text, in order.
+
+    >>> [(e.title, e.year) for e in parse_list("Sure:\n1. **Alien** (1979)\n\n2. 1408 (2007) - a room", ListSettings())]
+    [('Alien', 1979), ('1408', 2007)]
+    """
+    entries: list[Entry] = []
+    numbered = 0
+    for start, stop in _lines(text):
+        line = text[start:stop]
+        if not line.strip():
+            if entries:
+                last = entries[-1]
+                entries[-1] = Entry(last.start, stop, last.title, last.year)
+            continue
+        body, number = _without_number(line, numbered)
+        numbered = number or numbered
+        title, year = parse_title(body)
+        if year is None and (settings.yearless == "reject" or title is None or title.endswith(":")):
+            title = None
+        entries.append(Entry(start, stop, title, year if title is not None else None))
+    if settings.prose == "ignore":
+        while entries and entries[0].title is None:
+            del entries[0]
+        while entries and entries[-1].title is None:
+            del entries[-1]
+    if settings.unparsable == "skip":
+        entries = [entry for entry in entries if entry.title is not None]
+    return entries
+
+
+def parse_title(body: str) -> tuple[str | None, int | None]:
+    """Title and year of a line without its numbering; the first year in brackets counts, and what follows it does not.
+
+    >>> parse_title('"The Thing" (1982)'), parse_title("Seven, 1995"), parse_title("300")
+    (('The Thing', 1982), ('Seven', 1995), ('300', None))
+    """
+    text = _unwrap(body.strip())
+    for pattern in (_WITH_YEAR, _COMMA_YEAR):
+        found = pattern.match(text)
+        if found and (year := year_of(found["year"])) is not None:
+            return _tidy(found["title"]), year
+    return _tidy(text), None
+
+
+def _lines(text: str) -> Iterator[tuple[int, int]]:
+    """Start and stop of every line, its newline included."""
+    start = 0
+    while start < len(text):
+        stop = text.find("\n", start) + 1 or len(text)
+        yield start, stop
+        start = stop
+
+
+def _without_number(line: str, before: int) -> tuple[str, int | None]:
+    """The line without bullet or number; a number is one only where it goes on from those before: ``300: …`` is not."""
+    bullet = _BULLET.match(line)
+    rest = line[bullet.end() :] if bullet else line
+    found = _NUMBER.match(rest)
+    if found and (int(found[1]) == 1 or before < int(found[1]) <= before + _LARGEST_GAP):
+        return rest[found.end() :], int(found[1])
+    return rest, None
+
+
+def _unwrap(text: str) -> str:
+    """Without the marks around the whole."""
+    while True:
+        for left, right in _WRAPPING:
+            if len(text) > len(left) + len(right) and text.startswith(left) and text.endswith(right):
+                inner = text[len(left) : -len(right)]
+                if left not in inner and right not in inner:
+                    text = inner.strip()
+                    break
+        else:
+            return text
+
+
+def _tidy(title: str) -> str | None:
+    text = _unwrap(title.strip().strip("*_`").strip().rstrip(",;").strip())
+    return text if text and len(text) <= _LONGEST_TITLE and any(c.isalnum() or c in "$!?" for c in text) else None
