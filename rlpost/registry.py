@@ -27,6 +27,7 @@ from rlpost.errors import UserError
 BUILTIN: dict[str, dict[str, str]] = {
     "rewards": {
         "outcome": "rlpost_rewards.outcome:Outcome",
+        "ranking": "rlpost_rewards.ranking:Ranking",
         "trl": "rlpost_rewards.trl_adapter:TrlReward",
         "unlikeliness": "rlpost_rewards.unlikeliness:Unlikeliness",
     },
@@ -36,6 +37,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "lean.repl": "rlpost_verifiers.lean.verifier:LeanReplPool",
         "lean.kimina": "rlpost_verifiers.lean.verifier:LeanService",
         "function": "rlpost_verifiers.function:FunctionVerifier",
+        "catalog": "rlpost_verifiers.catalog.verifier:CatalogVerifier",
         "math": "rlpost_verifiers.math.verifier:MathVerifier",
     },
     "commands": {

@@ -1,0 +1,70 @@
+"""Titles and years in their many spellings. Not covered: catalogs (test_catalog_items.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlpost_verifiers.catalog.names import canonical, main_title, year_of
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("The Matrix", "the matrix", "Matrix, The", "MATRIX", " The  Matrix "),
+        ("Schindler's List", "Schindler’s List", "Schindlers List", "SCHINDLER`S LIST"),
+        ("Amélie", "Amelie", "AMÉLIE", "Ame\u0301lie"),
+        ("Tom & Jerry", "Tom and Jerry", "tom AND jerry"),
+        ("M*A*S*H", "M-A-S-H", "m a s h"),
+        ("Se7en", "SE7EN"),
+        ("Spider-Man: Homecoming", "Spider Man Homecoming", "spider-man - homecoming"),
+        ("Ｔｒｏｎ", "Tron"),
+        ("Straße", "Strasse"),
+        ("A Bug's Life", "Bugs Life, A"),
+    ],
+)
+def test_spellings_of_one_title_are_one(spellings: tuple[str, ...]) -> None:
+    assert len({canonical(title) for title in spellings}) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("300", "3000"), ("Alien", "Aliens"), ("Rocky", "Rocky II"), ("The", "A"), ("$", "!!!"), ("東京物語", "七人の侍")],
+)
+def test_different_titles_stay_apart(one: str, other: str) -> None:
+    assert canonical(one) != canonical(other)
+
+
+@given(st.text(max_size=40))
+def test_a_canonical_form_is_its_own(title: str) -> None:
+    once = canonical(title)
+    assert canonical(once) == once or len(once.split()) > 1  # "a the x" loses an article at a time
+
+
+@given(st.text(alphabet=st.characters(codec="ascii"), max_size=40))
+def test_the_fast_way_for_plain_text_is_the_slow_way(title: str) -> None:
+    """A character outside ASCII that folds to nothing sends the same text down the other branch."""
+    assert canonical(title) == canonical(title + "\u0301") or not any(c.isalnum() for c in title)
+
+
+@pytest.mark.parametrize(
+    ("value", "year"),
+    [
+        (1999, 1999), (1999.0, 1999), ("1999", 1999), ("(1999)", 1999), ("[1999]", 1999), ("1999-03-31", 1999),
+        ("Mar 31 1999", 1999), ("31.03.1999", 1999), ("1999–2003", 1999), ("'99", 1999), ("31-Mar-99", 1999),
+        ("'05", 2005), ("Dec 31 2046", 1946), (2046, 1946), ("c. 1895", 1895),
+        (None, None), ("", None), ("n/a", None), (201, None), (19999, None), (float("nan"), None), (1999.5, None),
+        (True, None), ("tba", None), ([1999], 1999), (-5, None), ("1066", None),
+    ],
+)  # fmt: skip
+def test_years_in_their_many_forms(value: Any, year: int | None) -> None:
+    assert year_of(value) == year
+
+
+def test_subtitles() -> None:
+    assert main_title("Star Wars: Episode IV - A New Hope") == "Star Wars"
+    assert main_title("Spider-Man") is None
+    assert main_title(": nothing before") is None

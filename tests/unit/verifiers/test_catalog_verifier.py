@@ -1,0 +1,102 @@
+"""Lists judged place by place. Not covered: rewards from it (tests/unit/scoring/test_ranking.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rlpost.errors import DataError, UserError
+from rlpost.protocols import SelfExamining, Verifier
+from rlpost.types import Prompt, VerifyItem
+from rlpost_verifiers.catalog.items import catalog_of
+from rlpost_verifiers.catalog.verifier import CatalogVerifier
+
+CATALOG = catalog_of(
+    [
+        {"title": "Alien", "year": 1979}, {"title": "Up", "year": 2009}, {"title": "300", "year": 2006},
+        {"title": "King Kong", "year": 1933}, {"title": "King Kong", "year": 2005}, {"title": "The Thing", "year": 1982},
+    ]
+)  # fmt: skip
+ROW = {
+    "groundtruth_with_release_year": [["Alien", "1979"], ["300", 2006]],
+    "seen_titles": ["The Thing", "King Kong"],
+    "relevant_elsewhere": ["Up (2009)"],
+}
+
+
+def judged(text: str, row: dict[str, Any] = ROW, **settings: Any) -> list[tuple[str, float]]:
+    [verdict] = CatalogVerifier(CATALOG, **settings).verify_batch([VerifyItem(row, text)])
+    assert [item.index for item in verdict.items] == list(range(len(verdict.items)))
+    return [(item.reason, item.score) for item in verdict.items]
+
+
+def test_every_reason_by_hand() -> None:
+    text = "Alien (1980)\nUp (2009)\nking kong (2005)\nalien (1979)\nNever Made (2001)\nhm\n300 (2006)\n"
+    assert judged(text) == [
+        *(("hit", 1.0), ("relevant_elsewhere", 0.0), ("seen", 0.0), ("duplicate", 0.0)),
+        *(("out_of_catalog", 0.0), ("unparsable", 0.0), ("hit", 1.0)),
+    ]
+
+
+def test_the_list_as_a_whole() -> None:
+    verifier = CatalogVerifier(CATALOG)
+    found = verifier.verify_batch([VerifyItem(ROW, t) for t in ("Alien (1979)", "Up (2009)", "no idea")])
+    assert [(v.outcome, v.score, v.reason) for v in found] == [
+        *(("accepted", 0.5, "hits"), ("rejected", 0.0, "no_hit"), ("rejected", 0.0, "no_list")),
+    ]
+    assert found[0].evidence == {"items": ["Alien (1979)"]}
+
+
+def test_what_is_wanted_may_be_written_in_any_way_and_weighed() -> None:
+    row = {"groundtruth_with_release_year": ["Alien (1979)", {"title": "300", "year": "2006", "weight": 2.5}, ["Up"]]}
+    assert judged("300 (2006)\nUp (2009)\nAlien (1979)", row) == [("hit", 2.5), ("hit", 1.0), ("hit", 1.0)]
+
+
+def test_what_is_wanted_is_not_seen() -> None:
+    row = {"groundtruth_with_release_year": [["Alien", 1979]], "seen_titles": ["Alien"]}
+    assert judged("Alien (1979)", row) == [("hit", 1.0)]
+
+
+def test_a_slip_of_the_pen_is_forgiven_where_asked_for() -> None:
+    assert judged("The Thang (1982)") == [("out_of_catalog", 0.0)]
+    assert judged("The Thang (1982)", similarity=75.0) == [("seen", 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({}, "no column 'groundtruth_with_release_year'"),
+        ({"groundtruth_with_release_year": []}, "it names none"),
+        ({"groundtruth_with_release_year": [["Never Made", 2001]]}, r"Never Made \(2001\)"),
+        ({"groundtruth_with_release_year": "Alien"}, "a list of titles is needed"),
+        ({"groundtruth_with_release_year": [3]}, "write 'Title"),
+    ],
+)
+def test_prompts_that_could_earn_nothing_are_refused_before_training(row: dict[str, Any], message: str) -> None:
+    verifier = CatalogVerifier(CATALOG)
+    verifier.check_prompts([Prompt("fine", text="x", columns=ROW)])
+    with pytest.raises(DataError, match=rf"1 of 2 prompts could earn nothing; prompt 'bad': .*{message}"):
+        verifier.check_prompts([Prompt("fine", text="x", columns=ROW), Prompt("bad", text="x", columns=row)])
+
+
+def test_it_shows_that_it_finds_its_own_names_and_no_invention() -> None:
+    verifier = CatalogVerifier(CATALOG)
+    assert isinstance(verifier, Verifier)
+    assert isinstance(verifier, SelfExamining)
+    report = verifier.conformance()
+    assert report.failures == ()
+    assert "6 items" in report.summary()
+    assert "24 of 24 names as they should be" in report.summary()
+
+
+def test_rules_and_catalog_are_in_the_fingerprint() -> None:
+    prints = {CatalogVerifier(CATALOG, tolerance=t).fingerprint for t in (0, 2)}
+    other = catalog_of([{"title": "Alien", "year": 1979}])
+    assert len(prints | {CatalogVerifier(other).fingerprint}) == 3
+
+
+@pytest.mark.parametrize("settings", [{"tolerance": -1}, {"similarity": 0}, {"similarity": 120}, {"prose": "no"}])
+def test_senseless_settings_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        CatalogVerifier(CATALOG, **settings)
