@@ -51,4 +51,14 @@ RECIPES: dict[str, dict[str, Any]] = {
         "aggregate": "sequence",
         "kl": {"coef": 0.0},
     },
+    # Zhu et al. 2025, "Rank-GRPO", section 3: advantage, ratio and weight by rank, for the reward `ranking`.
+    "rank_grpo": {
+        "baseline": "mean",
+        "std": True,
+        "std_eps": 1e-4,
+        "ratio": "span",
+        "clip": [0.06, 0.08],
+        "aggregate": "span",
+        "kl": {"coef": 1e-3, "kind": "k3"},
+    },
 }

@@ -247,7 +247,7 @@ class KLSettings(Section):
 class AlgorithmSection(Section):
     """Advantages and loss. A recipe fills in what is not given; see `rlpost.config.recipes`."""
 
-    recipe: Literal["none", "grpo", "dr_grpo", "rloo", "dapo", "gspo"] = "none"
+    recipe: Literal["none", "grpo", "dr_grpo", "rloo", "dapo", "gspo", "rank_grpo"] = "none"
     """Named settings; keys given beside it win."""
     baseline: Literal["mean", "leave_one_out", "none"] = "mean"
     """What an advantage is measured against."""

@@ -111,10 +111,10 @@ def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def standardised(rewards: list[float]) -> list[float]:
+def standardised(rewards: list[float], eps: float = 1e-6) -> list[float]:
     m = mean(rewards)
     deviation = math.sqrt(sum((r - m) ** 2 for r in rewards) / (len(rewards) - 1))
-    return [0.0 if deviation == 0 else (r - m) / (deviation + 1e-6) for r in rewards]
+    return [0.0 if deviation == 0 else (r - m) / (deviation + eps) for r in rewards]
 
 
 def grpo(batch: Batch) -> float:
@@ -182,8 +182,22 @@ def gspo(batch: Batch) -> float:
     return -mean(per_question)
 
 
+def rank_grpo(batch: Batch) -> float:
+    """Rank-GRPO, eq. 6, for lists of one rank: the ratio of geometric means, clip 0.06 and 0.08, β = 0.001."""
+    per_question = []
+    for rewards, members in zip(REWARDS, batch, strict=True):
+        answers = []
+        for advantage, one in zip(standardised(rewards, 1e-4), members, strict=True):
+            ratio = math.exp(mean([n - o for n, o in zip(one.new, one.old, strict=True)]))
+            d = [r - n for n, r in zip(one.new, one.ref, strict=True)]
+            divergence = mean([math.exp(x) - x - 1 for x in d])
+            answers.append(clipped(ratio, advantage, 0.06, 0.08) - 1e-3 * divergence)
+        per_question.append(mean(answers))
+    return -mean(per_question)
+
+
 REFERENCES: dict[str, Callable[[Batch], float]] = {
-    "grpo": grpo, "dr_grpo": dr_grpo, "rloo": rloo, "dapo": dapo, "gspo": gspo,
+    "grpo": grpo, "dr_grpo": dr_grpo, "rloo": rloo, "dapo": dapo, "gspo": gspo, "rank_grpo": rank_grpo,
 }  # fmt: skip
 
 
