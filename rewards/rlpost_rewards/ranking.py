@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args, get_type_hints
 
+from rlpost.algorithms.ranking import dcg
 from rlpost.errors import UserError
 from rlpost.types import Completion, Group, ItemVerdict, Reward, SpanReward
 from rlpost_rewards.combine import add
@@ -78,15 +79,6 @@ RECIPES: dict[Recipe, RankingSettings] = {
     "paper": RankingSettings(),
     "released_code": RankingSettings(complete=0.1, ending="own"),
 }
-
-
-def dcg(relevances: Sequence[float]) -> float:
-    r"""DCG@N = Σ_k rel_k / log2(k + 1) (Järvelin and Kekäläinen 2002), k from 1.
-
-    >>> round(dcg([0, 1, 0, 0, 1]), 4)
-    1.0178
-    """
-    return math.fsum(rel / math.log2(rank + 1) for rank, rel in enumerate(relevances, 1))
 
 
 def log_returns(relevances: Sequence[float]) -> list[float]:

@@ -12,9 +12,10 @@ import torch
 
 from rlpost.algorithms.advantages import AdvantageSettings, group_advantages, spread
 from rlpost.algorithms.losses import LossInputs, LossSettings, policy_loss
+from rlpost.algorithms.ranking import dcg
 from rlpost.errors import UserError
 from rlpost.types import Completion, Denominators, FinishReason, Group, ItemVerdict, Prompt, Reward, Verdict
-from rlpost_rewards.ranking import Ranking, dcg, exp_returns, log_returns, token_span
+from rlpost_rewards.ranking import Ranking, exp_returns, log_returns, token_span
 
 HITS = [0, 1, 0, 0, 1]
 LOST = Verdict("undecided", None, "crashed")

@@ -1,0 +1,52 @@
+"""Measures of ranked lists by hand. Not covered: who judges the lists."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlpost.algorithms.ranking import coverage, dcg, ndcg, novelty, recall
+
+ONE, TWO, THREE = 1.0, 1 / math.log2(3), 0.5
+
+
+def test_measures_by_hand() -> None:
+    gains, relevant = [0.0, 1.0, 1.0], [1.0, 1.0, 1.0]
+    assert dcg(gains) == pytest.approx(TWO + THREE)
+    assert ndcg(gains, relevant, 3) == pytest.approx((TWO + THREE) / (ONE + TWO + THREE))
+    assert ndcg(gains, relevant, 2) == pytest.approx(TWO / (ONE + TWO))
+    assert (recall(gains, relevant, 1), recall(gains, relevant, 3)) == (0.0, pytest.approx(2 / 3))
+
+
+def test_a_short_list_is_measured_against_a_short_ideal_only_by_the_released_protocol() -> None:
+    assert ndcg([1.0], [1.0, 1.0], 5, "released") == 1.0
+    assert ndcg([1.0], [1.0, 1.0], 5, "strict") == pytest.approx(ONE / (ONE + TWO))
+    assert ndcg([], [1.0], 5, "released") == 0.0
+
+
+def test_weights_make_the_ideal() -> None:
+    assert ndcg([1.0, 3.0], [3.0, 1.0], 2) == pytest.approx((1 + 3 * TWO) / (3 + TWO))
+
+
+@given(st.permutations([1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]), st.integers(1, 9))
+def test_measures_lie_between_nothing_and_the_ideal(gains: list[float], k: int) -> None:
+    for protocol in ("strict", "released"):
+        assert 0.0 <= ndcg(gains, [1.0] * 3, k, protocol) <= 1.0 + 1e-12  # type: ignore[arg-type]
+    assert recall(gains, [1.0] * 3, k) <= recall(gains, [1.0] * 3, k + 1)
+
+
+@pytest.mark.parametrize(("relevant", "k", "message"), [([], 3, "undecided"), ([1.0], 0, "k is 0")])
+def test_what_cannot_be_measured_is_refused(relevant: list[float], k: int, message: str) -> None:
+    for measure in (ndcg, recall):
+        with pytest.raises(ValueError, match=message):
+            measure([1.0], relevant, k)
+
+
+def test_coverage_and_novelty_by_hand() -> None:
+    assert coverage([["a", "b"], ["b"]], 4) == 0.5
+    assert novelty(["a", "b"], {"a": 6.0, "b": 2.0}) == pytest.approx((math.log2(8 / 6) + 2) / 2)
+    assert novelty(["c"], {"a": 8.0}) == pytest.approx(3.0)
+    assert novelty([], {"a": 8.0}) is None
