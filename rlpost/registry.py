@@ -61,6 +61,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "lean_dojo_theorems": "rlpost_verifiers.lean.dojo.sources:theorems",
         "lean_statements": "rlpost_verifiers.lean.statements:rows",
         "lean_theorems": "rlpost_verifiers.lean.theorems:rows",
+        "catalog_conversations": "rlpost_verifiers.catalog.conversations:rows",
         "arithmetic": "rlpost_verifiers.math.problems:rows",
     },
 }

@@ -1,8 +1,8 @@
 """Lines a second that a catalog of many items is asked for, by level, and what its index costs.
 
 The titles are made up: a million of two to five words from twenty thousand, with years. Lines are written as a model
-writes them, and parsed. The baseline is a search of the same lines in a plain dictionary of (title, year), which is what
-the published code does. Prints one JSON document; seconds are of the processor.
+writes them, and parsed. The baseline is a search of the same lines in a plain dictionary of (title, year), which is
+what the published code does. Prints one JSON document; seconds are of the processor.
 
     scripts/bench_catalog.py --items 1000000 --lines 100000
 """

@@ -66,6 +66,11 @@ def test_a_number_that_does_not_go_on_belongs_to_the_title() -> None:
     assert titles("1. Alien (1979)\n300: Rise of an Empire (2014)") == ["Alien", "300: Rise of an Empire"]
 
 
+def test_a_colon_is_no_end_of_a_number_inside_a_title() -> None:
+    assert titles("Alien (1979)\n3:10 to Yuma (2007)\n2. Up (2009)") == ["Alien", "3:10 to Yuma", "Up"]
+    assert titles("1.Alien (1979)\n2.Up (2009)") == ["Alien", "Up"]
+
+
 def test_a_line_without_a_title_keeps_its_place_or_does_not() -> None:
     text = "Alien (1979)\nand then there is\nUp (2009)"
     assert titles(text) == ["Alien", None, "Up"]

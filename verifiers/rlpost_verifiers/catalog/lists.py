@@ -18,7 +18,7 @@ Unparsable = Literal["keep_rank", "skip"]
 Prose = Literal["ignore", "keep_rank"]
 Yearless = Literal["accept", "reject"]
 
-_NUMBER = re.compile(r"\s*(?:#\s*|\()?(\d{1,3})\s*(?:[.):\]]|-(?=\s))\s*(?=\S)")
+_NUMBER = re.compile(r"\s*(?:#\s*|\()?(\d{1,3})\s*(?:[.)\]](?!\d)|[:-](?=\s))\s*(?=\S)")
 _BULLET = re.compile(r"\s*[-*•‣▪·–—+]\s+(?=\S)")
 _WITH_YEAR = re.compile(r"(?P<title>.*?\S)\s*[(\[]\s*(?P<year>\d{4})\s*(?:[-–—/]\s*\d{0,4}\s*)?[)\]]")
 _COMMA_YEAR = re.compile(r"(?P<title>.*\S)\s*[,–—-]\s*(?P<year>(?:1[89]|2[01])\d\d)\s*[.;,]?\s*$")

@@ -1,0 +1,173 @@
+r"""Conversations over a real catalog whose answers a model can learn: users with tastes, what they say, what they want.
+
+A user likes some genres, an era, one or two directors, and popular films more or less:
+
+    u(i) = a[genre_i] + b · exp(-((year_i - era) / width)²) + c · [director_i liked] + d · log(votes_i) + noise(user, i)
+
+Seen films are drawn from softmax(u / τ), and so is, without them, what the user wants next. The user names seen films
+and says more or less about the taste; so the conversation tells what to recommend, but not all of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from rlpost.errors import UserError
+from rlpost_verifiers.catalog.items import Item, load_catalog
+
+MOVIES = Path(__file__).parent / "data" / "movies.jsonl"
+"""The films that ship."""
+
+_TEMPERATURE = 0.6
+_NOISE = 0.7
+_WIDTH = 8.0
+_OPENINGS = (
+    "I really liked {seen}. {wish} What should I watch next?",
+    "Can you recommend something? I have seen {seen}. {wish}",
+    "My favourites are {seen}. {wish} Any ideas?",
+    "{wish} I enjoyed {seen}.",
+)
+_GENRES = {
+    "Thriller/Suspense": "thriller", "Concert/Performance": "concert film", "Black Comedy": "black comedy",
+    "Romantic Comedy": "romantic comedy",
+}  # fmt: skip
+_GENRE_WISHES = ("I am in the mood for a {genre}.", "Preferably a {genre}.", "Something like a {genre} would be nice.")
+_ERA_WISHES = ("I like films from the {era}s.", "The {era}s are my time.")
+_POPULAR_WISHES = ("Something well known, please.", "A big hit would be fine.")
+_RARE_WISHES = ("Something less known, please.", "No blockbusters.")
+_DIRECTOR_WISHES = ("I am a fan of {director}.", "{director} is great.")
+
+
+@dataclass(frozen=True, slots=True)
+class Taste:
+    """What a user likes; see the module's formula."""
+
+    genres: dict[str, float]
+    era: float
+    weight_of_era: float
+    directors: frozenset[str]
+    popularity: float
+    salt: str
+
+
+def rows(
+    count: int,
+    seed: int,
+    split: Literal["train", "eval"] = "train",
+    catalog: str | None = None,
+    items: int | None = 300,
+    places: int = 10,
+    teacher_noise: float = 1.0,
+) -> list[dict[str, Any]]:
+    """The data source ``catalog_conversations``.
+
+    Args:
+        count: conversations, each of a user of its own.
+        seed: of the users.
+        split: ``train`` and ``eval`` share no user, whatever the seeds.
+        catalog: file of the catalog, whose items need ``genre``, ``director`` and ``votes``; None: `MOVIES`.
+        items: use the first so many items; None: all.
+        places: length of the teacher's list.
+        teacher_noise: standard deviation of what the teacher misjudges: what is left to be learned from reward.
+
+    Returns:
+        Rows with ``id``, ``prompt``, ``completion`` (the teacher's list), ``seen_titles`` and
+        ``groundtruth_with_release_year``, the columns of the published data.
+
+    Raises:
+        UserError: for a number that makes no sense, or an unknown split.
+    """
+    if count < 0 or places < 1 or teacher_noise < 0:
+        raise UserError(f"count {count}, places {places}, teacher_noise {teacher_noise}: none may be negative")
+    if split not in ("train", "eval"):
+        raise UserError(f"split is {split!r}; use 'train' or 'eval'")
+    films = films_of(catalog, items)
+    if places > len(films) // 2:
+        raise UserError(f"places is {places} of {len(films)} items; ask for fewer, or use more items")
+    return [_row(films, random.Random(f"{split}:{seed}:{number}"), places, teacher_noise) for number in range(count)]
+
+
+@cache
+def films_of(catalog: str | None = None, items: int | None = None) -> tuple[Item, ...]:
+    """The first items of a catalog."""
+    return load_catalog(str(MOVIES) if catalog is None else catalog).items[:items]
+
+
+def taste(rng: random.Random, films: Sequence[Item]) -> Taste:
+    """A user."""
+    genres = sorted({str(film.attributes.get("genre")) for film in films})
+    liked = rng.sample(genres, min(len(genres), rng.randint(1, 2)))
+    directors = [str(film.attributes["director"]) for film in films if film.attributes.get("director")]
+    return Taste(
+        genres={genre: rng.uniform(1.5, 2.5) if genre in liked else rng.uniform(-1.0, 0.3) for genre in genres},
+        era=float(rng.randint(1975, 2010)),
+        weight_of_era=rng.uniform(0.5, 2.0),
+        directors=frozenset(rng.sample(sorted(set(directors)), min(2, len(set(directors))))),
+        popularity=rng.choice((-0.4, 0.2, 0.6)),
+        salt=str(rng.random()),
+    )
+
+
+def utility(one: Taste, film: Item) -> float:
+    """How much a user likes a film."""
+    votes = float(film.attributes.get("votes") or 1.0)
+    near = math.exp(-((((film.year or one.era) - one.era) / _WIDTH) ** 2))
+    return (
+        one.genres.get(str(film.attributes.get("genre")), 0.0)
+        + one.weight_of_era * near
+        + 1.5 * (film.attributes.get("director") in one.directors)
+        + one.popularity * (math.log(votes) - 11.0)
+        + _NOISE * _normal(f"{one.salt}:{film.id}")
+    )
+
+
+def _row(films: Sequence[Item], rng: random.Random, places: int, noise: float) -> dict[str, Any]:
+    one = taste(rng, films)
+    worth = [utility(one, film) for film in films]
+    order = _drawn(worth, rng)
+    seen, wanted = order[: rng.randint(2, 4)], []
+    for place in order[len(seen) : len(seen) + rng.randint(1, 3)]:
+        wanted.append(place)
+    guessed = sorted(set(range(len(films))) - set(seen), key=lambda i: -(worth[i] + noise * rng.gauss(0.0, 1.0)))
+    text = _said(one, [films[i] for i in seen], rng)
+    names = [films[i].name for i in seen]
+    identity = hashlib.sha256(f"{text}{one.salt}".encode()).hexdigest()[:12]
+    return {
+        "id": f"conversation-{identity}",
+        "prompt": text,
+        "completion": "\n".join(films[i].name for i in guessed[:places]),
+        "seen_titles": names,
+        "groundtruth_with_release_year": [[films[i].title, str(films[i].year)] for i in wanted],
+    }
+
+
+def _drawn(worth: Sequence[float], rng: random.Random) -> list[int]:
+    """All items in the order in which they are drawn from softmax(u / τ) without replacement (Gumbel's trick)."""
+    keys = [value / _TEMPERATURE - math.log(-math.log(rng.uniform(1e-12, 1.0 - 1e-12))) for value in worth]
+    return sorted(range(len(worth)), key=lambda i: -keys[i])
+
+
+def _said(one: Taste, seen: Sequence[Item], rng: random.Random) -> str:
+    best = max(one.genres, key=lambda genre: one.genres[genre])
+    wishes = [rng.choice(_GENRE_WISHES).format(genre=_GENRES.get(best, best.lower()))] if rng.random() < 0.6 else []
+    if one.weight_of_era > 1.0 and rng.random() < 0.5:
+        wishes.append(rng.choice(_ERA_WISHES).format(era=int(one.era) // 10 * 10))
+    if abs(one.popularity) > 0.3 and rng.random() < 0.5:
+        wishes.append(rng.choice(_POPULAR_WISHES if one.popularity > 0 else _RARE_WISHES))
+    if rng.random() < 0.3:
+        wishes.append(rng.choice(_DIRECTOR_WISHES).format(director=sorted(one.directors)[0]))
+    names = [film.name for film in seen]
+    told = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+    return " ".join(rng.choice(_OPENINGS).format(seen=told, wish=" ".join(wishes)).split())
+
+
+def _normal(key: str) -> float:
+    """A standard normal number that belongs to a key."""
+    return random.Random(key).gauss(0.0, 1.0)
