@@ -94,6 +94,14 @@ def parser() -> argparse.ArgumentParser:
     lean.add_argument("--workers", type=int, default=1, help="proofs checked at a time")
     lean.add_argument("--timeout", type=float, default=10.0, help="CPU seconds per proof")
     lean.add_argument("--json", action="store_true", help="accepted for symmetry; the output is JSON lines anyway")
+    catalog = kinds.add_parser("catalog", help="check lists of recommendations; a JSON verdict per line")
+    catalog.set_defaults(run=_verify_catalog)
+    catalog.add_argument("file", help='JSON lines {"name", "text"}; - for standard input')
+    catalog.add_argument("--catalog", help="JSONL, CSV or Parquet of items (default: the films that ship)")
+    catalog.add_argument(
+        "--set", action="append", default=[], metavar="key=value", help="a setting, e.g. similarity=90"
+    )
+    catalog.add_argument("--json", action="store_true", help="accepted for symmetry; the output is JSON lines anyway")
     return top
 
 
@@ -193,6 +201,13 @@ def _verify_lean(arguments: argparse.Namespace) -> int:
     if arguments.conformance:
         return registry.resolve("commands", "verify lean --conformance")(arguments.backend, arguments.json, **settings)
     return registry.resolve("commands", "verify lean")(arguments.file, arguments.backend, **settings)
+
+
+def _verify_catalog(arguments: argparse.Namespace) -> int:
+    from rlpost import registry
+
+    run = registry.resolve("commands", "verify catalog")
+    return run(arguments.file, arguments.catalog, **_settings(arguments.set))
 
 
 def _settings(pairs: Sequence[str]) -> dict[str, Any]:

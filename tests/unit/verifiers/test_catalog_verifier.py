@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rlpost.cli import main
 from rlpost.errors import DataError, UserError
 from rlpost.protocols import SelfExamining, Verifier
 from rlpost.types import Prompt, VerifyItem
@@ -100,3 +103,23 @@ def test_rules_and_catalog_are_in_the_fingerprint() -> None:
 def test_senseless_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         CatalogVerifier(CATALOG, **settings)
+
+
+def test_the_command_prints_a_verdict_per_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lists = [
+        {"name": "a", "text": "1. The Matrix (1999)\n2. Never Made (2001)"},
+        {"id": "b", "completion": "The Matrix (1999)", "groundtruth_with_release_year": [["Matrix, The", "1999"]]},
+    ]
+    (tmp_path / "lists.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lists))
+    assert main(["verify", "catalog", str(tmp_path / "lists.jsonl"), "--set", "tolerance=0"]) == 0
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert [(p["item"], p["reason"]) for p in first["places"]] == [
+        ("The Matrix (1999)", "miss"),
+        (None, "out_of_catalog"),
+    ]
+    assert (second["name"], second["outcome"], second["score"]) == ("b", "accepted", 1.0)
+    (tmp_path / "lists.jsonl").write_text('{"texts": 1}\n')
+    assert main(["verify", "catalog", str(tmp_path / "lists.jsonl")]) == 2
+    assert "lists.jsonl:1: no list" in capsys.readouterr().err
+    assert main(["verify", "catalog", str(tmp_path / "absent.jsonl")]) == 2
+    assert main(["verify", "catalog", "-", "--set", "tolerant=0"]) == 2

@@ -70,6 +70,8 @@ class CatalogVerifier:
         relevant_key: column with the relevant items.
         seen_key: column with the seen ones.
         elsewhere_key: column with those that other rows of the conversation want.
+        relevant_required: a row that names nothing relevant of the catalog is an error of the data; without, its lists
+            are judged by the catalog alone.
 
     Raises:
         UserError: for a setting that makes no sense.
@@ -88,6 +90,7 @@ class CatalogVerifier:
         relevant_key: str = "groundtruth_with_release_year",
         seen_key: str = "seen_titles",
         elsewhere_key: str = "relevant_elsewhere",
+        relevant_required: bool = True,
     ):
         if tolerance < 0:
             raise UserError(f"catalog: tolerance is {tolerance}; give 0 or more years")
@@ -96,7 +99,7 @@ class CatalogVerifier:
         self.catalog = load_catalog(catalog, columns) if isinstance(catalog, str) else catalog
         self.index = CatalogIndex(self.catalog.items, tolerance, similarity)
         self.settings = ListSettings(unparsable, prose, yearless)
-        self._keys = relevant_key, seen_key, elsewhere_key
+        self._keys, self._required = (relevant_key, seen_key, elsewhere_key), relevant_required
         self._by_title: dict[str, list[int]] = {}
         for number, item in enumerate(self.catalog.items):
             self._by_title.setdefault(canonical(item.title), []).append(number)
@@ -167,17 +170,17 @@ class CatalogVerifier:
             DataError: if nothing relevant is in the catalog, or a column has another form.
         """
         relevant_key, seen_key, elsewhere_key = self._keys
-        if relevant_key not in columns:
+        if relevant_key not in columns and self._required:
             raise DataError(f"no column {relevant_key!r} (there are {', '.join(columns)}); set relevant_key")
         relevant: dict[int, float] = {}
         lost: list[str] = []
-        for title, year, weight in _names(columns[relevant_key], relevant_key):
+        for title, year, weight in _names(columns.get(relevant_key), relevant_key):
             found = self._numbers(title, year)
             if len(found) == 1:
                 relevant[found[0]] = weight
             else:
                 lost.append(title if year is None else f"{title} ({year})")
-        if not relevant:
+        if not relevant and self._required:
             raise DataError(f"none of its relevant items is in the catalog ({', '.join(lost[:3]) or 'it names none'})")
         seen = {n for name in _names(columns.get(seen_key), seen_key) for n in self._numbers(*name[:2])}
         others = {n for name in _names(columns.get(elsewhere_key), elsewhere_key) for n in self._numbers(*name[:2])}
@@ -200,7 +203,7 @@ class CatalogVerifier:
         hits = sum(one.reason == HIT for one in found)
         reason = "hits" if hits else "no_hit" if found else "no_list"
         return Verdict(
-            "accepted" if hits else "rejected", hits / len(wanted.relevant), reason, tuple(found),
+            "accepted" if hits else "rejected", hits / max(len(wanted.relevant), 1), reason, tuple(found),
             assurance="catalog", evidence={"items": names}, backend=self._fingerprint,
         )  # fmt: skip
 
