@@ -1,0 +1,142 @@
+r"""From a teacher's list to one of the catalog: Remap, Reflect, Adjust.
+
+Zhu et al. 2025, "Rank-GRPO" (arXiv 2510.20150), appendix A. A teacher recommends from its own knowledge, also what the
+catalog does not hold. Its list becomes scores over the catalog:
+
+    remap     s = p (S + I) + λ c    p_k = 1/√k for the teacher's k-th item, S similarity of item descriptions, I exact
+                                     matches, c similarity of the conversation to items
+    reflect   s ← s + γ rating       the teacher's second look at the best candidates, from -2 to 2
+    adjust    s ← w ⊙ s + b          a scale and a bias per item, by the likelihood of what users wanted
+
+The best of s are the demonstrations that a warm start imitates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlpost.errors import DataError
+
+PENALTY = 0.01
+"""Of the paper, on ‖w - 1‖² and on ‖b‖²."""
+
+
+def positions(count: int) -> np.ndarray:
+    """``[K]`` weights 1/√k of a teacher's places, k from 1.
+
+    >>> positions(4).round(3).tolist()
+    [1.0, 0.707, 0.577, 0.5]
+    """
+    return 1.0 / np.sqrt(np.arange(1, count + 1))
+
+
+def remap(
+    similarity: np.ndarray, exact: Sequence[int | None], conversation: np.ndarray | None = None, weight: float = 1.0
+) -> np.ndarray:
+    """Scores ``[C]`` of a catalog's items from a teacher's list of K.
+
+    Args:
+        similarity: ``[K, C]`` cosine similarity of the teacher's items to the catalog's.
+        exact: for each of the K, which catalog item it is, None for one that the catalog does not hold.
+        conversation: ``[C]`` cosine similarity of the conversation to the items; None: not used.
+        weight: λ of the conversation.
+
+    Raises:
+        DataError: if the shapes do not fit.
+    """
+    if len(exact) != len(similarity):
+        raise DataError(f"{len(exact)} matches for a list of {len(similarity)}")
+    places = positions(len(similarity))
+    scores = places @ similarity if len(similarity) else np.zeros(similarity.shape[1])
+    for place, item in zip(places, exact, strict=True):
+        if item is not None:
+            scores[item] += place
+    if conversation is None:
+        return scores
+    if conversation.shape != scores.shape:
+        raise DataError(f"conversation similarity of {conversation.shape[0]} items, the catalog has {scores.shape[0]}")
+    return scores + weight * conversation
+
+
+def reflect(scores: np.ndarray, ratings: Mapping[int, float], weight: float = 0.5) -> np.ndarray:
+    """Scores with the teacher's ratings of some items added, γ each.
+
+    Raises:
+        DataError: for a rating outside -2 to 2.
+    """
+    found = scores.copy()
+    for item, rating in ratings.items():
+        if not -2 <= rating <= 2:
+            raise DataError(f"rating {rating} of item {item}; the teacher rates from -2 to 2")
+        found[item] += weight * rating
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """A scale and a bias for every item, ``[C]`` each, and the mean negative log-likelihood before and after."""
+
+    scale: np.ndarray
+    bias: np.ndarray
+    before: float
+    after: float
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """``w ⊙ s + b`` for scores ``[C]`` or ``[Q, C]``."""
+        return self.scale * scores + self.bias
+
+
+def adjust(scores: np.ndarray, wanted: Sequence[Sequence[int]], penalty: float = PENALTY) -> Adjustment:
+    r"""Fit scale and bias per item to what users wanted.
+
+    Minimises -1/Q Σ_q mean_{i ∈ wanted_q} log softmax(w ⊙ s_q + b)_i + penalty (‖w - 1‖² + ‖b‖²), which is convex, by
+    L-BFGS with its gradient.
+
+    Args:
+        scores: ``[Q, C]`` of Q conversations over C items.
+        wanted: for each conversation the items that its user wanted; those without any take no part.
+        penalty: on the distance from doing nothing.
+
+    Raises:
+        DataError: if no conversation names an item, or the numbers differ.
+    """
+    from scipy.optimize import minimize  # pyright: ignore[reportMissingTypeStubs]
+
+    if len(wanted) != len(scores):
+        raise DataError(f"{len(wanted)} users for scores of {len(scores)} conversations")
+    used = [place for place, items in enumerate(wanted) if items]
+    if not used:
+        raise DataError("no conversation says what its user wanted; there is nothing to adjust to")
+    table = np.asarray(scores, np.float64)[used]
+    share = np.zeros_like(table)
+    for row, place in enumerate(used):
+        for item in wanted[place]:
+            share[row, item] += 1.0 / len(wanted[place])
+    count, width = table.shape
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        scale, bias = parameters[:width], parameters[width:]
+        logits = table * scale + bias
+        logits -= logits.max(axis=1, keepdims=True)
+        logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        error = (np.exp(logs) - share) / count
+        value = -float((share * logs).sum()) / count
+        value += penalty * float(((scale - 1) ** 2).sum() + (bias**2).sum())
+        slope = np.concatenate(
+            [(error * table).sum(axis=0) + 2 * penalty * (scale - 1), error.sum(axis=0) + 2 * penalty * bias]
+        )
+        return value, slope
+
+    start = np.concatenate([np.ones(width), np.zeros(width)])
+    found = minimize(loss, start, jac=True, method="L-BFGS-B")
+    return Adjustment(found.x[:width], found.x[width:], loss(start)[0], float(found.fun))
+
+
+def demonstration(scores: np.ndarray, size: int, left_out: Sequence[int] = ()) -> list[int]:
+    """The best items in order, without some (those seen); equal scores in the catalog's order."""
+    order = np.argsort(-scores, kind="stable")
+    out = set(left_out)
+    return [int(item) for item in order if int(item) not in out][:size]
