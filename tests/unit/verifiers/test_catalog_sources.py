@@ -1,0 +1,79 @@
+"""Published conversations as rows. Not covered: the data sets themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlpost.errors import DataError
+from rlpost.registry import resolve
+from rlpost_verifiers.catalog.sources import reddit, redial
+
+
+def put(folder: Path, *rows: dict[str, Any]) -> str:
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder / "rows.jsonl")
+
+
+def asked(text: str, *items: str, time: str = "2022-10") -> dict[str, Any]:
+    truth = [[title, "1999"] for title in items]
+    return {
+        "prompt": [{"role": "user", "content": text}],
+        "seen_titles": [],
+        "groundtruth_with_release_year": truth,
+        "month": time,
+    }
+
+
+def test_users_of_one_conversation_know_of_each_other_and_repeats_go(tmp_path: Path) -> None:
+    path = put(tmp_path, asked("hi", "A", "B"), asked("hi ", "C"), asked("hi", "B", "A"), asked("ho", "A"))
+    found = reddit(path)
+    assert [(row["conversation"], row["relevant_elsewhere"]) for row in found] == [
+        *((0, [["C", "1999"]]), (0, [["A", "1999"], ["B", "1999"]]), (1, [])),
+    ]
+    assert len({row["id"] for row in found}) == 3
+    assert resolve("sources", "reddit_conversations") is reddit
+
+
+def test_a_split_by_time(tmp_path: Path) -> None:
+    path = put(tmp_path, asked("a", "A"), asked("b", "B", time="2022-11"), asked("c", "C", time="2022-12"))
+    train = reddit(path, time_column="month", before="2022-11")
+    later = reddit(path, time_column="month", since="2022-11", before="2022-12")
+    assert [[row["prompt"][0]["content"] for row in part] for part in (train, later)] == [["a"], ["b"]]
+    with pytest.raises(DataError, match="needs time_column"):
+        reddit(path, since="2022")
+
+
+REDIAL = {
+    "conversationId": "391", "initiatorWorkerId": 0, "respondentWorkerId": 1,
+    "movieMentions": {"11": "Final Fantasy (2001)", "12": "The Matrix  (1999)", "13": "Undated", "14": None},
+    "initiatorQuestions": {"12": {"liked": 1}, "13": {"liked": 0}},
+    "messages": [
+        {"senderWorkerId": 0, "text": "Hi, I liked @11"},
+        {"senderWorkerId": 1, "text": "Then @12 and @13, not @11 or @14"},
+        {"senderWorkerId": 0, "text": "I saw @12."},
+        {"senderWorkerId": 1, "text": "ok"},
+    ],
+}  # fmt: skip
+
+
+def test_redials_recommendations_become_rows(tmp_path: Path) -> None:
+    [row] = redial(put(tmp_path, REDIAL))
+    assert row["id"] == "redial-391-1"
+    assert row["prompt"] == [{"role": "user", "content": "Hi, I liked Final Fantasy (2001)"}]
+    assert row["seen_titles"] == ["Final Fantasy (2001)"]
+    assert row["groundtruth_with_release_year"] == [["The Matrix", "1999"], ["Undated", None]]
+    [liked] = redial(put(tmp_path, REDIAL), liked_only=True)
+    assert liked["groundtruth_with_release_year"] == [["The Matrix", "1999"]]
+    assert redial(put(tmp_path, REDIAL), least_turns=2) == []
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    path = put(tmp_path, {"text": "x"})
+    with pytest.raises(DataError, match="row 0: no ReDial conversation"):
+        redial(path)
+    with pytest.raises(DataError, match="row 0: no column 'prompt'"):
+        reddit(path)
