@@ -83,7 +83,7 @@ def evaluate(
         running = open_.enter_context(session(resolved, resolve_path(str(model)), training=False))
         engines, judges = running.rollouts, running.scoring
         found = measure(running.held_out, engines.generate, judges.score, running.config, record=record)
-        return found.figures(resolved.evaluation.ks(resolved.evaluation.samples))
+        return found.figures(resolved.evaluation.ks(resolved.evaluation.samples), resolved.evaluation.list_k)
 
 
 def verify(answers: Iterable[Mapping[str, Any]], verifier: str = "lean.embedded", **settings: Any) -> list[Verdict]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rlpost.algorithms.passk import mean_and_error
+
 _DRAWS = 4000
 _BATCH = 500
 """Draws made at a time: bounds memory."""
@@ -61,6 +63,17 @@ def over_seeds(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
     half = quantile * float(data.std(ddof=1)) / len(data) ** 0.5
     mean = float(data.mean())
     return mean - half, mean + half
+
+
+def with_errors(name: str, values: Sequence[float]) -> dict[str, float]:
+    """A mean over problems as the figures ``name``, ``name_se`` (standard error), ``name_low`` and ``name_high``.
+
+    Raises:
+        ValueError: for no values.
+    """
+    mean, error = mean_and_error(values)
+    low, high = over_problems(values)
+    return {name: mean, f"{name}_se": error, f"{name}_low": low, f"{name}_high": high}
 
 
 def _checked(values: Sequence[float], level: float) -> np.ndarray:

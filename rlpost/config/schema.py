@@ -374,6 +374,8 @@ class EvaluationSection(Section):
     """Completions per prompt, sampled as ``rollout`` says."""
     k: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | Literal["powers"] = (1, 8)
     """pass@k to report, each at most ``samples``; ``powers``: 1, 2, 4, … up to ``samples``."""
+    list_k: tuple[PositiveInt, ...] = (5, 10, 20)
+    """recall@k and nDCG@k to report of the greedy completion, where it is a list."""
     greedy: bool = True
     """Also report the accuracy of the greedy completion."""
     max_prompts: PositiveInt | None = None

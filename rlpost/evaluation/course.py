@@ -73,7 +73,7 @@ class Course:
         engines, judges = self.session.rollouts, self.session.scoring
         with outcomes.recorder(self._outcomes(title)) as record:
             found = evaluate(prompts, engines.generate, judges.score, self.session.config, samples, record)
-        figures = found.figures(section.ks(samples))
+        figures = found.figures(section.ks(samples), section.list_k)
         if title != BEFORE and self._outcomes(BEFORE).exists():
             figures |= outcomes.compare(outcomes.read(self._outcomes(BEFORE)), found.outcomes)
         figures |= self._uplift(title, step)

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rlpost.algorithms.intervals import over_problems
-from rlpost.algorithms.passk import mean_and_error, pass_at_k
+from rlpost.algorithms.intervals import with_errors
+from rlpost.algorithms.passk import pass_at_k
 from rlpost.algorithms.sharpening import flips
 from rlpost.errors import DataError, InfrastructureError
+from rlpost.evaluation.lists import list_figures
 
 RIGHT, WRONG, OPEN = "1", "0", "?"
 
@@ -25,6 +26,8 @@ class Outcome:
         samples: in the order they were drawn.
         distinct: different texts among the accepted ones.
         greedy: the greedy answer, likewise a character; empty if none was asked for.
+        places: what stands in each place of the greedy list (`rlpost.evaluation.lists.MARKS`); empty for no list.
+        relevant: how many items there were to find; 0 for an answer that is no list.
 
     >>> Outcome("t1", "10?1", 2, "1").accepted
     2
@@ -34,6 +37,8 @@ class Outcome:
     samples: str
     distinct: int
     greedy: str = ""
+    places: str = ""
+    relevant: int = 0
 
     @property
     def accepted(self) -> int:
@@ -51,12 +56,13 @@ def pass_at(outcomes: Sequence[Outcome], k: int) -> list[float]:
     return [pass_at_k(o.decided, o.accepted, k) for o in outcomes if o.decided >= k]
 
 
-def figures(outcomes: Sequence[Outcome], ks: Iterable[int]) -> dict[str, float]:
+def figures(outcomes: Sequence[Outcome], ks: Iterable[int], list_ks: Sequence[int] = ()) -> dict[str, float]:
     """pass@k and greedy accuracy, each with its standard error (``_se``) and 95 % interval (``_low``, ``_high``).
 
     Args:
         outcomes: of all prompts.
         ks: which pass@k.
+        list_ks: which recall@k and nDCG@k, where the answers are lists.
 
     Returns:
         Those, ``distinct`` (different accepted answers per prompt), ``prompts`` and ``undecided`` (a share).
@@ -69,12 +75,13 @@ def figures(outcomes: Sequence[Outcome], ks: Iterable[int]) -> dict[str, float]:
         values = pass_at(outcomes, k)
         if not values:
             raise InfrastructureError(f"evaluation: no prompt has {k} decided samples; see the verifier's reasons")
-        found |= _with_errors(f"pass@{k}", values)
+        found |= with_errors(f"pass@{k}", values)
     if any(outcome.greedy for outcome in outcomes):
         values = [float(outcome.greedy == RIGHT) for outcome in outcomes if outcome.greedy in (RIGHT, WRONG)]
         if not values:
             raise InfrastructureError("evaluation: no greedy answer could be decided; see the verifier's reasons")
-        found |= _with_errors("greedy", values)
+        found |= with_errors("greedy", values)
+    found |= list_figures([(outcome.places, outcome.relevant) for outcome in outcomes], list_ks)
     total = sum(len(outcome.samples) for outcome in outcomes)
     found["distinct"] = sum(outcome.distinct for outcome in outcomes) / len(outcomes)
     found["prompts"] = float(len(outcomes))
@@ -122,9 +129,3 @@ def read(path: Path) -> list[Outcome]:
         raise DataError(
             f"{path}: no outcomes of an evaluation ({error}); write one with rlpost evaluate --output"
         ) from None
-
-
-def _with_errors(name: str, values: Sequence[float]) -> dict[str, float]:
-    mean, error = mean_and_error(values)
-    low, high = over_problems(values)
-    return {name: mean, f"{name}_se": error, f"{name}_low": low, f"{name}_high": high}

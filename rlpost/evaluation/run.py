@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from rlpost.algorithms.groups import correct
 from rlpost.config.schema import RunConfig
+from rlpost.evaluation.lists import places
 from rlpost.evaluation.outcomes import OPEN, RIGHT, WRONG, Outcome, figures
 from rlpost.protocols import GenerateRequest, SamplingSettings
 from rlpost.rollout.sampling import requests, settings
@@ -36,11 +37,11 @@ class Evaluation:
     outcomes: list[Outcome] = field(default_factory=list[Outcome])
     assurances: Counter[str] = field(default_factory=Counter[str])
 
-    def figures(self, ks: Sequence[int]) -> dict[str, float]:
+    def figures(self, ks: Sequence[int], list_ks: Sequence[int] = ()) -> dict[str, float]:
         """See `rlpost.evaluation.outcomes.figures`; beside them the assurances as shares (``accepted …``)."""
         total = sum(self.assurances.values())
         shares = {f"accepted {name}": count / total for name, count in sorted(self.assurances.items())}
-        return figures(self.outcomes, ks) | shares
+        return figures(self.outcomes, ks, list_ks) | shares
 
 
 def evaluate(
@@ -72,12 +73,17 @@ def evaluate(
     def judged(count: int, drawn: SamplingSettings) -> Iterator[Group]:
         return _ahead(_sample(prompts, count, drawn, generate, config.run.seed), score)
 
-    answers = [_marks(group) for group in judged(1, greedy)] if config.evaluation.greedy else [""] * len(prompts)
+    nothing = ("", ("", 0))
+    answers = (
+        [(_marks(group), places(group.verdicts[0])) for group in judged(1, greedy)]
+        if config.evaluation.greedy
+        else [nothing] * len(prompts)
+    )
     found = Evaluation()
-    for group, answer in zip(judged(samples or config.evaluation.samples, sampled), answers, strict=True):
+    for group, (answer, listed) in zip(judged(samples or config.evaluation.samples, sampled), answers, strict=True):
         accepted = [member for member in range(len(group.completions)) if correct(group, member)]
         texts = {group.completions[member].text for member in accepted}
-        outcome = Outcome(group.prompt.id, _marks(group), len(texts), answer)
+        outcome = Outcome(group.prompt.id, _marks(group), len(texts), answer, *listed)
         record(outcome)
         found.outcomes.append(outcome)
         found.assurances.update(v.assurance for m in accepted if (v := group.verdicts[m]) is not None and v.assurance)

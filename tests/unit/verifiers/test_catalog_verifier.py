@@ -48,7 +48,7 @@ def test_the_list_as_a_whole() -> None:
     assert [(v.outcome, v.score, v.reason) for v in found] == [
         *(("accepted", 0.5, "hits"), ("rejected", 0.0, "no_hit"), ("rejected", 0.0, "no_list")),
     ]
-    assert found[0].evidence == {"items": ["Alien (1979)"]}
+    assert found[0].evidence == {"items": ["Alien (1979)"], "relevant": 2}
 
 
 def test_what_is_wanted_may_be_written_in_any_way_and_weighed() -> None:

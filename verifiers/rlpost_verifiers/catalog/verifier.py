@@ -204,7 +204,7 @@ class CatalogVerifier:
         reason = "hits" if hits else "no_hit" if found else "no_list"
         return Verdict(
             "accepted" if hits else "rejected", hits / max(len(wanted.relevant), 1), reason, tuple(found),
-            assurance="catalog", evidence={"items": names}, backend=self._fingerprint,
+            assurance="catalog", evidence={"items": names, "relevant": len(wanted.relevant)}, backend=self._fingerprint,
         )  # fmt: skip
 
     def _place(self, entry: Entry) -> int | None:
