@@ -76,13 +76,15 @@ def evaluate(
     from rlpost.evaluation import outcomes
     from rlpost.evaluation.run import evaluate as measure
     from rlpost.learner.models import resolve_path
+    from rlpost.scoring.build import build_stage, with_logprobs
     from rlpost.session import session
 
+    resolved = with_logprobs(resolved, [build_stage(spec) for spec in resolved.scoring.rewards])
     with contextlib.ExitStack() as open_:
         record = open_.enter_context(outcomes.recorder(Path(output))) if output is not None else lambda _: None
         running = open_.enter_context(session(resolved, resolve_path(str(model)), training=False))
         engines, judges = running.rollouts, running.scoring
-        found = measure(running.held_out, engines.generate, judges.score, running.config, record=record)
+        found = measure(running.held_out, engines.generate, judges.score, resolved, record=record)
         return found.figures(resolved.evaluation.ks(resolved.evaluation.samples), resolved.evaluation.list_k)
 
 

@@ -29,7 +29,7 @@ from rlpost.observability.runfolder import RunFolder
 from rlpost.observability.sinks import open_sinks
 from rlpost.pipeline import OnStep, Step, collect, learn, publish
 from rlpost.protocols import RewardStage
-from rlpost.scoring.build import build_stage
+from rlpost.scoring.build import build_stage, with_logprobs
 from rlpost.scoring.plugins import ship
 from rlpost.scoring.score import deferred
 from rlpost.session import Session, session
@@ -79,6 +79,7 @@ def train(
     # what is misspelt or broken should not cost a cluster's start
     shipped = ship(config.scoring)
     stages = [build_stage(spec) for spec in config.scoring.rewards]
+    config = with_logprobs(config, stages)
     folder = RunFolder(config, resume)
     model = starting_model(config, folder, display)
     display.say(f"starting Ray and the actors for {folder.path}")
@@ -122,7 +123,9 @@ class Run:
         """Publish the starting policy, then step until done or asked to stop; if the learner is lost on the way, begin
         again at the last checkpoint.
         """
-        if resume:
+        if not resume:
+            self.course.keep_up_to(-1)
+        else:
             self._load(checkpoint.latest(self.folder.checkpoints))
             self.display.say(f"resuming after step {self.state.step}")
         while True:

@@ -21,12 +21,10 @@ from rlpost.config.schema import RunConfig
 from rlpost.credit import as_samples
 from rlpost.data.chat import TextCodec
 from rlpost.data.load import apart, prompts
-from rlpost.errors import ConfigError, DataError
+from rlpost.errors import DataError
 from rlpost.evaluation.run import Encoded
 from rlpost.learner.models import count_parameters
 from rlpost.observability.metrics import prefixed
-from rlpost.protocols import RewardStage
-from rlpost.scoring.build import build_stage
 from rlpost.scoring.plugins import Shipped, ship
 from rlpost.selfcheck import canary, invariance, parity
 from rlpost.selfcheck.memory import MemoryWatch
@@ -196,7 +194,6 @@ def session(
         RlpostError: if data, model, cluster or an actor's start fails.
     """
     shipped = shipped or ship(config.scoring)
-    config = with_logprobs(config, [build_stage(spec) for spec in config.scoring.rewards])
     train, held_out = load_prompts(config, model, training=training)
     with cluster(config.cluster):
         parameters = count_parameters(model)
@@ -224,25 +221,6 @@ def session(
                 crew.close()
             for crew in crews:
                 crew.kill()
-
-
-def with_logprobs(config: RunConfig, stages: Sequence[RewardStage]) -> RunConfig:
-    """The configuration, with engines that always report log-probabilities where a reward stage reads them.
-
-    Raises:
-        ConfigError: if they are told never to.
-    """
-    readers = [
-        spec.name for spec, s in zip(config.scoring.rewards, stages, strict=True) if "engine_logprobs" in s.needs
-    ]
-    if not readers:
-        return config
-    if config.rollout.logprobs == "never":
-        raise ConfigError(
-            f"rollout.logprobs: never, but the reward {readers[0]!r} reads the engine's log-probabilities; set it auto"
-        )
-    rollout = config.rollout.model_copy(update={"logprobs": "always"})
-    return config.model_copy(update={"rollout": rollout})
 
 
 def engine_setup(config: RunConfig, model: str, train: Sequence[Encoded], held_out: Sequence[Encoded]) -> EngineSetup:

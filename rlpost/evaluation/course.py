@@ -46,14 +46,14 @@ class Course:
         return [(title, figures) for _, title, figures in self.rows]
 
     def keep_up_to(self, step: int) -> None:
-        """Forget later ones: an evaluation after step N belongs to the checkpoint of step N."""
+        """Forget later ones: an evaluation after step N belongs to the checkpoint of step N. -1: forget all."""
         self.rows = []
         for row in keep_lines_before(self.file, step + 1):
             self.rows.append((row.pop("step"), row.pop("when"), row))
 
     def begin(self) -> None:
         """Draw the answers of the starting policy that are followed through the run."""
-        if self.config.evaluation.uplift_prompts and not self._followed.exists():
+        if self.config.evaluation.uplift_prompts:
             self.details.mkdir(parents=True, exist_ok=True)
             uplift.write(uplift.follow(self._groups(), self.session.score), self._followed)
 
@@ -72,7 +72,7 @@ class Course:
         prompts = self.session.held_out[: section.during_prompts if within else None]
         engines, judges = self.session.rollouts, self.session.scoring
         with outcomes.recorder(self._outcomes(title)) as record:
-            found = evaluate(prompts, engines.generate, judges.score, self.session.config, samples, record)
+            found = evaluate(prompts, engines.generate, judges.score, self.config, samples, record)
         figures = found.figures(section.ks(samples), section.list_k)
         if title != BEFORE and self._outcomes(BEFORE).exists():
             figures |= outcomes.compare(outcomes.read(self._outcomes(BEFORE)), found.outcomes)
@@ -108,7 +108,7 @@ class Course:
             group_size=self.config.rollout.group_size,
             stream="uplift",
         )
-        drawn = settings(self.config.rollout, logprobs=self.session.config.rollout.logprobs == "always")
+        drawn = settings(self.config.rollout, logprobs=self.config.rollout.logprobs == "always")
         completions = self.session.rollouts.generate(asked, drawn)
         groups = [Group(e.prompt, tuple(c)) for e, c in zip(chosen, completions, strict=True)]
         return self.session.scoring.score(groups)

@@ -42,8 +42,8 @@ def list_figures(lists: Sequence[tuple[str, int]], ks: Sequence[int]) -> dict[st
 
     Returns:
         ``recall@k``, ``ndcg@k`` (strict: places kept), the same with `` released`` behind it (places that could not
-        have been recommended dropped, ideal no longer than the list); ``in_catalog`` and ``duplicates`` as shares of places,
-        ``places`` per list. Empty for no lists.
+        have been recommended dropped, ideal no longer than the list); ``in_catalog`` and ``duplicates`` as shares of
+        places, ``places`` per list. Empty for no lists.
     """
     judged = [(marks, relevant) for marks, relevant in lists if relevant]
     if not judged:

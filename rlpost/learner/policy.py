@@ -81,7 +81,7 @@ def clipped_by_epoch(updates: Sequence[Update], history: Sequence[Mapping[str, f
 
 def total_norm(gradients: Iterable[tuple[str, torch.Tensor]]) -> float:
     """Euclidean norm of all gradients together."""
-    return math.sqrt(sum(float(gradient.double().square().sum()) for _, gradient in gradients))
+    return math.sqrt(sum(float(torch.linalg.vector_norm(g, dtype=torch.float32)) ** 2 for _, g in gradients))
 
 
 def _means(history: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from rlpost import registry, usercode
-from rlpost.config.schema import RewardSpec, ScoringSection
-from rlpost.errors import RlpostError, UserError
+from rlpost.config.schema import RewardSpec, RunConfig, ScoringSection
+from rlpost.errors import ConfigError, RlpostError, UserError
 from rlpost.protocols import RewardStage, Verifier
 
 
@@ -41,6 +41,29 @@ def build_verifier(section: ScoringSection) -> Verifier | None:
     if "timeout_s" in _parameters(target):
         arguments.setdefault("timeout_s", section.timeout_s)
     return _made(target, (), arguments, who)
+
+
+def with_logprobs(config: RunConfig, stages: Sequence[RewardStage]) -> RunConfig:
+    """The configuration, with engines that always report log-probabilities where a reward stage reads them.
+
+    Args:
+        config: of the run.
+        stages: its reward stages.
+
+    Raises:
+        ConfigError: if they are told never to.
+    """
+    readers = [
+        spec.name for spec, s in zip(config.scoring.rewards, stages, strict=True) if "engine_logprobs" in s.needs
+    ]
+    if not readers:
+        return config
+    if config.rollout.logprobs == "never":
+        raise ConfigError(
+            f"rollout.logprobs: never, but the reward {readers[0]!r} reads the engine's log-probabilities; set it auto"
+        )
+    rollout = config.rollout.model_copy(update={"logprobs": "always"})
+    return config.model_copy(update={"rollout": rollout})
 
 
 def _made(target: Any, given: tuple[Any, ...], arguments: Mapping[str, Any], who: str) -> Any:
