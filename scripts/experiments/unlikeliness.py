@@ -7,6 +7,7 @@ through the real loop, in one Ray cluster. The final set is disjoint from the re
 
     scripts/experiments/unlikeliness.py runs/unlikeliness                     # three seeds, about 75 minutes
     scripts/experiments/unlikeliness.py runs/unlikeliness_small --small       # one seed, short, under 12 minutes
+    scripts/experiments/unlikeliness.py runs/harder --set data.train.min_tokens=10 data.eval.min_tokens=10
 
 Started again with the same folder it goes on where it was. Writes `results.json`, `results.md`, `pass_at_n.svg`,
 `uplift.svg`.
@@ -52,23 +53,32 @@ COURSE = ("unique_accepted", "entropy", "kl", "clip_high", "skipped_updates")
 LAST = 20
 
 
-def arm_config(arm: str, seed: int, folder: Path, small: bool) -> RunConfig:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Variant:
+    """How the experiment departs from the recipes: in small, and by settings that hold for all arms."""
+
+    small: bool = False
+    settings: tuple[str, ...] = ()
+
+
+def arm_config(arm: str, seed: int, folder: Path, variant: Variant) -> RunConfig:
     """A recipe on the final set, from the seed's warm start."""
     overrides = [
         f"run.seed={seed}", f"run.name={arm}", f"run.output_dir={folder}", "data.eval.count=200", "data.eval.skip=150",
         f"model.path={folder / BASE}", "model.scratch=null", "sft=null", "evaluation.before=false",
-        "evaluation.every=0", "logging.transcripts_every=0", *(SMALL if small else []),
+        "evaluation.every=0", "logging.transcripts_every=0", *(SMALL if variant.small else []),
+        *(one for one in variant.settings if not one.startswith(("sft.", "model."))),
     ]  # fmt: skip
     return load(CONFIGS / ARMS[arm], overrides).config
 
 
-def warm_start(seed: int, folder: Path) -> None:
+def warm_start(seed: int, folder: Path, variant: Variant) -> None:
     """The policy all arms of a seed start from."""
     if (folder / BASE / "config.json").is_file():
         return
     recipe = str(CONFIGS / ARMS["default"])
     # the trainer's threads and memory should be gone before the actors start
-    command = [sys.executable, "-m", "rlpost.cli", "sft", recipe, f"run.seed={seed}", "--quiet"]
+    command = [sys.executable, "-m", "rlpost.cli", "sft", recipe, f"run.seed={seed}", *variant.settings, "--quiet"]
     subprocess.run([*command, "--output", str(folder / BASE)], check=True, stdout=subprocess.DEVNULL)
 
 
@@ -192,20 +202,20 @@ def _cell(entry: dict[str, Any]) -> str:
     return f"{entry['mean']:+.3f} [{low:+.3f}, {high:+.3f}]{seeds}"
 
 
-def run(out: Path, seeds: Sequence[int], small: bool, minutes: float) -> bool:
+def run(out: Path, seeds: Sequence[int], variant: Variant, minutes: float) -> bool:
     """Everything that is not done yet; False if the time or the user ended it before."""
     begun, longest = time.monotonic(), 0.0
     for seed in seeds:
-        warm_start(seed, out / f"seed_{seed}")
+        warm_start(seed, out / f"seed_{seed}", variant)
     with cluster(ClusterSection()):
         for seed in seeds:
             folder = out / f"seed_{seed}"
-            measure_base(arm_config("default", seed, folder, small), folder)
+            measure_base(arm_config("default", seed, folder, variant), folder)
             for arm in ARMS:
                 started = time.monotonic()
                 if started + longest - begun > 60 * minutes:
                     return False
-                if not train(arm_config(arm, seed, folder, small)):
+                if not train(arm_config(arm, seed, folder, variant)):
                     return False
                 longest = max(longest, time.monotonic() - started)
                 print(f"seed {seed} {arm}: {time.monotonic() - started:.0f} s", flush=True)
@@ -218,14 +228,16 @@ def main() -> int:
     arguments.add_argument("--small", action="store_true", help="one seed, 50 steps, 60 theorems, 32 samples")
     arguments.add_argument("--seeds", type=int, nargs="+", help="default: 1 2 3, with --small 1")
     arguments.add_argument("--minutes", type=float, default=100.0, help="begin nothing that would end later")
+    arguments.add_argument("--set", nargs="+", default=[], metavar="section.key=value", help="for all arms alike")
     given = arguments.parse_args()
     seeds = given.seeds or ([1] if given.small else [1, 2, 3])
     out = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    if not run(out, seeds, given.small, given.minutes):
+    if not run(out, seeds, Variant(given.small, tuple(given.set)), given.minutes):
         print("not finished; start it again with the same folder to go on", file=sys.stderr)
         return 1
     found = summarise(seeds, out)
+    found["settings"] = given.set
     (out / "results.json").write_text(json.dumps(found, indent=1))
     (out / "results.md").write_text(table(found))
     plots(found, out)
