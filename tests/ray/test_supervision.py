@@ -91,12 +91,13 @@ def test_a_run_that_lost_an_actor_ends_as_if_it_had_not(
     ends_as_if_nothing_had_happened(work, name, whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("actor", "deadlines"),
     [
         ("ScoringWorker", ["scoring.batch_timeout_s=5"]),
-        pytest.param("RolloutWorker", ["rollout.timeout_s=5", "sync.timeout_s=10"], marks=pytest.mark.long),
-        pytest.param("LearnerWorker", ["learner.timeout_s=10"], marks=pytest.mark.long),
+        ("RolloutWorker", ["rollout.timeout_s=5", "sync.timeout_s=10"]),
+        ("LearnerWorker", ["learner.timeout_s=10"]),
     ],
 )
 def test_an_actor_that_hangs_is_replaced_after_its_deadline(

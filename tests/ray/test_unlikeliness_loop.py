@@ -31,16 +31,17 @@ def rows(file: Path) -> list[dict]:
 
 def test_a_run_with_late_rewards_and_everything_an_evaluation_writes(tmp_path: Path, tiny_model: str) -> None:
     prepare(tmp_path, tiny_model, {"name": "rare", "steps": 3}, "names_a_hypothesis", **SECTIONS)
-    rewards = "scoring.rewards=[{name: outcome}, {name: unlikeliness, beta: 0.5}]"
+    both = "{name: unlikeliness, source: engine, beta: 0.2}, {name: unlikeliness, beta: 0.5}"
+    rewards = f"scoring.rewards=[{{name: outcome}}, {both}]"
     status, _, err = Command(["train", "config.yaml", rewards, "logging.progress=false"], tmp_path).start().finish()
     assert status == 0, err
     folder = tmp_path / "runs" / "rare"
 
     seen = [row for file in sorted((folder / "transcripts").iterdir()) for row in rows(file)]
     paid = {sum(span[2] for span in row["reward"]) for row in seen if row["outcome"] == "accepted"}
-    # G = 4 and β = 0.5: from 1 - 0.5 · 3/4 to 1
+    # G = 4: from (1 - 0.2 · 3/4) (1 - 0.5 · 3/4) to 1
     assert paid
-    assert all(0.625 <= value <= 1.0 for value in paid)
+    assert all(0.85 * 0.625 <= value <= 1.0 for value in paid)
     assert len(paid) > 1
     assert all(sum(span[2] for span in row["reward"]) == 0.0 for row in seen if row["outcome"] == "rejected")
 
@@ -68,12 +69,9 @@ def test_a_run_with_late_rewards_and_everything_an_evaluation_writes(tmp_path: P
     assert report.count("<svg") >= 2
 
 
-def test_the_engines_figures_are_reported_where_a_reward_reads_them(tmp_path: Path, tiny_model: str) -> None:
+def test_figures_that_engines_are_told_not_to_report_cannot_be_read(tmp_path: Path, tiny_model: str) -> None:
     prepare(tmp_path, tiny_model, {"name": "engine", "steps": 1}, "names_a_hypothesis")
     rewards = "scoring.rewards=[{name: outcome}, {name: unlikeliness, source: engine}]"
     status, _, err = Command(["train", "config.yaml", rewards, "rollout.logprobs=never"], tmp_path).start().finish()
     assert status == 2
     assert "rollout.logprobs: never, but the reward 'unlikeliness' reads the engine's log-probabilities" in err
-    status, _, err = Command(["train", "config.yaml", rewards], tmp_path).start().finish()
-    assert status == 0, err
-    assert rows(tmp_path / "runs" / "engine" / "transcripts" / "step_000000.jsonl")
