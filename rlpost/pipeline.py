@@ -141,8 +141,8 @@ def shape(session: Session, groups: list[Group], late_stages: Sequence[RewardSta
     # without a verifier it can be a late stage that says what is right
     rule = config.algorithm.filter if config.scoring.verifier is not None else "off"
     chosen = [i for i, group in enumerate(groups) if keep(group, "binary" if rule == "binary" else "off")]
-    with clock("prepass"):
-        scored = session.score([c for i in chosen for c in groups[i].completions])
+    with clock("shaping"):  # the learner scores as its answers are taken
+        scored = iter(list(session.score([c for i in chosen for c in groups[i].completions])))
     for i in chosen:
         logprobs = tuple(next(scored) for _ in groups[i].completions)
         groups[i] = run_stages(dataclasses.replace(groups[i], learner_logprobs=logprobs), late_stages)
