@@ -11,9 +11,10 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal, get_args, get_type_hints
+from typing import Literal
 
 from rlpost.algorithms.ranking import dcg
+from rlpost.choices import check_choices
 from rlpost.errors import UserError
 from rlpost.types import Completion, Group, ItemVerdict, Reward, SpanReward
 from rlpost_rewards.combine import add
@@ -68,10 +69,7 @@ class RankingSettings:
             raise UserError(
                 f"ranking: gamma is {self.gamma}; give more than 1 (returns: item is the limit of infinity)"
             )
-        for key, kind in get_type_hints(RankingSettings).items():
-            choices = get_args(kind)
-            if choices and getattr(self, key) not in choices:
-                raise UserError(f"ranking: {key} is {getattr(self, key)!r}; use {', '.join(map(repr, choices))}")
+        check_choices(self, "ranking: ")
 
 
 RECIPES: dict[Recipe, RankingSettings] = {

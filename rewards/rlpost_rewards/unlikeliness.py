@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal, cast, get_args, get_type_hints
+from typing import Literal, cast
 
 import numpy as np
 
 from rlpost.algorithms.groups import correct
+from rlpost.choices import check_choices
 from rlpost.errors import UserError
 from rlpost.types import Group, Reward
 from rlpost_rewards.combine import scale
@@ -54,10 +55,7 @@ class UnlikelinessSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.beta <= 1:
             raise UserError(f"unlikeliness: beta is {self.beta!r}; give a share between 0 and 1 (paper: 0.25)")
-        for key, kind in get_type_hints(UnlikelinessSettings).items():
-            choices = get_args(kind)
-            if choices and getattr(self, key) not in choices:
-                raise UserError(f"unlikeliness: {key} is {getattr(self, key)!r}; use {' or '.join(map(repr, choices))}")
+        check_choices(self, "unlikeliness: ")
 
 
 RECIPES: dict[Recipe, UnlikelinessSettings] = {

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args, get_type_hints
+from typing import Literal
 
-from rlpost.errors import UserError
+from rlpost.choices import check_choices
 from rlpost_verifiers.catalog.names import year_of
 
 Unparsable = Literal["keep_rank", "skip"]
@@ -50,10 +50,7 @@ class ListSettings:
     yearless: Yearless = "reject"
 
     def __post_init__(self) -> None:
-        for key, kind in get_type_hints(ListSettings).items():
-            if getattr(self, key) not in get_args(kind):
-                choices = " or ".join(map(repr, get_args(kind)))
-                raise UserError(f"list: {key} is {getattr(self, key)!r}; use {choices}")
+        check_choices(self, "list: ")
 
 
 @dataclass(frozen=True, slots=True)

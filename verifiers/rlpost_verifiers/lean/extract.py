@@ -13,9 +13,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import Literal, get_args, get_type_hints
+from typing import Literal
 
-from rlpost.errors import UserError
+from rlpost.choices import check_choices
 from rlpost_verifiers.lean.task import ProofTask
 
 Extract = Literal["raw", "fence", "continued"]
@@ -78,10 +78,7 @@ class ExtractSettings:
     restated: Restated = "reject"
 
     def __post_init__(self) -> None:
-        for key, kind in get_type_hints(ExtractSettings).items():
-            *most, last = map(repr, get_args(kind))
-            if (value := getattr(self, key)) not in get_args(kind):
-                raise UserError(f"{key} is {value!r}; use {', '.join(most)} or {last}")
+        check_choices(self)
 
 
 def extract_proof(text: str, task: ProofTask, settings: ExtractSettings) -> str:
