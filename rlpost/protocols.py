@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -129,6 +129,15 @@ class Report(Protocol):
 
     def summary(self) -> str:
         """One line with the figures and the first failure."""
+        ...
+
+
+@runtime_checkable
+class Reviewing(Protocol):
+    """A verifier that can say something about an answer where nobody knows the right one, as in a conversation."""
+
+    def review(self, columns: Mapping[str, Any], text: str) -> Verdict:
+        """A verdict whose items say what each part of the answer is; its outcome means nothing."""
         ...
 
 

@@ -9,7 +9,8 @@ list of the length that is left. Figures of the two are not comparable.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
 Protocol = Literal["strict", "released"]
@@ -56,20 +57,39 @@ def recall(gains: Sequence[float], relevant: Sequence[float], k: int) -> float:
     return sum(gain > 0 for gain in gains[:k]) / len(relevant)
 
 
-def coverage(recommended: Sequence[Sequence[str]], catalog: int) -> float:
-    """Share of a catalog's items that were recommended to somebody."""
-    return len({item for row in recommended for item in row}) / catalog
+def coverage(recommended: Sequence[Sequence[str]], catalog: int) -> tuple[float, float]:
+    """Share of a catalog's items that were recommended to somebody, and its standard error.
 
+    The error is the jackknife's over lists: without list i the share falls by the items that only i names.
 
-def novelty(recommended: Sequence[str], popularity: Mapping[str, float]) -> float | None:
-    """Mean self-information -log2 p of recommended items, p their share of all interactions (Zhou et al. 2010).
+    Args:
+        recommended: items of each list.
+        catalog: how many items there are.
 
-    Items that nobody has interacted with count as if one had. None for no items.
+    >>> coverage([["a", "b"], ["b"]], 4)
+    (0.5, 0.125)
     """
-    if not recommended:
-        return None
-    total = sum(popularity.values())
-    return math.fsum(-math.log2(max(popularity.get(item, 0.0), 1.0) / total) for item in recommended) / len(recommended)
+    lists = [set(row) for row in recommended]
+    owners = Counter(item for row in lists for item in row)
+    without = [(len(owners) - sum(owners[item] == 1 for item in row)) / catalog for row in lists]
+    count = len(without)
+    mean = math.fsum(without) / count
+    return len(owners) / catalog, math.sqrt((count - 1) / count * math.fsum((share - mean) ** 2 for share in without))
+
+
+def self_information(popularity: Sequence[float]) -> list[float]:
+    """-log2 p of every item in bits, p its share of all interactions (Zhou et al. 2010, "Solving the apparent
+    diversity-accuracy dilemma of recommender systems"): how surprising it is to be recommended it. The mean over a list
+    is its novelty.
+
+    Args:
+        popularity: interactions with each item; those that nobody has interacted with count as if one had.
+
+    >>> self_information([6.0, 2.0, 0.0])[1:]
+    [2.0, 3.0]
+    """
+    total = math.fsum(popularity)
+    return [-math.log2(max(count, 1.0) / max(total, 1.0)) for count in popularity]
 
 
 def _check(relevant: Sequence[float], k: int) -> None:

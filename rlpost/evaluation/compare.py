@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +10,12 @@ import numpy as np
 from rlpost.algorithms.intervals import over_problems, over_seeds
 from rlpost.algorithms.passk import pass_at_k
 from rlpost.errors import DataError
+from rlpost.evaluation.lists import Listed
 from rlpost.evaluation.outcomes import Outcome
 
 Interval = tuple[float, float]
+Measure = Callable[[Outcome], float]
+"""What a prompt's outcome is worth; raises DataError where it cannot tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,43 +33,62 @@ class Estimate:
     seeds: Interval | None
 
 
-def pass_at(runs: Sequence[Sequence[Outcome]], k: int) -> Estimate:
-    """pass@k of runs with different seeds on the same prompts.
+def passes(k: int) -> Measure:
+    """Unbiased pass@k; see `rlpost.algorithms.passk.pass_at_k`."""
+
+    def measure(outcome: Outcome) -> float:
+        if outcome.decided < k:
+            raise DataError(f"prompt {outcome.id!r} has {outcome.decided} decided samples, pass@{k} needs {k}")
+        return pass_at_k(outcome.decided, outcome.accepted, k)
+
+    return measure
+
+
+def of_list(value: Callable[[Listed], float]) -> Measure:
+    """A measure of the greedy answer as a list, such as ``lambda one: one.ndcg(10)``."""
+
+    def measure(outcome: Outcome) -> float:
+        if outcome.listed is None:
+            raise DataError(f"prompt {outcome.id!r} has no judged list; evaluate with evaluation.greedy")
+        return value(outcome.listed)
+
+    return measure
+
+
+def mean(runs: Sequence[Sequence[Outcome]], measure: Measure) -> Estimate:
+    """A measure over runs with different seeds on the same prompts.
 
     Raises:
-        DataError: if they differ in prompts, or a prompt has fewer than k decided samples.
+        DataError: if they differ in prompts, or the measure cannot tell.
     """
-    return _estimate(_table(runs, k))
+    return _estimate(_table(runs, measure))
 
 
-def difference(first: Sequence[Sequence[Outcome]], second: Sequence[Sequence[Outcome]], k: int) -> Estimate:
-    """pass@k of ``first`` minus that of ``second``, paired by prompt and by seed.
+def difference(first: Sequence[Sequence[Outcome]], second: Sequence[Sequence[Outcome]], measure: Measure) -> Estimate:
+    """A measure of ``first`` minus that of ``second``, paired by prompt and by seed.
 
     Args:
         first: outcomes of each seed's run.
         second: likewise, with the seeds in the same order.
-        k: of pass@k.
+        measure: of an outcome.
 
     Raises:
-        DataError: as `pass_at`, or if the two differ in prompts or in the number of seeds.
+        DataError: as `mean`, or if the two differ in prompts or in the number of seeds.
     """
     if len(first) != len(second):
         raise DataError(f"{len(first)} runs against {len(second)}; compare the same seeds")
     if [o.id for o in first[0]] != [o.id for o in second[0]]:
         raise DataError("the two sides were measured on different prompts; compare the same ones")
-    return _estimate(_table(first, k) - _table(second, k))
+    return _estimate(_table(first, measure) - _table(second, measure))
 
 
-def _table(runs: Sequence[Sequence[Outcome]], k: int) -> np.ndarray:
-    """pass@k ``[seeds, prompts]``."""
+def _table(runs: Sequence[Sequence[Outcome]], measure: Measure) -> np.ndarray:
+    """Values ``[seeds, prompts]``."""
     names = [outcome.id for outcome in runs[0]]
     for run in runs:
         if [outcome.id for outcome in run] != names:
             raise DataError("the runs were measured on different prompts; compare the same ones")
-        for outcome in run:
-            if outcome.decided < k:
-                raise DataError(f"prompt {outcome.id!r} has {outcome.decided} decided samples, pass@{k} needs {k}")
-    return np.array([[pass_at_k(o.decided, o.accepted, k) for o in run] for run in runs])
+    return np.array([[measure(outcome) for outcome in run] for run in runs])
 
 
 def _estimate(table: np.ndarray) -> Estimate:

@@ -1,11 +1,13 @@
-"""Figures of ranked lists, from a character for each place."""
+"""Figures of ranked lists: how much of what was wanted they hold and where, and what kind of items they are made of."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from rlpost.algorithms.intervals import with_errors
-from rlpost.algorithms.ranking import Protocol, ndcg, recall
+from rlpost.algorithms.ranking import Protocol, coverage, ndcg, recall
 from rlpost.types import Verdict
 
 MARKS = {
@@ -19,48 +21,118 @@ MARKS = {
 }
 """What a place of a list was found to be (`ItemVerdict.reason`), and its character."""
 _NOT_RECOMMENDABLE = "sou"
+_PROTOCOLS: dict[Protocol, str] = {"strict": "", "released": " released"}
 
 
-def places(verdict: Verdict | None) -> tuple[str, int]:
-    """The characters of a judged list and how many items were relevant; ``("", 0)`` for an answer that is no list."""
-    if verdict is None or "relevant" not in verdict.evidence:
-        return "", 0
-    return "".join(MARKS.get(item.reason, "m") for item in verdict.items), int(verdict.evidence["relevant"])
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A judged list.
+
+    Attributes:
+        marks: what stands in each place, see `MARKS`.
+        relevant: how many items there were to find.
+        items: the catalog's item in each place, None for what is none.
+        bits: self-information of each place's item, where popularity is known (`rlpost.algorithms.ranking`).
+        catalog: items in the catalog, 0 if that is not known.
+
+    >>> Listed("hm", 3, ("Alien (1979)", "Up (2009)")).novelty is None
+    True
+    """
+
+    marks: str
+    relevant: int
+    items: tuple[str | None, ...] = ()
+    bits: tuple[float | None, ...] = ()
+    catalog: int = 0
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Listed:
+        """From what `dataclasses.asdict` and JSON make of one."""
+        return cls(**{**values, "items": tuple(values["items"]), "bits": tuple(values["bits"])})
+
+    @property
+    def novelty(self) -> float | None:
+        """Mean self-information of its items in bits; None if none is known."""
+        known = [value for value in self.bits if value is not None]
+        return sum(known) / len(known) if known else None
+
+    def gains(self, protocol: Protocol = "strict") -> list[float]:
+        """1 for a hit, 0 for another place; the protocol ``released`` drops what could not have been recommended."""
+        kept = self.marks if protocol == "strict" else [mark for mark in self.marks if mark not in _NOT_RECOMMENDABLE]
+        return [float(mark == "h") for mark in kept]
+
+    def recall(self, k: int, protocol: Protocol = "strict") -> float:
+        """See `rlpost.algorithms.ranking.recall`."""
+        return recall(self.gains(protocol), [1.0] * self.relevant, k)
+
+    def ndcg(self, k: int, protocol: Protocol = "strict") -> float:
+        """See `rlpost.algorithms.ranking.ndcg`."""
+        return ndcg(self.gains(protocol), [1.0] * self.relevant, k, protocol)
+
+    def share(self, marks: str) -> float:
+        """Of its places, those with one of these marks."""
+        return sum(mark in marks for mark in self.marks) / len(self.marks)
 
 
-def compact(marks: str) -> str:
-    """The list as the released protocol reads it: without places that could not have been recommended."""
-    return "".join(mark for mark in marks if mark not in _NOT_RECOMMENDABLE)
+def listed(verdict: Verdict | None) -> Listed | None:
+    """The list that a verdict describes; None for an answer that is no list, or one with nothing to find."""
+    if verdict is None or not verdict.evidence.get("relevant"):
+        return None
+    evidence = verdict.evidence
+    return Listed(
+        marks="".join(MARKS.get(item.reason, "m") for item in verdict.items),
+        relevant=int(evidence["relevant"]),
+        items=tuple(evidence.get("items", ())),
+        bits=tuple(evidence.get("bits", ())),
+        catalog=int(evidence.get("catalog", 0)),
+    )
 
 
-def list_figures(lists: Sequence[tuple[str, int]], ks: Sequence[int]) -> dict[str, float]:
-    """Recall@k and nDCG@k over lists, each with its standard error and 95 % interval, by both protocols.
+def list_figures(lists: Sequence[Listed], ks: Sequence[int]) -> dict[str, float]:
+    """Recall@k and nDCG@k by both protocols, and what the lists are made of.
 
     Args:
-        lists: characters of each list, and how many items were relevant (those with none take no part).
+        lists: of all prompts.
         ks: cuts.
 
     Returns:
         ``recall@k``, ``ndcg@k`` (strict: places kept), the same with `` released`` behind it (places that could not
-        have been recommended dropped, ideal no longer than the list); ``in_catalog`` and ``duplicates`` as shares of
-        places, ``places`` per list. Empty for no lists.
+        have been recommended dropped, ideal no longer than the list); ``in_catalog`` and ``duplicates``, shares of a
+        list's places; ``novelty`` in bits. Each is a mean over lists with its standard error and 95 % interval.
+        ``places`` per list, and ``coverage`` of the catalog, which grows with the number of lists. Empty for no lists.
     """
-    judged = [(marks, relevant) for marks, relevant in lists if relevant]
-    if not judged:
+    if not lists:
         return {}
     found: dict[str, float] = {}
-    protocols: tuple[tuple[Protocol, str], ...] = (("strict", ""), ("released", " released"))
-    for protocol, suffix in protocols:
-        gains = [([float(m == "h") for m in _read(marks, protocol)], [1.0] * relevant) for marks, relevant in judged]
+    for protocol, suffix in _PROTOCOLS.items():
         for k in ks:
-            found |= with_errors(f"recall@{k}{suffix}", [recall(gain, wanted, k) for gain, wanted in gains])
-            found |= with_errors(f"ndcg@{k}{suffix}", [ndcg(gain, wanted, k, protocol) for gain, wanted in gains])
-    every = "".join(marks for marks, _ in judged)
-    found["in_catalog"] = 1.0 - sum(mark in "ou" for mark in every) / max(len(every), 1)
-    found["duplicates"] = every.count("d") / max(len(every), 1)
-    found["places"] = len(every) / len(judged)
+            found |= with_errors(f"recall@{k}{suffix}", [one.recall(k, protocol) for one in lists])
+            found |= with_errors(f"ndcg@{k}{suffix}", [one.ndcg(k, protocol) for one in lists])
+    filled = [one for one in lists if one.marks]
+    if filled:
+        found |= with_errors("in_catalog", [1.0 - one.share("ou") for one in filled])
+        found |= with_errors("duplicates", [one.share("d") for one in filled])
+    novelties = [one.novelty for one in lists if one.novelty is not None]
+    if novelties:
+        found |= with_errors("novelty", novelties)
+    if lists[0].catalog:
+        named = [[item for item in one.items if item is not None] for one in lists]
+        found["coverage"], found["coverage_se"] = coverage(named, lists[0].catalog)
+    found["places"] = sum(len(one.marks) for one in lists) / len(lists)
     return found
 
 
-def _read(marks: str, protocol: Protocol) -> str:
-    return marks if protocol == "strict" else compact(marks)
+def popularity_shift(before: Sequence[Listed], after: Sequence[Listed]) -> dict[str, float]:
+    """By how many bits the items of a prompt's list have become more popular, mean over prompts, with its errors.
+
+    Args:
+        before: lists of the reference policy.
+        after: of another, for the same prompts in the same order.
+
+    Returns:
+        ``popularity_shift`` and so on: positive where recommendations moved towards what everybody chooses. Empty
+        where popularity is not known.
+    """
+    pairs = [(b.novelty, a.novelty) for b, a in zip(before, after, strict=True)]
+    moved = [b - a for b, a in pairs if b is not None and a is not None]
+    return with_errors("popularity_shift", moved) if moved else {}

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rlpost.algorithms.intervals import with_errors
 from rlpost.algorithms.passk import pass_at_k
 from rlpost.algorithms.sharpening import flips
 from rlpost.errors import DataError, InfrastructureError
-from rlpost.evaluation.lists import list_figures
+from rlpost.evaluation.lists import Listed, list_figures, popularity_shift
 
 RIGHT, WRONG, OPEN = "1", "0", "?"
 
@@ -26,8 +27,7 @@ class Outcome:
         samples: in the order they were drawn.
         distinct: different texts among the accepted ones.
         greedy: the greedy answer, likewise a character; empty if none was asked for.
-        places: what stands in each place of the greedy list (`rlpost.evaluation.lists.MARKS`); empty for no list.
-        relevant: how many items there were to find; 0 for an answer that is no list.
+        listed: the greedy answer as a judged list; None for an answer that is no list.
 
     >>> Outcome("t1", "10?1", 2, "1").accepted
     2
@@ -37,8 +37,7 @@ class Outcome:
     samples: str
     distinct: int
     greedy: str = ""
-    places: str = ""
-    relevant: int = 0
+    listed: Listed | None = None
 
     @property
     def accepted(self) -> int:
@@ -81,7 +80,7 @@ def figures(outcomes: Sequence[Outcome], ks: Iterable[int], list_ks: Sequence[in
         if not values:
             raise InfrastructureError("evaluation: no greedy answer could be decided; see the verifier's reasons")
         found |= with_errors("greedy", values)
-    found |= list_figures([(outcome.places, outcome.relevant) for outcome in outcomes], list_ks)
+    found |= list_figures([outcome.listed for outcome in outcomes if outcome.listed is not None], list_ks)
     total = sum(len(outcome.samples) for outcome in outcomes)
     found["distinct"] = sum(outcome.distinct for outcome in outcomes) / len(outcomes)
     found["prompts"] = float(len(outcomes))
@@ -91,7 +90,7 @@ def figures(outcomes: Sequence[Outcome], ks: Iterable[int], list_ks: Sequence[in
 
 def compare(before: Sequence[Outcome], after: Sequence[Outcome]) -> dict[str, float]:
     """``negative_flips`` and ``positive_flips``: prompts of which some sample was accepted then and none now, and the
-    other way round, as shares of the prompts in both.
+    other way round, as shares of the prompts in both; for lists `rlpost.evaluation.lists.popularity_shift` as well.
     """
     known = {outcome.id: outcome for outcome in before}
     pairs = [(known[outcome.id], outcome) for outcome in after if outcome.id in known]
@@ -101,7 +100,12 @@ def compare(before: Sequence[Outcome], after: Sequence[Outcome]) -> dict[str, fl
     most = min(min(len(b.samples), len(a.samples)) for b, a in pairs)
     solved = [tuple(RIGHT in one.samples[:most] for one in pair) for pair in pairs]
     lost, won = flips([b for b, _ in solved], [a for _, a in solved])
-    return {"negative_flips": lost, "positive_flips": won}
+    lists = [(b.listed, a.listed) for b, a in pairs if b.listed is not None and a.listed is not None]
+    return {
+        "negative_flips": lost,
+        "positive_flips": won,
+        **popularity_shift([b for b, _ in lists], [a for _, a in lists]),
+    }
 
 
 @contextmanager
@@ -124,8 +128,13 @@ def read(path: Path) -> list[Outcome]:
         DataError: for a file that holds something else.
     """
     try:
-        return [Outcome(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, TypeError, json.JSONDecodeError) as error:
+        return [_outcome(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, TypeError, KeyError, json.JSONDecodeError) as error:
         raise DataError(
             f"{path}: no outcomes of an evaluation ({error}); write one with rlpost evaluate --output"
         ) from None
+
+
+def _outcome(values: dict[str, Any]) -> Outcome:
+    found = values.get("listed")
+    return Outcome(**{**values, "listed": None if found is None else Listed.from_json(found)})

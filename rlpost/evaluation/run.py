@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from rlpost.algorithms.groups import correct
 from rlpost.config.schema import RunConfig
-from rlpost.evaluation.lists import places
+from rlpost.evaluation.lists import listed
 from rlpost.evaluation.outcomes import OPEN, RIGHT, WRONG, Outcome, figures
 from rlpost.protocols import GenerateRequest, SamplingSettings
 from rlpost.rollout.sampling import requests, settings
@@ -73,17 +73,16 @@ def evaluate(
     def judged(count: int, drawn: SamplingSettings) -> Iterator[Group]:
         return _ahead(_sample(prompts, count, drawn, generate, config.run.seed), score)
 
-    nothing = ("", ("", 0))
     answers = (
-        [(_marks(group), places(group.verdicts[0])) for group in judged(1, greedy)]
+        [(_marks(group), listed(group.verdicts[0])) for group in judged(1, greedy)]
         if config.evaluation.greedy
-        else [nothing] * len(prompts)
+        else [("", None)] * len(prompts)
     )
     found = Evaluation()
-    for group, (answer, listed) in zip(judged(samples or config.evaluation.samples, sampled), answers, strict=True):
+    for group, answer in zip(judged(samples or config.evaluation.samples, sampled), answers, strict=True):
         accepted = [member for member in range(len(group.completions)) if correct(group, member)]
         texts = {group.completions[member].text for member in accepted}
-        outcome = Outcome(group.prompt.id, _marks(group), len(texts), answer, *listed)
+        outcome = Outcome(group.prompt.id, _marks(group), len(texts), *answer)
         record(outcome)
         found.outcomes.append(outcome)
         found.assurances.update(v.assurance for m in accepted if (v := group.verdicts[m]) is not None and v.assurance)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlpost.algorithms.ranking import coverage, dcg, ndcg, novelty, recall
+from rlpost.algorithms.ranking import coverage, dcg, ndcg, recall, self_information
 
 ONE, TWO, THREE = 1.0, 1 / math.log2(3), 0.5
 
@@ -45,8 +45,14 @@ def test_what_cannot_be_measured_is_refused(relevant: list[float], k: int, messa
             measure([1.0], relevant, k)
 
 
-def test_coverage_and_novelty_by_hand() -> None:
-    assert coverage([["a", "b"], ["b"]], 4) == 0.5
-    assert novelty(["a", "b"], {"a": 6.0, "b": 2.0}) == pytest.approx((math.log2(8 / 6) + 2) / 2)
-    assert novelty(["c"], {"a": 8.0}) == pytest.approx(3.0)
-    assert novelty([], {"a": 8.0}) is None
+def test_coverage_and_its_error_by_hand() -> None:
+    assert coverage([["a", "b"], ["b"]], 4) == (0.5, 0.125)
+    assert coverage([["a", "a"]], 2) == (0.5, 0.0)
+    # three lists that share everything: leaving one out changes nothing
+    assert coverage([["a"]] * 3, 2) == (0.5, 0.0)
+
+
+def test_rare_items_are_surprising() -> None:
+    assert self_information([6.0, 2.0]) == pytest.approx([math.log2(8 / 6), 2.0])
+    assert self_information([8.0, 0.0])[1] == pytest.approx(3.0)
+    assert self_information([0.0, 0.0]) == [0.0, 0.0]

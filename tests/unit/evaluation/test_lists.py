@@ -2,45 +2,72 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 
 import pytest
 
-from rlpost.evaluation.lists import compact, list_figures, places
-from rlpost.evaluation.outcomes import Outcome, figures
+from rlpost.evaluation.lists import Listed, list_figures, listed, popularity_shift
+from rlpost.evaluation.outcomes import Outcome, compare, figures
 from rlpost.types import ItemVerdict, Verdict
 
 TWO, THREE = 1 / math.log2(3), 0.5
 
 
 def test_a_list_by_hand_in_both_protocols() -> None:
-    found = list_figures([("shoh", 3)], [2, 5])
+    found = list_figures([Listed("shoh", 3)], [2, 5])
     # strict: hits at 2 and 4 of an ideal of three at 1, 2, 3
     assert found["recall@2"] == pytest.approx(1 / 3)
     assert found["ndcg@2"] == pytest.approx(TWO / (1 + TWO))
     assert found["ndcg@5"] == pytest.approx((TWO + 1 / math.log2(5)) / (1 + TWO + THREE))
     # released: "hh", measured against a list of two
-    assert compact("shoh") == "hh"
+    assert Listed("shoh", 3).gains("released") == [1.0, 1.0]
     assert found["recall@2 released"] == pytest.approx(2 / 3)
     assert found["ndcg@5 released"] == 1.0
     assert (found["in_catalog"], found["duplicates"], found["places"]) == (0.75, 0.0, 4.0)
 
 
-def test_shares_are_over_places_and_means_over_lists() -> None:
-    found = list_figures([("hd", 1), ("uo", 1), ("", 1), ("h", 0)], [1])
+def test_shares_are_of_a_lists_places_and_means_are_over_lists() -> None:
+    found = list_figures([Listed("hddd", 1), Listed("uo", 1), Listed("", 1)], [1])
     assert found["recall@1"] == pytest.approx(1 / 3)
-    assert (found["in_catalog"], found["duplicates"], found["places"]) == (0.5, 0.25, pytest.approx(4 / 3))
     assert found["recall@1_se"] == pytest.approx(1 / 3)
+    # a list without places has no shares
+    assert (found["in_catalog"], found["duplicates"], found["places"]) == (0.5, 0.375, 2.0)
+    assert found["duplicates_se"] == pytest.approx(0.375)
+    assert not {"novelty", "coverage"} & set(found)
+
+
+def test_what_lists_are_made_of() -> None:
+    one = Listed("hm", 1, ("a", "b"), (1.0, 3.0), 4)
+    two = Listed("ho", 1, ("a", None), (1.0, None), 4)
+    found = list_figures([one, two], [1])
+    assert (found["novelty"], found["novelty_se"]) == (1.5, 0.5)
+    assert (found["coverage"], found["coverage_se"]) == (0.5, 0.125)
+    assert Listed("o", 1, (None,), (None,), 4).novelty is None
+
+
+def test_a_shift_towards_popular_items_is_positive_and_paired() -> None:
+    rare, common, none = (Listed("m", 1, ("x",), (bits,), 4) for bits in (5.0, 2.0, None))
+    found = popularity_shift([rare, rare, none], [common, rare, common])
+    assert (found["popularity_shift"], found["popularity_shift_se"]) == (1.5, 1.5)
+    assert popularity_shift([none], [common]) == {}
+    before, after = Outcome("a", "1", 1, "1", rare), Outcome("a", "1", 1, "1", common)
+    assert compare([before], [after])["popularity_shift"] == 3.0
+    assert "popularity_shift" not in compare([Outcome("a", "1", 1)], [after])
 
 
 def test_answers_that_are_no_lists_have_no_such_figures() -> None:
-    assert list_figures([("", 0)], [5]) == {}
+    assert list_figures([], [5]) == {}
     assert not [name for name in figures([Outcome("a", "1", 1, "1")], [1], [5]) if name.startswith(("recall", "ndcg"))]
-    assert places(None) == ("", 0)
-    assert places(Verdict("accepted", 1.0, "proved")) == ("", 0)
+    assert listed(None) is None
+    assert listed(Verdict("accepted", 1.0, "proved")) is None
+    assert listed(Verdict("rejected", 0.0, "no_list", evidence={"relevant": 0})) is None
 
 
 def test_a_verdict_is_read_place_by_place() -> None:
     reasons = ("hit", "miss", "relevant_elsewhere", "seen", "duplicate", "out_of_catalog", "unparsable", "of one's own")
     items = tuple(ItemVerdict(i, i + 1, "rejected", 0.0, reason, i) for i, reason in enumerate(reasons))
-    assert places(Verdict("accepted", 0.5, "hits", items, evidence={"relevant": 2})) == ("hmesdoum", 2)
+    found = listed(Verdict("accepted", 0.5, "hits", items, evidence={"relevant": 2, "items": ["a"], "catalog": 9}))
+    assert found == Listed("hmesdoum", 2, ("a",), (), 9)
+    assert Listed.from_json(json.loads(json.dumps(dataclasses.asdict(found)))) == found

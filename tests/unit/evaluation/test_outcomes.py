@@ -8,6 +8,7 @@ import pytest
 
 from rlpost.errors import DataError, InfrastructureError
 from rlpost.evaluation import compare, outcomes
+from rlpost.evaluation.lists import Listed
 from rlpost.evaluation.outcomes import Outcome, figures
 
 
@@ -40,7 +41,7 @@ def test_flips_look_at_the_prompts_and_samples_that_both_have() -> None:
 
 
 def test_what_was_recorded_before_a_failure_stays(tmp_path: Path) -> None:
-    file, one = tmp_path / "new" / "outcomes.jsonl", Outcome("ü", "1?0", 1, "1")
+    file, one = tmp_path / "new" / "outcomes.jsonl", Outcome("ü", "1?0", 1, "1", Listed("h", 1, ("a",), (2.0,), 3))
 
     def fail() -> None:
         with outcomes.recorder(file) as record:
@@ -67,13 +68,13 @@ def run(*marks: str) -> list[Outcome]:
 
 def test_a_difference_pairs_prompts_and_seeds() -> None:
     first, second = [run("11", "10"), run("11", "00")], [run("10", "10"), run("10", "00")]
-    found = compare.difference(first, second, 1)
+    found = compare.difference(first, second, compare.passes(1))
     # by prompt 0.5 and 0; by seed 0.25 and 0.25
     assert found.mean == pytest.approx(0.25)
     assert found.seeds == pytest.approx((0.25, 0.25))
     assert found.problems == pytest.approx((0.0, 0.5))
-    assert compare.pass_at(first, 2).mean == pytest.approx((1 + 1 + 1 + 0) / 4)
-    assert compare.pass_at(first[:1], 1).seeds is None
+    assert compare.mean(first, compare.passes(2)).mean == pytest.approx((1 + 1 + 1 + 0) / 4)
+    assert compare.mean(first[:1], compare.passes(1)).seeds is None
 
 
 @pytest.mark.parametrize(
@@ -87,4 +88,13 @@ def test_a_difference_pairs_prompts_and_seeds() -> None:
 )
 def test_what_cannot_be_compared_is_refused(first: list, second: list, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        compare.difference(first, second, 1)
+        compare.difference(first, second, compare.passes(1))
+
+
+def test_a_measure_of_lists() -> None:
+    first = [[Outcome("a", "1", 1, "1", Listed("h", 1)), Outcome("b", "0", 0, "0", Listed("mh", 1))]]
+    second = [[Outcome("a", "0", 0, "0", Listed("mh", 1)), Outcome("b", "0", 0, "0", Listed("mm", 1))]]
+    found = compare.difference(first, second, compare.of_list(lambda one: one.recall(1)))
+    assert (found.mean, found.seeds) == (0.5, None)
+    with pytest.raises(DataError, match="no judged list"):
+        compare.mean([[Outcome("a", "1", 1)]], compare.of_list(lambda one: one.recall(1)))

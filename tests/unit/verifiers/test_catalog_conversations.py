@@ -12,18 +12,18 @@ from rlpost.algorithms.ranking import recall
 from rlpost.errors import UserError
 from rlpost.registry import resolve
 from rlpost.types import Prompt, VerifyItem
-from rlpost_verifiers.catalog.conversations import MOVIES, films_of, rows, taste, utility
+from rlpost_verifiers.catalog.conversations import films_of, rows, taste, utility
 from rlpost_verifiers.catalog.items import Item, load_catalog
 from rlpost_verifiers.catalog.verifier import CatalogVerifier
 
 
 @pytest.fixture(scope="module")
 def verifier() -> CatalogVerifier:
-    return CatalogVerifier(str(MOVIES))
+    return CatalogVerifier()
 
 
 def test_the_films_that_ship_are_clean() -> None:
-    catalog = load_catalog(str(MOVIES))
+    catalog = load_catalog()
     assert len(catalog.items) == 1000
     assert not catalog.defects
     assert all(item.year and item.attributes["genre"] and item.attributes["votes"] for item in catalog.items)

@@ -10,7 +10,7 @@ import pytest
 
 from rlpost.cli import main
 from rlpost.errors import DataError, UserError
-from rlpost.protocols import SelfExamining, Verifier
+from rlpost.protocols import Reviewing, SelfExamining, Verifier
 from rlpost.types import Prompt, VerifyItem
 from rlpost_verifiers.catalog.items import catalog_of
 from rlpost_verifiers.catalog.verifier import CatalogVerifier
@@ -48,7 +48,7 @@ def test_the_list_as_a_whole() -> None:
     assert [(v.outcome, v.score, v.reason) for v in found] == [
         *(("accepted", 0.5, "hits"), ("rejected", 0.0, "no_hit"), ("rejected", 0.0, "no_list")),
     ]
-    assert found[0].evidence == {"items": ["Alien (1979)"], "relevant": 2}
+    assert found[0].evidence == {"items": ["Alien (1979)"], "relevant": 2, "catalog": 6}
 
 
 def test_what_is_wanted_may_be_written_in_any_way_and_weighed() -> None:
@@ -123,3 +123,39 @@ def test_the_command_prints_a_verdict_per_list(tmp_path: Path, capsys: pytest.Ca
     assert "lists.jsonl:1: no list" in capsys.readouterr().err
     assert main(["verify", "catalog", str(tmp_path / "absent.jsonl")]) == 2
     assert main(["verify", "catalog", "-", "--set", "tolerant=0"]) == 2
+
+
+def test_popularity_comes_from_a_column_or_from_what_conversations_wanted(tmp_path: Path) -> None:
+    voted = catalog_of([{"title": "Alien", "year": 1979, "votes": 6}, {"title": "Up", "year": 2009, "votes": 2}])
+    file = tmp_path / "train.jsonl"
+    rows = [{"groundtruth_with_release_year": [["Up", "2009"]]}] * 3 + [{"groundtruth_with_release_year": ["Alien"]}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = [VerifyItem({"groundtruth_with_release_year": ["Up"]}, "Up (2009)\nNone Such (1999)")]
+    [by_votes] = CatalogVerifier(voted, popularity="votes").verify_batch(asked)
+    [by_count] = CatalogVerifier(voted, popularity=str(file)).verify_batch(asked)
+    assert by_votes.evidence["bits"] == [2.0, None]
+    assert by_count.evidence["bits"] == [pytest.approx(0.415, abs=1e-3), None]
+    with pytest.raises(UserError, match="popularity is 'likes', no column of the catalog and no file"):
+        CatalogVerifier(voted, popularity="likes")
+
+
+def test_a_catalog_may_be_cut_and_the_films_that_ship_are_the_usual_one() -> None:
+    verifier = CatalogVerifier(items=100)
+    assert len(verifier.catalog.items) == 100
+    [verdict] = verifier.verify_batch(
+        [VerifyItem({"groundtruth_with_release_year": ["Pulp Fiction"]}, "Pulp Fiction (1994)")]
+    )
+    assert (verdict.reason, verdict.evidence["catalog"]) == ("hits", 100)
+
+
+def test_a_review_needs_nobody_to_know_what_is_right() -> None:
+    verifier = CatalogVerifier(CATALOG)
+    said = "I loved The Thing and King Kong (1933), and 300 people told me so."
+    text = "The Thing (1982)\nKing Kong (1933)\nKing Kong (2005)\n300 (2006)\n300 (2006)\nNone (1999)"
+    verdict = verifier.review({"prompt": said}, text)
+    # one word is not taken for a film without its year, and another year is another film
+    wanted = ["seen", "seen", "miss", "miss", "duplicate", "out_of_catalog"]
+    assert [item.reason for item in verdict.items] == wanted
+    turns = {"prompt": [{"role": "user", "content": "Seen: Up (2009)"}]}
+    assert [item.reason for item in verifier.review(turns, "Up (2009)").items] == ["seen"]
+    assert isinstance(verifier, Reviewing)

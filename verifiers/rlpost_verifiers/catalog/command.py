@@ -10,7 +10,6 @@ from typing import Any
 from rlpost.data.prompts import parse_lines
 from rlpost.errors import DataError, UserError
 from rlpost.types import VerifyItem
-from rlpost_verifiers.catalog.conversations import MOVIES
 from rlpost_verifiers.catalog.verifier import CatalogVerifier
 
 
@@ -30,7 +29,7 @@ def verify_file(path: str, catalog: str | None, **settings: Any) -> int:
         UserError: for a line that is no list, or a setting that is none; nothing is printed then.
     """
     try:
-        verifier = CatalogVerifier(str(MOVIES) if catalog is None else catalog, relevant_required=False, **settings)
+        verifier = CatalogVerifier(catalog, relevant_required=False, **settings)
     except TypeError as error:
         raise UserError(f"verify catalog cannot take {settings} ({error})") from None
     for defect in verifier.catalog.defects:

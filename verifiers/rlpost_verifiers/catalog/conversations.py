@@ -16,14 +16,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
 from rlpost.errors import UserError
 from rlpost_verifiers.catalog.items import Item, load_catalog
-
-MOVIES = Path(__file__).parent / "data" / "movies.jsonl"
-"""The films that ship."""
 
 _TEMPERATURE = 0.6
 _NOISE = 0.7
@@ -72,7 +68,7 @@ def rows(
         count: conversations, each of a user of its own.
         seed: of the users.
         split: ``train`` and ``eval`` share no user, whatever the seeds.
-        catalog: file of the catalog, whose items need ``genre``, ``director`` and ``votes``; None: `MOVIES`.
+        catalog: file of the catalog, whose items need ``genre``, ``director`` and ``votes``; None: the films that ship.
         items: use the first so many items; None: all.
         places: length of the teacher's list.
         teacher_noise: standard deviation of what the teacher misjudges: what is left to be learned from reward.
@@ -97,7 +93,7 @@ def rows(
 @cache
 def films_of(catalog: str | None = None, items: int | None = None) -> tuple[Item, ...]:
     """The first items of a catalog."""
-    return load_catalog(str(MOVIES) if catalog is None else catalog).items[:items]
+    return load_catalog(catalog).items[:items]
 
 
 def taste(rng: random.Random, films: Sequence[Item]) -> Taste:

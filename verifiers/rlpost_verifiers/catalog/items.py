@@ -15,6 +15,9 @@ from rlpost.errors import DataError
 from rlpost.registry import resolve
 from rlpost_verifiers.catalog.names import canonical, year_of
 
+MOVIES = Path(__file__).parent / "data" / "movies.jsonl"
+"""A thousand real films that ship, with genre, director and number of votes."""
+
 _TITLES = ("title", "name", "movie", "item")
 _YEARS = ("year", "release_year", "release date", "release_date", "date")
 _ALIASES = ("aliases", "alias", "aka", "also_known_as")
@@ -91,17 +94,18 @@ class Catalog:
         return f"{len(self.items)} items" + (f"; rows with defects: {told}" if told else "")
 
 
-def load_catalog(path: str, columns: Mapping[str, str] | None = None) -> Catalog:
+def load_catalog(path: str | None = None, columns: Mapping[str, str] | None = None) -> Catalog:
     """Read a catalog from JSONL, CSV or Parquet.
 
     Args:
-        path: of the file; its suffix tells the format.
+        path: of the file; its suffix tells the format. None: `MOVIES`.
         columns: which columns hold ``title``, ``year``, ``aliases`` and ``id``, where their names do not say so. All
             others are attributes.
 
     Raises:
         DataError: if there is no such file, no title column, or no usable row.
     """
+    path = str(MOVIES) if path is None else path
     defects: list[Defect] = []
     rows = list(_rows(path, defects))
     keys = _columns([row for _, row in rows], columns or {}, path)

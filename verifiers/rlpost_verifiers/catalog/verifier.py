@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from rlpost.algorithms.ranking import self_information
+from rlpost.data.prompts import read_jsonl
 from rlpost.errors import DataError, UserError
 from rlpost.types import ItemVerdict, Prompt, Verdict, VerifyItem
 from rlpost_verifiers.catalog.index import CatalogIndex
 from rlpost_verifiers.catalog.items import Catalog, load_catalog
-from rlpost_verifiers.catalog.lists import Entry, ListSettings, Prose, Unparsable, Yearless, parse_list, parse_title
-from rlpost_verifiers.catalog.names import canonical, year_of
+from rlpost_verifiers.catalog.lists import Entry, ListSettings, Prose, Unparsable, Yearless, parse_list
+from rlpost_verifiers.catalog.wanted import Columns, Reader, Wanted
 
 HIT, MISS, ELSEWHERE = "hit", "miss", "relevant_elsewhere"
 SEEN, DUPLICATE, OUTSIDE, UNPARSABLE = "seen", "duplicate", "out_of_catalog", "unparsable"
 
 _SAMPLE = 300
 """Items that the conformance check writes down in several ways and looks up again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a row says about the user, as positions in the catalog.
-
-    Attributes:
-        relevant: the items to recommend, with what each is worth.
-        seen: items that need no recommendation.
-        elsewhere: items that another row of the same conversation wants.
-    """
-
-    relevant: Mapping[int, float]
-    seen: frozenset[int]
-    elsewhere: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +42,19 @@ class CatalogReport:
 
 
 class CatalogVerifier:
-    """Judges every place of a list. Implements `rlpost.protocols.Verifier` and `SelfExamining`.
+    """Judges every place of a list. Implements `rlpost.protocols.Verifier`, `SelfExamining` and
+    `Reviewing`.
 
-    A prompt's columns hold what is relevant, and may hold what was seen and what others want; each is a list of
-    ``Title (Year)`` texts, ``[title, year]`` pairs or mappings with ``title``, ``year`` and ``weight``. Catalog,
-    columns and answers go through the same canonical form. Each relevant item counts once, at its first place.
+    A prompt's columns hold what is relevant, and may hold what was seen and what others want
+    (`rlpost_verifiers.catalog.wanted`). Catalog, columns and answers go through the same canonical form. Each relevant
+    item counts once, at its first place.
 
     Args:
-        catalog: file of the catalog, see `load_catalog`, or one that is loaded.
+        catalog: file of the catalog, see `load_catalog`, or one that is loaded. None: the films that ship.
         columns: of the file.
+        items: use the first so many items; None: all.
+        popularity: column of the catalog that tells how often each item was chosen, or a file of conversations (JSON
+            lines) whose relevant items are counted; None: there are no figures of novelty and popularity shift.
         tolerance: years that a year may be off.
         similarity: least similarity of titles for a slip to be forgiven, 0 to 100; None forgives none.
         unparsable: see `ListSettings`, as the following two.
@@ -80,8 +73,10 @@ class CatalogVerifier:
 
     def __init__(
         self,
-        catalog: str | Catalog,
+        catalog: str | Catalog | None = None,
         columns: Mapping[str, str] | None = None,
+        items: int | None = None,
+        popularity: str | None = None,
         tolerance: int = 2,
         similarity: float | None = None,
         unparsable: Unparsable = "keep_rank",
@@ -96,16 +91,15 @@ class CatalogVerifier:
             raise UserError(f"catalog: tolerance is {tolerance}; give 0 or more years")
         if similarity is not None and not 0 < similarity <= 100:
             raise UserError(f"catalog: similarity is {similarity}; give a number from 1 to 100")
-        self.catalog = load_catalog(catalog, columns) if isinstance(catalog, str) else catalog
+        whole = catalog if isinstance(catalog, Catalog) else load_catalog(catalog, columns)
+        self.catalog = whole if items is None else Catalog(whole.items[:items], whole.defects)
         self.index = CatalogIndex(self.catalog.items, tolerance, similarity)
-        self.settings = ListSettings(unparsable, prose, yearless)
-        self._keys, self._required = (relevant_key, seen_key, elsewhere_key), relevant_required
-        self._by_title: dict[str, list[int]] = {}
-        for number, item in enumerate(self.catalog.items):
-            self._by_title.setdefault(canonical(item.title), []).append(number)
-        rule = (tolerance, similarity, self.settings, self._keys)
+        self.settings, self._required = ListSettings(unparsable, prose, yearless), relevant_required
+        self.reader = Reader(self.catalog, self.index, Columns(relevant_key, seen_key, elsewhere_key))
+        rule = (tolerance, similarity, self.settings, self.reader.columns)
         names = "\n".join(item.name for item in self.catalog.items)
         self._fingerprint = f"catalog/{hashlib.sha256(f'{rule}{names}'.encode()).hexdigest()[:12]}"
+        self._bits = None if popularity is None else self_information(self._popularity(popularity))
 
     @property
     def fingerprint(self) -> str:
@@ -118,7 +112,18 @@ class CatalogVerifier:
         Raises:
             DataError: for columns that name nothing in the catalog as relevant.
         """
-        return [self._judge(item) for item in items]
+        return [self._judge(item, self.reader.wanted(item.columns, self._required)) for item in items]
+
+    def review(self, columns: Mapping[str, Any], text: str) -> Verdict:
+        """What can be said of a list when nobody knows what is right: each place is seen, a duplicate, outside the
+        catalog, no title at all, or (``miss``) an item. Seen is what the columns name, and what the prompt mentions.
+
+        Implements `rlpost.protocols.Reviewing`.
+        """
+        prompt = columns.get("prompt")
+        said = prompt if isinstance(prompt, str) else "\n".join(str(turn["content"]) for turn in prompt or ())
+        seen = self.reader.wanted(columns, required=False).seen | self.reader.mentioned(said)
+        return self._judge(VerifyItem(columns, text), Wanted({}, seen, frozenset()))
 
     def close(self) -> None:
         """Nothing to end."""
@@ -157,55 +162,42 @@ class CatalogVerifier:
         bad: list[str] = []
         for prompt in prompts:
             try:
-                self.wanted(prompt.columns)
+                self.reader.wanted(prompt.columns, self._required)
             except DataError as error:
                 bad.append(f"prompt {prompt.id!r}: {error}")
         if bad:
             raise DataError(f"{len(bad)} of {len(prompts)} prompts could earn nothing; {bad[0]}")
 
-    def wanted(self, columns: Mapping[str, Any]) -> Wanted:
-        """What a row says about the user.
-
-        Raises:
-            DataError: if nothing relevant is in the catalog, or a column has another form.
-        """
-        relevant_key, seen_key, elsewhere_key = self._keys
-        if relevant_key not in columns and self._required:
-            raise DataError(f"no column {relevant_key!r} (there are {', '.join(columns)}); set relevant_key")
-        relevant: dict[int, float] = {}
-        lost: list[str] = []
-        for title, year, weight in _names(columns.get(relevant_key), relevant_key):
-            found = self._numbers(title, year)
-            if len(found) == 1:
-                relevant[found[0]] = weight
-            else:
-                lost.append(title if year is None else f"{title} ({year})")
-        if not relevant and self._required:
-            raise DataError(f"none of its relevant items is in the catalog ({', '.join(lost[:3]) or 'it names none'})")
-        seen = {n for name in _names(columns.get(seen_key), seen_key) for n in self._numbers(*name[:2])}
-        others = {n for name in _names(columns.get(elsewhere_key), elsewhere_key) for n in self._numbers(*name[:2])}
-        return Wanted(relevant, frozenset(seen - set(relevant)), frozenset(others - set(relevant)))
-
-    def _judge(self, item: VerifyItem) -> Verdict:
-        wanted = self.wanted(item.columns)
+    def _judge(self, item: VerifyItem, wanted: Wanted) -> Verdict:
         taken: set[int] = set()
         found: list[ItemVerdict] = []
-        names: list[str | None] = []
+        places: list[int | None] = []
         for rank, entry in enumerate(parse_list(item.text, self.settings)):
             place = self._place(entry)
             reason = self._reason(entry, place, wanted, taken)
             score = wanted.relevant[place] if reason == HIT and place is not None else 0.0
             if place is not None:
                 taken.add(place)
-            names.append(None if place is None else self.catalog.items[place].name)
+            places.append(place)
             outcome = "accepted" if reason == HIT else "rejected"
             found.append(ItemVerdict(entry.start, entry.stop, outcome, score, reason, rank))
         hits = sum(one.reason == HIT for one in found)
         reason = "hits" if hits else "no_hit" if found else "no_list"
         return Verdict(
             "accepted" if hits else "rejected", hits / max(len(wanted.relevant), 1), reason, tuple(found),
-            assurance="catalog", evidence={"items": names, "relevant": len(wanted.relevant)}, backend=self._fingerprint,
+            assurance="catalog", evidence=self._evidence(places, wanted), backend=self._fingerprint,
         )  # fmt: skip
+
+    def _evidence(self, places: Sequence[int | None], wanted: Wanted) -> dict[str, Any]:
+        items = self.catalog.items
+        found: dict[str, Any] = {
+            "items": [None if place is None else items[place].name for place in places],
+            "relevant": len(wanted.relevant),
+            "catalog": len(items),
+        }
+        if self._bits is not None:
+            found["bits"] = [None if place is None else self._bits[place] for place in places]
+        return found
 
     def _place(self, entry: Entry) -> int | None:
         if entry.title is None:
@@ -226,27 +218,14 @@ class CatalogVerifier:
             return SEEN
         return ELSEWHERE if place in wanted.elsewhere else MISS
 
-    def _numbers(self, title: str, year: int | None) -> list[int]:
-        """The item that a name means; of a title without a year that several have, all of them."""
-        match = self.index.find(title, year)
-        if match is not None:
-            return [match.item]
-        return list(self._by_title.get(canonical(title), ())) if year is None else []
-
-
-def _names(value: Any, key: str) -> Iterable[tuple[str, int | None, float]]:
-    """Title, year and weight of every entry of a column."""
-    if value is None:
-        return
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        raise DataError(f"column {key!r} holds {value!r}; a list of titles is needed")
-    for entry in value:
-        if isinstance(entry, str):
-            title, year = parse_title(entry)
-            yield title or entry, year, 1.0
-        elif isinstance(entry, Mapping) and "title" in entry:
-            yield str(entry["title"]), year_of(entry.get("year")), float(entry.get("weight", 1.0))
-        elif isinstance(entry, Sequence) and 1 <= len(entry) <= 2:
-            yield str(entry[0]), year_of(entry[1]) if len(entry) == 2 else None, 1.0
-        else:
-            raise DataError(f"column {key!r} holds {entry!r}; write 'Title (Year)', [title, year] or a mapping")
+    def _popularity(self, where: str) -> list[float]:
+        """How often each item was chosen."""
+        items = self.catalog.items
+        if any(where in item.attributes for item in items):
+            return [float(item.attributes.get(where) or 0.0) for item in items]
+        if not Path(where).expanduser().is_file():
+            raise UserError(f"catalog: popularity is {where!r}, no column of the catalog and no file; give one of them")
+        counts = Counter(
+            number for row in read_jsonl(where) for number in self.reader.wanted(row, required=False).relevant
+        )
+        return [float(counts[number]) for number in range(len(items))]

@@ -1,0 +1,133 @@
+"""What a row of the data says about a user, as items of a catalog."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlpost.errors import DataError
+from rlpost_verifiers.catalog.index import CatalogIndex
+from rlpost_verifiers.catalog.items import Catalog
+from rlpost_verifiers.catalog.lists import parse_title
+from rlpost_verifiers.catalog.names import canonical, year_of
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a row says about the user, as positions in the catalog.
+
+    Attributes:
+        relevant: the items to recommend, with what each is worth.
+        seen: items that need no recommendation.
+        elsewhere: items that another row of the same conversation wants.
+    """
+
+    relevant: Mapping[int, float]
+    seen: frozenset[int]
+    elsewhere: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Names of the columns that hold what is relevant, what was seen, and what other rows want."""
+
+    relevant: str = "groundtruth_with_release_year"
+    seen: str = "seen_titles"
+    elsewhere: str = "relevant_elsewhere"
+
+
+class Reader:
+    """Reads rows. Each of the columns is a list of ``Title (Year)`` texts, ``[title, year]`` pairs or mappings with
+    ``title``, ``year`` and ``weight``; names go through the same index as a model's answers.
+
+    Args:
+        catalog: the items.
+        index: of them.
+        columns: their names.
+    """
+
+    def __init__(self, catalog: Catalog, index: CatalogIndex, columns: Columns):
+        self.catalog, self.index, self.columns = catalog, index, columns
+        self._by_title: dict[str, list[int]] = {}
+        for number, item in enumerate(catalog.items):
+            self._by_title.setdefault(canonical(item.title), []).append(number)
+        # in running text an article is part of the title: "The Thing" is a film, "thing" is none
+        self._spoken = [_spoken(item.title) for item in catalog.items]
+
+    def wanted(self, row: Mapping[str, Any], required: bool = True) -> Wanted:
+        """What a row says about the user.
+
+        Args:
+            row: its columns.
+            required: something relevant has to be in the catalog.
+
+        Raises:
+            DataError: if it has to and is not, or a column has another form.
+        """
+        keys = self.columns
+        if keys.relevant not in row and required:
+            raise DataError(f"no column {keys.relevant!r} (there are {', '.join(row)}); set relevant_key")
+        relevant: dict[int, float] = {}
+        lost: list[str] = []
+        for title, year, weight in _names(row.get(keys.relevant), keys.relevant):
+            found = self._numbers(title, year)
+            if len(found) == 1:
+                relevant[found[0]] = weight
+            else:
+                lost.append(title if year is None else f"{title} ({year})")
+        if not relevant and required:
+            raise DataError(f"none of its relevant items is in the catalog ({', '.join(lost[:3]) or 'it names none'})")
+        seen = {n for name in _names(row.get(keys.seen), keys.seen) for n in self._numbers(*name[:2])}
+        others = {n for name in _names(row.get(keys.elsewhere), keys.elsewhere) for n in self._numbers(*name[:2])}
+        return Wanted(relevant, frozenset(seen - set(relevant)), frozenset(others - set(relevant)))
+
+    def mentioned(self, text: str) -> frozenset[int]:
+        """Items whose title stands in a text: with its year, or without any where it is more than a word."""
+        said = f" {_spoken(text)} "
+        return frozenset(
+            number
+            for number, (title, item) in enumerate(zip(self._spoken, self.catalog.items, strict=True))
+            if f" {title} " in said and any(_meant(title, year, item.year) for year in _years_after(title, said))
+        )
+
+    def _numbers(self, title: str, year: int | None) -> list[int]:
+        """The item that a name means; of a title without a year that several have, all of them."""
+        match = self.index.find(title, year)
+        if match is not None:
+            return [match.item]
+        return list(self._by_title.get(canonical(title), ())) if year is None else []
+
+
+def _spoken(text: str) -> str:
+    """The canonical form with an article in front kept."""
+    return canonical(f"x {text}").removeprefix("x ")
+
+
+def _years_after(title: str, said: str) -> list[int | None]:
+    """For each time that a text names a title, the year behind it."""
+    found = re.findall(rf"(?= {re.escape(title)} (\d{{4}}(?= ))?)", said)
+    return [int(year) if year else None for year in found]
+
+
+def _meant(title: str, year: int | None, known: int | None) -> bool:
+    return " " in title if year is None else year == known
+
+
+def _names(value: Any, key: str) -> Iterable[tuple[str, int | None, float]]:
+    """Title, year and weight of every entry of a column."""
+    if value is None:
+        return
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise DataError(f"column {key!r} holds {value!r}; a list of titles is needed")
+    for entry in value:
+        if isinstance(entry, str):
+            title, year = parse_title(entry)
+            yield title or entry, year, 1.0
+        elif isinstance(entry, Mapping) and "title" in entry:
+            yield str(entry["title"]), year_of(entry.get("year")), float(entry.get("weight", 1.0))
+        elif isinstance(entry, Sequence) and 1 <= len(entry) <= 2:
+            yield str(entry[0]), year_of(entry[1]) if len(entry) == 2 else None, 1.0
+        else:
+            raise DataError(f"column {key!r} holds {entry!r}; write 'Title (Year)', [title, year] or a mapping")
