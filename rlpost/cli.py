@@ -76,8 +76,27 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--model", required=True, help="Hugging Face folder")
     evaluate.add_argument("--split", choices=["eval", "train"], default="eval", help="which prompts (default: eval)")
     evaluate.add_argument("--output", metavar="FILE", help="write every prompt's outcomes, a JSON line each")
+    chat = add("chat", _chat, "talk to a trained model; a line is a turn, an empty one begins anew")
+    chat.add_argument("--model", required=True, help="Hugging Face folder")
+    chat.add_argument("--text", help="say this and leave")
+    chat.add_argument("--temperature", type=float, default=0.0, help="0: greedy (default)")
+    chat.add_argument(
+        "--set", action="append", default=[], metavar="column=value", help="a further column of the data's rows"
+    )
     add("plan", _plan, "which actor gets what, on which node, and what is missing, before anything starts")
     add("config", _config, "the resolved configuration, each value with where it came from")
+    demonstrate = add(
+        "demonstrate", _demonstrate, "a teacher's lists, moved into a catalog, to start from", config=False
+    )
+    demonstrate.add_argument("file", help="conversations, JSON lines")
+    demonstrate.add_argument("--output", required=True, metavar="FILE", help="demonstrations to write, JSON lines")
+    demonstrate.add_argument("--catalog", help="JSONL, CSV or Parquet of items (default: the films that ship)")
+    demonstrate.add_argument("--lists", metavar="FILE", help="the teacher's lists, JSON lines")
+    demonstrate.add_argument("--endpoint", metavar="URL", help="or a server that speaks OpenAI's protocol, to be asked")
+    demonstrate.add_argument("--teacher", metavar="MODEL", help="its model")
+    demonstrate.add_argument("--rate", action="store_true", help="ask it to rate candidates too")
+    demonstrate.add_argument("--embedder", metavar="DIR", help="sentence-transformers model (default: a small one)")
+    demonstrate.add_argument("--set", action="append", default=[], metavar="key=value", help="a setting, e.g. size=10")
     report = add("report", _report, "write report.html, a run as one page", config=False)
     report.add_argument("run", help="run folder")
     add("doctor", _doctor, "what is installed, what works here, and how to mend the rest", config=False)
@@ -150,6 +169,35 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         Console().print(evaluation_table([(Path(arguments.model).name, figures)]))
 
 
+def _chat(arguments: argparse.Namespace) -> None:
+    config = _load(arguments)
+    from rlpost.talk import Talk, as_document, render
+
+    with _only_json(arguments.json):
+        talk = Talk(config, arguments.model, _settings(arguments.set), arguments.temperature)
+    show = (lambda reply: json.dumps(as_document(reply), ensure_ascii=False)) if arguments.json else render
+    try:
+        if arguments.text is not None:
+            print(show(talk.say(arguments.text)))
+            return
+        for line in _typed():
+            if line.strip():
+                print(show(talk.say(line)), flush=True)
+            else:
+                talk.forget()
+    finally:
+        talk.close()
+
+
+def _typed() -> Iterator[str]:
+    """Lines from standard input, asked for where somebody sits there."""
+    while True:
+        try:
+            yield input("you> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+
+
 def _plan(arguments: argparse.Namespace) -> int:
     config = _load(arguments)
     from rlpost.planning import plan, render
@@ -208,6 +256,23 @@ def _verify_catalog(arguments: argparse.Namespace) -> int:
 
     run = registry.resolve("commands", "verify catalog")
     return run(arguments.file, arguments.catalog, **_settings(arguments.set))
+
+
+def _demonstrate(arguments: argparse.Namespace) -> int:
+    from rlpost import registry
+
+    settings = _settings(arguments.set) | ({"embedder": arguments.embedder} if arguments.embedder else {})
+    return registry.resolve("commands", "demonstrate")(
+        arguments.file,
+        arguments.output,
+        catalog=arguments.catalog,
+        lists=arguments.lists,
+        url=arguments.endpoint,
+        teacher=arguments.teacher,
+        rate=arguments.rate,
+        as_json=arguments.json,
+        **settings,
+    )
 
 
 def _settings(pairs: Sequence[str]) -> dict[str, Any]:

@@ -44,6 +44,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "verify lean": "rlpost_verifiers.lean.command:verify_file",
         "verify lean --conformance": "rlpost_verifiers.lean.command:show_conformance",
         "verify catalog": "rlpost_verifiers.catalog.command:verify_file",
+        "demonstrate": "rlpost_verifiers.catalog.command:demonstrate_file",
         "doctor lean": "rlpost_verifiers.lean.command:diagnose",
         "doctor math": "rlpost_verifiers.math.command:diagnose",
     },

@@ -51,10 +51,7 @@ def make_prompts(section: DataSection, found: Sequence[Mapping[str, Any]], where
         DataError: as `to_prompts`.
         UserError: for a template that nobody knows.
     """
-    template, chat = section.template, section.chat_template
-    if template is not None and "{" not in template:
-        known = registry.resolve("templates", template)
-        template, chat = (known, None) if isinstance(known, str) else (None, known)
+    template, chat = templates(section)
     return to_prompts(
         found,
         prompt_key=section.prompt_key,
@@ -63,6 +60,19 @@ def make_prompts(section: DataSection, found: Sequence[Mapping[str, Any]], where
         chat_template=chat,
         where=where,
     )
+
+
+def templates(section: DataSection) -> tuple[str | None, Sequence[tuple[str, str]] | None]:
+    """The text template or the chat template of a section, names resolved; neither where prompts stand in a column.
+
+    Raises:
+        UserError: for a name that nobody knows.
+    """
+    template, chat = section.template, section.chat_template
+    if template is not None and "{" not in template:
+        known = registry.resolve("templates", template)
+        return (known, None) if isinstance(known, str) else (None, known)
+    return template, None if template is not None else chat
 
 
 def apart(train: list[Prompt], held_out: Sequence[Prompt], leaks: str) -> list[Prompt]:

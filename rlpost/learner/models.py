@@ -251,6 +251,12 @@ def save_folder(model: Any, state: Mapping[str, Tensor], tokenizer_from: str | P
             shutil.copy(file, Path(folder) / file.name)
 
 
+def max_positions(model: Any) -> int:
+    """Longest sequence that a model takes, in tokens."""
+    config = model.config
+    return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**31)
+
+
 def count_parameters(folder: str | Path) -> int | None:
     """Numbers in a model folder's safetensors files, read from their headers; None where there are none."""
     files = sorted(Path(folder).glob("*.safetensors"))

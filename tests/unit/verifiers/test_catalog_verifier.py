@@ -154,7 +154,7 @@ def test_a_review_needs_nobody_to_know_what_is_right() -> None:
     text = "The Thing (1982)\nKing Kong (1933)\nKing Kong (2005)\n300 (2006)\n300 (2006)\nNone (1999)"
     verdict = verifier.review({"prompt": said}, text)
     # one word is not taken for a film without its year, and another year is another film
-    wanted = ["seen", "seen", "miss", "miss", "duplicate", "out_of_catalog"]
+    wanted = ["seen", "seen", "in_catalog", "in_catalog", "duplicate", "out_of_catalog"]
     assert [item.reason for item in verdict.items] == wanted
     turns = {"prompt": [{"role": "user", "content": "Seen: Up (2009)"}]}
     assert [item.reason for item in verifier.review(turns, "Up (2009)").items] == ["seen"]

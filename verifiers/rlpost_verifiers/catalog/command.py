@@ -1,15 +1,27 @@
-"""What ``rlpost verify catalog`` does."""
+"""What ``rlpost verify catalog`` and ``rlpost demonstrate`` do."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlpost.data.prompts import parse_lines
+from rlpost.data.prompts import parse_lines, read_jsonl
 from rlpost.errors import DataError, UserError
 from rlpost.types import VerifyItem
+from rlpost_verifiers.catalog.demonstrations import DemonstrationSettings, Rate, Remapper, demonstrate
+from rlpost_verifiers.catalog.embedding import DEFAULT, Embedder
+from rlpost_verifiers.catalog.teacher import (
+    Answers,
+    Endpoint,
+    by_id,
+    list_questions,
+    parse_ratings,
+    rating_question,
+    read_lists,
+)
 from rlpost_verifiers.catalog.verifier import CatalogVerifier
 
 
@@ -49,6 +61,77 @@ def verify_file(path: str, catalog: str | None, **settings: Any) -> int:
         document = {"name": row["name"], "outcome": verdict.outcome, "reason": verdict.reason, "score": verdict.score}
         print(json.dumps({**document, "places": places}, ensure_ascii=False), flush=True)
     return 0
+
+
+def demonstrate_file(
+    path: str,
+    output: str,
+    *,
+    catalog: str | None = None,
+    lists: str | None = None,
+    url: str | None = None,
+    teacher: str | None = None,
+    rate: bool = False,
+    embedder: str = DEFAULT,
+    as_json: bool = False,
+    **settings: Any,
+) -> int:
+    """Write demonstrations for the conversations of a file: the teacher's lists, moved into a catalog.
+
+    Args:
+        path: JSON lines with ``id``, ``prompt``, and the columns that say what was seen and wanted.
+        output: file to write; a server's answers are kept beside it, in ``OUTPUT.answers``.
+        catalog: file of the catalog; None: the films that ship.
+        lists: file with the teacher's lists; None: ask a server.
+        url: of that server, such as ``http://localhost:8000/v1``.
+        teacher: its model.
+        rate: ask the server to rate the best candidates as well.
+        embedder: see `embedding.Embedder`.
+        as_json: print the figures as one JSON document.
+        settings: of `DemonstrationSettings`.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        UserError: for files, columns or settings that cannot be used.
+        InfrastructureError: if the server answers nothing.
+    """
+    if (lists is None) == (url is None) or (url is None) != (teacher is None) or (rate and url is None):
+        raise UserError(
+            "demonstrate: give --lists FILE, or --endpoint URL with --teacher MODEL (which --rate needs too)"
+        )
+    try:
+        chosen = DemonstrationSettings(**settings)
+    except TypeError as error:
+        raise UserError(f"demonstrate cannot take {settings} ({error})") from None
+    rows = by_id(read_jsonl(path))
+    verifier = CatalogVerifier(catalog, relevant_required=False)
+    answers = None
+    if url is not None and teacher is not None:
+        answers = Answers(Endpoint(url, teacher).asker(), f"{teacher} at {url}", Path(f"{output}.answers"))
+    named = read_lists(lists) if lists is not None else {}
+    if answers is not None:
+        named = answers(list_questions(rows, chosen.size))
+    remapper = Remapper(verifier, Embedder(embedder), chosen)
+    found = demonstrate(rows, named, remapper, _rater(answers, rows) if rate and answers is not None else None)
+    partial = Path(f"{output}.partial")
+    partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.rows), encoding="utf-8")
+    partial.rename(output)
+    if as_json:
+        print(json.dumps({"output": output, **found.figures}))
+    else:
+        print("\n".join(f"{name:<24}{value:>10.4g}" for name, value in found.figures.items()))
+        print(output)
+    return 0
+
+
+def _rater(answers: Answers, rows: Mapping[str, Mapping[str, Any]]) -> Rate:
+    def rate(candidates: Mapping[str, Sequence[str]]) -> dict[str, dict[int, float]]:
+        asked = {name: rating_question(rows[name], names) for name, names in candidates.items()}
+        return {name: parse_ratings(text, len(candidates[name])) for name, text in answers(asked).items()}
+
+    return rate
 
 
 def _text(path: str) -> str:

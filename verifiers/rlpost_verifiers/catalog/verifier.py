@@ -6,7 +6,7 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from rlpost_verifiers.catalog.wanted import Columns, Reader, Wanted
 
 HIT, MISS, ELSEWHERE = "hit", "miss", "relevant_elsewhere"
 SEEN, DUPLICATE, OUTSIDE, UNPARSABLE = "seen", "duplicate", "out_of_catalog", "unparsable"
+INSIDE = "in_catalog"
 
 _SAMPLE = 300
 """Items that the conformance check writes down in several ways and looks up again."""
@@ -115,15 +116,17 @@ class CatalogVerifier:
         return [self._judge(item, self.reader.wanted(item.columns, self._required)) for item in items]
 
     def review(self, columns: Mapping[str, Any], text: str) -> Verdict:
-        """What can be said of a list when nobody knows what is right: each place is seen, a duplicate, outside the
-        catalog, no title at all, or (``miss``) an item. Seen is what the columns name, and what the prompt mentions.
+        """What can be said of a list when nobody knows what is right: each place is ``in_catalog``, seen, a duplicate,
+        out of the catalog, unparsable. Seen is what the columns name, and what the prompt mentions.
 
         Implements `rlpost.protocols.Reviewing`.
         """
         prompt = columns.get("prompt")
         said = prompt if isinstance(prompt, str) else "\n".join(str(turn["content"]) for turn in prompt or ())
         seen = self.reader.wanted(columns, required=False).seen | self.reader.mentioned(said)
-        return self._judge(VerifyItem(columns, text), Wanted({}, seen, frozenset()))
+        found = self._judge(VerifyItem(columns, text), Wanted({}, seen, frozenset()))
+        items = tuple(replace(item, reason=INSIDE) if item.reason == MISS else item for item in found.items)
+        return replace(found, items=items)
 
     def close(self) -> None:
         """Nothing to end."""

