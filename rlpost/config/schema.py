@@ -92,8 +92,8 @@ class DataSection(Section):
 
     source: str = "jsonl"
     """``jsonl``, ``parquet``, ``hf_disk``, ``lean_statements``, ``lean_theorems``, ``arithmetic``,
-    ``catalog_conversations``, ``reddit_conversations``, ``redial``, ``lean_dojo_theorems``, ``lean_dojo_tactics``,
-    ``lean_dojo_premises``, or ``module:function`` returning rows."""
+    ``catalog_conversations``, ``reddit_conversations``, ``redial``, ``logged_clicks``, ``lean_dojo_theorems``,
+    ``lean_dojo_tactics``, ``lean_dojo_premises``, or ``module:function`` returning rows."""
     train: str | dict[str, Any] = Field(default_factory=dict)
     """A path, or keyword arguments of the source."""
     eval: str | dict[str, Any] | None = None

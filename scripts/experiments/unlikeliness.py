@@ -15,31 +15,23 @@ Started again with the same folder it goes on where it was. Writes `results.json
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import shutil
-import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arms import BASE, Experiment, arguments, finish, head, row, seeds_of, with_intervals
 
-import rlpost
-from rlpost.actors.cluster import cluster
-from rlpost.config.load import load
-from rlpost.config.schema import ClusterSection, RunConfig
 from rlpost.evaluation import compare
-from rlpost.evaluation.outcomes import Outcome, read
+from rlpost.evaluation.outcomes import Outcome
+from rlpost.evaluation.outcomes import compare as compare_outcomes
 from rlpost.observability.plots import Curve, draw, uplift_curve
 from rlpost.observability.sinks import read_lines
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-BASE = "base"
 ARMS = {
     "default": "lean_grpo_default_cpu.yaml",
     "high_kl": "lean_grpo_high_kl_cpu.yaml",
@@ -47,114 +39,63 @@ ARMS = {
     "unlikeliness_2": "lean_unlikeliness_2_cpu.yaml",
 }
 CONTROLS = ("default", "high_kl")
+FINAL = ["data.eval.count=200", "data.eval.skip=150", "evaluation.every=0"]
 SMALL = ["run.steps=50", "data.eval.count=60", "evaluation.samples=32"]
 COURSE = ("unique_accepted", "entropy", "kl", "clip_high", "skipped_updates")
 """Metrics of the last steps that go into the table."""
 LAST = 20
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Variant:
-    """How the experiment departs from the recipes: in small, and by settings that hold for all arms."""
-
-    small: bool = False
-    settings: tuple[str, ...] = ()
-
-
-def arm_config(arm: str, seed: int, folder: Path, variant: Variant) -> RunConfig:
-    """A recipe on the final set, from the seed's warm start."""
-    overrides = [
-        f"run.seed={seed}", f"run.name={arm}", f"run.output_dir={folder}", "data.eval.count=200", "data.eval.skip=150",
-        f"model.path={folder / BASE}", "model.scratch=null", "sft=null", "evaluation.before=false",
-        "evaluation.every=0", "logging.transcripts_every=0", *(SMALL if variant.small else []),
-        *(one for one in variant.settings if not one.startswith(("sft.", "model."))),
-    ]  # fmt: skip
-    return load(CONFIGS / ARMS[arm], overrides).config
-
-
-def warm_start(seed: int, folder: Path, variant: Variant) -> None:
-    """The policy all arms of a seed start from."""
-    if (folder / BASE / "config.json").is_file():
-        return
-    recipe = str(CONFIGS / ARMS["default"])
-    # the trainer's threads and memory should be gone before the actors start
-    command = [sys.executable, "-m", "rlpost.cli", "sft", recipe, f"run.seed={seed}", *variant.settings, "--quiet"]
-    subprocess.run([*command, "--output", str(folder / BASE)], check=True, stdout=subprocess.DEVNULL)
-
-
-def measure_base(config: RunConfig, folder: Path) -> None:
-    """pass@N of the starting policy."""
-    target = folder / "base.jsonl"
-    if target.is_file():
-        return
-    partial = target.with_suffix(".partial")
-    rlpost.evaluate(config, folder / BASE, output=partial)
-    partial.rename(target)
-
-
-def train(config: RunConfig) -> bool:
-    """Run an arm to its end, from where it was; False if somebody asked it to stop."""
-    folder = Path(config.folder)
-    if finished(folder):
-        return True
-    resume = any((folder / "checkpoints").glob("step_*"))
-    if not resume:
-        shutil.rmtree(folder, ignore_errors=True)
-    return not rlpost.train(config, resume=resume).interrupted
-
-
-def finished(folder: Path) -> bool:
-    """Whether an arm has been measured."""
-    return any(row["when"] == "after" for row in read_lines(folder / "evaluations.jsonl"))
-
-
-def outcomes(arm: str, seeds: Sequence[int], out: Path) -> list[list[Outcome]]:
-    """Outcomes of an arm's final policies, a list for each seed."""
-    files = {seed: out / f"seed_{seed}" for seed in seeds}
-    return [read(f / "base.jsonl" if arm == BASE else f / arm / "evaluations" / "after.jsonl") for f in files.values()]
-
-
-def summarise(seeds: Sequence[int], out: Path) -> dict[str, Any]:
+def summarise(experiment: Experiment) -> dict[str, Any]:
     """Everything the experiment found, as one document."""
-    arms = [BASE, *ARMS]
-    found = {arm: outcomes(arm, seeds, out) for arm in arms}
+    trained, seeds = list(experiment.arms), list(experiment.seeds)
+    arms = [BASE, *trained]
+    found = {arm: experiment.outcomes(arm) for arm in arms}
     samples = min(len(outcome.samples) for runs in found.values() for run in runs for outcome in run)
     ks = [2**i for i in range(samples.bit_length()) if 2**i <= samples]
-    result: dict[str, Any] = {"seeds": list(seeds), "prompts": len(found[BASE][0]), "samples": samples, "pass": {}}
-    for arm in arms:
-        result["pass"][arm] = {str(k): dataclasses.asdict(compare.pass_at(found[arm], k)) for k in ks}
-    for control in (BASE, *CONTROLS):
+    result: dict[str, Any] = {"seeds": seeds, "prompts": len(found[BASE][0]), "samples": samples}
+    result["settings"] = list(experiment.settings)
+    result["pass"] = {
+        arm: {str(k): dataclasses.asdict(compare.mean(found[arm], compare.passes(k))) for k in ks} for arm in arms
+    }
+    for control in controls(experiment):
         result[f"minus_{control}"] = {
-            arm: {str(k): dataclasses.asdict(compare.difference(found[arm], found[control], k)) for k in ks}
+            arm: {
+                str(k): dataclasses.asdict(compare.difference(found[arm], found[control], compare.passes(k)))
+                for k in ks
+            }
             for arm in arms
             if arm != control
         }
-    result["course"] = {arm: course(arm, seeds, out) for arm in ARMS}
-    result["flips"] = {arm: flips(found[BASE], found[arm]) for arm in ARMS}
-    result["uplift"] = {arm: uplift(arm, seeds, out) for arm in ARMS}
+    result["course"] = {arm: course(experiment, arm) for arm in trained}
+    result["flips"] = {arm: flips(found[BASE], found[arm]) for arm in trained}
+    result["uplift"] = {arm: uplift(experiment, arm) for arm in trained}
     return result
+
+
+def controls(experiment: Experiment) -> list[str]:
+    """What arms are compared with: the start, and those controls that take part."""
+    return [BASE, *(arm for arm in CONTROLS if arm in experiment.arms)]
 
 
 def flips(before: Sequence[Sequence[Outcome]], after: Sequence[Sequence[Outcome]]) -> dict[str, float]:
     """Prompts lost and won against the starting policy, mean over seeds."""
-    from rlpost.evaluation.outcomes import compare as compare_outcomes
-
     rows = [compare_outcomes(b, a) for b, a in zip(before, after, strict=True)]
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
-def course(arm: str, seeds: Sequence[int], out: Path) -> dict[str, float]:
+def course(experiment: Experiment, arm: str) -> dict[str, float]:
     """Metrics of the last steps, mean over seeds."""
-    rows = [row for seed in seeds for row in read_lines(out / f"seed_{seed}" / arm / "metrics.jsonl")[-LAST:]]
-    return {name: float(np.mean([row[name] for row in rows if row.get(name) is not None])) for name in COURSE}
+    rows = [one for seed in experiment.seeds for one in experiment.metrics(arm, seed)[-LAST:]]
+    return {name: float(np.mean([one[name] for one in rows if one.get(name) is not None])) for name in COURSE}
 
 
-def uplift(arm: str, seeds: Sequence[int], out: Path) -> list[list[float]]:
+def uplift(experiment: Experiment, arm: str) -> list[list[float]]:
     """Rows of rank, right answers, how many became likelier: the seeds together."""
     counts: dict[int, list[float]] = defaultdict(lambda: [0, 0])
-    for seed in seeds:
-        for row in read_lines(out / f"seed_{seed}" / arm / "evaluations" / "uplift.jsonl")[-1:]:
-            for rank, count, rose, _ in row["by_rank"]:
+    for seed in experiment.seeds:
+        for measured in read_lines(experiment.evaluations(arm, seed) / "uplift.jsonl")[-1:]:
+            for rank, count, rose, _ in measured["by_rank"]:
                 counts[rank][0] += count
                 counts[rank][1] += rose
     return [[rank, *counts[rank]] for rank in sorted(counts)]
@@ -176,73 +117,37 @@ def plots(found: dict[str, Any], out: Path) -> None:
 
 def table(found: dict[str, Any]) -> str:
     """The result as Markdown."""
-    ks = [k for k in ("1", "8", "32", "128") if k in found["pass"][BASE]]
+    ks = [k for k in ("1", "8", "32", "128", "512") if k in found["pass"][BASE]]
     lines = [f"{found['prompts']} theorems, {found['samples']} samples each, seeds {found['seeds']}.", ""]
-    lines += _head(["arm", *(f"pass@{k}" for k in ks), "lost", "won", *COURSE])
+    lines += head(["arm", *(f"pass@{k}" for k in ks), "lost", "won", *COURSE])
     for arm, by_k in found["pass"].items():
         cells = [f"{by_k[k]['mean']:.3f}" for k in ks]
         lost = [f"{value:.3f}" for value in found["flips"].get(arm, {}).values()] or ["", ""]
         course_cells = [f"{found['course'][arm][name]:.3g}" if arm in found["course"] else "" for name in COURSE]
-        lines.append(f"| {' | '.join([arm, *cells, *lost, *course_cells])} |")
+        lines.append(row([arm, *cells, *lost, *course_cells]))
     for control in (BASE, *CONTROLS):
-        lines += ["", f"Minus {control}: mean [95 % over theorems] (95 % over seeds)", ""]
-        lines += _head(["arm", *(f"pass@{k}" for k in ks)])
-        for arm, by_k in found[f"minus_{control}"].items():
-            lines.append(f"| {' | '.join([arm, *(_cell(by_k[k]) for k in ks)])} |")
+        if by_arm := found.get(f"minus_{control}"):
+            lines += ["", f"Minus {control}: mean [95 % over theorems] (95 % over seeds)", ""]
+            lines += head(["arm", *(f"pass@{k}" for k in ks)])
+            lines += [row([arm, *(with_intervals(by_k[k]) for k in ks)]) for arm, by_k in by_arm.items()]
     return "\n".join(lines) + "\n"
 
 
-def _head(names: Sequence[str]) -> list[str]:
-    return [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
-
-
-def _cell(entry: dict[str, Any]) -> str:
-    low, high = entry["problems"]
-    seeds = "" if entry["seeds"] is None else f" ({entry['seeds'][0]:+.3f}, {entry['seeds'][1]:+.3f})"
-    return f"{entry['mean']:+.3f} [{low:+.3f}, {high:+.3f}]{seeds}"
-
-
-def run(out: Path, seeds: Sequence[int], variant: Variant, minutes: float) -> bool:
-    """Everything that is not done yet; False if the time or the user ended it before."""
-    begun, longest = time.monotonic(), 0.0
-    for seed in seeds:
-        warm_start(seed, out / f"seed_{seed}", variant)
-    with cluster(ClusterSection()):
-        for seed in seeds:
-            folder = out / f"seed_{seed}"
-            measure_base(arm_config("default", seed, folder, variant), folder)
-            for arm in ARMS:
-                started = time.monotonic()
-                if started + longest - begun > 60 * minutes:
-                    return False
-                if not train(arm_config(arm, seed, folder, variant)):
-                    return False
-                longest = max(longest, time.monotonic() - started)
-                print(f"seed {seed} {arm}: {time.monotonic() - started:.0f} s", flush=True)
-    return True
+def report(experiment: Experiment) -> str:
+    """Write the results; the table."""
+    found = summarise(experiment)
+    (experiment.out / "results.json").write_text(json.dumps(found, indent=1))
+    (experiment.out / "results.md").write_text(table(found))
+    plots(found, experiment.out)
+    return table(found)
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("out", type=Path, help="folder of the experiment")
-    arguments.add_argument("--small", action="store_true", help="one seed, 50 steps, 60 theorems, 32 samples")
-    arguments.add_argument("--seeds", type=int, nargs="+", help="default: 1 2 3, with --small 1")
-    arguments.add_argument("--minutes", type=float, default=100.0, help="begin nothing that would end later")
-    arguments.add_argument("--set", nargs="+", default=[], metavar="section.key=value", help="for all arms alike")
-    given = arguments.parse_args()
-    seeds = given.seeds or ([1] if given.small else [1, 2, 3])
-    out = given.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    if not run(out, seeds, Variant(given.small, tuple(given.set)), given.minutes):
-        print("not finished; start it again with the same folder to go on", file=sys.stderr)
-        return 1
-    found = summarise(seeds, out)
-    found["settings"] = given.set
-    (out / "results.json").write_text(json.dumps(found, indent=1))
-    (out / "results.md").write_text(table(found))
-    plots(found, out)
-    print(table(found))
-    return 0
+    given = arguments(__doc__ or "", list(ARMS), "one seed, 50 steps, 60 theorems, 32 samples").parse_args()
+    chosen = {arm: ARMS[arm] for arm in given.arms}
+    trained = [*FINAL, *(SMALL if given.small else [])]
+    experiment = Experiment(given.out.resolve(), seeds_of(given), chosen, given.arms[0], given.set, trained)
+    return finish(experiment, given.minutes, report)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,167 @@
+"""What the experiments share: recipes as arms, several seeds, a seed's arms from one warm start, all through the real
+loop in one Ray session; started again with the same folder, an experiment goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import rlpost
+from rlpost.actors.cluster import cluster
+from rlpost.config.load import load
+from rlpost.config.schema import ClusterSection, RunConfig
+from rlpost.evaluation.outcomes import Outcome, read
+from rlpost.observability.sinks import read_lines
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+BASE = "base"
+"""The arm that is not trained: the starting policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """Arms, and what holds for all of them.
+
+    Attributes:
+        out: its folder, with a folder for each seed.
+        seeds: of warm start and training.
+        arms: names to recipes (files in configs/).
+        start: arm whose recipe makes the warm start and measures the starting policy.
+        settings: over the recipes of all arms, warm start included.
+        trained: over the recipes of the arms only.
+    """
+
+    out: Path
+    seeds: Sequence[int]
+    arms: Mapping[str, str]
+    start: str
+    settings: Sequence[str] = ()
+    trained: Sequence[str] = field(default=())
+
+    def folder(self, seed: int) -> Path:
+        """Of a seed."""
+        return self.out / f"seed_{seed}"
+
+    def config(self, arm: str, seed: int) -> RunConfig:
+        """An arm's recipe from the seed's warm start."""
+        folder = self.folder(seed)
+        overrides = [
+            *self.trained,
+            f"run.seed={seed}", f"run.name={arm}", f"run.output_dir={folder}", f"model.path={folder / BASE}",
+            "model.scratch=null", "sft=null", "evaluation.before=false", "logging.transcripts_every=0",
+            *(one for one in self.settings if not one.startswith(("sft.", "model."))),
+        ]  # fmt: skip
+        return load(CONFIGS / self.arms[arm], overrides).config
+
+    def warm_start(self, seed: int) -> None:
+        """The policy that all arms of a seed start from."""
+        target = self.folder(seed) / BASE
+        if (target / "config.json").is_file():
+            return
+        recipe = str(CONFIGS / self.arms[self.start])
+        # the trainer's threads and memory should be gone before the actors start
+        command = [sys.executable, "-m", "rlpost.cli", "sft", recipe, f"run.seed={seed}", *self.settings, "--quiet"]
+        subprocess.run([*command, "--output", str(target)], check=True, stdout=subprocess.DEVNULL)
+
+    def measure_base(self, seed: int) -> None:
+        """Outcomes of the starting policy."""
+        target = self.folder(seed) / "base.jsonl"
+        if not target.is_file():
+            partial = target.with_suffix(".partial")
+            rlpost.evaluate(self.config(self.start, seed), self.folder(seed) / BASE, output=partial)
+            partial.rename(target)
+
+    def train(self, arm: str, seed: int) -> bool:
+        """Run an arm to its end, from where it was; False if somebody asked it to stop."""
+        config = self.config(arm, seed)
+        folder = Path(config.folder)
+        if any(row["when"] == "after" for row in read_lines(folder / "evaluations.jsonl")):
+            return True
+        resume = any((folder / "checkpoints").glob("step_*"))
+        if not resume:
+            shutil.rmtree(folder, ignore_errors=True)
+        return not rlpost.train(config, resume=resume).interrupted
+
+    def run(self, minutes: float) -> bool:
+        """Everything that is not done yet; False if the time or the user ended it before."""
+        begun, longest = time.monotonic(), 0.0
+        for seed in self.seeds:
+            self.warm_start(seed)
+        with cluster(ClusterSection()):
+            for seed in self.seeds:
+                self.measure_base(seed)
+                for arm in self.arms:
+                    started = time.monotonic()
+                    if started + longest - begun > 60 * minutes or not self.train(arm, seed):
+                        return False
+                    took = time.monotonic() - started
+                    longest = max(longest, took)
+                    print(f"seed {seed} {arm}: {took:.0f} s", flush=True)
+        return True
+
+    def outcomes(self, arm: str, name: str = "after") -> list[list[Outcome]]:
+        """Outcomes of an arm's evaluations of a name, a list for each seed."""
+        return [
+            read(self.folder(s) / "base.jsonl" if arm == BASE else self.evaluations(arm, s) / f"{name}.jsonl")
+            for s in self.seeds
+        ]
+
+    def evaluations(self, arm: str, seed: int) -> Path:
+        """Folder of an arm's evaluations."""
+        return self.folder(seed) / arm / "evaluations"
+
+    def metrics(self, arm: str, seed: int) -> list[dict[str, Any]]:
+        """A row for each step of an arm."""
+        return read_lines(self.folder(seed) / arm / "metrics.jsonl")
+
+
+def arguments(description: str, arms: Sequence[str], small: str) -> argparse.ArgumentParser:
+    """The options of every experiment."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder of the experiment")
+    parser.add_argument("--small", action="store_true", help=small)
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: 1 2 3, with --small 1")
+    parser.add_argument("--arms", nargs="+", default=list(arms), choices=arms, help="only these")
+    parser.add_argument("--minutes", type=float, default=90.0, help="begin nothing that would end later")
+    parser.add_argument("--set", nargs="+", default=[], metavar="section.key=value", help="for all arms alike")
+    return parser
+
+
+def seeds_of(given: argparse.Namespace) -> list[int]:
+    """The seeds asked for."""
+    return given.seeds or ([1] if given.small else [1, 2, 3])
+
+
+def finish(experiment: Experiment, minutes: float, report: Callable[[Experiment], str]) -> int:
+    """Run what is left and print the report; the exit status."""
+    experiment.out.mkdir(parents=True, exist_ok=True)
+    if not experiment.run(minutes):
+        print("not finished; start it again with the same folder to go on", file=sys.stderr)
+        return 1
+    print(report(experiment))
+    return 0
+
+
+def head(names: Sequence[str]) -> list[str]:
+    """The first two lines of a Markdown table."""
+    return [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+
+
+def row(cells: Sequence[str]) -> str:
+    """A line of it."""
+    return f"| {' | '.join(cells)} |"
+
+
+def with_intervals(estimate: Mapping[str, Any]) -> str:
+    """A difference: mean [95 % over prompts] (95 % over seeds)."""
+    low, high = estimate["problems"]
+    seeds = "" if estimate["seeds"] is None else f" ({estimate['seeds'][0]:+.3f}, {estimate['seeds'][1]:+.3f})"
+    return f"{estimate['mean']:+.3f} [{low:+.3f}, {high:+.3f}]{seeds}"

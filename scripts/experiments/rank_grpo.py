@@ -1,0 +1,172 @@
+"""Does credit by rank make a better recommender than credit for the whole list? Five policies, several seeds.
+
+"Rank-GRPO" (Zhu et al. 2025), table 1, at the scale of two CPU cores: the starting policy, and what
+`configs/recommender_*_cpu.yaml` make of it: GRPO and GSPO with the list's DCG as one reward, and Rank-GRPO with the
+returns "log" and "exp∞". Every arm of a seed starts from the same warm start and sees the same prompts for as many
+steps; all run through the real loop, in one Ray cluster. The final conversations are other users' than the recipes' own
+held-out ones.
+
+    scripts/experiments/rank_grpo.py runs/rank_grpo                     # three seeds, about an hour
+    scripts/experiments/rank_grpo.py runs/rank_grpo_small --small       # one seed, short, under 10 minutes
+
+Started again with the same folder it goes on where it was. Writes `results.json`, `results.md`, `ndcg.svg`, `hits.svg`,
+`reward.svg`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from arms import BASE, Experiment, arguments, finish, head, row, seeds_of, with_intervals
+
+from rlpost.algorithms.intervals import over_problems
+from rlpost.evaluation import compare
+from rlpost.evaluation.lists import Listed, list_figures
+from rlpost.evaluation.outcomes import Outcome
+from rlpost.evaluation.outcomes import compare as compare_outcomes
+from rlpost.observability.plots import Curve, draw
+
+ARMS = {
+    "grpo": "recommender_grpo_cpu.yaml",
+    "gspo": "recommender_gspo_cpu.yaml",
+    "rank_log": "recommender_rank_log_cpu.yaml",
+    "rank_exp_inf": "recommender_rank_cpu.yaml",
+}
+CONTROLS = (BASE, "grpo", "rank_log")
+FINAL = ["data.eval.count=500", "data.eval.seed=1003"]
+SMALL = ["run.steps=20", "data.eval.count=150"]
+KS = (1, 2, 3, 5, 10)
+SHOWN = (1, 5, 10)
+WINDOW = 10
+"""Steps that a point of the reward's curve is a mean of."""
+
+
+def measures() -> dict[str, compare.Measure]:
+    """What is compared: nDCG and recall at some k, strict."""
+    found: dict[str, compare.Measure] = {}
+    for k in KS:
+        found[f"ndcg@{k}"] = compare.of_list(lambda one, k=k: one.ndcg(k))
+        found[f"recall@{k}"] = compare.of_list(lambda one, k=k: one.recall(k))
+    return found
+
+
+def lists(outcomes: Sequence[Sequence[Outcome]]) -> list[Listed]:
+    """The lists of all seeds."""
+    return [outcome.listed for run in outcomes for outcome in run if outcome.listed is not None]
+
+
+def summarise(experiment: Experiment) -> dict[str, Any]:
+    """Everything the experiment found, as one document."""
+    arms = [BASE, *experiment.arms]
+    found = {arm: experiment.outcomes(arm) for arm in arms}
+    result: dict[str, Any] = {"seeds": list(experiment.seeds), "prompts": len(found[BASE][0])}
+    result["settings"] = list(experiment.settings)
+    result["figures"] = {
+        arm: {name: dataclasses.asdict(compare.mean(found[arm], measure)) for name, measure in measures().items()}
+        for arm in arms
+    }
+    for control in (one for one in CONTROLS if one in arms):
+        result[f"minus_{control}"] = {
+            arm: {
+                name: dataclasses.asdict(compare.difference(found[arm], found[control], measure))
+                for name, measure in measures().items()
+            }
+            for arm in arms
+            if arm != control
+        }
+    result["lists"] = {arm: made_of(found[BASE], found[arm]) for arm in arms}
+    result["hits"] = {arm: hits(found[arm]) for arm in arms}
+    result["reward"] = {arm: course(experiment, arm) for arm in experiment.arms}
+    return result
+
+
+def made_of(before: Sequence[Sequence[Outcome]], after: Sequence[Sequence[Outcome]]) -> dict[str, float]:
+    """What the lists of an arm are made of, all seeds together, and how popular against the start."""
+    figures = list_figures(lists(after), [])
+    shifts = [compare_outcomes(b, a).get("popularity_shift", 0.0) for b, a in zip(before, after, strict=True)]
+    exact = float(np.mean([len(one.marks) == 10 for one in lists(after)]))
+    return {**figures, "exactly_ten": exact, "popularity_shift": float(np.mean(shifts))}
+
+
+def hits(outcomes: Sequence[Sequence[Outcome]]) -> list[list[float]]:
+    """Share of lists with a hit at each of the ten ranks, with its 95 % interval."""
+    rows = []
+    for place in range(10):
+        values = [float(one.marks[place : place + 1] == "h") for one in lists(outcomes)]
+        rows.append([float(np.mean(values)), *over_problems(values)])
+    return rows
+
+
+def course(experiment: Experiment, arm: str) -> list[float]:
+    """Items found of those wanted (``pass`` of a list is any), per step, mean over seeds and windows of steps."""
+    by_seed = [[float(one["pass_rate"]) for one in experiment.metrics(arm, seed)] for seed in experiment.seeds]
+    means = np.mean(by_seed, axis=0)
+    return [float(np.mean(means[start : start + WINDOW])) for start in range(0, len(means) - WINDOW + 1, WINDOW)]
+
+
+def plots(found: dict[str, Any], experiment: Experiment) -> None:
+    """nDCG over k, hits by rank, and the course of training."""
+    title = f"{found['prompts']} held-out conversations, {len(found['seeds'])} seeds"
+    curves = []
+    for arm, figures in found["figures"].items():
+        ends = [figures[f"ndcg@{k}"]["problems"] for k in KS]
+        means = [figures[f"ndcg@{k}"]["mean"] for k in KS]
+        curves.append(Curve(arm, KS, means, [low for low, _ in ends], [high for _, high in ends]))
+    draw(curves, experiment.out / "ndcg.svg", title=title, x="k", y="nDCG@k (95 % over conversations)")
+    ranks = list(range(1, 11))
+    by_rank = [
+        Curve(arm, ranks, [r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows])
+        for arm, rows in found["hits"].items()
+    ]
+    draw(by_rank, experiment.out / "hits.svg", title=title, x="rank", y="share of lists with a hit there")
+    training = [
+        Curve(arm, [WINDOW * (i + 1) for i in range(len(values))], values, values, values)
+        for arm, values in found["reward"].items()
+        if values
+    ]
+    if training:
+        what = f"sampled lists with a hit (mean of {WINDOW} steps)"
+        draw(training, experiment.out / "reward.svg", title=f"{len(found['seeds'])} seeds", x="step", y=what)
+
+
+def table(found: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    names = [f"{name}@{k}" for name in ("ndcg", "recall") for k in SHOWN]
+    made = ("exactly_ten", "in_catalog", "duplicates", "coverage", "novelty", "popularity_shift")
+    lines = [f"{found['prompts']} conversations, seeds {found['seeds']}, greedy lists, protocol strict.", ""]
+    lines += head(["arm", *names, *made])
+    for arm, figures in found["figures"].items():
+        cells = [f"{figures[name]['mean']:.3f}" for name in names]
+        lines.append(row([arm, *cells, *(f"{found['lists'][arm].get(name, float('nan')):.3f}" for name in made)]))
+    for control in CONTROLS:
+        if by_arm := found.get(f"minus_{control}"):
+            lines += ["", f"Minus {control}: mean [95 % over conversations] (95 % over seeds)", ""]
+            lines += head(["arm", *names])
+            lines += [row([arm, *(with_intervals(by_name[n]) for n in names)]) for arm, by_name in by_arm.items()]
+    return "\n".join(lines) + "\n"
+
+
+def report(experiment: Experiment) -> str:
+    """Write the results; the table."""
+    found = summarise(experiment)
+    (experiment.out / "results.json").write_text(json.dumps(found, indent=1))
+    (experiment.out / "results.md").write_text(table(found))
+    plots(found, experiment)
+    return table(found)
+
+
+def main() -> int:
+    given = arguments(__doc__ or "", list(ARMS), "one seed, 20 steps, 150 conversations").parse_args()
+    chosen = {arm: ARMS[arm] for arm in given.arms}
+    trained = [*FINAL, *(SMALL if given.small else [])]
+    experiment = Experiment(given.out.resolve(), seeds_of(given), chosen, given.arms[-1], given.set, trained)
+    return finish(experiment, given.minutes, report)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""The recommender's recipe in small, as a user runs it: warm start, Rank-GRPO off-policy, figures of lists, and a talk with the
+model. Not covered: whether it gets better, which is what scripts/experiments/rank_grpo.py measures.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from support.processes import Command
+
+pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.deepspeed, pytest.mark.slow]
+
+RECIPE = str(Path(__file__).resolve().parents[2] / "configs" / "recommender_rank_cpu.yaml")
+SMALL = [
+    *("run.name=films", "run.steps=2", "model.scratch.layers=2", "sft.train.count=200", "sft.epochs=2"),
+    *("sft.batch_size=16", "data.train.count=40", "data.eval.count=12", "rollout.prompts_per_step=4"),
+    *("rollout.kv_cache_mb=64", "algorithm.epochs=2", "logging.progress=false", "logging.transcripts_every=1"),
+]
+
+
+def rows(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_from_nothing_to_recommendations(tmp_path: Path) -> None:
+    status, _, err = Command(["train", RECIPE, *SMALL], tmp_path).start().finish()
+    assert status == 0, err
+    folder = tmp_path / "runs" / "films"
+
+    before, after = rows(folder / "evaluations.jsonl")
+    figures = {"recall@5", "ndcg@10", "ndcg@10_se", "ndcg@10 released", "in_catalog", "duplicates", "places"}
+    assert figures <= set(before)
+    assert "popularity_shift" not in before
+    if "novelty" in before and "novelty" in after:
+        assert {"popularity_shift", "popularity_shift_se"} <= set(after)
+
+    steps = rows(folder / "metrics.jsonl")
+    assert {"clip_high/epoch_0", "clip_high/epoch_1", "kl"} <= set(steps[-1])
+    for row in (one for file in sorted((folder / "transcripts").iterdir()) for one in rows(file)):
+        ranks = [span for span in row["reward"] if span[3] >= 0 and span[4] == "reward"]
+        assert [span[3] for span in ranks] == list(range(10)), "a span for each rank, whatever the list's length"
+        assert {span[2] for span in ranks} <= {0.0, 1.0}
+        borders = [place for span in ranks for place in span[:2]]
+        assert borders == sorted(borders)
+        assert sum(span[2] for span in ranks) <= 3
+
+    talk = ["chat", RECIPE, *SMALL, "--model", str(folder / "model"), "--text", "I loved Alien (1979).", "--json"]
+    status, out, err = Command(talk, tmp_path).start().finish()
+    assert status == 0, err
+    reply = json.loads(out)
+    known = {"in_catalog", "seen", "duplicate", "out_of_catalog", "unparsable"}
+    assert {item["reason"] for item in reply["verdict"]["items"]} <= known
+    assert reply["text"]
