@@ -112,7 +112,8 @@ def plots(found: dict[str, Any], out: Path) -> None:
     draw(curves, out / "pass_at_n.svg", title=title, x="N", y="pass@N (95 % over theorems)", powers=True)
     lines = [uplift_curve(arm, rows) for arm, rows in found["uplift"].items() if rows]
     x, y = "rank by likelihood at the start (0: likeliest)", "share of right proofs now likelier"
-    draw(lines, out / "uplift.svg", title=title, x=x, y=y)
+    if lines:
+        draw(lines, out / "uplift.svg", title=title, x=x, y=y)
 
 
 def table(found: dict[str, Any]) -> str:

@@ -1,0 +1,91 @@
+"""The experiments' arms load, and their reports say what outcome files hold. Not covered: the runs themselves."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from rlpost.evaluation.lists import Listed
+from rlpost.evaluation.outcomes import Outcome, recorder
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "experiments"
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import arms
+    import rank_grpo
+    import unlikeliness
+
+    found = {"arms": arms, "rank_grpo": rank_grpo, "unlikeliness": unlikeliness}
+    for name in found:
+        monkeypatch.delitem(sys.modules, name)
+    return found
+
+
+def outcome(name: str, right: bool, place: int) -> Outcome:
+    marks = "".join("h" if i == place else "m" for i in range(10))
+    items = tuple(f"film {i}" for i in range(10))
+    return Outcome(
+        name, "1000" if right else "0000", int(right), "1", Listed(marks, 2, items, (float(place),) * 10, 20)
+    )
+
+
+def experiment(scripts: dict[str, ModuleType], name: str, out: Path, seeds: tuple[int, ...]):
+    module = scripts[name]
+    made = scripts["arms"].Experiment(out, seeds, module.ARMS, next(iter(module.ARMS)), (), module.FINAL)
+    for seed in seeds:
+        for number, arm in enumerate(["base", *module.ARMS]):
+            file = made.folder(seed) / "base.jsonl" if arm == "base" else made.evaluations(arm, seed) / "after.jsonl"
+            with recorder(file) as record:
+                for prompt in range(6):
+                    record(outcome(str(prompt), (prompt + seed + number) % 2 == 0, (5 - number) % 10))
+            if arm != "base":
+                rows = [{"pass_rate": 0.1 * number, "entropy": 1.0, "unique_accepted": 2, "kl": 0.0} for _ in range(20)]
+                rows = [{**row, "clip_high": 0.0, "skipped_updates": 0} for row in rows]
+                (made.folder(seed) / arm / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return made
+
+
+@pytest.mark.parametrize("name", ["rank_grpo", "unlikeliness"])
+def test_every_arm_is_a_recipe_from_the_seeds_warm_start(
+    scripts: dict[str, ModuleType], name: str, tmp_path: Path
+) -> None:
+    module = scripts[name]
+    made = scripts["arms"].Experiment(
+        tmp_path, (1,), module.ARMS, next(iter(module.ARMS)), ("run.steps=7", "sft.lr=1e-3"), module.FINAL
+    )
+    for arm in module.ARMS:
+        config = made.config(arm, 4)
+        assert (config.run.seed, config.run.name, config.run.steps, config.sft) == (4, arm, 7, None)
+        assert config.model.path == str(tmp_path / "seed_4" / "base")
+        recipe = made.config(next(iter(module.ARMS)), 4)
+        assert config.data == recipe.data, "all arms see the same prompts"
+
+
+def test_the_report_by_rank(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    made = experiment(scripts, "rank_grpo", tmp_path, (1, 2))
+    text = scripts["rank_grpo"].report(made)
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["figures"]["rank_exp_inf"]["recall@3"]["mean"] == 0.5, "the last arm has its hits at rank 2"
+    assert found["minus_grpo"]["rank_exp_inf"]["ndcg@5"]["mean"] > 0
+    assert found["hits"]["base"][5][0] == 1.0
+    assert found["lists"]["rank_exp_inf"]["popularity_shift"] == 4.0
+    assert "Minus rank_log" in text
+    assert {file.name for file in tmp_path.glob("*.svg")} == {"ndcg.svg", "hits.svg", "reward.svg"}
+
+
+def test_the_report_of_provers(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    made = experiment(scripts, "unlikeliness", tmp_path, (1,))
+    text = scripts["unlikeliness"].report(made)
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["pass"]["base"]["4"]["mean"] == 0.5
+    assert found["flips"]["default"] == {"negative_flips": 0.5, "positive_flips": 0.5, "popularity_shift": 1.0, **{
+        key: value for key, value in found["flips"]["default"].items() if key.startswith("popularity_shift_")
+    }}  # fmt: skip
+    assert "Minus high_kl" in text
