@@ -61,6 +61,7 @@ def rows(
     items: int | None = 300,
     places: int = 10,
     teacher_noise: float = 1.0,
+    candour: float | None = None,
 ) -> list[dict[str, Any]]:
     """The data source ``catalog_conversations``.
 
@@ -72,6 +73,8 @@ def rows(
         items: use the first so many items; None: all.
         places: length of the teacher's list.
         teacher_noise: standard deviation of what the teacher misjudges: what is left to be learned from reward.
+        candour: how likely a user is to say each of what he likes (a genre, an era, popular or rare films, a director);
+            None: 0.6, 0.5, 0.5 and 0.3.
 
     Returns:
         Rows with ``id``, ``prompt``, ``completion`` (the teacher's list), ``seen_titles`` and
@@ -82,12 +85,17 @@ def rows(
     """
     if count < 0 or places < 1 or teacher_noise < 0:
         raise UserError(f"count {count}, places {places}, teacher_noise {teacher_noise}: none may be negative")
+    if candour is not None and not 0 <= candour <= 1:
+        raise UserError(f"candour is {candour}; give a probability")
     if split not in ("train", "eval"):
         raise UserError(f"split is {split!r}; use 'train' or 'eval'")
     films = films_of(catalog, items)
     if places > len(films) // 2:
         raise UserError(f"places is {places} of {len(films)} items; ask for fewer, or use more items")
-    return [_row(films, random.Random(f"{split}:{seed}:{number}"), places, teacher_noise) for number in range(count)]
+    return [
+        _row(films, random.Random(f"{split}:{seed}:{number}"), places, teacher_noise, candour)
+        for number in range(count)
+    ]
 
 
 @cache
@@ -124,7 +132,7 @@ def utility(one: Taste, film: Item) -> float:
     )
 
 
-def _row(films: Sequence[Item], rng: random.Random, places: int, noise: float) -> dict[str, Any]:
+def _row(films: Sequence[Item], rng: random.Random, places: int, noise: float, candour: float | None) -> dict[str, Any]:
     one = taste(rng, films)
     worth = [utility(one, film) for film in films]
     order = _drawn(worth, rng)
@@ -132,7 +140,7 @@ def _row(films: Sequence[Item], rng: random.Random, places: int, noise: float) -
     for place in order[len(seen) : len(seen) + rng.randint(1, 3)]:
         wanted.append(place)
     guessed = sorted(set(range(len(films))) - set(seen), key=lambda i: -(worth[i] + noise * rng.gauss(0.0, 1.0)))
-    text = _said(one, [films[i] for i in seen], rng)
+    text = _said(one, [films[i] for i in seen], rng, candour)
     names = [films[i].name for i in seen]
     identity = hashlib.sha256(f"{text}{one.salt}".encode()).hexdigest()[:12]
     return {
@@ -150,14 +158,17 @@ def _drawn(worth: Sequence[float], rng: random.Random) -> list[int]:
     return sorted(range(len(worth)), key=lambda i: -keys[i])
 
 
-def _said(one: Taste, seen: Sequence[Item], rng: random.Random) -> str:
+def _said(one: Taste, seen: Sequence[Item], rng: random.Random, candour: float | None) -> str:
+    def tells(usually: float) -> bool:
+        return rng.random() < (usually if candour is None else candour)
+
     best = max(one.genres, key=lambda genre: one.genres[genre])
-    wishes = [rng.choice(_GENRE_WISHES).format(genre=_GENRES.get(best, best.lower()))] if rng.random() < 0.6 else []
-    if one.weight_of_era > 1.0 and rng.random() < 0.5:
+    wishes = [rng.choice(_GENRE_WISHES).format(genre=_GENRES.get(best, best.lower()))] if tells(0.6) else []
+    if one.weight_of_era > 1.0 and tells(0.5):
         wishes.append(rng.choice(_ERA_WISHES).format(era=int(one.era) // 10 * 10))
-    if abs(one.popularity) > 0.3 and rng.random() < 0.5:
+    if abs(one.popularity) > 0.3 and tells(0.5):
         wishes.append(rng.choice(_POPULAR_WISHES if one.popularity > 0 else _RARE_WISHES))
-    if rng.random() < 0.3:
+    if tells(0.3):
         wishes.append(rng.choice(_DIRECTOR_WISHES).format(director=sorted(one.directors)[0]))
     names = [film.name for film in seen]
     told = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
