@@ -62,6 +62,7 @@ def rows(
     places: int = 10,
     teacher_noise: float = 1.0,
     candour: float | None = None,
+    wanted: tuple[int, int] = (1, 3),
 ) -> list[dict[str, Any]]:
     """The data source ``catalog_conversations``.
 
@@ -75,6 +76,7 @@ def rows(
         teacher_noise: standard deviation of what the teacher misjudges: what is left to be learned from reward.
         candour: how likely a user is to say each of what he likes (a genre, an era, popular or rare films, a director);
             None: 0.6, 0.5, 0.5 and 0.3.
+        wanted: fewest and most items that a user wants.
 
     Returns:
         Rows with ``id``, ``prompt``, ``completion`` (the teacher's list), ``seen_titles`` and
@@ -85,6 +87,9 @@ def rows(
     """
     if count < 0 or places < 1 or teacher_noise < 0:
         raise UserError(f"count {count}, places {places}, teacher_noise {teacher_noise}: none may be negative")
+    fewest, most = wanted
+    if not 1 <= fewest <= most:
+        raise UserError(f"wanted is {wanted!r}; give the fewest and the most items, at least 1")
     if candour is not None and not 0 <= candour <= 1:
         raise UserError(f"candour is {candour}; give a probability")
     if split not in ("train", "eval"):
@@ -132,24 +137,33 @@ def utility(one: Taste, film: Item) -> float:
     )
 
 
-def _row(films: Sequence[Item], rng: random.Random, places: int, noise: float, candour: float | None) -> dict[str, Any]:
-    one = taste(rng, films)
-    worth = [utility(one, film) for film in films]
-    order = _drawn(worth, rng)
-    seen, wanted = order[: rng.randint(2, 4)], []
-    for place in order[len(seen) : len(seen) + rng.randint(1, 3)]:
-        wanted.append(place)
-    guessed = sorted(set(range(len(films))) - set(seen), key=lambda i: -(worth[i] + noise * rng.gauss(0.0, 1.0)))
-    text = _said(one, [films[i] for i in seen], rng, candour)
-    names = [films[i].name for i in seen]
-    identity = hashlib.sha256(f"{text}{one.salt}".encode()).hexdigest()[:12]
-    return {
-        "id": f"conversation-{identity}",
-        "prompt": text,
-        "completion": "\n".join(films[i].name for i in guessed[:places]),
-        "seen_titles": names,
-        "groundtruth_with_release_year": [[films[i].title, str(films[i].year)] for i in wanted],
-    }
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """What all rows of a call have in common."""
+
+    films: Sequence[Item]
+    places: int
+    noise: float
+    candour: float | None
+    wanted: tuple[int, int]
+
+    def row(self, rng: random.Random) -> dict[str, Any]:
+        films, one = self.films, taste(rng, self.films)
+        worth = [utility(one, film) for film in films]
+        order = _drawn(worth, rng)
+        seen = order[: rng.randint(2, 4)]
+        wanted = order[len(seen) : len(seen) + rng.randint(*self.wanted)]
+        left = set(range(len(films))) - set(seen)
+        guessed = sorted(left, key=lambda i: -(worth[i] + self.noise * rng.gauss(0.0, 1.0)))
+        text = _said(one, [films[i] for i in seen], rng, self.candour)
+        identity = hashlib.sha256(f"{text}{one.salt}".encode()).hexdigest()[:12]
+        return {
+            "id": f"conversation-{identity}",
+            "prompt": text,
+            "completion": "\n".join(films[i].name for i in guessed[: self.places]),
+            "seen_titles": [films[i].name for i in seen],
+            "groundtruth_with_release_year": [[films[i].title, str(films[i].year)] for i in wanted],
+        }
 
 
 def _drawn(worth: Sequence[float], rng: random.Random) -> list[int]:
