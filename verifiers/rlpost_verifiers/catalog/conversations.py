@@ -97,10 +97,8 @@ def rows(
     films = films_of(catalog, items)
     if places > len(films) // 2:
         raise UserError(f"places is {places} of {len(films)} items; ask for fewer, or use more items")
-    return [
-        _row(films, random.Random(f"{split}:{seed}:{number}"), places, teacher_noise, candour)
-        for number in range(count)
-    ]
+    makes = _Maker(films, places, teacher_noise, candour, (fewest, most))
+    return [makes.row(random.Random(f"{split}:{seed}:{number}")) for number in range(count)]
 
 
 @cache
