@@ -61,6 +61,7 @@ def rows(
     items: int | None = 300,
     places: int = 10,
     teacher_noise: float = 1.0,
+    teacher_bias: float = 0.0,
     candour: float | None = None,
     wanted: tuple[int, int] = (1, 3),
 ) -> list[dict[str, Any]]:
@@ -73,7 +74,9 @@ def rows(
         catalog: file of the catalog, whose items need ``genre``, ``director`` and ``votes``; None: the films that ship.
         items: use the first so many items; None: all.
         places: length of the teacher's list.
-        teacher_noise: standard deviation of what the teacher misjudges: what is left to be learned from reward.
+        teacher_noise: standard deviation of what the teacher misjudges anew for each user and film.
+        teacher_bias: standard deviation of what it misjudges about a film whoever is asking. Both are left to be
+            learned from reward.
         candour: how likely a user is to say each of what he likes (a genre, an era, popular or rare films, a director);
             None: 0.6, 0.5, 0.5 and 0.3.
         wanted: fewest and most items that a user wants.
@@ -85,8 +88,9 @@ def rows(
     Raises:
         UserError: for a number that makes no sense, or an unknown split.
     """
-    if count < 0 or places < 1 or teacher_noise < 0:
-        raise UserError(f"count {count}, places {places}, teacher_noise {teacher_noise}: none may be negative")
+    if count < 0 or places < 1 or min(teacher_noise, teacher_bias) < 0:
+        told = f"count {count}, places {places}, teacher_noise {teacher_noise}, teacher_bias {teacher_bias}"
+        raise UserError(f"{told}: none may be negative")
     fewest, most = wanted
     if not 1 <= fewest <= most:
         raise UserError(f"wanted is {wanted!r}; give the fewest and the most items, at least 1")
@@ -97,7 +101,8 @@ def rows(
     films = films_of(catalog, items)
     if places > len(films) // 2:
         raise UserError(f"places is {places} of {len(films)} items; ask for fewer, or use more items")
-    makes = _Maker(films, places, teacher_noise, candour, (fewest, most))
+    errors = [teacher_bias * _normal(f"teacher:{film.id}") for film in films]
+    makes = _Maker(films, places, teacher_noise, errors, candour, (fewest, most))
     return [makes.row(random.Random(f"{split}:{seed}:{number}")) for number in range(count)]
 
 
@@ -142,6 +147,7 @@ class _Maker:
     films: Sequence[Item]
     places: int
     noise: float
+    errors: Sequence[float]
     candour: float | None
     wanted: tuple[int, int]
 
@@ -152,7 +158,7 @@ class _Maker:
         seen = order[: rng.randint(2, 4)]
         wanted = order[len(seen) : len(seen) + rng.randint(*self.wanted)]
         left = set(range(len(films))) - set(seen)
-        guessed = sorted(left, key=lambda i: -(worth[i] + self.noise * rng.gauss(0.0, 1.0)))
+        guessed = sorted(left, key=lambda i: -(worth[i] + self.errors[i] + self.noise * rng.gauss(0.0, 1.0)))
         text = _said(one, [films[i] for i in seen], rng, self.candour)
         identity = hashlib.sha256(f"{text}{one.salt}".encode()).hexdigest()[:12]
         return {
