@@ -54,6 +54,9 @@ class ScratchModel(Section):
     """Key/value heads; None: as many as ``heads``."""
     intermediate_size: PositiveInt | None = None
     """Width of the feed-forward layers; None: 4 × hidden_size × 2/3, rounded up to a multiple of 32."""
+    vocabulary: Annotated[int, Field(ge=320)] | None = None
+    """Pieces of the tokenizer, bytes included: byte-pair encoding within lines, in which whole phrases of the texts
+    become pieces, and nothing is unknown. None: a piece for each word and symbol."""
     max_positions: PositiveInt = 512
     """Longest sequence, prompt and completion together, in tokens."""
     tie_embeddings: bool = True

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rlpost.config.schema import RunConfig, SftSection
-from rlpost.data import load
+from rlpost.data import load, pieces, wordlevel
 from rlpost.data.chat import TextCodec
-from rlpost.data.wordlevel import build
 from rlpost.errors import ConfigError, DataError, MissingPackageError
 from rlpost.learner import models
 from rlpost.types import Prompt
@@ -94,12 +93,15 @@ def starting_folder(config: RunConfig, pairs: Sequence[tuple[Prompt, str]], work
     if scratch is None:
         assert config.model.path is not None
         return models.resolve_path(config.model.path)
-    texts = [piece for prompt, text in pairs for piece in (prompt.text or "", text)]
+    texts = [one for prompt, text in pairs for one in (prompt.text or "", text)]
     for split in ("train", "eval"):
         if split == "train" or config.data.eval is not None:
             texts += [_known_text(config, prompt) for prompt in load.prompts(config.data, split)]
     folder = work / "scratch"
-    size = build(texts, folder, scratch.max_positions)
+    if scratch.vocabulary is None:
+        size = wordlevel.build(texts, folder, scratch.max_positions)
+    else:
+        size = pieces.build(texts, folder, scratch.max_positions, scratch.vocabulary)
     models.build_scratch(scratch, size, folder, config.run.seed)
     return str(folder)
 

@@ -1,0 +1,59 @@
+"""A byte-level BPE tokenizer made from a corpus, whose pieces may be phrases: short sequences for small models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rlpost.data.wordlevel import END, PAD
+
+_LINE = r"[^\n]*\n|[^\n]+"
+"""Pieces grow within a line, its newline included: what is credited line by line shares no piece with its neighbour."""
+_MULTIPLE = 64
+
+
+def build(texts: Iterable[str], folder: str | Path, max_length: int, vocabulary: int) -> int:
+    """Write a tokenizer by byte-pair encoding (Sennrich et al. 2016) that does not stop at the borders of words.
+
+    Every text can be written with it: what has no piece of its own is spelled in bytes.
+
+    Args:
+        texts: the corpus.
+        folder: where to write the Hugging Face tokenizer files.
+        max_length: longest sequence the model takes.
+        vocabulary: pieces, bytes included; at least 320. A corpus that has fewer gives fewer.
+
+    Returns:
+        The vocabulary's size, a multiple of 64 (vLLM pads to it; unused ids fill up).
+
+    Raises:
+        ValueError: for fewer than 320 pieces.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    if vocabulary < 5 * _MULTIPLE:
+        raise ValueError(f"vocabulary is {vocabulary}; 256 bytes and some pieces need {5 * _MULTIPLE} at least")
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_LINE), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[PAD, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    known = backend.get_vocab_size()
+    size = -(-known // _MULTIPLE) * _MULTIPLE
+    backend.add_tokens([AddedToken(f"<unused{i}>", normalized=False) for i in range(size - known)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token=PAD, eos_token=END, model_max_length=max_length
+    )
+    tokenizer.save_pretrained(str(folder))
+    return size
