@@ -120,9 +120,11 @@ class Ranking:
     """Pays the places of a list that a verifier has judged item by item (``Verdict.items``, with scores as relevances).
 
     With ``returns: sequence`` one span over the whole answer, else a span for every rank, whose index is the rank:
-    groups are normalised rank by rank, ``algorithm.ratio: span`` and ``aggregate: span`` then are Rank-GRPO. A rank
-    that the list does not reach is a span without tokens. Length shaping goes to the list's end and to what stands
-    behind rank N.
+    groups are normalised rank by rank, ``algorithm.ratio: span`` and ``aggregate: span`` then are Rank-GRPO. What
+    stands behind the last item and is none itself was an attempt at the next rank, worth nothing there: text without
+    items would otherwise be credited nowhere, and a policy that is pushed away from misses drifts into it. Further
+    ranks that the list does not reach are spans without tokens. Length shaping goes to the list's end and to what
+    stands behind rank N.
 
     Args:
         recipe: ``none``, ``paper`` or ``released_code``: where the settings start. What is given beside it wins.
@@ -159,6 +161,9 @@ class Ranking:
         ended = completion.finish_reason == "stop" and length > 0
         if settings.ending == "own" and ended and places:
             places[-1] = places[-1][0], min(places[-1][1], length - 1)
+        begin, end = places[-1][1] if places else 0, length - int(ended)  # an end token by itself is no attempt
+        if begin < end:
+            places.append((begin, length if settings.ending == "item" else end))
         relevances = [item.score for item in items[: settings.size]]
         relevances += [0.0] * (settings.size - len(relevances))
         spans = self._returns(relevances, places, length)

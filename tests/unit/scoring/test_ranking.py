@@ -133,6 +133,43 @@ def test_undecided_lists_stay_so_and_empty_ones_are_worth_nothing() -> None:
     assert spans(reward, "advantage") == [(0, 1, -0.1, -1)]
 
 
+def wordy(text: str, found: list[tuple[int, int, float]], ended: bool = True) -> Group:
+    """A text of one token a character, with items at these characters."""
+    offsets = tuple((i, i + 1) for i in range(len(text))) + (((len(text),) * 2,) if ended else ())
+    one = Completion("p", 0, (1,), (5,) * len(offsets), offsets, None, text, "stop" if ended else "length", 0, 0)
+    items = tuple(ItemVerdict(a, b, "rejected", score, "x", i) for i, (a, b, score) in enumerate(found))
+    return Group(Prompt("p", text="x"), (one,), (Verdict("rejected", 0.0, "x", items),), ((),))
+
+
+def test_text_without_items_is_a_failed_attempt_at_the_next_rank() -> None:
+    # nothing but prose, cut by the limit: all of it was an attempt at rank 0
+    [reward] = Ranking(size=3)(wordy("blah", [], ended=False))
+    assert spans(reward) == [(0, 4, 0.0, 0), (4, 4, 0.0, 1), (4, 4, 0.0, 2)]
+    # an item and prose behind it
+    [reward] = Ranking(size=3)(wordy("AAxx", [(0, 2, 1.0)], ended=False))
+    assert spans(reward) == [(0, 2, 1.0, 0), (2, 4, 0.0, 1), (4, 4, 0.0, 2)]
+    # the end belongs to what stands before it, or is a span of its own
+    [reward] = Ranking(size=3)(wordy("AAxx", [(0, 2, 1.0)]))
+    assert spans(reward)[1] == (2, 5, 0.0, 1)
+    [reward] = Ranking("released_code", size=3)(wordy("AAxx", [(0, 2, 1.0)]))
+    assert (spans(reward)[1], spans(reward)[-1]) == ((2, 4, 0.0, 1), (4, 5, 0.0, -1))
+    # behind the last rank it is overflow
+    [reward] = Ranking(size=1)(wordy("AAxx", [(0, 2, 1.0)]))
+    assert spans(reward) == [(0, 2, 1.0, 0), (2, 5, 0.0, -2)]
+    assert spans(reward, "advantage") == [(2, 5, -0.1, -2)]
+
+
+def test_in_a_group_text_without_items_is_pushed_down() -> None:
+    prose, hit = wordy("blah", [], ended=False), wordy("AAAA", [(0, 2, 1.0), (2, 4, 0.0)], ended=False)
+    judged = Group(prose.prompt, prose.completions + hit.completions, prose.verdicts + hit.verdicts, ((), ()))
+    rewards = Ranking(size=2)(judged)
+    [low, high] = group_advantages(rewards, AdvantageSettings())
+    per_token, _ = spread(rewards[0] or (), low or (), 4)
+    assert (per_token < 0).all()
+    assert high is not None
+    assert high[0] > 0
+
+
 def pushes(scores: list[float]) -> np.ndarray:
     """-∂L/∂log p of the tokens of a list, beside one that hits nothing; ratio and aggregation by rank."""
     judged = group((LIST, scores), (LIST, [0, 0, 0]))

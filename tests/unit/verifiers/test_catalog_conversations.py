@@ -75,3 +75,32 @@ def test_a_users_liking_by_hand() -> None:
 def test_senseless_arguments_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         rows(**{"count": 1, "seed": 1, **arguments})
+
+
+def test_users_say_as_much_and_want_as_many_as_asked() -> None:
+    silent, open_ = rows(count=50, seed=2, candour=0.0), rows(count=50, seed=2, candour=1.0)
+    assert sum(len(row["prompt"]) for row in open_) > 1.3 * sum(len(row["prompt"]) for row in silent)
+    sizes = {len(row["groundtruth_with_release_year"]) for row in rows(count=200, seed=2, wanted=(4, 6))}
+    assert sizes == {4, 5, 6}
+
+
+def test_a_biased_teacher_overrates_the_same_films_for_everybody() -> None:
+    def most_named(bias: float) -> int:
+        made = rows(count=200, seed=2, items=60, teacher_bias=bias)
+        names = [name for row in made for name in row["completion"].split("\n")]
+        return max(names.count(name) for name in set(names))
+
+    assert most_named(2.0) > 1.2 * most_named(0.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"candour": 1.5}, "candour is 1.5"),
+        ({"wanted": [3, 2]}, "give the fewest and the most"),
+        ({"teacher_bias": -1}, "none may be negative"),
+    ],
+)
+def test_other_settings_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        rows(count=1, seed=1, **settings)

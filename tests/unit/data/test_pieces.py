@@ -1,0 +1,54 @@
+"""The tokenizer of phrases. Not covered: its offsets (tests/property/test_offsets.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlpost.data.chat import TextCodec
+from rlpost.data.pieces import build
+
+CORPUS = ["I liked Alien (1979). What next?\n", "Alien (1979)\nLéon (1994)\nAlien (1979)\nUp (2009)"] * 5
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory: pytest.TempPathFactory) -> TextCodec:
+    folder = tmp_path_factory.mktemp("pieces") / "model"
+    size = build(CORPUS, folder, 64, 384)
+    made = TextCodec(folder)
+    assert size % 64 == 0
+    assert len(made.tokenizer) == size
+    return made
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(text=st.text(max_size=40))
+def test_any_text_can_be_written_and_read(codec: TextCodec, text: str) -> None:
+    ids = codec.encode_target(text)
+    assert ids[-1] == codec.tokenizer.eos_token_id
+    decoded, spans = codec.decode(ids)
+    assert decoded == text
+    assert len(spans) == len(ids)
+
+
+def test_phrases_are_pieces_and_lines_share_none(codec: TextCodec) -> None:
+    ids = codec.encode_target("Alien (1979)\nUp (2009)")
+    text, spans = codec.decode(ids)
+    assert len(ids) < 12
+    assert text[spans[0][0] : spans[0][1]].startswith("Alien (1979)")
+    newline = text.index("\n")
+    assert all(not start <= newline < stop - 1 for start, stop in spans), "no piece goes on behind a newline"
+
+
+def test_the_same_corpus_gives_the_same_tokenizer(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        build(CORPUS, tmp_path / name, 64, 384)
+    assert (tmp_path / "a/tokenizer.json").read_text() == (tmp_path / "b/tokenizer.json").read_text()
+
+
+def test_too_few_pieces_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="320 at least"):
+        build(CORPUS, tmp_path / "a", 64, 300)
