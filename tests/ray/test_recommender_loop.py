@@ -15,17 +15,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.deepspeed, pytest.m
 
 RECIPE = str(Path(__file__).resolve().parents[2] / "configs" / "recommender_rank_cpu.yaml")
 SMALL = [
-    *(
-        "run.name=films",
-        "run.steps=2",
-        "model.scratch.layers=2",
-        "model.scratch.vocabulary=512",
-        "model.scratch.max_positions=256",
-        "sft.max_length=256",
-        "rollout.max_tokens=120",
-        "sft.train.count=200",
-        "sft.epochs=2",
-    ),
+    *("run.name=films", "run.steps=2", "model.scratch.layers=2", "sft.train.count=300", "sft.epochs=2"),
     *("sft.batch_size=16", "data.train.count=40", "data.eval.count=12", "rollout.prompts_per_step=4"),
     *("rollout.kv_cache_mb=64", "algorithm.epochs=2", "logging.progress=false", "logging.transcripts_every=1"),
 ]
