@@ -117,12 +117,11 @@ class CatalogVerifier:
 
     def review(self, columns: Mapping[str, Any], text: str) -> Verdict:
         """What can be said of a list when nobody knows what is right: each place is ``in_catalog``, seen, a duplicate,
-        out of the catalog, unparsable. Seen is what the columns name, and what the prompt mentions.
+        out of the catalog, unparsable. Seen is what the columns name as such, and what any of them mentions.
 
         Implements `rlpost.protocols.Reviewing`.
         """
-        prompt = columns.get("prompt")
-        said = prompt if isinstance(prompt, str) else "\n".join(str(turn["content"]) for turn in prompt or ())
+        said = "\n".join(_said(value) for value in columns.values())
         seen = self.reader.wanted(columns, required=False).seen | self.reader.mentioned(said)
         found = self._judge(VerifyItem(columns, text), Wanted({}, seen, frozenset()))
         items = tuple(replace(item, reason=INSIDE) if item.reason == MISS else item for item in found.items)
@@ -232,3 +231,11 @@ class CatalogVerifier:
             number for row in read_jsonl(where) for number in self.reader.wanted(row, required=False).relevant
         )
         return [float(counts[number]) for number in range(len(items))]
+
+
+def _said(value: Any) -> str:
+    """A text, or what was said in chat messages; nothing for any other value."""
+    if isinstance(value, str):
+        return value
+    turns = value if isinstance(value, list) else []
+    return "\n".join(str(turn.get("content", "")) for turn in turns if isinstance(turn, Mapping))
