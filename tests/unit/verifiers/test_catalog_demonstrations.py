@@ -167,3 +167,9 @@ def test_a_wrong_command_is_one_line(arguments: list[str], message: str, capsys:
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_an_id_that_is_given_twice_is_refused() -> None:
+    assert list(by_id([{"prompt": "x"}, {"id": 7}])) == ["0", "7"]
+    with pytest.raises(DataError, match="row 1: id 'a' is given twice"):
+        by_id([{"id": "a"}, {"id": "a"}])

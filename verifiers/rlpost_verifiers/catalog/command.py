@@ -41,11 +41,9 @@ def verify_file(path: str, catalog: str | None, **settings: Any) -> int:
         UserError: for a line that is no list, or a setting that is none; nothing is printed then.
     """
     try:
-        verifier = CatalogVerifier(catalog, relevant_required=False, **settings)
+        verifier = _verifier(catalog, **settings)
     except TypeError as error:
         raise UserError(f"verify catalog cannot take {settings} ({error})") from None
-    for defect in verifier.catalog.defects:
-        print(f"rlpost: {catalog}, row {defect.row}: {defect.reason} {defect.value}", file=sys.stderr)
     rows = [_row(place, value) for place, value in parse_lines(_text(path), path)]
     verdicts = verifier.verify_batch([VerifyItem(row, row["text"]) for row in rows])
     for row, verdict in zip(rows, verdicts, strict=True):
@@ -106,7 +104,7 @@ def demonstrate_file(
     except TypeError as error:
         raise UserError(f"demonstrate cannot take {settings} ({error})") from None
     rows = by_id(read_jsonl(path))
-    verifier = CatalogVerifier(catalog, relevant_required=False)
+    verifier = _verifier(catalog)
     answers = None
     if url is not None and teacher is not None:
         answers = Answers(Endpoint(url, teacher).asker(), f"{teacher} at {url}", Path(f"{output}.answers"))
@@ -124,6 +122,14 @@ def demonstrate_file(
         print("\n".join(f"{name:<24}{value:>10.4g}" for name, value in found.figures.items()))
         print(output)
     return 0
+
+
+def _verifier(catalog: str | None, **settings: Any) -> CatalogVerifier:
+    """A verifier for lists to which no right one is known; what is wrong with the catalog's rows goes to stderr."""
+    verifier = CatalogVerifier(catalog, relevant_required=False, **settings)
+    for defect in verifier.catalog.defects:
+        print(f"rlpost: {catalog}, row {defect.row}: {defect.reason} {defect.value}", file=sys.stderr)
+    return verifier
 
 
 def _rater(answers: Answers, rows: Mapping[str, Mapping[str, Any]]) -> Rate:

@@ -194,5 +194,15 @@ class Answers:
 
 
 def by_id(rows: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Rows by their ``id``, or by their number where they have none."""
-    return {str(row.get("id", number)): row for number, row in enumerate(rows)}
+    """Rows by their ``id``, or by their number where they have none.
+
+    Raises:
+        DataError: for an id that is given twice.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    for number, row in enumerate(rows):
+        name = str(row.get("id", number))
+        if name in found:
+            raise DataError(f"row {number}: id {name!r} is given twice; make ids unique")
+        found[name] = row
+    return found
