@@ -9,6 +9,7 @@ from typing import Literal
 Where = Literal["auto", "boxed", "equals", "text"]
 Several = Literal["reject", "last"]
 
+_BRACE = re.compile("[{}]")
 _LONGEST = 200
 """Characters of an answer; what is longer was not meant to be read."""
 _BOX = r"\boxed"
@@ -152,10 +153,10 @@ def _braced(text: str, start: int) -> str | None:
         return None
     depth = 0
     # an answer that is worth reading ends soon; a text of boxes that never close would take quadratic time
-    for at in range(start, min(len(text), start + 4 * _LONGEST)):
-        depth += {"{": 1, "}": -1}.get(text[at], 0)
+    for brace in _BRACE.finditer(text, start, start + 4 * _LONGEST):
+        depth += 1 if brace[0] == "{" else -1
         if depth == 0:
-            return text[start + 1 : at]
+            return text[start + 1 : brace.start()]
     return None
 
 
