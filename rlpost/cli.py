@@ -181,9 +181,13 @@ def _chat(arguments: argparse.Namespace) -> None:
             print(show(talk.say(arguments.text)))
             return
         for line in _typed():
-            if line.strip():
+            if not line.strip():
+                talk.forget()
+                continue
+            try:
                 print(show(talk.say(line)), flush=True)
-            else:
+            except UserError as error:  # such as a conversation that has grown too long
+                _fail(error, 2)
                 talk.forget()
     finally:
         talk.close()

@@ -119,8 +119,11 @@ def test_the_command_takes_lines(
 ) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(config(tiny_model)))
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{SAID}\n\n{SAID}\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{SAID}\n\n{SAID}\n{'p ' * 500}\n{SAID}\n"))
     assert main(["chat", str(file), "--model", tiny_model, "--json"]) == 0
-    first, second = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    out, err = capsys.readouterr()
+    first, second, third = [json.loads(line) for line in out.splitlines()]
     assert first["text"] == second["text"], "an empty line begins anew"
+    assert "begin anew" in err
+    assert third["text"] == first["text"], "what was too long is forgotten"
     assert set(first) == {"text", "verdict", "seconds"}
