@@ -29,18 +29,12 @@ Reason = Literal[
 _RECOVERY_NOISE = "internal exception #"
 _GOALS = "unsolved goals"
 _MAX_GOALS, _MAX_GOAL_LENGTH = 64, 8192
+_ADDRESS_SPACE = ("bad_alloc", "out of memory", "failed to create thread", "Cannot allocate memory")
 # What Lean writes outside its messages when a proof exhausts the address space or the stack it was given.
 # A panic is Lean's word for a number too big for it, or for code of the proof's own that cannot go on; the same proof
 # would meet it again on any machine.
-_OUT_OF_MEMORY = (
-    "INTERNAL PANIC",
-    "PANIC at ",
-    "bad_alloc",
-    "out of memory",
-    "Stack overflow",
-    "failed to create thread",
-    "Cannot allocate memory",
-)
+_OUT_OF_MEMORY = ("INTERNAL PANIC", "PANIC at ", "Stack overflow", *_ADDRESS_SPACE)
+_OWN_SHARE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +162,21 @@ def _classify_killed(run: Run, output: LeanOutput, cpu_limit: float) -> Ruling:
     if run.signal == signal.SIGXFSZ:
         return Ruling("rejected", "memory", "wrote more than the file size limit")
     return _out_of_memory(output) or Ruling("undecided", "crashed", f"Lean was ended by signal {run.signal}")
+
+
+def starved(run: Run, output: LeanOutput, memory_mb: int) -> bool:
+    """Whether the address space ended before the memory did: then the limit is too low for Lean, whatever the proof.
+
+    Lean's own threads and mapped files reserve gigabytes that they never touch. A proof that is at fault has filled at
+    least a quarter of its limit; one that asks for more than that at a stroke cannot be told apart and stays undecided.
+
+    Args:
+        run: how the process ended.
+        output: ``parse_output(run.output)``.
+        memory_mb: the limit on address space that it ran under, in MiB.
+    """
+    said = any(mark in line for line in output.noise for mark in _ADDRESS_SPACE)
+    return said and run.peak_rss_mb < memory_mb // _OWN_SHARE
 
 
 def _out_of_memory(output: LeanOutput) -> Ruling | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from rlpost.errors import InfrastructureError, MissingPackageError, UserError
-from rlpost_verifiers.lean.messages import Ruling, parse_output
+from rlpost_verifiers.lean.messages import Ruling, parse_output, starved
 from rlpost_verifiers.lean.toolchain.base import Threads, ToolchainLean, check_limits
 from rlpost_verifiers.lean.toolchain.checker import Replaying, find_checker, replay
 from rlpost_verifiers.lean.toolchain.pin import Question
@@ -22,7 +22,6 @@ from rlpost_verifiers.lean.toolchain.ruling import Fault, Reply
 MODULE = "RlpostCheck"
 _VERSION = re.compile(r"Lean \(version ([^,\s)]+)")
 _START_SECONDS = 120.0
-_NO_THREAD = "failed to create thread"
 _REMEDY = "install a Lean toolchain (https://lean-lang.org/install) or set 'command' to one"
 
 
@@ -97,14 +96,15 @@ class LeanCli(ToolchainLean):
                 run = self._processes.run(command, self._limits, folder, self._cwd or folder, os.environ)
             except OSError as error:
                 return Fault("unavailable", f"{self._command[0]!r} cannot be run: {error.strerror}")
-            if _NO_THREAD in run.output and run.peak_rss_mb < self._limits.memory_mb // 4:
+            output = parse_output(run.output)
+            if starved(run, output, self._limits.memory_mb):
                 detail = f"memory_mb {self._limits.memory_mb} is too little address space for Lean's own threads"
-                return Fault("unavailable", detail)
+                return Fault("unavailable", f"{detail} and files; raise it")
             replayed = self._replay(folder) if run.exit_code == 0 else None
         if self._closing.is_set():
             return Fault("unavailable", "Lean was closed before the check ended")
         header_lines = question.imports.count("\n") + 1
-        return Reply(run, parse_output(run.output), header_lines, replayed)
+        return Reply(run, output, header_lines, replayed)
 
     def _replay(self, folder: Path) -> Ruling | None:
         if self._checker is None:
