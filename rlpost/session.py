@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -23,7 +21,7 @@ from rlpost.data.chat import TextCodec
 from rlpost.data.load import apart, prompts
 from rlpost.errors import DataError
 from rlpost.evaluation.run import Encoded
-from rlpost.learner.models import count_parameters
+from rlpost.learner.models import context_length, count_parameters
 from rlpost.observability.metrics import prefixed
 from rlpost.scoring.plugins import Shipped, ship
 from rlpost.selfcheck import canary, invariance, parity
@@ -269,9 +267,3 @@ def check_lengths(encoded: Sequence[Encoded], limit: int, max_tokens: int) -> No
                 f"prompt {one.prompt.id!r} has {len(one.ids)} tokens, {limit} fit beside rollout.max_tokens "
                 f"{max_tokens}; shorten it, drop it, or lower rollout.max_tokens"
             )
-
-
-def context_length(model: str) -> int:
-    """``max_position_embeddings`` of a model folder."""
-    values = json.loads((Path(model) / "config.json").read_text())
-    return int(values.get("max_position_embeddings") or values.get("n_positions") or 2**31)

@@ -74,6 +74,7 @@ class Talk:
         if torch.cuda.is_available():
             self.model.cuda()
         self.verifier = build_verifier(config.scoring)
+        self.room = models.context_length(folder) - config.rollout.max_tokens
         self.turns: list[tuple[str, str]] = []
 
     def say(self, text: str) -> Reply:
@@ -113,9 +114,8 @@ class Talk:
     def _answer(self, prompt: Prompt) -> str:
         ids = self.codec.encode(prompt)
         section = self.config.rollout
-        limit = models.max_positions(self.model) - section.max_tokens
-        if len(ids) > limit:
-            raise DataError(f"the conversation has {len(ids)} tokens, {limit} leave room for an answer; begin anew")
+        if len(ids) > self.room:
+            raise DataError(f"the conversation has {len(ids)} tokens, {self.room} leave room for an answer; begin anew")
         given = torch.tensor([ids], device=self.model.device)
         drawn: dict[str, Any] = {"do_sample": False}
         if self.temperature:
@@ -136,11 +136,12 @@ class Talk:
             return None
         try:
             return self.verifier.verify_batch([VerifyItem(row, answer)])[0]
-        except (UserError, KeyError):  # it asks for a column that only a data set has
+        except (DataError, KeyError):  # it asks for a column that only a data set has
             return None
 
     def _trained_on_chats(self) -> bool:
-        first = load.prompts(self.config.data, "train")[0]
+        data = self.config.data
+        [first] = load.make_prompts(data, load.rows(data, data.train, "data.train")[:1], "data.train")
         return first.messages is not None
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from rlpost.data.wordlevel import END, PAD
+from rlpost.data.wordlevel import END, PAD, padded
 
 _LINE = r"[^\n]*\n|[^\n]+"
 """Pieces grow within a line, its newline included: what is credited line by line shares no piece with its neighbour."""
-_MULTIPLE = 64
+_FEWEST = 320
+"""256 bytes and some pieces."""
 
 
 def build(texts: Iterable[str], folder: str | Path, max_length: int, vocabulary: int) -> int:
@@ -32,8 +33,8 @@ def build(texts: Iterable[str], folder: str | Path, max_length: int, vocabulary:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    if vocabulary < 5 * _MULTIPLE:
-        raise ValueError(f"vocabulary is {vocabulary}; 256 bytes and some pieces need {5 * _MULTIPLE} at least")
+    if vocabulary < _FEWEST:
+        raise ValueError(f"vocabulary is {vocabulary}; 256 bytes and some pieces need {_FEWEST} at least")
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -50,7 +51,7 @@ def build(texts: Iterable[str], folder: str | Path, max_length: int, vocabulary:
     )
     backend.train_from_iterator(texts, trainer)
     known = backend.get_vocab_size()
-    size = -(-known // _MULTIPLE) * _MULTIPLE
+    size = padded(known)
     backend.add_tokens([AddedToken(f"<unused{i}>", normalized=False) for i in range(size - known)])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token=PAD, eos_token=END, model_max_length=max_length

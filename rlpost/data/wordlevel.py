@@ -12,6 +12,11 @@ _PIECE = r" ?(?:[A-Za-z_][A-Za-z0-9_']*|[0-9]+|:=|=>|[^\sA-Za-z0-9_])|\s"
 """A word, number or symbol with the space before it: the pieces of a text, joined, are the text again."""
 
 
+def padded(size: int) -> int:
+    """The next multiple of 64, to which vLLM pads a vocabulary."""
+    return -(-size // 64) * 64
+
+
 def build(texts: Iterable[str], folder: str | Path, max_length: int) -> int:
     """Write a tokenizer whose vocabulary is the pieces of ``texts``.
 
@@ -28,7 +33,7 @@ def build(texts: Iterable[str], folder: str | Path, max_length: int) -> int:
 
     pieces = sorted({piece for text in texts for piece in re.findall(_PIECE, text)})
     names = [PAD, UNKNOWN, END, *pieces]
-    size = -(-len(names) // 64) * 64
+    size = padded(len(names))
     names += [f"<unused{i}>" for i in range(size - len(names))]
     backend = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token=UNKNOWN))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(_PIECE), "isolated")

@@ -251,10 +251,10 @@ def save_folder(model: Any, state: Mapping[str, Tensor], tokenizer_from: str | P
             shutil.copy(file, Path(folder) / file.name)
 
 
-def max_positions(model: Any) -> int:
-    """Longest sequence that a model takes, in tokens."""
-    config = model.config
-    return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**31)
+def context_length(folder: str | Path) -> int:
+    """``max_position_embeddings`` of a model folder."""
+    values = json.loads((Path(folder) / "config.json").read_text())
+    return int(values.get("max_position_embeddings") or values.get("n_positions") or 2**31)
 
 
 def count_parameters(folder: str | Path) -> int | None:

@@ -5,12 +5,13 @@ loop in one Ray session; started again with the same folder, an experiment goes 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,14 @@ import rlpost
 from rlpost.actors.cluster import cluster
 from rlpost.config.load import load
 from rlpost.config.schema import ClusterSection, RunConfig
+from rlpost.evaluation import compare
 from rlpost.evaluation.outcomes import Outcome, read
 from rlpost.observability.sinks import read_lines
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+Outcomes = Mapping[str, Sequence[Sequence[Outcome]]]
+"""Of each arm, a list for each seed."""
+Measures = Mapping[str, compare.Measure]
 BASE = "base"
 """The arm that is not trained: the starting policy."""
 
@@ -44,7 +49,7 @@ class Experiment:
     arms: Mapping[str, str]
     start: str
     settings: Sequence[str] = ()
-    trained: Sequence[str] = field(default=())
+    trained: Sequence[str] = ()
 
     def folder(self, seed: int) -> Path:
         """Of a seed."""
@@ -107,10 +112,10 @@ class Experiment:
                     print(f"seed {seed} {arm}: {took:.0f} s", flush=True)
         return True
 
-    def outcomes(self, arm: str, name: str = "after") -> list[list[Outcome]]:
-        """Outcomes of an arm's evaluations of a name, a list for each seed."""
+    def outcomes(self, arm: str) -> list[list[Outcome]]:
+        """Outcomes of an arm's final policies, a list for each seed."""
         return [
-            read(self.folder(s) / "base.jsonl" if arm == BASE else self.evaluations(arm, s) / f"{name}.jsonl")
+            read(self.folder(s) / "base.jsonl" if arm == BASE else self.evaluations(arm, s) / "after.jsonl")
             for s in self.seeds
         ]
 
@@ -135,9 +140,48 @@ def arguments(description: str, arms: Sequence[str], small: str) -> argparse.Arg
     return parser
 
 
-def seeds_of(given: argparse.Namespace) -> list[int]:
-    """The seeds asked for."""
-    return given.seeds or ([1] if given.small else [1, 2, 3])
+def asked_for(given: argparse.Namespace, arms: Mapping[str, str], start: str, trained: Sequence[str]) -> Experiment:
+    """The experiment that the options describe; ``start`` and ``trained`` as in `Experiment`."""
+    seeds = given.seeds or ([1] if given.small else [1, 2, 3])
+    return Experiment(given.out.resolve(), seeds, {arm: arms[arm] for arm in given.arms}, start, given.set, trained)
+
+
+def estimates(found: Outcomes, measures: Measures) -> dict[str, Any]:
+    """Every measure of every arm, as plain data."""
+    return {arm: {n: asdict(compare.mean(runs, m)) for n, m in measures.items()} for arm, runs in found.items()}
+
+
+def differences(found: Outcomes, measures: Measures, controls: Sequence[str]) -> dict[str, Any]:
+    """``minus_CONTROL`` for each control that takes part: every measure of every other arm against it."""
+    return {
+        f"minus_{control}": {
+            arm: {n: asdict(compare.difference(runs, found[control], m)) for n, m in measures.items()}
+            for arm, runs in found.items()
+            if arm != control
+        }
+        for control in controls
+        if control in found
+    }
+
+
+def difference_lines(
+    found: Mapping[str, Any], controls: Sequence[str], columns: Mapping[str, str], over: str
+) -> list[str]:
+    """The differences as Markdown tables, one for each control; ``columns`` are measures and what they are called."""
+    lines: list[str] = []
+    for control in controls:
+        if by_arm := found.get(f"minus_{control}"):
+            lines += ["", f"Minus {control}: mean [95 % over {over}] (95 % over seeds)", ""]
+            lines += head(["arm", *columns.values()])
+            lines += [row([arm, *(with_intervals(values[n]) for n in columns)]) for arm, values in by_arm.items()]
+    return lines
+
+
+def publish(out: Path, found: Mapping[str, Any], table: str) -> str:
+    """Write ``results.json`` and ``results.md``; the table."""
+    (out / "results.json").write_text(json.dumps(found, indent=1))
+    (out / "results.md").write_text(table)
+    return table
 
 
 def finish(experiment: Experiment, minutes: float, report: Callable[[Experiment], str]) -> int:

@@ -6,7 +6,7 @@ returns "log" and "exp∞". Every arm of a seed starts from the same warm start 
 steps; all run through the real loop, in one Ray cluster. The final conversations are other users' than the recipes' own
 held-out ones.
 
-    scripts/experiments/rank_grpo.py runs/rank_grpo                     # three seeds, about an hour
+    scripts/experiments/rank_grpo.py runs/rank_grpo                     # three seeds, about 35 minutes
     scripts/experiments/rank_grpo.py runs/rank_grpo_small --small       # one seed, short, under 10 minutes
 
 Started again with the same folder it goes on where it was. Writes `results.json`, `results.md`, `ndcg.svg`, `hits.svg`,
@@ -15,20 +15,29 @@ Started again with the same folder it goes on where it was. Writes `results.json
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from arms import BASE, Experiment, arguments, finish, head, row, seeds_of, with_intervals
+from arms import (
+    BASE,
+    Experiment,
+    arguments,
+    asked_for,
+    difference_lines,
+    differences,
+    estimates,
+    finish,
+    head,
+    publish,
+    row,
+)
 
 from rlpost.algorithms.intervals import over_problems
 from rlpost.evaluation import compare
-from rlpost.evaluation.lists import Listed, list_figures
+from rlpost.evaluation.lists import Listed, list_figures, popularity_shift
 from rlpost.evaluation.outcomes import Outcome
-from rlpost.evaluation.outcomes import compare as compare_outcomes
 from rlpost.observability.plots import Curve, draw
 
 ARMS = {
@@ -66,19 +75,8 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
     found = {arm: experiment.outcomes(arm) for arm in arms}
     result: dict[str, Any] = {"seeds": list(experiment.seeds), "prompts": len(found[BASE][0])}
     result["settings"] = list(experiment.settings)
-    result["figures"] = {
-        arm: {name: dataclasses.asdict(compare.mean(found[arm], measure)) for name, measure in measures().items()}
-        for arm in arms
-    }
-    for control in (one for one in CONTROLS if one in arms):
-        result[f"minus_{control}"] = {
-            arm: {
-                name: dataclasses.asdict(compare.difference(found[arm], found[control], measure))
-                for name, measure in measures().items()
-            }
-            for arm in arms
-            if arm != control
-        }
+    result["figures"] = estimates(found, measures())
+    result |= differences(found, measures(), CONTROLS)
     result["lists"] = {arm: made_of(found[BASE], found[arm]) for arm in arms}
     result["hits"] = {arm: hits(found[arm]) for arm in arms}
     result["reward"] = {arm: course(experiment, arm) for arm in experiment.arms}
@@ -87,10 +85,9 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
 
 def made_of(before: Sequence[Sequence[Outcome]], after: Sequence[Sequence[Outcome]]) -> dict[str, float]:
     """What the lists of an arm are made of, all seeds together, and how popular against the start."""
-    figures = list_figures(lists(after), [])
-    shifts = [compare_outcomes(b, a).get("popularity_shift", 0.0) for b, a in zip(before, after, strict=True)]
     exact = float(np.mean([len(one.marks) == 10 for one in lists(after)]))
-    return {**figures, "exactly_ten": exact, "popularity_shift": float(np.mean(shifts))}
+    figures = {**list_figures(lists(after), []), "exactly_ten": exact}
+    return figures | popularity_shift(lists(before), lists(after))
 
 
 def hits(outcomes: Sequence[Sequence[Outcome]]) -> list[list[float]]:
@@ -103,7 +100,7 @@ def hits(outcomes: Sequence[Sequence[Outcome]]) -> list[list[float]]:
 
 
 def course(experiment: Experiment, arm: str) -> list[float]:
-    """Items found of those wanted (``pass`` of a list is any), per step, mean over seeds and windows of steps."""
+    """Share of sampled lists with a hit, mean over seeds and windows of steps."""
     by_seed = [[float(one["pass_rate"]) for one in experiment.metrics(arm, seed)] for seed in experiment.seeds]
     means = np.mean(by_seed, axis=0)
     return [float(np.mean(means[start : start + WINDOW])) for start in range(0, len(means) - WINDOW + 1, WINDOW)]
@@ -143,29 +140,21 @@ def table(found: dict[str, Any]) -> str:
     for arm, figures in found["figures"].items():
         cells = [f"{figures[name]['mean']:.3f}" for name in names]
         lines.append(row([arm, *cells, *(f"{found['lists'][arm].get(name, float('nan')):.3f}" for name in made)]))
-    for control in CONTROLS:
-        if by_arm := found.get(f"minus_{control}"):
-            lines += ["", f"Minus {control}: mean [95 % over conversations] (95 % over seeds)", ""]
-            lines += head(["arm", *names])
-            lines += [row([arm, *(with_intervals(by_name[n]) for n in names)]) for arm, by_name in by_arm.items()]
+    lines += difference_lines(found, CONTROLS, dict(zip(names, names, strict=True)), "conversations")
     return "\n".join(lines) + "\n"
 
 
 def report(experiment: Experiment) -> str:
     """Write the results; the table."""
     found = summarise(experiment)
-    (experiment.out / "results.json").write_text(json.dumps(found, indent=1))
-    (experiment.out / "results.md").write_text(table(found))
     plots(found, experiment)
-    return table(found)
+    return publish(experiment.out, found, table(found))
 
 
 def main() -> int:
     given = arguments(__doc__ or "", list(ARMS), "one seed, 20 steps, 150 conversations").parse_args()
-    chosen = {arm: ARMS[arm] for arm in given.arms}
     trained = [*FINAL, *(SMALL if given.small else [])]
-    experiment = Experiment(given.out.resolve(), seeds_of(given), chosen, given.arms[-1], given.set, trained)
-    return finish(experiment, given.minutes, report)
+    return finish(asked_for(given, ARMS, given.arms[-1], trained), given.minutes, report)
 
 
 if __name__ == "__main__":

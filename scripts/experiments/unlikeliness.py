@@ -15,8 +15,6 @@ Started again with the same folder it goes on where it was. Writes `results.json
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -24,7 +22,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arms import BASE, Experiment, arguments, finish, head, row, seeds_of, with_intervals
+from arms import (
+    BASE,
+    Experiment,
+    arguments,
+    asked_for,
+    difference_lines,
+    differences,
+    estimates,
+    finish,
+    head,
+    publish,
+    row,
+)
 
 from rlpost.evaluation import compare
 from rlpost.evaluation.outcomes import Outcome
@@ -55,27 +65,13 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
     ks = [2**i for i in range(samples.bit_length()) if 2**i <= samples]
     result: dict[str, Any] = {"seeds": seeds, "prompts": len(found[BASE][0]), "samples": samples}
     result["settings"] = list(experiment.settings)
-    result["pass"] = {
-        arm: {str(k): dataclasses.asdict(compare.mean(found[arm], compare.passes(k))) for k in ks} for arm in arms
-    }
-    for control in controls(experiment):
-        result[f"minus_{control}"] = {
-            arm: {
-                str(k): dataclasses.asdict(compare.difference(found[arm], found[control], compare.passes(k)))
-                for k in ks
-            }
-            for arm in arms
-            if arm != control
-        }
+    measures = {str(k): compare.passes(k) for k in ks}
+    result["pass"] = estimates(found, measures)
+    result |= differences(found, measures, (BASE, *CONTROLS))
     result["course"] = {arm: course(experiment, arm) for arm in trained}
     result["flips"] = {arm: flips(found[BASE], found[arm]) for arm in trained}
     result["uplift"] = {arm: uplift(experiment, arm) for arm in trained}
     return result
-
-
-def controls(experiment: Experiment) -> list[str]:
-    """What arms are compared with: the start, and those controls that take part."""
-    return [BASE, *(arm for arm in CONTROLS if arm in experiment.arms)]
 
 
 def flips(before: Sequence[Sequence[Outcome]], after: Sequence[Sequence[Outcome]]) -> dict[str, float]:
@@ -126,29 +122,21 @@ def table(found: dict[str, Any]) -> str:
         lost = [f"{value:.3f}" for value in found["flips"].get(arm, {}).values()] or ["", ""]
         course_cells = [f"{found['course'][arm][name]:.3g}" if arm in found["course"] else "" for name in COURSE]
         lines.append(row([arm, *cells, *lost, *course_cells]))
-    for control in (BASE, *CONTROLS):
-        if by_arm := found.get(f"minus_{control}"):
-            lines += ["", f"Minus {control}: mean [95 % over theorems] (95 % over seeds)", ""]
-            lines += head(["arm", *(f"pass@{k}" for k in ks)])
-            lines += [row([arm, *(with_intervals(by_k[k]) for k in ks)]) for arm, by_k in by_arm.items()]
+    lines += difference_lines(found, (BASE, *CONTROLS), {k: f"pass@{k}" for k in ks}, "theorems")
     return "\n".join(lines) + "\n"
 
 
 def report(experiment: Experiment) -> str:
     """Write the results; the table."""
     found = summarise(experiment)
-    (experiment.out / "results.json").write_text(json.dumps(found, indent=1))
-    (experiment.out / "results.md").write_text(table(found))
     plots(found, experiment.out)
-    return table(found)
+    return publish(experiment.out, found, table(found))
 
 
 def main() -> int:
     given = arguments(__doc__ or "", list(ARMS), "one seed, 50 steps, 60 theorems, 32 samples").parse_args()
-    chosen = {arm: ARMS[arm] for arm in given.arms}
     trained = [*FINAL, *(SMALL if given.small else [])]
-    experiment = Experiment(given.out.resolve(), seeds_of(given), chosen, given.arms[0], given.set, trained)
-    return finish(experiment, given.minutes, report)
+    return finish(asked_for(given, ARMS, given.arms[0], trained), given.minutes, report)
 
 
 if __name__ == "__main__":

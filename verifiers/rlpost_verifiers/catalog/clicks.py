@@ -12,9 +12,8 @@ from typing import Any, Literal
 from rlpost.algorithms.propensity import estimate, inverse_weights
 from rlpost.data.prompts import read_jsonl
 from rlpost.errors import DataError, UserError
-from rlpost_verifiers.catalog.lists import parse_title
-from rlpost_verifiers.catalog.names import canonical, year_of
-from rlpost_verifiers.catalog.wanted import Columns
+from rlpost_verifiers.catalog.names import canonical
+from rlpost_verifiers.catalog.wanted import RELEVANT_KEY, names_of
 
 
 def rows(
@@ -36,52 +35,52 @@ def rows(
         DataError: for a row without these columns, or a log without a click.
         UserError: for propensities that are none, or cannot be estimated from this log.
     """
-    read = [_shown(row, f"{path}, row {number}") for number, row in enumerate(read_jsonl(path))]
-    clicked = [(row, [place for place, click in enumerate(clicks) if click]) for row, _, clicks in read]
-    if not any(places for _, places in clicked):
-        raise DataError(f"{path}: no click in {len(read)} rows; there is nothing to learn from")
+    log = [_shown(row, f"{path}, row {number}") for number, row in enumerate(read_jsonl(path))]
+    if not any(any(clicks) for _, _, clicks in log):
+        raise DataError(f"{path}: no click in {len(log)} rows; there is nothing to learn from")
     try:
-        known = _estimated(read) if propensities == "estimate" else list(propensities)
-        found = []
-        for (row, places), (_, items, _) in zip(clicked, read, strict=True):
-            weights = inverse_weights([place + 1 for place in places], known, least)
-            wanted = [_named(items[place], weight) for place, weight in zip(places, weights, strict=True)]
-            if wanted:
-                found.append({**row, Columns().relevant: wanted})
-        return found
+        known = _estimated(log) if propensities == "estimate" else list(propensities)
+        return [
+            {**row, RELEVANT_KEY: _weighed(items, clicks, known, least)} for row, items, clicks in log if any(clicks)
+        ]
     except ValueError as error:
         raise UserError(f"{path}: {error}; give propensities, or another log") from None
 
 
 _Item = tuple[str, int | None]
+_Shown = tuple[Mapping[str, Any], list[_Item], list[bool]]
+"""A row, the items it shows, and which were clicked."""
 
 
-def _shown(row: Mapping[str, Any], place: str) -> tuple[Mapping[str, Any], list[_Item], list[bool]]:
+def _shown(row: Mapping[str, Any], place: str) -> _Shown:
     shown, clicks = row.get("shown"), row.get("clicks")
     if not isinstance(shown, list) or not isinstance(clicks, list) or len(shown) != len(clicks):
         raise DataError(f"{place}: needs 'shown' and 'clicks', lists of one length (there are {', '.join(row)})")
-    items: list[_Item] = []
-    for one in shown:
-        if isinstance(one, str):
-            title, year = parse_title(one)
-            items.append((title or one, year))
-        elif isinstance(one, list) and len(one) == 2:
-            items.append((str(one[0]), year_of(one[1])))
-        else:
-            raise DataError(f"{place}: 'shown' holds {one!r}; write 'Title (Year)' or [title, year]")
+    try:
+        items = [(title, year) for title, year, _ in names_of(shown, "shown")]
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from None
     return row, items, [bool(click) for click in clicks]
 
 
-def _estimated(read: Sequence[tuple[Mapping[str, Any], list[_Item], list[bool]]]) -> list[float]:
-    numbers: dict[tuple[str, int | None], int] = {}
+def _weighed(
+    items: Sequence[_Item], clicks: Sequence[bool], propensities: Sequence[float], least: float
+) -> list[dict[str, Any]]:
+    """The clicked items with their weights."""
+    places = [place for place, click in enumerate(clicks) if click]
+    weights = inverse_weights([place + 1 for place in places], propensities, least)
+    return [
+        {"title": items[place][0], "year": items[place][1], "weight": weight}
+        for place, weight in zip(places, weights, strict=True)
+    ]
+
+
+def _estimated(log: Sequence[_Shown]) -> list[float]:
+    numbers: dict[_Item, int] = {}
     items, ranks, clicks = [], [], []
-    for _, shown, clicked in read:
+    for _, shown, clicked in log:
         for rank, ((title, year), click) in enumerate(zip(shown, clicked, strict=True), 1):
             items.append(numbers.setdefault((canonical(title), year), len(numbers)))
             ranks.append(rank)
             clicks.append(click)
     return estimate(items, ranks, clicks).tolist()
-
-
-def _named(item: _Item, weight: float) -> dict[str, Any]:
-    return {"title": item[0], "year": item[1], "weight": weight}

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from rlpost.errors import UserError
 from rlpost_verifiers.catalog.items import Item, load_catalog
+from rlpost_verifiers.catalog.wanted import RELEVANT_KEY, SEEN_KEY
 
 _TEMPERATURE = 0.6
 _NOISE = 0.7
@@ -165,8 +166,8 @@ class _Maker:
             "id": f"conversation-{identity}",
             "prompt": text,
             "completion": "\n".join(films[i].name for i in guessed[: self.places]),
-            "seen_titles": [films[i].name for i in seen],
-            "groundtruth_with_release_year": [[films[i].title, str(films[i].year)] for i in wanted],
+            SEEN_KEY: [films[i].name for i in seen],
+            RELEVANT_KEY: [[films[i].title, str(films[i].year)] for i in wanted],
         }
 
 

@@ -151,15 +151,11 @@ def demonstrate(
     made = [
         {
             **rows[name],
-            "completion": _text(demonstration(final(scores[place]), settings.size, _out(wanted[name])), remapper),
+            "completion": _text(demonstration(final(scores[place]), settings.size, wanted[name].seen), remapper),
         }
         for place, name in enumerate(names)
     ]
     return Demonstrated(made, figures)
-
-
-def _out(wanted: Wanted) -> Sequence[int]:
-    return sorted(wanted.seen)
 
 
 def _text(items: Sequence[int], remapper: Remapper) -> str:
@@ -171,7 +167,7 @@ def _reflected(
 ) -> np.ndarray:
     """Scores with the teacher's ratings of the best candidates; conversations it does not answer keep theirs."""
     rated = remapper.settings.rated
-    chosen = {name: demonstration(scores[place], rated, _out(wanted[name])) for place, name in enumerate(names)}
+    chosen = {name: demonstration(scores[place], rated, wanted[name].seen) for place, name in enumerate(names)}
     catalog = remapper.verifier.catalog.items
     answers = rate({name: [catalog[item].name for item in items] for name, items in chosen.items()})
     found = scores.copy()
@@ -209,7 +205,7 @@ def _figures(
                 yield one, [item for item in dict.fromkeys(known) if item not in one.seen][:size]
             else:
                 row = stages[stage][number if stage == "adjust" else place]
-                yield one, demonstration(row, size, _out(one))
+                yield one, demonstration(row, size, one.seen)
 
     found: dict[str, float] = {}
     for stage in STAGES:

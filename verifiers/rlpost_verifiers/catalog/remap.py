@@ -13,7 +13,7 @@ The best of s are the demonstrations that a warm start imitates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,8 +135,8 @@ def adjust(scores: np.ndarray, wanted: Sequence[Sequence[int]], penalty: float =
     return Adjustment(found.x[:width], found.x[width:], loss(start)[0], float(found.fun))
 
 
-def demonstration(scores: np.ndarray, size: int, left_out: Sequence[int] = ()) -> list[int]:
+def demonstration(scores: np.ndarray, size: int, left_out: Collection[int] = ()) -> list[int]:
     """The best items in order, without some (those seen); equal scores in the catalog's order."""
     order = np.argsort(-scores, kind="stable")
-    out = set(left_out)
+    out = frozenset(left_out)
     return [int(item) for item in order if int(item) not in out][:size]

@@ -11,8 +11,7 @@ from rlpost.data.overlap import squeeze
 from rlpost.data.prompts import read_jsonl
 from rlpost.errors import DataError
 from rlpost_verifiers.catalog.lists import parse_title
-
-RELEVANT, SEEN, ELSEWHERE = "groundtruth_with_release_year", "seen_titles", "relevant_elsewhere"
+from rlpost_verifiers.catalog.wanted import ELSEWHERE_KEY, RELEVANT_KEY, SEEN_KEY
 
 _MENTION = re.compile(r"@(\d+)")
 
@@ -43,10 +42,12 @@ def reddit(
     wanted: dict[int, list[frozenset[tuple[str, str]]]] = defaultdict(list)
     kept: list[tuple[int, dict[str, Any], frozenset[tuple[str, str]]]] = []
     for number, row in enumerate(rows):
-        if "prompt" not in row or RELEVANT not in row:
-            raise DataError(f"{path}, row {number}: no column 'prompt' or {RELEVANT!r} (there are {', '.join(row)})")
+        if "prompt" not in row or RELEVANT_KEY not in row:
+            raise DataError(
+                f"{path}, row {number}: no column 'prompt' or {RELEVANT_KEY!r} (there are {', '.join(row)})"
+            )
         conversation = conversations.setdefault(_text(row["prompt"]), len(conversations))
-        items = frozenset((str(title), str(year)) for title, year in row[RELEVANT])
+        items = frozenset((str(title), str(year)) for title, year in row[RELEVANT_KEY])
         if items in wanted[conversation]:
             continue
         wanted[conversation].append(items)
@@ -56,7 +57,7 @@ def reddit(
             **row,
             "id": f"reddit-{place}",
             "conversation": conversation,
-            ELSEWHERE: [list(item) for item in sorted(frozenset().union(*wanted[conversation]) - items)],
+            ELSEWHERE_KEY: [list(item) for item in sorted(frozenset().union(*wanted[conversation]) - items)],
         }
         for place, (conversation, row, items) in enumerate(kept)
     ]
@@ -106,8 +107,8 @@ def _turns(
                 {
                     "id": f"redial-{identity}-{place}",
                     "prompt": [dict(turn) for turn in said],
-                    SEEN: [str(names[film]).strip() for film in named],
-                    RELEVANT: [list(_pair(str(names[film]))) for film in fresh],
+                    SEEN_KEY: [str(names[film]).strip() for film in named],
+                    RELEVANT_KEY: [list(_pair(str(names[film]))) for film in fresh],
                 }
             )
         named += [film for film in mentioned if film not in named]

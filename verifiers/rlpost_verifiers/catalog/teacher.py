@@ -19,6 +19,7 @@ from typing import Any
 
 from rlpost.data.prompts import read_jsonl
 from rlpost.errors import DataError, InfrastructureError, MissingPackageError
+from rlpost.usercode import in_a_line
 
 Ask = Callable[[str], str]
 """A question to its answer; raises InfrastructureError where there is none."""
@@ -135,8 +136,9 @@ class Endpoint:
                     max_tokens=self.max_tokens,
                 )
             except openai.OpenAIError as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                raise InfrastructureError(f"teacher: {self.model} at {self.url} does not answer ({reason})") from error
+                raise InfrastructureError(
+                    f"teacher: {self.model} at {self.url} does not answer ({in_a_line(error)})"
+                ) from error
             text = answer.choices[0].message.content if answer.choices else None
             if not text:
                 raise InfrastructureError(f"teacher: {self.model} at {self.url} answered with nothing")

@@ -17,7 +17,7 @@ from rlpost.types import ItemVerdict, Prompt, Verdict, VerifyItem
 from rlpost_verifiers.catalog.index import CatalogIndex
 from rlpost_verifiers.catalog.items import Catalog, load_catalog
 from rlpost_verifiers.catalog.lists import Entry, ListSettings, Prose, Unparsable, Yearless, parse_list
-from rlpost_verifiers.catalog.wanted import Columns, Reader, Wanted
+from rlpost_verifiers.catalog.wanted import ELSEWHERE_KEY, RELEVANT_KEY, SEEN_KEY, Columns, Reader, Wanted
 
 HIT, MISS, ELSEWHERE = "hit", "miss", "relevant_elsewhere"
 SEEN, DUPLICATE, OUTSIDE, UNPARSABLE = "seen", "duplicate", "out_of_catalog", "unparsable"
@@ -83,9 +83,9 @@ class CatalogVerifier:
         unparsable: Unparsable = "keep_rank",
         prose: Prose = "ignore",
         yearless: Yearless = "reject",
-        relevant_key: str = "groundtruth_with_release_year",
-        seen_key: str = "seen_titles",
-        elsewhere_key: str = "relevant_elsewhere",
+        relevant_key: str = RELEVANT_KEY,
+        seen_key: str = SEEN_KEY,
+        elsewhere_key: str = ELSEWHERE_KEY,
         relevant_required: bool = True,
     ):
         if tolerance < 0:
@@ -97,10 +97,10 @@ class CatalogVerifier:
         self.index = CatalogIndex(self.catalog.items, tolerance, similarity)
         self.settings, self._required = ListSettings(unparsable, prose, yearless), relevant_required
         self.reader = Reader(self.catalog, self.index, Columns(relevant_key, seen_key, elsewhere_key))
-        rule = (tolerance, similarity, self.settings, self.reader.columns)
+        self._bits = None if popularity is None else self_information(self._popularity(popularity))
+        rule = (tolerance, similarity, self.settings, self.reader.columns, self._bits)
         names = "\n".join(item.name for item in self.catalog.items)
         self._fingerprint = f"catalog/{hashlib.sha256(f'{rule}{names}'.encode()).hexdigest()[:12]}"
-        self._bits = None if popularity is None else self_information(self._popularity(popularity))
 
     @property
     def fingerprint(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from rlpost.errors import DataError
@@ -29,13 +30,17 @@ class Wanted:
     elsewhere: frozenset[int]
 
 
+RELEVANT_KEY, SEEN_KEY, ELSEWHERE_KEY = "groundtruth_with_release_year", "seen_titles", "relevant_elsewhere"
+"""Columns of the published data that hold what is relevant, what was seen, and what other rows want."""
+
+
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Names of the columns that hold what is relevant, what was seen, and what other rows want."""
 
-    relevant: str = "groundtruth_with_release_year"
-    seen: str = "seen_titles"
-    elsewhere: str = "relevant_elsewhere"
+    relevant: str = RELEVANT_KEY
+    seen: str = SEEN_KEY
+    elsewhere: str = ELSEWHERE_KEY
 
 
 class Reader:
@@ -53,8 +58,6 @@ class Reader:
         self._by_title: dict[str, list[int]] = {}
         for number, item in enumerate(catalog.items):
             self._by_title.setdefault(canonical(item.title), []).append(number)
-        # in running text an article is part of the title: "The Thing" is a film, "thing" is none
-        self._spoken = [_spoken(item.title) for item in catalog.items]
 
     def wanted(self, row: Mapping[str, Any], required: bool = True) -> Wanted:
         """What a row says about the user.
@@ -71,7 +74,7 @@ class Reader:
             raise DataError(f"no column {keys.relevant!r} (there are {', '.join(row)}); set relevant_key")
         relevant: dict[int, float] = {}
         lost: list[str] = []
-        for title, year, weight in _names(row.get(keys.relevant), keys.relevant):
+        for title, year, weight in names_of(row.get(keys.relevant), keys.relevant):
             found = self._numbers(title, year)
             if len(found) == 1:
                 relevant[found[0]] = weight
@@ -79,8 +82,8 @@ class Reader:
                 lost.append(title if year is None else f"{title} ({year})")
         if not relevant and required:
             raise DataError(f"none of its relevant items is in the catalog ({', '.join(lost[:3]) or 'it names none'})")
-        seen = {n for name in _names(row.get(keys.seen), keys.seen) for n in self._numbers(*name[:2])}
-        others = {n for name in _names(row.get(keys.elsewhere), keys.elsewhere) for n in self._numbers(*name[:2])}
+        seen = {n for name in names_of(row.get(keys.seen), keys.seen) for n in self._numbers(*name[:2])}
+        others = {n for name in names_of(row.get(keys.elsewhere), keys.elsewhere) for n in self._numbers(*name[:2])}
         return Wanted(relevant, frozenset(seen - set(relevant)), frozenset(others - set(relevant)))
 
     def mentioned(self, text: str) -> frozenset[int]:
@@ -91,6 +94,11 @@ class Reader:
             for number, (title, item) in enumerate(zip(self._spoken, self.catalog.items, strict=True))
             if f" {title} " in said and any(_meant(title, year, item.year) for year in _years_after(title, said))
         )
+
+    @cached_property
+    def _spoken(self) -> list[str]:
+        """Titles as they stand in running text, where an article is part: "The Thing" is a film, "thing" is none."""
+        return [_spoken(item.title) for item in self.catalog.items]
 
     def _numbers(self, title: str, year: int | None) -> list[int]:
         """The item that a name means; of a title without a year that several have, all of them."""
@@ -115,8 +123,12 @@ def _meant(title: str, year: int | None, known: int | None) -> bool:
     return " " in title if year is None else year == known
 
 
-def _names(value: Any, key: str) -> Iterable[tuple[str, int | None, float]]:
-    """Title, year and weight of every entry of a column."""
+def names_of(value: Any, key: str) -> Iterable[tuple[str, int | None, float]]:
+    """Title, year and weight of every entry of a column.
+
+    Raises:
+        DataError: for an entry in another form than `Reader` takes.
+    """
     if value is None:
         return
     if not isinstance(value, Sequence) or isinstance(value, str):
