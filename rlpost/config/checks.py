@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from rlpost.config.schema import RunConfig
 from rlpost.errors import ConfigError
+from rlpost.sync.plan import obstacle
 
 
 def check_policy_start(config: RunConfig) -> None:
@@ -87,26 +88,102 @@ def check_offload(config: RunConfig) -> None:
     learner = config.learner
     for name, least in (("offload_optimizer", 1), ("offload_parameters", 3)):
         value = getattr(learner, name)
-        if value is not None and (learner.engine != "deepspeed" or learner.zero_stage < least):
+        if value is not None and (config.learner_engine != "deepspeed" or learner.zero_stage < least):
             raise ConfigError(
                 f"learner.{name}: {value} needs learner.engine deepspeed and zero_stage {least} or higher (engine "
-                f"{learner.engine}, zero_stage {learner.zero_stage}); raise the stage, or remove it"
+                f"{config.learner_engine}, zero_stage {learner.zero_stage}); raise the stage, or remove it"
             )
 
 
 def check_torch_learner(config: RunConfig) -> None:
-    """The plain torch learner has one rank and shards nothing."""
-    learner = config.learner
-    if learner.engine == "torch" and (learner.workers > 1 or learner.zero_stage > 0):
+    """The plain torch learner shards nothing."""
+    if config.learner_engine == "torch" and config.learner.zero_stage > 0:
         raise ConfigError(
-            f"learner.engine: torch runs one rank at ZeRO stage 0 (workers {learner.workers}, zero_stage "
-            f"{learner.zero_stage}); use deepspeed"
+            f"learner.engine: torch shards nothing (zero_stage {config.learner.zero_stage}; torch is needed for "
+            f"{_needs_torch(config) or 'what learner.engine says'}); use zero_stage 0, or deepspeed"
         )
-    if learner.engine == "torch" and config.model.dtype == "bfloat16":
+
+
+def _needs_torch(config: RunConfig) -> str | None:
+    """What of a configuration only the plain torch learner can do."""
+    if config.optimizer.name != "adamw":
+        return f"optimizer.name {config.optimizer.name}"
+    if config.tuning.compact:
+        return "tuning.subnetwork.engine compact"
+    if config.tuning.method == "lora_xs" and config.tuning.warmup_steps:
+        return "tuning.lora_xs.init gradient"
+    return None
+
+
+def check_whole_parameters(config: RunConfig) -> None:
+    """What has to see whole matrices, or parameters of its own, does not run where DeepSpeed flattens them.
+
+    At stages 1 to 3, and in bfloat16 at 0 too, optimizers see flat pieces: GaLore's reference crashes there, others
+    silently become AdamW.
+    """
+    need = _needs_torch(config)
+    if need is not None and config.learner_engine != "torch":
         raise ConfigError(
-            "learner.engine: torch keeps no float32 masters, and bfloat16 weights round small updates away; use "
-            "model.dtype float32, or deepspeed"
+            f"learner.engine: {config.learner.engine}, but {need} has to see whole parameters, which DeepSpeed "
+            "flattens; use torch (or auto)"
         )
+
+
+def check_optimizer(config: RunConfig) -> None:
+    """A known optimizer, on parameters that it can do something with."""
+    optimizer, tuning = config.optimizer, config.tuning
+    name = optimizer.name
+    if name not in ("adamw", "muon", "lowrank") and not name.startswith("pytorch_optimizer:"):
+        raise ConfigError(f"optimizer.name: {name!r} is not known; use adamw, muon, lowrank or pytorch_optimizer:NAME")
+    if tuning.compact and name != "adamw":
+        raise ConfigError(
+            f"optimizer.name: {name} works on matrices or is not known not to, a compact subnetwork is a vector of "
+            "kept entries; use adamw"
+        )
+    if name == "lowrank" and tuning.method != "full":
+        raise ConfigError(
+            f"optimizer.name: lowrank projects full matrices; tuning.method {tuning.method} has none to train, and its "
+            "optimizer state is small already; use adamw"
+        )
+    if optimizer.lora_plus_ratio is not None and (tuning.method != "lora" or name != "adamw"):
+        raise ConfigError(
+            f"optimizer.lora_plus_ratio: {optimizer.lora_plus_ratio} is for tuning.method lora with adamw (method "
+            f"{tuning.method}, optimizer {name}); remove it"
+        )
+    if optimizer.args and name in ("adamw", "lowrank"):
+        raise ConfigError(f"optimizer.args: {optimizer.args}, but {name} has its own settings; use those")
+
+
+def check_tuning(config: RunConfig) -> None:
+    """A mask has what it is made from; nothing outside it is moved."""
+    tuning, section = config.tuning, config.tuning.subnetwork
+    if tuning.peft and not tuning.method.startswith("peft:"):
+        raise ConfigError(f"tuning.peft: {tuning.peft} is of peft:NAME, the method is {tuning.method}; remove it")
+    if "lora_dropout" in tuning.peft:
+        raise ConfigError("tuning.peft: dropout makes the trained policy another than the sampled one; remove it")
+    if config.learner.zero_stage == 3 and (tuning.method.startswith("peft:") or tuning.warmup_steps):
+        raise ConfigError(
+            f"learner.zero_stage: 3 shards what tuning.method {tuning.method} has to see whole; use 2 or less"
+        )
+    if tuning.method != "subnetwork":
+        return
+    for key, wanted in (("file", ("file",)), ("difference", ("before", "after"))):
+        for name in wanted if section.mask == key else ():
+            if getattr(section, name) is None:
+                raise ConfigError(f"tuning.subnetwork.{name}: missing, mask {key} is made from it; give a path")
+    if section.engine == "hook" and config.optimizer.weight_decay:
+        raise ConfigError(
+            f"optimizer.weight_decay: {config.optimizer.weight_decay} would shrink every entry, masked or not, with "
+            "tuning.subnetwork.engine hook; set it 0, or use compact"
+        )
+
+
+def check_sync(config: RunConfig) -> None:
+    """The kind of update exists for what is trained, and for the engines."""
+    kind = config.sync.kind
+    reason = obstacle(config, kind) if kind not in ("auto", "full") else None
+    if reason is not None:
+        raise ConfigError(f"sync.kind: {kind}, but {reason}; use auto or full")
 
 
 def check_sampling(config: RunConfig) -> None:
@@ -162,6 +239,10 @@ ALL: tuple[Callable[[RunConfig], None], ...] = (
     check_minibatches,
     check_importance,
     check_torch_learner,
+    check_whole_parameters,
+    check_optimizer,
+    check_tuning,
+    check_sync,
     check_offload,
     check_sampling,
     check_evaluation,

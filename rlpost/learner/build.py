@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from typing import Any
 
 import torch
 
@@ -14,10 +14,11 @@ from rlpost.learner.policy import PolicyLearner
 from rlpost.learner.support import varlen_obstacle
 from rlpost.learner.torch_engine import TorchEngine
 from rlpost.learner.varlen import use
+from rlpost.tuning.build import build_tuning
 
 
 def build_learner(config: RunConfig, folder: str, device: torch.device) -> PolicyLearner:
-    """Load the policy, and with a KL term its frozen copy, and set up the engine.
+    """Load the policy, and with a KL term a frozen one where its tuning method cannot show it, and set up the engine.
 
     Args:
         config: of the run.
@@ -28,23 +29,30 @@ def build_learner(config: RunConfig, folder: str, device: torch.device) -> Polic
         ModelError: if the folder cannot be loaded.
     """
     model = load(folder, config.model.dtype, config.model.trust_remote_code)
+    tuning = build_tuning(config, model, folder)
+    _prepare(model, config)
+    if config.learner.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    policy = ScoringModel(model, config.rollout.temperature)
+    policy.train()
+    reference: ScoringModel | None = None
+    if config.algorithm.kl.coef and not tuning.base_kept:
+        frozen = load(folder, config.model.dtype, config.model.trust_remote_code)
+        _prepare(frozen, config)
+        reference = ScoringModel(frozen, config.rollout.temperature)
+    if config.learner_engine == "torch":
+        engine: TrainEngine = TorchEngine(policy, tuning, config.optimizer, device, config.learner.workers)
+        return PolicyLearner(engine, reference.to(device).eval().requires_grad_(False) if reference else None, config)
+    from rlpost.learner.deepspeed_engine import DeepSpeedEngine
+
+    sharded = DeepSpeedEngine(policy, tuning, config.optimizer, config.learner, config.model.dtype, device)
+    return PolicyLearner(sharded, sharded.freeze(reference, config.model.dtype) if reference else None, config)
+
+
+def _prepare(model: Any, config: RunConfig) -> None:
     without_dropout(model)
     if config.learner.attention == "varlen":
         obstacle = varlen_obstacle(model)
         if obstacle is not None:
             raise ModelError(f"learner.attention: varlen, but {obstacle}; set it to mask")
         use(model)
-    if config.learner.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    policy = ScoringModel(model, config.rollout.temperature)
-    frozen = copy.deepcopy(policy) if config.algorithm.kl.coef else None
-    policy.train()
-    if config.learner.engine == "torch":
-        engine: TrainEngine = TorchEngine(policy, config.optimizer, device)
-        reference = frozen.to(device).eval().requires_grad_(False) if frozen else None
-        return PolicyLearner(engine, reference, config)
-    from rlpost.learner.deepspeed_engine import DeepSpeedEngine
-
-    sharded = DeepSpeedEngine(policy, config.optimizer, config.learner, config.model.dtype, device)
-    reference = sharded.freeze(frozen, config.model.dtype) if frozen else None
-    return PolicyLearner(sharded, reference, config)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,10 @@ from rlpost.config.schema import LearnerSection, OptimizerSection
 from rlpost.errors import CheckpointError, MissingPackageError
 from rlpost.learner.engine import Applied
 from rlpost.learner.models import ScoringModel
-from rlpost.learner.torch_engine import adamw, set_rate
+from rlpost.learner.ranks import leave, shares, sums
+from rlpost.learner.torch_engine import set_rate
+from rlpost.optim.build import build
+from rlpost.tuning.method import Tuning
 
 _TAG = "learner"
 _BEFORE_FIRST_MICRO_STEP = {1: -1, 2: -1, 3: 0}
@@ -33,6 +37,7 @@ class DeepSpeedEngine:
 
     Args:
         module: the policy, on every rank the same weights.
+        tuning: what of it is trained.
         optimizer: settings.
         learner: settings.
         dtype: ``float32`` or ``bfloat16``.
@@ -42,6 +47,7 @@ class DeepSpeedEngine:
     def __init__(
         self,
         module: ScoringModel,
+        tuning: Tuning,
         optimizer: OptimizerSection,
         learner: LearnerSection,
         dtype: str,
@@ -55,10 +61,11 @@ class DeepSpeedEngine:
         module = module.to(device)
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=module,
-            optimizer=adamw(module, optimizer),
+            optimizer=build(tuning.trained(), optimizer),
             config=_config(self.stage, dtype, optimizer.grad_clip, learner),
         )
         self.module: ScoringModel = module
+        self.tuning = tuning
 
     def forward(self, *inputs: Tensor, **options: Any) -> Tensor:
         """See `TrainEngine`."""
@@ -74,7 +81,7 @@ class DeepSpeedEngine:
         """See `TrainEngine`."""
         from deepspeed.utils import safe_get_full_grad
 
-        for name, parameter in self.module.model.named_parameters():
+        for name, parameter in self.tuning.trained():
             gradient = parameter.grad if self.stage == 0 else safe_get_full_grad(parameter)
             if gradient is not None:
                 yield name, gradient.detach().float()
@@ -93,9 +100,9 @@ class DeepSpeedEngine:
         if self.stage == 3:
             self.optimizer.averaged_gradients = {}
             return
-        for sums in (self.optimizer.averaged_gradients, self.optimizer.all_grad_tensors):
-            for group in sums:
-                sums[group] = None
+        for held in (self.optimizer.averaged_gradients, self.optimizer.all_grad_tensors):
+            for group in held:
+                held[group] = None
 
     def apply(self, lr: float) -> Applied:
         """See `TrainEngine`."""
@@ -107,7 +114,7 @@ class DeepSpeedEngine:
             skipped = bool(getattr(self.optimizer, "overflow", False)) or not math.isfinite(value)
             return Applied(value, skipped)
         # unsharded float32 has no optimizer wrapper that would look at the gradients
-        norm = float(torch.nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None]))
+        norm = float(torch.nn.utils.get_total_norm([p.grad for _, p in self.tuning.trained() if p.grad is not None]))
         skipped = not math.isfinite(norm)
         if skipped:
             self.engine.zero_grad()
@@ -116,34 +123,24 @@ class DeepSpeedEngine:
             self.engine.step()
         return Applied(norm, skipped)
 
-    def parameters(self) -> Iterator[tuple[str, Tensor]]:
+    def gathered(self, parameters: Sequence[torch.nn.Parameter]) -> AbstractContextManager[object]:
         """See `TrainEngine`."""
         import deepspeed
 
-        for name, parameter in self.module.model.named_parameters():
-            if self.stage == 3:
-                with deepspeed.zero.GatheredParameters([parameter]):
-                    yield name, parameter.detach().clone()
-            else:
-                yield name, parameter.detach()
+        return deepspeed.zero.GatheredParameters(list(parameters)) if self.stage == 3 else nullcontext()
+
+    def add_over_ranks(self, tensor: Tensor) -> None:
+        """See `TrainEngine`."""
+        if self.world > 1:
+            torch.distributed.all_reduce(tensor)
 
     def sum_over_ranks(self, values: dict[str, float]) -> dict[str, float]:
         """See `TrainEngine`."""
-        if self.world == 1:
-            return values
-        keys = sorted(values)
-        total = torch.tensor([values[k] for k in keys], dtype=torch.float64)
-        total = total.to(self.device) if self.device.type == "cpu" else total.float().to(self.device)
-        torch.distributed.all_reduce(total)
-        return dict(zip(keys, total.tolist(), strict=True))
+        return sums(values, self.world, self.device)
 
     def share_over_ranks(self, found: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
         """See `TrainEngine`."""
-        if self.world == 1:
-            return found
-        parts: list[Any] = [None] * self.world
-        torch.distributed.all_gather_object(parts, found)
-        return {row: values for part in parts for row, values in part.items()}
+        return shares(found, self.world)
 
     def save(self, folder: str, state: dict[str, Any]) -> None:
         """See `TrainEngine`."""
@@ -170,8 +167,7 @@ class DeepSpeedEngine:
     def close(self) -> None:
         """See `TrainEngine`."""
         self.engine.destroy()
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        leave()
 
 
 def _config(stage: int, dtype: str, grad_clip: float | None, learner: LearnerSection | None) -> dict[str, Any]:

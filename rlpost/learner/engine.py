@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlpost.learner.models import ScoringModel
+from rlpost.tuning.method import Tuning
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class TrainEngine(Protocol):
     world: int
     device: torch.device
     module: ScoringModel
+    tuning: Tuning
     whole: bool
     """Whether every rank holds all parameters."""
 
@@ -40,7 +43,7 @@ class TrainEngine(Protocol):
         ...
 
     def gradients(self) -> Iterator[tuple[str, Tensor]]:
-        """Full accumulated gradients by Hugging Face name, one at a time, between the last `backward` and `apply`."""
+        """Accumulated gradients of what the optimizer owns, by name, between the last `backward` and `apply`."""
         ...
 
     def discard(self) -> None:
@@ -51,8 +54,12 @@ class TrainEngine(Protocol):
         """One optimizer update with what was accumulated, which is then cleared."""
         ...
 
-    def parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Full parameters by Hugging Face name, one at a time."""
+    def gathered(self, parameters: Sequence[nn.Parameter]) -> AbstractContextManager[object]:
+        """A block in which parameters are whole on every rank."""
+        ...
+
+    def add_over_ranks(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over all ranks."""
         ...
 
     def sum_over_ranks(self, values: dict[str, float]) -> dict[str, float]:

@@ -132,7 +132,9 @@ def _plain(learner: PolicyLearner, subset: TrainBatch) -> Fingerprint:
     """torch.autograd on the module, sample by sample; the projections add up as the gradients do."""
     module, device = learner.engine.module, learner.engine.device
     counts = count(subset.samples, range(len(subset.samples)), learner.config.rollout.max_tokens)
-    named = [(name, p) for name, p in module.model.named_parameters() if p.requires_grad]
+    tuning = learner.engine.tuning
+    owned = dict(tuning.trained())
+    named = [(name, p) for name, p in module.model.named_parameters() if name in owned]
     total, sums = 0.0, dict[str, np.ndarray]()
     for row, sample in enumerate(subset.samples):
         micro = lay_out(subset.samples, (((row,),),), device)
@@ -140,7 +142,7 @@ def _plain(learner: PolicyLearner, subset: TrainBatch) -> Fingerprint:
         loss, _ = micro_loss(micro.table(logprobs), micro, [sample], learner.settings, counts)
         gradients = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
         pairs = zip(named, gradients, strict=True)
-        parts = project((name, gradient) for (name, _), gradient in pairs if gradient is not None)
+        parts = project((name, tuning.restrict(name, g)) for (name, _), g in pairs if g is not None)
         for name, part in parts.items():
             sums[name] = sums[name] + part if name in sums else part
         total += float(loss.detach())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -17,6 +18,7 @@ import torch
 from rlpost.algorithms.losses import LossSettings
 from rlpost.config.schema import RunConfig
 from rlpost.data.packing import Layout, MicroPlan, Passes, Update, count, items, pieces, plan_pass, plan_updates
+from rlpost.errors import CheckpointError
 from rlpost.learner.engine import Applied, TrainEngine
 from rlpost.learner.examine import Figures, examine
 from rlpost.learner.layout import MicroBatch, ahead, lay_out
@@ -25,10 +27,13 @@ from rlpost.learner.prepass import Needed, fill, needed
 from rlpost.learner.schedule import learning_rate
 from rlpost.learner.step import micro_loss
 from rlpost.learner.support import packing_obstacle
-from rlpost.sync.codec import checksum, encode
-from rlpost.types import TensorPayload, TrainBatch, TrainSample, WeightManifest, WeightUpdate
+from rlpost.learner.warmup import Warmup, gradients, read_tuning
+from rlpost.sync.plan import kind_of
+from rlpost.sync.publish import Publisher
+from rlpost.types import TrainBatch, TrainSample, WeightUpdate
 
 _log = logging.getLogger(__name__)
+_TUNING = "tuning.pt"
 
 
 @dataclass(slots=True)
@@ -93,7 +98,7 @@ class PolicyLearner:
 
     Args:
         engine: forward, backward and optimizer.
-        reference: frozen scorer, or None without a KL term.
+        reference: frozen scorer; None without a KL term, and where the tuning method can show the starting policy.
         config: of the run.
     """
 
@@ -103,6 +108,10 @@ class PolicyLearner:
         self.layout = layout_of(config, engine.module.model)
         self.chunk = config.learner.logprob_chunk
         self.counters = Counters()
+        self.warmup = Warmup(config.tuning) if engine.tuning.wanted() else None
+        dtype = getattr(torch, config.model.dtype)
+        writes, dense = engine.rank == 0, config.sync.diff_density
+        self.publisher = Publisher(kind_of(config), engine.tuning, dtype, engine.gathered, writes, dense)
 
     def logprobs(
         self, samples: Sequence[TrainSample], *, reference: bool = False, temperature: float | None = None
@@ -117,7 +126,7 @@ class PolicyLearner:
         Returns:
             Row to ``[T]`` float32; the ranks' answers together cover every row.
         """
-        if reference and self.reference is None:
+        if reference and self.reference is None and not self.engine.tuning.base_kept:
             raise ValueError("no reference model was loaded (algorithm.kl.coef is 0)")
         return self._score(samples, range(len(samples)), reference, temperature)
 
@@ -130,8 +139,10 @@ class PolicyLearner:
 
         Returns:
             Metrics, the same on every rank: means over the batch's updates, and the seconds of the pre-pass if there
-            was one.
+            was one. A batch of the tuning method's warm-up makes no update.
         """
+        if self.warmup is not None:
+            return self._warm_up(batch, self.warmup)
         updates = self.plan(batch)
         metrics: dict[str, float] = {"updates": float(len(updates))}
         want = needed(batch, updates, self.config)
@@ -156,8 +167,10 @@ class PolicyLearner:
         """Loss and gradient of a few samples in several ways, before the first update; see `rlpost.learner.examine`.
 
         Every rank is called with the same batch and answers the same, but for plain torch's figures, which are
-        rank 0's. Training goes on as if this had not been.
+        rank 0's. Training goes on as if this had not been. None also while it is not known what will be trained.
         """
+        if self.warmup is not None:
+            return None
         return examine(self, batch)
 
     def prepass(self, batch: TrainBatch, want: Needed) -> TrainBatch:
@@ -195,7 +208,7 @@ class PolicyLearner:
         counts = count(batch.samples, update.rows, self.config.rollout.max_tokens)
         last = len(update.micro[self.engine.rank]) - 1
         totals: dict[str, float] = dict.fromkeys(self._metric_names(batch), 0.0)
-        for number, (micro, logprobs) in enumerate(self._run(self.engine.forward, batch.samples, update.micro)):
+        for number, (micro, logprobs) in enumerate(self.run(self.engine.forward, batch.samples, update.micro)):
             if keep is not None:
                 keep.update(micro.by_row(logprobs))
             samples = [batch.samples[row] for row in micro.rows]
@@ -206,54 +219,91 @@ class PolicyLearner:
                     totals[key] += float(value)
         return self.engine.sum_over_ranks(totals)
 
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The policy in full, by Hugging Face name, one tensor at a time; all ranks take part."""
+        return self.engine.tuning.weights(self.engine.gathered)
+
     def export(self) -> WeightUpdate | None:
         """The current weights as the next version, on rank 0; None on the others (all ranks take part)."""
-        dtype = getattr(torch, self.config.model.dtype)
-        payload: dict[str, TensorPayload] = {}
-        for name, tensor in self.engine.parameters():
-            if self.engine.rank == 0:
-                payload[name] = encode(tensor.to(dtype))
-        if self.engine.rank != 0:
-            return None
-        checksums = {name: checksum(value) for name, value in payload.items()}
-        nbytes = sum(value.nbytes for value in payload.values())
-        version = self.counters.version
-        return WeightUpdate(WeightManifest(version - 1, version, "full", checksums, nbytes), payload)
+        return self.publisher.update(self.counters.version)
+
+    def snapshot(self) -> WeightUpdate | None:
+        """Every tensor of the version that was published last, for an engine that has missed what the others hold."""
+        return self.publisher.full(self.counters.version)
 
     def save(self, folder: str) -> None:
         """Write a resumable checkpoint; all ranks take part."""
         Path(folder).mkdir(parents=True, exist_ok=True)
+        if self.engine.rank == 0:
+            warmup = self.warmup.state() if self.warmup else None
+            torch.save({"method": self.engine.tuning.state(), "warmup": warmup}, Path(folder) / _TUNING)
         self.engine.save(folder, dataclasses.asdict(self.counters))
 
     def load(self, folder: str) -> int:
-        """Continue from a checkpoint; returns the policy version."""
+        """Continue from a checkpoint; returns the policy version.
+
+        Raises:
+            CheckpointError: if it is damaged, or of another method or engine.
+        """
+        stored = read_tuning(Path(folder) / _TUNING, self.engine.device)
+        try:
+            self.engine.tuning.restore(stored["method"])
+        except (KeyError, RuntimeError, AttributeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(
+                f"{folder}: it is of another tuning.method ({reason}); resume with that one"
+            ) from None
+        self.warmup = Warmup(self.config.tuning) if self.engine.tuning.wanted() else None
+        if self.warmup is not None and stored["warmup"] is not None:
+            self.warmup.restore(stored["warmup"])
         self.counters = Counters(**self.engine.load(folder))
+        self.engine.tuning.write_back()
+        self.publisher.forget()
         return self.counters.version
 
-    def save_model(self, folder: str, tokenizer_from: str) -> None:
-        """Write a Hugging Face folder; all ranks take part, rank 0 writes."""
-        dtype = getattr(torch, self.config.model.dtype)
+    def save_model(self, folder: str, base: str) -> None:
+        """Write a Hugging Face folder, and in it the method's own small form; all ranks take part, rank 0 writes.
+
+        Args:
+            folder: to write into.
+            base: the starting model's folder, whose tokenizer is copied.
+        """
+        dtype, tuning = getattr(torch, self.config.model.dtype), self.engine.tuning
         state = {
             name: tensor.to(dtype).cpu().clone() if self.engine.rank == 0 else torch.empty(0)
-            for name, tensor in self.engine.parameters()
+            for name, tensor in self.weights()
         }
         if self.engine.rank == 0:
-            save_folder(self.engine.module.model, state, tokenizer_from, folder)
+            save_folder(self.engine.module.model, state, base, folder)
+            if self.engine.whole:
+                tuning.save_small(Path(folder), base)
+
+    def _warm_up(self, batch: TrainBatch, warmup: Warmup) -> dict[str, float]:
+        """A batch that the tuning method learns from; the policy stays what it is."""
+        want = needed(batch, (), self.config)
+        warmup.add(gradients(self, self.prepass(batch, dataclasses.replace(want, before=(), during=()))))
+        if warmup.done:
+            self.engine.tuning.prepare(warmup.scores())
+            self.warmup = None
+        self.counters.version += 1
+        return {"updates": 0.0, "tuning/warmup": float(warmup.batches)}
 
     def _score(
         self, samples: Sequence[TrainSample], rows: Sequence[int], reference: bool = False,
         temperature: float | None = None,
     ) -> dict[int, np.ndarray]:  # fmt: skip
         """Log-probabilities of this rank's share of some samples."""
+        as_base = reference and self.reference is None
         model = self.reference if reference and self.reference is not None else self.engine.forward
+        block = self.engine.tuning.as_base() if as_base else contextlib.nullcontext()
         passes = plan_pass(rows, items(samples), self.engine.world, self.layout)
         found: dict[int, np.ndarray] = {}
-        with torch.no_grad():
-            for micro, logprobs in self._run(model, samples, passes, temperature):
+        with torch.no_grad(), block:
+            for micro, logprobs in self.run(model, samples, passes, temperature):
                 found.update(micro.by_row(logprobs))
         return found
 
-    def _run(
+    def run(
         self, model: Any, samples: Sequence[TrainSample], passes: Passes,
         temperature: float | None = None,
     ) -> Iterator[tuple[MicroBatch, torch.Tensor]]:  # fmt: skip

@@ -1,10 +1,11 @@
-"""The learner's engine in plain torch: one rank, the oracle that the DeepSpeed engine is tested against."""
+"""The learner's engine in plain torch: unsharded, and the oracle that the DeepSpeed engine is tested against."""
 
 from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,45 @@ from rlpost.config.schema import OptimizerSection
 from rlpost.errors import CheckpointError
 from rlpost.learner.engine import Applied
 from rlpost.learner.models import ScoringModel
+from rlpost.learner.ranks import join, leave, shares, sums
+from rlpost.optim.build import build
+from rlpost.tuning.method import Tuning
 
 _FILE = "learner.pt"
 
 
 class TorchEngine:
-    """`rlpost.learner.engine.TrainEngine` on one device, in the model's own dtype.
+    """`rlpost.learner.engine.TrainEngine` in the model's own dtype; several ranks add up their gradients.
+
+    With more than one rank the process group's environment must be set, as for `torch.distributed`.
 
     Args:
         module: the policy.
+        tuning: what of it is trained.
         optimizer: settings.
         device: where it runs.
+        world: ranks.
     """
 
-    def __init__(self, module: ScoringModel, optimizer: OptimizerSection, device: torch.device):
-        self.rank, self.world, self.device = 0, 1, device
-        self.module, self.whole = module.to(device), True
-        self.clip = optimizer.grad_clip
-        self.optimizer = adamw(module, optimizer)
+    def __init__(
+        self,
+        module: ScoringModel,
+        tuning: Tuning,
+        optimizer: OptimizerSection,
+        device: torch.device,
+        world: int = 1,
+    ):
+        self.world, self.device, self.settings = world, device, optimizer
+        self.rank = join(device) if world > 1 else 0
+        self.module, self.tuning, self.whole = module, tuning, True
+        self._optimizer: torch.optim.Optimizer | None = None
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Made when it is first needed: only then is it known what every method trains."""
+        if self._optimizer is None:
+            self._optimizer = build(self.tuning.trained(), self.settings)
+        return self._optimizer
 
     def forward(self, *inputs: Tensor, **options: Any) -> Tensor:
         """See `TrainEngine`."""
@@ -42,44 +64,60 @@ class TorchEngine:
     def backward(self, loss: Tensor, last: bool) -> None:
         """See `TrainEngine`."""
         loss.backward()
+        if last and self.world > 1:
+            # every rank must name the same tensors: one that had no samples has no gradients
+            for _, parameter in self.tuning.trained():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                self.add_over_ranks(parameter.grad)
 
     def gradients(self) -> Iterator[tuple[str, Tensor]]:
         """See `TrainEngine`."""
-        for name, parameter in self.module.model.named_parameters():
+        for name, parameter in self.tuning.trained():
             if parameter.grad is not None:
                 yield name, parameter.grad.detach()
 
     def discard(self) -> None:
         """See `TrainEngine`."""
-        self.optimizer.zero_grad(set_to_none=True)
+        for _, parameter in self.tuning.trained():
+            parameter.grad = None
 
     def apply(self, lr: float) -> Applied:
         """See `TrainEngine`."""
-        norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.clip or math.inf))
+        owned = [parameter for _, parameter in self.tuning.trained()]
+        norm = float(torch.nn.utils.clip_grad_norm_(owned, self.settings.grad_clip or math.inf))
         skipped = not math.isfinite(norm)
         if not skipped:
             set_rate(self.optimizer, lr)
             self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+            self.tuning.write_back()
+        self.discard()
         return Applied(norm, skipped)
 
-    def parameters(self) -> Iterator[tuple[str, Tensor]]:
+    def gathered(self, parameters: Sequence[torch.nn.Parameter]) -> AbstractContextManager[object]:
         """See `TrainEngine`."""
-        for name, parameter in self.module.model.named_parameters():
-            yield name, parameter.detach()
+        return nullcontext()
+
+    def add_over_ranks(self, tensor: Tensor) -> None:
+        """See `TrainEngine`."""
+        if self.world > 1:
+            torch.distributed.all_reduce(tensor)
 
     def sum_over_ranks(self, values: dict[str, float]) -> dict[str, float]:
         """See `TrainEngine`."""
-        return values
+        return sums(values, self.world, self.device)
 
     def share_over_ranks(self, found: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
         """See `TrainEngine`."""
-        return found
+        return shares(found, self.world)
 
     def save(self, folder: str, state: dict[str, Any]) -> None:
         """See `TrainEngine`."""
-        everything = {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict(), "state": state}
-        torch.save(everything, Path(folder) / _FILE)
+        if self.rank == 0:  # the others hold the same
+            begun = bool(self.tuning.trained())  # nothing is trained while gradients are being collected
+            optimizer = self.optimizer.state_dict() if begun else None
+            everything = {"model": self.module.state_dict(), "optimizer": optimizer, "state": state}
+            torch.save(everything, Path(folder) / _FILE)
 
     def load(self, folder: str) -> dict[str, Any]:
         """See `TrainEngine`."""
@@ -89,7 +127,8 @@ class TorchEngine:
         try:
             everything = torch.load(file, map_location=self.device, weights_only=True)
             self.module.load_state_dict(everything["model"])
-            self.optimizer.load_state_dict(everything["optimizer"])
+            if everything["optimizer"] is not None:
+                self.optimizer.load_state_dict(everything["optimizer"])
             return everything["state"]
         except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -99,24 +138,11 @@ class TorchEngine:
 
     def close(self) -> None:
         """See `TrainEngine`."""
-
-
-def adamw(module: torch.nn.Module, settings: OptimizerSection) -> torch.optim.AdamW:
-    """torch's AdamW over the trainable parameters (Loshchilov & Hutter 2019).
-
-    DeepSpeed is given this object too: an optimizer named in its JSON is compiled with g++ at start, which takes
-    minutes on CPU.
-    """
-    return torch.optim.AdamW(
-        [p for p in module.parameters() if p.requires_grad],
-        lr=settings.lr,
-        betas=settings.betas,
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-    )
+        if self.world > 1:
+            leave()
 
 
 def set_rate(optimizer: Any, lr: float) -> None:
-    """Set the learning rate of every parameter group."""
+    """Set the learning rate of every parameter group, in its own proportion (LoRA+)."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_ratio", 1.0)

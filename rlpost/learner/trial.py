@@ -32,6 +32,7 @@ def try_deepspeed() -> None:
 
     from rlpost.config.schema import LearnerSection, OptimizerSection
     from rlpost.learner.deepspeed_engine import DeepSpeedEngine
+    from rlpost.tuning.method import Full
 
     class Tiny(torch.nn.Module):
         """What the engine takes for a policy."""
@@ -51,7 +52,8 @@ def try_deepspeed() -> None:
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     tiny = Tiny()
     before = tiny.model.weight.detach().clone()
-    engine = DeepSpeedEngine(tiny, OptimizerSection(lr=0.1), LearnerSection(), "float32", device)  # pyright: ignore[reportArgumentType]
+    settings = OptimizerSection(lr=0.1), LearnerSection(), "float32", device
+    engine = DeepSpeedEngine(tiny, Full(tiny.model), *settings)  # pyright: ignore[reportArgumentType]
     doing("computing an update")
     engine.backward(engine.forward(torch.ones(2, 4, device=device)), last=True)
     applied = engine.apply(0.1)

@@ -7,9 +7,13 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from rlpost.data.chat import TextCodec
 from rlpost.protocols import ApplyReport, GenerateRequest, SamplingSettings
+from rlpost.rollout.adapter import Served, parse
 from rlpost.rollout.vllm_load import VllmSettings, load
+from rlpost.rollout.weights import shared_folder
 from rlpost.sync.codec import decode
 from rlpost.types import Completion, WeightUpdate
 
@@ -32,7 +36,9 @@ class VllmEngine:
         self, settings: VllmSettings, codec: TextCodec, probes: Sequence[tuple[int, ...]] = (), probe_tokens: int = 8
     ):
         self.llm, self.weights = load(settings)
-        self.codec = codec
+        self.codec, self.model = codec, settings.model
+        self.adapter = Served(self.llm) if settings.adapter_rank else None
+        self.index: dict[str, Tensor] = {}
         self.version = -1
         self.held: dict[str, str] = {}
         self._probe_tokens = probe_tokens
@@ -99,21 +105,46 @@ class VllmEngine:
         self.llm.llm_engine.engine_core.shutdown()
 
     def apply(self, update: WeightUpdate) -> ApplyReport:
-        """Load published tensors in place, drop the prefix cache, and read back what the model now holds.
+        """Bring an update into the model, drop the prefix cache, and read back what the model now holds.
 
         Raises:
-            RuntimeError: if vLLM refuses to drop its prefix cache (it would go on serving the old policy).
+            RuntimeError: if vLLM refuses to drop its prefix cache (it would go on serving the old policy), or the
+                update builds on what this engine never received.
         """
         started = time.perf_counter()
-        tensors = {name: decode(payload) for name, payload in update.payload.items()}
-        shapes = {name: payload.shape for name, payload in update.payload.items()}
+        shapes = update.manifest.shapes
         before = self.held or self.weights.checksums(shapes)
-        self.weights.load(tensors)
+        self._take(update)
         self._drop_cache()
         self.held = self.weights.checksums(shapes)
         self.version = update.manifest.new_version
         changed = sum(before.get(name) != value for name, value in self.held.items())
         return ApplyReport(self.version, self.held, changed, time.perf_counter() - started)
+
+    def _take(self, update: WeightUpdate) -> None:
+        """Bring an update into the model, in whatever form it is."""
+        tensors = {name: decode(payload) for name, payload in update.payload.items()}
+        if update.manifest.kind == "adapter":
+            if self.adapter is None:
+                raise RuntimeError("an adapter was published, but this engine was started without adapters")
+            with shared_folder() as folder:
+                self.adapter.replace(parse(tensors), folder, self.model)
+            return
+        self.index |= {name: decode(payload) for name, payload in update.index.items()}
+        if update.manifest.kind == "values":
+            unknown = tensors.keys() - self.index.keys()
+            if unknown:
+                raise RuntimeError(f"values of {min(unknown)!r} without positions: the declaration was never received")
+            positions = self.index
+        else:
+            positions = {name: decode(payload) for name, payload in update.index.items()}
+            self.index = {}
+        whole = {name: tensor for name, tensor in tensors.items() if name not in positions}
+        if whole:
+            self.weights.load(whole)
+        partial = {name: tensor for name, tensor in tensors.items() if name in positions}
+        if partial:
+            self.weights.patch(partial, positions, update.manifest.shapes)
 
     def probe(self) -> list[Completion]:
         """Greedy completions of the pinned prompts, with log-probabilities (of the untempered distribution)."""
@@ -175,7 +206,9 @@ class VllmEngine:
             detokenize=bool(settings.stop),
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        self.llm.llm_engine.add_request(name, {"prompt_token_ids": list(request.prompt_ids)}, params)
+        adapter = self.adapter.request if self.adapter else None
+        prompt = {"prompt_token_ids": list(request.prompt_ids)}
+        self.llm.llm_engine.add_request(name, prompt, params, lora_request=adapter)
         return name
 
     def _completion(self, request: GenerateRequest, index: int, output: Any, settings: SamplingSettings) -> Completion:

@@ -24,6 +24,7 @@ class VllmSettings:
         seed: of the engine; samples carry their own.
         trust_remote_code: run code found in the folder.
         packed_weights: on CPU and without torch.compile, multiply with vLLM's packed kernels; see `packing_cpu`.
+        adapter_rank: largest rank of the LoRA adapters it will be sent; None for none.
         tensor_parallel: processes of this machine that share the layers; with 1 the engine runs in this process.
     """
 
@@ -37,6 +38,7 @@ class VllmSettings:
     seed: int = 0
     trust_remote_code: bool = False
     packed_weights: bool = True
+    adapter_rank: int | None = None
     tensor_parallel: int = 1
 
 
@@ -79,6 +81,8 @@ def _arguments(settings: VllmSettings, cpu: bool) -> dict[str, Any]:
         # the learner scores at the sampling temperature; raw log-probabilities would be those of temperature 1
         "logprobs_mode": "processed_logprobs",
     }
+    if settings.adapter_rank:
+        found |= {"enable_lora": True, "max_lora_rank": settings.adapter_rank, "max_loras": 1, "max_cpu_loras": 1}
     # compiled code would go on calling the kernels it was traced with
     packed = settings.packed_weights and eager if cpu else None
     if settings.tensor_parallel > 1:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from rlpost.rollout import packing_cpu
+from rlpost.rollout.adapter import adapter_views, is_adapter
 from rlpost.rollout.readback import hugging_face_views, join_shards, shard_views
 from rlpost.sync.codec import checksum
 
@@ -27,6 +28,19 @@ class Weights(Protocol):
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Replace weights in place."""
+        ...
+
+    def patch(self, values: Mapping[str, Tensor], index: Mapping[str, Tensor], shapes: Shapes) -> None:
+        """Write values ``[k]`` at positions ``[k]`` of the flattened tensors of those names, in place.
+
+        Args:
+            values: by published name.
+            index: likewise, ascending.
+            shapes: of every published tensor: where stacked matrices begin follows from those before them.
+
+        Raises:
+            RuntimeError: for a tensor of which nothing is held.
+        """
         ...
 
     def checksums(self, shapes: Shapes) -> dict[str, str]:
@@ -48,11 +62,15 @@ class LocalWeights:
         """See `Weights`."""
         self.llm.apply_model(functools.partial(_load, tensors=tensors))
 
+    def patch(self, values: Mapping[str, Tensor], index: Mapping[str, Tensor], shapes: Shapes) -> None:
+        """See `Weights`."""
+        self.llm.apply_model(functools.partial(_patch, values=values, index=index, shapes=shapes))
+
     def checksums(self, shapes: Shapes) -> dict[str, str]:
         """See `Weights`."""
 
         def sums(model: Any) -> dict[str, str]:
-            views = hugging_face_views(dict(model.named_parameters()), _stacked(model), shapes)
+            views = {**_views(model, shapes), **adapter_views(model, shapes)}
             return {name: "missing" if view is None else checksum(view) for name, view in views.items()}
 
         return self.llm.apply_model(sums)[0]
@@ -73,16 +91,20 @@ class ShardedWeights:
         """See `Weights`; every worker reads all tensors and keeps its part."""
         from safetensors.torch import save_file
 
-        with _shared_folder() as folder:
+        with shared_folder() as folder:
             file = Path(folder) / "update.safetensors"
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
             self.llm.apply_model(functools.partial(_load_file, file=str(file)))
+
+    def patch(self, values: Mapping[str, Tensor], index: Mapping[str, Tensor], shapes: Shapes) -> None:
+        """See `Weights`: refused, positions are those of whole tensors (`rlpost.sync.plan` asks for none here)."""
+        raise RuntimeError("positions of whole tensors cannot be written into shards; use sync.kind: full")
 
     def checksums(self, shapes: Shapes) -> dict[str, str]:
         """See `Weights`. ``ranks differ`` where workers that should hold the same do not."""
         from safetensors.torch import load_file
 
-        with _shared_folder() as folder:
+        with shared_folder() as folder:
             write = functools.partial(_write_shards, shapes=dict(shapes), shards=self.shards, folder=folder)
             parts = [load_file(file) for file in sorted(self.llm.apply_model(write))]
             return {name: _sum_of_parts([part.get(name) for part in parts], shape) for name, shape in shapes.items()}
@@ -91,6 +113,23 @@ class ShardedWeights:
 def _load(model: Any, tensors: Mapping[str, Tensor]) -> None:
     model.load_weights(iter(tensors.items()))
     packing_cpu.renew(model)
+
+
+def _patch(model: Any, values: Mapping[str, Tensor], index: Mapping[str, Tensor], shapes: Shapes) -> None:
+    views = _views(model, shapes)
+    for name, new in values.items():
+        view = views.get(name)
+        if view is None:
+            raise RuntimeError(f"the engine holds nothing of {name!r} {shapes.get(name)}; use sync.kind: full")
+        # rows of a stacked matrix lie together: flattening them makes no copy
+        view.view(-1).index_copy_(0, index[name].to(view.device).long(), new.to(view.device))
+    packing_cpu.renew(model)
+
+
+def _views(model: Any, shapes: Shapes) -> dict[str, Tensor | None]:
+    """Of the model's own weights, under adapters too."""
+    held = {name.replace(".base_layer.", "."): parameter for name, parameter in model.named_parameters()}
+    return hugging_face_views(held, _stacked(model), {n: s for n, s in shapes.items() if not is_adapter(n)})
 
 
 def _load_file(model: Any, file: str) -> None:
@@ -125,6 +164,7 @@ def _stacked(model: Any) -> Mapping[str, list[str]]:
     return getattr(model, "packed_modules_mapping", {})
 
 
-def _shared_folder() -> tempfile.TemporaryDirectory[str]:
+def shared_folder() -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder, in memory where that can be written to."""
     memory = "/dev/shm"
     return tempfile.TemporaryDirectory(prefix="rlpost-", dir=memory if os.access(memory, os.W_OK) else None)

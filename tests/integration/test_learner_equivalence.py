@@ -50,22 +50,22 @@ def measure(learner, batch) -> dict:
 
 def poison(learner, batch) -> dict:
     """A batch with a NaN advantage: whether it was skipped, and whether any weight moved."""
-    before = {name: p.float().cpu().clone() for name, p in learner.engine.parameters()}
+    before = {name: p.float().cpu().clone() for name, p in learner.weights()}
     samples = list(batch.samples)
     bad = samples[0].advantages.copy()
     bad[0] = float("nan")
     samples[0] = dataclasses.replace(samples[0], advantages=bad)
     learner.step(TrainBatch(tuple(samples), 0))
-    after = {name: p.float().cpu() for name, p in learner.engine.parameters()}
+    after = {name: p.float().cpu() for name, p in learner.weights()}
     moved = [name for name in before if not torch.equal(before[name], after[name])]
     healthy = learner.step(batch)["grad_norm"]
-    again = {name: p.float().cpu() for name, p in learner.engine.parameters()}
+    again = {name: p.float().cpu() for name, p in learner.weights()}
     recovered = any(not torch.equal(before[name], again[name]) for name in before)
     return {"skipped": learner.counters.skipped, "moved": moved, "next_norm": healthy, "recovered": recovered}
 
 
 def held(learner) -> dict[str, torch.Tensor]:
-    return {name: p.float().cpu().clone() for name, p in learner.engine.parameters()}
+    return {name: p.float().cpu().clone() for name, p in learner.weights()}
 
 
 def examined(model: str, dtype: str, world: int, **settings) -> dict:

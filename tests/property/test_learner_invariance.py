@@ -25,6 +25,7 @@ from rlpost.learner.models import ScoringModel
 from rlpost.learner.policy import PolicyLearner
 from rlpost.learner.prepass import fill
 from rlpost.learner.torch_engine import TorchEngine
+from rlpost.tuning.method import Full
 from rlpost.types import TrainBatch, TrainSample
 
 VOCABULARY = 64
@@ -102,7 +103,8 @@ def batch(seed: int, count: int = 5, prompts: int | None = None) -> TrainBatch:
 
 def learner_of(model: Any, config: RunConfig) -> PolicyLearner:
     model.zero_grad(set_to_none=True)
-    return PolicyLearner(TorchEngine(ScoringModel(model), OptimizerSection(), torch.device("cpu")), None, config)
+    engine = TorchEngine(ScoringModel(model), Full(model), OptimizerSection(), torch.device("cpu"))
+    return PolicyLearner(engine, None, config)
 
 
 def measure(

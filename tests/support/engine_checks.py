@@ -56,7 +56,9 @@ class Pair:
         self.version += 1
         payload = {name: encode(p) for name, p in self.model.named_parameters()}
         sums = {n: checksum(v) for n, v in payload.items()}
-        manifest = WeightManifest(self.version - 1, self.version, "full", sums, 0)
+        manifest = WeightManifest(
+            self.version - 1, self.version, "full", sums, 0, {n: v.shape for n, v in payload.items()}
+        )
         report = self.engine.apply(WeightUpdate(manifest, payload))
         self.recorded = self.engine.probe()
         self.then = self.score(self.recorded)

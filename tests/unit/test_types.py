@@ -23,7 +23,7 @@ SAMPLE = types.TrainSample(
     np.array([1]), np.array([5, 2]), np.ones(2, np.float32), np.zeros(2, np.int64), np.ones(2, bool),
     np.float32([-1, -2]), 3, np.float32([-1, -2]), None,
 )  # fmt: skip
-MANIFEST = types.WeightManifest(0, 1, "full", {"w": "ab"}, 4)
+MANIFEST = types.WeightManifest(0, 1, "full", {"w": "ab"}, 4, {"w": (1,)})
 PAYLOAD = types.TensorPayload("bfloat16", (1, 2), np.arange(4, dtype=np.uint8))
 EXAMPLES: list[Any] = [
     types.Message("user", "∀"),

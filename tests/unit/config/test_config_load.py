@@ -45,7 +45,7 @@ def refusal(folder: Path, text: str, *overrides: str) -> str:
         ("learnr: {}\n", 3, "unknown key 'learnr'; did you mean learner?"),
         ("algorithm:\n  kl:\n    coeff: 0.1\n", 5, "unknown key 'algorithm.kl.coeff'; did you mean algorithm.kl.coef?"),
         ("sft:\n  epoch: 1\n", 4, "unknown key 'sft.epoch'; did you mean sft.epochs?"),
-        ("sync:\n  zzz: 1\n", 4, "unknown key 'sync.zzz'; known here: kind, timeout_s"),
+        ("sync:\n  zzz: 1\n", 4, "unknown key 'sync.zzz'; known here: kind, diff_density, timeout_s"),
     ],
 )
 def test_an_unknown_key_is_refused_with_its_place_and_the_nearest_key(

@@ -22,9 +22,10 @@ from rlpost.learner.build import build_learner
 from rlpost.learner.models import load
 from rlpost.learner.policy import PolicyLearner, layout_of
 from rlpost.learner.prepass import fill
-from rlpost.learner.torch_engine import adamw
+from rlpost.optim.build import build
 from rlpost.selfcheck.canary import check_movement
 from rlpost.sync.codec import checksum, decode
+from rlpost.tuning.method import Full
 from rlpost.types import TrainBatch, TrainSample
 
 CPU = torch.device("cpu")
@@ -66,7 +67,7 @@ def batch(step: int = 0, count: int = 4, advantage: float | None = None) -> Trai
 
 
 def weights(learner: PolicyLearner) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in learner.engine.parameters()}
+    return {name: tensor.clone() for name, tensor in learner.weights()}
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -353,7 +354,7 @@ def test_samples_with_and_without_engine_figures_may_share_a_batch(tiny_model: s
 def test_the_optimizer_is_built_as_configured() -> None:
     layer = torch.nn.Linear(2, 2)
     layer.bias.requires_grad_(False)
-    made = adamw(layer, OptimizerSection(lr=0.5, betas=(0.1, 0.2), eps=0.3, weight_decay=0.4))
+    made = build(Full(layer).trained(), OptimizerSection(lr=0.5, betas=(0.1, 0.2), eps=0.3, weight_decay=0.4))
     [group] = made.param_groups
     assert (group["lr"], group["betas"], group["eps"], group["weight_decay"]) == (0.5, (0.1, 0.2), 0.3, 0.4)
     assert group["params"] == [layer.weight]

@@ -18,8 +18,8 @@ from rlpost.sync.codec import checksum
 from rlpost.types import Completion, WeightManifest, WeightUpdate
 
 SUMS = {"a": "11", "b": "22", "c": "33"}
-FIRST = WeightManifest(0, 1, "full", SUMS, 12)
-SECOND = WeightManifest(1, 2, "full", {**SUMS, "b": "99"}, 12)
+FIRST = WeightManifest(0, 1, "full", SUMS, 12, {})
+SECOND = WeightManifest(1, 2, "full", {**SUMS, "b": "99"}, 12, {})
 GOOD = ApplyReport(2, dict(SECOND.checksums), 1, 0.1)
 MOVED = {"updates": 1.0, "grad_norm": 0.5, "lr": 1e-3}
 PROBE = Completion("probe", 0, (1, 2), (5, 6), ((0, 1), (1, 2)), (-1.0, -2.0), "ab", "length", 2, 0)
@@ -49,7 +49,7 @@ def test_a_sync_that_did_not_arrive_is_caught(report: ApplyReport, message: str)
 
 def test_one_flipped_bit_is_caught() -> None:
     weights = torch.arange(64, dtype=torch.float32)
-    manifest = WeightManifest(0, 1, "full", {"w": checksum(weights)}, 256)
+    manifest = WeightManifest(0, 1, "full", {"w": checksum(weights)}, 256, {})
     held = weights.clone()
     held.view(torch.int32)[17] ^= 1
     assert (held != weights).sum() == 1
@@ -59,7 +59,7 @@ def test_one_flipped_bit_is_caught() -> None:
 
 def test_a_sync_of_nothing_is_no_sync() -> None:
     """A learner that publishes no tensor, or a cluster without engines, must not look healthy."""
-    empty = WeightManifest(0, 1, "full", {}, 0)
+    empty = WeightManifest(0, 1, "full", {}, 0, {})
     with pytest.raises(SelfCheckError):
         check_arrival(empty, [ApplyReport(1, {}, 0, 0.0)], None)
 

@@ -118,8 +118,8 @@ def test_a_sound_learner_passes_and_trains_as_if_it_had_not_been_examined(
     for learner in (examined, other):
         learner.step(recorded.grouped())
         learner.step(recorded.batch())
-    held = dict(examined.engine.parameters())
-    assert all(torch.equal(held[name], tensor) for name, tensor in other.engine.parameters())
+    held = dict(examined.weights())
+    assert all(torch.equal(held[name], tensor) for name, tensor in other.weights())
     assert examined.counters == other.counters
 
 

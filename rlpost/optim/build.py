@@ -1,0 +1,92 @@
+"""An optimizer from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from rlpost.config.schema import OptimizerSection
+from rlpost.errors import ConfigError, MissingPackageError
+from rlpost.optim.lowrank import LowRankAdamW, preset
+from rlpost.optim.together import Together
+
+FOREIGN = "pytorch_optimizer:"
+NAMES = ("adamw", "muon", "lowrank")
+
+Named = Sequence[tuple[str, nn.Parameter]]
+
+
+def build(named: Named, settings: OptimizerSection) -> torch.optim.Optimizer:
+    """The optimizer of what is trained.
+
+    DeepSpeed is given such an object too: an optimizer named in its JSON is compiled with g++ at start, which takes
+    minutes on CPU.
+
+    Args:
+        named: parameters with their names; which are matrices decides how they are treated.
+        settings: see `OptimizerSection`.
+
+    Raises:
+        ConfigError: for arguments that the optimizer does not take.
+        MissingPackageError: if pytorch_optimizer is asked for and absent.
+    """
+    common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    adam = {**common, "betas": settings.betas, "eps": settings.eps}
+    if settings.name == "adamw":
+        return torch.optim.AdamW(_by_ratio(named, settings.lora_plus_ratio), **adam)
+    if settings.name.startswith(FOREIGN):
+        return _foreign(named, settings, common)
+    matrices = [p for name, p in named if is_matrix(name, p)]
+    others = [p for name, p in named if not is_matrix(name, p)]
+    if settings.name == "lowrank":
+        low = settings.lowrank
+        projection = preset(
+            low.preset,
+            rank=low.rank,
+            gap=low.gap,
+            scale=low.scale,
+            rest_scale=low.residual_scale,
+            energy=low.energy,
+            reset=low.reset or None,
+        )
+        groups: list[dict[str, Any]] = [{"params": matrices, "projection": projection}, {"params": others}]
+        return LowRankAdamW([group for group in groups if group["params"]], **adam)
+    muon = {"adjust_lr_fn": "match_rms_adamw", **settings.args}
+    try:
+        parts = [torch.optim.Muon(matrices, **common, **muon)] if matrices else []
+    except TypeError as error:
+        raise ConfigError(f"optimizer.args: {error}") from None
+    return Together([*parts, *([torch.optim.AdamW(others, **adam)] if others else [])])
+
+
+def is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter is a hidden layer's matrix: embeddings and heads are tables of vectors, not maps."""
+    return parameter.dim() == 2 and not any(word in name for word in ("embed", "lm_head", "wte", "wpe"))
+
+
+def _by_ratio(named: Named, ratio: float | None) -> list[dict[str, Any]]:
+    """LoRA+: B learns faster than A."""
+    if ratio is None:
+        return [{"params": [p for _, p in named]}]
+    b = [p for name, p in named if ".lora_B." in name]
+    others = [p for name, p in named if ".lora_B." not in name]
+    groups = [{"params": others, "lr_ratio": 1.0}, {"params": b, "lr_ratio": ratio}]
+    return [group for group in groups if group["params"]]
+
+
+def _foreign(named: Named, settings: OptimizerSection, common: dict[str, Any]) -> torch.optim.Optimizer:
+    name = settings.name.removeprefix(FOREIGN)
+    try:
+        import pytorch_optimizer
+    except ImportError as error:
+        raise MissingPackageError(
+            f"optimizer.name: {settings.name} needs pytorch_optimizer ({error}); pip install pytorch_optimizer"
+        ) from error
+    try:
+        made: Any = pytorch_optimizer.load_optimizer(name)
+        return made([p for _, p in named], **common, **settings.args)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ConfigError(f"optimizer.name: pytorch_optimizer's {name!r}: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,157 @@
+"""A policy version as an update for the engines: every tensor, an adapter, the values of known positions, or what
+differs from the version before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlpost.sync.codec import checksum, decode, encode
+from rlpost.types import TensorPayload, UpdateKind, WeightManifest, WeightUpdate
+
+ADAPTER = "{}.lora_{}.weight"
+"""Names of an adapter's matrices in an update, after the layer's."""
+
+
+class Publisher:
+    """Makes updates of one kind, one after another.
+
+    A learner that has just been made or restored cannot know what engines hold: its first update stands by itself.
+
+    Args:
+        kind: of the updates.
+        tuning: a `rlpost.tuning.method.Tuning` that has what the kind sends.
+        dtype: in which engines hold weights.
+        whole: see `rlpost.tuning.method.Whole`.
+        writes: whether this rank is the one that sends; the others take part in gathering.
+        dense: with ``diff``, the share of a tensor above which it is sent whole.
+    """
+
+    def __init__(self, kind: UpdateKind, tuning: Any, dtype: torch.dtype, whole: Any, writes: bool, dense: float = 0.3):
+        self.kind, self.tuning, self.dtype, self.whole = kind, tuning, dtype, whole
+        self.writes, self.dense = writes, dense
+        self.declared: set[str] = set()
+        self.base: dict[str, str] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.previous: dict[str, Tensor] = {}
+
+    def update(self, version: int) -> WeightUpdate | None:
+        """The present weights as a version; None on ranks that do not send."""
+        match self.kind:
+            case "full":
+                return self.full(version)
+            case "adapter":
+                return self._adapter(version)
+            case "values":
+                return self._values(version)
+            case "diff":
+                return self._diff(version)
+
+    def forget(self) -> None:
+        """The model was restored: nobody knows any more what engines hold."""
+        self.declared = set()
+        self.base, self.shapes, self.previous = {}, {}, {}
+
+    def full(self, version: int) -> WeightUpdate | None:
+        """Every tensor, whatever the kind: for an engine that has missed what the others hold."""
+        payload = {name: encode(tensor) for name, tensor in self._weights() if self.writes}
+        if not self.writes:
+            return None
+        if self.kind == "diff":
+            self.previous = {name: decode(value).clone() for name, value in payload.items()}
+        checksums = {name: checksum(value) for name, value in payload.items()}
+        return _finish(version, "full", checksums, {n: v.shape for n, v in payload.items()}, payload)
+
+    def _adapter(self, version: int) -> WeightUpdate | None:
+        """The adapter; the base is named in the checksums, not sent."""
+        adapter = self.tuning.adapter(self.whole)
+        if not self.base:
+            self._know_base()
+        if not self.writes:
+            return None
+        payload: dict[str, TensorPayload] = {}
+        for name, pair in adapter.matrices.items():
+            for letter, matrix in zip("AB", pair, strict=True):
+                payload[ADAPTER.format(name, letter)] = encode(matrix.to(self.dtype))
+        checksums = {**self.base, **{name: checksum(value) for name, value in payload.items()}}
+        shapes = {**self.shapes, **{name: value.shape for name, value in payload.items()}}
+        return _finish(version, "adapter", checksums, shapes, payload)
+
+    def _know_base(self) -> None:
+        original: Mapping[str, Tensor] = self.tuning.original
+        for name, parameter in self.tuning.base():
+            with self.whole([parameter]):
+                held = original.get(name, parameter.detach()).to(self.dtype)
+                self.base[name], self.shapes[name] = checksum(held), tuple(held.shape)
+
+    def _values(self, version: int) -> WeightUpdate | None:
+        """Kept entries; their positions with the first update only."""
+        chosen: Mapping[str, tuple[Tensor, Tensor]] = self.tuning.values()
+        for name, tensor in self._weights():
+            # what no mask touches stays as it was when it was first summed
+            if self.writes and (name in chosen or name not in self.base):
+                self.base[name], self.shapes[name] = checksum(tensor), tuple(tensor.shape)
+        new = chosen.keys() - self.declared
+        self.declared |= new
+        if not self.writes:
+            return None
+        payload = {name: encode(values.to(self.dtype)) for name, (_, values) in chosen.items()}
+        index = {name: encode(chosen[name][0]) for name in new}
+        return _finish(version, "values", dict(self.base), dict(self.shapes), payload, index)
+
+    def _diff(self, version: int) -> WeightUpdate | None:
+        """New values and their positions where bits differ from the version before."""
+        if not self.previous:
+            return self.full(version)
+        payload: dict[str, TensorPayload] = {}
+        index: dict[str, TensorPayload] = {}
+        checksums: dict[str, str] = {}
+        for name, tensor in self._weights():
+            if not self.writes:
+                continue
+            held = self.previous[name]
+            new = tensor.detach().to("cpu")
+            checksums[name], self.shapes[name] = checksum(new), tuple(new.shape)
+            places = changed(held, new)
+            if len(places) > self.dense * held.numel():
+                payload[name] = encode(new)
+                held.copy_(new)
+            elif len(places):
+                values = new.reshape(-1)[places]
+                payload[name], index[name] = encode(values), encode(places.to(_index_dtype(held.numel())))
+                held.view(-1)[places] = values
+        return _finish(version, "diff", checksums, dict(self.shapes), payload, index) if self.writes else None
+
+    def _weights(self) -> Any:
+        for name, tensor in self.tuning.weights(self.whole):
+            yield name, tensor.to(self.dtype)
+
+
+def changed(old: Tensor, new: Tensor) -> Tensor:
+    """Positions ``[k]`` in the flattened tensors at which their bits differ, ascending int64: −0.0 is not 0.0, and a
+    NaN is itself.
+    """
+    integer = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[old.element_size()]
+    return (old.reshape(-1).view(integer) != new.reshape(-1).view(integer)).nonzero().flatten()
+
+
+def _index_dtype(size: int) -> torch.dtype:
+    return torch.int32 if size < 2**31 else torch.int64
+
+
+def _finish(
+    version: int,
+    kind: UpdateKind,
+    checksums: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
+    payload: Mapping[str, TensorPayload],
+    index: Mapping[str, TensorPayload] | None = None,
+) -> WeightUpdate:
+    nbytes = sum(value.nbytes for part in (payload, index or {}) for value in part.values())
+    declares = kind == "values" and bool(index)
+    manifest = WeightManifest(version - 1, version, kind, checksums, nbytes, shapes, declares)
+    return WeightUpdate(manifest, payload, index or {})

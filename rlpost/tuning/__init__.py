@@ -1,0 +1,1 @@
+"""Which parameters may change, and in what form what changed is published."""

@@ -1,0 +1,118 @@
+"""A tuning method from a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from rlpost.config.schema import RunConfig, SubnetworkSettings
+from rlpost.errors import ConfigError
+from rlpost.learner.models import load
+from rlpost.tuning import masks
+from rlpost.tuning.masks import Bits, Mask
+from rlpost.tuning.method import Full, Tuning
+from rlpost.tuning.subnetwork import Chooser, Compact, Hooked
+
+
+def build_tuning(config: RunConfig, model: nn.Module, folder: str) -> Tuning:
+    """Make a loaded model ready for its method. Before it goes to a device or an engine.
+
+    Args:
+        config: of the run.
+        model: the starting model; adapters are put into it.
+        folder: it was loaded from.
+
+    Raises:
+        ConfigError: for targets or arguments that do not fit the model.
+        DataError: for a mask that cannot be read or is another model's.
+    """
+    section = config.tuning
+    if section.method == "full":
+        # plain torch has no masters of its own: without them bfloat16 rounds small updates away
+        masters = config.learner_engine == "torch" and config.model.dtype == "bfloat16"
+        return Compact(model) if masters else Full(model)
+    if section.method == "subnetwork":
+        return _subnetwork(config, model, folder)
+    from rlpost.tuning.adapters import Adapted, Lora, peft_config
+
+    if section.method == "lora":
+        return Lora(model, section.lora)
+    if section.method == "lora_xs":
+        from rlpost.tuning.lora_xs import LoraXs
+
+        return LoraXs(model, section.lora_xs)
+    return Adapted(model, peft_config(section.method.removeprefix("peft:"), section.peft))
+
+
+def _subnetwork(config: RunConfig, model: nn.Module, folder: str) -> Tuning:
+    section = config.tuning.subnetwork
+    base = masks.weights_hash(model.named_parameters())
+    how: dict[str, Any] = {"mask": section.mask, "density": section.density, "scope": section.scope}
+    mask: Mask | None = None
+    choose: Chooser | None = None
+    if section.mask in ("gradient", "fisher"):
+        how |= {"warmup_steps": section.warmup_steps, "seed": config.run.seed}
+        choose = Chooser(section.density, section.scope, Targets(section.targets), base, how)
+    elif section.mask == "file":
+        mask = masks.load(str(section.file))
+    else:
+        mask = Mask(_made(section, model, config, how), base, how)
+    if section.engine == "hook":
+        return Hooked(model, mask, choose)
+    return Compact(model, mask, choose, keep_base=bool(config.algorithm.kl.coef))
+
+
+def _made(section: SubnetworkSettings, model: nn.Module, config: RunConfig, how: dict[str, Any]) -> Mapping[str, Bits]:
+    """The entries, where gradients do not matter."""
+    if section.mask == "difference":
+        how |= {"before": section.before, "after": section.after}
+        before, after = (_weights(str(one), config) for one in (section.before, section.after))
+        return masks.difference(before, after)
+    chosen = {name: parameter.detach() for name, parameter in Targets(section.targets)(model).items()}
+    if section.mask == "random":
+        how["seed"] = config.run.seed
+        like = None if section.like is None else masks.load(section.like)
+        share = section.density if like is None else {n: b.count / max(b.size, 1) for n, b in like.tensors.items()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in chosen.items()}
+        if like is not None:
+            shapes = {name: bits.shape for name, bits in like.tensors.items() if bits.count}
+        return masks.random(shapes, share, config.run.seed)
+    sign = 1.0 if section.mask == "magnitude" else -1.0
+    return masks.top({n: sign * tensor.abs() for n, tensor in chosen.items()}, section.density, section.scope)
+
+
+def _weights(folder: str, config: RunConfig) -> dict[str, Tensor]:
+    """In the dtype of the run, in which checkpoints are published."""
+    model = load(folder, config.model.dtype, config.model.trust_remote_code)
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Parameters that may have entries: ``all``, ``all-linear``, or names that contain one of some words.
+
+    >>> sorted(Targets(("bias",))(nn.Linear(1, 1)))
+    ['bias']
+    """
+
+    given: str | tuple[str, ...]
+
+    def __call__(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """By name, in the model's order.
+
+        Raises:
+            ConfigError: if there are none.
+        """
+        named = dict(model.named_parameters())
+        if self.given == "all-linear":
+            head: Any = getattr(model, "get_output_embeddings", lambda: None)()
+            linear = {n for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
+            named = {name: p for name, p in named.items() if name.rpartition(".")[0] in linear}
+        elif not isinstance(self.given, str):
+            named = {name: p for name, p in named.items() if any(word in name for word in self.given)}
+        if not named:
+            raise ConfigError(f"tuning.subnetwork.targets: {self.given!r} names no tensor of this model")
+        return named

@@ -1,0 +1,97 @@
+r"""LoRA-XS and LoRA-SB: W + s B R A, of which only the r × r matrix R is trained.
+
+LoRA-XS (Bałazy et al. 2024, arXiv 2405.17604): with W = U S Vᵀ, B = U_r, A = S_r V_rᵀ, R = 0. LoRA-SB (Ponkshe et al.
+2024, arXiv 2411.19557): with −η sign(Σ ∇W) = U S Vᵀ, the first step of a full update, B = U_r, A = V_rᵀ, R = S_r / s,
+so that s B R A is that step's best approximation of rank r. Either way B and A are orthonormal up to a diagonal, and
+the adapter that engines are sent is the plain pair B, R A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlpost.config.schema import LoraSettings, LoraXsSettings
+from rlpost.tuning.adapters import NAME, Lora
+
+
+class Core(nn.Module):
+    """What stands where LoRA has A: R A with A frozen.
+
+    Args:
+        basis: A ``[r, in]``.
+        core: R ``[r, r]``.
+    """
+
+    def __init__(self, basis: Tensor, core: Tensor):
+        super().__init__()
+        self.basis: Tensor
+        self.register_buffer("basis", basis)
+        self.core = nn.Parameter(core)
+
+    @property
+    def weight(self) -> Tensor:
+        """R A ``[r, in]``, which PEFT merges and casts by."""
+        return self.core @ self.basis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` ``[..., in]`` to ``[..., r]``."""
+        return (x @ self.basis.T) @ self.core.T
+
+
+class LoraXs(Lora):
+    """LoRA-XS, or LoRA-SB once gradients are known.
+
+    Args:
+        model: a Hugging Face causal language model; changed in place.
+        settings: of the method.
+    """
+
+    def __init__(self, model: nn.Module, settings: LoraXsSettings):
+        super().__init__(model, LoraSettings(r=settings.r, alpha=settings.alpha, targets=settings.targets))
+        self.settings, self.waiting = settings, settings.init == "gradient"
+        for _, layer in self.layers():
+            weight = layer.get_base_layer().weight
+            u, s, v = _svd(weight, layer.r[NAME])
+            self._place(layer, s.diag() @ v, torch.zeros(len(s), len(s)), u)
+
+    def wanted(self) -> dict[str, nn.Parameter]:
+        """See `Tuning`: the frozen weights of the adapted layers."""
+        return {name: layer.get_base_layer().weight for name, layer in self.layers()} if self.waiting else {}
+
+    def prepare(self, scores: Mapping[str, Tensor]) -> None:
+        """See `Tuning`; here the scores are summed gradients with their signs."""
+        for name, layer in self.layers():
+            u, s, v = _svd(-self.settings.init_lr * scores[name].sign(), layer.r[NAME])
+            self._place(layer, v, s.diag() / layer.scaling[NAME], u)
+        self.waiting = False
+
+    def state(self) -> dict[str, Any]:
+        """See `Tuning`."""
+        return {**super().state(), "waiting": self.waiting}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `Tuning`; bases and core are part of the model's own state."""
+        super().restore(state)
+        self.waiting = state["waiting"]
+
+    @torch.no_grad()
+    def _place(self, layer: Any, a: Tensor, core: Tensor, b: Tensor) -> None:
+        target = layer.lora_B[NAME].weight
+        target.copy_(b)
+        target.requires_grad_(False)
+        held = layer.lora_A[NAME]
+        if isinstance(held, Core):  # the optimizer may own its parameter already
+            held.basis.copy_(a)
+            held.core.copy_(core)
+        else:
+            layer.lora_A[NAME] = Core(a.to(target), core.to(target))
+
+
+def _svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """U ``[out, r]``, S ``[r]``, Vᵀ ``[r, in]`` of the largest singular values."""
+    u, s, v = torch.linalg.svd(matrix.detach().float(), full_matrices=False)
+    return u[:, :rank], s[:rank], v[:rank]

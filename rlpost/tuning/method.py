@@ -1,0 +1,130 @@
+"""What a tuning method answers: what the optimizer owns, and what the policy is in full."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+Whole = Callable[[Sequence[nn.Parameter]], AbstractContextManager[object]]
+"""Makes parameters whole on every rank inside its block, where an engine shards them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A plain LoRA adapter relative to the base that engines hold.
+
+    Attributes:
+        matrices: by Hugging Face name of the layer: A ``[r, in]`` and B ``[out, r]``, scaled: ΔW = B A.
+        rank: the largest r.
+
+    >>> Adapter({}, 8).rank
+    8
+    """
+
+    matrices: Mapping[str, tuple[Tensor, Tensor]]
+    rank: int
+
+
+class Tuning(Protocol):
+    """A model of which some parameters change.
+
+    ``base_kept`` says whether `as_base` can show the starting policy without a second copy of the model.
+    """
+
+    base_kept: bool
+
+    def trained(self) -> list[tuple[str, nn.Parameter]]:
+        """What the optimizer owns, by name."""
+        ...
+
+    def write_back(self) -> None:
+        """After an update: bring what the optimizer owns into the model."""
+        ...
+
+    def restrict(self, name: str, gradient: Tensor) -> Tensor:
+        """Of a full gradient of a trained name the part that the optimizer sees."""
+        ...
+
+    def weights(self, whole: Whole) -> Iterator[tuple[str, Tensor]]:
+        """The policy in full, by Hugging Face name, one tensor at a time. The model itself is not touched."""
+        ...
+
+    def as_base(self) -> AbstractContextManager[object]:
+        """A block in which the model is the starting policy. Nothing may be trained inside."""
+        ...
+
+    def wanted(self) -> dict[str, nn.Parameter]:
+        """Parameters whose gradients on the first batches decide what is trained; empty where that is known."""
+        ...
+
+    def prepare(self, scores: Mapping[str, Tensor]) -> None:
+        """Be told those gradients, summed as `wanted` parameters are named."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs beside the model's and the optimizer's state; tensors and plain data."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take it back, before the optimizer's state is loaded."""
+        ...
+
+    def save_small(self, folder: Path, base: str) -> None:
+        """Write the method's own small form, where it has one."""
+        ...
+
+
+class Full:
+    """Every parameter changes.
+
+    Args:
+        model: a Hugging Face causal language model.
+    """
+
+    base_kept = False
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+    def trained(self) -> list[tuple[str, nn.Parameter]]:
+        """See `Tuning`."""
+        return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+
+    def write_back(self) -> None:
+        """See `Tuning`."""
+
+    def restrict(self, name: str, gradient: Tensor) -> Tensor:
+        """See `Tuning`."""
+        return gradient
+
+    def weights(self, whole: Whole) -> Iterator[tuple[str, Tensor]]:
+        """See `Tuning`."""
+        for name, parameter in self.model.named_parameters():
+            with whole([parameter]):
+                yield name, parameter.detach()
+
+    def as_base(self) -> AbstractContextManager[object]:
+        """See `Tuning`."""
+        return nullcontext()
+
+    def wanted(self) -> dict[str, nn.Parameter]:
+        """See `Tuning`."""
+        return {}
+
+    def prepare(self, scores: Mapping[str, Tensor]) -> None:
+        """See `Tuning`."""
+
+    def state(self) -> dict[str, Any]:
+        """See `Tuning`."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `Tuning`."""
+
+    def save_small(self, folder: Path, base: str) -> None:
+        """See `Tuning`."""

@@ -1,0 +1,296 @@
+r"""Training some entries of the weights, while all others keep every bit of the starting model.
+
+"Reinforcement learning finetunes small subnetworks" (Mukherjee et al. 2025) found that such a subnetwork suffices; its
+code only measures. Two ways to train one:
+
+`Compact` gives the optimizer a vector of the kept entries of each tensor in float32. A gradient is computed as always,
+its kept entries are added to the vector's, and it is freed tensor by tensor. With n parameters of b bytes and density ρ
+that takes b n for the weights and 20 ρ n for positions, masters, gradients and two moments.
+
+`Hooked` multiplies gradients with the mask before anyone adds, clips or shards them, so that an optimizer without
+weight decay leaves the other entries alone: its moments there stay zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rlpost.errors import DataError
+from rlpost.tuning import masks
+from rlpost.tuning.masks import Bits, Mask
+from rlpost.tuning.method import Full
+
+
+@dataclass(slots=True)
+class Kept:
+    """Entries of one tensor that the optimizer owns.
+
+    Attributes:
+        parameter: of the model.
+        index: positions in the flattened tensor, int32 or int64; None: all.
+        values: float32 masters, one for each position.
+        base: the starting values in the model's dtype, empty where nobody will ask for them.
+    """
+
+    parameter: nn.Parameter
+    index: Tensor | None
+    values: nn.Parameter
+    base: Tensor
+
+    @classmethod
+    def of(cls, parameter: nn.Parameter, index: Tensor | None, keep_base: bool) -> Kept:
+        """Of a tensor that holds the starting values."""
+        held = _take(parameter.detach(), index)
+        base = held.clone() if keep_base else held.new_empty(0)
+        return cls(parameter, index, nn.Parameter(held.to(torch.float32, copy=True)), base)
+
+    @torch.no_grad()
+    def collect(self, parameter: nn.Parameter) -> None:
+        """Add the kept entries of a gradient to the masters' and free it."""
+        assert parameter.grad is not None
+        gradient = _take(parameter.grad, self.index).to(torch.float32)
+        self.values.grad = gradient if self.values.grad is None else self.values.grad.add_(gradient)
+        parameter.grad = None
+
+    @torch.no_grad()
+    def put(self, values: Tensor) -> None:
+        """Write values into the tensor."""
+        held = self.parameter.data
+        if self.index is None:
+            held.copy_(values)
+        else:
+            held.view(-1).index_copy_(0, self.index.long(), values.to(held.dtype))
+
+
+def _take(tensor: Tensor, index: Tensor | None) -> Tensor:
+    """The entries ``[k]``; the tensor in its own shape where it is all of them, for optimizers of matrices."""
+    return tensor if index is None else tensor.reshape(-1).index_select(0, index)
+
+
+class Compact(Full):
+    """Float32 masters of kept entries, the model in whatever dtype it is.
+
+    Args:
+        model: a Hugging Face causal language model.
+        mask: which entries; None: all, which is plain training with float32 masters.
+        choose: makes the mask from gradients, where there is none yet; see `Chooser`.
+        keep_base: hold the kept entries' starting values, for `as_base`.
+    """
+
+    def __init__(
+        self, model: nn.Module, mask: Mask | None = None, choose: Chooser | None = None, keep_base: bool = False
+    ):
+        super().__init__(model)
+        self.mask, self.choose, self.base_kept = mask, choose, keep_base
+        self.kept: dict[str, Kept] = {}
+        if choose is None:
+            self._divide()
+
+    def trained(self) -> list[tuple[str, nn.Parameter]]:
+        """See `Tuning`: the masters, by the name of their tensor."""
+        return [(name, kept.values) for name, kept in self.kept.items()]
+
+    def write_back(self) -> None:
+        """See `Tuning`."""
+        for kept in self.kept.values():
+            kept.put(kept.values.detach())
+
+    def restrict(self, name: str, gradient: Tensor) -> Tensor:
+        """See `Tuning`."""
+        return _take(gradient, self.kept[name].index)
+
+    @contextmanager
+    def as_base(self) -> Iterator[None]:
+        """See `Tuning`: the kept entries' starting values for the time of the block."""
+        for kept in self.kept.values():
+            kept.put(kept.base)
+        try:
+            yield
+        finally:
+            self.write_back()
+
+    def wanted(self) -> dict[str, nn.Parameter]:
+        """See `Tuning`."""
+        return {} if self.choose is None else self.choose.targets(self.model)
+
+    def prepare(self, scores: Mapping[str, Tensor]) -> None:
+        """See `Tuning`."""
+        assert self.choose is not None
+        self.mask, self.choose = self.choose.mask(scores), None
+        self._divide()
+
+    def values(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Of each tensor that may change the positions, int32 or int64, and what the model holds there."""
+        chosen = {name: (kept.index, kept.parameter.detach()) for name, kept in self.kept.items()}
+        return {name: (index, _take(held, index)) for name, (index, held) in chosen.items() if index is not None}
+
+    def state(self) -> dict[str, Any]:
+        """See `Tuning`."""
+        values = {name: kept.values.detach() for name, kept in self.kept.items()}
+        base = {name: kept.base for name, kept in self.kept.items()}
+        return {"values": values, "base": base, "mask": _plain(self.mask)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `Tuning`."""
+        mask = _unplain(state["mask"])
+        if self.choose is not None and mask is not None:
+            self.mask, self.choose = mask, None
+            self._divide()
+        for name, kept in self.kept.items():
+            kept.values.data.copy_(state["values"][name])
+            kept.base.copy_(state["base"][name])
+        self.write_back()
+
+    def save_small(self, folder: Path, base: str) -> None:
+        """See `Tuning`: ``subnetwork/mask.safetensors`` and the values in the order of its entries."""
+        save_subnetwork(folder, self.mask, {name: found for name, (_, found) in self.values().items()}, base)
+
+    def _divide(self) -> None:
+        """Give the optimizer its entries; what has none is frozen."""
+        tensors = None if self.mask is None else _fitting(self.mask, self.model)
+        for name, parameter in self.model.named_parameters():
+            bits = None if tensors is None else tensors.get(name)
+            if tensors is not None and (bits is None or not bits.count):
+                parameter.requires_grad_(False)
+                continue
+            index = None if bits is None else bits.index().to(parameter.device)
+            kept = self.kept[name] = Kept.of(parameter, index, self.base_kept)
+            parameter.register_post_accumulate_grad_hook(kept.collect)
+
+
+class Hooked(Full):
+    """Masked gradients of whole tensors, for engines that shard; the optimizer must not decay weights.
+
+    Made before the engine, whose own hooks then only ever see masked gradients.
+
+    Args:
+        model: a Hugging Face causal language model.
+        mask: which entries.
+        choose: makes the mask from gradients, where there is none yet.
+    """
+
+    def __init__(self, model: nn.Module, mask: Mask | None, choose: Chooser | None = None):
+        super().__init__(model)
+        self.mask, self.choose = mask, choose
+        self.dense: dict[str, Tensor] = {}
+        named = dict(model.named_parameters())
+        chosen = choose.targets(model) if choose is not None else _fitting(mask or Mask({}), model)
+        for name, parameter in named.items():
+            if name not in chosen:
+                parameter.requires_grad_(False)
+                continue
+            parameter.register_hook(self._masking(name))
+        if mask is not None:
+            self._adopt(mask)
+
+    def restrict(self, name: str, gradient: Tensor) -> Tensor:
+        """See `Tuning`."""
+        return gradient * self.dense[name].to(gradient.device) if name in self.dense else gradient
+
+    def wanted(self) -> dict[str, nn.Parameter]:
+        """See `Tuning`."""
+        return {} if self.choose is None else self.choose.targets(self.model)
+
+    def prepare(self, scores: Mapping[str, Tensor]) -> None:
+        """See `Tuning`."""
+        assert self.choose is not None
+        self._adopt(self.choose.mask(scores))
+        self.choose = None
+
+    def values(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """As `Compact.values`; of parameters that are whole on this rank."""
+        named = dict(self.model.named_parameters())
+        index = {name: bits.index() for name, bits in (self.mask or Mask({})).tensors.items() if bits.count}
+        return {n: (i, _take(named[n].detach(), i.to(named[n].device))) for n, i in index.items()}
+
+    def state(self) -> dict[str, Any]:
+        """See `Tuning`."""
+        return {"mask": _plain(self.mask)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `Tuning`."""
+        mask = _unplain(state["mask"])
+        if mask is not None:
+            self._adopt(mask)
+            self.choose = None
+
+    def save_small(self, folder: Path, base: str) -> None:
+        """See `Compact.save_small`."""
+        save_subnetwork(folder, self.mask, {name: found for name, (_, found) in self.values().items()}, base)
+
+    def _adopt(self, mask: Mask) -> None:
+        self.mask = mask
+        self.dense = {name: bits.dense() for name, bits in mask.tensors.items()}
+
+    def _masking(self, name: str) -> Any:
+        def hook(gradient: Tensor) -> Tensor:
+            return self.restrict(name, gradient)
+
+        return hook
+
+
+@dataclass(frozen=True, slots=True)
+class Chooser:
+    """How a mask is made once gradients are known.
+
+    Attributes:
+        density: share of the entries.
+        scope: see `rlpost.tuning.masks.top`.
+        targets: parameters that may have entries, of a model.
+        base: `rlpost.tuning.masks.weights_hash` of the starting model.
+        how: for the mask's file.
+    """
+
+    density: float
+    scope: masks.Scope
+    targets: Any
+    base: str
+    how: Mapping[str, Any]
+
+    def mask(self, scores: Mapping[str, Tensor]) -> Mask:
+        """The entries with the highest scores."""
+        return Mask(masks.top(scores, self.density, self.scope), self.base, dict(self.how))
+
+
+def save_subnetwork(folder: Path, mask: Mask | None, values: Mapping[str, Tensor], base: str) -> None:
+    """Write ``subnetwork/mask.safetensors`` and ``subnetwork/values.safetensors`` (kept entries in their order)."""
+    if mask is None:
+        return
+    target = folder / "subnetwork"
+    target.mkdir()
+    masks.save(mask, target / "mask.safetensors")
+    save_file({n: v.cpu().contiguous() for n, v in values.items()}, target / "values.safetensors", {"base": base})
+
+
+def _fitting(mask: Mask, model: nn.Module) -> Mapping[str, Bits]:
+    """The mask's tensors, each of which the model must have in the same shape."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for name, bits in mask.tensors.items():
+        if shapes.get(name) != bits.shape:
+            raise DataError(
+                f"tuning.subnetwork: the mask has {name!r} {bits.shape}, the model "
+                f"{shapes.get(name, 'no such tensor')}; use a mask of this model"
+            )
+    return mask.tensors
+
+
+def _plain(mask: Mask | None) -> dict[str, Any] | None:
+    if mask is None:
+        return None
+    bits = {name: [list(b.shape), torch.from_numpy(b.packed)] for name, b in mask.tensors.items()}
+    return {"tensors": bits, "base": mask.base, "made": dict(mask.made)}
+
+
+def _unplain(stored: Mapping[str, Any] | None) -> Mask | None:
+    if stored is None:
+        return None
+    tensors = {name: Bits(tuple(shape), packed.numpy()) for name, (shape, packed) in stored["tensors"].items()}
+    return Mask(tensors, stored["base"], stored["made"])
