@@ -208,7 +208,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     with _only_json(arguments.json):
         found = plan(config)
-    print(json.dumps(dataclasses.asdict(found)) if arguments.json else render(found))
+    print(json.dumps(dataclasses.asdict(found)) if arguments.json else render(found, config))
     return int(bool(found.missing))
 
 

@@ -21,7 +21,7 @@ from rlpost.data.chat import TextCodec
 from rlpost.data.load import apart, prompts
 from rlpost.errors import DataError
 from rlpost.evaluation.run import Encoded
-from rlpost.learner.models import context_length, count_parameters
+from rlpost.learner.models import context_length, tensor_shapes
 from rlpost.observability.metrics import prefixed
 from rlpost.scoring.plugins import Shipped, ship
 from rlpost.selfcheck import canary, invariance, parity
@@ -194,8 +194,8 @@ def session(
     shipped = shipped or ship(config.scoring)
     train, held_out = load_prompts(config, model, training=training)
     with cluster(config.cluster):
-        parameters = count_parameters(model)
-        plan = settle(lambda found: place(config, found, parameters), config.cluster, say)
+        shapes = tensor_shapes(model)
+        plan = settle(lambda found: place(config, found, shapes), config.cluster, say)
         supervisor, seats = Supervisor(config.cluster, plan.seats, say), plan.of
         scoring = ScoringGroup(config, seats("scoring"), supervisor, shipped)
         rollouts = RolloutGroup(config, seats("rollout"), supervisor, engine_setup(config, model, train, held_out))

@@ -103,7 +103,7 @@ def worker(case: dict[str, Any]) -> None:
     without_dropout(model)
     policy = ScoringModel(model).train()
     engine = TorchEngine(policy, Full(policy.model), config.optimizer, torch.device("cpu"))
-    learner = PolicyLearner(engine, None, config)
+    learner = PolicyLearner(engine, None, config, {})
     print("ready", flush=True)
     for number, _ in enumerate(sys.stdin):
         data = batch(case["groups"], case["prompt"], number)

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from rlpost.config.schema import LearnerSection, RolloutSection, RunConfig
+from rlpost.tuning.memory import Shapes, engine_bytes, learner_bytes
 
 Kind = Literal["rollout", "learner", "scoring"]
 
 _BASE_GB = {"rollout": 1.0, "learner": 0.7, "scoring": 0.2}
 """What an actor holds before any weights: measured with a model of 0.14 M parameters on CPU."""
-
-_CPU_CACHE_MB = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ class Plan:
         return [seat for seat in self.seats if seat.kind == kind]
 
 
-def place(config: RunConfig, nodes: Sequence[Node], parameters: int | None = None) -> Plan:
+def place(config: RunConfig, nodes: Sequence[Node], shapes: Shapes | None = None) -> Plan:
     """Seat every actor of a run.
 
     Without a GPU, rollouts and learners take turns on the same cores, so each kind is spread over all nodes and shares
@@ -87,7 +86,7 @@ def place(config: RunConfig, nodes: Sequence[Node], parameters: int | None = Non
     Args:
         config: of the run.
         nodes: alive.
-        parameters: of the model, for memory; None if it is not known.
+        shapes: of the model's tensors, for memory; None if they are not known.
 
     Returns:
         The plan; ``missing`` says in numbers why it cannot be carried out.
@@ -95,7 +94,7 @@ def place(config: RunConfig, nodes: Sequence[Node], parameters: int | None = Non
     if not nodes:
         return Plan((), ("no node is alive",))
     plan = _on_gpus(config, nodes) if any(node.gpus for node in nodes) else _on_cores(config, nodes)
-    seats = tuple(replace(seat, memory_gb=_memory_gb(seat, config, parameters)) for seat in plan.seats)
+    seats = tuple(replace(seat, memory_gb=_memory_gb(seat, config, shapes)) for seat in plan.seats)
     return Plan(seats, (*plan.missing, *_memory_missing(seats, nodes)))
 
 
@@ -192,28 +191,20 @@ def _spread(workers: int, nodes: Sequence[Node]) -> list[Node]:
     return chosen
 
 
-def _memory_gb(seat: Seat, config: RunConfig, parameters: int | None) -> float | None:
-    """Weights, and what goes with them: an engine's cache, a learner's gradients and Adam moments. No activations."""
+def memory_bytes(seat: Seat, config: RunConfig, shapes: Shapes) -> dict[str, int]:
+    """What an actor holds by part; see `rlpost.tuning.memory`."""
+    if seat.kind == "rollout":
+        return engine_bytes(config, shapes, on_gpu=seat.gpus > 0)
+    return learner_bytes(config, shapes) if seat.kind == "learner" else {}
+
+
+def _memory_gb(seat: Seat, config: RunConfig, shapes: Shapes | None) -> float | None:
+    """What the actor's libraries take, and what it holds; activations are left out."""
     if seat.kind == "scoring":
         return _BASE_GB["scoring"]
-    if parameters is None:
+    if shapes is None:
         return None
-    size = 4 if config.model.dtype == "float32" else 2
-    if seat.kind == "rollout":
-        copies = 2 if config.rollout.packed_weights and not seat.gpus else 1
-        weights = parameters * size * copies / config.rollout.tensor_parallel
-        cache = (config.rollout.kv_cache_mb or _CPU_CACHE_MB) * 2**20 if not seat.gpus else 0
-        return _BASE_GB["rollout"] + (weights + cache) / 2**30
-    sharded = config.learner.workers
-    stage = config.learner.zero_stage if size == 4 else max(config.learner.zero_stage, 1)
-    weights, gradients, moments = parameters * size, parameters * 4, parameters * (8 if size == 4 else 12)
-    held = (
-        weights / (sharded if stage == 3 else 1)
-        + gradients / (sharded if stage >= 2 else 1)
-        + moments / (sharded if stage >= 1 else 1)
-        + (weights if config.algorithm.kl.coef else 0)
-    )
-    return _BASE_GB["learner"] + held / 2**30
+    return _BASE_GB[seat.kind] + sum(memory_bytes(seat, config, shapes).values()) / 2**30
 
 
 def _memory_missing(seats: Sequence[Seat], nodes: Sequence[Node]) -> list[str]:

@@ -29,6 +29,7 @@ def build_learner(config: RunConfig, folder: str, device: torch.device) -> Polic
         ModelError: if the folder cannot be loaded.
     """
     model = load(folder, config.model.dtype, config.model.trust_remote_code)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     tuning = build_tuning(config, model, folder)
     _prepare(model, config)
     if config.learner.gradient_checkpointing:
@@ -37,16 +38,18 @@ def build_learner(config: RunConfig, folder: str, device: torch.device) -> Polic
     policy.train()
     reference: ScoringModel | None = None
     if config.algorithm.kl.coef and not tuning.base_kept:
-        frozen = load(folder, config.model.dtype, config.model.trust_remote_code)
-        _prepare(frozen, config)
-        reference = ScoringModel(frozen, config.rollout.temperature)
+        starting = load(folder, config.model.dtype, config.model.trust_remote_code)
+        _prepare(starting, config)
+        reference = ScoringModel(starting, config.rollout.temperature)
     if config.learner_engine == "torch":
         engine: TrainEngine = TorchEngine(policy, tuning, config.optimizer, device, config.learner.workers)
-        return PolicyLearner(engine, reference.to(device).eval().requires_grad_(False) if reference else None, config)
+        frozen = reference.to(device).eval().requires_grad_(False) if reference else None
+        return PolicyLearner(engine, frozen, config, shapes)
     from rlpost.learner.deepspeed_engine import DeepSpeedEngine
 
     sharded = DeepSpeedEngine(policy, tuning, config.optimizer, config.learner, config.model.dtype, device)
-    return PolicyLearner(sharded, sharded.freeze(reference, config.model.dtype) if reference else None, config)
+    frozen = sharded.freeze(reference, config.model.dtype) if reference else None
+    return PolicyLearner(sharded, frozen, config, shapes)
 
 
 def _prepare(model: Any, config: RunConfig) -> None:

@@ -31,6 +31,7 @@ class TrainEngine(Protocol):
     device: torch.device
     module: ScoringModel
     tuning: Tuning
+    optimizer: Any
     whole: bool
     """Whether every rank holds all parameters."""
 

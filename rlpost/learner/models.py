@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
-import math
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -253,16 +252,25 @@ def save_folder(model: Any, state: Mapping[str, Tensor], tokenizer_from: str | P
 
 def context_length(folder: str | Path) -> int:
     """``max_position_embeddings`` of a model folder."""
-    values = json.loads((Path(folder) / "config.json").read_text())
+    values = widths(folder)
     return int(values.get("max_position_embeddings") or values.get("n_positions") or 2**31)
 
 
-def count_parameters(folder: str | Path) -> int | None:
-    """Numbers in a model folder's safetensors files, read from their headers; None where there are none."""
+def tensor_shapes(folder: str | Path) -> dict[str, tuple[int, ...]] | None:
+    """Shapes of the tensors in a model folder's safetensors files, read from their headers; None where there are none.
+    A head that is tied to the embeddings is left out where the configuration says so.
+    """
     files = sorted(Path(folder).glob("*.safetensors"))
-    total = 0
+    found: dict[str, tuple[int, ...]] = {}
     for file in files:
         with file.open("rb") as stream:
             header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    return total if files else None
+        found |= {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    if files and widths(folder).get("tie_word_embeddings"):
+        found.pop("lm_head.weight", None)
+    return found if files else None
+
+
+def widths(folder: str | Path) -> dict[str, Any]:
+    """A model folder's ``config.json``."""
+    return json.loads((Path(folder) / "config.json").read_text())

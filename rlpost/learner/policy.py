@@ -21,6 +21,7 @@ from rlpost.data.packing import Layout, MicroPlan, Passes, Update, count, items,
 from rlpost.errors import CheckpointError
 from rlpost.learner.engine import Applied, TrainEngine
 from rlpost.learner.examine import Figures, examine
+from rlpost.learner.footprint import footprint
 from rlpost.learner.layout import MicroBatch, ahead, lay_out
 from rlpost.learner.models import save_folder
 from rlpost.learner.prepass import Needed, fill, needed
@@ -100,15 +101,23 @@ class PolicyLearner:
         engine: forward, backward and optimizer.
         reference: frozen scorer; None without a KL term, and where the tuning method can show the starting policy.
         config: of the run.
+        shapes: of the starting model's tensors.
     """
 
-    def __init__(self, engine: TrainEngine, reference: torch.nn.Module | None, config: RunConfig):
-        self.engine, self.reference, self.config = engine, reference, config
+    def __init__(
+        self,
+        engine: TrainEngine,
+        reference: torch.nn.Module | None,
+        config: RunConfig,
+        shapes: Mapping[str, tuple[int, ...]],
+    ):
+        self.engine, self.reference, self.config, self.shapes = engine, reference, config, shapes
         self.settings = loss_settings(config)
         self.layout = layout_of(config, engine.module.model)
         self.chunk = config.learner.logprob_chunk
         self.counters = Counters()
         self.warmup = Warmup(config.tuning) if engine.tuning.wanted() else None
+        self.footprint: dict[str, float] = {}
         dtype = getattr(torch, config.model.dtype)
         writes, dense = engine.rank == 0, config.sync.diff_density
         self.publisher = Publisher(kind_of(config), engine.tuning, dtype, engine.gathered, writes, dense)
@@ -161,7 +170,8 @@ class PolicyLearner:
         if self.config.algorithm.epochs > 1:
             metrics |= clipped_by_epoch(updates, history)
         metrics["skipped_updates"] = float(self.counters.skipped)
-        return metrics
+        self.footprint = self.footprint or footprint(self.engine, self.config, self.shapes)
+        return metrics | self.footprint
 
     def examine(self, batch: TrainBatch) -> Figures | None:
         """Loss and gradient of a few samples in several ways, before the first update; see `rlpost.learner.examine`.

@@ -11,6 +11,7 @@ from torch import nn
 from rlpost.config.schema import OptimizerSection
 from rlpost.errors import ConfigError, MissingPackageError
 from rlpost.optim.lowrank import LowRankAdamW, preset
+from rlpost.optim.shapes import is_map
 from rlpost.optim.together import Together
 
 FOREIGN = "pytorch_optimizer:"
@@ -39,8 +40,8 @@ def build(named: Named, settings: OptimizerSection) -> torch.optim.Optimizer:
         return torch.optim.AdamW(_by_ratio(named, settings.lora_plus_ratio), **adam)
     if settings.name.startswith(FOREIGN):
         return _foreign(named, settings, common)
-    matrices = [p for name, p in named if is_matrix(name, p)]
-    others = [p for name, p in named if not is_matrix(name, p)]
+    matrices = [p for name, p in named if is_map(name, tuple(p.shape))]
+    others = [p for name, p in named if not is_map(name, tuple(p.shape))]
     if settings.name == "lowrank":
         low = settings.lowrank
         projection = preset(
@@ -60,11 +61,6 @@ def build(named: Named, settings: OptimizerSection) -> torch.optim.Optimizer:
     except TypeError as error:
         raise ConfigError(f"optimizer.args: {error}") from None
     return Together([*parts, *([torch.optim.AdamW(others, **adam)] if others else [])])
-
-
-def is_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a parameter is a hidden layer's matrix: embeddings and heads are tables of vectors, not maps."""
-    return parameter.dim() == 2 and not any(word in name for word in ("embed", "lm_head", "wte", "wpe"))
 
 
 def _by_ratio(named: Named, ratio: float | None) -> list[dict[str, Any]]:

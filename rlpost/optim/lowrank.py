@@ -187,7 +187,7 @@ def _back(direction: Tensor, gradient: Tensor, seen: Tensor, state: dict[str, An
     step = _unproject(direction, state["basis"], gradient) * projection.scale
     if projection.rest == "scaled":
         rest = gradient - _unproject(seen, state["basis"], gradient)
-        step = step + _limited(rest * gain, state) * projection.scale
+        step = step + _limited(rest * gain, state)
     return step
 
 

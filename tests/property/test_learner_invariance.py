@@ -104,7 +104,7 @@ def batch(seed: int, count: int = 5, prompts: int | None = None) -> TrainBatch:
 def learner_of(model: Any, config: RunConfig) -> PolicyLearner:
     model.zero_grad(set_to_none=True)
     engine = TorchEngine(ScoringModel(model), Full(model), OptimizerSection(), torch.device("cpu"))
-    return PolicyLearner(engine, None, config)
+    return PolicyLearner(engine, None, config, {})
 
 
 def measure(

@@ -79,7 +79,7 @@ def test_ranks_do_not_share_and_what_is_missing_is_said_in_numbers() -> None:
 
 def test_memory_is_counted_per_node() -> None:
     bf16 = config(model={"path": "m", "dtype": "bfloat16"}, rollout={"packed_weights": True, "kv_cache_mb": 1024})
-    plan = place(bf16, [node("a", 2, memory=8.0)], parameters=2**30)
+    plan = place(bf16, [node("a", 2, memory=8.0)], shapes={"w": (2**15, 2**15)})
     memory = {seat.name: seat.memory_gb for seat in plan.seats}
     # engine: base 1, weights 2 bytes twice, cache 1; learner: base 0.7, weights 2, gradients 4, masters and moments 12
     assert memory == {"rollout0": pytest.approx(6.0), "learner0": pytest.approx(18.7), "scoring0": 0.2}

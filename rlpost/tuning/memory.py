@@ -1,0 +1,201 @@
+"""How many bytes a learner's rank and an engine hold, predicted from a configuration and the model's shapes.
+
+Weights, masters, gradients and optimizer state follow from what is trained and are exact for the plain torch learner.
+Activations are an estimate from the layer's widths; what the allocator and the libraries take comes on top.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rlpost.config.schema import RunConfig
+from rlpost.optim.lowrank import preset
+from rlpost.optim.shapes import is_map
+from rlpost.sync.plan import engine_rank
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_FLOAT = 4
+_MOMENTS = 2 * _FLOAT
+_STEP = 4
+"""torch's AdamW counts the steps of each parameter in a tensor."""
+_CPU_CACHE_MB = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What the optimizer owns: shapes by name, and the bytes that masks, positions and frozen bases take.
+
+    >>> Trained({"w": (2, 3)}, 0).size
+    6
+    """
+
+    shapes: Shapes
+    extra: int
+
+    @property
+    def size(self) -> int:
+        """Numbers."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+
+def trained(config: RunConfig, shapes: Shapes) -> Trained | None:
+    """What a method trains of a model; None where only PEFT knows.
+
+    Args:
+        config: of the run.
+        shapes: of the model's tensors, tied ones once.
+    """
+    tuning = config.tuning
+    if tuning.method == "full":
+        return Trained(shapes, 0)
+    if tuning.method == "subnetwork":
+        return _subnetwork(config, shapes)
+    maps = {name: shape for name, shape in shapes.items() if is_map(name, shape)}
+    if tuning.method == "lora_xs":
+        chosen, rank = _targeted(maps, tuning.lora_xs.targets), tuning.lora_xs.r
+        cores = {name: (min(rank, *shape), min(rank, *shape)) for name, shape in chosen.items()}
+        bases = sum(cores[name][0] * sum(shape) for name, shape in chosen.items())
+        return Trained(cores, _FLOAT * bases)
+    if tuning.method == "lora":
+        return _lora(config, _targeted(maps, tuning.lora.targets))
+    return None
+
+
+def learner_bytes(config: RunConfig, shapes: Shapes, widths: Mapping[str, Any] | None = None) -> dict[str, int]:
+    """Bytes of one learner rank by part.
+
+    Args:
+        config: of the run.
+        shapes: of the model's tensors, tied ones once.
+        widths: the model's ``config.json``, for the activations; None: leave them out.
+
+    Returns:
+        ``weights``, ``reference``, ``method`` (adapters' frozen bases, masks, positions), ``masters``, ``gradients``,
+        ``optimizer``, ``activations``; those of a method that only PEFT knows as if there were none.
+    """
+    size = sum(math.prod(shape) for shape in shapes.values())
+    number = _number(config)
+    owned = trained(config, shapes) or Trained({}, 0)
+    deepspeed = config.learner_engine == "deepspeed"
+    stage = max(config.learner.zero_stage, int(number < _FLOAT)) if deepspeed else 0
+    ranks = config.learner.workers
+    own_weights = config.tuning.method in ("full", "subnetwork")
+    mastered = config.tuning.compact or (own_weights and number < _FLOAT)
+    hooked = config.tuning.method == "subnetwork" and not config.tuning.compact
+    found = {
+        "weights": size * number // (ranks if stage == 3 else 1),
+        "reference": 0 if not config.algorithm.kl.coef or _shows_base(config) else size * number,
+        "method": owned.extra + (0 if own_weights else owned.size * _FLOAT),
+        "masters": owned.size * _FLOAT // (ranks if stage else 1) if mastered else 0,
+        "gradients": owned.size * _FLOAT // (ranks if stage >= 2 else 1),
+        "optimizer": _optimizer(config, Trained(shapes, 0) if hooked else owned) // (ranks if stage else 1),
+    }
+    if widths is not None:
+        found["activations"] = activations(config, widths)
+    return found
+
+
+def engine_bytes(config: RunConfig, shapes: Shapes, on_gpu: bool) -> dict[str, int]:
+    """Bytes of one engine by part: ``weights``, ``packed`` copies of them on CPU, ``adapters``, ``cache``."""
+    size = sum(math.prod(shape) for shape in shapes.values())
+    number, shards = _number(config), config.rollout.tensor_parallel
+    rank = engine_rank(config)
+    maps = [shape for name, shape in shapes.items() if is_map(name, shape)]
+    linear = sum(math.prod(shape) for name, shape in shapes.items() if len(shape) == 2)
+    return {
+        "weights": size * number // shards,
+        "packed": linear * number // shards if config.rollout.packed_weights and not on_gpu else 0,
+        # the served adapter's buffers and vLLM's own copy
+        "adapters": 2 * rank * sum(map(sum, maps)) * number // shards if rank else 0,
+        # on a GPU the cache takes its share of the card, whatever the model
+        "cache": 0 if on_gpu else (config.rollout.kv_cache_mb or _CPU_CACHE_MB) << 20,
+    }
+
+
+def activations(config: RunConfig, widths: Mapping[str, Any]) -> int:
+    """Estimate of what one micro-batch keeps for its backward pass.
+
+    Of each layer and token about nine vectors of the model's width, the keys and values, and four of the
+    feed-forward's; with checkpointing one vector for each layer and one layer in full. Logits are held for
+    ``logprob_chunk`` tokens.
+    """
+    number, tokens = _number(config), config.learner.micro_tokens
+    hidden, layers = int(widths["hidden_size"]), int(widths["num_hidden_layers"])
+    heads = int(widths.get("num_attention_heads") or 1)
+    keys = hidden // heads * int(widths.get("num_key_value_heads") or heads)
+    layer = 9 * hidden + 2 * keys + 4 * int(widths.get("intermediate_size") or 4 * hidden)
+    kept = layer * layers if not config.learner.gradient_checkpointing else layer + hidden * layers
+    chunk = min(config.learner.logprob_chunk or tokens, tokens)
+    return tokens * kept * number + 2 * chunk * int(widths["vocab_size"]) * _FLOAT
+
+
+def _number(config: RunConfig) -> int:
+    return _FLOAT if config.model.dtype == "float32" else 2
+
+
+def _shows_base(config: RunConfig) -> bool:
+    """Whether the starting policy is shown without a second model."""
+    tuning = config.tuning
+    return tuning.compact or tuning.method == "lora_xs" or (
+        tuning.method == "lora" and tuning.lora.init in ("default", "gaussian", "orthogonal")
+    )  # fmt: skip
+
+
+def _targeted(shapes: Shapes, targets: str | tuple[str, ...]) -> Shapes:
+    if isinstance(targets, str):
+        return shapes
+    return {name: shape for name, shape in shapes.items() if name.removesuffix(".weight").endswith(targets)}
+
+
+def _lora(config: RunConfig, chosen: Shapes) -> Trained:
+    """A ``[r, in]``, B ``[out, r]`` of each ``[out, in]``."""
+    lora = config.tuning.lora
+    found: dict[str, tuple[int, ...]] = {}
+    frozen = 0
+    for name, (out, into) in chosen.items():
+        layer = name.removesuffix(".weight")
+        rank = next((r for part, r in lora.rank_pattern.items() if layer.endswith(part)), lora.r)
+        found[f"{layer}.lora_B"] = (out, rank)
+        if lora.freeze_a:
+            frozen += rank * into
+        else:
+            found[f"{layer}.lora_A"] = (rank, into)
+    return Trained(found, _FLOAT * frozen)
+
+
+def _subnetwork(config: RunConfig, shapes: Shapes) -> Trained:
+    section = config.tuning.subnetwork
+    chosen: Shapes = shapes
+    if section.targets == "all-linear":
+        chosen = {name: shape for name, shape in shapes.items() if is_map(name, shape)}
+    elif not isinstance(section.targets, str):
+        words = section.targets
+        chosen = {name: shape for name, shape in shapes.items() if any(word in name for word in words)}
+    kept = {name: (max(round(math.prod(shape) * section.density), 1),) for name, shape in chosen.items()}
+    size = sum(count for (count,) in kept.values())
+    if section.engine == "hook":
+        # a byte for each entry of what may change, and dense gradients
+        return Trained(chosen, sum(math.prod(shape) for shape in chosen.values()))
+    positions = 4 * size
+    return Trained(kept, positions + (size * _number(config) if config.algorithm.kl.coef else 0))
+
+
+def _optimizer(config: RunConfig, owned: Trained) -> int:
+    settings = config.optimizer
+    if settings.name == "adamw" or settings.name.startswith("pytorch_optimizer:"):
+        return owned.size * _MOMENTS + _STEP * len(owned.shapes)
+    maps = [shape for name, shape in owned.shapes.items() if is_map(name, shape)]
+    others = [math.prod(shape) for name, shape in owned.shapes.items() if not is_map(name, shape)]
+    if settings.name == "muon":
+        return sum(map(math.prod, maps)) * _FLOAT + sum(others) * _MOMENTS + _STEP * len(others)
+    projection = preset(settings.lowrank.preset, rank=settings.lowrank.rank)
+    limited = projection.basis == "random" or projection.rest == "scaled"
+    total = sum(others) * _MOMENTS
+    for shape in maps:
+        rank = min(projection.rank, *shape)
+        total += rank * (max(shape) * _MOMENTS + min(shape) * _FLOAT) + (_FLOAT if limited else 0)
+    return total
