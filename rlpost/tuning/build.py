@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from rlpost.config.schema import RunConfig, SubnetworkSettings
@@ -20,6 +21,8 @@ from rlpost.tuning.subnetwork import Chooser, Compact, Hooked
 def build_tuning(config: RunConfig, model: nn.Module, folder: str) -> Tuning:
     """Make a loaded model ready for its method. Before it goes to a device or an engine.
 
+    What a method draws (A of LoRA) follows from the run's seed alone: every rank draws the same.
+
     Args:
         config: of the run.
         model: the starting model; adapters are put into it.
@@ -29,6 +32,12 @@ def build_tuning(config: RunConfig, model: nn.Module, folder: str) -> Tuning:
         ConfigError: for targets or arguments that do not fit the model.
         DataError: for a mask that cannot be read or is another model's.
     """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.run.seed)
+        return _build(config, model, folder)
+
+
+def _build(config: RunConfig, model: nn.Module, folder: str) -> Tuning:
     section = config.tuning
     if section.method == "full":
         # plain torch has no masters of its own: without them bfloat16 rounds small updates away

@@ -116,6 +116,42 @@ def limited(model: str, dtype: str, world: int, **settings) -> dict:
     return found
 
 
+RANDOM = {"mask": "random", "density": 0.2}
+TUNED: dict[str, tuple[dict, tuple[int, ...]]] = {
+    "lora": ({"method": "lora", "lora": {"r": 4}}, STAGES),
+    "hook": ({"method": "subnetwork", "subnetwork": {**RANDOM, "engine": "hook"}}, STAGES),
+    "hook_gradient": ({"method": "subnetwork", "subnetwork": {"density": 0.2, "engine": "hook"}}, (0, 2)),
+    "compact_gradient": ({"method": "subnetwork", "subnetwork": {"density": 0.2}}, (0,)),
+    "lora_sb": ({"method": "lora_xs", "lora_xs": {"r": 4, "init": "gradient", "init_lr": 1e-3}}, (0,)),
+}
+"""Tuning methods, and the stages they run at; the last two on plain torch, whose ranks add up their gradients."""
+
+
+def tuned(model: str, dtype: str, world: int, folder: str) -> dict:
+    """By method and stage: the policy before, after three updates, and after the last of them on a resumed learner."""
+    found: dict = {}
+    for name, (method, stages) in TUNED.items():
+        for stage in stages:
+            config = recorded.config(
+                model,
+                model={"path": model, "dtype": dtype},
+                tuning=method,
+                learner={"workers": world, "micro_tokens": 60, "zero_stage": stage},
+            )
+            learner = build(model, config)
+            steps = config.tuning.warmup_steps + 2
+            before = held(learner)
+            for _ in range(steps):
+                learner.step(recorded.grouped())
+            learner.save(f"{folder}/{name}-{stage}")
+            learner.step(recorded.batch())
+            again = build(model, config)
+            again.load(f"{folder}/{name}-{stage}")
+            again.step(recorded.batch())
+            found[name, stage] = {"before": before, "after": held(learner), "resumed": held(again)}
+    return found
+
+
 def fast(model: str, dtype: str, world: int, **settings) -> RunConfig:
     learner = {"workers": world, "micro_tokens": 60, "logprob_chunk": 5, **settings}
     return recorded.config(model, model={"path": model, "dtype": dtype}, learner=learner)
@@ -166,6 +202,7 @@ def worker(rank: int, world: int, port: int, model: str, out: str, dtype: str) -
         found["reused"] = reused(model, dtype, world, zero_stage=stage) if dtype == "float32" else None
         found["limited"] = limited(model, dtype, world, zero_stage=stage)
         torch.save(found, f"{out}/{world}-{stage}-{rank}.pt")
+    torch.save(tuned(model, dtype, world, out), f"{out}/{world}-tuned-{rank}.pt")
     # what is offloaded must be sharded: the optimizer at stage 2, the parameters too at stage 3
     for stage, offload in OFFLOADED if dtype == "float32" else ():
         learner = build(model, fast(model, dtype, world, zero_stage=stage, **offload))
@@ -328,3 +365,41 @@ def test_the_limit_holds_in_bfloat16(in_bfloat16: Path, stage: int) -> None:
     found = read(in_bfloat16, 1, stage)["limited"]
     assert (found["far"]["skipped"], found["below"]["skipped"], found["below"]["moved"]) == (0, 2, False)
     assert all(torch.equal(found["free"]["weights"][n], value) for n, value in found["far"]["weights"].items())
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """Each method on one rank of plain torch."""
+    found = {}
+    for name, (method, _) in TUNED.items():
+        config = recorded.config(tiny_model, tuning=method, learner={"engine": "torch", "micro_tokens": 10**6})
+        learner = build(tiny_model, config)
+        for _ in range(config.tuning.warmup_steps + 2):
+            learner.step(recorded.grouped())
+        learner.step(recorded.batch())
+        found[name] = held(learner)
+    return found
+
+
+@pytest.mark.parametrize(("name", "stage"), [(name, stage) for name, (_, stages) in TUNED.items() for stage in stages])
+def test_a_tuning_method_gives_the_same_policy_on_any_ranks_and_resumed(
+    alone: dict, measured: Path, in_bfloat16: Path, name: str, stage: int
+) -> None:
+    for world in (1, 2):
+        found = torch.load(measured / f"{world}-tuned-0.pt", weights_only=False)[name, stage]
+        assert any(not torch.equal(found["before"][n], p) for n, p in found["after"].items())
+        assert all(torch.equal(found["resumed"][n], p) for n, p in found["after"].items())
+        for n, expected in alone[name].items():
+            # Adam's step has the size of the rate, 1e-3, whatever the gradient's
+            torch.testing.assert_close(found["after"][n], expected, atol=3e-4, rtol=0, msg=lambda m, n=n: f"{n}: {m}")
+    found = torch.load(in_bfloat16 / "1-tuned-0.pt", weights_only=False)[name, stage]
+    assert all(torch.equal(found["resumed"][n], p) for n, p in found["after"].items())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_masked_gradients_leave_the_other_entries_alone(measured: Path, in_bfloat16: Path, stage: int) -> None:
+    for folder in (measured, in_bfloat16):
+        found = torch.load(folder / "1-tuned-0.pt", weights_only=False)["hook", stage]
+        moved = {n: p != found["before"][n] for n, p in found["after"].items()}
+        share = sum(int(m.sum()) for m in moved.values()) / sum(m.numel() for m in moved.values())
+        assert 0.1 < share <= 0.2001
