@@ -130,7 +130,7 @@ class VllmEngine:
             with shared_folder() as folder:
                 self.adapter.replace(parse(tensors), folder, self.model)
             return
-        self.index |= {name: decode(payload) for name, payload in update.index.items()}
+        self.index |= {name: decode(payload).clone() for name, payload in update.index.items()}
         if update.manifest.kind == "values":
             unknown = tensors.keys() - self.index.keys()
             if unknown:

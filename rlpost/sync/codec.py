@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 import xxhash
@@ -22,7 +24,7 @@ def encode(tensor: Tensor) -> TensorPayload:
 
 
 def decode(payload: TensorPayload) -> Tensor:
-    """The tensor of a payload.
+    """The tensor of a payload, over the same memory: to be read from, not written to.
 
     Raises:
         ValueError: if the bytes do not fill the shape.
@@ -33,9 +35,10 @@ def decode(payload: TensorPayload) -> Tensor:
         raise ValueError(f"{payload.data.nbytes} bytes for {payload.dtype} {payload.shape}, expected {expected}")
     if not expected:
         return torch.empty(payload.shape, dtype=dtype)
-    # what arrives through Ray is read-only memory; torch warns about such arrays, and vLLM only copies from them
-    data = payload.data if payload.data.flags.writeable else payload.data.copy()
-    return torch.from_numpy(data).view(dtype).reshape(payload.shape)
+    with warnings.catch_warnings():
+        # what arrives through Ray is read-only memory, of which torch warns: whoever decodes only copies from it
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(payload.data).view(dtype).reshape(payload.shape)
 
 
 def checksum(tensor: Tensor | TensorPayload) -> str:

@@ -127,7 +127,10 @@ def activations(config: RunConfig, widths: Mapping[str, Any]) -> int:
     hidden, layers = int(widths["hidden_size"]), int(widths["num_hidden_layers"])
     heads = int(widths.get("num_attention_heads") or 1)
     keys = hidden // heads * int(widths.get("num_key_value_heads") or heads)
-    layer = 9 * hidden + 2 * keys + 4 * int(widths.get("intermediate_size") or 4 * hidden)
+    inner = int(widths.get("intermediate_size") or 4 * hidden)
+    layer = 9 * hidden + 2 * keys + 4 * inner
+    if config.tuning.method not in ("full", "subnetwork"):
+        layer += 3 * hidden + 2 * keys + 2 * inner  # what adapters add to each matrix's output
     kept = layer * layers if not config.learner.gradient_checkpointing else layer + hidden * layers
     chunk = min(config.learner.logprob_chunk or tokens, tokens)
     return tokens * kept * number + 2 * chunk * int(widths["vocab_size"]) * _FLOAT

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from rlpost.config.load import load
 from rlpost.config.schema import ClusterSection, RunConfig
 from rlpost.evaluation import compare
 from rlpost.evaluation.outcomes import Outcome, read
+from rlpost.observability.plots import Curve, draw
 from rlpost.observability.sinks import read_lines
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -42,6 +43,7 @@ class Experiment:
         start: arm whose recipe makes the warm start and measures the starting policy.
         settings: over the recipes of all arms, warm start included.
         trained: over the recipes of the arms only.
+        own: likewise, of single arms.
     """
 
     out: Path
@@ -50,6 +52,7 @@ class Experiment:
     start: str
     settings: Sequence[str] = ()
     trained: Sequence[str] = ()
+    own: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
     def folder(self, seed: int) -> Path:
         """Of a seed."""
@@ -62,6 +65,7 @@ class Experiment:
             *self.trained,
             f"run.seed={seed}", f"run.name={arm}", f"run.output_dir={folder}", f"model.path={folder / BASE}",
             "model.scratch=null", "sft=null", "evaluation.before=false", "logging.transcripts_every=0",
+            *self.own.get(arm, ()),
             *(one for one in self.settings if not one.startswith(("sft.", "model."))),
         ]  # fmt: skip
         return load(CONFIGS / self.arms[arm], overrides).config
@@ -140,10 +144,17 @@ def arguments(description: str, arms: Sequence[str], small: str) -> argparse.Arg
     return parser
 
 
-def asked_for(given: argparse.Namespace, arms: Mapping[str, str], start: str, trained: Sequence[str]) -> Experiment:
-    """The experiment that the options describe; ``start`` and ``trained`` as in `Experiment`."""
+def asked_for(
+    given: argparse.Namespace,
+    arms: Mapping[str, str],
+    start: str,
+    trained: Sequence[str],
+    own: Mapping[str, Sequence[str]] | None = None,
+) -> Experiment:
+    """The experiment that the options describe; ``start``, ``trained`` and ``own`` as in `Experiment`."""
     seeds = given.seeds or ([1] if given.small else [1, 2, 3])
-    return Experiment(given.out.resolve(), seeds, {arm: arms[arm] for arm in given.arms}, start, given.set, trained)
+    chosen = {arm: arms[arm] for arm in given.arms}
+    return Experiment(given.out.resolve(), seeds, chosen, start, given.set, trained, own or {})
 
 
 def estimates(found: Outcomes, measures: Measures) -> dict[str, Any]:
@@ -175,6 +186,18 @@ def difference_lines(
             lines += head(["arm", *columns.values()])
             lines += [row([arm, *(with_intervals(values[n]) for n in columns)]) for arm, values in by_arm.items()]
     return lines
+
+
+def draw_passes(found: Mapping[str, Any], out: Path) -> str:
+    """pass@N of all arms as ``pass_at_n.svg``; its title. ``found`` has ``pass`` from `estimates`, by k."""
+    curves = []
+    for arm, by_k in found["pass"].items():
+        ends = [entry["problems"] for entry in by_k.values()]
+        means = [entry["mean"] for entry in by_k.values()]
+        curves.append(Curve(arm, [int(k) for k in by_k], means, [low for low, _ in ends], [high for _, high in ends]))
+    title = f"{found['prompts']} held-out theorems, {len(found['seeds'])} seeds"
+    draw(curves, out / "pass_at_n.svg", title=title, x="N", y="pass@N (95 % over theorems)", powers=True)
+    return title
 
 
 def publish(out: Path, found: Mapping[str, Any], table: str) -> str:

@@ -29,6 +29,7 @@ from arms import (
     asked_for,
     difference_lines,
     differences,
+    draw_passes,
     estimates,
     finish,
     head,
@@ -39,7 +40,7 @@ from arms import (
 from rlpost.evaluation import compare
 from rlpost.evaluation.outcomes import Outcome
 from rlpost.evaluation.outcomes import compare as compare_outcomes
-from rlpost.observability.plots import Curve, draw, uplift_curve
+from rlpost.observability.plots import draw, uplift_curve
 from rlpost.observability.sinks import read_lines
 
 ARMS = {
@@ -50,7 +51,7 @@ ARMS = {
 }
 CONTROLS = ("default", "high_kl")
 FINAL = ["data.eval.count=200", "data.eval.skip=150", "evaluation.every=0"]
-SMALL = ["run.steps=50", "data.eval.count=60", "evaluation.samples=32"]
+SMALL = ["run.steps=25", "data.eval.count=40", "evaluation.samples=32"]
 COURSE = ("unique_accepted", "entropy", "kl", "clip_high", "skipped_updates")
 """Metrics of the last steps that go into the table."""
 LAST = 20
@@ -99,13 +100,7 @@ def uplift(experiment: Experiment, arm: str) -> list[list[float]]:
 
 def plots(found: dict[str, Any], out: Path) -> None:
     """pass@N and uplift of all arms."""
-    curves = []
-    for arm, by_k in found["pass"].items():
-        ends = [entry["problems"] for entry in by_k.values()]
-        means = [entry["mean"] for entry in by_k.values()]
-        curves.append(Curve(arm, [int(k) for k in by_k], means, [low for low, _ in ends], [high for _, high in ends]))
-    title = f"{found['prompts']} held-out theorems, {len(found['seeds'])} seeds"
-    draw(curves, out / "pass_at_n.svg", title=title, x="N", y="pass@N (95 % over theorems)", powers=True)
+    title = draw_passes(found, out)
     lines = [uplift_curve(arm, rows) for arm, rows in found["uplift"].items() if rows]
     x, y = "rank by likelihood at the start (0: likeliest)", "share of right proofs now likelier"
     if lines:
@@ -134,7 +129,7 @@ def report(experiment: Experiment) -> str:
 
 
 def main() -> int:
-    given = arguments(__doc__ or "", list(ARMS), "one seed, 50 steps, 60 theorems, 32 samples").parse_args()
+    given = arguments(__doc__ or "", list(ARMS), "one seed, 25 steps, 40 theorems, 32 samples").parse_args()
     trained = [*FINAL, *(SMALL if given.small else [])]
     return finish(asked_for(given, ARMS, given.arms[0], trained), given.minutes, report)
 

@@ -151,3 +151,31 @@ def test_the_third_loss_of_a_kind_ends_the_run_in_one_line(work: Path, actor: st
     if actor != "LearnerWorker":
         last = max((work / "runs" / name / "checkpoints").iterdir()).name
         assert last == f"step_{len(lines(work, name)):06d}"
+
+
+def test_a_new_engine_is_told_everything_where_only_differences_travel(
+    work: Path, whole: dict[str, torch.Tensor]
+) -> None:
+    running = command(work, "diff", "sync.kind=diff", "rollout.workers=2")
+    running.until(lambda: len(lines(work, "diff")) >= 3)
+    running.actor("RolloutWorker").kill()
+    status, out, err = running.finish()
+    assert status == 0, err
+    assert "replaced in" in out
+    ends_as_if_nothing_had_happened(work, "diff", whole)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["subnetwork", "lora"])
+def test_a_new_engine_is_told_positions_and_the_last_adapter(work: Path, method: str) -> None:
+    status, _, err = command(work, f"{method}_whole", f"tuning.method={method}").finish()
+    assert status == 0, err
+    running = command(work, method, f"tuning.method={method}", "rollout.workers=2")
+    running.until(lambda: len(lines(work, method)) >= 4)
+    running.actor("RolloutWorker").kill()
+    running.until(lambda: len(lines(work, method)) >= 7)
+    running.actor("LearnerWorker").kill()
+    status, out, err = running.finish()
+    assert status == 0, err
+    assert out.count("replaced in") == 2
+    ends_as_if_nothing_had_happened(work, method, weights(work, f"{method}_whole"))
