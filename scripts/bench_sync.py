@@ -138,7 +138,7 @@ def through_shared_memory(payload: list[np.ndarray]) -> float:
 def worker(case: dict[str, Any]) -> dict[str, Any]:
     """Everything, in a process with a rollout actor's environment."""
     import ray
-    from rlpost.config.schema import LoraSettings
+    from rlpost.config.tuning import LoraSettings
     from rlpost.learner.models import load
     from rlpost.sync.codec import encode
     from rlpost.tuning import masks

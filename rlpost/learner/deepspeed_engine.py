@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlpost.config.schema import LearnerSection, OptimizerSection
+from rlpost.config.schema import LearnerSection
+from rlpost.config.tuning import OptimizerSection
 from rlpost.errors import CheckpointError, MissingPackageError
 from rlpost.learner.engine import Applied
 from rlpost.learner.models import ScoringModel

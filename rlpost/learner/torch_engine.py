@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlpost.config.schema import OptimizerSection
+from rlpost.config.tuning import OptimizerSection
 from rlpost.errors import CheckpointError
 from rlpost.learner.engine import Applied
 from rlpost.learner.models import ScoringModel

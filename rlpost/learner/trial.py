@@ -30,7 +30,8 @@ def try_deepspeed() -> None:
     import deepspeed
     import torch
 
-    from rlpost.config.schema import LearnerSection, OptimizerSection
+    from rlpost.config.schema import LearnerSection
+    from rlpost.config.tuning import OptimizerSection
     from rlpost.learner.deepspeed_engine import DeepSpeedEngine
     from rlpost.tuning.method import Full
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rlpost.config.schema import TuningSection
+from rlpost.config.tuning import TuningSection
 from rlpost.data.packing import count, items, plan_pass
 from rlpost.errors import CheckpointError
 from rlpost.learner.step import micro_loss

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlpost.config.schema import OptimizerSection
+from rlpost.config.tuning import OptimizerSection
 from rlpost.errors import ConfigError, MissingPackageError
 from rlpost.optim.lowrank import LowRankAdamW, preset
 from rlpost.optim.shapes import is_map

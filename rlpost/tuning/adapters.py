@@ -8,6 +8,7 @@ difference from where they began: ΔW = s (B A − B₀ A₀) = s [B, −B₀] [
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rlpost.config.schema import LoraSettings
+from rlpost.config.tuning import LoraSettings
 from rlpost.errors import ConfigError, MissingPackageError
 from rlpost.tuning.method import Adapter, Full, Whole
 
@@ -161,7 +162,12 @@ def peft_config(name: str, arguments: Mapping[str, Any]) -> Any:
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
     except ImportError as error:
         raise MissingPackageError(f"peft cannot be imported ({error}); pip install peft") from error
-    known = {kind.value.lower(): kind for kind in PEFT_TYPE_TO_TUNER_MAPPING}
+    known = {
+        kind.value.lower(): kind
+        for kind in PEFT_TYPE_TO_TUNER_MAPPING
+        # what changes prompts and not weights has none
+        if "target_modules" in {field.name for field in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[kind])}
+    }
     if name in _REFUSED:
         raise ConfigError(f"tuning.method: peft:{name} {_REFUSED[name]}")
     if name not in known:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlpost.config.schema import RunConfig, SubnetworkSettings
+from rlpost.config.schema import RunConfig
+from rlpost.config.tuning import SubnetworkSettings
 from rlpost.errors import ConfigError
 from rlpost.learner.models import load
 from rlpost.tuning import masks

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlpost.config.schema import LoraSettings, LoraXsSettings
+from rlpost.config.tuning import LoraSettings, LoraXsSettings
 from rlpost.tuning.adapters import NAME, Lora
 
 

@@ -1,8 +1,8 @@
 """The quickstart with every way of tuning: what is learned, with how many parameters, at what cost.
 
-The theorem prover of `configs/quickstart.yaml` from one warm start per seed, trained in full, with LoRA, LoRA-XS, MiSS, a
-tenth of its weights (those of the largest gradient), and in full with GaLore. Each method has one learning rate, ten
-times the full one for adapters as is usual, and was not searched for: compare costs, and see that all of them learn.
+The theorem prover of `configs/quickstart.yaml` from one warm start per seed, trained in full, with LoRA, LoRA-XS, MiSS,
+a tenth of its weights (those of the largest gradient), and in full with GaLore. Each method has one learning rate, ten
+times the full one for adapters as is usual, that was not searched for: compare costs, and see that all of them learn.
 
     scripts/experiments/tuning.py runs/tuning                     # two seeds, about half an hour
     scripts/experiments/tuning.py runs/tuning_small --small       # one seed, 16 steps, under 8 minutes

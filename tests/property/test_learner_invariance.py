@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rlpost.config.load import from_dict
-from rlpost.config.schema import OptimizerSection, RunConfig
+from rlpost.config.schema import RunConfig
+from rlpost.config.tuning import OptimizerSection
 from rlpost.data.packing import Update
 from rlpost.learner import varlen
 from rlpost.learner.models import ScoringModel

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from rlpost.config.load import from_dict
-from rlpost.config.schema import OptimizerSection, RunConfig
+from rlpost.config.schema import RunConfig
+from rlpost.config.tuning import OptimizerSection
 from rlpost.errors import CheckpointError, ConfigError
 from rlpost.learner.build import build_learner
 from rlpost.learner.models import load

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from rlpost.config.schema import OptimizerSection
+from rlpost.config.tuning import OptimizerSection
 from rlpost.errors import MissingPackageError
 from rlpost.learner.torch_engine import set_rate
 from rlpost.optim.build import build

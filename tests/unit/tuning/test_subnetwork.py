@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from rlpost.config.schema import OptimizerSection
+from rlpost.config.tuning import OptimizerSection
 from rlpost.errors import DataError
 from rlpost.optim.build import build
 from rlpost.tuning import masks
