@@ -28,7 +28,8 @@ def build_learner(config: RunConfig, folder: str, device: torch.device) -> Polic
     Raises:
         ModelError: if the folder cannot be loaded.
     """
-    model = load(folder, config.model.dtype, config.model.trust_remote_code)
+    # before it is tuned: what a method makes of the weights belongs on their device
+    model = load(folder, config.model.dtype, config.model.trust_remote_code).to(device)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     tuning = build_tuning(config, model, folder)
     _prepare(model, config)

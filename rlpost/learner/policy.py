@@ -242,7 +242,13 @@ class PolicyLearner:
         return self.publisher.full(self.counters.version)
 
     def save(self, folder: str) -> None:
-        """Write a resumable checkpoint; all ranks take part."""
+        """Write a resumable checkpoint; all ranks take part.
+
+        Raises:
+            SelfCheckError: if something changed that the tuning method does not train.
+        """
+        if self.engine.whole:
+            self.engine.tuning.check()
         Path(folder).mkdir(parents=True, exist_ok=True)
         if self.engine.rank == 0:
             warmup = self.warmup.state() if self.warmup else None

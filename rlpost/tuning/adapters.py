@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from rlpost.config.tuning import LoraSettings
 from rlpost.errors import ConfigError, MissingPackageError
-from rlpost.tuning.method import Adapter, Full, Whole
+from rlpost.sync.codec import checksum
+from rlpost.tuning.method import Adapter, Full, Whole, check_untouched
 
 NAME = "default"
 
@@ -48,6 +49,7 @@ class Adapted(Full):
         self.moved = any(not torch.equal(before[n], p) for n, p in self.base() if n in before)
         self.original = before if self.moved else {}
         self.base_kept = not self.moved
+        self.sealed = {name: checksum(parameter) for name, parameter in self.base()}
 
     def layers(self) -> Iterator[tuple[str, Any]]:
         """The adapted layers, by name."""
@@ -79,6 +81,10 @@ class Adapted(Full):
                 continue
             with whole(list(layer.parameters())):
                 yield name, dict(merged(layer).named_parameters())[name.rpartition(".")[2]].detach()
+
+    def check(self) -> None:
+        """See `Tuning`: the base, as the method left it at the start."""
+        check_untouched(self.sealed, {name: checksum(parameter) for name, parameter in self.base()})
 
     @contextmanager
     def as_base(self) -> Iterator[None]:
@@ -129,8 +135,6 @@ class Lora(Adapted):
 
     def save_small(self, folder: Path, base: str) -> None:
         """See `Tuning`: ``adapter/``, which PEFT and vLLM load on the starting model."""
-        from contextlib import nullcontext
-
         save_adapter(folder / "adapter", self.adapter(lambda _: nullcontext()), base)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +19,11 @@ from rlpost.tuning.masks import Bits, Mask
 from rlpost.tuning.method import Full, Tuning
 from rlpost.tuning.subnetwork import Chooser, Compact, Hooked
 
+_log = logging.getLogger(__name__)
+
 
 def build_tuning(config: RunConfig, model: nn.Module, folder: str) -> Tuning:
-    """Make a loaded model ready for its method. Before it goes to a device or an engine.
+    """Make a loaded model ready for its method. On its device, before it goes to an engine.
 
     What a method draws (A of LoRA) follows from the run's seed alone: every rank draws the same.
 
@@ -68,6 +71,8 @@ def _subnetwork(config: RunConfig, model: nn.Module, folder: str) -> Tuning:
         choose = Chooser(section.density, section.scope, Targets(section.targets), base, how)
     elif section.mask == "file":
         mask = masks.load(str(section.file))
+        if mask.base and mask.base != base:
+            _log.warning("tuning.subnetwork.file: %s was made for other weights than %s", section.file, folder)
     else:
         mask = Mask(_made(section, model, config, how), base, how)
     if section.engine == "hook":

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from rlpost.errors import SelfCheckError
+
 Whole = Callable[[Sequence[nn.Parameter]], AbstractContextManager[object]]
 """Makes parameters whole on every rank inside its block, where an engine shards them."""
 
@@ -74,6 +76,14 @@ class Tuning(Protocol):
         """Take it back, before the optimizer's state is loaded."""
         ...
 
+    def check(self) -> None:
+        """Compare what must not change with what it was; of parameters that are whole on this rank.
+
+        Raises:
+            SelfCheckError: if a bit of it did.
+        """
+        ...
+
     def save_small(self, folder: Path, base: str) -> None:
         """Write the method's own small form, where it has one."""
         ...
@@ -126,5 +136,18 @@ class Full:
     def restore(self, state: Mapping[str, Any]) -> None:
         """See `Tuning`."""
 
+    def check(self) -> None:
+        """See `Tuning`."""
+
     def save_small(self, folder: Path, base: str) -> None:
         """See `Tuning`."""
+
+
+def check_untouched(before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raise SelfCheckError for the first name whose checksum is not what it was."""
+    moved = [name for name, value in before.items() if now[name] != value]
+    if moved:
+        raise SelfCheckError(
+            f"tuning: {moved[0]!r} changed where nothing may ({len(moved)} of {len(before)} tensors); the optimizer "
+            "owns more than the tuning method trains, do not use this policy"
+        )

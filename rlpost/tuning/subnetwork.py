@@ -24,9 +24,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rlpost.errors import DataError
+from rlpost.sync.codec import checksum
 from rlpost.tuning import masks
 from rlpost.tuning.masks import Bits, Mask
-from rlpost.tuning.method import Full
+from rlpost.tuning.method import Full, check_untouched
 
 
 @dataclass(slots=True)
@@ -75,7 +76,53 @@ def _take(tensor: Tensor, index: Tensor | None) -> Tensor:
     return tensor if index is None else tensor.reshape(-1).index_select(0, index)
 
 
-class Compact(Full):
+class Subnetwork(Full):
+    """What both engines know: the mask, and checksums of everything outside it.
+
+    Args:
+        model: a Hugging Face causal language model.
+        mask: which entries; None while gradients have yet to choose.
+        choose: makes the mask from gradients.
+    """
+
+    def __init__(self, model: nn.Module, mask: Mask | None, choose: Chooser | None):
+        super().__init__(model)
+        self.mask, self.choose = mask, choose
+        self.outside: dict[str, str] = {}
+
+    def wanted(self) -> dict[str, nn.Parameter]:
+        """See `Tuning`."""
+        return {} if self.choose is None else self.choose.targets(self.model)
+
+    def check(self) -> None:
+        """See `Tuning`."""
+        if self.outside:
+            check_untouched(self.outside, self._sums())
+
+    def values(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Of each tensor that may change the positions, int32 or int64, and what the model holds there."""
+        raise NotImplementedError
+
+    def save_small(self, folder: Path, base: str) -> None:
+        """See `Tuning`: ``subnetwork/mask.safetensors`` and the values in the order of its entries."""
+        save_subnetwork(folder, self.mask, {name: found for name, (_, found) in self.values().items()}, base)
+
+    def _seal(self) -> None:
+        """Remember what may not change from now on."""
+        self.outside = self._sums() if self.mask is not None else {}
+
+    def _sums(self) -> dict[str, str]:
+        """Checksums of the tensors with their kept entries set to zero."""
+        tensors, found = (self.mask or Mask({})).tensors, {}
+        for name, parameter in self.model.named_parameters():
+            held = parameter.detach()
+            if name in tensors:
+                held = held.masked_fill(tensors[name].dense().to(held.device), 0.0)
+            found[name] = checksum(held)
+        return found
+
+
+class Compact(Subnetwork):
     """Float32 masters of kept entries, the model in whatever dtype it is.
 
     Args:
@@ -88,8 +135,8 @@ class Compact(Full):
     def __init__(
         self, model: nn.Module, mask: Mask | None = None, choose: Chooser | None = None, keep_base: bool = False
     ):
-        super().__init__(model)
-        self.mask, self.choose, self.base_kept = mask, choose, keep_base
+        super().__init__(model, mask, choose)
+        self.base_kept = keep_base
         self.kept: dict[str, Kept] = {}
         if choose is None:
             self._divide()
@@ -117,10 +164,6 @@ class Compact(Full):
         finally:
             self.write_back()
 
-    def wanted(self) -> dict[str, nn.Parameter]:
-        """See `Tuning`."""
-        return {} if self.choose is None else self.choose.targets(self.model)
-
     def prepare(self, scores: Mapping[str, Tensor]) -> None:
         """See `Tuning`."""
         assert self.choose is not None
@@ -128,7 +171,7 @@ class Compact(Full):
         self._divide()
 
     def values(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Of each tensor that may change the positions, int32 or int64, and what the model holds there."""
+        """See `Subnetwork`."""
         chosen = {name: (kept.index, kept.parameter.detach()) for name, kept in self.kept.items()}
         return {name: (index, _take(held, index)) for name, (index, held) in chosen.items() if index is not None}
 
@@ -149,10 +192,6 @@ class Compact(Full):
             kept.base.copy_(state["base"][name])
         self.write_back()
 
-    def save_small(self, folder: Path, base: str) -> None:
-        """See `Tuning`: ``subnetwork/mask.safetensors`` and the values in the order of its entries."""
-        save_subnetwork(folder, self.mask, {name: found for name, (_, found) in self.values().items()}, base)
-
     def _divide(self) -> None:
         """Give the optimizer its entries; what has none is frozen."""
         tensors = None if self.mask is None else _fitting(self.mask, self.model)
@@ -164,9 +203,10 @@ class Compact(Full):
             index = None if bits is None else bits.index().to(parameter.device)
             kept = self.kept[name] = Kept.of(parameter, index, self.base_kept)
             parameter.register_post_accumulate_grad_hook(kept.collect)
+        self._seal()
 
 
-class Hooked(Full):
+class Hooked(Subnetwork):
     """Masked gradients of whole tensors, for engines that shard; the optimizer must not decay weights.
 
     Made before the engine, whose own hooks then only ever see masked gradients.
@@ -178,8 +218,7 @@ class Hooked(Full):
     """
 
     def __init__(self, model: nn.Module, mask: Mask | None, choose: Chooser | None = None):
-        super().__init__(model)
-        self.mask, self.choose = mask, choose
+        super().__init__(model, mask, choose)
         self.dense: dict[str, Tensor] = {}
         named = dict(model.named_parameters())
         chosen = choose.targets(model) if choose is not None else _fitting(mask or Mask({}), model)
@@ -193,11 +232,10 @@ class Hooked(Full):
 
     def restrict(self, name: str, gradient: Tensor) -> Tensor:
         """See `Tuning`."""
-        return gradient * self.dense[name].to(gradient.device) if name in self.dense else gradient
-
-    def wanted(self) -> dict[str, nn.Parameter]:
-        """See `Tuning`."""
-        return {} if self.choose is None else self.choose.targets(self.model)
+        if name not in self.dense:
+            return gradient
+        self.dense[name] = self.dense[name].to(gradient.device)
+        return gradient * self.dense[name]
 
     def prepare(self, scores: Mapping[str, Tensor]) -> None:
         """See `Tuning`."""
@@ -206,7 +244,7 @@ class Hooked(Full):
         self.choose = None
 
     def values(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """As `Compact.values`; of parameters that are whole on this rank."""
+        """See `Subnetwork`; of parameters that are whole on this rank."""
         named = dict(self.model.named_parameters())
         index = {name: bits.index() for name, bits in (self.mask or Mask({})).tensors.items() if bits.count}
         return {n: (i, _take(named[n].detach(), i.to(named[n].device))) for n, i in index.items()}
@@ -222,12 +260,10 @@ class Hooked(Full):
             self._adopt(mask)
             self.choose = None
 
-    def save_small(self, folder: Path, base: str) -> None:
-        """See `Compact.save_small`."""
-        save_subnetwork(folder, self.mask, {name: found for name, (_, found) in self.values().items()}, base)
-
     def _adopt(self, mask: Mask) -> None:
         self.mask = mask
+        if all(tuple(p.shape) == mask.tensors[n].shape for n, p in self.model.named_parameters() if n in mask.tensors):
+            self._seal()  # ZeRO stage 3 has taken the tensors apart by the time that a checkpoint brings a mask
         self.dense = {name: bits.dense() for name, bits in mask.tensors.items()}
 
     def _masking(self, name: str) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlpost.config.tuning import LoraSettings, LoraXsSettings
-from rlpost.errors import ConfigError
+from rlpost.errors import ConfigError, SelfCheckError
 from rlpost.learner.models import load
 from rlpost.tuning.adapters import Adapted, Lora, peft_config
 from rlpost.tuning.lora_xs import LoraXs
@@ -132,3 +132,13 @@ def test_targets_that_name_nothing_are_refused_in_one_line(tiny_model: str) -> N
     with pytest.raises(ConfigError, match=r"tuning\.lora: .*no_such_proj") as caught:
         Lora(load(tiny_model, "float32"), LoraSettings(targets=("no_such_proj",)))
     assert "\n" not in str(caught.value)
+
+
+def test_a_base_that_changed_is_found(tiny_model: str) -> None:
+    tuning = Lora(load(tiny_model, "float32"), LoraSettings(r=8, init="pissa"))
+    move(tuning)
+    held(tuning)
+    tuning.check()
+    dict(tuning.base())["model.norm.weight"].data[3] += 1e-6
+    with pytest.raises(SelfCheckError, match=r"'model\.norm\.weight' changed where nothing may"):
+        tuning.check()

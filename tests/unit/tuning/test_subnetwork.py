@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from rlpost.config.tuning import OptimizerSection
-from rlpost.errors import DataError
+from rlpost.errors import DataError, SelfCheckError
 from rlpost.optim.build import build
 from rlpost.tuning import masks
 from rlpost.tuning.masks import Mask
@@ -195,3 +195,16 @@ def test_the_small_form_is_mask_and_values(tmp_path: Path) -> None:
             if name in values:
                 p.view(-1)[mask.tensors[name].index().long()] = values[name]
     assert all(torch.equal(p, q) for p, q in zip(restored.parameters(), model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("kind", [Compact, Hooked])
+def test_an_entry_that_changed_outside_the_mask_is_found(kind: type[Compact | Hooked]) -> None:
+    model = net()
+    tuning = kind(model, some(model))
+    steps(model, tuning, build(tuning.trained(), OptimizerSection(lr=1e-2)), 0, 2)
+    tuning.check()
+    assert tuning.mask is not None
+    outside = int((~tuning.mask.tensors["0.weight"].dense().flatten()).nonzero()[0])
+    model[0].weight.data.view(-1)[outside] += 1e-6
+    with pytest.raises(SelfCheckError, match=r"'0\.weight' changed where nothing may \(1 of 4 tensors\)"):
+        tuning.check()
