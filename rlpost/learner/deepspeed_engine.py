@@ -163,7 +163,8 @@ class DeepSpeedEngine:
         if self.stage < 3:
             return module
         engine, *_ = _deepspeed().initialize(model=module, config=_config(3, dtype, None, None))
-        return engine.eval()
+        engine.eval()  # returns nothing, unlike a module's
+        return engine
 
     def close(self) -> None:
         """See `TrainEngine`."""

@@ -135,8 +135,6 @@ class PolicyLearner:
         Returns:
             Row to ``[T]`` float32; the ranks' answers together cover every row.
         """
-        if reference and self.reference is None and not self.engine.tuning.base_kept:
-            raise ValueError("no reference model was loaded (algorithm.kl.coef is 0)")
         return self._score(samples, range(len(samples)), reference, temperature)
 
     def step(self, batch: TrainBatch) -> dict[str, float]:
@@ -309,15 +307,23 @@ class PolicyLearner:
         temperature: float | None = None,
     ) -> dict[int, np.ndarray]:  # fmt: skip
         """Log-probabilities of this rank's share of some samples."""
-        as_base = reference and self.reference is None
-        model = self.reference if reference and self.reference is not None else self.engine.forward
-        block = self.engine.tuning.as_base() if as_base else contextlib.nullcontext()
+        model, block = self._reference() if reference else (self.engine.forward, contextlib.nullcontext())
         passes = plan_pass(rows, items(samples), self.engine.world, self.layout)
         found: dict[int, np.ndarray] = {}
         with torch.no_grad(), block:
             for micro, logprobs in self.run(model, samples, passes, temperature):
                 found.update(micro.by_row(logprobs))
         return found
+
+    def _reference(self) -> tuple[Any, contextlib.AbstractContextManager[object]]:
+        """What scores under the starting policy, and the block in which it does. Never the policy itself: a KL term
+        against it would be zero, and nobody would notice.
+        """
+        if self.reference is not None:
+            return self.reference, contextlib.nullcontext()
+        if not self.engine.tuning.base_kept:
+            raise ValueError("no reference model was loaded (algorithm.kl.coef is 0)")
+        return self.engine.forward, self.engine.tuning.as_base()
 
     def run(
         self, model: Any, samples: Sequence[TrainSample], passes: Passes,
