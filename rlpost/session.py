@@ -35,6 +35,10 @@ _SHORTEST_PLAN = 256
 """Leaves room for the probe that is longer than a block of the prefix cache (128 tokens on CPU)."""
 
 
+_SAME = {"float32": 1e-4, "bfloat16": 0.02}
+"""Largest mean difference between two scores of the same tokens by the same weights, nats per token."""
+
+
 @dataclass(slots=True)
 class Session:
     """The actors of a run and what has been published to them.
@@ -51,6 +55,7 @@ class Session:
         watch: the actors' memory over the last steps.
         published: manifest of the version the engines serve.
         recorded: the pinned prompts' completions when it was published, scored by the learner then.
+        starting: those of the first version, scored by the reference policy, where there is one.
         examined: whether the learner's gradient has been checked on a batch of this run.
         recent: the last ``scoring.undecided_window`` judged batches.
     """
@@ -66,6 +71,7 @@ class Session:
     watch: MemoryWatch
     published: WeightManifest | None = field(default=None)
     recorded: parity.Scored | None = field(default=None)
+    starting: parity.Scored | None = field(default=None)
     examined: bool = field(default=False)
     recent: list[list[Group]] = field(default_factory=list[list[Group]])
 
@@ -107,6 +113,8 @@ class Session:
                 self.recorded = scored
             found = canary.check_probe(completions, scored.learner, self.tolerance, engine)
             worst = _larger(worst, found)
+        if self.starting is None and self.config.algorithm.kl.coef and self.recorded is not None:
+            self.starting = self._score(self.recorded.completions, reference=True)
         return worst
 
     def parity(self, prompts: Sequence[tuple[int, ...]]) -> dict[str, float]:
@@ -126,6 +134,11 @@ class Session:
             rounds = self._score(as_is), self._score(fresh)
             found = parity.check_parity(*rounds, published, self.tolerance, synchronous=True, engine=engine)
             worst = _larger(worst, found)
+        if self.starting is not None:
+            now = self._score(self.starting.completions, reference=True).learner
+            worst |= parity.check_reference(
+                parity.Published(self.starting.learner, now), _SAME[self.config.model.dtype]
+            )
         return worst
 
     def examine(self, batch: TrainBatch) -> dict[str, float]:
@@ -154,10 +167,11 @@ class Session:
         """Largest mean difference between engine and learner, nats per token."""
         return self.config.selfcheck.probe_tolerance or canary.TOLERANCE[self.config.model.dtype]
 
-    def _score(self, completions: Sequence[Completion]) -> parity.Scored:
+    def _score(self, completions: Sequence[Completion], reference: bool = False) -> parity.Scored:
         assert self.learner is not None
         # greedy tokens carry the log-probabilities of the untempered distribution
-        return parity.Scored(completions, self.learner.logprobs(as_samples(completions), temperature=1.0))
+        found = self.learner.logprobs(as_samples(completions), reference=reference, temperature=1.0)
+        return parity.Scored(completions, found)
 
     def memory(self) -> dict[str, float]:
         """Resident memory of every actor in MiB, all of it and its own part; the latter is watched."""

@@ -50,6 +50,7 @@ METRICS: dict[str, str] = {
     "parity/total": "mean |log p engine - log p learner| on pinned prompts as both are now, nats per token",
     "parity/numerics": "what remains of it with equal weights and an emptied prefix cache",
     "parity/staleness": "what the learner has moved since the version the engines serve",
+    "parity/reference": "mean |log p now - log p at the start| of the reference policy on pinned completions",
     "parity/stale_cache": "what emptying the engine's prefix cache changes",
     "invariance/micro_batching": "relative gradient difference between two layouts of the same samples, first batch",
     "invariance/reference": "relative gradient difference to plain torch, first batch",

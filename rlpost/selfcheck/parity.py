@@ -99,6 +99,32 @@ def check_parity(
     return {"parity/total": total, **{f"parity/{name}": value for name, value in parts.items()}}
 
 
+def check_reference(published: Published, tolerance: float) -> dict[str, float]:
+    """The reference of a KL term must give the same completions the same log-probabilities from the first step on.
+
+    One that has become the policy makes the KL term zero, and one that drifts pulls the policy somewhere else; neither
+    shows in the loss.
+
+    Args:
+        published: the reference's log-probabilities at the start of the run, and now.
+        tolerance: largest mean difference, nats per token.
+
+    Returns:
+        Metrics.
+
+    Raises:
+        SelfCheckError: above the tolerance.
+    """
+    moved = mismatch(_plain(published.then), _plain(published.now)).mean
+    if not moved <= tolerance:
+        raise SelfCheckError(
+            f"parity: the reference policy has moved by {moved:.4g} nats per token since the start (limit "
+            f"{tolerance:g}): the KL term is not against the starting model; set algorithm.kl.coef: 0, or another "
+            "learner.zero_stage"
+        )
+    return {"parity/reference": moved}
+
+
 def _excess(value: float, explained: float) -> float:
     """What staleness does not explain; an infinite difference is explained by nothing."""
     return max(0.0, value - explained) if np.isfinite(value) else value

@@ -44,19 +44,28 @@ def said(work: Path, name: str, sabotage: str | None, *overrides: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("sabotage", "expected"),
+    ("sabotage", "expected", "overrides"),
     [
-        ("stale_lm_head", ["canary: engine 0 and learner differ by", "computes with other weights than it reports"]),
-        ("stale_prefix_cache", ["canary: engine 0 and learner differ by", "stale prefix cache"]),
-        ("update_lost_in_the_engine", ["canary: engine 0 holds other bytes than published"]),
-        ("update_not_sent", ["canary: engine 0 and learner differ by", "computes with other weights than it reports"]),
-        ("update_lost_in_the_learner", ["canary: an update with gradient norm", "changed no published byte"]),
-        ("loss_halved", ["invariance: ", "0.5 times"]),
-        ("loss_divided_by_micro_batches", ["invariance: "]),
+        (
+            "stale_lm_head",
+            ["canary: engine 0 and learner differ by", "computes with other weights than it reports"],
+            [],
+        ),
+        ("stale_prefix_cache", ["canary: engine 0 and learner differ by", "stale prefix cache"], []),
+        ("update_lost_in_the_engine", ["canary: engine 0 holds other bytes than published"], []),
+        ("update_not_sent", ["canary: engine 0 and learner differ by", "than it reports"], ["tuning.method=lora"]),
+        ("update_lost_in_the_learner", ["canary: an update with gradient norm", "changed no published byte"], []),
+        ("loss_halved", ["invariance: ", "0.5 times"], []),
+        ("loss_divided_by_micro_batches", ["invariance: "], []),
+        (
+            "reference_is_the_policy",
+            ["parity: the reference policy has moved by"],
+            ["algorithm.kl.coef=0.1", "selfcheck.parity_every=1"],
+        ),
     ],
 )
-def test_a_planted_bug_ends_the_run(work: Path, sabotage: str, expected: list[str]) -> None:
-    line = said(work, sabotage, sabotage)
+def test_a_planted_bug_ends_the_run(work: Path, sabotage: str, expected: list[str], overrides: list[str]) -> None:
+    line = said(work, sabotage, sabotage, *overrides)
     assert all(part in line for part in expected), line
 
 

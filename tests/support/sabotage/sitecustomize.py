@@ -6,6 +6,7 @@ Each break is a bug that libraries of this kind have really had: nothing crashes
 
 from __future__ import annotations
 
+import contextlib
 import importlib.abc
 import importlib.util
 import os
@@ -80,6 +81,11 @@ def loss_divided_by_micro_batches(module: Any) -> None:
     module.PolicyLearner.accumulate = divided
 
 
+def reference_is_the_policy(module: Any) -> None:
+    """The KL term compares the policy with itself: an engine's method that was thought to return the engine."""
+    module.PolicyLearner._reference = lambda self: (self.engine.forward, contextlib.nullcontext())
+
+
 PLACES: dict[str, tuple[str, Callable[[Any], None]]] = {
     "stale_lm_head": ("rlpost.rollout.packing_cpu", stale_lm_head),
     "stale_prefix_cache": ("rlpost.rollout.vllm_engine", stale_prefix_cache),
@@ -87,6 +93,7 @@ PLACES: dict[str, tuple[str, Callable[[Any], None]]] = {
     "update_not_sent": ("rlpost.rollout.vllm_engine", update_not_sent),
     "update_lost_in_the_learner": ("rlpost.learner.deepspeed_engine", update_lost_in_the_learner),
     "loss_halved": ("rlpost.learner.deepspeed_engine", loss_halved),
+    "reference_is_the_policy": ("rlpost.learner.policy", reference_is_the_policy),
     "loss_divided_by_micro_batches": ("rlpost.learner.policy", loss_divided_by_micro_batches),
 }
 

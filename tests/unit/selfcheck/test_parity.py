@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rlpost.errors import SelfCheckError
-from rlpost.selfcheck.parity import Published, Scored, check_parity
+from rlpost.selfcheck.parity import Published, Scored, check_parity, check_reference
 from rlpost.types import Completion
 
 ENGINE = Completion("p", 0, (1, 2), (5, 6), ((0, 1), (1, 2)), (-1.0, -2.0), "ab", "length", 1, 0)
@@ -126,3 +126,10 @@ def test_what_is_no_number_is_above_any_limit(value: float) -> None:
 def test_what_cannot_be_compared_fails(as_is: Scored, fresh: Scored, published: Published, reason: str) -> None:
     with pytest.raises(SelfCheckError, match=f"cannot be compared: .*{reason}"):
         check_parity(as_is, fresh, published, 1.0, True)
+
+
+def test_a_reference_that_moves_is_found() -> None:
+    then = [np.array([-1.0, -2.0], np.float32)]
+    assert check_reference(Published(then, [then[0] + 1e-6]), 1e-4)["parity/reference"] < 1e-5
+    with pytest.raises(SelfCheckError, match=r"reference policy has moved by 0\.1 nats"):
+        check_reference(Published(then, [then[0] - 0.1]), 1e-4)
