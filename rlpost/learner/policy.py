@@ -262,10 +262,10 @@ class PolicyLearner:
         stored = read_tuning(Path(folder) / _TUNING, self.engine.device)
         try:
             self.engine.tuning.restore(stored["method"])
-        except (KeyError, RuntimeError, AttributeError) as error:
+        except (KeyError, ValueError, RuntimeError, AttributeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
-                f"{folder}: it is of another tuning.method ({reason}); resume with that one"
+                f"{folder}: it is of other tuning ({reason}); resume with the configuration it was made by"
             ) from None
         self.warmup = Warmup(self.config.tuning) if self.engine.tuning.wanted() else None
         if self.warmup is not None and stored["warmup"] is not None:

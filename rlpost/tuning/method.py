@@ -73,7 +73,11 @@ class Tuning(Protocol):
         ...
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take it back, before the optimizer's state is loaded."""
+        """Take it back, before the optimizer's state is loaded.
+
+        Raises:
+            ValueError: if it is of another mask; KeyError, RuntimeError: of another method or shape.
+        """
         ...
 
     def check(self) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -187,6 +188,8 @@ class Compact(Subnetwork):
         if self.choose is not None and mask is not None:
             self.mask, self.choose = mask, None
             self._divide()
+        elif not _same(mask, self.mask):
+            raise ValueError("its mask is another one than the configuration makes")
         for name, kept in self.kept.items():
             kept.values.data.copy_(state["values"][name])
             kept.base.copy_(state["base"][name])
@@ -256,9 +259,11 @@ class Hooked(Subnetwork):
     def restore(self, state: Mapping[str, Any]) -> None:
         """See `Tuning`."""
         mask = _unplain(state["mask"])
-        if mask is not None:
+        if self.choose is not None and mask is not None:
             self._adopt(mask)
             self.choose = None
+        elif not _same(mask, self.mask):
+            raise ValueError("its mask is another one than the configuration makes")
 
     def _adopt(self, mask: Mask) -> None:
         self.mask = mask
@@ -316,6 +321,16 @@ def _fitting(mask: Mask, model: nn.Module) -> Mapping[str, Bits]:
                 f"{shapes.get(name, 'no such tensor')}; use a mask of this model"
             )
     return mask.tensors
+
+
+def _same(one: Mask | None, other: Mask | None) -> bool:
+    """Whether two masks keep the same entries."""
+    if one is None or other is None:
+        return one is other
+    return one.tensors.keys() == other.tensors.keys() and all(
+        bits.shape == other.tensors[name].shape and np.array_equal(bits.packed, other.tensors[name].packed)
+        for name, bits in one.tensors.items()
+    )
 
 
 def _plain(mask: Mask | None) -> dict[str, Any] | None:

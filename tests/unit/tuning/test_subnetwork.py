@@ -208,3 +208,11 @@ def test_an_entry_that_changed_outside_the_mask_is_found(kind: type[Compact | Ho
     model[0].weight.data.view(-1)[outside] += 1e-6
     with pytest.raises(SelfCheckError, match=r"'0\.weight' changed where nothing may \(1 of 4 tensors\)"):
         tuning.check()
+
+
+@pytest.mark.parametrize("kind", [Compact, Hooked])
+def test_a_checkpoint_of_another_mask_of_the_same_size_is_refused(kind: type[Compact | Hooked]) -> None:
+    state = kind(net(), some(net())).state()
+    other = Mask({n: b for n, b in masks.random(shapes(net()), 0.2, 6).items() if n != "2.bias"})
+    with pytest.raises(ValueError, match="its mask is another one"):
+        kind(net(), other).restore(state)
