@@ -34,7 +34,6 @@ _ADDRESS_SPACE = ("bad_alloc", "out of memory", "failed to create thread", "Cann
 # A panic is Lean's word for a number too big for it, or for code of the proof's own that cannot go on; the same proof
 # would meet it again on any machine.
 _OUT_OF_MEMORY = ("INTERNAL PANIC", "PANIC at ", "Stack overflow", *_ADDRESS_SPACE)
-_OWN_SHARE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,8 @@ class Run:
         wall_exceeded: it was still running at the wall-clock limit and was killed.
         seconds: wall-clock time.
         cpu_seconds: CPU time, user and system.
-        peak_rss_mb: peak resident memory in MiB, shared pages included.
+        peak_rss_mb: peak resident memory in MiB, shared pages included. Linux counts from the process that started it,
+            and so it is never less than that one's own.
         output: all it printed.
     """
 
@@ -164,19 +164,9 @@ def _classify_killed(run: Run, output: LeanOutput, cpu_limit: float) -> Ruling:
     return _out_of_memory(output) or Ruling("undecided", "crashed", f"Lean was ended by signal {run.signal}")
 
 
-def starved(run: Run, output: LeanOutput, memory_mb: int) -> bool:
-    """Whether the address space ended before the memory did: then the limit is too low for Lean, whatever the proof.
-
-    Lean's own threads and mapped files reserve gigabytes that they never touch. A proof that is at fault has filled at
-    least a quarter of its limit; one that asks for more than that at a stroke cannot be told apart and stays undecided.
-
-    Args:
-        run: how the process ended.
-        output: ``parse_output(run.output)``.
-        memory_mb: the limit on address space that it ran under, in MiB.
-    """
-    said = any(mark in line for line in output.noise for mark in _ADDRESS_SPACE)
-    return said and run.peak_rss_mb < memory_mb // _OWN_SHARE
+def ran_out_of_address_space(output: LeanOutput) -> bool:
+    """Whether Lean said that it could not have more memory or threads; whose fault that is, it cannot know."""
+    return any(mark in line for line in output.noise for mark in _ADDRESS_SPACE)
 
 
 def _out_of_memory(output: LeanOutput) -> Ruling | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from rlpost.errors import InfrastructureError, MissingPackageError, UserError
-from rlpost_verifiers.lean.messages import Ruling, parse_output, starved
+from rlpost_verifiers.lean.messages import Ruling, parse_output, ran_out_of_address_space
 from rlpost_verifiers.lean.toolchain.base import Threads, ToolchainLean, check_limits
 from rlpost_verifiers.lean.toolchain.checker import Replaying, find_checker, replay
 from rlpost_verifiers.lean.toolchain.pin import Question
@@ -71,6 +71,7 @@ class LeanCli(ToolchainLean):
         self._limits = Limits(cpu_seconds, wall, memory_mb)
         self._threads = Threads(workers)
         self._processes = Processes()
+        self._room: dict[str, bool] = {}
         version = self._read_version()
         self._checker = self._find_checker(leanchecker, checker_command)
         depends = (self._command, str(project), self._limits, self._checker)
@@ -97,7 +98,7 @@ class LeanCli(ToolchainLean):
             except OSError as error:
                 return Fault("unavailable", f"{self._command[0]!r} cannot be run: {error.strerror}")
             output = parse_output(run.output)
-            if starved(run, output, self._limits.memory_mb):
+            if ran_out_of_address_space(output) and not self._has_room(question.imports):
                 detail = f"memory_mb {self._limits.memory_mb} is too little address space for Lean's own threads"
                 return Fault("unavailable", f"{detail} and files; raise it")
             replayed = self._replay(folder) if run.exit_code == 0 else None
@@ -105,6 +106,20 @@ class LeanCli(ToolchainLean):
             return Fault("unavailable", "Lean was closed before the check ended")
         header_lines = question.imports.count("\n") + 1
         return Reply(run, output, header_lines, replayed)
+
+    def _has_room(self, imports: str) -> bool:
+        """Whether Lean imports what it must in three quarters of its address space: only then is a proof that runs out
+        of it at fault. Lean's threads and mapped files reserve gigabytes before they read a word of it.
+        """
+        if imports not in self._room:
+            less = Limits(self._limits.cpu_seconds, self._limits.wall_seconds, self._limits.memory_mb * 3 // 4)
+            with tempfile.TemporaryDirectory(prefix="rlpost-lean-", ignore_cleanup_errors=True) as name:
+                folder, source = Path(name), Path(name) / f"{MODULE}.lean"
+                source.write_text(f"{imports}\n", encoding="utf-8")
+                command = [*self._command, "--json", "-j1", "-R", name, str(source)]
+                run = self._processes.run(command, less, folder, self._cwd or folder, os.environ)
+            self._room[imports] = run.exit_code == 0
+        return self._room[imports]
 
     def _replay(self, folder: Path) -> Ruling | None:
         if self._checker is None:
