@@ -1,6 +1,6 @@
 """Bugs that never crash, planted one by one into a real run: each ends it, with the reason and the remedy.
 
-    pytest -s tests/ray/test_planted_failures.py
+    pytest -m '' -s tests/ray/test_planted_failures.py
 
 prints what each run said. The breaks are in support/sabotage; a verifier that cannot tell and a reward that leaks come
 as plug-ins. Verifiers that accept what is false are in tests/contract/test_lean_museum.py.
@@ -17,6 +17,8 @@ from support.processes import Command
 from support.tiny_run import JUDGE, prepare
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.deepspeed, pytest.mark.slow]
+LONG = pytest.mark.long
+"""Also planted between a learner and an engine alone, in tests/integration, or like another one here."""
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 
 
@@ -46,17 +48,22 @@ def said(work: Path, name: str, sabotage: str | None, *overrides: str) -> str:
 @pytest.mark.parametrize(
     ("sabotage", "expected", "overrides"),
     [
-        (
+        pytest.param(
             "stale_lm_head",
             ["canary: engine 0 and learner differ by", "computes with other weights than it reports"],
             [],
+            marks=LONG,
         ),
-        ("stale_prefix_cache", ["canary: engine 0 and learner differ by", "stale prefix cache"], []),
-        ("update_lost_in_the_engine", ["canary: engine 0 holds other bytes than published"], []),
+        pytest.param(
+            "stale_prefix_cache", ["canary: engine 0 and learner differ by", "stale prefix cache"], [], marks=LONG
+        ),
+        pytest.param(
+            "update_lost_in_the_engine", ["canary: engine 0 holds other bytes than published"], [], marks=LONG
+        ),
         ("update_not_sent", ["canary: engine 0 and learner differ by", "than it reports"], ["tuning.method=lora"]),
         ("update_lost_in_the_learner", ["canary: an update with gradient norm", "changed no published byte"], []),
         ("loss_halved", ["invariance: ", "0.5 times"], []),
-        ("loss_divided_by_micro_batches", ["invariance: "], []),
+        pytest.param("loss_divided_by_micro_batches", ["invariance: "], [], marks=LONG),
         (
             "reference_is_the_policy",
             ["parity: the reference policy has moved by"],

@@ -52,7 +52,8 @@ def ends_as_if_nothing_had_happened(work: Path, name: str, whole: dict[str, torc
 
 
 def test_one_loss_of_each_kind_in_one_run(work: Path, whole: dict[str, torch.Tensor]) -> None:
-    running = command(work, "each", "rollout.workers=2", "scoring.workers=2")
+    """Only differences travel to the engines: a new one has missed those before, and is told everything."""
+    running = command(work, "each", "rollout.workers=2", "scoring.workers=2", "sync.kind=diff")
     for after, actor in ((2, "RolloutWorker"), (4, "ScoringWorker"), (6, "LearnerWorker")):
         running.until(lambda least=after: len(lines(work, "each")) >= least)
         running.actor(actor).kill()
@@ -151,18 +152,6 @@ def test_the_third_loss_of_a_kind_ends_the_run_in_one_line(work: Path, actor: st
     if actor != "LearnerWorker":
         last = max((work / "runs" / name / "checkpoints").iterdir()).name
         assert last == f"step_{len(lines(work, name)):06d}"
-
-
-def test_a_new_engine_is_told_everything_where_only_differences_travel(
-    work: Path, whole: dict[str, torch.Tensor]
-) -> None:
-    running = command(work, "diff", "sync.kind=diff", "rollout.workers=2")
-    running.until(lambda: len(lines(work, "diff")) >= 3)
-    running.actor("RolloutWorker").kill()
-    status, out, err = running.finish()
-    assert status == 0, err
-    assert "replaced in" in out
-    ends_as_if_nothing_had_happened(work, "diff", whole)
 
 
 @pytest.mark.long
