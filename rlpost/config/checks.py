@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rlpost.config.schema import RunConfig
+from rlpost.config.tuning import FOREIGN, OPTIMIZERS
 from rlpost.errors import ConfigError
 from rlpost.sync.plan import obstacle
 
@@ -133,7 +134,7 @@ def check_optimizer(config: RunConfig) -> None:
     """A known optimizer, on parameters that it can do something with."""
     optimizer, tuning = config.optimizer, config.tuning
     name = optimizer.name
-    if name not in ("adamw", "muon", "lowrank") and not name.startswith("pytorch_optimizer:"):
+    if name not in OPTIMIZERS and not name.startswith(FOREIGN):
         raise ConfigError(f"optimizer.name: {name!r} is not known; use adamw, muon, lowrank or pytorch_optimizer:NAME")
     if tuning.compact and name != "adamw":
         raise ConfigError(

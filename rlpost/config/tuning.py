@@ -9,6 +9,10 @@ from pydantic import AfterValidator, Field
 
 from rlpost.config.section import Decay, NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share
 
+OPTIMIZERS = ("adamw", "muon", "lowrank")
+FOREIGN = "pytorch_optimizer:"
+"""Before the name of one of that package's."""
+
 
 def _known_method(name: str) -> str:
     if name not in ("full", "lora", "lora_xs", "subnetwork") and not re.fullmatch(r"peft:\w+", name):
@@ -38,6 +42,11 @@ class LoraSettings(Section):
     """Other ranks, by name of the layer (PEFT's ``rank_pattern``)."""
     alpha_pattern: dict[str, Positive] = Field(default_factory=dict)
     """Other alphas, likewise."""
+
+    @property
+    def moves_base(self) -> bool:
+        """Whether the start takes a part of W out into B A."""
+        return self.init in ("pissa", "olora")
 
 
 class LoraXsSettings(Section):

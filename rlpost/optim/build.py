@@ -8,14 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlpost.config.tuning import OptimizerSection
+from rlpost.config.tuning import FOREIGN, OptimizerSection
 from rlpost.errors import ConfigError, MissingPackageError
 from rlpost.optim.lowrank import LowRankAdamW, preset
 from rlpost.optim.shapes import is_map
 from rlpost.optim.together import Together
-
-FOREIGN = "pytorch_optimizer:"
-NAMES = ("adamw", "muon", "lowrank")
 
 Named = Sequence[tuple[str, nn.Parameter]]
 

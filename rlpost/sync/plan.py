@@ -26,7 +26,7 @@ def adapter_rank(config: RunConfig) -> int:
     if tuning.method == "lora_xs":
         return tuning.lora_xs.r
     largest = max([tuning.lora.r, *tuning.lora.rank_pattern.values()])
-    return 2 * largest if tuning.lora.init in ("pissa", "olora") else largest
+    return 2 * largest if tuning.lora.moves_base else largest
 
 
 def engine_rank(config: RunConfig) -> int | None:

@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from rlpost.config.tuning import LoraSettings
 from rlpost.errors import ConfigError, MissingPackageError
 from rlpost.sync.codec import checksum
-from rlpost.tuning.method import Adapter, Full, Whole, check_untouched
+from rlpost.tuning.method import Adapter, Full, Whole, check_untouched, unsharded
 
 NAME = "default"
 
@@ -135,7 +135,7 @@ class Lora(Adapted):
 
     def save_small(self, folder: Path, base: str) -> None:
         """See `Tuning`: ``adapter/``, which PEFT and vLLM load on the starting model."""
-        save_adapter(folder / "adapter", self.adapter(lambda _: nullcontext()), base)
+        save_adapter(folder / "adapter", self.adapter(unsharded), base)
 
 
 def lora_config(settings: LoraSettings) -> Any:

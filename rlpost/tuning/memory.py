@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlpost.config.schema import RunConfig
+from rlpost.config.tuning import FOREIGN
 from rlpost.optim.lowrank import preset
 from rlpost.optim.shapes import is_map
 from rlpost.sync.plan import engine_rank
@@ -144,7 +145,7 @@ def _shows_base(config: RunConfig) -> bool:
     """Whether the starting policy is shown without a second model."""
     tuning = config.tuning
     return tuning.compact or tuning.method == "lora_xs" or (
-        tuning.method == "lora" and tuning.lora.init in ("default", "gaussian", "orthogonal")
+        tuning.method == "lora" and not tuning.lora.moves_base
     )  # fmt: skip
 
 
@@ -189,7 +190,7 @@ def _subnetwork(config: RunConfig, shapes: Shapes) -> Trained:
 
 def _optimizer(config: RunConfig, owned: Trained) -> int:
     settings = config.optimizer
-    if settings.name == "adamw" or settings.name.startswith("pytorch_optimizer:"):
+    if settings.name == "adamw" or settings.name.startswith(FOREIGN):
         return owned.size * _MOMENTS + _STEP * len(owned.shapes)
     maps = [shape for name, shape in owned.shapes.items() if is_map(name, shape)]
     others = [math.prod(shape) for name, shape in owned.shapes.items() if not is_map(name, shape)]

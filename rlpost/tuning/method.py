@@ -16,6 +16,11 @@ Whole = Callable[[Sequence[nn.Parameter]], AbstractContextManager[object]]
 """Makes parameters whole on every rank inside its block, where an engine shards them."""
 
 
+def unsharded(_: Sequence[nn.Parameter]) -> AbstractContextManager[object]:
+    """`Whole` of an engine that shards nothing."""
+    return nullcontext()
+
+
 @dataclass(frozen=True, slots=True)
 class Adapter:
     """A plain LoRA adapter relative to the base that engines hold.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from rlpost.errors import InfrastructureError, MissingPackageError, UserError
-from rlpost_verifiers.lean.messages import Ruling, parse_output, ran_out_of_address_space
+from rlpost_verifiers.lean.messages import Ruling, Run, parse_output, ran_out_of_address_space
 from rlpost_verifiers.lean.toolchain.base import Threads, ToolchainLean, check_limits
 from rlpost_verifiers.lean.toolchain.checker import Replaying, find_checker, replay
 from rlpost_verifiers.lean.toolchain.pin import Question
@@ -89,12 +89,9 @@ class LeanCli(ToolchainLean):
             return Fault("unavailable", "Lean was closed before the check began")
         with tempfile.TemporaryDirectory(prefix="rlpost-lean-", ignore_cleanup_errors=True) as name:
             folder = Path(name)
-            source = folder / f"{MODULE}.lean"
-            source.write_text(question.source, encoding="utf-8")
             compiled = ["-o", str(folder / f"{MODULE}.olean")] if self._checker else []
-            command = [*self._command, "--json", "-j1", "-R", name, *compiled, str(source)]
             try:
-                run = self._processes.run(command, self._limits, folder, self._cwd or folder, os.environ)
+                run = self._elaborate(folder, question.source, self._limits, *compiled)
             except OSError as error:
                 return Fault("unavailable", f"{self._command[0]!r} cannot be run: {error.strerror}")
             output = parse_output(run.output)
@@ -107,6 +104,13 @@ class LeanCli(ToolchainLean):
         header_lines = question.imports.count("\n") + 1
         return Reply(run, output, header_lines, replayed)
 
+    def _elaborate(self, folder: Path, text: str, limits: Limits, *further: str) -> Run:
+        """Run Lean on a text, in a private folder; OSError if it cannot be started."""
+        source = folder / f"{MODULE}.lean"
+        source.write_text(text, encoding="utf-8")
+        command = [*self._command, "--json", "-j1", "-R", str(folder), *further, str(source)]
+        return self._processes.run(command, limits, folder, self._cwd or folder, os.environ)
+
     def _has_room(self, imports: str) -> bool:
         """Whether Lean imports what it must in three quarters of its address space: only then is a proof that runs out
         of it at fault. Lean's threads and mapped files reserve gigabytes before they read a word of it.
@@ -114,10 +118,7 @@ class LeanCli(ToolchainLean):
         if imports not in self._room:
             less = Limits(self._limits.cpu_seconds, self._limits.wall_seconds, self._limits.memory_mb * 3 // 4)
             with tempfile.TemporaryDirectory(prefix="rlpost-lean-", ignore_cleanup_errors=True) as name:
-                folder, source = Path(name), Path(name) / f"{MODULE}.lean"
-                source.write_text(f"{imports}\n", encoding="utf-8")
-                command = [*self._command, "--json", "-j1", "-R", name, str(source)]
-                run = self._processes.run(command, less, folder, self._cwd or folder, os.environ)
+                run = self._elaborate(Path(name), f"{imports}\n", less)
             self._room[imports] = run.exit_code == 0
         return self._room[imports]
 
