@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -28,13 +28,12 @@ from rlpost.observability.report import write_report
 from rlpost.observability.runfolder import RunFolder
 from rlpost.observability.sinks import open_sinks
 from rlpost.pipeline import OnStep, Step, collect, learn, publish
+from rlpost.processes import end_with_parent
 from rlpost.protocols import RewardStage
 from rlpost.scoring.build import build_stage, with_logprobs
 from rlpost.scoring.plugins import ship
 from rlpost.scoring.score import deferred
 from rlpost.session import Session, session
-
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,19 +277,13 @@ def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> st
                 check=False,
                 # threads that wait must not spin: on a shared machine that costs a factor of three and more
                 env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "TMPDIR": scratch},
-                preexec_fn=_die_with_parent,
+                preexec_fn=partial(end_with_parent, signal.SIGTERM),
             )
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or ["no message"]
             kind = UserError if done.returncode == 2 else InfrastructureError
             raise kind(f"warm start failed: {lines[-1].removeprefix('rlpost: ')}")
     return str(folder.warm_start.resolve())
-
-
-def _die_with_parent() -> None:
-    """In a child before it starts: be told to end when the parent is gone, however that ended (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @dataclass(slots=True)

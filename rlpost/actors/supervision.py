@@ -207,7 +207,7 @@ class Crew:
 
 def spawn(cls: type, seat: Seat, env: dict[str, str], **options: Any) -> Any:
     """An actor on its seat. It reserves GPUs, and no cores: kinds that take turns would otherwise not fit."""
-    return (
+    handle = (
         ray.remote(cls)
         .options(
             num_cpus=0,
@@ -219,3 +219,5 @@ def spawn(cls: type, seat: Seat, env: dict[str, str], **options: Any) -> Any:
         )
         .remote()
     )
+    handle.end_with_node.remote()
+    return handle

@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 
 from rlpost.config.schema import RunConfig
+from rlpost.processes import end_with_parent
 from rlpost.protocols import ApplyReport, GenerateRequest, SamplingSettings
 from rlpost.scoring.plugins import Shipped
 from rlpost.selfcheck.invariance import Figures
@@ -20,6 +21,10 @@ from rlpost.types import Completion, Group, Prompt, TrainBatch, TrainSample, Wei
 
 class Worker:
     """What every actor answers."""
+
+    def end_with_node(self) -> None:
+        """Ray's own workers notice within seconds that their node is gone, unless they are too busy to look."""
+        end_with_parent()
 
     def memory_mb(self) -> tuple[float, float]:
         """Resident memory of the actor's process in MiB, and what of it is its own.

@@ -42,10 +42,12 @@ class Command:
         try:
             self.process.wait(timeout=timeout_s)
         finally:
-            left = self.survivors(grace_s=15)
+            left = self.survivors(grace_s=30)
+            # a process that is killed has no command line any more
+            named = [(process.pid, _name(process)) for process in left]
             for process in left:
                 process.kill()
-        assert not left, f"left behind: {[(p.pid, name) for p in left if (name := _name(p))]}"
+        assert not left, f"left behind: {named}"
         return self.process.returncode, _text(self.out), _text(self.err)
 
     def until_said(self, text: str, timeout_s: float = 180) -> None:

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+CHILD = "import os; from rlpost.processes import end_with_parent; end_with_parent({number}, {parent}); print(os.getpid(), flush=True); import time; time.sleep(60)"
+PARENT = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', sys.argv[1]]); time.sleep(60)"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_parent_takes_its_child_along(number: int) -> None:
+    child = CHILD.format(number=int(number), parent=None)
+    with subprocess.Popen([sys.executable, "-c", PARENT, child], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        orphan = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+        assert psutil.wait_procs([orphan], timeout=20)[1] == []
+
+
+def test_a_parent_that_is_gone_already_counts() -> None:
+    nobody = CHILD.format(number=int(signal.SIGKILL), parent=2**22 + 1)
+    assert subprocess.run([sys.executable, "-c", nobody], check=False).returncode == -signal.SIGKILL
