@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlpost.errors import RlpostError, UserError
+from rlpost.sparsity.commands import add_sparsity
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,6 +100,7 @@ def parser() -> argparse.ArgumentParser:
     demonstrate.add_argument("--set", action="append", default=[], metavar="key=value", help="a setting, e.g. size=10")
     report = add("report", _report, "write report.html, a run as one page", config=False)
     report.add_argument("run", help="run folder")
+    add_sparsity(add)
     add("doctor", _doctor, "what is installed, what works here, and how to mend the rest", config=False)
     verify = commands.add_parser("verify", help="judge answers from a file")
     kinds = verify.add_subparsers(required=True, metavar="KIND")

@@ -68,6 +68,80 @@ def draw(curves: Sequence[Curve], path: Path, *, title: str, x: str, y: str, pow
     return path
 
 
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """A histogram with what was expected of it: ``x`` are the bars' names, None where nothing was expected."""
+
+    x: Sequence[str]
+    found: Sequence[float]
+    expected: Sequence[float | None]
+
+
+def draw_bars(bars: Bars, path: Path, *, title: str, x: str, y: str, expected: str) -> list[Path]:
+    """Write a histogram as bars with the expectation as marks, as SVG and PNG; ``expected`` is the marks' label."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    places = range(len(bars.x))
+    axes.bar(places, bars.found, color="#9ec5ee", label="found")
+    known = [(place, value) for place, value in zip(places, bars.expected, strict=True) if value is not None]
+    if known:
+        axes.plot(*zip(*known, strict=True), "o-", color="#b3261e", markersize=3, linewidth=1, label=expected)
+    step = max(len(bars.x) // 12, 1)
+    axes.set_xticks(list(places)[::step], list(bars.x)[::step])
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3, axis="y")
+    axes.legend(frameon=False)
+    return _save(figure, path)
+
+
+def draw_heat(values: Sequence[Sequence[float | None]], path: Path, *, rows: Sequence[str], columns: Sequence[str],
+              title: str, x: str, y: str, label: str, middle: float | None = None) -> list[Path]:  # fmt: skip
+    """Write a matrix as coloured cells with their numbers, as SVG and PNG; None leaves a cell empty.
+
+    Args:
+        values: by row and column.
+        path: of the file without suffix.
+        rows: their names.
+        columns: their names.
+        title: above the figure.
+        x: label of the columns.
+        y: label of the rows.
+        label: of the colours.
+        middle: value in the middle of a diverging scale; None: a sequential one.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    table = np.array([[np.nan if value is None else value for value in row] for row in values], float)
+    width, height = 2.2 + 0.75 * len(columns), 1.6 + 0.32 * len(rows)
+    figure = Figure(figsize=(max(width, 6.4), max(height, 3.0)), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(table, aspect="auto", cmap="viridis" if middle is None else "RdBu_r")
+    if middle is not None:
+        spread = float(np.nanmax(np.abs(table - middle))) if np.isfinite(table).any() else 0.0
+        image.set_clim(middle - (spread or 1.0), middle + (spread or 1.0))
+    axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right")
+    axes.set_yticks(range(len(rows)), rows)
+    for (row, column), value in np.ndenumerate(table):
+        if np.isfinite(value):
+            red, green, blue, _ = image.cmap(image.norm(value))
+            ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
+            axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=7, color=ink)
+    axes.set(title=title, xlabel=x, ylabel=y)
+    figure.colorbar(image, label=label)
+    return _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> list[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = [path.with_suffix(".svg"), path.with_suffix(".png")]
+    figure.savefig(files[0], metadata={"Date": None})
+    figure.savefig(files[1], dpi=140)
+    return files
+
+
 def draw_run(folder: Path) -> list[Path]:
     """``plots/`` of a run folder: pass@N of its evaluations, and uplift by rank where answers were followed.
 

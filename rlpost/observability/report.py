@@ -17,7 +17,7 @@ _CHARTS = ("reward_mean", "pass_rate", "solved_share", "entropy", "kl", "grad_no
 _WIDTH, _HEIGHT, _MARGIN = 300, 110, 8
 _SAMPLES = 12
 
-_STYLE = """
+STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}
 h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}
 table{border-collapse:collapse}td,th{padding:.25rem .7rem;border-bottom:1px solid #d8dee4;text-align:left}
@@ -50,7 +50,7 @@ def write_report(run: str | Path) -> Path:
         f"<h1>{html.escape(folder.name)}</h1>",
         f"<p>{len(rows)} steps, policy version {rows[-1].get('policy_version', 0):.0f}</p>",
         _evaluations(read_lines(folder / "evaluations.jsonl")),
-        *(_plot(file) for file in sorted((folder / "plots").glob("*.svg"))),
+        *(inline(file) for file in sorted((folder / "plots").glob("*.svg"))),
         "<h2>Course</h2><div class=charts>",
         *(_chart(name, rows) for name in _CHARTS if any(row.get(name) is not None for row in rows)),
         "</div>",
@@ -59,7 +59,7 @@ def write_report(run: str | Path) -> Path:
         _details("Configuration", folder / "config.yaml"),
         _details("Environment", folder / "environment.json"),
     ]
-    page = f"<!doctype html><meta charset=utf-8><title>{html.escape(folder.name)}</title><style>{_STYLE}</style>"
+    page = f"<!doctype html><meta charset=utf-8><title>{html.escape(folder.name)}</title><style>{STYLE}</style>"
     target = folder / "report.html"
     target.write_text(page + "\n".join(parts), encoding="utf-8")
     return target
@@ -80,7 +80,7 @@ def _evaluations(rows: Sequence[dict[str, Any]]) -> str:
     return f"<h2>Held-out prompts</h2><table><tr><th>measure</th>{head}</tr>{body}</table>"
 
 
-def _plot(file: Path) -> str:
+def inline(file: Path) -> str:
     """The drawing itself, without the XML declaration and document type that HTML does not take."""
     text = file.read_text(encoding="utf-8")
     return text[text.index("<svg") :]

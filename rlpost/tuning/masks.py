@@ -95,7 +95,12 @@ class Mask:
 
 def weights_hash(weights: Iterable[tuple[str, Tensor]]) -> str:
     """One checksum of all tensors with their names, in whatever order they come."""
-    lines = sorted(f"{name} {tensor.dtype} {tuple(tensor.shape)} {checksum(tensor)}" for name, tensor in weights)
+    return hash_of((name, tensor.dtype, tuple(tensor.shape), checksum(tensor)) for name, tensor in weights)
+
+
+def hash_of(tensors: Iterable[tuple[str, torch.dtype, tuple[int, ...], str]]) -> str:
+    """The same from each tensor's name, number format, shape and checksum."""
+    lines = sorted(f"{name} {dtype} {shape} {digest}" for name, dtype, shape, digest in tensors)
     return xxhash.xxh3_128_hexdigest("\n".join(lines).encode())
 
 
@@ -137,7 +142,7 @@ def random(like: Mapping[str, tuple[int, ...]], density: float | Mapping[str, fl
     found = {}
     for name, shape in like.items():
         share = density[name] if isinstance(density, Mapping) else density
-        source = np.random.default_rng([seed, xxhash.xxh32_intdigest(name.encode())])
+        source = _source(seed, name)
         size = math.prod(shape)
         flat = np.zeros(size, bool)
         flat[source.choice(size, _quota(size, share), replace=False)] = True
@@ -167,18 +172,112 @@ def difference(before: Mapping[str, Tensor], after: Mapping[str, Tensor], tolera
     return found
 
 
+def union(one: Mask, two: Mask) -> Mask:
+    """Entries of either; for errors see `intersection`."""
+    return _combined("union", one, two, np.bitwise_or, set(one.tensors) | set(two.tensors))
+
+
+def intersection(one: Mask, two: Mask) -> Mask:
+    """Entries of both. A tensor that one of them does not name has none.
+
+    Raises:
+        DataError: if a tensor has two shapes, or the masks were made for different weights.
+    """
+    return _combined("intersection", one, two, np.bitwise_and, set(one.tensors) & set(two.tensors))
+
+
+def complement(mask: Mask) -> Mask:
+    """The other entries of the tensors it names."""
+    tensors = {name: Bits.of(~bits.dense()) for name, bits in mask.tensors.items()}
+    return Mask(tensors, mask.base, {"complement": dict(mask.made)})
+
+
+def thin(mask: Mask, density: float, seed: int) -> Mask:
+    """As many of its entries, drawn at random, that a share ``density`` of each of its tensors is left.
+
+    Raises:
+        ValueError: for a density outside (0, 1], or one above a tensor's.
+    """
+    if not 0 < density <= 1:
+        raise ValueError(f"density is {density}; use a share in (0, 1]")
+    tensors = {}
+    for name, bits in mask.tensors.items():
+        quota = _quota(bits.size, density)
+        if bits.count < quota:
+            raise ValueError(f"density is {density}, but {name!r} keeps {bits.count} of {bits.size}; use a lower one")
+        kept = np.zeros(bits.size, bool)
+        kept[_source(seed, name).choice(bits.index().numpy(), quota, replace=False)] = True
+        tensors[name] = Bits(bits.shape, np.packbits(kept, bitorder="little"))
+    return Mask(tensors, mask.base, {"thinned": dict(mask.made), "density": density, "seed": seed})
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Entries that two masks share.
+
+    Attributes:
+        both: how many.
+        first: as a share of the first's.
+        second: as a share of the second's.
+        chance: how many random masks with as many entries in each tensor share on average.
+        error: standard deviation of that.
+    """
+
+    both: int
+    first: float
+    second: float
+    chance: float
+    error: float
+
+
+def agreement(one: Mask, two: Mask) -> Agreement:
+    """Compare two masks with each other and with random ones; for errors see `intersection`."""
+    both = intersection(one, two)
+    chance = variance = 0.0
+    for name, bits in both.tensors.items():
+        n, a, b = bits.size, one.tensors[name].count, two.tensors[name].count
+        if n > 1:
+            chance += a * b / n
+            variance += a * b * (n - a) * (n - b) / (n * n * (n - 1))
+    first, second = (both.count / max(mask.count, 1) for mask in (one, two))
+    return Agreement(both.count, first, second, chance, math.sqrt(variance))
+
+
+def _combined(how: str, one: Mask, two: Mask, operation: Any, names: set[str]) -> Mask:
+    if one.base and two.base and one.base != two.base:
+        raise DataError(f"mask: made for different weights ({one.base[:8]}…, {two.base[:8]}…); use masks of one model")
+    tensors: dict[str, Bits] = {}
+    for name in sorted(names):
+        first, second = one.tensors.get(name), two.tensors.get(name)
+        if first is None or second is None:
+            tensors[name] = first or second or Bits((0,), np.zeros(0, np.uint8))
+        elif first.shape != second.shape:
+            raise DataError(f"mask: {name!r} is {first.shape} in one and {second.shape} in the other; use one model's")
+        else:
+            tensors[name] = Bits(first.shape, operation(first.packed, second.packed))
+    return Mask(tensors, one.base or two.base, {how: [dict(one.made), dict(two.made)]})
+
+
 def save(mask: Mask, file: str | Path) -> None:
     """Write a mask file."""
-    shares = {name: bits.count / max(bits.size, 1) for name, bits in mask.tensors.items()}
-    shapes = {name: list(bits.shape) for name, bits in mask.tensors.items()}
-    metadata = {
+    shapes = {name: bits.shape for name, bits in mask.tensors.items()}
+    counts = {name: bits.count for name, bits in mask.tensors.items()}
+    save_file(
+        {n: bits.packed for n, bits in mask.tensors.items()}, str(file), metadata(shapes, counts, mask.base, mask.made)
+    )
+
+
+def metadata(
+    shapes: Mapping[str, tuple[int, ...]], counts: Mapping[str, int], base: str, made: Mapping[str, Any]
+) -> dict[str, str]:
+    """What a mask file says of itself."""
+    return {
         "format": FORMAT,
-        "base": mask.base,
-        "made": json.dumps(dict(mask.made), sort_keys=True),
-        "shapes": json.dumps(shapes),
-        "density": json.dumps(shares),
+        "base": base,
+        "made": json.dumps(dict(made), sort_keys=True),
+        "shapes": json.dumps({name: list(shape) for name, shape in shapes.items()}),
+        "density": json.dumps({name: counts[name] / max(math.prod(shape), 1) for name, shape in shapes.items()}),
     }
-    save_file({name: bits.packed for name, bits in mask.tensors.items()}, str(file), metadata)
 
 
 def load(file: str | Path) -> Mask:
@@ -189,10 +288,10 @@ def load(file: str | Path) -> Mask:
     """
     try:
         with safe_open(str(file), "numpy") as stored:
-            metadata: dict[str, str] = stored.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise DataError(f"mask {file}: its format is {metadata.get('format')!r}, expected {FORMAT!r}")
-            shapes = json.loads(metadata["shapes"])
+            found: dict[str, str] = stored.metadata() or {}
+            if found.get("format") != FORMAT:
+                raise DataError(f"mask {file}: its format is {found.get('format')!r}, expected {FORMAT!r}")
+            shapes = json.loads(found["shapes"])
             tensors = {name: Bits(tuple(shapes[name]), stored.get_tensor(name)) for name in stored.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -200,7 +299,12 @@ def load(file: str | Path) -> Mask:
     for name, bits in tensors.items():
         if len(bits.packed) != -(-bits.size // 8):
             raise DataError(f"mask {file}: {len(bits.packed)} bytes for {name!r} {bits.shape}; make it anew")
-    return Mask(tensors, metadata["base"], json.loads(metadata["made"]))
+    return Mask(tensors, found["base"], json.loads(found["made"]))
+
+
+def _source(seed: int, name: str) -> np.random.Generator:
+    """A stream of its own for each tensor, whatever other tensors there are."""
+    return np.random.default_rng([seed, xxhash.xxh32_intdigest(name.encode())])
 
 
 def _quota(size: int, share: float) -> int:

@@ -1,0 +1,302 @@
+"""Checkpoints of any size as tensors that are read in pieces: nothing is held but the piece asked for.
+
+A checkpoint is a Hugging Face folder (one safetensors file or several), one such file, or a folder with a LoRA adapter,
+which stands for its base with the adapter merged in.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlpost.errors import DataError
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+"""Number formats that are compared; tensors of others (integers, packed quantised blocks) are reported as left out."""
+
+_INDEX = "model.safetensors.index.json"
+_ADAPTER = "adapter_config.json"
+_LONGEST_HEADER = 100 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor of a checkpoint.
+
+    Attributes:
+        name: as in the file.
+        dtype: safetensors' name of the number format.
+        shape: of the tensor.
+        read: `read(start, stop)` gives the entries of the flattened tensor in that range, as a flat tensor that may
+            be overwritten by the next read of the same thread's caller.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    read: Callable[[int, int], Tensor]
+
+    @property
+    def size(self) -> int:
+        """Entries."""
+        return math.prod(self.shape)
+
+    @property
+    def columns(self) -> int:
+        """Entries of a row: the last dimension; a vector is one row."""
+        return max(self.shape[-1], 1) if self.shape else 1
+
+    def whole(self) -> Tensor:
+        """All of it, in its shape."""
+        return self.read(0, self.size).reshape(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Tensors by name, and what was found but is not compared.
+
+    Attributes:
+        path: as given.
+        tensors: of the formats in `DTYPES`; a head tied to the embeddings is left out.
+        left_out: a reason for each other name.
+    """
+
+    path: str
+    tensors: Mapping[str, Stored]
+    left_out: Mapping[str, str]
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Whole tensors, one after another."""
+        for name, stored in self.tensors.items():
+            yield name, stored.whole()
+
+
+def open_checkpoint(path: str | Path, base: Checkpoint | None = None, pickles: bool = False) -> Checkpoint:
+    """A checkpoint, ready to be read from; its files' headers are checked, its numbers not yet.
+
+    Args:
+        path: a Hugging Face folder, a safetensors file, or an adapter's folder.
+        base: what an adapter is merged into.
+        pickles: also read ``pytorch_model*.bin``, with `torch.load` restricted to weights.
+
+    Raises:
+        DataError: if it is missing, damaged, of a kind that is not read, or an adapter without a base.
+    """
+    place = Path(path)
+    try:
+        if not place.exists():
+            raise DataError(f"{path}: no such file or folder; give a Hugging Face model folder")
+        if place.is_dir() and (place / _ADAPTER).is_file() and not (place / "config.json").is_file():
+            return _merged(place, base)
+        return _from_files(place, pickles)
+    except PermissionError as error:
+        raise DataError(f"{error.filename or path}: no permission to read it; ask its owner or copy it") from None
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror or error}); check the disk or copy it again"
+        ) from None
+
+
+def _from_files(place: Path, pickles: bool) -> Checkpoint:
+    files = _safetensors(place)
+    if not files:
+        return _pickled(place, pickles)
+    tensors: dict[str, Stored] = {}
+    left_out: dict[str, str] = {}
+    for file in files:
+        start, header = _header(file)
+        descriptor = _Descriptor(file)
+        for name, entry in header.items():
+            if entry["dtype"] not in DTYPES:
+                left_out[name] = f"number format {entry['dtype']}"
+                continue
+            begin = start + entry["data_offsets"][0]
+            tensors[name] = Stored(
+                name, entry["dtype"], tuple(entry["shape"]), _reader(descriptor, begin, DTYPES[entry["dtype"]])
+            )
+    _leave_tied_head(place, tensors, left_out)
+    return Checkpoint(str(place), dict(sorted(tensors.items())), left_out)
+
+
+def _safetensors(place: Path) -> list[Path]:
+    if place.is_file():
+        if place.suffix == ".safetensors":
+            return [place]
+        if place.suffix in (".bin", ".pt", ".pth"):
+            return []
+        hint = "GGUF holds rounded blocks, not the weights that were trained" if place.suffix == ".gguf" else "unknown"
+        raise DataError(f"{place}: not safetensors ({hint}); give the Hugging Face folder it was made from")
+    if (place / _INDEX).is_file():
+        try:
+            listed = sorted(set(json.loads((place / _INDEX).read_text())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError):
+            raise DataError(f"{place / _INDEX}: not an index of safetensors files; copy it again") from None
+        if absent := [name for name in listed if not (place / name).is_file()]:
+            raise DataError(f"{place}: {len(absent)} of {len(listed)} files of the index are missing, e.g. {absent[0]}")
+        return [place / name for name in listed]
+    found = sorted(place.glob("*.safetensors"))
+    if not found and any(place.glob("*.gguf")):
+        raise DataError(f"{place}: holds GGUF only, which is rounded; give the Hugging Face folder it was made from")
+    if not found and not any(place.glob("*.bin")):
+        raise DataError(f"{place}: no *.safetensors in it; give a Hugging Face model folder")
+    return found
+
+
+def _header(file: Path) -> tuple[int, dict[str, Any]]:
+    """Where the numbers begin, and each tensor's format, shape and place; checked against the length of the file."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > min(size - 8, _LONGEST_HEADER):
+            raise DataError(f"{file}: cut short or no safetensors file ({size} bytes); copy it again")
+        try:
+            header: dict[str, Any] = json.loads(stream.read(length))
+            header.pop("__metadata__", None)
+            for name, entry in header.items():
+                first, last = entry["data_offsets"]
+                known = DTYPES.get(entry["dtype"])
+                wanted = math.prod(entry["shape"]) * known.itemsize if known else last - first
+                if not 0 <= first <= last or last - first != wanted:
+                    raise DataError(f"{file}: {name!r} has {last - first} bytes for {entry['shape']}; copy it again")
+                if last > size - 8 - length:
+                    raise DataError(f"{file}: cut short, {name!r} ends beyond its {size} bytes; copy it again")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{file}: its header is damaged; copy it again") from None
+    return 8 + length, header
+
+
+class _Descriptor:
+    """An open file, closed when nothing reads from it any more."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.number = file, os.open(file, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+    def fill(self, buffer: Any, offset: int) -> None:
+        """Read until the buffer is full: a read of more than 2 GiB comes in parts."""
+        view, done = memoryview(buffer), 0
+        while done < len(view):
+            count = os.preadv(self.number, [view[done:]], offset + done)
+            if not count:
+                raise DataError(f"{self.file}: ended while it was read; is it being written?")
+            done += count
+
+
+def _reader(descriptor: _Descriptor, begin: int, dtype: torch.dtype) -> Callable[[int, int], Tensor]:
+    def read(start: int, stop: int) -> Tensor:
+        buffer = np.empty((stop - start) * dtype.itemsize, np.uint8)
+        descriptor.fill(buffer, begin + start * dtype.itemsize)
+        return torch.from_numpy(buffer).view(dtype)
+
+    return read
+
+
+def _leave_tied_head(place: Path, tensors: dict[str, Stored], left_out: dict[str, str]) -> None:
+    config = place / "config.json"
+    if place.is_dir() and config.is_file() and "lm_head.weight" in tensors:
+        try:
+            tied = json.loads(config.read_text()).get("tie_word_embeddings")
+        except (ValueError, AttributeError):
+            raise DataError(f"{config}: not a model's configuration; copy it again") from None
+        if tied:
+            del tensors["lm_head.weight"]
+            left_out["lm_head.weight"] = "tied to the embeddings"
+
+
+def _pickled(place: Path, allowed: bool) -> Checkpoint:
+    files = [place] if place.is_file() else sorted(place.glob("*.bin"))
+    if not allowed:
+        raise DataError(f"{files[0]}: a pickle, which can run code when it is read; add --pickle if you trust it")
+    found: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            found |= torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        except OSError:
+            raise
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+            raise DataError(f"{file}: not a pickle of tensors only ({reason})") from None
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    tensors: dict[str, Stored] = {}
+    left_out: dict[str, str] = {}
+    for name, tensor in sorted(found.items()):
+        if not isinstance(tensor, Tensor) or tensor.dtype not in names:
+            left_out[name] = f"number format {getattr(tensor, 'dtype', type(tensor).__name__)}"
+            continue
+        flat = tensor.detach().reshape(-1)
+        tensors[name] = Stored(
+            name, names[tensor.dtype], tuple(tensor.shape), lambda i, j, flat=flat: flat[i:j].clone()
+        )
+    _leave_tied_head(place, tensors, left_out)
+    return Checkpoint(str(place), tensors, left_out)
+
+
+def _merged(place: Path, base: Checkpoint | None) -> Checkpoint:
+    """W + s B A, in float32 and then rounded to the base's format, as merging for serving does."""
+    if base is None:
+        raise DataError(f"{place}: an adapter; it can stand second, after the model it belongs to")
+    settings = json.loads((place / _ADAPTER).read_text())
+    odd = [key for key in ("use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out") if settings.get(key)]
+    if settings.get("peft_type") != "LORA" or odd:
+        kind = f"{settings.get('peft_type')} {' '.join(odd)}".strip()
+        raise DataError(f"{place}: an adapter of kind {kind!r}; merge it into a model folder first (PEFT's merge)")
+    scale = settings["lora_alpha"] / (math.sqrt(settings["r"]) if settings.get("use_rslora") else settings["r"])
+    parts = _from_files(place / "adapter_model.safetensors", pickles=False).tensors
+    tensors = dict(base.tensors)
+    for name, first in parts.items():
+        if ".lora_A." not in name:
+            if ".lora_B." not in name:
+                raise DataError(f"{place}: {name!r} is no plain LoRA matrix; merge it into a model folder first")
+            continue
+        target = name.removeprefix("base_model.model.").replace(".lora_A.weight", ".weight")
+        second = parts.get(name.replace(".lora_A.", ".lora_B."))
+        if target not in base.tensors or second is None:
+            raise DataError(f"{place}: {name!r} has no {target!r} in {base.path}; is it another model's adapter?")
+        tensors[target] = _merge(base.tensors[target], first.whole().float(), second.whole().float() * scale)
+    return Checkpoint(str(place), tensors, base.left_out)
+
+
+def _merge(weight: Stored, first: Tensor, second: Tensor) -> Stored:
+    if weight.shape != (second.shape[0], first.shape[1]):
+        shape = (second.shape[0], first.shape[1])
+        raise DataError(f"{weight.name}: the adapter is for {shape}, the model has {weight.shape}")
+
+    def read(start: int, stop: int) -> Tensor:
+        columns = weight.columns
+        top, bottom = start // columns, -(-stop // columns)
+        held = weight.read(start, stop)
+        change = (second[top:bottom] @ first).reshape(-1)[start - top * columns : stop - top * columns]
+        return (held.float() + change).to(held.dtype)
+
+    return Stored(weight.name, weight.dtype, weight.shape, read)
+
+
+def as_float32(piece: Tensor) -> np.ndarray:
+    """Entries as float32, which holds every value of the narrower formats."""
+    return piece.float().numpy()
+
+
+def as_bits(piece: Tensor) -> np.ndarray:
+    """A bfloat16 piece's bits, ``uint16``."""
+    return piece.view(torch.uint16).numpy()

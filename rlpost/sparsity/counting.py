@@ -1,0 +1,189 @@
+r"""One pass over a piece of two tensors: everything that is counted of how they differ. The home of numba.
+
+Counts are kept in plain arrays that add up over pieces, threads and tensors:
+
+``tally``    int64, by the constants below
+``largest``  float64 [1]: the largest :math:`|\Delta|`
+``codes``    int64 [2, 32768]: entries by the magnitude bits of bfloat16(w); second row: those that bfloat16 cannot hold
+``octaves``  int64 [256]: changed entries by the exponent bits of bfloat16(w)
+``bins``     int64 [2048] and ``squares`` float64 [2048]: entries and :math:`\sum\Delta^2` by |Δ|, eight bins an octave
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numba import njit
+from torch import Tensor
+
+from rlpost.sparsity.checkpoint import as_bits, as_float32
+
+STORED, CHANGED, BEYOND_ATOL, STORED_BEYOND, BEYOND_ULP, ZERO_SIGN, UP, OUTWARD, ROWS, ROW_SQUARES, BROKEN = range(11)
+"""Entries whose stored values differ; whose bfloat16 casts differ; by more than the tolerance, of casts and as stored;
+casts by more than one step of bfloat16; zeros of another sign; stored values that rose; that grew in magnitude; rows
+with a changed cast; sum over rows of their number squared; entries of the second tensor that are NaN or infinite."""
+
+TALLIES = 11
+CODES, OCTAVES, BINS = 2**15, 256, 2048
+_INFINITE = 0x7F80
+_LOWEST_OCTAVE = -150
+"""2⁻¹⁴⁹ is the smallest float32."""
+
+VALUES = (np.arange(2**16, dtype=np.uint32) << 16).view(np.float32)
+"""The value of each bfloat16 bit pattern."""
+
+
+@dataclass
+class Counts:
+    """What `count` has found; ``columns`` counts changed casts by column and is of one tensor only."""
+
+    tally: np.ndarray = field(default_factory=lambda: np.zeros(TALLIES, np.int64))
+    largest: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    codes: np.ndarray = field(default_factory=lambda: np.zeros((2, CODES), np.int64))
+    octaves: np.ndarray = field(default_factory=lambda: np.zeros(OCTAVES, np.int64))
+    bins: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    squares: np.ndarray = field(default_factory=lambda: np.zeros(BINS))
+
+    def add(self, other: Counts) -> None:
+        """Take another piece's counts in."""
+        for name in ("tally", "codes", "octaves", "bins", "squares"):
+            getattr(self, name)[...] += getattr(other, name)
+        np.maximum(self.largest, other.largest, out=self.largest)
+
+    @property
+    def old_broken(self) -> int:
+        """Entries of the first tensor that are NaN or infinite."""
+        return int(self.codes[:, _INFINITE:].sum())
+
+
+def count(old: Tensor, new: Tensor, columns: np.ndarray, atol: float, counts: Counts) -> None:
+    """Count a piece.
+
+    Args:
+        old: flat, whole rows.
+        new: as many.
+        columns: int64 ``[c]``, changed casts by column; grows.
+        atol: of the tolerance that is counted with.
+        counts: grows.
+    """
+    if old.dtype == new.dtype and str(old.dtype) == "torch.bfloat16":
+        _count16(
+            as_bits(old), as_bits(new), VALUES, columns, atol,
+            counts.tally, counts.largest, counts.codes[0], counts.octaves, counts.bins, counts.squares,
+        )  # fmt: skip
+        return
+    first, second = as_float32(old), as_float32(new)
+    _count32(
+        first, second, first.view(np.uint32), second.view(np.uint32), VALUES, columns, atol,
+        counts.tally, counts.largest, counts.codes, counts.octaves, counts.bins, counts.squares,
+    )  # fmt: skip
+
+
+def bin_edges() -> np.ndarray:
+    """Lower ends of the bins of |Δ|, and the end of the last: float64 ``[2049]``."""
+    number = np.arange(BINS + 1)
+    return np.ldexp(1 + (number % 8) / 8, number // 8 + _LOWEST_OCTAVE)
+
+
+def bin_of(sizes: np.ndarray) -> np.ndarray:
+    """Bin of each |Δ| > 0."""
+    mantissa, exponent = np.frexp(sizes)
+    return (exponent - 1 - _LOWEST_OCTAVE) * 8 + (mantissa * 16).astype(np.int64) - 8
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _measure(was, now, atol, tally, largest, bins, squares):
+    """A stored value that differs."""
+    delta = now - was
+    size = abs(delta)
+    tally[STORED] += 1
+    tally[STORED_BEYOND] += size > atol
+    tally[UP] += delta > 0
+    tally[OUTWARD] += abs(now) > abs(was)
+    square = float(size) * float(size)
+    largest[0] = max(largest[0], float(size))
+    # frexp puts the mantissa into [1/2, 1)
+    mantissa, exponent = math.frexp(size)
+    place = (exponent - 1 - _LOWEST_OCTAVE) * 8 + int(mantissa * 16.0) - 8
+    bins[place] += 1
+    squares[place] += square
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _step(bits):
+    """Position of a bfloat16 among all, in order: neighbours differ by one, and both zeros are 0."""
+    magnitude = np.int64(bits & 0x7FFF)
+    return -magnitude if bits & 0x8000 else magnitude
+
+
+@njit(nogil=True, cache=True)
+def _count16(old, new, values, columns, atol, tally, largest, codes, octaves, bins, squares):
+    width = columns.size
+    for row in range(old.size // width):
+        touched = 0
+        for column in range(width):
+            a = old[row * width + column]
+            b = new[row * width + column]
+            codes[a & 0x7FFF] += 1
+            if a == b:
+                continue
+            if b & 0x7FFF >= _INFINITE:
+                tally[BROKEN] += 1
+                continue
+            if (a | b) & 0x7FFF == 0:
+                tally[ZERO_SIGN] += 1
+                continue
+            was, now = values[a], values[b]
+            _measure(was, now, atol, tally, largest, bins, squares)
+            tally[BEYOND_ATOL] += abs(now - was) > atol
+            tally[BEYOND_ULP] += abs(_step(a) - _step(b)) > 1
+            octaves[(a >> 7) & 0xFF] += 1
+            columns[column] += 1
+            touched += 1
+        tally[CHANGED] += touched
+        tally[ROWS] += touched > 0
+        tally[ROW_SQUARES] += touched * touched
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _rounded(bits):
+    """Bits of the nearest bfloat16, ties to even."""
+    return np.uint32((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+
+@njit(nogil=True, cache=True)
+def _count32(old, new, old_bits, new_bits, values, columns, atol, tally, largest, codes, octaves, bins, squares):
+    width = columns.size
+    for row in range(old.size // width):
+        touched = 0
+        for column in range(width):
+            i = row * width + column
+            a, b = old_bits[i], new_bits[i]
+            if a & 0x7FFFFFFF >= np.uint32(0x7F800000):
+                codes[0, _INFINITE] += 1
+                continue
+            first = _rounded(a)
+            codes[1 if a & 0xFFFF else 0, first & 0x7FFF] += 1
+            if a == b:
+                continue
+            if b & 0x7FFFFFFF >= np.uint32(0x7F800000):
+                tally[BROKEN] += 1
+                continue
+            if old[i] == new[i]:
+                tally[ZERO_SIGN] += 1
+                continue
+            _measure(old[i], new[i], atol, tally, largest, bins, squares)
+            second = _rounded(b)
+            was, now = values[first], values[second]
+            if was == now:
+                continue
+            tally[BEYOND_ATOL] += abs(now - was) > atol
+            tally[BEYOND_ULP] += abs(_step(first) - _step(second)) > 1
+            octaves[(first >> 7) & 0xFF] += 1
+            columns[column] += 1
+            touched += 1
+        tally[CHANGED] += touched
+        tally[ROWS] += touched > 0
+        tally[ROW_SQUARES] += touched * touched

@@ -1,0 +1,301 @@
+"""What was found, as figures beside those of the null model: of the whole, of each kind of module, layer and tensor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from rlpost.sparsity.chance import Chance, Expected, together
+from rlpost.sparsity.compare import Compared, Pair
+from rlpost.sparsity.counting import (
+    BEYOND_ATOL,
+    BEYOND_ULP,
+    CHANGED,
+    CODES,
+    OUTWARD,
+    ROW_SQUARES,
+    ROWS,
+    STORED,
+    STORED_BEYOND,
+    UP,
+    VALUES,
+    ZERO_SIGN,
+    Counts,
+    bin_edges,
+)
+
+_LAYER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
+_QUANTILES = (0.1, 0.5, 0.9)
+_TOP = (0.01, 0.1)
+OUTSIDE = "outside"
+"""Name of the layer of what is in none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number and what the null model says in its place; None where there is nothing to say."""
+
+    value: float | None
+    null: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A tensor, or several together.
+
+    Attributes:
+        name: of the tensor, layer or kind of module.
+        tensors: how many.
+        entries: of all of them.
+        still: tensors in which no bfloat16 cast changed.
+        figures: see `FIGURES`.
+        octaves: by exponent e of |w| in [2^e, 2^(e+1)): entries, changed ones, and what the null model expects.
+        sizes: by exponent of |Δ|: entries that moved so far, and what the null model expects.
+    """
+
+    name: str
+    tensors: int
+    entries: int
+    still: int
+    figures: Mapping[str, Figure]
+    octaves: Sequence[tuple[int, int, int, float | None]]
+    sizes: Sequence[tuple[int, int, float | None]]
+
+
+FIGURES = {
+    "unchanged": "share of entries whose bfloat16 cast is the same",
+    "within_atol": "share of entries whose bfloat16 casts differ by at most the tolerance",
+    "within_ulp": "share of entries whose bfloat16 casts are the same or neighbours",
+    "stored_unchanged": "share of entries whose stored values are the same",
+    "stored_within_atol": "share of entries whose stored values differ by at most the tolerance",
+    "risen": "share of the changed stored values that rose",
+    "outward": "share of the changed stored values that grew in magnitude",
+    "norm": "norm of the update",
+    "relative_norm": "the same over the norm of the weights",
+    "rms": "root mean square of Δ over changed entries",
+    "largest": "largest |Δ|",
+    **{f"quantile_{round(q * 100)}": f"{round(q * 100)} % quantile of |Δ| over changed entries" for q in _QUANTILES},
+    **{f"top_{round(t * 100)}": f"share of the squared norm that {round(t * 100)} % of the entries have" for t in _TOP},
+    "still_rows": "share of rows in which no cast changed",
+    "row_dispersion": "variance of changed entries by row over that of independent ones",
+    "still_columns": "share of columns in which no cast changed",
+    "column_dispersion": "the same by column",
+    "zero_signs": "entries that are zero in both, with another sign",
+}  # fmt: skip
+"""What each figure is. Those of rows and columns are of single matrices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """A comparison.
+
+    Attributes:
+        before: path.
+        after: path.
+        atol: tolerance.
+        null: displacement of the null model, in words; empty where there is none.
+        start: share of the weights that bfloat16 holds exactly before training.
+        whole: all tensors together.
+        modules: by kind of module.
+        layers: by layer.
+        tensors: each by itself.
+        only_before: tensors that AFTER lacks.
+        only_after: tensors that BEFORE lacks.
+        left_out: tensors that are not compared, with the reason.
+        matrices: what a closer look at some found (`rlpost.sparsity.closer`).
+    """
+
+    before: str
+    after: str
+    atol: float
+    null: str
+    start: float
+    whole: Part
+    modules: Sequence[Part]
+    layers: Sequence[Part]
+    tensors: Sequence[Part]
+    only_before: Sequence[str]
+    only_after: Sequence[str]
+    left_out: Mapping[str, str]
+    matrices: Sequence[Any] = ()
+
+    def document(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+def findings(
+    pair: Pair, items: Sequence[Compared], chance: Chance | None, atol: float, matrices: Sequence[Any] = ()
+) -> Findings:
+    """Put figures together."""
+    codes = together(items)
+    return Findings(
+        pair.before.path,
+        pair.after.path,
+        atol,
+        chance.made if chance else "",
+        float(codes[0].sum() / max(codes.sum(), 1)),
+        part("all", items, chance),
+        [part(name, group, chance) for name, group in _grouped(items, module_of).items()],
+        [part(name, group, chance) for name, group in sorted(_grouped(items, layer_of).items(), key=_by_number)],
+        [part(item.name, [item], chance) for item in items],
+        pair.only_before,
+        pair.only_after,
+        pair.left_out,
+        matrices,
+    )
+
+
+def layer_of(name: str) -> str:
+    """Number of the layer a tensor belongs to, as text."""
+    found = _LAYER.search(name)
+    return found[1] if found else OUTSIDE
+
+
+def module_of(name: str) -> str:
+    """Kind of module: the last word of the name but ``weight``; a bias is of a kind of its own."""
+    words = name.removesuffix(".weight").split(".")
+    return ".".join(words[-2:]) if words[-1] == "bias" and len(words) > 1 else words[-1]
+
+
+def part(name: str, items: Sequence[Compared], chance: Chance | None) -> Part:
+    """Figures of some tensors together."""
+    counts = Counts(codes=np.zeros((0, CODES), np.int64))
+    for item in items:
+        counts.add(item.counts)
+    entries = sum(item.size for item in items)
+    expected = chance.expect(items) if chance is not None and entries else None
+    codes = together(items)
+    float32 = chance is not None and chance.float32
+    figures = _shares(counts, entries, expected, float32) | _sizes(counts, codes, entries, expected)
+    if len(items) == 1 and items[0].columns_changed is not None:
+        figures |= _structure(items[0], expected)
+    still = sum(not item.counts.tally[CHANGED] for item in items)
+    return Part(
+        name, len(items), entries, still, figures, _octaves(counts, codes, chance), _histogram(counts, expected)
+    )
+
+
+def _shares(counts: Counts, entries: int, expected: Expected | None, float32: bool) -> dict[str, Figure]:
+    def share(index: int) -> float | None:
+        return 1 - int(counts.tally[index]) / entries if entries else None
+
+    def null(name: str) -> float | None:
+        value = getattr(expected, name) if expected is not None else None
+        return None if value is None else value / entries
+
+    stored = int(counts.tally[STORED])
+    half = 0.5 if expected is not None else None
+    return {
+        "unchanged": Figure(share(CHANGED), null("unchanged")),
+        "within_atol": Figure(share(BEYOND_ATOL), null("within_atol")),
+        "within_ulp": Figure(share(BEYOND_ULP), null("within_ulp")),
+        "stored_unchanged": Figure(share(STORED), None if float32 or expected is None else null("unchanged")),
+        "stored_within_atol": Figure(share(STORED_BEYOND), null("stored_within_atol")),
+        "risen": Figure(int(counts.tally[UP]) / stored if stored else None, half),
+        "outward": Figure(int(counts.tally[OUTWARD]) / stored if stored else None, half),
+        "zero_signs": Figure(int(counts.tally[ZERO_SIGN])),
+    }
+
+
+def _sizes(counts: Counts, codes: np.ndarray, entries: int, expected: Expected | None) -> dict[str, Figure]:
+    drawn = expected is not None and expected.bins is not None
+    bins, squares = (expected.bins, expected.squares) if expected is not None and drawn else (None, None)
+    weight = float(np.sqrt((codes.sum(axis=0)[:0x7F80] * np.square(VALUES[:0x7F80].astype(np.float64))).sum()))
+    norm = float(np.sqrt(counts.squares.sum()))
+    null_norm = None if squares is None else float(np.sqrt(squares.sum()))
+    found = {
+        "norm": Figure(norm, null_norm),
+        "relative_norm": Figure(
+            norm / weight if weight else None, null_norm / weight if null_norm is not None and weight else None
+        ),
+        "rms": Figure(_rms(counts.bins, counts.squares), _rms(bins, squares)),
+        "largest": Figure(float(counts.largest[0])),
+    }
+    for share in _QUANTILES:
+        found[f"quantile_{round(share * 100)}"] = Figure(_quantile(counts.bins, share), _quantile(bins, share))
+    for share in _TOP:
+        one, two = _top(counts.bins, counts.squares, share * entries), _top(bins, squares, share * entries)
+        found[f"top_{round(share * 100)}"] = Figure(one, two)
+    return found
+
+
+def _rms(bins: np.ndarray | None, squares: np.ndarray | None) -> float | None:
+    return None if bins is None or squares is None or not bins.sum() else float(np.sqrt(squares.sum() / bins.sum()))
+
+
+def _quantile(bins: np.ndarray | None, share: float) -> float | None:
+    """Within a bin, entries are taken to be spread evenly."""
+    if bins is None or not bins.sum():
+        return None
+    edges, total = bin_edges(), np.cumsum(bins)
+    at = int(np.searchsorted(total, share * total[-1]))
+    before = total[at - 1] if at else 0.0
+    return float(edges[at] + (edges[at + 1] - edges[at]) * (share * total[-1] - before) / bins[at])
+
+
+def _top(bins: np.ndarray | None, squares: np.ndarray | None, count: float) -> float | None:
+    """Share of the squares in the ``count`` largest; a bin that is split gives in proportion."""
+    if bins is None or squares is None or not squares.sum():
+        return None
+    number, amount = np.cumsum(bins[::-1]), np.cumsum(squares[::-1])
+    return float(np.interp(count, np.concatenate([[0], number]), np.concatenate([[0], amount])) / amount[-1])
+
+
+def _structure(item: Compared, expected: Expected | None) -> dict[str, Figure]:
+    """Of rows and columns; the null model has the weights of every row drawn from the tensor's."""
+    columns, rows = item.shape[-1], item.size // max(item.shape[-1], 1)
+    changed, tally = int(item.counts.tally[CHANGED]), item.counts.tally
+    kept = None if expected is None else expected.unchanged / item.size
+    known = expected is not None
+    return {
+        "still_rows": Figure(1 - int(tally[ROWS]) / rows, None if kept is None else kept**columns),
+        "still_columns": Figure(1 - (item.columns_changed or 0) / columns, None if kept is None else kept**rows),
+        "row_dispersion": Figure(_dispersion(changed, int(tally[ROW_SQUARES]), rows, columns), 1.0 if known else None),
+        "column_dispersion": Figure(_dispersion(changed, item.column_squares, columns, rows), 1.0 if known else None),
+    }
+
+
+def _dispersion(changed: int, squares: int, lines: int, length: int) -> float | None:
+    density = changed / (lines * length)
+    if not 0 < density < 1:
+        return None
+    return (squares / lines - (density * length) ** 2) / (length * density * (1 - density))
+
+
+def _octaves(counts: Counts, codes: np.ndarray, chance: Chance | None) -> list[tuple[int, int, int, float | None]]:
+    by_code = codes.sum(axis=0)
+    totals = by_code.reshape(256, 128).sum(axis=1)
+    changing = None if chance is None else chance.changing(codes).reshape(256, 128).sum(axis=1)
+    occurring = np.flatnonzero(totals)
+    return [
+        (e - 127, int(totals[e]), int(counts.octaves[e]), None if changing is None else float(changing[e]))
+        for e in (range(occurring[0], occurring[-1] + 1) if len(occurring) else ())
+    ]
+
+
+def _histogram(counts: Counts, expected: Expected | None) -> list[tuple[int, int, float | None]]:
+    exponents = np.log2(bin_edges()[:-1:8]).round().astype(int)
+    found = counts.bins.reshape(256, 8).sum(axis=1)
+    null = None if expected is None or expected.bins is None else expected.bins.reshape(256, 8).sum(axis=1)
+    return [
+        (int(exponents[k]), int(found[k]), None if null is None else float(null[k]))
+        for k in range(256)
+        if found[k] or (null is not None and null[k])
+    ]
+
+
+def _grouped(items: Iterable[Compared], key: Any) -> dict[str, list[Compared]]:
+    groups: dict[str, list[Compared]] = {}
+    for item in items:
+        groups.setdefault(key(item.name), []).append(item)
+    return groups
+
+
+def _by_number(entry: tuple[str, Any]) -> tuple[int, str]:
+    name = entry[0]
+    return (int(name), "") if name.isdigit() else (-1, name)

@@ -1,0 +1,88 @@
+"""A mask file written while two checkpoints are compared, without holding it; `rlpost.tuning.masks` has the format."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import xxhash
+from torch import Tensor
+
+from rlpost.errors import DataError
+from rlpost.sparsity.checkpoint import DTYPES, Stored
+from rlpost.sparsity.compare import PIECE, Pair, cast_changed
+from rlpost.sync.codec import raw_bytes
+from rlpost.tuning import masks
+
+
+class MaskFile:
+    """The bits of changed casts, put into a file beside the one they will be in, as pieces come.
+
+    Args:
+        file: to write; its folder exists.
+        pair: what is compared.
+
+    Raises:
+        DataError: if it cannot be written there.
+    """
+
+    def __init__(self, file: str | Path, pair: Pair) -> None:
+        self.file, self.pair = Path(file), pair
+        self.shapes = {name: pair.before.tensors[name].shape for name in pair.names}
+        self.counts, self.lock = dict.fromkeys(self.shapes, 0), Lock()
+        self.places: dict[str, tuple[int, int]] = {}
+        end = 0
+        for name, shape in self.shapes.items():
+            begin, end = end, end + -(-math.prod(shape) // 8)
+            self.places[name] = begin, end
+        self.part = self.file.with_name(self.file.name + ".part")
+        try:
+            self.descriptor = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        except OSError as error:
+            raise DataError(f"{file}: cannot be written ({error.strerror}); give another place") from None
+
+    def put(self, name: str, start: int, old: Tensor, new: Tensor) -> None:
+        """One piece; it begins at a multiple of eight entries."""
+        bits = np.packbits(cast_changed(old, new).numpy(), bitorder="little")
+        os.pwrite(self.descriptor, bits.tobytes(), self.places[name][0] + start // 8)
+        with self.lock:
+            self.counts[name] += int(np.bitwise_count(bits).sum())
+
+    def finish(self, made: Mapping[str, Any]) -> Path:
+        """Write the file; nothing is left beside it."""
+        base = masks.hash_of(
+            (name, DTYPES[stored.dtype], stored.shape, _digest(stored))
+            for name, stored in self.pair.before.tensors.items()
+        )
+        about = masks.metadata(self.shapes, self.counts, base, made)
+        header: dict[str, Any] = {"__metadata__": about}
+        for name, (begin, end) in self.places.items():
+            header[name] = {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end]}
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        whole = self.file.with_name(self.file.name + ".whole")
+        with whole.open("wb") as out, self.part.open("rb") as bits:
+            out.write(len(text).to_bytes(8, "little") + text)
+            shutil.copyfileobj(bits, out, PIECE)
+        whole.replace(self.file)
+        return self.file
+
+    def close(self) -> None:
+        """Remove what is beside the file."""
+        os.close(self.descriptor)
+        self.part.unlink(missing_ok=True)
+
+
+def _digest(stored: Stored) -> str:
+    """`rlpost.sync.codec.checksum`, piece by piece."""
+    state = xxhash.xxh3_128()
+    for at in range(0, stored.size, PIECE):
+        state.update(raw_bytes(stored.read(at, min(at + PIECE, stored.size))).data)
+    return state.hexdigest()

@@ -1,0 +1,290 @@
+r"""What rounding alone leaves unchanged: weights moved by noise that knows nothing of them.
+
+A weight w starts at w₀, is moved by a displacement δ that is independent of it, and is looked at in bfloat16 before and
+after. It is seen unchanged if w₀ + δ rounds to what w₀ rounds to: if it stays within the rounding interval
+:math:`[\ell, h]` of bfloat16(w₀),
+
+.. math:: P(\text{unchanged} \mid w_0) = P(\ell - w_0 \le \delta \le h - w_0),
+
+where :math:`h - \ell` is one step of bfloat16, :math:`2^{\lfloor\log_2|w|\rfloor - 7}`. That is exact for any δ; it
+depends on the weights, and on whether they start on bfloat16's values (as after loading a bfloat16 checkpoint) or
+anywhere (as after training in float32). Only the distribution of δ is modelled: of AdamW on noise by simulation, of SGD
+on noise in closed form. Weights held in bfloat16 themselves have no such interval, as each step rounds: they are
+simulated. The same intervals, made wider, give the shares within a tolerance and the histogram of |Δ|; two such runs
+from the same start give the overlap that chance alone explains.
+
+Why the model is needed: "RL Finetunes Small Subnetworks" (arXiv 2505.11711) reads sparsity, rank and overlap off
+bfloat16 checkpoints; "RL's Razor" (2509.04259) and "The Path Not Taken" (2511.08567) point to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.special import ndtri
+
+Start = Literal["exact", "between"]
+"""Weights on bfloat16's values, or spread evenly over the rounding interval of the value nearest to them."""
+
+_FINITE = 0x7F80
+_MAGNITUDES = (np.arange(_FINITE + 1, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
+_MAGNITUDES[-1] = 2.0**128
+"""Finite magnitudes of bfloat16 in order, and where the next one would be."""
+
+_POINTS = 4096
+"""Points by which a distribution of δ is stood for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Displacement:
+    """A distribution of δ, symmetric about zero.
+
+    Attributes:
+        sizes: equally likely values of |δ|, ascending, in the weights' unit.
+        made: where it comes from, in words.
+    """
+
+    sizes: np.ndarray
+    made: str
+
+    @property
+    def scale(self) -> float:
+        """Root mean square."""
+        return float(np.sqrt(np.mean(np.square(self.sizes))))
+
+    def share_within(self, limit: np.ndarray | float) -> np.ndarray:
+        """P(|δ| ≤ limit)."""
+        return np.searchsorted(self.sizes, limit, side="right") / len(self.sizes)
+
+    def room_within(self, limit: np.ndarray) -> np.ndarray:
+        """E[max(limit − |δ|, 0)]: the integral of `share_within`."""
+        sums = np.concatenate([[0.0], np.cumsum(self.sizes)])
+        count = np.searchsorted(self.sizes, limit, side="right")
+        return (count * limit - sums[count]) / len(self.sizes)
+
+
+def gaussian(scale: float, made: str = "") -> Displacement:
+    """Normal with standard deviation ``scale``: the sum of many independent steps."""
+    quantiles = (np.arange(_POINTS) + 0.5) / _POINTS
+    return Displacement(scale * ndtri(0.5 + quantiles / 2), made or f"normal, standard deviation {scale:.3g}")
+
+
+def measured(sizes: np.ndarray, weights: np.ndarray) -> Displacement:
+    """As found, without regard to the weights: ``sizes`` of |Δ| with how often each occurs."""
+    order = np.argsort(sizes)
+    total = np.cumsum(weights[order])
+    at = np.searchsorted(total, (np.arange(_POINTS) + 0.5) / _POINTS * total[-1])
+    return Displacement(sizes[order][at], "the pair's own displacements, dealt out anew")
+
+
+def sgd(lr: float, steps: int, gradient: float, snr: float = 0.0) -> Displacement:
+    r"""SGD on noise: :math:`\delta \sim N(\pm\eta T\mu, \eta^2 T \sigma^2)`, in closed form.
+
+    Args:
+        lr: learning rate η.
+        steps: T.
+        gradient: standard deviation σ of a weight's gradient.
+        snr: μ / σ, a part of the gradient that is the same in every step.
+    """
+    noise = gaussian(1.0).sizes
+    both = np.abs(np.concatenate([noise, -noise]) * math.sqrt(steps) + snr * steps)
+    return Displacement(np.sort(lr * gradient * both), f"SGD on noise: lr {lr:g}, {steps} steps, gradient {gradient:g}")
+
+
+def adamw(
+    lr: float,
+    steps: int,
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+    snr: float = 0.0,
+    schedule: Callable[[int], float] | None = None,
+    seed: int = 0,
+) -> Displacement:
+    r"""AdamW on noise, simulated: gradients :math:`g_t \sim N(\mu, 1)`; their scale cancels.
+
+    With μ = 0 and many steps |δ| is close to normal with standard deviation :math:`\eta\sqrt T`.
+
+    Args:
+        lr: learning rate η.
+        steps: T.
+        betas: β₁, β₂.
+        snr: μ, as a multiple of the gradient's standard deviation.
+        schedule: factor on η by step, 0-based; None: 1.
+        seed: of the noise.
+    """
+    source = np.random.default_rng(seed)
+    walk = _Adam(_POINTS * 4, betas, snr, source)
+    moved = np.zeros(_POINTS * 4)
+    for step in range(steps):
+        moved -= lr * (schedule(step) if schedule else 1.0) * walk.step()
+    sizes = np.sort(np.abs(moved)).reshape(_POINTS, 4).mean(axis=1)
+    return Displacement(sizes, f"AdamW on noise: lr {lr:g}, {steps} steps, snr {snr:g}, simulated")
+
+
+class _Adam:
+    """Adam's directions on noise, for many weights at once; as ε is far below a gradient, it is left out."""
+
+    def __init__(self, count: int, betas: tuple[float, float], snr: float, source: np.random.Generator) -> None:
+        self.first, self.second, self.steps = np.zeros(count), np.zeros(count), 0
+        self.betas, self.snr, self.source = betas, snr, source
+
+    def step(self) -> np.ndarray:
+        self.steps += 1
+        one, two = self.betas
+        gradient = self.source.standard_normal(len(self.first)) + self.snr
+        self.first += (1 - one) * (gradient - self.first)
+        self.second += (1 - two) * (np.square(gradient) - self.second)
+        return self.first / (1 - one**self.steps) / np.sqrt(self.second / (1 - two**self.steps))
+
+
+@dataclass(frozen=True, slots=True)
+class Null:
+    r"""Probabilities by the magnitude bits of bfloat16(w): float64 ``[32768]``, or for each start one such row.
+
+    Attributes:
+        displacement: of the weights.
+        decay: factor on every weight, :math:`(1 - \\eta\\lambda)^T` with weight decay λ.
+    """
+
+    displacement: Displacement
+    decay: float = 1.0
+
+    def unchanged(self, start: Start) -> np.ndarray:
+        """P(the bfloat16 cast is what it was)."""
+        return self._kept(*_interval(0), start)
+
+    def within_steps(self, start: Start, steps: int = 1) -> np.ndarray:
+        """P(the cast moved by at most so many values of bfloat16)."""
+        return self._kept(*_interval(steps), start)
+
+    def within(self, start: Start, limit: float) -> np.ndarray:
+        """P(the casts differ by at most ``limit``)."""
+        return self._kept(*_interval_within(limit), start)
+
+    def overlap(self, other: Null, start: Start) -> np.ndarray:
+        """P(changed in this run and in an independent one from the same weights)."""
+        low, high = _interval(0)
+        points, shares = _graded() if start == "between" else (np.array([0.5]), np.array([1.0]))
+        both = np.zeros(_FINITE)
+        for point, share in zip(points, shares, strict=True):
+            at = low + (high - low) * point if start == "between" else _MAGNITUDES[:-1]
+            both += share * (1 - self._kept_from(at, low, high)) * (1 - other._kept_from(at, low, high))
+        return _padded(both, 0.0)
+
+    def _kept(self, low: np.ndarray, high: np.ndarray, start: Start) -> np.ndarray:
+        if start == "exact":
+            return _padded(self._kept_from(_MAGNITUDES[:-1], low, high), 1.0)
+        first, last = _interval(0)
+        return _padded(self._kept_between(first, last, low, high), 1.0)
+
+    def _kept_from(self, at: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """P(low ≤ decay · at + δ ≤ high)."""
+        here, within = self.decay * at, self.displacement.share_within
+        up = within(high - here) - within(low - here)
+        down = within(here - low) - within(here - high)
+        return (up + down) / 2
+
+    def _kept_between(self, first: np.ndarray, last: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """The same for weights spread evenly from ``first`` to ``last``."""
+        here, there, room = self.decay * first, self.decay * last, self._room
+        up = room(high - here) - room(high - there) - room(low - here) + room(low - there)
+        down = room(there - low) - room(here - low) - room(there - high) + room(here - high)
+        return (up + down) / 2 / (there - here)
+
+    def _room(self, limit: np.ndarray) -> np.ndarray:
+        return self.displacement.room_within(limit)
+
+
+def bfloat16_weights(
+    codes: np.ndarray,
+    lr: float,
+    steps: int,
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+    snr: float = 0.0,
+    schedule: Callable[[int], float] | None = None,
+    draws: int = 16,
+    seed: int = 0,
+) -> np.ndarray:
+    """P(unchanged) where every step of AdamW on noise is rounded into a bfloat16 weight, simulated.
+
+    Args:
+        codes: int ``[n]``, magnitude bits for which it is wanted.
+        lr: learning rate.
+        steps: of training.
+        betas: β₁, β₂.
+        snr: as of `adamw`.
+        schedule: factor on the learning rate by step.
+        draws: runs for each.
+        seed: of the noise.
+
+    Returns:
+        float64 ``[32768]``, 1 for all others.
+    """
+    walk = _Adam(len(codes) * draws, betas, snr, np.random.default_rng(seed))
+    begun = np.repeat(_MAGNITUDES[codes], draws).astype(np.float32)
+    weights = begun.copy()
+    for step in range(steps):
+        rate = lr * (schedule(step) if schedule else 1.0)
+        weights = round_bfloat16(weights - (rate * walk.step()).astype(np.float32))
+    found = np.ones(2**15)
+    found[codes] = (weights == begun).reshape(len(codes), draws).mean(axis=1)
+    return found
+
+
+def round_bfloat16(values: np.ndarray) -> np.ndarray:
+    """The nearest bfloat16 values of float32 ones, ties to even, as float32; NaN is not expected."""
+    bits = values.astype(np.float32).view(np.uint32)
+    return (((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) << 16).astype(np.uint32).view(np.float32)
+
+
+def fitted(unchanged: Callable[[Displacement], float], share: float) -> Displacement:
+    """The normal displacement under which a share stays unchanged.
+
+    Args:
+        unchanged: share by displacement, falling as it grows.
+        share: that was found, in (0, 1).
+    """
+    low, high = -40.0, 4.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if unchanged(gaussian(2.0**middle)) > share else (low, middle)
+    scale = 2.0**low
+    return gaussian(scale, f"normal, standard deviation {scale:.3g} (fitted to the changed share)")
+
+
+def _interval(steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of what rounds to a magnitude or one of its neighbours up to ``steps`` away, which may be negative."""
+    values = np.concatenate([-_MAGNITUDES[:0:-1], _MAGNITUDES])
+    middles = (values[1:] + values[:-1]) / 2
+    at = np.arange(_FINITE) + _FINITE
+    return middles[np.maximum(at - 1 - steps, 0)], middles[np.minimum(at + steps, len(middles) - 1)]
+
+
+def _interval_within(limit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of what rounds to a value at most ``limit`` away from a magnitude."""
+    values = np.concatenate([-_MAGNITUDES[:0:-1], _MAGNITUDES])
+    middles = (values[1:] + values[:-1]) / 2
+    here = _MAGNITUDES[:-1]
+    lowest = np.searchsorted(values, here - limit, side="left")
+    highest = np.searchsorted(values, here + limit, side="right") - 1
+    return middles[np.maximum(lowest - 1, 0)], middles[np.minimum(highest, len(middles) - 1)]
+
+
+def _graded() -> tuple[np.ndarray, np.ndarray]:
+    """Points of the unit interval and their shares, finer towards both ends, where displacements that are small against
+    the interval decide.
+    """
+    edges = np.concatenate([[0.0], np.geomspace(2.0**-16, 0.5, 16 * 4 + 1)])
+    points, shares = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
+    return np.concatenate([points, 1 - points]), np.concatenate([shares, shares])
+
+
+def _padded(values: np.ndarray, rest: float) -> np.ndarray:
+    found = np.full(2**15, rest)
+    found[:_FINITE] = values
+    return found

@@ -1,0 +1,222 @@
+r"""Do two runs change the same entries more often than chance?
+
+Of entries changed in one run, the share changed in another as well is compared with three expectations:
+
+- **density chance**, as "RL Finetunes Small Subnetworks" (arXiv 2505.11711) has it: the density of the other's changes;
+- **density by tensor**: the same within each tensor, :math:`\sum_t a_t b_t / n_t`;
+- **magnitude-matched chance**: within each tensor and octave of |w|, :math:`\sum_s a_s b_s / n_s` over strata s. In
+  bfloat16 small weights change first in every run, whatever it learns; only what exceeds this chance can be learning's.
+
+Under independence within strata the number in common has the hypergeometric variance
+:math:`\sum_s a_s b_s (n_s-a_s)(n_s-b_s) / (n_s^2 (n_s-1))`. That holds for independent entries; entries of a tensor are
+not, so a second standard error treats whole tensors as the units (jackknife).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from rlpost.errors import DataError, UserError
+from rlpost.sparsity.checkpoint import Checkpoint, as_bits, open_checkpoint
+from rlpost.sparsity.compare import PIECE, cast_changed, match
+
+OCTAVES = 256
+MOST = 10
+"""Checkpoints that are compared with one another at most: every combination of changes is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strata:
+    """Counts by tensor and octave of |w|: int64 ``[s]`` each.
+
+    Attributes:
+        total: entries n.
+        first: entries changed in the first run, a.
+        second: entries changed in the second run, b.
+        both: entries changed in both.
+        unit: number of the tensor a stratum belongs to.
+    """
+
+    total: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    both: np.ndarray
+    unit: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Two runs' changes in common. Shares are None where a run has changed nothing.
+
+    Attributes:
+        first: name of a run.
+        second: name of the other.
+        changed: entries each has changed.
+        both: entries both have changed.
+        share_of_first: both / changed by the first.
+        share_of_second: both / changed by the second.
+        jaccard: both / changed by any.
+        expected: entries that both change by each kind of chance: ``density``, ``tensor``, ``magnitude``.
+        excess: (both − magnitude-matched chance) as a share of the first's changes.
+        error: standard error of the excess if entries are independent.
+        error_by_tensor: its standard error with tensors as units (jackknife); None for a single one.
+    """
+
+    first: str
+    second: str
+    changed: tuple[int, int]
+    both: int
+    share_of_first: float | None
+    share_of_second: float | None
+    jaccard: float | None
+    expected: Mapping[str, float]
+    excess: float | None
+    error: float | None
+    error_by_tensor: float | None
+
+    def chance(self, kind: str) -> tuple[float | None, float | None, float | None]:
+        """The two shares and the Jaccard index that a kind of chance gives."""
+        (one, two), both = self.changed, self.expected[kind]
+        union = one + two - both
+        return both / one if one else None, both / two if two else None, both / union if union else None
+
+
+def overlap_of(first: str, second: str, strata: Strata) -> Overlap:
+    """From counts.
+
+    Args:
+        first: name of a run.
+        second: name of the other.
+        strata: see there.
+    """
+    one, two, both = (int(x.sum()) for x in (strata.first, strata.second, strata.both))
+    total = int(strata.total.sum())
+    matched = _independent(strata.total, strata.first, strata.second)
+    units = int(strata.unit.max()) + 1 if len(strata.unit) else 0
+    by_unit = [np.bincount(strata.unit, x, units) for x in (strata.total, strata.first, strata.second)]
+    beyond = np.bincount(strata.unit, strata.both - matched, units)
+    expected = float(matched.sum())
+    union = one + two - both
+    return Overlap(
+        first,
+        second,
+        (one, two),
+        both,
+        both / one if one else None,
+        both / two if two else None,
+        both / union if union else None,
+        {
+            "density": one * two / total if total else 0.0,
+            "tensor": float(_independent(*by_unit).sum()),
+            "magnitude": expected,
+        },
+        (both - expected) / one if one else None,
+        float(np.sqrt(_variance(strata).sum())) / one if one else None,
+        _jackknife(beyond, by_unit[1]),
+    )
+
+
+def _jackknife(above: np.ndarray, below: np.ndarray) -> float | None:
+    """Standard error of Σ above / Σ below over the terms, by leaving each out (Efron, 1982)."""
+    rest = below.sum() - below
+    if len(below) < 2 or (rest <= 0).any():
+        return None
+    left_out = (above.sum() - above) / rest
+    return float(np.sqrt((len(below) - 1) * np.var(left_out)))
+
+
+def _independent(total: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return first * (second / np.maximum(total, 1))
+
+
+def _variance(strata: Strata) -> np.ndarray:
+    n, a, b = (x.astype(np.float64) for x in (strata.total, strata.first, strata.second))
+    return a * b * (n - a) * (n - b) / np.maximum(n * n * (n - 1), 1)
+
+
+def overlaps(
+    base: str | Path, paths: Sequence[str | Path], pickles: bool = False, threads: int | None = None
+) -> tuple[list[Overlap], dict[str, str]]:
+    """Every pair of some checkpoints that began as one.
+
+    Args:
+        base: what they began as.
+        paths: of at least two; named in the result as given.
+        pickles: as in `rlpost.sparsity.checkpoint.open_checkpoint`.
+        threads: that count at a time; None: one for each core.
+
+    Returns:
+        Overlaps, and tensors that were left out with the reason.
+
+    Raises:
+        DataError: if one cannot be read, or shapes differ.
+        UserError: for fewer than two or more than `MOST` checkpoints.
+    """
+    names = [str(path) for path in paths]
+    if not 2 <= len(names) <= MOST:
+        raise UserError(f"overlap: {len(names)} checkpoints; give 2 to {MOST}")
+    _all_different([Path(base), *map(Path, paths)])
+    start = open_checkpoint(base, pickles=pickles)
+    ends = [open_checkpoint(path, start, pickles) for path in paths]
+    matched = [match(start, end) for end in ends]
+    common = [n for n in start.tensors if all(n in one.names for one in matched)]
+    left_out = {n: "not in every checkpoint" for one in matched for n in (*one.only_before, *one.only_after)}
+    for one in matched:
+        left_out |= one.left_out
+    if not common:
+        raise DataError(f"overlap: no tensor is in all of {', '.join(names)}; compare checkpoints of one model")
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+        found = list(pool.map(lambda name: _patterns(name, start, ends), common))
+    return [
+        overlap_of(names[i], names[j], _strata(found, i, j)) for i, j in combinations(range(len(names)), 2)
+    ], left_out
+
+
+def _all_different(paths: Sequence[Path]) -> None:
+    for one, two in combinations(paths, 2):
+        if one.exists() and two.exists() and os.path.samefile(one, two):
+            raise DataError(f"{one} and {two} are the same; give different checkpoints")
+
+
+def _patterns(name: str, start: Checkpoint, ends: Sequence[Checkpoint]) -> np.ndarray:
+    """Entries by octave of |w| and by which checkpoints have changed them: int64 ``[256, 2^k]``."""
+    kinds = 2 ** len(ends)
+    size = start.tensors[name].size
+    found = np.zeros(OCTAVES * kinds, np.int64)
+    for at in range(0, size, PIECE):
+        span = at, min(at + PIECE, size)
+        old = start.tensors[name].read(*span)
+        key = ((as_bits(old.bfloat16()) >> 7) & 0xFF).astype(np.int64) * kinds
+        for i, end in enumerate(ends):
+            new = end.tensors[name].read(*span)
+            _check(name, end.path, new)
+            key += cast_changed(old, new).numpy().astype(np.int64) << i
+        found += np.bincount(key, minlength=len(found))
+    found = found.reshape(OCTAVES, kinds)
+    if found[-1].any():
+        raise DataError(f"{name!r}: {found[-1].sum()} entries are NaN or infinite in {start.path}; leave it out")
+    return found
+
+
+def _check(name: str, path: str, piece: Tensor) -> None:
+    if not bool(piece.isfinite().all()):
+        raise DataError(f"{name!r}: entries are NaN or infinite in {path}; leave that checkpoint out")
+
+
+def _strata(found: Sequence[np.ndarray], i: int, j: int) -> Strata:
+    kinds = np.arange(found[0].shape[1])
+    every = np.concatenate(found)
+    unit = np.repeat(np.arange(len(found)), OCTAVES)
+    kept = every.any(axis=1)
+    every, unit = every[kept], unit[kept]
+    first, second = (kinds >> i) & 1 == 1, (kinds >> j) & 1 == 1
+    total, one, two, both = (every[:, chosen].sum(axis=1) for chosen in (kinds >= 0, first, second, first & second))
+    return Strata(total, one, two, both, unit)
