@@ -21,6 +21,7 @@ from rlpost.protocols import RewardStage
 from rlpost.rollout.sampling import requests, settings
 from rlpost.scoring.score import run_stages, settle
 from rlpost.session import Session
+from rlpost.sparsity.watch import Moved, summary
 from rlpost.types import Group
 
 
@@ -33,12 +34,14 @@ class Step:
         groups: prompts with completions, verdicts and rewards.
         advantages: per group and completion, None where it was not trained on.
         metrics: registered figures.
+        changes: what changed of each tensor; empty where that is not looked at.
     """
 
     number: int
     groups: list[Group]
     advantages: list[list[float | None]]
     metrics: dict[str, float] = field(default_factory=dict[str, float])
+    changes: dict[str, Moved] = field(default_factory=dict[str, Moved])
 
 
 OnStep = Callable[[Step], object]
@@ -123,6 +126,10 @@ def publish(session: Session, step: Step, clock: Clock) -> None:
     if "updates" in metrics:
         with clock("sync"):
             metrics |= session.publish(metrics)
+    if session.config.changes_due(step.number) and session.learner is not None:
+        with clock("changes"):
+            step.changes = session.learner.changes()
+        metrics |= prefixed("changes", summary(step.changes))
     metrics |= session.memory()
     metrics |= prefixed("recoveries", session.supervisor.lost)
     metrics["policy_version"] = float(session.published.new_version if session.published else 0)

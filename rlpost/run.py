@@ -34,6 +34,7 @@ from rlpost.scoring.build import build_stage, with_logprobs
 from rlpost.scoring.plugins import ship
 from rlpost.scoring.score import deferred
 from rlpost.session import Session, session
+from rlpost.sparsity.watch import document
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +206,8 @@ class Run:
         every = config.logging.transcripts_every
         if every and step.number % every == 0:
             self.folder.transcript(step.number, step.groups, step.advantages)
+        if step.changes:
+            self.folder.changes(step.number, document(step.changes))
         self.display.step(step.number, config.run.steps, step.metrics)
         if config.evaluation.every and done % config.evaluation.every == 0 and done < config.run.steps:
             self._evaluate(on_the_way(done))

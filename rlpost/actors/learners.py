@@ -17,6 +17,7 @@ from rlpost.actors.workers import LearnerWorker
 from rlpost.config.schema import RunConfig
 from rlpost.errors import LearnerLostError
 from rlpost.selfcheck.invariance import Figures
+from rlpost.sparsity.watch import Moved
 from rlpost.types import TrainBatch, TrainSample, WeightManifest
 
 
@@ -89,6 +90,10 @@ class LearnerGroup(Crew):
     def step(self, batch: TrainBatch) -> dict[str, float]:
         """All updates of a batch; see `rlpost.learner.policy.PolicyLearner.step`."""
         return self._all("step", ray.put(batch), what="update")[0]
+
+    def changes(self) -> dict[str, Moved]:
+        """What changed, by tensor; see `rlpost.learner.policy.PolicyLearner.changes`."""
+        return self._all("changes", what="changes")[0]
 
     def export(self) -> tuple[WeightManifest, Any]:
         """The manifest of the current version, and a reference to the update itself."""

@@ -15,6 +15,7 @@ from rlpost.processes import end_with_parent
 from rlpost.protocols import ApplyReport, GenerateRequest, SamplingSettings
 from rlpost.scoring.plugins import Shipped
 from rlpost.selfcheck.invariance import Figures
+from rlpost.sparsity.watch import Moved
 from rlpost.sync.plan import engine_rank
 from rlpost.types import Completion, Group, Prompt, TrainBatch, TrainSample, WeightManifest, WeightUpdate
 
@@ -141,6 +142,10 @@ class LearnerWorker(Worker):
         """As `export`, of every tensor and whatever the kind."""
         update = self.learner.snapshot()
         return (update.manifest, update) if update else (None, None)
+
+    def changes(self) -> dict[str, Moved]:
+        """See `PolicyLearner.changes`."""
+        return self.learner.changes()
 
     def save(self, folder: str) -> None:
         """See `PolicyLearner.save`."""

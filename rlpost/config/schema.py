@@ -408,6 +408,9 @@ class LoggingSection(Section):
     """Log to this Weights & Biases project."""
     transcripts_every: NonNegativeInt = 1
     """Steps between transcript files; 0: none."""
+    changes_every: NonNegativeInt = 0
+    """Steps between looks at what changed in the published weights (``changes/*``, and by tensor in the folder
+    ``changes``); 0: none. Rank 0 of the learner then holds two further versions of the weights in its memory."""
     progress: bool = True
     """Show a progress bar on a terminal."""
 
@@ -472,6 +475,11 @@ class RunConfig(Section):
         """Whether engine and learner are compared at a rollout batch."""
         every = self.selfcheck.parity_every
         return bool(every) and self.selfcheck.canary and step % every == 0
+
+    def changes_due(self, step: int) -> bool:
+        """Whether what changed is looked at after a rollout batch."""
+        every = self.logging.changes_every
+        return bool(every) and (step + 1) % every == 0
 
     def wants_logprobs(self, step: int) -> bool:
         """Whether the engines report log-probabilities at a rollout batch."""

@@ -29,6 +29,7 @@ from rlpost.learner.schedule import learning_rate
 from rlpost.learner.step import micro_loss
 from rlpost.learner.support import packing_obstacle
 from rlpost.learner.warmup import Warmup, gradients, read_tuning
+from rlpost.sparsity.watch import Moved, Watch
 from rlpost.sync.plan import kind_of
 from rlpost.sync.publish import Publisher
 from rlpost.types import TrainBatch, TrainSample, WeightUpdate
@@ -121,6 +122,7 @@ class PolicyLearner:
         dtype = getattr(torch, config.model.dtype)
         writes, dense = engine.rank == 0, config.sync.diff_density
         self.publisher = Publisher(kind_of(config), engine.tuning, dtype, engine.gathered, writes, dense)
+        self.watch = Watch(self._published()) if config.logging.changes_every else None
 
     def logprobs(
         self, samples: Sequence[TrainSample], *, reference: bool = False, temperature: float | None = None
@@ -239,6 +241,21 @@ class PolicyLearner:
         """Every tensor of the version that was published last, for an engine that has missed what the others hold."""
         return self.publisher.full(self.counters.version)
 
+    def changes(self) -> dict[str, Moved]:
+        """What has changed since this was last asked and since the start, by tensor; empty on ranks other than 0.
+
+        All ranks take part. The run must have been configured with ``logging.changes_every``.
+        """
+        assert self.watch is not None
+        return self.watch.look(self._published())
+
+    def _published(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The policy as it is published, on rank 0; the others take part in gathering it."""
+        dtype = getattr(torch, self.config.model.dtype)
+        for name, tensor in self.weights():
+            if self.engine.rank == 0:
+                yield name, tensor.to(dtype)
+
     def save(self, folder: str) -> None:
         """Write a resumable checkpoint; all ranks take part.
 
@@ -251,6 +268,8 @@ class PolicyLearner:
         if self.engine.rank == 0:
             warmup = self.warmup.state() if self.warmup else None
             torch.save({"method": self.engine.tuning.state(), "warmup": warmup}, Path(folder) / _TUNING)
+            if self.watch is not None:
+                self.watch.save(Path(folder))
         self.engine.save(folder, dataclasses.asdict(self.counters))
 
     def load(self, folder: str) -> int:
@@ -273,6 +292,8 @@ class PolicyLearner:
         self.counters = Counters(**self.engine.load(folder))
         self.engine.tuning.write_back()
         self.publisher.forget()
+        if self.watch is not None:
+            self.watch.resume(self._published(), Path(folder))
         return self.counters.version
 
     def save_model(self, folder: str, base: str) -> None:

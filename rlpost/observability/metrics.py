@@ -59,6 +59,8 @@ METRICS: dict[str, str] = {
     "canary/changed_tensors": "published tensors whose bytes changed",
     "canary/probe_mean": "mean |log p engine - log p learner| on probes, nats per token",
     "canary/probe_max": "maximum of the same",
+    "changes/*": "published weights since the last look (stepped, step_norm, angle) and since the start; "
+    "bfloat16 casts, stored_: as published",
     "trained_parameters": "numbers that the optimizer owns",
     "memory_mb/*": "what a rank of the learner holds of a kind, MiB; _planned: as rlpost plan predicts it",
     "tuning/warmup": "batches so far from which the tuning method learns what to train",

@@ -156,6 +156,17 @@ def draw_run(folder: Path) -> list[Path]:
         written.append(
             draw(curves, target, title="held-out prompts", x="N", y="pass@N (95 % over prompts)", powers=True)
         )
+    shares = [row for row in read_lines(folder / "metrics.jsonl") if "changes/changed_share" in row]
+    if len(shares) > 1:
+        steps = [row["step"] + 1 for row in shares]
+        words = {"changed": "since the start", "stepped": "since the last look", "cancelled": "touched, then cancelled"}
+        curves = []
+        for name, label in words.items():
+            values = [row[f"changes/{name}_share"] for row in shares]
+            curves.append(Curve(label, steps, values, values, values))
+        target = folder / "plots" / "changes.svg"
+        y = "share of weights changed (bfloat16)"
+        written.append(draw(curves, target, title="what changed", x="step", y=y))
     followed = read_lines(folder / "evaluations" / "uplift.jsonl")
     if followed:
         curves = [uplift_curve(str(row["when"]), row["by_rank"]) for row in followed]

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,12 @@ class RunFolder:
             for group, row in zip(groups, advantages, strict=True):
                 for member, advantage in enumerate(row):
                     file.write(json.dumps(_line(group, member, advantage), ensure_ascii=False, default=str) + "\n")
+
+    def changes(self, step: int, tensors: Mapping[str, Any]) -> None:
+        """Write what changed of each tensor."""
+        folder = self.path / "changes"
+        folder.mkdir(exist_ok=True)
+        (folder / f"step_{step:06d}.json").write_text(json.dumps({"step": step, "tensors": tensors}))
 
 
 def environment() -> dict[str, Any]:

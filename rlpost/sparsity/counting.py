@@ -15,6 +15,7 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numba import njit
 from torch import Tensor
 
@@ -68,7 +69,7 @@ def count(old: Tensor, new: Tensor, columns: np.ndarray, atol: float, counts: Co
         atol: of the tolerance that is counted with.
         counts: grows.
     """
-    if old.dtype == new.dtype and str(old.dtype) == "torch.bfloat16":
+    if old.dtype == new.dtype == torch.bfloat16:
         _count16(
             as_bits(old), as_bits(new), VALUES, columns, atol,
             counts.tally, counts.largest, counts.codes[0], counts.octaves, counts.bins, counts.squares,
@@ -79,6 +80,25 @@ def count(old: Tensor, new: Tensor, columns: np.ndarray, atol: float, counts: Co
         first, second, first.view(np.uint32), second.view(np.uint32), VALUES, columns, atol,
         counts.tally, counts.largest, counts.codes, counts.octaves, counts.bins, counts.squares,
     )  # fmt: skip
+
+
+def follow(
+    start: Tensor, before: Tensor, now: Tensor, touched: np.ndarray, counts: np.ndarray, sums: np.ndarray
+) -> None:
+    """Three versions of a tensor, as `rlpost.sparsity.watch` looks at them.
+
+    Args:
+        start: flat, bfloat16 or anything that float32 holds.
+        before: as many entries of the same format.
+        now: the same.
+        touched: bits, little order, of entries whose cast ever changed; grows.
+        counts: int64 ``[5]``: casts stepped, changed, cancelled; stored values stepped, changed.
+        sums: float64 ``[5]``: squared step, squared distance from the start, ⟨before, now⟩, ‖before‖², ‖now‖².
+    """
+    if now.dtype == torch.bfloat16:
+        _follow16(as_bits(start), as_bits(before), as_bits(now), VALUES, touched, counts, sums)
+    else:
+        _follow32(as_float32(start), as_float32(before), as_float32(now), touched, counts, sums)
 
 
 def bin_edges() -> np.ndarray:
@@ -102,8 +122,8 @@ def _measure(was, now, atol, tally, largest, bins, squares):
     tally[STORED_BEYOND] += size > atol
     tally[UP] += delta > 0
     tally[OUTWARD] += abs(now) > abs(was)
-    square = float(size) * float(size)
-    largest[0] = max(largest[0], float(size))
+    square = np.float64(size) * np.float64(size)
+    largest[0] = max(largest[0], np.float64(size))
     # frexp puts the mantissa into [1/2, 1)
     mantissa, exponent = math.frexp(size)
     place = (exponent - 1 - _LOWEST_OCTAVE) * 8 + int(mantissa * 16.0) - 8
@@ -187,3 +207,56 @@ def _count32(old, new, old_bits, new_bits, values, columns, atol, tally, largest
         tally[CHANGED] += touched
         tally[ROWS] += touched > 0
         tally[ROW_SQUARES] += touched * touched
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _note(i, stepped, changed, touched, counts):
+    """A cast's three states."""
+    bit = np.uint8(1 << (i & 7))
+    if stepped:
+        counts[0] += 1
+        touched[i >> 3] |= bit
+    if changed:
+        counts[1] += 1
+    elif touched[i >> 3] & bit:
+        counts[2] += 1
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _sum(first, old, new, sums):
+    a, b, c = np.float64(first), np.float64(old), np.float64(new)
+    sums[0] += (c - b) * (c - b)
+    sums[1] += (c - a) * (c - a)
+    sums[2] += b * c
+    sums[3] += b * b
+    sums[4] += c * c
+
+
+@njit(nogil=True, cache=True)
+def _follow16(start, before, now, values, touched, counts, sums):
+    for i in range(now.size):
+        first, old, new = values[start[i]], values[before[i]], values[now[i]]
+        _note(i, old != new, first != new, touched, counts)
+        _sum(first, old, new, sums)
+    counts[3] += counts[0]
+    counts[4] += counts[1]
+
+
+@njit(nogil=True, cache=True)
+def _follow32(start, before, now, touched, counts, sums):
+    first_bits, old_bits, new_bits = start.view(np.uint32), before.view(np.uint32), now.view(np.uint32)
+    for i in range(now.size):
+        new = _rounded(new_bits[i])
+        stepped = before[i] != now[i]
+        changed = start[i] != now[i]
+        old, first = _rounded(old_bits[i]), _rounded(first_bits[i])
+        _note(
+            i,
+            stepped and old != new and (old | new) & 0x7FFF != 0,
+            changed and first != new and (first | new) & 0x7FFF != 0,
+            touched,
+            counts,
+        )
+        counts[3] += stepped
+        counts[4] += changed
+        _sum(start[i], before[i], now[i], sums)

@@ -2,8 +2,8 @@ r"""The numerical rank of an update, and whether its rows and columns say anythi
 
 The rank of Δ is the number of singular values above :math:`\tau = \max(m, n)\,\varepsilon\,\sigma_{\max}` with the ε
 of float32, as `torch.linalg.matrix_rank` has it and "RL Finetunes Small Subnetworks" (arXiv 2505.11711) reports it. It
-is not found by a singular value decomposition: the eigenvalues of :math:`G = \Delta\Delta^\top` are the squared singular
-values, and by Sylvester's law of inertia as many of them exceed τ² as the factorisation
+is not found by a singular value decomposition: the eigenvalues of :math:`G = \Delta\Delta^\top` are the squares of the
+singular values, and by Sylvester's law of inertia as many of them exceed τ² as the factorisation
 :math:`G - \tau^2 I = L D L^\top` has positive values in D. Float64 has room for the square: τ²/σ² is above 10⁻¹⁴ for
 every matrix with a side of at least two, and its rounding is near 10⁻¹⁶.
 """
