@@ -40,7 +40,7 @@ def uplift_curve(label: str, by_rank: Sequence[Sequence[float]]) -> Curve:
     return Curve(label, [row[0] for row in by_rank], shares, [low for low, _ in ends], [high for _, high in ends])
 
 
-def draw(curves: Sequence[Curve], path: Path, *, title: str, x: str, y: str, powers: bool = False) -> Path:
+def draw(curves: Sequence[Curve], path: Path, *, title: str, x: str, y: str, base: int | None = None) -> Path:
     """Write curves with their bands as SVG (or what the suffix says).
 
     Args:
@@ -49,7 +49,7 @@ def draw(curves: Sequence[Curve], path: Path, *, title: str, x: str, y: str, pow
         title: above the figure.
         x: label of the horizontal axis.
         y: label of the vertical axis.
-        powers: horizontal axis in powers of two.
+        base: of a logarithmic horizontal axis; None: linear.
     """
     from matplotlib.figure import Figure
 
@@ -58,8 +58,8 @@ def draw(curves: Sequence[Curve], path: Path, *, title: str, x: str, y: str, pow
     for curve in curves:
         (line,) = axes.plot(curve.x, curve.y, marker="o", markersize=3, label=curve.label)
         axes.fill_between(curve.x, curve.low, curve.high, color=line.get_color(), alpha=0.15, linewidth=0)
-    if powers:
-        axes.set_xscale("log", base=2)
+    if base is not None:
+        axes.set_xscale("log", base=base)
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
@@ -153,9 +153,7 @@ def draw_run(folder: Path) -> list[Path]:
     curves = [curve for row in rows if (curve := pass_curve(str(row["when"]), row)) is not None]
     if curves:
         target = folder / "plots" / "pass_at_n.svg"
-        written.append(
-            draw(curves, target, title="held-out prompts", x="N", y="pass@N (95 % over prompts)", powers=True)
-        )
+        written.append(draw(curves, target, title="held-out prompts", x="N", y="pass@N (95 % over prompts)", base=2))
     shares = [row for row in read_lines(folder / "metrics.jsonl") if "changes/changed_share" in row]
     if len(shares) > 1:
         steps = [row["step"] + 1 for row in shares]

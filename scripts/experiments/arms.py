@@ -40,7 +40,7 @@ class Experiment:
         out: its folder, with a folder for each seed.
         seeds: of warm start and training.
         arms: names to recipes (files in configs/).
-        start: arm whose recipe makes the warm start and measures the starting policy.
+        start: recipe that makes the warm start and measures the starting policy.
         settings: over the recipes of all arms, warm start included.
         trained: over the recipes of the arms only.
         own: likewise, of single arms.
@@ -68,14 +68,14 @@ class Experiment:
             *self.own.get(arm, ()),
             *(one for one in self.settings if not one.startswith(("sft.", "model."))),
         ]  # fmt: skip
-        return load(CONFIGS / self.arms[arm], overrides).config
+        return load(CONFIGS / self.arms.get(arm, self.start), overrides).config
 
     def warm_start(self, seed: int) -> None:
         """The policy that all arms of a seed start from."""
         target = self.folder(seed) / BASE
         if (target / "config.json").is_file():
             return
-        recipe = str(CONFIGS / self.arms[self.start])
+        recipe = str(CONFIGS / self.start)
         # the trainer's threads and memory should be gone before the actors start
         command = [sys.executable, "-m", "rlpost.cli", "sft", recipe, f"run.seed={seed}", *self.settings, "--quiet"]
         subprocess.run([*command, "--output", str(target)], check=True, stdout=subprocess.DEVNULL)
@@ -85,7 +85,7 @@ class Experiment:
         target = self.folder(seed) / "base.jsonl"
         if not target.is_file():
             partial = target.with_suffix(".partial")
-            rlpost.evaluate(self.config(self.start, seed), self.folder(seed) / BASE, output=partial)
+            rlpost.evaluate(self.config(BASE, seed), self.folder(seed) / BASE, output=partial)
             partial.rename(target)
 
     def train(self, arm: str, seed: int) -> bool:
@@ -99,8 +99,10 @@ class Experiment:
             shutil.rmtree(folder, ignore_errors=True)
         return not rlpost.train(config, resume=resume).interrupted
 
-    def run(self, minutes: float) -> bool:
-        """Everything that is not done yet; False if the time or the user ended it before."""
+    def run(self, minutes: float, before: Callable[[str], object] = lambda arm: None) -> bool:
+        """Everything that is not done yet; False if the time or the user ended it before. ``before`` is called with
+        each arm before it is trained.
+        """
         begun, longest = time.monotonic(), 0.0
         for seed in self.seeds:
             self.warm_start(seed)
@@ -109,6 +111,7 @@ class Experiment:
                 self.measure_base(seed)
                 for arm in self.arms:
                     started = time.monotonic()
+                    before(arm)
                     if started + longest - begun > 60 * minutes or not self.train(arm, seed):
                         return False
                     took = time.monotonic() - started
@@ -126,6 +129,11 @@ class Experiment:
     def evaluations(self, arm: str, seed: int) -> Path:
         """Folder of an arm's evaluations."""
         return self.folder(seed) / arm / "evaluations"
+
+    def final(self, arm: str, seed: int) -> dict[str, Any]:
+        """Figures of an arm's final policy."""
+        (after,) = [one for one in read_lines(self.folder(seed) / arm / "evaluations.jsonl") if one["when"] == "after"]
+        return after
 
     def metrics(self, arm: str, seed: int) -> list[dict[str, Any]]:
         """A row for each step of an arm."""
@@ -196,7 +204,7 @@ def draw_passes(found: Mapping[str, Any], out: Path) -> str:
         means = [entry["mean"] for entry in by_k.values()]
         curves.append(Curve(arm, [int(k) for k in by_k], means, [low for low, _ in ends], [high for _, high in ends]))
     title = f"{found['prompts']} held-out theorems, {len(found['seeds'])} seeds"
-    draw(curves, out / "pass_at_n.svg", title=title, x="N", y="pass@N (95 % over theorems)", powers=True)
+    draw(curves, out / "pass_at_n.svg", title=title, x="N", y="pass@N (95 % over theorems)", base=2)
     return title
 
 

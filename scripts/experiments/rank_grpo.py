@@ -154,7 +154,7 @@ def report(experiment: Experiment) -> str:
 def main() -> int:
     given = arguments(__doc__ or "", list(ARMS), "one seed, 20 steps, 150 conversations").parse_args()
     trained = [*FINAL, *(SMALL if given.small else [])]
-    return finish(asked_for(given, ARMS, given.arms[-1], trained), given.minutes, report)
+    return finish(asked_for(given, ARMS, ARMS[given.arms[-1]], trained), given.minutes, report)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def main() -> int:
     if not given.seeds and not given.small:
         given.seeds = [1, 2]
     trained = [*TRAINED, *(SMALL if given.small else [])]
-    return finish(asked_for(given, ARMS, "full", trained, OWN), given.minutes, report)
+    return finish(asked_for(given, ARMS, "quickstart.yaml", trained, OWN), given.minutes, report)
 
 
 if __name__ == "__main__":

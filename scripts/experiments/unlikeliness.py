@@ -131,7 +131,7 @@ def report(experiment: Experiment) -> str:
 def main() -> int:
     given = arguments(__doc__ or "", list(ARMS), "one seed, 25 steps, 40 theorems, 32 samples").parse_args()
     trained = [*FINAL, *(SMALL if given.small else [])]
-    return finish(asked_for(given, ARMS, given.arms[0], trained), given.minutes, report)
+    return finish(asked_for(given, ARMS, ARMS[given.arms[0]], trained), given.minutes, report)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def work(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         data={"source": "jsonl", "train": "prompts.jsonl", "eval": "prompts.jsonl", "leaks": "allow"},
         algorithm={"epochs": 2, "minibatches": 2, "kl": {"coef": 0.01}},
         evaluation={"samples": 4, "k": [1, 4]},
-        logging={"tensorboard": True},
+        logging={"tensorboard": True, "changes_every": 1},
     )
 
 
@@ -63,6 +63,20 @@ def test_a_run_writes_what_it_promises(straight: Path, work: Path) -> None:
     assert [row["when"] for row in evaluations] == ["before", "after"]
 
 
+def test_what_changed_is_followed(straight: Path, work: Path, tiny_model: str) -> None:
+    from rlpost.sparsity.examine import sparsity
+
+    last = lines(work, "straight")[-1]
+    assert 0 < last["changes/changed_share"] <= 1
+    figures = sparsity(tiny_model, straight / "model", matrices=0).whole.figures
+    assert last["changes/changed_share"] == pytest.approx(1 - (figures["unchanged"].value or 0))
+    assert last["changes/stored_changed_share"] == pytest.approx(1 - (figures["stored_unchanged"].value or 0))
+    assert last["changes/norm"] == pytest.approx(figures["norm"].value)
+    tensors = json.loads((straight / "changes" / "step_000003.json").read_text())["tensors"]
+    assert sum(one["changed"] for one in tensors.values()) > 0
+    assert (straight / "plots" / "changes.svg").is_file()
+
+
 def test_the_final_model_loads_and_differs_from_the_start(straight: Path, tiny_model: str) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -77,7 +91,9 @@ def test_a_resumed_run_is_the_uninterrupted_run(straight: Path, work: Path) -> N
     status, _, err = run(work, "--resume", "run.name=resumed", "evaluation.after=false")
     assert status == 0, err
     for first, second in zip(lines(work, "straight"), lines(work, "resumed"), strict=True):
-        for name in ("reward_mean", "loss", "grad_norm", "kl", "length_mean", "policy_version"):
+        changes = [name for name in first if name.startswith("changes/")]
+        assert changes
+        for name in ("reward_mean", "loss", "grad_norm", "kl", "length_mean", "policy_version", *changes):
             assert first[name] == second[name], name
     one, two = weights(work, "straight"), weights(work, "resumed")
     assert all(torch.equal(one[name], two[name]) for name in one)

@@ -38,7 +38,7 @@ def outcome(name: str, right: bool, place: int) -> Outcome:
 
 def experiment(scripts: dict[str, ModuleType], name: str, out: Path, seeds: tuple[int, ...]):
     module = scripts[name]
-    made = scripts["arms"].Experiment(out, seeds, module.ARMS, next(iter(module.ARMS)), (), module.FINAL)
+    made = scripts["arms"].Experiment(out, seeds, module.ARMS, next(iter(module.ARMS.values())), (), module.FINAL)
     for seed in seeds:
         for number, arm in enumerate(["base", *module.ARMS]):
             file = made.folder(seed) / "base.jsonl" if arm == "base" else made.evaluations(arm, seed) / "after.jsonl"
@@ -58,7 +58,7 @@ def test_every_arm_is_a_recipe_from_the_seeds_warm_start(
 ) -> None:
     module = scripts[name]
     made = scripts["arms"].Experiment(
-        tmp_path, (1,), module.ARMS, next(iter(module.ARMS)), ("run.steps=7", "sft.lr=1e-3"), module.FINAL
+        tmp_path, (1,), module.ARMS, next(iter(module.ARMS.values())), ("run.steps=7", "sft.lr=1e-3"), module.FINAL
     )
     for arm in module.ARMS:
         config = made.config(arm, 4)

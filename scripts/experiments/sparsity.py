@@ -1,0 +1,326 @@
+"""What reinforcement learning changes in a model, against supervised fine-tuning and against chance.
+
+(a) The theorem prover of `configs/quickstart.yaml` trained from one warm start with several learning rates, by GRPO and
+by supervised fine-tuning for as many updates at the same rates, in float32 and in bfloat16 with float32 masters: what
+is left unchanged, beside the null model at the same rate and number of updates. With `--smollm2` also a released model
+of 135M parameters, for a few updates. (b) GRPO with another seed: how far the changed entries agree, against density
+chance and against magnitude-matched chance, and against supervised fine-tuning's. (c) A tenth of the weights trained
+alone, chosen with hindsight (largest |Δ| of the full run), at random, at random with as many entries per matrix, the
+smallest, and those of the largest gradient at the start: what is learned, and how near the weights come to the full
+run's, beside how near the starting weights and another seed's are.
+
+    scripts/experiments/sparsity.py runs/sparsity                     # about an hour
+    scripts/experiments/sparsity.py runs/sparsity --smollm2           # and half an hour more
+    scripts/experiments/sparsity.py runs/sparsity_small --small       # 16 updates, two rates, under 10 minutes
+
+Started again with the same folder it goes on where it was. Writes `results.json`, `results.md`, `unchanged.svg`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from arms import BASE, CONFIGS, Experiment, head, publish, row
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rlpost.config.load import load
+from rlpost.observability.plots import Curve, draw
+from rlpost.sft.warmstart import warm_start
+from rlpost.sparsity.chance import Training
+from rlpost.sparsity.examine import sparsity
+from rlpost.sparsity.overlap import Overlap, overlaps
+from rlpost.tuning import masks
+
+RECIPE = "quickstart.yaml"
+DENSITY = 0.1
+TOLERANCES = (1e-5, 1e-4)
+FULL = "1e-04"
+"""Rate of the full run that masks are made of and compared with: of those that are tried, one that learns."""
+
+SHOWN = ("unchanged", "within_atol", "stored_unchanged", "norm")
+
+MASKS = {
+    "oracle": ["tuning.subnetwork.mask=file"],
+    "random": ["tuning.subnetwork.mask=random"],
+    "layer_matched": ["tuning.subnetwork.mask=random"],
+    "small": ["tuning.subnetwork.mask=small"],
+    "gradient": ["tuning.subnetwork.mask=gradient"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is run: updates, rates, number formats, and masks by name."""
+
+    updates: int
+    rates: Sequence[str]
+    dtypes: Sequence[str]
+    masks: Sequence[str]
+    seeds: Sequence[int] = (1, 2)
+
+    def training(self, rate: str) -> Training:
+        """The null model of a run: the schedule is the same for both kinds of training."""
+        return Training(lr=float(rate), steps=self.updates, schedule="cosine", warmup=max(self.updates // 20, 1))
+
+    def common(self) -> list[str]:
+        """Settings of every GRPO run."""
+        warmup = max(self.updates // 20, 1)
+        return [
+            f"run.steps={self.updates}", "optimizer.schedule=cosine", f"optimizer.warmup_steps={warmup}",
+            "data.eval.skip=96", "evaluation.samples=16", "evaluation.k=[1,8]", "evaluation.greedy=false",
+            "logging.changes_every=1",
+        ]  # fmt: skip
+
+
+FULL_PLAN = Plan(64, ("1e-06", "1e-05", "1e-04"), ("float32", "bfloat16"), tuple(MASKS))
+SMALL_PLAN = Plan(16, ("1e-05", "1e-04"), ("float32",), ("oracle", "random"))
+SMALL = ["data.eval.count=32", "evaluation.samples=8"]
+
+
+def name_of(kind: str, rate: str, dtype: str, seed: int = 1) -> str:
+    """Of a run."""
+    return f"{kind}_{rate}_{dtype}" + (f"_seed{seed}" if seed != 1 else "")
+
+
+class Study:
+    """The runs of a plan in one folder.
+
+    Args:
+        out: its folder.
+        plan: see there.
+        settings: of every GRPO run beside the plan's.
+    """
+
+    def __init__(self, out: Path, plan: Plan, settings: Sequence[str]) -> None:
+        self.out, self.plan, self.settings = out, plan, settings
+        arms, common = self.arms(), [*plan.common(), *settings]
+        self.experiment = Experiment(out, (1,), dict.fromkeys(arms, RECIPE), RECIPE, (), common, arms)
+        self.runs = self.experiment.folder(1)
+
+    def arms(self) -> dict[str, list[str]]:
+        """Every GRPO run with its own settings, in an order in which masks come after what they are made of."""
+        plan, found = self.plan, {}
+        for dtype in plan.dtypes:
+            for rate in plan.rates:
+                found[name_of("rl", rate, dtype)] = [f"optimizer.lr={rate}", *self.start(dtype)]
+        for seed in plan.seeds[1:]:
+            found[name_of("rl", FULL, "float32", seed)] = [f"optimizer.lr={FULL}", f"run.seed={seed}"]
+        for mask in plan.masks:
+            own = [f"optimizer.lr={FULL}", "tuning.method=subnetwork", f"tuning.subnetwork.density={DENSITY}"]
+            own += MASKS[mask]
+            if mask in ("oracle", "layer_matched"):
+                own.append(f"tuning.subnetwork.{'file' if mask == 'oracle' else 'like'}={self.oracle}")
+            found[f"mask_{mask}"] = own
+        return found
+
+    def start(self, dtype: str) -> list[str]:
+        """Settings of the starting model in a number format."""
+        return [f"model.dtype={dtype}", f"model.path={self.base(dtype)}"]
+
+    def base(self, dtype: str) -> Path:
+        """Folder of the starting model."""
+        return self.out / "seed_1" / (BASE if dtype == "float32" else f"{BASE}_{dtype}")
+
+    @property
+    def oracle(self) -> Path:
+        """File of the mask that hindsight chooses."""
+        return self.out / "oracle.safetensors"
+
+    def model(self, name: str) -> Path:
+        """What a run has ended with."""
+        return self.runs / name / "model"
+
+    def run(self, minutes: float) -> bool:
+        """Everything that is not done yet; False if time was up before."""
+        self.experiment.warm_start(1)
+        self.narrow_base()
+        for rate in self.plan.rates:
+            for dtype in self.plan.dtypes:
+                self.fine_tune(rate, dtype)
+        return self.experiment.run(minutes, before=self.make_oracle)
+
+    def narrow_base(self) -> None:
+        """The starting model in bfloat16: what rounding does to it must not count as training."""
+        target = self.base("bfloat16")
+        if (target / "model.safetensors").is_file() or "bfloat16" not in self.plan.dtypes:
+            return
+        source = self.base("float32")
+        target.mkdir(parents=True, exist_ok=True)
+        for file in source.iterdir():
+            if file.suffix != ".safetensors":
+                (target / file.name).write_bytes(file.read_bytes())
+        weights = {name: tensor.bfloat16() for name, tensor in load_file(source / "model.safetensors").items()}
+        save_file(weights, target / "model.safetensors", {"format": "pt"})
+
+    def fine_tune(self, rate: str, dtype: str) -> None:
+        """Go on with the warm start's own data at a rate, for as many updates as GRPO makes."""
+        target = self.model(name_of("sft", rate, dtype))
+        if (target / "config.json").is_file():
+            return
+        size = 64
+        overrides = [
+            "run.seed=1", f"model.path={self.base(dtype)}", "model.scratch=null", f"sft.lr={rate}", "sft.epochs=1",
+            f"sft.batch_size={size}", f"sft.train.count={size * self.plan.updates}", "sft.train.seed=5",
+        ]  # fmt: skip
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = warm_start(load(CONFIGS / RECIPE, overrides).config, target, quiet=True)
+        if made.updates != self.plan.updates:
+            raise SystemExit(f"sparsity: {made.updates} updates of fine-tuning, {self.plan.updates} were planned")
+
+    def make_oracle(self, arm: str) -> None:
+        """Before the first run that needs it: the entries that the full run moved most, of each matrix."""
+        if not arm.startswith("mask_") or self.oracle.is_file():
+            return
+        before, after = (weights(self.base("float32")), weights(self.model(name_of("rl", FULL, "float32"))))
+        moved = {name: (after[name] - before[name]).abs() for name in before}
+        made = {"mask": "largest |Δ|", "density": DENSITY, "of": name_of("rl", FULL, "float32")}
+        masks.save(masks.Mask(masks.top(moved, DENSITY, "global"), made=made), self.oracle)
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """A small model's tensors in float32, tied ones once."""
+    found = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+    found.pop("lm_head.weight", None)
+    return found
+
+
+def unchanged(study: Study) -> dict[str, Any]:
+    """Part (a): figures of every full run beside the null model's."""
+    found: dict[str, Any] = {}
+    for kind in ("rl", "sft"):
+        for dtype in study.plan.dtypes:
+            for rate in study.plan.rates:
+                name = name_of(kind, rate, dtype)
+                result = sparsity(study.base(dtype), study.model(name), training=study.plan.training(rate), matrices=3)
+                figures = result.whole.figures
+                found[name] = {key: (figures[key].value, figures[key].null) for key in SHOWN}
+                found[name]["start"] = result.start
+                found[name]["rank"] = [
+                    (one.found.rank, one.shuffled_rank, one.null.rank if one.null else None, min(one.shape))
+                    for one in result.matrices
+                ]
+    return found
+
+
+def agreement(study: Study) -> dict[str, Any]:
+    """Part (b): changed entries in common with another seed's and with fine-tuning's run."""
+    full = study.model(name_of("rl", FULL, "float32"))
+    others = {f"seed {seed}": study.model(name_of("rl", FULL, "float32", seed)) for seed in study.plan.seeds[1:]}
+    others["sft"] = study.model(name_of("sft", FULL, "float32"))
+    for rate in study.plan.rates:
+        if rate != FULL:
+            others[f"lr {rate}"] = study.model(name_of("rl", rate, "float32"))
+    return {name: shares(overlaps(study.base("float32"), [full, other])[0][0]) for name, other in others.items()}
+
+
+def shares(one: Overlap) -> dict[str, Any]:
+    """The figures of a table."""
+    return {
+        "found": (one.share_of_first, one.share_of_second), "density": one.chance("density")[:2],
+        "magnitude": one.chance("magnitude")[:2], "excess": one.excess, "error": one.error,
+        "error_by_tensor": one.error_by_tensor, "jaccard": one.jaccard,
+    }  # fmt: skip
+
+
+def alone(study: Study) -> dict[str, Any]:
+    """Part (c): what is learned, and how near the weights come to the full run's."""
+    full = weights(study.model(name_of("rl", FULL, "float32")))
+    candidates = {"start": study.base("float32"), **{f"mask_{m}": study.model(f"mask_{m}") for m in study.plan.masks}}
+    candidates |= {f"seed {s}": study.model(name_of("rl", FULL, "float32", s)) for s in study.plan.seeds[1:]}
+    found: dict[str, Any] = {}
+    for name, folder in candidates.items():
+        other = weights(folder)
+        apart = torch.cat([(other[n] - full[n]).abs().flatten() for n in full])
+        found[name] = {f"{t:g}": float((apart <= t).double().mean()) for t in TOLERANCES}
+    return found
+
+
+def learned(study: Study) -> dict[str, dict[str, float]]:
+    """pass@1 and pass@8 of every run, with standard errors over theorems, and the mean reward of the last quarter."""
+    found: dict[str, dict[str, float]] = {}
+    for arm in study.experiment.arms:
+        rows = study.experiment.metrics(arm, 1)
+        after = study.experiment.final(arm, 1)
+        last = [one["reward_mean"] for one in rows[-max(len(rows) // 4, 1) :]]
+        found[arm] = {"reward": sum(last) / len(last), **{key: after[key] for key in ("pass@1", "pass@1_se", "pass@8")}}
+    return found
+
+
+def report(study: Study) -> str:
+    """Write the results; the table."""
+    found = {
+        "updates": study.plan.updates, "density": DENSITY, "settings": list(study.settings),
+        "unchanged": unchanged(study), "overlap": agreement(study), "alone": alone(study), "learned": learned(study),
+    }  # fmt: skip
+    picture(study, found["unchanged"])
+    return publish(study.out, found, table(found))
+
+
+def picture(study: Study, found: Mapping[str, Any]) -> None:
+    """Unchanged share over the learning rate, with the null model's."""
+    rates = [float(rate) for rate in study.plan.rates]
+    curves = []
+    for dtype in study.plan.dtypes:
+        for kind in ("rl", "sft", "null"):
+            source = "rl" if kind == "null" else kind
+            values = [found[name_of(source, rate, dtype)]["unchanged"][kind == "null"] for rate in study.plan.rates]
+            curves.append(Curve(f"{kind}, {dtype}", rates, values, values, values))
+    title = f"{study.plan.updates} updates"
+    y = "share unchanged (bfloat16)"
+    draw(curves, study.out / "unchanged.svg", title=title, x="peak learning rate", y=y, base=10)
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The result as Markdown."""
+    lines = [f"{found['updates']} updates, cosine schedule; found / null.", ""]
+    lines += head(["run", *SHOWN, "rank (shuffled, null, of)"])
+    for name, one in found["unchanged"].items():
+        ranks = "; ".join(f"{rank} ({mixed}, {null}, {full})" for rank, mixed, null, full in one["rank"])
+        lines.append(row([name, *(several(one[key], "{:.4g}") for key in SHOWN), ranks]))
+    lines += ["", f"Changed entries (bfloat16) in common with the full run at {FULL}, of its and of the other's.", ""]
+    kinds = ("found", "density", "magnitude")
+    lines += head(["with", "found", "density chance", "magnitude-matched chance", "excess ± (entries) ± (tensors)"])
+    for name, one in found["overlap"].items():
+        errors = [one[key] for key in ("excess", "error", "error_by_tensor")]
+        cells = (several(one[kind], "{:.3f}") for kind in kinds)
+        lines.append(row([name, *cells, several(errors, "{:.4f}", " ± ")]))
+    lines += ["", f"Shares of weights as near to the full run's at {FULL}.", ""]
+    lines += head(["weights", *(f"within {t:g}" for t in TOLERANCES)])
+    lines += [row([name, *(f"{one[f'{t:g}']:.4f}" for t in TOLERANCES)]) for name, one in found["alone"].items()]
+    lines += ["", "What was learned.", ""]
+    lines += head(["run", "reward, last quarter", "pass@1", "pass@8"])
+    for name, one in found["learned"].items():
+        first = f"{one['pass@1']:.3f} ± {one['pass@1_se']:.3f}"
+        lines.append(row([name, f"{one['reward']:.3f}", first, f"{one['pass@8']:.3f}"]))
+    return "\n".join(lines) + "\n"
+
+
+def several(values: Sequence[float | None], form: str, between: str = " / ") -> str:
+    """Numbers in one cell; a dash where there is none."""
+    return between.join("–" if value is None else form.format(value) for value in values)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder of the experiment")
+    parser.add_argument("--small", action="store_true", help="16 updates, two rates, float32, two masks")
+    parser.add_argument("--minutes", type=float, default=90.0, help="begin nothing that would end later")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    study = Study(given.out.resolve(), SMALL_PLAN if given.small else FULL_PLAN, SMALL if given.small else [])
+    if not study.run(given.minutes):
+        print("not finished; start it again with the same folder to go on", file=sys.stderr)
+        return 1
+    print(report(study))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
