@@ -1,7 +1,7 @@
 """Reinforcement-learning post-training of language models that checks itself.
 
-``rlpost.train``, ``rlpost.evaluate``, ``rlpost.verify`` and ``rlpost.plan`` are the verbs of the command line; see
-`rlpost.api`. They are looked up on first use, so that importing a part of the package imports that part only.
+``rlpost.train``, ``rlpost.evaluate``, ``rlpost.verify``, ``rlpost.plan`` and ``rlpost.compare`` are the verbs of the
+command line; see `rlpost.api`. They are looked up on first use, so that importing a part of the package imports that part only.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlpost.api import evaluate, plan, train, verify
+    from rlpost.api import compare, evaluate, plan, train, verify
 
-__all__ = ["evaluate", "plan", "train", "verify"]
+__all__ = ["compare", "evaluate", "plan", "train", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rlpost.observability.progress import Display
     from rlpost.pipeline import OnStep
     from rlpost.run import RunResult
+    from rlpost.sparsity.findings import Findings
 
 Config = RunConfig | Mapping[str, Any] | str | Path
 Split = Literal["train", "eval"]
@@ -132,6 +133,22 @@ def plan(config: Config) -> Plan:
     from rlpost.planning import plan as work_out
 
     return work_out(configuration(config))
+
+
+def compare(before: str | Path, after: str | Path, **options: Any) -> Findings:
+    """What changed between two checkpoints, beside what noise would have changed.
+
+    Args:
+        before: Hugging Face folder or safetensors file.
+        after: the same, or a folder with a LoRA adapter of ``before``.
+        options: of `rlpost.sparsity.examine.sparsity`, e.g. ``training=Training(lr=1e-6, steps=600)``.
+
+    Raises:
+        DataError: if a checkpoint cannot be read, or they do not belong together.
+    """
+    from rlpost.sparsity.examine import sparsity
+
+    return sparsity(before, after, **options)
 
 
 def configuration(config: Config) -> RunConfig:
