@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from rlpost.sparsity.chance import Chance
-from rlpost.sparsity.compare import Pair
+from rlpost.sparsity.compare import Pair, as_trained
 from rlpost.sparsity.nullmodel import round_bfloat16
 from rlpost.sparsity.rank import Look, look, rank, shuffled
 
@@ -53,10 +53,11 @@ def look_closer(pair: Pair, names: Sequence[str], chance: Chance | None, seed: i
     """Look at these matrices, one at a time."""
     found = []
     for name in names:
-        old, new = (one.tensors[name].whole().float() for one in (pair.before, pair.after))
+        both = as_trained(*(one.tensors[name].whole() for one in (pair.before, pair.after)))
+        old, new = both[0].float(), both[1].float()
         casts = [torch.from_numpy(round_bfloat16(tensor.numpy())) for tensor in (old, new)]
         delta = casts[1] - casts[0]
-        narrow = {"BF16"} == {one.tensors[name].dtype for one in (pair.before, pair.after)}
+        narrow = both[0].dtype == both[1].dtype == torch.bfloat16
         null = None
         if chance is not None and chance.rounding is None:
             moved = chance.draw(old.numpy(), np.random.default_rng(seed)).astype(np.float32)

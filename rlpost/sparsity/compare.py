@@ -178,7 +178,7 @@ class _Tensor:
         columns = np.zeros(width if self.by_rows else PIECE, np.int64)
         for at in range(start, stop, step):
             end = min(at + step, stop)
-            old, new = self.old.read(at, end), self.new.read(at, end)
+            old, new = as_trained(self.old.read(at, end), self.new.read(at, end))
             count(old, new, columns if self.by_rows else columns[: end - at], self.atol, counts)
             if self.on_piece is not None:
                 self.on_piece(self.old.name, at, old, new)
@@ -206,6 +206,11 @@ class _Tensor:
             None if columns is None else int((columns > 0).sum()),
             0 if columns is None else int(np.square(columns).sum()),
         )
+
+
+def as_trained(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+    """Where AFTER is of a narrower format, training began from BEFORE rounded to it: rounding is no change."""
+    return (old.to(new.dtype) if new.dtype.itemsize < old.dtype.itemsize else old), new
 
 
 def cast_changed(old: Tensor, new: Tensor) -> Tensor:

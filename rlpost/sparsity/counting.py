@@ -138,6 +138,21 @@ def _step(bits):
     return -magnitude if bits & 0x8000 else magnitude
 
 
+@njit(nogil=True, cache=True, inline="always")
+def _cast(first, second, beyond, tally, octaves):  # noqa: ANN001
+    """A bfloat16 cast that differs."""
+    tally[BEYOND_ATOL] += beyond
+    tally[BEYOND_ULP] += abs(_step(first) - _step(second)) > 1
+    octaves[(first >> 7) & 0xFF] += 1
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _row(touched, tally):  # noqa: ANN001
+    tally[CHANGED] += touched
+    tally[ROWS] += touched > 0
+    tally[ROW_SQUARES] += touched * touched
+
+
 @njit(nogil=True, cache=True)
 def _count16(old, new, values, columns, atol, tally, largest, codes, octaves, bins, squares):
     width = columns.size
@@ -157,14 +172,10 @@ def _count16(old, new, values, columns, atol, tally, largest, codes, octaves, bi
                 continue
             was, now = values[a], values[b]
             _measure(was, now, atol, tally, largest, bins, squares)
-            tally[BEYOND_ATOL] += abs(now - was) > atol
-            tally[BEYOND_ULP] += abs(_step(a) - _step(b)) > 1
-            octaves[(a >> 7) & 0xFF] += 1
+            _cast(a, b, abs(now - was) > atol, tally, octaves)
             columns[column] += 1
             touched += 1
-        tally[CHANGED] += touched
-        tally[ROWS] += touched > 0
-        tally[ROW_SQUARES] += touched * touched
+        _row(touched, tally)
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -199,14 +210,10 @@ def _count32(old, new, old_bits, new_bits, values, columns, atol, tally, largest
             was, now = values[first], values[second]
             if was == now:
                 continue
-            tally[BEYOND_ATOL] += abs(now - was) > atol
-            tally[BEYOND_ULP] += abs(_step(first) - _step(second)) > 1
-            octaves[(first >> 7) & 0xFF] += 1
+            _cast(first, second, abs(now - was) > atol, tally, octaves)
             columns[column] += 1
             touched += 1
-        tally[CHANGED] += touched
-        tally[ROWS] += touched > 0
-        tally[ROW_SQUARES] += touched * touched
+        _row(touched, tally)
 
 
 @njit(nogil=True, cache=True, inline="always")

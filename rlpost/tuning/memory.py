@@ -76,7 +76,8 @@ def learner_bytes(config: RunConfig, shapes: Shapes, widths: Mapping[str, Any] |
 
     Returns:
         ``weights``, ``reference``, ``method`` (adapters' frozen bases, masks, positions), ``masters``, ``gradients``,
-        ``optimizer``, ``activations``; those of a method that only PEFT knows as if there were none.
+        ``optimizer``, ``watched`` (of rank 0, on the host), ``activations``; those of a method that only PEFT knows as
+        if there were none.
     """
     size = sum(math.prod(shape) for shape in shapes.values())
     number = _number(config)
@@ -95,6 +96,8 @@ def learner_bytes(config: RunConfig, shapes: Shapes, widths: Mapping[str, Any] |
         "gradients": owned.size * _FLOAT // (ranks if stage >= 2 else 1),
         "optimizer": _optimizer(config, Trained(shapes, 0) if hooked else owned) // (ranks if stage else 1),
     }
+    if config.logging.changes_every:
+        found["watched"] = 2 * size * number + size // 8
     if widths is not None:
         found["activations"] = activations(config, widths)
     return found

@@ -78,6 +78,18 @@ def test_what_people_and_programs_read(
     assert document["whole"]["figures"]["unchanged"]["value"] == pytest.approx(0.7, abs=0.02)
 
 
+def test_bfloat16_masters_have_a_null_of_their_own(
+    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    null = ["--lr", "1e-5", "--steps", "100", "--masters", "bfloat16", "--weight-decay", "0.01", "--schedule", "cosine"]
+    assert main(["sparsity", *map(str, folders), "--json", *null]) == 0
+    document = json.loads(capsys.readouterr().out)
+    figures = document["whole"]["figures"]
+    assert 0.8 < figures["unchanged"]["null"] < 1.0
+    assert figures["within_ulp"]["null"] is None
+    assert document["matrices"][0]["null"] is None
+
+
 def test_overlap_prints_both_chances(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
