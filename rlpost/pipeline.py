@@ -21,7 +21,7 @@ from rlpost.protocols import RewardStage
 from rlpost.rollout.sampling import requests, settings
 from rlpost.scoring.score import run_stages, settle
 from rlpost.session import Session
-from rlpost.sparsity.watch import Moved, summary
+from rlpost.sparsity.moved import Moved, summary
 from rlpost.types import Group
 
 

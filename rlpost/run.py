@@ -34,7 +34,7 @@ from rlpost.scoring.build import build_stage, with_logprobs
 from rlpost.scoring.plugins import ship
 from rlpost.scoring.score import deferred
 from rlpost.session import Session, session
-from rlpost.sparsity.watch import document
+from rlpost.sparsity.moved import document
 
 
 @dataclass(frozen=True, slots=True)

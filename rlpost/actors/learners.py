@@ -17,7 +17,7 @@ from rlpost.actors.workers import LearnerWorker
 from rlpost.config.schema import RunConfig
 from rlpost.errors import LearnerLostError
 from rlpost.selfcheck.invariance import Figures
-from rlpost.sparsity.watch import Moved
+from rlpost.sparsity.moved import Moved
 from rlpost.types import TrainBatch, TrainSample, WeightManifest
 
 

@@ -15,7 +15,7 @@ from rlpost.processes import end_with_parent
 from rlpost.protocols import ApplyReport, GenerateRequest, SamplingSettings
 from rlpost.scoring.plugins import Shipped
 from rlpost.selfcheck.invariance import Figures
-from rlpost.sparsity.watch import Moved
+from rlpost.sparsity.moved import Moved
 from rlpost.sync.plan import engine_rank
 from rlpost.types import Completion, Group, Prompt, TrainBatch, TrainSample, WeightManifest, WeightUpdate
 

@@ -29,7 +29,7 @@ from rlpost.learner.schedule import learning_rate
 from rlpost.learner.step import micro_loss
 from rlpost.learner.support import packing_obstacle
 from rlpost.learner.warmup import Warmup, gradients, read_tuning
-from rlpost.sparsity.watch import Moved, Watch
+from rlpost.sparsity.moved import Moved
 from rlpost.sync.plan import kind_of
 from rlpost.sync.publish import Publisher
 from rlpost.types import TrainBatch, TrainSample, WeightUpdate
@@ -122,7 +122,7 @@ class PolicyLearner:
         dtype = getattr(torch, config.model.dtype)
         writes, dense = engine.rank == 0, config.sync.diff_density
         self.publisher = Publisher(kind_of(config), engine.tuning, dtype, engine.gathered, writes, dense)
-        self.watch = Watch(self._published()) if config.logging.changes_every else None
+        self.watch = self._watched() if config.logging.changes_every else None
 
     def logprobs(
         self, samples: Sequence[TrainSample], *, reference: bool = False, temperature: float | None = None
@@ -248,6 +248,11 @@ class PolicyLearner:
         """
         assert self.watch is not None
         return self.watch.look(self._published())
+
+    def _watched(self) -> Any:
+        from rlpost.sparsity.watch import Watch  # compiles; who does not ask for it does not wait
+
+        return Watch(self._published())
 
     def _published(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The policy as it is published, on rank 0; the others take part in gathering it."""

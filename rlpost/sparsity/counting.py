@@ -139,7 +139,7 @@ def _step(bits):
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _cast(first, second, beyond, tally, octaves):  # noqa: ANN001
+def _cast(first, second, beyond, tally, octaves):
     """A bfloat16 cast that differs."""
     tally[BEYOND_ATOL] += beyond
     tally[BEYOND_ULP] += abs(_step(first) - _step(second)) > 1
@@ -147,7 +147,7 @@ def _cast(first, second, beyond, tally, octaves):  # noqa: ANN001
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _row(touched, tally):  # noqa: ANN001
+def _row(touched, tally):
     tally[CHANGED] += touched
     tally[ROWS] += touched > 0
     tally[ROW_SQUARES] += touched * touched

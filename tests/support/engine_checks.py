@@ -6,6 +6,8 @@ import json
 import sys
 from types import SimpleNamespace
 
+# an engine must start beside what compiles: see `rlpost.rollout.vllm_compat.beside_numba`
+import numba  # noqa: F401
 import torch
 
 from rlpost.data.chat import TextCodec

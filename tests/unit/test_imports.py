@@ -28,6 +28,15 @@ print(len(names))
 """
 
 
+def test_actors_do_not_import_what_compiles() -> None:
+    """vLLM looks into every module of its process when it starts, and a second of imports is saved in each actor."""
+    code = "import rlpost.actors.workers, rlpost.run, rlpost.learner.policy, rlpost.cli, sys; print('numba' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == ["False"]
+
+
 def test_pure_modules_import_no_runtime() -> None:
     path = [str(ROOT), str(ROOT / "rewards"), str(ROOT / "verifiers")]
     done = subprocess.run(

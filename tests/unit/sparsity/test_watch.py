@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from rlpost.errors import CheckpointError
-from rlpost.sparsity.watch import Moved, Watch, summary
+from rlpost.sparsity.moved import Moved, summary
+from rlpost.sparsity.watch import Watch
 
 
 def versions(dtype: torch.dtype, count: int = 5) -> list[dict[str, Tensor]]:
