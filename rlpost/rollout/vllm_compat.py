@@ -48,7 +48,8 @@ def beside_numba() -> None:
 
     On CPU vLLM looks for its kernels through ``vars()`` of everything that any module holds. The library object of
     numba's llvmlite gives out a C function for every attribute it is asked for, ``__dict__`` too, and the engine dies
-    of "'_lib_fn_wrapper' object has no attribute 'get'" (vLLM 0.32, llvmlite 0.47).
+    of "'_lib_fn_wrapper' object has no attribute 'get'" (vLLM 0.32, llvmlite 0.47). Worker processes are out of reach:
+    with tensor parallelism a script's own module must not import numba at its top.
     """
     ffi = sys.modules.get("llvmlite.binding.ffi")
     library = getattr(ffi, "_lib_wrapper", None)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from types import SimpleNamespace
 
-# an engine must start beside what compiles: see `rlpost.rollout.vllm_compat.beside_numba`
-import numba  # noqa: F401
 import torch
 
 from rlpost.data.chat import TextCodec
@@ -205,6 +204,9 @@ CHECKS = {f.__name__: f for f in (sampling, updating, stale_cache, stale_kernels
 
 
 def main(folder: str, packed: str, shards: str, names: list[str]) -> dict:
+    # an engine must start beside what compiles: see `rlpost.rollout.vllm_compat.beside_numba`. Not at the module's
+    # level: vLLM's worker processes import this file again
+    importlib.import_module("numba")
     torch.manual_seed(3)
     pair = Pair(folder, packed == "packed", int(shards))
     return {name: CHECKS[name](pair) for name in names}
