@@ -12,8 +12,8 @@ from rlpost.errors import UserError
 from rlpost.learner.schedule import learning_rate
 from rlpost.sparsity import nullmodel
 from rlpost.sparsity.compare import Compared
-from rlpost.sparsity.counting import BINS, CHANGED, CODES, VALUES, bin_edges, bin_of
-from rlpost.sparsity.nullmodel import Displacement, Null, round_bfloat16
+from rlpost.sparsity.counting import BINS, CHANGED, VALUES, bin_edges, bin_of
+from rlpost.sparsity.nullmodel import CODES, Displacement, Null, round_bfloat16
 
 _DRAWS, _MORE_DRAWS = 2**15, 2**17
 """Of a tensor, and of several together: a tail of one in a hundred is known to some percent."""
@@ -129,7 +129,7 @@ class Chance:
         null = Null(self.displacement, self.training.decay)
         rows = [
             [null.unchanged(start), null.within(start, self.atol), null.within_steps(start)]
-            for start in ("exact", "between")
+            for start in nullmodel.STARTS
         ]
         self._tables = np.array(rows)
 
@@ -222,10 +222,5 @@ def chance(items: Sequence[Compared], training: Training, atol: float) -> Chance
     if not 0 < changed < size:
         return None
     codes = together(items)
-
-    def unchanged(displacement: Displacement) -> float:
-        null = Null(displacement)
-        both = np.array([null.unchanged("exact"), null.unchanged("between")])
-        return float((codes * both).sum()) / size
-
-    return Chance(nullmodel.fitted(unchanged, 1 - changed / size), atol, training, False)
+    displacement = nullmodel.fitted(lambda d: nullmodel.unchanged_share(codes, Null(d)), 1 - changed / size)
+    return Chance(displacement, atol, training, False)

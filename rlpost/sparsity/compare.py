@@ -15,7 +15,8 @@ from torch import Tensor
 
 from rlpost.errors import DataError
 from rlpost.sparsity.checkpoint import Checkpoint, Stored, open_checkpoint
-from rlpost.sparsity.counting import BROKEN, CODES, Counts, count
+from rlpost.sparsity.counting import BROKEN, Counts, count
+from rlpost.sparsity.nullmodel import CODES
 
 PIECE = 2**18
 """Entries that are read at a time: two of them fit beside their counts into a core's cache."""

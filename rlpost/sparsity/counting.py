@@ -20,6 +20,7 @@ from numba import njit
 from torch import Tensor
 
 from rlpost.sparsity.checkpoint import as_bits, as_float32
+from rlpost.sparsity.nullmodel import CODES
 
 STORED, CHANGED, BEYOND_ATOL, STORED_BEYOND, BEYOND_ULP, ZERO_SIGN, UP, OUTWARD, ROWS, ROW_SQUARES, BROKEN = range(11)
 """Entries whose stored values differ; whose bfloat16 casts differ; by more than the tolerance, of casts and as stored;
@@ -27,7 +28,7 @@ casts by more than one step of bfloat16; zeros of another sign; stored values th
 with a changed cast; sum over rows of their number squared; entries of the second tensor that are NaN or infinite."""
 
 TALLIES = 11
-CODES, OCTAVES, BINS = 2**15, 256, 2048
+OCTAVES, BINS = 256, 2048
 _INFINITE = 0x7F80
 _LOWEST_OCTAVE = -150
 """2⁻¹⁴⁹ is the smallest float32."""

@@ -15,7 +15,6 @@ from rlpost.sparsity.counting import (
     BEYOND_ATOL,
     BEYOND_ULP,
     CHANGED,
-    CODES,
     OUTWARD,
     ROW_SQUARES,
     ROWS,
@@ -27,6 +26,7 @@ from rlpost.sparsity.counting import (
     Counts,
     bin_edges,
 )
+from rlpost.sparsity.nullmodel import CODES
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
 _QUANTILES = (0.1, 0.5, 0.9)

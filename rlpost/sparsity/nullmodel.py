@@ -30,6 +30,12 @@ from scipy.special import ndtri
 Start = Literal["exact", "between"]
 """Weights on bfloat16's values, or spread evenly over the rounding interval of the value nearest to them."""
 
+STARTS: tuple[Start, Start] = ("exact", "between")
+"""In the order in which counts by start are kept."""
+
+CODES = 2**15
+"""Magnitude bits of bfloat16."""
+
 _FINITE = 0x7F80
 _MAGNITUDES = (np.arange(_FINITE + 1, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
 _MAGNITUDES[-1] = 2.0**128
@@ -231,7 +237,7 @@ def bfloat16_weights(
     for step in range(steps):
         rate = lr * (schedule(step) if schedule else 1.0)
         weights = round_bfloat16(weights - (rate * walk.step()).astype(np.float32))
-    found = np.ones(2**15)
+    found = np.ones(CODES)
     found[codes] = (weights == begun).reshape(len(codes), draws).mean(axis=1)
     return found
 
@@ -240,6 +246,11 @@ def round_bfloat16(values: np.ndarray) -> np.ndarray:
     """The nearest bfloat16 values of float32 ones, ties to even, as float32; NaN is not expected."""
     bits = values.astype(np.float32).view(np.uint32)
     return (((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) << 16).astype(np.uint32).view(np.float32)
+
+
+def unchanged_share(codes: np.ndarray, null: Null) -> float:
+    """Share that stays, of entries counted by start and magnitude bits: int ``[2, 32768]``."""
+    return float(sum(codes[k] @ null.unchanged(start) for k, start in enumerate(STARTS))) / max(int(codes.sum()), 1)
 
 
 def fitted(unchanged: Callable[[Displacement], float], share: float) -> Displacement:
@@ -285,6 +296,6 @@ def _graded() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _padded(values: np.ndarray, rest: float) -> np.ndarray:
-    found = np.full(2**15, rest)
+    found = np.full(CODES, rest)
     found[:_FINITE] = values
     return found

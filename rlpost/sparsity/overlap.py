@@ -1,11 +1,13 @@
 r"""Do two runs change the same entries more often than chance?
 
-Of entries changed in one run, the share changed in another as well is compared with three expectations:
+Of entries changed in one run, the share changed in another as well is compared with four expectations:
 
 - **density chance**, as "RL Finetunes Small Subnetworks" (arXiv 2505.11711) has it: the density of the other's changes;
 - **density by tensor**: the same within each tensor, :math:`\sum_t a_t b_t / n_t`;
 - **magnitude-matched chance**: within each tensor and octave of |w|, :math:`\sum_s a_s b_s / n_s` over strata s. In
-  bfloat16 small weights change first in every run, whatever it learns; only what exceeds this chance can be learning's.
+  bfloat16 small weights change first in every run, whatever it learns; only what exceeds this chance can be learning's;
+- **noise**: two runs of the null model (`rlpost.sparsity.nullmodel`) from the actual weights, each with the normal
+  displacement that changes as many entries as the run did. It knows nothing of tensors, but every single weight.
 
 Under independence within strata the number in common has the hypergeometric variance
 :math:`\sum_s a_s b_s (n_s-a_s)(n_s-b_s) / (n_s^2 (n_s-1))`. That holds for independent entries; entries of a tensor are
@@ -27,6 +29,7 @@ from torch import Tensor
 from rlpost.errors import DataError, UserError
 from rlpost.sparsity.checkpoint import Checkpoint, as_bits, open_checkpoint
 from rlpost.sparsity.compare import PIECE, cast_changed, match
+from rlpost.sparsity.nullmodel import CODES, STARTS, Null, fitted, unchanged_share
 
 OCTAVES = 256
 MOST = 10
@@ -64,7 +67,7 @@ class Overlap:
         share_of_first: both / changed by the first.
         share_of_second: both / changed by the second.
         jaccard: both / changed by any.
-        expected: entries that both change by each kind of chance: ``density``, ``tensor``, ``magnitude``.
+        expected: entries that both change by each kind of chance: ``density``, ``tensor``, ``magnitude``, ``noise``.
         excess: (both − magnitude-matched chance) as a share of the first's changes.
         error: standard error of the excess if entries are independent.
         error_by_tensor: its standard error with tensors as units (jackknife); None for a single one.
@@ -89,13 +92,15 @@ class Overlap:
         return both / one if one else None, both / two if two else None, both / union if union else None
 
 
-def overlap_of(first: str, second: str, strata: Strata) -> Overlap:
+def overlap_of(first: str, second: str, strata: Strata, codes: np.ndarray | None = None) -> Overlap:
     """From counts.
 
     Args:
         first: name of a run.
         second: name of the other.
         strata: see there.
+        codes: int64 ``[2, 32768]``, entries by magnitude bits of the starting weights, on bfloat16's values and
+            between; None: without the chance called ``noise``.
     """
     one, two, both = (int(x.sum()) for x in (strata.first, strata.second, strata.both))
     total = int(strata.total.sum())
@@ -117,6 +122,7 @@ def overlap_of(first: str, second: str, strata: Strata) -> Overlap:
             "density": one * two / total if total else 0.0,
             "tensor": float(_independent(*by_unit).sum()),
             "magnitude": expected,
+            **({} if codes is None else {"noise": _noise(codes, one, two)}),
         },
         (both - expected) / one if one else None,
         float(np.sqrt(_variance(strata).sum())) / one if one else None,
@@ -131,6 +137,19 @@ def _jackknife(above: np.ndarray, below: np.ndarray) -> float | None:
         return None
     left_out = (above.sum() - above) / rest
     return float(np.sqrt((len(below) - 1) * np.var(left_out)))
+
+
+def _noise(codes: np.ndarray, first: int, second: int) -> float:
+    """Entries that two runs of noise both change, if each changes as many as given."""
+    total = int(codes.sum())
+    if not (0 < first < total and 0 < second < total):
+        return first * second / total if total else 0.0
+
+    def run(changed: int) -> Null:
+        return Null(fitted(lambda d: unchanged_share(codes, Null(d)), 1 - changed / total))
+
+    one, two = run(first), run(second)
+    return float(sum(codes[k] @ one.overlap(two, start) for k, start in enumerate(STARTS)))
 
 
 def _independent(total: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -174,10 +193,10 @@ def overlaps(
     if not common:
         raise DataError(f"overlap: no tensor is in all of {', '.join(names)}; compare checkpoints of one model")
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        found = list(pool.map(lambda name: _patterns(name, start, ends), common))
-    return [
-        overlap_of(names[i], names[j], _strata(found, i, j)) for i, j in combinations(range(len(names)), 2)
-    ], left_out
+        counted = list(pool.map(lambda name: _patterns(name, start, ends), common))
+    found, codes = [patterns for patterns, _ in counted], np.sum([each for _, each in counted], axis=0)
+    pairs = combinations(range(len(names)), 2)
+    return [overlap_of(names[i], names[j], _strata(found, i, j), codes) for i, j in pairs], left_out
 
 
 def _all_different(paths: Sequence[Path]) -> None:
@@ -186,15 +205,22 @@ def _all_different(paths: Sequence[Path]) -> None:
             raise DataError(f"{one} and {two} are the same; give different checkpoints")
 
 
-def _patterns(name: str, start: Checkpoint, ends: Sequence[Checkpoint]) -> np.ndarray:
-    """Entries by octave of |w| and by which checkpoints have changed them: int64 ``[256, 2^k]``."""
+def _patterns(name: str, start: Checkpoint, ends: Sequence[Checkpoint]) -> tuple[np.ndarray, np.ndarray]:
+    """Entries by octave of |w| and by which checkpoints have changed them, int64 ``[256, 2^k]``; and by magnitude bits,
+    int64 ``[2, 32768]``.
+    """
     kinds = 2 ** len(ends)
     size = start.tensors[name].size
     found = np.zeros(OCTAVES * kinds, np.int64)
+    codes = np.zeros((2, CODES), np.int64)
     for at in range(0, size, PIECE):
         span = at, min(at + PIECE, size)
         old = start.tensors[name].read(*span)
-        key = ((as_bits(old.bfloat16()) >> 7) & 0xFF).astype(np.int64) * kinds
+        cast = old.bfloat16()
+        magnitude = as_bits(cast).astype(np.int64) & (CODES - 1)
+        key = (magnitude >> 7) * kinds
+        magnitude += CODES * (cast.float() != old.float()).numpy()
+        codes += np.bincount(magnitude, minlength=2 * CODES).reshape(2, CODES)
         for i, end in enumerate(ends):
             new = end.tensors[name].read(*span)
             _check(name, end.path, new)
@@ -203,7 +229,7 @@ def _patterns(name: str, start: Checkpoint, ends: Sequence[Checkpoint]) -> np.nd
     found = found.reshape(OCTAVES, kinds)
     if found[-1].any():
         raise DataError(f"{name!r}: {found[-1].sum()} entries are NaN or infinite in {start.path}; leave it out")
-    return found
+    return found, codes
 
 
 def _check(name: str, path: str, piece: Tensor) -> None:

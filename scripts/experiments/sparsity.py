@@ -267,8 +267,8 @@ def shares(one: Overlap) -> dict[str, Any]:
     """The figures of a table."""
     return {
         "found": (one.share_of_first, one.share_of_second), "density": one.chance("density")[:2],
-        "magnitude": one.chance("magnitude")[:2], "excess": one.excess, "error": one.error,
-        "error_by_tensor": one.error_by_tensor, "jaccard": one.jaccard,
+        "magnitude": one.chance("magnitude")[:2], "noise": one.chance("noise")[:2], "excess": one.excess,
+        "error": one.error, "error_by_tensor": one.error_by_tensor, "jaccard": one.jaccard,
     }  # fmt: skip
 
 
@@ -329,8 +329,10 @@ def table(found: Mapping[str, Any]) -> str:
         ranks = "; ".join(f"{rank} ({mixed}, {null}, {full})" for rank, mixed, null, full in one["rank"])
         lines.append(row([name, *(several(one[key], "{:.4g}") for key in SHOWN), ranks]))
     lines += ["", f"Changed entries (bfloat16) in common with the full run at {FULL}, of its and of the other's.", ""]
-    kinds = ("found", "density", "magnitude")
-    lines += head(["with", "found", "density chance", "magnitude-matched chance", "excess ± (entries) ± (tensors)"])
+    kinds = ("found", "density", "magnitude", "noise")
+    lines += head(
+        ["with", "found", "density chance", "magnitude-matched chance", "noise", "excess ± (entries) ± (tensors)"]
+    )
     for name, one in found["overlap"].items():
         errors = [one[key] for key in ("excess", "error", "error_by_tensor")]
         cells = (several(one[kind], "{:.3f}") for kind in kinds)

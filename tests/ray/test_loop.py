@@ -99,7 +99,7 @@ def test_a_resumed_run_is_the_uninterrupted_run(straight: Path, work: Path) -> N
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_one_signal_finishes_the_step_checkpoints_and_leaves(work: Path, number: int) -> None:
     name = signal.Signals(number).name
     command = Command(["train", "config.yaml", f"run.name={name}", "run.steps=500", "evaluation.before=false"], work)

@@ -116,6 +116,7 @@ def test_an_actor_that_hangs_is_replaced_after_its_deadline(
     ends_as_if_nothing_had_happened(work, name, whole)
 
 
+@pytest.mark.long
 def test_a_lost_rank_restarts_the_group_from_the_start_where_there_is_no_checkpoint(
     work: Path, whole: dict[str, torch.Tensor]
 ) -> None:

@@ -65,6 +65,7 @@ def test_noise_exceeds_density_chance_but_not_the_matched_one(tmp_path: Path) ->
     assert one.share_of_first > 1.8 * density
     # an octave's own slope is left: where half of it changes, its smaller half does more often
     assert one.share_of_first == pytest.approx(matched, abs=0.012)
+    assert one.share_of_first == pytest.approx(one.chance("noise")[0], abs=0.006)
 
 
 def test_a_common_subnetwork_exceeds_both(tmp_path: Path) -> None:
