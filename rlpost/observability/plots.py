@@ -88,7 +88,7 @@ def draw_bars(bars: Bars, path: Path, *, title: str, x: str, y: str, expected: s
     known = [(place, value) for place, value in zip(places, bars.expected, strict=True) if value is not None]
     if known:
         axes.plot(*zip(*known, strict=True), "o-", color="#b3261e", markersize=3, linewidth=1, label=expected)
-    step = max(len(bars.x) // 12, 1)
+    step = max(-(-len(bars.x) // 12), 1)
     axes.set_xticks(list(places)[::step], list(bars.x)[::step])
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.grid(alpha=0.3, axis="y")

@@ -159,10 +159,9 @@ def _closer(found: Findings) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    kinds = ["" if name in (head[0], "what it is") else " class=n" for name in head]
     body = "".join(
-        "<tr>"
-        + "".join(f"<td{' class=n' if k else ''}>{html.escape(cell)}</td>" for k, cell in enumerate(row))
-        + "</tr>"
+        "<tr>" + "".join(f"<td{k}>{html.escape(cell)}</td>" for k, cell in zip(kinds, row, strict=True)) + "</tr>"
         for row in rows
     )
     return f"<table><tr>{top}</tr>{body}</table>"
