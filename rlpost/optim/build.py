@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ def build(named: Named, settings: OptimizerSection) -> torch.optim.Optimizer:
         settings: see `OptimizerSection`.
 
     Raises:
-        ConfigError: for arguments that the optimizer does not take.
+        ConfigError: for arguments that the optimizer does not take, or one that takes no plain steps.
         MissingPackageError: if pytorch_optimizer is asked for and absent.
     """
     common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
@@ -80,6 +80,18 @@ def _foreign(named: Named, settings: OptimizerSection, common: dict[str, Any]) -
         ) from error
     try:
         made: Any = pytorch_optimizer.load_optimizer(name)
+        _try(lambda parameters: made(parameters, **common, **settings.args))
         return made([p for _, p in named], **common, **settings.args)
-    except (NotImplementedError, TypeError, ValueError) as error:
-        raise ConfigError(f"optimizer.name: pytorch_optimizer's {name!r}: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # it has over a hundred optimizers; what they want else, each says in its own way
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"optimizer.name: pytorch_optimizer's {name!r} cannot be used here ({reason})") from None
+
+
+def _try(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> None:
+    """Two steps of a matrix and a vector: some optimizers want closures, second derivatives or names."""
+    toys = [nn.Parameter(torch.full(shape, 0.1)) for shape in ((4, 4), (4,))]
+    optimizer = make(toys)
+    for _ in range(2):
+        for toy in toys:
+            toy.grad = torch.full_like(toy, 0.1)
+        optimizer.step()

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from rlpost.config.tuning import OptimizerSection
-from rlpost.errors import MissingPackageError
+from rlpost.errors import ConfigError, MissingPackageError
 from rlpost.learner.torch_engine import set_rate
 from rlpost.optim.build import build
 from rlpost.optim.lowrank import LowRankAdamW
@@ -55,3 +57,39 @@ def test_an_optimizer_of_a_package_that_is_not_there_is_named() -> None:
     except ImportError:
         with pytest.raises(MissingPackageError, match="pip install pytorch_optimizer"):
             build(named(), OptimizerSection(name="pytorch_optimizer:lion"))
+
+
+@pytest.mark.parametrize("name", ["lion", "adan", "came", "lamb", "adafactor", "prodigy"])
+def test_optimizers_of_the_package_learn_and_resume(name: str) -> None:
+    pytest.importorskip("pytorch_optimizer")
+
+    def loss(parameters: list[tuple[str, nn.Parameter]]) -> torch.Tensor:
+        total = torch.zeros(())
+        for _, p in parameters:
+            total = total + ((p - 1) ** 2).sum()
+        return total
+
+    def steps(parameters: list[tuple[str, nn.Parameter]], optimizer: torch.optim.Optimizer, count: int) -> None:
+        for _ in range(count):
+            optimizer.zero_grad()
+            loss(parameters).backward()
+            optimizer.step()
+
+    settings = OptimizerSection(name=f"pytorch_optimizer:{name}", lr=1e-2)
+    parameters = named()
+    begun, optimizer = loss(parameters).item(), build(parameters, settings)
+    steps(parameters, optimizer, 10)
+    assert loss(parameters).item() < begun
+    copies = [(n, nn.Parameter(p.detach().clone())) for n, p in parameters]
+    again = build(copies, settings)
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    steps(parameters, optimizer, 1)
+    steps(copies, again, 1)
+    assert all(torch.equal(p, q) for (_, p), (_, q) in zip(parameters, copies, strict=True))
+
+
+@pytest.mark.parametrize("name", ["nonesuch", "sophiah", "lomo", "alig", "muon", "spectralsphere"])
+def test_one_that_takes_no_plain_steps_is_refused(name: str) -> None:
+    pytest.importorskip("pytorch_optimizer")
+    with pytest.raises(ConfigError, match=f"{name}.*cannot be used here"):
+        build(named(), OptimizerSection(name=f"pytorch_optimizer:{name}"))
