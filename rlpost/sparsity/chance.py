@@ -134,11 +134,6 @@ class Chance:
         self._tables = np.array(rows)
 
     @property
-    def null(self) -> Null:
-        """The probabilities themselves."""
-        return Null(self.displacement, self.training.decay)
-
-    @property
     def made(self) -> str:
         """The displacement in words."""
         words = self.displacement.made
@@ -196,8 +191,8 @@ def chance(items: Sequence[Compared], training: Training, atol: float) -> Chance
     """The null model of a pair that has been compared.
 
     With a known learning rate and number of steps the displacement is simulated. Otherwise it comes from the pair: its
-    own displacements dealt out anew where AFTER is float32, else the normal one that leaves as many
-    entries unchanged. None where nothing has changed: then there is nothing to explain.
+    own displacements dealt out anew where AFTER is float32, else the normal one that leaves as many entries unchanged.
+    None where nothing has changed: then there is nothing to explain.
     """
     float32 = all(item.formats[1] in ("F32", "F64") for item in items)
     if training.lr is not None:

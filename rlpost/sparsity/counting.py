@@ -39,7 +39,7 @@ VALUES = (np.arange(2**16, dtype=np.uint32) << 16).view(np.float32)
 
 @dataclass
 class Counts:
-    """What `count` has found; ``columns`` counts changed casts by column and is of one tensor only."""
+    """What `count` has found; see the module's docstring."""
 
     tally: np.ndarray = field(default_factory=lambda: np.zeros(TALLIES, np.int64))
     largest: np.ndarray = field(default_factory=lambda: np.zeros(1))
