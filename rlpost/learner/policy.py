@@ -123,6 +123,7 @@ class PolicyLearner:
         writes, dense = engine.rank == 0, config.sync.diff_density
         self.publisher = Publisher(kind_of(config), engine.tuning, dtype, engine.gathered, writes, dense)
         self.watch = self._watched() if config.logging.changes_every else None
+        self.looked_at = 0
 
     def logprobs(
         self, samples: Sequence[TrainSample], *, reference: bool = False, temperature: float | None = None
@@ -247,6 +248,7 @@ class PolicyLearner:
         All ranks take part. The run must have been configured with ``logging.changes_every``.
         """
         assert self.watch is not None
+        self.looked_at = self.counters.version
         return self.watch.look(self._published())
 
     def _watched(self) -> Any:
@@ -274,7 +276,7 @@ class PolicyLearner:
             warmup = self.warmup.state() if self.warmup else None
             torch.save({"method": self.engine.tuning.state(), "warmup": warmup}, Path(folder) / _TUNING)
             if self.watch is not None:
-                self.watch.save(Path(folder))
+                self.watch.save(Path(folder), present=self.looked_at == self.counters.version)
         self.engine.save(folder, dataclasses.asdict(self.counters))
 
     def load(self, folder: str) -> int:
@@ -299,6 +301,7 @@ class PolicyLearner:
         self.publisher.forget()
         if self.watch is not None:
             self.watch.resume(self._published(), Path(folder))
+            self.looked_at = -1
         return self.counters.version
 
     def save_model(self, folder: str, base: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,11 +13,16 @@ from rlpost.errors import UserError
 from rlpost.learner.schedule import learning_rate
 from rlpost.sparsity import nullmodel
 from rlpost.sparsity.compare import Compared
-from rlpost.sparsity.counting import BINS, CHANGED, VALUES, bin_edges, bin_of
-from rlpost.sparsity.nullmodel import CODES, Displacement, Null, round_bfloat16
+from rlpost.sparsity.counting import BINS, VALUES, bin_edges, bin_of
+from rlpost.sparsity.nullmodel import CODES, TINY, Displacement, Null, round_bfloat16
+
+WIDE = ("F32", "F64")
+"""Formats in which a displacement is seen as it is."""
 
 _DRAWS, _MORE_DRAWS = 2**15, 2**17
 """Of a tensor, and of several together: a tail of one in a hundred is known to some percent."""
+_FEWEST = 100
+"""Changed ones among those drawn, for anything to be said of their sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +58,13 @@ class Training:
     def __post_init__(self) -> None:
         if (self.lr is None) != (self.steps is None):
             raise UserError(f"null model: lr is {self.lr} and steps are {self.steps}; give both or neither")
-        if self.lr is not None and not (self.lr > 0 and self.steps is not None and self.steps > 0):
+        if self.lr is not None and not (0 < self.lr < math.inf and self.steps is not None and self.steps > 0):
             raise UserError(f"null model: lr {self.lr:g}, {self.steps} steps; both must be positive")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"null model: betas are {self.betas}; use numbers from 0 to below 1")
+        if not (math.isfinite(self.snr) and 0 <= self.weight_decay < math.inf and self.warmup >= 0):
+            text = f"snr {self.snr:g}, weight decay {self.weight_decay:g}, warmup {self.warmup}"
+            raise UserError(f"null model: {text}; use finite numbers, of which only snr may be negative")
         if self.optimizer == "sgd" and self.lr is not None and not self.gradient:
             raise UserError(
                 "null model: SGD's steps are as large as gradients; give their standard deviation (gradient)"
@@ -78,11 +89,29 @@ class Training:
         assert self.lr is not None
         assert self.steps is not None
         if self.optimizer == "sgd":
-            mean = sum(map(self.factor, range(self.steps))) / self.steps
-            return nullmodel.sgd(self.lr * mean, self.steps, self.gradient or 0.0, self.snr)
+            return nullmodel.sgd(self.lr, self.steps, self.gradient or 0.0, self.snr, self.factor)
         return nullmodel.adamw(
             self.lr, self.steps, betas=self.betas, snr=self.snr, schedule=self.factor, seed=self.seed
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One run of the null model over a sample of weights, scaled to all of them.
+
+    Attributes:
+        bins: entries by |Δ|, as `rlpost.sparsity.counting` has them.
+        squares: sum of Δ² in each bin.
+        within_atol: entries whose stored values differ by at most the tolerance.
+        risen: share of the changed ones that rose; None with weight decay, for which their signs would have to be known.
+        outward: share of the changed ones that grew in magnitude.
+    """
+
+    bins: np.ndarray
+    squares: np.ndarray
+    within_atol: float
+    risen: float | None
+    outward: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +122,16 @@ class Expected:
         unchanged: entries whose bfloat16 cast stays.
         within_atol: entries whose casts differ by at most the tolerance.
         within_ulp: entries whose casts are neighbours at most.
-        stored_within_atol: entries whose stored values differ by at most the tolerance.
-        bins: entries by |Δ|, as `rlpost.sparsity.counting` has them; drawn, not exact.
-        squares: sum of Δ² in each bin.
+        stored: whether stored values are casts, so that the same holds of them.
+        drawn: of stored values; None too where they are of a format that is not modelled, or so few change that a
+            sample shows nothing.
     """
 
     unchanged: float
-    within_atol: float | None
-    within_ulp: float | None
-    stored_within_atol: float | None
-    bins: np.ndarray | None
-    squares: np.ndarray | None
+    within_atol: float | None = None
+    within_ulp: float | None = None
+    stored: bool = False
+    drawn: Drawn | None = None
 
 
 @dataclass
@@ -114,14 +142,12 @@ class Chance:
         displacement: of every weight alike.
         atol: tolerance of the counts with one.
         training: see there.
-        float32: whether AFTER is stored in float32, so that |Δ| is the displacement itself.
         rounding: P(unchanged) by code where the weights are bfloat16 and every step rounds.
     """
 
     displacement: Displacement
     atol: float
     training: Training
-    float32: bool
     rounding: np.ndarray | None = None
     _tables: np.ndarray = field(init=False)
 
@@ -143,22 +169,21 @@ class Chance:
         """For these tensors together."""
         codes = together(items)
         if self.rounding is not None:
-            return Expected(float((codes.sum(axis=0) * self.rounding).sum()), None, None, None, None, None)
+            return Expected(float((codes.sum(axis=0) * self.rounding).sum()))
         unchanged, atol, ulp = (float((codes * self._tables[:, k]).sum()) for k in range(3))
-        size = float(codes.sum())
-        stored = size * float(self.displacement.share_within(self.atol)) if self.float32 else atol
-        bins, squares = self._draw(codes, _DRAWS if len(items) == 1 else _MORE_DRAWS)
-        return Expected(unchanged, atol, ulp, stored, bins, squares)
+        narrow, wide = (stored_as(items, formats) for formats in (("BF16",), WIDE))
+        drawn = self._draw(codes, wide, _DRAWS if len(items) == 1 else _MORE_DRAWS) if narrow or wide else None
+        return Expected(unchanged, atol, ulp, narrow, drawn)
 
     def changing(self, codes: np.ndarray) -> np.ndarray:
         """Entries of each code whose cast is expected to change."""
         kept = self._tables[:, 0] if self.rounding is None else np.stack([self.rounding, self.rounding])
         return (codes * (1 - kept)).sum(axis=0)
 
-    def _draw(self, codes: np.ndarray, draws: int) -> tuple[np.ndarray, np.ndarray]:
+    def _draw(self, codes: np.ndarray, wide: bool, draws: int) -> Drawn | None:
         size = float(codes.sum())
         if not size:
-            return np.zeros(BINS), np.zeros(BINS)
+            return None
         source = np.random.default_rng(self.training.seed)
         flat = np.cumsum(codes.reshape(-1))
         at = np.searchsorted(flat, (np.arange(draws) + source.random()) / draws * flat[-1], side="right")
@@ -166,17 +191,33 @@ class Chance:
         begun = VALUES[code].astype(np.float64)
         room = VALUES[np.minimum(code + 1, 0x7F7F)] - begun
         begun += np.where(between, (source.random(draws) - 0.5) * room, 0.0)
+        begun *= np.where(source.random(draws) < 0.5, 1.0, -1.0)
         moved = self.draw(begun, source)
-        delta = moved - begun if self.float32 else round_bfloat16(moved) - round_bfloat16(begun)
-        sizes = np.abs(delta[delta != 0]).astype(np.float64)
-        place, share = bin_of(sizes), size / draws
-        bins = np.bincount(place, minlength=BINS) * share
-        return bins, np.bincount(place, np.square(sizes), minlength=BINS) * share
+        if not wide:
+            begun, moved = (round_bfloat16(values).astype(np.float64) for values in (begun, moved))
+        delta = moved - begun
+        changed = delta != 0
+        if changed.sum() < _FEWEST:
+            return None
+        sizes, share = np.abs(delta[changed]), size / draws
+        place = bin_of(sizes)
+        return Drawn(
+            np.bincount(place, minlength=BINS) * share,
+            np.bincount(place, np.square(sizes), minlength=BINS) * share,
+            float((np.abs(delta) <= self.atol).sum()) * share,
+            float((delta[changed] > 0).mean()) if self.training.decay == 1 else None,
+            float((np.abs(moved) > np.abs(begun))[changed].mean()),
+        )
 
     def draw(self, weights: np.ndarray, source: np.random.Generator) -> np.ndarray:
         """The weights after one run of noise."""
         sizes = source.choice(self.displacement.sizes, weights.shape)
         return self.training.decay * weights + np.where(source.random(weights.shape) < 0.5, sizes, -sizes)
+
+
+def stored_as(items: Sequence[Compared], formats: Sequence[str]) -> bool:
+    """Whether AFTER is stored in one of some number formats."""
+    return all(item.formats[1] in formats for item in items)
 
 
 def together(items: Sequence[Compared]) -> np.ndarray:
@@ -194,7 +235,7 @@ def chance(items: Sequence[Compared], training: Training, atol: float) -> Chance
     own displacements dealt out anew where AFTER is float32, else the normal one that leaves as many entries unchanged.
     None where nothing has changed: then there is nothing to explain.
     """
-    float32 = all(item.formats[1] in ("F32", "F64") for item in items)
+    wide = stored_as(items, WIDE)
     if training.lr is not None:
         displacement = training.displacement()
         rounding = None
@@ -204,18 +245,18 @@ def chance(items: Sequence[Compared], training: Training, atol: float) -> Chance
                 np.flatnonzero(together(items).any(axis=0)), training.lr, training.steps,
                 betas=training.betas, snr=training.snr, schedule=training.factor, seed=training.seed,
             )  # fmt: skip
-        return Chance(displacement, atol, training, float32, rounding)
+        return Chance(displacement, atol, training, rounding)
     size = sum(item.size for item in items)
-    if float32:
+    if wide:
         bins = np.sum([item.counts.bins for item in items], axis=0)
         if not bins.any():
             return None
         edges = bin_edges()
         sizes = np.concatenate([[0.0], (edges[1:] + edges[:-1]) / 2])
-        return Chance(nullmodel.measured(sizes, np.concatenate([[size - bins.sum()], bins])), atol, training, True)
-    changed = sum(int(item.counts.tally[CHANGED]) for item in items)
-    if not 0 < changed < size:
-        return None
+        return Chance(nullmodel.measured(sizes, np.concatenate([[size - bins.sum()], bins])), atol, training)
+    # zeros change under any noise; where padding and pruned weights stay zero, they say nothing about its size
     codes = together(items)
-    displacement = nullmodel.fitted(lambda d: nullmodel.unchanged_share(codes, Null(d)), 1 - changed / size)
-    return Chance(displacement, atol, training, False)
+    codes[:, :TINY] = 0
+    changed = sum(int(item.counts.octaves[1:].sum()) for item in items)
+    displacement = nullmodel.fitted(codes, 1 - changed / max(int(codes.sum()), 1))
+    return None if displacement is None else Chance(displacement, atol, training)

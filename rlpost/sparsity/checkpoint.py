@@ -32,6 +32,7 @@ DTYPES = {
 
 _INDEX = "model.safetensors.index.json"
 _ADAPTER = "adapter_config.json"
+_PICKLES = "pytorch_model*.bin"
 _LONGEST_HEADER = 100 * 2**20
 
 
@@ -100,7 +101,7 @@ def open_checkpoint(path: str | Path, base: Checkpoint | None = None, pickles: b
     """
     place = Path(path)
     try:
-        if not place.exists():
+        if not str(path) or not place.exists():
             raise DataError(f"{path}: no such file or folder; give a Hugging Face model folder")
         if place.is_dir() and (place / _ADAPTER).is_file() and not (place / "config.json").is_file():
             return _merged(place, base)
@@ -144,8 +145,8 @@ def _safetensors(place: Path) -> list[Path]:
         raise DataError(f"{place}: not safetensors ({hint}); give the Hugging Face folder it was made from")
     if (place / _INDEX).is_file():
         try:
-            listed = sorted(set(json.loads((place / _INDEX).read_text())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError):
+            listed = sorted({str(name) for name in json.loads((place / _INDEX).read_text())["weight_map"].values()})
+        except (ValueError, KeyError, AttributeError, TypeError):
             raise DataError(f"{place / _INDEX}: not an index of safetensors files; copy it again") from None
         if absent := [name for name in listed if not (place / name).is_file()]:
             raise DataError(f"{place}: {len(absent)} of {len(listed)} files of the index are missing, e.g. {absent[0]}")
@@ -153,7 +154,7 @@ def _safetensors(place: Path) -> list[Path]:
     found = sorted(place.glob("*.safetensors"))
     if not found and any(place.glob("*.gguf")):
         raise DataError(f"{place}: holds GGUF only, which is rounded; give the Hugging Face folder it was made from")
-    if not found and not any(place.glob("*.bin")):
+    if not found and not any(place.glob(_PICKLES)):
         raise DataError(f"{place}: no *.safetensors in it; give a Hugging Face model folder")
     return found
 
@@ -225,7 +226,7 @@ def _leave_tied_head(place: Path, tensors: dict[str, Stored], left_out: dict[str
 
 
 def _pickled(place: Path, allowed: bool) -> Checkpoint:
-    files = [place] if place.is_file() else sorted(place.glob("*.bin"))
+    files = [place] if place.is_file() else sorted(place.glob(_PICKLES))
     if not allowed:
         raise DataError(f"{files[0]}: a pickle, which can run code when it is read; add --pickle if you trust it")
     found: dict[str, Tensor] = {}
@@ -256,12 +257,7 @@ def _merged(place: Path, base: Checkpoint | None) -> Checkpoint:
     """W + s B A, in float32 and then rounded to the base's format, as merging for serving does."""
     if base is None:
         raise DataError(f"{place}: an adapter; it can stand second, after the model it belongs to")
-    settings = json.loads((place / _ADAPTER).read_text())
-    odd = [key for key in ("use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out") if settings.get(key)]
-    if settings.get("peft_type") != "LORA" or odd:
-        kind = f"{settings.get('peft_type')} {' '.join(odd)}".strip()
-        raise DataError(f"{place}: an adapter of kind {kind!r}; merge it into a model folder first (PEFT's merge)")
-    scale = settings["lora_alpha"] / (math.sqrt(settings["r"]) if settings.get("use_rslora") else settings["r"])
+    scale = _scale(place)
     parts = _from_files(place / "adapter_model.safetensors", pickles=False).tensors
     tensors = dict(base.tensors)
     for name, first in parts.items():
@@ -275,6 +271,27 @@ def _merged(place: Path, base: Checkpoint | None) -> Checkpoint:
             raise DataError(f"{place}: {name!r} has no {target!r} in {base.path}; is it another model's adapter?")
         tensors[target] = _merge(base.tensors[target], first.whole().float(), second.whole().float() * scale)
     return Checkpoint(str(place), tensors, base.left_out)
+
+
+def _scale(place: Path) -> float:
+    """Factor of B A, for adapters that are nothing but that beside the base's own weights."""
+    try:
+        settings: dict[str, Any] = dict(json.loads((place / _ADAPTER).read_text()))
+        odd = [key for key in ("use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out") if settings.get(key)]
+        # others take a part out of the base, which the adapter then holds
+        if settings.get("init_lora_weights", True) not in (True, False, None, "gaussian", "orthogonal", "eva"):
+            odd.append(f"init_lora_weights={settings['init_lora_weights']}")
+        if settings.get("peft_type") != "LORA" or odd:
+            kind = f"{settings.get('peft_type')} {' '.join(odd)}".strip()
+            raise DataError(f"{place}: an adapter of kind {kind!r}; merge it into a model folder first (PEFT's merge)")
+        rank = settings["r"]
+        return settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"{place / _ADAPTER}: damaged ({type(error).__name__}: {error}); save the adapter again"
+        ) from None
 
 
 def _merge(weight: Stored, first: Tensor, second: Tensor) -> Stored:

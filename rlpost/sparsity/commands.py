@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,10 @@ def _sparsity(arguments: argparse.Namespace) -> None:
     from rlpost.sparsity.counting import CHANGED
     from rlpost.sparsity.examine import sparsity
 
-    if arguments.tolerance < 0:
+    if not 0 <= arguments.tolerance < math.inf:
         raise UserError(f"sparsity: --tolerance is {arguments.tolerance:g}; use 0 or more")
+    _check_threads(arguments)
+    _check_places(arguments)
     by = arguments.by or ["module"]
 
     def show(item: Compared) -> None:
@@ -106,15 +109,29 @@ def _sparsity(arguments: argparse.Namespace) -> None:
 
     console = wide_console()
     for item in render(found, by):
-        console.print(item, highlight=False, soft_wrap=isinstance(item, str))
+        console.print(item, highlight=False, markup=False, soft_wrap=isinstance(item, str))
     for file in [*written, *([arguments.mask_out] if arguments.mask_out else [])]:
         print(file)
+
+
+def _check_threads(arguments: argparse.Namespace) -> None:
+    if arguments.threads is not None and arguments.threads < 1:
+        raise UserError(f"--threads is {arguments.threads}; use 1 or more")
+
+
+def _check_places(arguments: argparse.Namespace) -> None:
+    """Before the work, not after it."""
+    if arguments.plots and Path(arguments.plots).exists() and not Path(arguments.plots).is_dir():
+        raise UserError(f"--plots: {arguments.plots} is a file; name a folder")
+    page = getattr(arguments, "html", None)
+    if page and Path(page).is_dir():
+        raise UserError(f"--html: {page} is a folder; name a file")
 
 
 def _count(text: str) -> int | None:
     if text == "all":
         return None
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         raise UserError(f"sparsity: --matrices is {text!r}; use a number, 0 for none, or all")
     return int(text)
 
@@ -122,6 +139,8 @@ def _count(text: str) -> int | None:
 def _overlap(arguments: argparse.Namespace) -> None:
     from rlpost.sparsity.overlap import overlaps
 
+    _check_threads(arguments)
+    _check_places(arguments)
     found, left_out = overlaps(arguments.base, arguments.runs, arguments.pickle, arguments.threads)
     written: list[Path] = []
     if arguments.plots:
@@ -146,8 +165,12 @@ def _overlap(arguments: argparse.Namespace) -> None:
 
 
 def _mask(arguments: argparse.Namespace) -> None:
+    from safetensors import SafetensorError
+
     from rlpost.tuning import masks
 
+    if arguments.seed < 0:
+        raise UserError(f"mask {arguments.verb}: --seed is {arguments.seed}; use 0 or more")
     wanted = 2 if arguments.verb in ("union", "intersection") else 1
     if arguments.verb == "show":
         wanted = min(len(arguments.files), 2)
@@ -162,7 +185,7 @@ def _mask(arguments: argparse.Namespace) -> None:
     made = _made(arguments, given)
     try:
         masks.save(made, arguments.output)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise DataError(f"{arguments.output}: cannot be written ({error}); give another place") from None
     summary = {"file": arguments.output, "entries": made.count, "density": made.density}
     print(

@@ -59,10 +59,18 @@ def pair(before: str | Path, after: str | Path, pickles: bool = False) -> Pair:
     Raises:
         DataError: if one cannot be read, both are the same, they share no tensor, or a tensor's shapes differ.
     """
-    if Path(before).exists() and Path(after).exists() and os.path.samefile(before, after):
+    if same(before, after):
         raise DataError(f"{before} and {after} are the same; give two checkpoints")
     first = open_checkpoint(before, pickles=pickles)
     return match(first, open_checkpoint(after, first, pickles))
+
+
+def same(one: str | Path, two: str | Path) -> bool:
+    """Whether two paths lead to one place."""
+    try:
+        return os.path.samefile(one, two)
+    except OSError:  # whoever opens them says what is wrong
+        return False
 
 
 def match(first: Checkpoint, second: Checkpoint) -> Pair:
@@ -210,8 +218,14 @@ class _Tensor:
 
 
 def as_trained(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-    """Where AFTER is of a narrower format, training began from BEFORE rounded to it: rounding is no change."""
-    return (old.to(new.dtype) if new.dtype.itemsize < old.dtype.itemsize else old), new
+    """Where AFTER cannot hold BEFORE's values, training began from BEFORE rounded to its format, which is no change."""
+    return (old if holds(new.dtype, old.dtype) else old.to(new.dtype)), new
+
+
+def holds(wide: torch.dtype, narrow: torch.dtype) -> bool:
+    """Whether a number format has every value of another."""
+    one, two = torch.finfo(wide), torch.finfo(narrow)
+    return one.eps <= two.eps and one.max >= two.max and one.smallest_normal <= two.smallest_normal
 
 
 def cast_changed(old: Tensor, new: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Counts are kept in plain arrays that add up over pieces, threads and tensors:
 ``largest``  float64 [1]: the largest :math:`|\Delta|`
 ``codes``    int64 [2, 32768]: entries by the magnitude bits of bfloat16(w); second row: those that bfloat16 cannot hold
 ``octaves``  int64 [256]: changed entries by the exponent bits of bfloat16(w)
-``bins``     int64 [2048] and ``squares`` float64 [2048]: entries and :math:`\sum\Delta^2` by |Δ|, eight bins an octave
+``bins``     int64 [2304] and ``squares`` float64 [2304]: entries and :math:`\sum\Delta^2` by |Δ|, eight bins an octave
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ casts by more than one step of bfloat16; zeros of another sign; stored values th
 with a changed cast; sum over rows of their number squared; entries of the second tensor that are NaN or infinite."""
 
 TALLIES = 11
-OCTAVES, BINS = 256, 2048
+OCTAVES, BINS = 256, 2304
 _INFINITE = 0x7F80
 _LOWEST_OCTAVE = -150
 """2⁻¹⁴⁹ is the smallest float32."""
@@ -94,7 +94,7 @@ def follow(
         now: the same.
         touched: bits, little order, of entries whose cast ever changed; grows.
         counts: int64 ``[5]``: casts stepped, changed, cancelled; stored values stepped, changed.
-        sums: float64 ``[5]``: squared step, squared distance from the start, ⟨before, now⟩, ‖before‖², ‖now‖².
+        sums: float64 ``[4]``: squared step, squared distance from the start, ‖before‖², ‖now‖².
     """
     if now.dtype == torch.bfloat16:
         _follow16(as_bits(start), as_bits(before), as_bits(now), VALUES, touched, counts, sums)
@@ -103,7 +103,7 @@ def follow(
 
 
 def bin_edges() -> np.ndarray:
-    """Lower ends of the bins of |Δ|, and the end of the last: float64 ``[2049]``."""
+    """Lower ends of the bins of |Δ|, and the end of the last: float64 ``[2305]``."""
     number = np.arange(BINS + 1)
     return np.ldexp(1 + (number % 8) / 8, number // 8 + _LOWEST_OCTAVE)
 
@@ -117,14 +117,14 @@ def bin_of(sizes: np.ndarray) -> np.ndarray:
 @njit(nogil=True, cache=True, inline="always")
 def _measure(was, now, atol, tally, largest, bins, squares):
     """A stored value that differs."""
-    delta = now - was
+    delta = np.float64(now) - np.float64(was)
     size = abs(delta)
     tally[STORED] += 1
     tally[STORED_BEYOND] += size > atol
     tally[UP] += delta > 0
     tally[OUTWARD] += abs(now) > abs(was)
-    square = np.float64(size) * np.float64(size)
-    largest[0] = max(largest[0], np.float64(size))
+    square = size * size
+    largest[0] = max(largest[0], size)
     # frexp puts the mantissa into [1/2, 1)
     mantissa, exponent = math.frexp(size)
     place = (exponent - 1 - _LOWEST_OCTAVE) * 8 + int(mantissa * 16.0) - 8
@@ -163,7 +163,7 @@ def _count16(old, new, values, columns, atol, tally, largest, codes, octaves, bi
             a = old[row * width + column]
             b = new[row * width + column]
             codes[a & 0x7FFF] += 1
-            if a == b:
+            if a == b or a & 0x7FFF >= _INFINITE:
                 continue
             if b & 0x7FFF >= _INFINITE:
                 tally[BROKEN] += 1
@@ -181,8 +181,9 @@ def _count16(old, new, values, columns, atol, tally, largest, codes, octaves, bi
 
 @njit(nogil=True, cache=True, inline="always")
 def _rounded(bits):
-    """Bits of the nearest bfloat16, ties to even."""
-    return np.uint32((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+    """Bits of the nearest finite bfloat16, ties to even."""
+    near = np.uint32((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+    return np.uint32(near - 1) if near & 0x7FFF == np.uint32(_INFINITE) else near
 
 
 @njit(nogil=True, cache=True)
@@ -235,9 +236,8 @@ def _sum(first, old, new, sums):
     a, b, c = np.float64(first), np.float64(old), np.float64(new)
     sums[0] += (c - b) * (c - b)
     sums[1] += (c - a) * (c - a)
-    sums[2] += b * c
-    sums[3] += b * b
-    sums[4] += c * c
+    sums[2] += b * b
+    sums[3] += c * c
 
 
 @njit(nogil=True, cache=True)

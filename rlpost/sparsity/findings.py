@@ -170,8 +170,7 @@ def part(name: str, items: Sequence[Compared], chance: Chance | None) -> Part:
     entries = sum(item.size for item in items)
     expected = chance.expect(items) if chance is not None and entries else None
     codes = together(items)
-    float32 = chance is not None and chance.float32
-    figures = _shares(counts, entries, expected, float32) | _sizes(counts, codes, entries, expected)
+    figures = _shares(counts, entries, expected) | _sizes(counts, codes, entries, expected)
     if len(items) == 1 and items[0].columns_changed is not None:
         figures |= _structure(items[0], expected)
     still = sum(not item.counts.tally[CHANGED] for item in items)
@@ -180,31 +179,33 @@ def part(name: str, items: Sequence[Compared], chance: Chance | None) -> Part:
     )
 
 
-def _shares(counts: Counts, entries: int, expected: Expected | None, float32: bool) -> dict[str, Figure]:
+def _shares(counts: Counts, entries: int, expected: Expected | None) -> dict[str, Figure]:
     def share(index: int) -> float | None:
         return 1 - int(counts.tally[index]) / entries if entries else None
 
-    def null(name: str) -> float | None:
-        value = getattr(expected, name) if expected is not None else None
+    def null(value: float | None) -> float | None:
         return None if value is None else value / entries
 
+    chance = expected or Expected(0.0)
+    unchanged = chance.unchanged if expected else None
+    drawn = chance.drawn
+    within = chance.within_atol if chance.stored else drawn and drawn.within_atol
     stored = int(counts.tally[STORED])
-    half = 0.5 if expected is not None else None
     return {
-        "unchanged": Figure(share(CHANGED), null("unchanged")),
-        "within_atol": Figure(share(BEYOND_ATOL), null("within_atol")),
-        "within_ulp": Figure(share(BEYOND_ULP), null("within_ulp")),
-        "stored_unchanged": Figure(share(STORED), None if float32 or expected is None else null("unchanged")),
-        "stored_within_atol": Figure(share(STORED_BEYOND), null("stored_within_atol")),
-        "risen": Figure(int(counts.tally[UP]) / stored if stored else None, half),
-        "outward": Figure(int(counts.tally[OUTWARD]) / stored if stored else None, half),
+        "unchanged": Figure(share(CHANGED), null(unchanged)),
+        "within_atol": Figure(share(BEYOND_ATOL), null(chance.within_atol)),
+        "within_ulp": Figure(share(BEYOND_ULP), null(chance.within_ulp)),
+        "stored_unchanged": Figure(share(STORED), null(unchanged) if chance.stored else None),
+        "stored_within_atol": Figure(share(STORED_BEYOND), null(within)),
+        "risen": Figure(int(counts.tally[UP]) / stored if stored else None, drawn and drawn.risen),
+        "outward": Figure(int(counts.tally[OUTWARD]) / stored if stored else None, drawn and drawn.outward),
         "zero_signs": Figure(int(counts.tally[ZERO_SIGN])),
     }
 
 
 def _sizes(counts: Counts, codes: np.ndarray, entries: int, expected: Expected | None) -> dict[str, Figure]:
-    drawn = expected is not None and expected.bins is not None
-    bins, squares = (expected.bins, expected.squares) if expected is not None and drawn else (None, None)
+    drawn = expected.drawn if expected is not None else None
+    bins, squares = (drawn.bins, drawn.squares) if drawn is not None else (None, None)
     weight = float(np.sqrt((codes.sum(axis=0)[:0x7F80] * np.square(VALUES[:0x7F80].astype(np.float64))).sum()))
     norm = float(np.sqrt(counts.squares.sum()))
     null_norm = None if squares is None else float(np.sqrt(squares.sum()))
@@ -280,11 +281,12 @@ def _octaves(counts: Counts, codes: np.ndarray, chance: Chance | None) -> list[t
 
 def _histogram(counts: Counts, expected: Expected | None) -> list[tuple[int, int, float | None]]:
     exponents = np.log2(bin_edges()[:-1:8]).round().astype(int)
-    found = counts.bins.reshape(256, 8).sum(axis=1)
-    null = None if expected is None or expected.bins is None else expected.bins.reshape(256, 8).sum(axis=1)
+    found = counts.bins.reshape(-1, 8).sum(axis=1)
+    drawn = expected.drawn if expected is not None else None
+    null = None if drawn is None else drawn.bins.reshape(-1, 8).sum(axis=1)
     return [
         (int(exponents[k]), int(found[k]), None if null is None else float(null[k]))
-        for k in range(256)
+        for k in range(len(found))
         if found[k] or (null is not None and null[k])
     ]
 

@@ -6,7 +6,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -42,16 +43,20 @@ class MaskFile:
         for name, shape in self.shapes.items():
             begin, end = end, end + -(-math.prod(shape) // 8)
             self.places[name] = begin, end
-        self.part = self.file.with_name(self.file.name + ".part")
-        try:
+        self.part, self.whole = (self.file.with_name(self.file.name + end) for end in (".part", ".whole"))
+        if self.file.is_dir() or self.file.suffix != ".safetensors" or self._is_read():
+            raise DataError(f"{file}: no place for a mask; name a file of its own that ends in .safetensors")
+        with self._written():
             self.descriptor = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-        except OSError as error:
-            raise DataError(f"{file}: cannot be written ({error.strerror}); give another place") from None
 
     def put(self, name: str, start: int, old: Tensor, new: Tensor) -> None:
         """One piece; it begins at a multiple of eight entries."""
         bits = np.packbits(cast_changed(old, new).numpy(), bitorder="little")
-        os.pwrite(self.descriptor, bits.tobytes(), self.places[name][0] + start // 8)
+        left, place = memoryview(bits.tobytes()), self.places[name][0] + start // 8
+        with self._written():
+            while left:
+                done = os.pwrite(self.descriptor, left, place)
+                left, place = left[done:], place + done
         with self.lock:
             self.counts[name] += int(np.bitwise_count(bits).sum())
 
@@ -67,17 +72,31 @@ class MaskFile:
             header[name] = {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end]}
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
-        whole = self.file.with_name(self.file.name + ".whole")
-        with whole.open("wb") as out, self.part.open("rb") as bits:
-            out.write(len(text).to_bytes(8, "little") + text)
-            shutil.copyfileobj(bits, out, PIECE)
-        whole.replace(self.file)
+        with self._written():
+            with self.whole.open("wb") as out, self.part.open("rb") as bits:
+                out.write(len(text).to_bytes(8, "little") + text)
+                shutil.copyfileobj(bits, out, PIECE)
+            self.whole.replace(self.file)
         return self.file
 
     def close(self) -> None:
         """Remove what is beside the file."""
         os.close(self.descriptor)
-        self.part.unlink(missing_ok=True)
+        for rest in (self.part, self.whole):
+            rest.unlink(missing_ok=True)
+
+    def _is_read(self) -> bool:
+        """Whether the place belongs to a checkpoint that is compared."""
+        roots = [Path(one.path) for one in (self.pair.before, self.pair.after)]
+        here = self.file.resolve()
+        return any(here in (root.resolve(), *(file.resolve() for file in root.glob("*"))) for root in roots)
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DataError(f"{self.file}: cannot be written ({error.strerror or error}); give another place") from None
 
 
 def _digest(stored: Stored) -> str:

@@ -36,11 +36,15 @@ STARTS: tuple[Start, Start] = ("exact", "between")
 CODES = 2**15
 """Magnitude bits of bfloat16."""
 
+TINY = 128
+"""Codes of zero and of what is below the smallest normal number."""
+
 _FINITE = 0x7F80
 _MAGNITUDES = (np.arange(_FINITE + 1, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
 _MAGNITUDES[-1] = 2.0**128
 """Finite magnitudes of bfloat16 in order, and where the next one would be."""
 
+_MISSED = 0.01
 _POINTS = 4096
 """Points by which a distribution of δ is stood for."""
 
@@ -87,17 +91,21 @@ def measured(sizes: np.ndarray, weights: np.ndarray) -> Displacement:
     return Displacement(sizes[order][at], "the pair's own displacements, dealt out anew")
 
 
-def sgd(lr: float, steps: int, gradient: float, snr: float = 0.0) -> Displacement:
-    r"""SGD on noise: :math:`\delta \sim N(\pm\eta T\mu, \eta^2 T \sigma^2)`, in closed form.
+def sgd(
+    lr: float, steps: int, gradient: float, snr: float = 0.0, schedule: Callable[[int], float] | None = None
+) -> Displacement:
+    r"""SGD on noise: :math:`\delta \sim N(\pm\eta\mu\sum_t f_t, \eta^2 \sigma^2 \sum_t f_t^2)`, in closed form.
 
     Args:
         lr: learning rate η.
-        steps: T.
+        steps: number of steps t.
         gradient: standard deviation σ of a weight's gradient.
         snr: μ / σ, a part of the gradient that is the same in every step.
+        schedule: factor f on η by step, 0-based; None: 1.
     """
+    factors = np.array([schedule(step) if schedule else 1.0 for step in range(steps)])
     noise = gaussian(1.0).sizes
-    both = np.abs(np.concatenate([noise, -noise]) * math.sqrt(steps) + snr * steps)
+    both = np.abs(np.concatenate([noise, -noise]) * math.sqrt(np.square(factors).sum()) + snr * factors.sum())
     return Displacement(np.sort(lr * gradient * both), f"SGD on noise: lr {lr:g}, {steps} steps, gradient {gradient:g}")
 
 
@@ -253,18 +261,26 @@ def unchanged_share(codes: np.ndarray, null: Null) -> float:
     return float(sum(codes[k] @ null.unchanged(start) for k, start in enumerate(STARTS))) / max(int(codes.sum()), 1)
 
 
-def fitted(unchanged: Callable[[Displacement], float], share: float) -> Displacement:
-    """The normal displacement under which a share stays unchanged.
+def fitted(codes: np.ndarray, share: float) -> Displacement | None:
+    """The normal displacement under which a share of weights stays unchanged; None where there is none.
 
     Args:
-        unchanged: share by displacement, falling as it grows.
-        share: that was found, in (0, 1).
+        codes: counts by start and magnitude bits, int ``[2, 32768]``. Zeros should be left out: they change under any.
+        share: that was found.
     """
+
+    def unchanged(displacement: Displacement) -> float:
+        return unchanged_share(codes, Null(displacement))
+
+    if not 0 < share < 1:
+        return None
     low, high = -40.0, 4.0
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if unchanged(gaussian(2.0**middle)) > share else (low, middle)
     scale = 2.0**low
+    if abs(unchanged(gaussian(scale)) - share) > _MISSED:
+        return None
     return gaussian(scale, f"normal, standard deviation {scale:.3g} (fitted to the changed share)")
 
 

@@ -28,8 +28,11 @@ from torch import Tensor
 
 from rlpost.errors import DataError, UserError
 from rlpost.sparsity.checkpoint import Checkpoint, as_bits, open_checkpoint
-from rlpost.sparsity.compare import PIECE, cast_changed, match
-from rlpost.sparsity.nullmodel import CODES, STARTS, Null, fitted, unchanged_share
+from rlpost.sparsity.compare import PIECE, as_trained, cast_changed, match, same
+from rlpost.sparsity.nullmodel import CODES, STARTS, TINY, Null, fitted
+
+Counted = tuple[np.ndarray, np.ndarray]
+"""Octaves of a tensor that occur, and entries of each by which checkpoints have changed them."""
 
 OCTAVES = 256
 MOST = 10
@@ -46,6 +49,7 @@ class Strata:
         second: entries changed in the second run, b.
         both: entries changed in both.
         unit: number of the tensor a stratum belongs to.
+        octave: exponent bits of its weights; 0: zeros, and what is below the smallest normal number.
     """
 
     total: np.ndarray
@@ -53,6 +57,7 @@ class Strata:
     second: np.ndarray
     both: np.ndarray
     unit: np.ndarray
+    octave: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,9 @@ class Overlap:
     error_by_tensor: float | None
 
     def chance(self, kind: str) -> tuple[float | None, float | None, float | None]:
-        """The two shares and the Jaccard index that a kind of chance gives."""
+        """The two shares and the Jaccard index that a kind of chance gives; None where it gives none."""
+        if kind not in self.expected:
+            return None, None, None
         (one, two), both = self.changed, self.expected[kind]
         union = one + two - both
         return both / one if one else None, both / two if two else None, both / union if union else None
@@ -122,7 +129,7 @@ def overlap_of(first: str, second: str, strata: Strata, codes: np.ndarray | None
             "density": one * two / total if total else 0.0,
             "tensor": float(_independent(*by_unit).sum()),
             "magnitude": expected,
-            **({} if codes is None else {"noise": _noise(codes, one, two)}),
+            **({} if codes is None else _noise(codes, strata)),
         },
         (both - expected) / one if one else None,
         float(np.sqrt(_variance(strata).sum())) / one if one else None,
@@ -139,17 +146,21 @@ def _jackknife(above: np.ndarray, below: np.ndarray) -> float | None:
     return float(np.sqrt((len(below) - 1) * np.var(left_out)))
 
 
-def _noise(codes: np.ndarray, first: int, second: int) -> float:
-    """Entries that two runs of noise both change, if each changes as many as given."""
-    total = int(codes.sum())
-    if not (0 < first < total and 0 < second < total):
-        return first * second / total if total else 0.0
+def _noise(codes: np.ndarray, strata: Strata) -> dict[str, float]:
+    """Entries that two runs of noise both change, if each changes as many as found; empty where no noise does.
 
-    def run(changed: int) -> Null:
-        return Null(fitted(lambda d: unchanged_share(codes, Null(d)), 1 - changed / total))
-
-    one, two = run(first), run(second)
-    return float(sum(codes[k] @ one.overlap(two, start) for k, start in enumerate(STARTS)))
+    Zeros change under any noise; where padding and pruned weights stay zero, they say nothing about its size. They are
+    taken to change independently.
+    """
+    normal = codes.copy()
+    normal[:, :TINY] = 0
+    total, apart = int(normal.sum()), strata.octave > 0
+    runs = [fitted(normal, 1 - int(x[apart].sum()) / max(total, 1)) for x in (strata.first, strata.second)]
+    if runs[0] is None or runs[1] is None:
+        return {}
+    one, two = Null(runs[0]), Null(runs[1])
+    zeros = _independent(strata.total, strata.first, strata.second)[~apart].sum()
+    return {"noise": float(sum(normal[k] @ one.overlap(two, start) for k, start in enumerate(STARTS)) + zeros)}
 
 
 def _independent(total: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -192,16 +203,20 @@ def overlaps(
         left_out |= one.left_out
     if not common:
         raise DataError(f"overlap: no tensor is in all of {', '.join(names)}; compare checkpoints of one model")
+    found: list[Counted] = []
+    codes = np.zeros((2, CODES), np.int64)
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        counted = list(pool.map(lambda name: _patterns(name, start, ends), common))
-    found, codes = [patterns for patterns, _ in counted], np.sum([each for _, each in counted], axis=0)
+        for patterns, here in pool.map(lambda name: _patterns(name, start, ends), common):
+            octaves = np.flatnonzero(patterns.any(axis=1))
+            found.append((octaves, patterns[octaves]))
+            codes += here
     pairs = combinations(range(len(names)), 2)
     return [overlap_of(names[i], names[j], _strata(found, i, j), codes) for i, j in pairs], left_out
 
 
 def _all_different(paths: Sequence[Path]) -> None:
     for one, two in combinations(paths, 2):
-        if one.exists() and two.exists() and os.path.samefile(one, two):
+        if same(one, two):
             raise DataError(f"{one} and {two} are the same; give different checkpoints")
 
 
@@ -216,6 +231,8 @@ def _patterns(name: str, start: Checkpoint, ends: Sequence[Checkpoint]) -> tuple
     for at in range(0, size, PIECE):
         span = at, min(at + PIECE, size)
         old = start.tensors[name].read(*span)
+        # where runs are of several formats, the null model has all of them begin as the first did
+        old, _ = as_trained(old, ends[0].tensors[name].read(*span))
         cast = old.bfloat16()
         magnitude = as_bits(cast).astype(np.int64) & (CODES - 1)
         key = (magnitude >> 7) * kinds
@@ -224,7 +241,7 @@ def _patterns(name: str, start: Checkpoint, ends: Sequence[Checkpoint]) -> tuple
         for i, end in enumerate(ends):
             new = end.tensors[name].read(*span)
             _check(name, end.path, new)
-            key += cast_changed(old, new).numpy().astype(np.int64) << i
+            key += cast_changed(*as_trained(old, new)).numpy().astype(np.int64) << i
         found += np.bincount(key, minlength=len(found))
     found = found.reshape(OCTAVES, kinds)
     if found[-1].any():
@@ -233,16 +250,14 @@ def _patterns(name: str, start: Checkpoint, ends: Sequence[Checkpoint]) -> tuple
 
 
 def _check(name: str, path: str, piece: Tensor) -> None:
-    if not bool(piece.isfinite().all()):
+    if not bool(piece.float().isfinite().all()):
         raise DataError(f"{name!r}: entries are NaN or infinite in {path}; leave that checkpoint out")
 
 
-def _strata(found: Sequence[np.ndarray], i: int, j: int) -> Strata:
-    kinds = np.arange(found[0].shape[1])
-    every = np.concatenate(found)
-    unit = np.repeat(np.arange(len(found)), OCTAVES)
-    kept = every.any(axis=1)
-    every, unit = every[kept], unit[kept]
+def _strata(found: Sequence[Counted], i: int, j: int) -> Strata:
+    octaves, every = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    unit = np.repeat(np.arange(len(found)), [len(here) for here, _ in found])
+    kinds = np.arange(every.shape[1])
     first, second = (kinds >> i) & 1 == 1, (kinds >> j) & 1 == 1
     total, one, two, both = (every[:, chosen].sum(axis=1) for chosen in (kinds >= 0, first, second, first & second))
-    return Strata(total, one, two, both, unit)
+    return Strata(total, one, two, both, unit, octaves)

@@ -193,7 +193,7 @@ def complement(mask: Mask) -> Mask:
 
 
 def thin(mask: Mask, density: float, seed: int) -> Mask:
-    """As many of its entries, drawn at random, that a share ``density`` of each of its tensors is left.
+    """As many of its entries, drawn at random, that a share ``density`` of each tensor that has any is left.
 
     Raises:
         ValueError: for a density outside (0, 1], or one above a tensor's.
@@ -202,6 +202,9 @@ def thin(mask: Mask, density: float, seed: int) -> Mask:
         raise ValueError(f"density is {density}; use a share in (0, 1]")
     tensors = {}
     for name, bits in mask.tensors.items():
+        if not bits.count:
+            tensors[name] = bits
+            continue
         quota = _quota(bits.size, density)
         if bits.count < quota:
             raise ValueError(f"density is {density}, but {name!r} keeps {bits.count} of {bits.size}; use a lower one")
@@ -236,8 +239,8 @@ def agreement(one: Mask, two: Mask) -> Agreement:
     chance = variance = 0.0
     for name, bits in both.tensors.items():
         n, a, b = bits.size, one.tensors[name].count, two.tensors[name].count
+        chance += a * b / max(n, 1)
         if n > 1:
-            chance += a * b / n
             variance += a * b * (n - a) * (n - b) / (n * n * (n - 1))
     first, second = (both.count / max(mask.count, 1) for mask in (one, two))
     return Agreement(both.count, first, second, chance, math.sqrt(variance))
@@ -293,13 +296,14 @@ def load(file: str | Path) -> Mask:
                 raise DataError(f"mask {file}: its format is {found.get('format')!r}, expected {FORMAT!r}")
             shapes = json.loads(found["shapes"])
             tensors = {name: Bits(tuple(shapes[name]), stored.get_tensor(name)) for name in stored.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+            base, made = found["base"], dict(json.loads(found["made"]))
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"mask {file}: cannot be read ({reason}); make it anew") from None
     for name, bits in tensors.items():
         if len(bits.packed) != -(-bits.size // 8):
             raise DataError(f"mask {file}: {len(bits.packed)} bytes for {name!r} {bits.shape}; make it anew")
-    return Mask(tensors, found["base"], json.loads(found["made"]))
+    return Mask(tensors, base, made)
 
 
 def _source(seed: int, name: str) -> np.random.Generator:
@@ -313,6 +317,8 @@ def _quota(size: int, share: float) -> int:
 
 def _highest(flat: Tensor, density: float) -> Tensor:
     """Boolean ``[n]``; a threshold and not a sort decides, so that ties go to the earlier entries."""
+    if not flat.numel():
+        return torch.zeros(0, dtype=torch.bool)
     count = _quota(flat.numel(), density)
     flat = flat.detach().float()
     limit = torch.kthvalue(flat, flat.numel() - count + 1).values

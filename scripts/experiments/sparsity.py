@@ -33,6 +33,7 @@ from torch import Tensor
 
 import rlpost
 from rlpost.config.load import load
+from rlpost.learner.checkpoint import atomic_folder
 from rlpost.learner.models import resolve_path
 from rlpost.observability.plots import Curve, draw
 from rlpost.sft.warmstart import warm_start
@@ -157,7 +158,10 @@ class Study:
         if (target / "config.json").is_file():
             return
         own = [f"model.path={self.base(dtype)}", "model.scratch=null"]
-        fine_tune(RECIPE, own, target, rate, self.plan.updates, 64)
+        masters = target.with_name("masters")
+        fine_tune(RECIPE, own, masters, rate, self.plan.updates, 64)
+        narrow(masters, target) if dtype == "bfloat16" else masters.rename(target)
+        shutil.rmtree(masters, ignore_errors=True)
 
     def make_oracle(self, arm: str) -> None:
         """Before the first run that needs it: the entries that the full run moved most, of each matrix."""
@@ -166,19 +170,21 @@ class Study:
         before, after = (weights(self.base("float32")), weights(self.model(name_of("rl", FULL, "float32"))))
         moved = {name: (after[name] - before[name]).abs() for name in before}
         made = {"mask": "largest |Δ|", "density": DENSITY, "of": name_of("rl", FULL, "float32")}
-        masks.save(masks.Mask(masks.top(moved, DENSITY, "global"), made=made), self.oracle)
+        partial = self.oracle.with_suffix(".partial")
+        masks.save(masks.Mask(masks.top(moved, DENSITY, "global"), made=made), partial)
+        partial.rename(self.oracle)
 
 
 def narrow(source: Path, target: Path) -> None:
     """A model in bfloat16: what rounding does to it must not count as training."""
-    if (target / "model.safetensors").is_file():
+    if target.is_dir():
         return
-    target.mkdir(parents=True, exist_ok=True)
-    for file in source.iterdir():
-        if file.is_file() and file.suffix != ".safetensors":
-            (target / file.name).write_bytes(file.read_bytes())
     weights = {name: tensor.bfloat16() for name, tensor in load_file(source / "model.safetensors").items()}
-    save_file(weights, target / "model.safetensors", {"format": "pt"})
+    with atomic_folder(target) as partial:
+        for file in source.iterdir():
+            if file.is_file() and file.suffix != ".safetensors":
+                (partial / file.name).write_bytes(file.read_bytes())
+        save_file(weights, partial / "model.safetensors", {"format": "pt"})
 
 
 def fine_tune(recipe: str, own: Sequence[str], target: Path, rate: str, updates: int, size: int) -> None:
@@ -187,6 +193,7 @@ def fine_tune(recipe: str, own: Sequence[str], target: Path, rate: str, updates:
         *own, "run.seed=1", f"sft.lr={rate}", "sft.epochs=1", f"sft.batch_size={size}",
         f"sft.train.count={size * updates}", "sft.train.seed=5",
     ]  # fmt: skip
+    shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     made = warm_start(load(CONFIGS / recipe, overrides).config, target, quiet=True)
     if made.updates != updates:
@@ -216,7 +223,9 @@ def released(out: Path) -> dict[str, Any]:
         if not (tuned / "config.json").is_file():
             shown = "{split: train, max_tokens: 14, max_statement_tokens: 16}"
             own = [f"model.path={base}", f"sft.train={shown}", "sft.max_length=256"]
-            fine_tune(RELEASED, own, tuned, rate, RELEASED_UPDATES, 16)
+            fine_tune(RELEASED, own, out / "masters", rate, RELEASED_UPDATES, 16)
+            narrow(out / "masters", tuned)
+            shutil.rmtree(out / "masters")
         for kind, model in (("rl", run / "model"), ("sft", tuned)):
             found[f"{kind}_{rate}_smollm2"] = figures_of(sparsity(base, model, training=training(rate), matrices=3))
             print(f"{kind} {rate}: compared", flush=True)

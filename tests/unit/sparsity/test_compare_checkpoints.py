@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +141,7 @@ def test_every_count_against_torch(dtypes: tuple[str, str]) -> None:
     count(old, new, columns, 1e-5, counts)
     one, two = old.float(), new.float()
     a, b = one.bfloat16(), two.bfloat16()
-    delta = two - one
+    delta = two.double() - one.double()
 
     def place(x: Tensor) -> Tensor:
         bits = x.view(torch.int16).int()
@@ -155,7 +156,7 @@ def test_every_count_against_torch(dtypes: tuple[str, str]) -> None:
     changed = (a != b).view(60, 33)
     assert counts.tally[8:].tolist() == [int(changed.any(1).sum()), int((changed.sum(1) ** 2).sum()), 0]
     assert columns.tolist() == changed.sum(0).tolist()
-    assert float(counts.squares.sum()) == pytest.approx(float((delta.double() ** 2).sum()))
+    assert float(counts.squares.sum()) == pytest.approx(float((delta**2).sum()))
     assert counts.largest[0] == float(delta.abs().max())
     codes = torch.bincount(a.view(torch.int16).int() & 0x7FFF, minlength=2**15)
     assert counts.codes.sum(axis=0).tolist() == codes.tolist()
@@ -163,7 +164,7 @@ def test_every_count_against_torch(dtypes: tuple[str, str]) -> None:
     assert counts.codes[1].sum() == int(between.sum())
     octaves = torch.bincount((a.view(torch.int16).int()[a != b] >> 7) & 0xFF, minlength=256)
     assert counts.octaves.tolist() == octaves.tolist()
-    sizes = delta.abs()[delta != 0].double().numpy()
+    sizes = delta.abs()[delta != 0].numpy()
     assert counts.bins.tolist() == np.histogram(sizes, bin_edges())[0].tolist()
     assert (bin_of(sizes) == np.searchsorted(bin_edges(), sizes, side="right") - 1).all()
 
@@ -250,6 +251,65 @@ def bad(tmp_path: Path) -> dict[str, tuple[Path, str]]:
         "names": (names, "share no tensor"), "gguf": (gguf, "GGUF only"), "pickle": (pickle, "add --pickle"),
         "lost": (lost, "1 of 2 files"), "empty": (empty, "no \\*.safetensors"), "absent": (tmp_path / "absent", "no such file"),
     }  # fmt: skip
+
+
+def test_the_ends_of_the_format(tmp_path: Path) -> None:
+    big = torch.tensor([[3.38e38, -3.0e38], [1.0, 0.0]])
+    for dtype in (torch.bfloat16, torch.float32):
+        one = write(tmp_path / f"a{dtype}", {"w": big.to(dtype)})
+        two = write(tmp_path / f"b{dtype}", {"w": -big.to(dtype)})
+        found = sparsity(one, two, matrices=None)
+        assert found.whole.figures["unchanged"].value == 0.25
+        assert found.whole.figures["largest"].value == pytest.approx(6.76e38, rel=0.01)
+        assert sum(n for _, n, _ in found.whole.sizes) == 3
+        assert found.matrices == []
+
+
+def test_pruned_and_padded_weights_do_not_spoil_the_fit(tmp_path: Path) -> None:
+    source = torch.Generator().manual_seed(0)
+    before = (0.02 * torch.randn(256, 256, generator=source)).bfloat16()
+    before[100:] = 0
+    after = before.clone()
+    after[:100] = (before[:100].float() + 2e-5 * torch.randn(100, 256, generator=source)).bfloat16()
+    result = found(tmp_path, {"w": before}, {"w": after}, matrices=0)
+    assert float(result.null.split("deviation ")[1].split()[0]) == pytest.approx(2e-5, rel=0.1)
+    assert {e: (c, null) for e, _, c, null in result.whole.octaves}[-127][0] == 0
+
+
+@pytest.mark.parametrize("dtypes", [("float16", "bfloat16"), ("float32", "float16")])
+def test_rounding_to_another_format_is_no_training(tmp_path: Path, dtypes: tuple[str, str]) -> None:
+    before = model(dtype=getattr(torch, dtypes[0]))
+    after = {n: t.to(getattr(torch, dtypes[1])) for n, t in before.items()}
+    figures = found(tmp_path, before, after).whole.figures
+    assert figures["unchanged"].value == figures["stored_unchanged"].value == 1.0
+
+
+def test_what_decay_and_zeros_do_to_signs_is_expected_too(tmp_path: Path) -> None:
+    training = Training(lr=1e-5, steps=1000, weight_decay=0.1)
+    source = torch.Generator().manual_seed(0)
+    before = {"w": torch.ones(200, 100), "bias": torch.zeros(20_000)}
+    after = {n: training.decay * t + 3e-4 * torch.randn(t.shape, generator=source) for n, t in before.items()}
+    result = found(tmp_path, before, after, training=training, matrices=0)
+    by_name = {part.name: part.figures for part in result.tensors}
+    for name, figure in (("w", "outward"), ("w", "stored_within_atol"), ("bias", "outward")):
+        one = by_name[name][figure]
+        assert one.value == pytest.approx(one.null, abs=0.06), (name, figure)
+    assert by_name["w"]["risen"].null is None
+
+
+def test_an_adapter_that_has_taken_part_of_the_base_is_refused(tmp_path: Path) -> None:
+    base = write(tmp_path / "base", model())
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 8}
+    for change, reason in (
+        ({"init_lora_weights": "pissa"}, "init_lora_weights=pissa"),
+        ({"r": 0}, "damaged"),
+        ({"use_dora": True}, "use_dora"),
+    ):
+        (adapter / "adapter_config.json").write_text(json.dumps({**settings, **change}))
+        with pytest.raises(DataError, match=reason):
+            sparsity(base, adapter)
 
 
 KINDS = ["cut", "short", "garbled", "shape", "nan", "names", "gguf", "pickle", "lost", "empty", "absent"]

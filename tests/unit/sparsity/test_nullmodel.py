@@ -79,7 +79,9 @@ def test_independent_runs_overlap_as_the_paper_found(
     share = np.bincount(weights.bfloat16().view(torch.int16).numpy() & 0x7FFF, minlength=2**15) / len(weights)
 
     def run(density: float) -> Null:
-        return Null(fitted(lambda d: float(share @ Null(d).unchanged("between")), 1 - density))
+        found = fitted(np.stack([np.zeros_like(share), share * 1e6]), 1 - density)
+        assert found is not None
+        return Null(found)
 
     one, two = (run(density) for density in densities)
     both = share @ one.overlap(two, "between")
@@ -108,6 +110,9 @@ def test_displacements() -> None:
     halved = Training(lr=1e-6, steps=400, schedule="linear")
     assert halved.displacement().scale == pytest.approx(1e-6 * (400 / 3) ** 0.5, rel=0.05)
     assert Training(lr=1e-3, steps=100, weight_decay=0.1).decay == pytest.approx((1 - 1e-4) ** 100)
+    linear = Training(lr=1e-3, steps=200, optimizer="sgd", gradient=1e-2, schedule="linear")
+    noise = np.random.default_rng(0).standard_normal((4000, 200)) @ [linear.factor(t) for t in range(200)]
+    assert linear.displacement().scale == pytest.approx(1e-5 * np.std(noise), rel=0.05)
     measured = nullmodel.measured(np.array([2.0, 0.0]), np.array([1.0, 3.0]))
     assert measured.share_within(1.0) == 0.75
 
@@ -119,6 +124,9 @@ def test_displacements() -> None:
         ({"lr": -1e-6, "steps": 3}, "must be positive"),
         ({"lr": 1e-6, "steps": 3, "optimizer": "sgd"}, "standard deviation"),
         ({"masters": "bfloat16"}, "known lr and steps"),
+        ({"lr": float("inf"), "steps": 3}, "must be positive"),
+        ({"betas": (1.0, 0.9)}, "betas are"),
+        ({"snr": float("nan")}, "finite numbers"),
     ],
 )
 def test_settings_that_make_no_model(settings: dict[str, object], reason: str) -> None:

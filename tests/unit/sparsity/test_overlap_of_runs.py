@@ -89,8 +89,9 @@ def test_the_standard_error_is_that_of_independent_runs(tmp_path: Path) -> None:
 
     total, first, second = np.array([500, 2000]), np.array([100, 900]), np.array([300, 50])
     unit = np.array([0, 1])
+    octave = np.array([120, 120])
     drawn = [source.hypergeometric(first, total - first, second) for _ in range(4000)]
-    error = overlap_of("a", "b", Strata(total, first, second, drawn[0], unit)).error
+    error = overlap_of("a", "b", Strata(total, first, second, drawn[0], unit, octave)).error
     assert error is not None
     assert np.std([both.sum() for both in drawn]) / 1000 == pytest.approx(error, rel=0.05)
 
@@ -121,3 +122,21 @@ def test_bad_input(tmp_path: Path) -> None:
     lacking = write(tmp_path / "lacking", {n: t for n, t in noise(before, 4).items() if n != "model.norm.weight"})
     _, left_out = overlaps(base, [paths[0], lacking])
     assert left_out == {"model.norm.weight": "not in every checkpoint"}
+
+
+def test_padding_that_stays_zero_says_nothing_of_noise(tmp_path: Path) -> None:
+    before = model(width=WIDTH)
+    before["padding"] = torch.zeros(400, WIDTH, dtype=torch.bfloat16)
+    after = [{**noise(before, seed), "padding": before["padding"]} for seed in (1, 2)]
+    base, paths = runs(tmp_path, after, before)
+    (one,), _ = overlaps(base, paths)
+    assert one.share_of_first == pytest.approx(one.chance("noise")[0], abs=0.006)
+
+
+def test_runs_in_bfloat16_begin_from_what_was_rounded(tmp_path: Path) -> None:
+    source = torch.Generator().manual_seed(0)
+    before = {"w": 0.02 * torch.randn(400, 400, generator=source)}
+    after = [noise({"w": before["w"].bfloat16()}, seed) for seed in (1, 2)]
+    base, paths = runs(tmp_path, after, before)
+    (one,), _ = overlaps(base, paths)
+    assert one.share_of_first == pytest.approx(one.chance("noise")[0], abs=0.01)

@@ -121,6 +121,8 @@ def test_masks_are_combined(folders: tuple[Path, Path], tmp_path: Path, capsys: 
     assert rest.count == sum(bits.size for bits in one.tensors.values()) - one.count
     assert masks.intersection(one, rest).count == 0
     assert masks.union(one, rest).density == 1.0
+    few = made("thin", a, "--density", "0.001")
+    assert 0 < few.count < 0.01 * one.count
     thinned = made("thin", a, "--density", "0.1")
     assert masks.intersection(one, thinned).count == thinned.count
     assert thinned.density == pytest.approx(0.1, abs=0.01)
@@ -139,7 +141,15 @@ def test_masks_are_combined(folders: tuple[Path, Path], tmp_path: Path, capsys: 
         (["sparsity", "BEFORE", "AFTER", "--matrices", "some"], "--matrices is 'some'"),
         (["sparsity", "BEFORE", "AFTER", "--lr", "1e-6"], "give both or neither"),
         (["sparsity", "BEFORE", "AFTER", "--tolerance", "-1"], "use 0 or more"),
-        (["sparsity", "BEFORE", "AFTER", "--mask-out", "/nowhere/m"], "cannot be written"),
+        (["sparsity", "BEFORE", "AFTER", "--tolerance", "nan"], "use 0 or more"),
+        (["sparsity", "BEFORE", "AFTER", "--threads", "0"], "use 1 or more"),
+        (["sparsity", "BEFORE", "AFTER", "--html", "BEFORE"], "is a folder"),
+        (["sparsity", "BEFORE", "AFTER", "--betas", "1", "1"], "betas are"),
+        (["sparsity", "BEFORE", "AFTER", "--mask-out", "/nowhere/m.safetensors"], "cannot be written"),
+        (["sparsity", "BEFORE", "AFTER", "--mask-out", "AFTER/model.safetensors"], "no place for a mask"),
+        (["sparsity", "BEFORE", "AFTER", "--mask-out", "AFTER"], "no place for a mask"),
+        (["sparsity", "BEFORE", "x" * 300], "cannot be read"),
+        (["sparsity", "BEFORE", ""], "no such file"),
         (["overlap", "AFTER", "--base", "BEFORE"], "give 2 to"),
         (["mask", "union", "m"], "give 2"),
         (["mask", "show", "m"], "cannot be read"),
@@ -149,10 +159,15 @@ def test_wrong_input_ends_with_2_and_one_line(
     folders: tuple[Path, Path], arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = {"BEFORE": str(folders[0]), "AFTER": str(folders[1])}
-    assert main([words.get(word, word) for word in arguments]) == 2
+    assert main([_place(word, words) for word in arguments]) == 2
     err = capsys.readouterr().err
     assert reason in err
     assert err.count("\n") == 1
+
+
+def _place(word: str, words: dict[str, str]) -> str:
+    first, slash, rest = word.partition("/")
+    return words[first] + slash + rest if first in words else word
 
 
 def test_what_was_printed_before_a_bad_tensor_stays(

@@ -54,14 +54,35 @@ def test_resumed_it_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     straight = Watch(all_versions[0].items())
     for version in all_versions[1:4]:
         straight.look(version.items())
-    straight.save(tmp_path)
+    straight.save(tmp_path, present=True)
     resumed = Watch(all_versions[0].items())
     resumed.resume(all_versions[3].items(), tmp_path)
     for version in all_versions[4:]:
         assert resumed.look(version.items()) == straight.look(version.items())
+    peer = Watch([])  # another rank, which has gathered only
+    peer.resume([], tmp_path)
+    assert peer.look([]) == {}
     unwatched = Watch(all_versions[0].items())
     unwatched.resume(all_versions[3].items(), tmp_path / "nothing")
     assert unwatched.look(all_versions[3].items())["a.weight"].stepped == 0
+
+
+def test_a_checkpoint_between_two_looks(tmp_path: Path) -> None:
+    all_versions = versions(torch.float32)
+    straight = Watch(all_versions[0].items())
+    straight.look(all_versions[1].items())
+    straight.save(tmp_path, present=False)  # of version 2, which nobody has looked at
+    resumed = Watch(all_versions[0].items())
+    resumed.resume(all_versions[2].items(), tmp_path)
+    assert resumed.look(all_versions[3].items()) == straight.look(all_versions[3].items())
+
+
+def test_small_angles_are_exact() -> None:
+    start = torch.randn(2**20, generator=torch.Generator().manual_seed(0))
+    at = torch.zeros(2**20)
+    at[7] = 1e-4
+    (moved,) = Watch([("w", start)]).look([("w", start + at)]).values()
+    assert moved.angle == pytest.approx(moved.step_norm / float(start.norm()), rel=1e-3)
 
 
 def test_damaged_checkpoints(tmp_path: Path) -> None:
@@ -69,7 +90,7 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
     (tmp_path / "touched.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="cannot be read"):
         Watch(first.items()).resume(first.items(), tmp_path)
-    Watch({"other": torch.zeros(3)}.items()).save(tmp_path)
+    Watch({"other": torch.zeros(3)}.items()).save(tmp_path, present=True)
     with pytest.raises(CheckpointError, match="another model"):
         Watch(first.items()).resume(first.items(), tmp_path)
 
