@@ -103,7 +103,7 @@ class Drawn:
         bins: entries by |Δ|, as `rlpost.sparsity.counting` has them.
         squares: sum of Δ² in each bin.
         within_atol: entries whose stored values differ by at most the tolerance.
-        risen: share of the changed ones that rose; None with weight decay, for which their signs would have to be known.
+        risen: share of the changed ones that rose; None with weight decay, which moves each sign its own way.
         outward: share of the changed ones that grew in magnitude.
     """
 
