@@ -258,7 +258,12 @@ def round_bfloat16(values: np.ndarray) -> np.ndarray:
 
 def unchanged_share(codes: np.ndarray, null: Null) -> float:
     """Share that stays, of entries counted by start and magnitude bits: int ``[2, 32768]``."""
-    return float(sum(codes[k] @ null.unchanged(start) for k, start in enumerate(STARTS))) / max(int(codes.sum()), 1)
+    return weighted(codes, null.unchanged) / max(float(codes.sum()), 1.0)
+
+
+def weighted(codes: np.ndarray, probability: Callable[[Start], np.ndarray]) -> float:
+    """Entries for which something is expected, from its probabilities by code; a start that none has is not asked."""
+    return float(sum(codes[k] @ probability(start) for k, start in enumerate(STARTS) if codes[k].any()))
 
 
 def fitted(codes: np.ndarray, share: float) -> Displacement | None:
@@ -306,7 +311,7 @@ def _graded() -> tuple[np.ndarray, np.ndarray]:
     """Points of the unit interval and their shares, finer towards both ends, where displacements that are small against
     the interval decide.
     """
-    edges = np.concatenate([[0.0], np.geomspace(2.0**-16, 0.5, 16 * 4 + 1)])
+    edges = np.concatenate([[0.0], np.geomspace(2.0**-16, 0.5, 15 * 2 + 1)])
     points, shares = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
     return np.concatenate([points, 1 - points]), np.concatenate([shares, shares])
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from rlpost.errors import DataError, UserError
 from rlpost.sparsity.checkpoint import Checkpoint, as_bits, open_checkpoint
 from rlpost.sparsity.compare import PIECE, as_trained, cast_changed, match, same
-from rlpost.sparsity.nullmodel import CODES, STARTS, TINY, Null, fitted
+from rlpost.sparsity.nullmodel import CODES, TINY, Null, fitted, weighted
 
 Counted = tuple[np.ndarray, np.ndarray]
 """Octaves of a tensor that occur, and entries of each by which checkpoints have changed them."""
@@ -160,7 +160,7 @@ def _noise(codes: np.ndarray, strata: Strata) -> dict[str, float]:
         return {}
     one, two = Null(runs[0]), Null(runs[1])
     zeros = _independent(strata.total, strata.first, strata.second)[~apart].sum()
-    return {"noise": float(sum(normal[k] @ one.overlap(two, start) for k, start in enumerate(STARTS)) + zeros)}
+    return {"noise": weighted(normal, lambda start: one.overlap(two, start)) + float(zeros)}
 
 
 def _independent(total: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
