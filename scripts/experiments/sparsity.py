@@ -3,14 +3,14 @@
 (a) The theorem prover of `configs/quickstart.yaml` trained from one warm start with several learning rates, by GRPO and
 by supervised fine-tuning for as many updates at the same rates, in float32 and in bfloat16 with float32 masters: what
 is left unchanged, beside the null model at the same rate and number of updates. With `--smollm2` also a released model
-of 135M parameters, for a few updates. (b) GRPO with another seed: how far the changed entries agree, against density
-chance and against magnitude-matched chance, and against supervised fine-tuning's. (c) A tenth of the weights trained
-alone, chosen with hindsight (largest |Δ| of the full run), at random, at random with as many entries per matrix, the
-smallest, and those of the largest gradient at the start: what is learned, and how near the weights come to the full
-run's, beside how near the starting weights and another seed's are.
+of 135M parameters, for a few updates. (b) GRPO with another seed, and fine-tuning, at each rate: how far the changed
+entries agree, against density chance, magnitude-matched chance and two runs of noise. (c) A tenth of the weights
+trained alone, chosen with hindsight (largest |Δ| of the full run), at random, at random with as many entries per
+matrix, the smallest, and those of the largest gradient at the start: what is learned, and how near the weights come to
+the full run's, beside how near the starting weights and another seed's are.
 
-    scripts/experiments/sparsity.py runs/sparsity                     # about an hour
-    scripts/experiments/sparsity.py runs/sparsity --smollm2           # and half an hour more
+    scripts/experiments/sparsity.py runs/sparsity                     # about forty minutes
+    scripts/experiments/sparsity.py runs/sparsity --smollm2           # and a quarter of an hour more
     scripts/experiments/sparsity.py runs/sparsity_small --small       # 16 updates, two rates, under 10 minutes
 
 Started again with the same folder it goes on where it was. Writes `results.json`, `results.md`, `unchanged.svg`.
@@ -116,7 +116,8 @@ class Study:
             for rate in plan.rates:
                 found[name_of("rl", rate, dtype)] = [f"optimizer.lr={rate}", *self.start(dtype)]
         for seed in plan.seeds[1:]:
-            found[name_of("rl", FULL, "float32", seed)] = [f"optimizer.lr={FULL}", f"run.seed={seed}"]
+            for rate in plan.rates:
+                found[name_of("rl", rate, "float32", seed)] = [f"optimizer.lr={rate}", f"run.seed={seed}"]
         for mask in plan.masks:
             own = [f"optimizer.lr={FULL}", "tuning.method=subnetwork", f"tuning.subnetwork.density={DENSITY}"]
             own += MASKS[mask]
@@ -262,14 +263,14 @@ def figures_of(result: Findings) -> dict[str, Any]:
 
 
 def agreement(study: Study) -> dict[str, Any]:
-    """Part (b): changed entries in common with another seed's and with fine-tuning's run."""
-    full = study.model(name_of("rl", FULL, "float32"))
-    others = {f"seed {seed}": study.model(name_of("rl", FULL, "float32", seed)) for seed in study.plan.seeds[1:]}
-    others["sft"] = study.model(name_of("sft", FULL, "float32"))
+    """Part (b): changed entries in common with another seed's run and with fine-tuning's, at each rate."""
+    found: dict[str, Any] = {}
     for rate in study.plan.rates:
-        if rate != FULL:
-            others[f"lr {rate}"] = study.model(name_of("rl", rate, "float32"))
-    return {name: shares(overlaps(study.base("float32"), [full, other])[0][0]) for name, other in others.items()}
+        others = {f"seed {seed}": name_of("rl", rate, "float32", seed) for seed in study.plan.seeds[1:]}
+        for title, other in (others | {"fine-tuning": name_of("sft", rate, "float32")}).items():
+            both = [study.model(name_of("rl", rate, "float32")), study.model(other)]
+            found[f"{rate}, {title}"] = shares(overlaps(study.base("float32"), both)[0][0])
+    return found
 
 
 def shares(one: Overlap) -> dict[str, Any]:
@@ -337,10 +338,14 @@ def table(found: Mapping[str, Any]) -> str:
     for name, one in found["unchanged"].items():
         ranks = "; ".join(f"{rank} ({mixed}, {null}, {full})" for rank, mixed, null, full in one["rank"])
         lines.append(row([name, *(several(one[key], "{:.4g}") for key in SHOWN), ranks]))
-    lines += ["", f"Changed entries (bfloat16) in common with the full run at {FULL}, of its and of the other's.", ""]
+    lines += [
+        "",
+        "Changed entries (bfloat16) that GRPO's run has in common, as shares of its own and of the other's.",
+        "",
+    ]
     kinds = ("found", "density", "magnitude", "noise")
     lines += head(
-        ["with", "found", "density chance", "magnitude-matched chance", "noise", "excess ± (entries) ± (tensors)"]
+        ["rate, with", "found", "density chance", "magnitude-matched chance", "noise", "excess ± (entries) ± (tensors)"]
     )
     for name, one in found["overlap"].items():
         errors = [one[key] for key in ("excess", "error", "error_by_tensor")]
