@@ -12,8 +12,8 @@ ROWS, COLUMNS = 65_536, 8_192
 MIB = 2**20
 LIMIT = 512 * MIB
 
-CODE = """
-import json, resource, sys
+CODE = r"""
+import json, re, resource, sys
 from rlpost.sparsity.examine import sparsity
 import rlpost.sparsity.counting
 
@@ -22,7 +22,8 @@ page = resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_DATA, (int(fields[5]) * page + int(sys.argv[3]),) * 2)
 resident = int(fields[1]) * page
 found = sparsity(sys.argv[1], sys.argv[2], matrices=None, mask_out=sys.argv[4])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# not ru_maxrss: a new process begins with the peak of the one that started it
+peak = int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) * 1024
 print(json.dumps([found.whole.entries, found.whole.figures["unchanged"].value, peak - resident, len(found.matrices)]))
 """
 
