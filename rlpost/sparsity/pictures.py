@@ -11,7 +11,7 @@ from rlpost.observability.plots import Bars, draw_bars, draw_heat
 from rlpost.observability.report import STYLE, inline
 from rlpost.sparsity.findings import FIGURES, Findings, Part, layer_of, module_of
 from rlpost.sparsity.overlap import Overlap
-from rlpost.sparsity.render import number
+from rlpost.sparsity.render import number, short_names
 
 _ROWS = 60
 
@@ -60,10 +60,10 @@ def overlap_matrix(found: Sequence[Overlap], folder: Path) -> list[Path]:
     written: list[Path] = []
     for name, values, title, middle in (
         ("overlap", shares, "share of a row's changes that the column's run made too", None),
-        ("overlap_beyond_chance", beyond, "the same minus magnitude-matched chance", 0.0),
+        ("overlap_beyond_chance", beyond, "the share in common, minus magnitude-matched chance", 0.0),
     ):
         table = [[values.get((row, column)) for column in runs] for row in runs]
-        names = [Path(run).name or run for run in runs]
+        names = list(short_names(runs).values())
         written += draw_heat(
             table, folder / name, rows=names, columns=names, title=title, x="other run", y="run", label="share",
             middle=middle,

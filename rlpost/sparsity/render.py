@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -99,6 +100,28 @@ def _matrices(matrices: Sequence[Any]) -> Table:
     return table
 
 
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Paths without what all of them begin and end with.
+
+    >>> short_names(["runs/a/model", "runs/b/model"])
+    {'runs/a/model': 'a', 'runs/b/model': 'b'}
+    """
+    parts = {path: Path(path).parts for path in dict.fromkeys(paths)}
+    if len(parts) < 2:
+        return {path: path for path in parts}
+    first = _alike(list(parts.values()))
+    last = _alike([every[first:][::-1] for every in parts.values()])
+    return {path: str(Path(*every[first : len(every) - last])) for path, every in parts.items()}
+
+
+def _alike(rows: Sequence[Sequence[str]]) -> int:
+    """How many parts all begin with, of which each keeps one."""
+    count = 0
+    while all(len(row) > count + 1 for row in rows) and len({row[count] for row in rows}) == 1:
+        count += 1
+    return count
+
+
 def render_overlap(found: Sequence[Overlap]) -> Table:
     """A line for each pair: what they share and what each kind of chance gives, with standard errors."""
     table = _table("changed entries (bfloat16 casts) in common, as shares of each")
@@ -116,9 +139,10 @@ def render_overlap(found: Sequence[Overlap]) -> Table:
         "Jaccard",
     ):
         table.add_column(name, justify="left" if name == "runs" else "right")
+    short = short_names([name for one in found for name in (one.first, one.second)])
     for one in found:
         table.add_row(
-            f"{one.first}\n{one.second}",
+            f"{short[one.first]}\n{short[one.second]}",
             "\n".join(f"{count:,}" for count in one.changed),
             f"{number(one.share_of_first)}\n{number(one.share_of_second)}",
             *("\n".join(map(number, one.chance(kind)[:2])) for kind in ("density", "tensor", "magnitude", "noise")),

@@ -104,6 +104,16 @@ def test_overlap_prints_both_chances(
     assert one["chance"]["magnitude"][0] == 1.0
 
 
+def test_names_are_as_short_as_they_can_be() -> None:
+    from rlpost.sparsity.render import short_names
+
+    assert list(short_names(["/r/x/a/model", "/r/x/b/model"]).values()) == ["a", "b"]
+    assert list(short_names(["a", "b"]).values()) == ["a", "b"]
+    assert list(short_names(["/r/a", "/r/a/b"]).values()) == ["a", "a/b"]
+    assert list(short_names(["/r/a/x/m", "/r/b/y/m"]).values()) == ["a/x", "b/y"]
+    assert short_names(["only/one"]) == {"only/one": "only/one"}
+
+
 def test_masks_are_combined(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b, c = (str(tmp_path / f"{name}.safetensors") for name in "abc")
     assert main(["sparsity", *map(str, folders), "--mask-out", a, "--matrices", "0", "--json"]) == 0
