@@ -1,10 +1,11 @@
 """How fast and in how little memory two checkpoints are compared, ranks are found, and a run is watched.
 
 `compare` is `rlpost.sparsity.compare` on a pair of bfloat16 files, a tenth of whose entries differ, without ranks, on
-all cores; `xor` reads the same bytes once with numpy, from the same page cache, and XORs them. Both take turns; figures
-are medians. `rank` is that of a 1,024² update against `torch.linalg.svd`. `watch` is a look at a model of the same
-size in memory. `large` compares files that are larger than the memory it is given, in a process of its own whose
-resident memory is measured above what its imports take. Prints one JSON document.
+all cores, and what the null model takes beside it; `xor` reads the same bytes once with numpy, from the same page
+cache, and XORs them. Both take turns; figures are medians. `rank` is that of a 1,024² update against
+`torch.linalg.svd`. `watch` is a look at a model of 134 million parameters in memory. `large` compares files that are
+larger than the memory it is given, in a process of its own whose resident memory is measured above what its imports
+take. Prints one JSON document.
 
     scripts/bench_sparsity.py
     scripts/bench_sparsity.py --gigabytes 1 --large 6 --folder /somewhere/with/room
@@ -65,8 +66,8 @@ def xor(files: list[Path]) -> float:
     return time.perf_counter() - begun
 
 
-def compared(files: list[Path]) -> float:
-    """Seconds of our comparison."""
+def compared(files: list[Path]) -> tuple[float, float]:
+    """Seconds of our comparison, and of the null model and the figures beside it."""
     from rlpost.sparsity.chance import Training, chance
     from rlpost.sparsity.compare import compare, pair
     from rlpost.sparsity.findings import findings
@@ -74,12 +75,13 @@ def compared(files: list[Path]) -> float:
     begun = time.perf_counter()
     both = pair(*files)
     items = list(compare(both))
+    counted = time.perf_counter() - begun
     found = findings(both, items, chance(items, Training(), 1e-5), 1e-5)
-    taken = time.perf_counter() - begun
+    taken = time.perf_counter() - begun - counted
     share = 1 - (found.whole.figures["unchanged"].value or 0)
     if abs(share - CHANGED) > 0.01:
         raise SystemExit(f"bench_sparsity: found {share:.4f} changed, {CHANGED} are")
-    return taken
+    return counted, taken
 
 
 def ranks(rounds: int) -> dict[str, Any]:
@@ -167,7 +169,7 @@ def peak_of(files: list[Path]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gigabytes", type=float, default=0.5, help="of each file (0.5)")
+    parser.add_argument("--gigabytes", type=float, default=1.0, help="of each file (1)")
     parser.add_argument("--large", type=float, default=3.0, help="of each of the larger files; 0: none (3)")
     parser.add_argument("--rounds", type=int, default=5, help="of each measurement (5)")
     parser.add_argument("--folder", help="for the files; twice the larger ones have to fit")
@@ -183,10 +185,15 @@ def main() -> None:
         write(files[1], arguments.gigabytes, CHANGED)
         size = sum(file.stat().st_size for file in files) / 1e9
         compared(files), xor(files)  # compiles, and fills the page cache
-        taken = [(compared(files), xor(files)) for _ in range(arguments.rounds)]
-        ours, theirs = (statistics.median(column) for column in zip(*taken, strict=True))
+        taken = [(*compared(files), xor(files)) for _ in range(arguments.rounds)]
+        ours, null, theirs = (statistics.median(column) for column in zip(*taken, strict=True))
         result: dict[str, Any] = {
-            "compare": {"gb_per_s": size / ours, "xor_gb_per_s": size / theirs, "ratio": theirs / ours},
+            "compare": {
+                "gb_per_s": size / ours,
+                "xor_gb_per_s": size / theirs,
+                "ratio": theirs / ours,
+                "null_model_seconds": null,
+            },
             "rank": ranks(arguments.rounds),
             "watch": watched(2**27, arguments.rounds),
         }

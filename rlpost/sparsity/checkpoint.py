@@ -44,14 +44,14 @@ class Stored:
         name: as in the file.
         dtype: safetensors' name of the number format.
         shape: of the tensor.
-        read: `read(start, stop)` gives the entries of the flattened tensor in that range, as a flat tensor that may
-            be overwritten by the next read of the same thread's caller.
+        read: `read(start, stop)` gives the entries of the flattened tensor in that range, as a flat tensor; with a
+            third argument, a `Scratch` whose memory it may lie in, until the next read with it.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    read: Callable[[int, int], Tensor]
+    read: Callable[..., Tensor]
 
     @property
     def size(self) -> int:
@@ -204,9 +204,22 @@ class _Descriptor:
             done += count
 
 
-def _reader(descriptor: _Descriptor, begin: int, dtype: torch.dtype) -> Callable[[int, int], Tensor]:
-    def read(start: int, stop: int) -> Tensor:
-        buffer = np.empty((stop - start) * dtype.itemsize, np.uint8)
+class Scratch:
+    """Memory that is used again: a piece in memory of its own costs as much to get as to read."""
+
+    def __init__(self) -> None:
+        self.held = np.empty(0, np.uint8)
+
+    def bytes(self, count: int) -> np.ndarray:
+        """So many, of no particular content."""
+        if len(self.held) < count:
+            self.held = np.empty(count, np.uint8)
+        return self.held[:count]
+
+
+def _reader(descriptor: _Descriptor, begin: int, dtype: torch.dtype) -> Callable[..., Tensor]:
+    def read(start: int, stop: int, scratch: Scratch | None = None) -> Tensor:
+        buffer = (scratch or Scratch()).bytes((stop - start) * dtype.itemsize)
         descriptor.fill(buffer, begin + start * dtype.itemsize)
         return torch.from_numpy(buffer).view(dtype)
 
@@ -247,7 +260,7 @@ def _pickled(place: Path, allowed: bool) -> Checkpoint:
             continue
         flat = tensor.detach().reshape(-1)
         tensors[name] = Stored(
-            name, names[tensor.dtype], tuple(tensor.shape), lambda i, j, flat=flat: flat[i:j].clone()
+            name, names[tensor.dtype], tuple(tensor.shape), lambda i, j, _=None, flat=flat: flat[i:j].clone()
         )
     _leave_tied_head(place, tensors, left_out)
     return Checkpoint(str(place), tensors, left_out)
@@ -299,10 +312,10 @@ def _merge(weight: Stored, first: Tensor, second: Tensor) -> Stored:
         shape = (second.shape[0], first.shape[1])
         raise DataError(f"{weight.name}: the adapter is for {shape}, the model has {weight.shape}")
 
-    def read(start: int, stop: int) -> Tensor:
+    def read(start: int, stop: int, scratch: Scratch | None = None) -> Tensor:
         columns = weight.columns
         top, bottom = start // columns, -(-stop // columns)
-        held = weight.read(start, stop)
+        held = weight.read(start, stop, scratch)
         change = (second[top:bottom] @ first).reshape(-1)[start - top * columns : stop - top * columns]
         return (held.float() + change).to(held.dtype)
 

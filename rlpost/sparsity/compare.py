@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,12 @@ import torch
 from torch import Tensor
 
 from rlpost.errors import DataError
-from rlpost.sparsity.checkpoint import Checkpoint, Stored, open_checkpoint
+from rlpost.sparsity.checkpoint import Checkpoint, Scratch, Stored, open_checkpoint
 from rlpost.sparsity.counting import BROKEN, Counts, count
 from rlpost.sparsity.nullmodel import CODES
 
-PIECE = 2**18
-"""Entries that are read at a time: two of them fit beside their counts into a core's cache."""
+PIECE = 2**19
+"""Entries that are read at a time: few enough for a core's cache, enough that Python's part of the work is small."""
 _JOB = 2**23
 _WIDEST = 2**20
 
@@ -185,10 +186,12 @@ class _Tensor:
         counts, width = Counts(), self.old.columns
         step = max(PIECE // (8 * width), 1) * 8 * width if self.by_rows else PIECE
         columns = np.zeros(width if self.by_rows else PIECE, np.int64)
+        scratch = Scratch(), Scratch(), Scratch()
         for at in range(start, stop, step):
             end = min(at + step, stop)
-            old, new = as_trained(self.old.read(at, end), self.new.read(at, end))
-            count(old, new, columns if self.by_rows else columns[: end - at], self.atol, counts)
+            old, new = as_trained(self.old.read(at, end, scratch[0]), self.new.read(at, end, scratch[1]))
+            places = scratch[2].bytes(4 * (end - at + 1)).view(np.uint32)
+            count(old, new, columns if self.by_rows else columns[: end - at], self.atol, counts, places)
             if self.on_piece is not None:
                 self.on_piece(self.old.name, at, old, new)
         if self.by_rows:
@@ -222,6 +225,7 @@ def as_trained(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
     return (old if holds(new.dtype, old.dtype) else old.to(new.dtype)), new
 
 
+@cache
 def holds(wide: torch.dtype, narrow: torch.dtype) -> bool:
     """Whether a number format has every value of another."""
     one, two = torch.finfo(wide), torch.finfo(narrow)

@@ -11,7 +11,6 @@ Counts are kept in plain arrays that add up over pieces, threads and tensors:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,7 +59,9 @@ class Counts:
         return int(self.codes[:, _INFINITE:].sum())
 
 
-def count(old: Tensor, new: Tensor, columns: np.ndarray, atol: float, counts: Counts) -> None:
+def count(
+    old: Tensor, new: Tensor, columns: np.ndarray, atol: float, counts: Counts, places: np.ndarray | None = None
+) -> None:
     """Count a piece.
 
     Args:
@@ -69,11 +70,13 @@ def count(old: Tensor, new: Tensor, columns: np.ndarray, atol: float, counts: Co
         columns: int64 ``[c]``, changed casts by column; grows.
         atol: of the tolerance that is counted with.
         counts: grows.
+        places: uint32 ``[n + 1]`` to write into, if there is one.
     """
     if old.dtype == new.dtype == torch.bfloat16:
         _count16(
             as_bits(old), as_bits(new), VALUES, columns, atol,
             counts.tally, counts.largest, counts.codes[0], counts.octaves, counts.bins, counts.squares,
+            np.empty(len(old) + 1, np.uint32) if places is None else places,
         )  # fmt: skip
         return
     first, second = as_float32(old), as_float32(new)
@@ -125,9 +128,8 @@ def _measure(was, now, atol, tally, largest, bins, squares):
     tally[OUTWARD] += abs(now) > abs(was)
     square = size * size
     largest[0] = max(largest[0], size)
-    # frexp puts the mantissa into [1/2, 1)
-    mantissa, exponent = math.frexp(size)
-    place = (exponent - 1 - _LOWEST_OCTAVE) * 8 + int(mantissa * 16.0) - 8
+    # exponent and three bits of the mantissa: eight bins an octave
+    place = np.uint64(np.float64(size).view(np.int64) >> 49) - np.uint64((1023 + _LOWEST_OCTAVE) * 8)
     bins[place] += 1
     squares[place] += square
 
@@ -155,28 +157,42 @@ def _row(touched, tally):
 
 
 @njit(nogil=True, cache=True)
-def _count16(old, new, values, columns, atol, tally, largest, codes, octaves, bins, squares):
-    width = columns.size
-    for row in range(old.size // width):
-        touched = 0
-        for column in range(width):
-            a = old[row * width + column]
-            b = new[row * width + column]
-            codes[a & 0x7FFF] += 1
-            if a == b or a & 0x7FFF >= _INFINITE:
-                continue
-            if b & 0x7FFF >= _INFINITE:
-                tally[BROKEN] += 1
-                continue
-            if (a | b) & 0x7FFF == 0:
-                tally[ZERO_SIGN] += 1
-                continue
-            was, now = values[a], values[b]
-            _measure(was, now, atol, tally, largest, bins, squares)
-            _cast(a, b, abs(now - was) > atol, tally, octaves)
-            columns[column] += 1
-            touched += 1
-        _row(touched, tally)
+def _differing16(old, new, codes, places):
+    """Count magnitudes, and note where bits differ; how many do. Unsigned indices are not checked for a sign."""
+    found = np.uint64(0)
+    for i in range(np.uint64(old.size)):
+        bits = old[i]
+        codes[bits & np.uint16(0x7FFF)] += 1
+        places[found] = i
+        found += np.uint64(bits != new[i])
+    return found
+
+
+@njit(nogil=True, cache=True)
+def _count16(old, new, values, columns, atol, tally, largest, codes, octaves, bins, squares, places):
+    width = np.uint64(columns.size)
+    row_begin, touched = np.uint64(0), 0
+    for k in range(_differing16(old, new, codes, places)):
+        i = np.uint64(places[k])
+        a, b = old[i], new[i]
+        if a & 0x7FFF >= _INFINITE:
+            continue
+        if b & 0x7FFF >= _INFINITE:
+            tally[BROKEN] += 1
+            continue
+        if (a | b) & 0x7FFF == 0:
+            tally[ZERO_SIGN] += 1
+            continue
+        while i - row_begin >= width:
+            _row(touched, tally)
+            row_begin += width
+            touched = 0
+        was, now = values[a], values[b]
+        _measure(was, now, atol, tally, largest, bins, squares)
+        _cast(a, b, abs(now - was) > atol, tally, octaves)
+        columns[i - row_begin] += 1
+        touched += 1
+    _row(touched, tally)
 
 
 @njit(nogil=True, cache=True, inline="always")
