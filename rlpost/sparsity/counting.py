@@ -118,20 +118,15 @@ def bin_of(sizes: np.ndarray) -> np.ndarray:
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _measure(was, now, atol, tally, largest, bins, squares):
-    """A stored value that differs."""
+def _measure(was, now, atol, bins, squares):
+    """A stored value that differs: its size, and whether it is beyond the tolerance, rose, and grew in magnitude."""
     delta = np.float64(now) - np.float64(was)
     size = abs(delta)
-    tally[STORED] += 1
-    tally[STORED_BEYOND] += size > atol
-    tally[UP] += delta > 0
-    tally[OUTWARD] += abs(now) > abs(was)
-    square = size * size
-    largest[0] = max(largest[0], size)
     # exponent and three bits of the mantissa: eight bins an octave
     place = np.uint64(np.float64(size).view(np.int64) >> 49) - np.uint64((1023 + _LOWEST_OCTAVE) * 8)
     bins[place] += 1
-    squares[place] += square
+    squares[place] += size * size
+    return size, np.int64(size > atol), np.int64(delta > 0), np.int64(abs(now) > abs(was))
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -139,14 +134,6 @@ def _step(bits):
     """Position of a bfloat16 among all, in order: neighbours differ by one, and both zeros are 0."""
     magnitude = np.int64(bits & 0x7FFF)
     return -magnitude if bits & 0x8000 else magnitude
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _cast(first, second, beyond, tally, octaves):
-    """A bfloat16 cast that differs."""
-    tally[BEYOND_ATOL] += beyond
-    tally[BEYOND_ULP] += abs(_step(first) - _step(second)) > 1
-    octaves[(first >> 7) & 0xFF] += 1
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -170,8 +157,9 @@ def _differing16(old, new, codes, places):
 
 @njit(nogil=True, cache=True)
 def _count16(old, new, values, columns, atol, tally, largest, codes, octaves, bins, squares, places):
-    width = np.uint64(columns.size)
-    row_begin, touched = np.uint64(0), 0
+    width, row_begin, touched = np.uint64(columns.size), np.uint64(0), 0
+    changed = beyond = far = risen = outward = 0
+    most = largest[0]
     for k in range(_differing16(old, new, codes, places)):
         i = np.uint64(places[k])
         a, b = old[i], new[i]
@@ -187,12 +175,27 @@ def _count16(old, new, values, columns, atol, tally, largest, codes, octaves, bi
             _row(touched, tally)
             row_begin += width
             touched = 0
-        was, now = values[a], values[b]
-        _measure(was, now, atol, tally, largest, bins, squares)
-        _cast(a, b, abs(now - was) > atol, tally, octaves)
+        size, above, up, out = _measure(values[a], values[b], atol, bins, squares)
+        most = max(most, size)
+        changed, beyond, risen, outward = changed + 1, beyond + above, risen + up, outward + out
+        far += abs(_step(a) - _step(b)) > 1
+        octaves[(a >> np.uint16(7)) & np.uint16(0xFF)] += 1
         columns[i - row_begin] += 1
         touched += 1
     _row(touched, tally)
+    largest[0] = most
+    # a cast is what is stored
+    _add(tally, changed, beyond, risen, outward)
+    tally[BEYOND_ATOL] += beyond
+    tally[BEYOND_ULP] += far
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _add(tally, changed, beyond, risen, outward):
+    tally[STORED] += changed
+    tally[STORED_BEYOND] += beyond
+    tally[UP] += risen
+    tally[OUTWARD] += outward
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -223,12 +226,16 @@ def _count32(old, new, old_bits, new_bits, values, columns, atol, tally, largest
             if old[i] == new[i]:
                 tally[ZERO_SIGN] += 1
                 continue
-            _measure(old[i], new[i], atol, tally, largest, bins, squares)
+            size, above, up, out = _measure(old[i], new[i], atol, bins, squares)
+            largest[0] = max(largest[0], size)
+            _add(tally, 1, above, up, out)
             second = _rounded(b)
             was, now = values[first], values[second]
             if was == now:
                 continue
-            _cast(first, second, abs(now - was) > atol, tally, octaves)
+            tally[BEYOND_ATOL] += abs(now - was) > atol
+            tally[BEYOND_ULP] += abs(_step(first) - _step(second)) > 1
+            octaves[(first >> 7) & 0xFF] += 1
             columns[column] += 1
             touched += 1
         _row(touched, tally)
