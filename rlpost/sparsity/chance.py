@@ -233,7 +233,7 @@ def chance(items: Sequence[Compared], training: Training, atol: float) -> Chance
 
     With a known learning rate and number of steps the displacement is simulated. Otherwise it comes from the pair: its
     own displacements dealt out anew where AFTER is float32, else the normal one that leaves as many entries unchanged.
-    None where nothing has changed: then there is nothing to explain.
+    None where nothing has changed, or no such noise leaves so many as they were: then it explains nothing.
     """
     wide = stored_as(items, WIDE)
     if training.lr is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,11 +81,6 @@ class Checkpoint:
     path: str
     tensors: Mapping[str, Stored]
     left_out: Mapping[str, str]
-
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Whole tensors, one after another."""
-        for name, stored in self.tensors.items():
-            yield name, stored.whole()
 
 
 def open_checkpoint(path: str | Path, base: Checkpoint | None = None, pickles: bool = False) -> Checkpoint:

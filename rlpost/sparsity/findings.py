@@ -97,7 +97,7 @@ class Findings:
         before: path.
         after: path.
         atol: tolerance.
-        null: displacement of the null model, in words; empty where there is none.
+        null: displacement of the null model, in words; empty where there is none (`rlpost.sparsity.chance.chance`).
         start: share of the weights that bfloat16 holds exactly before training.
         whole: all tensors together.
         modules: by kind of module.

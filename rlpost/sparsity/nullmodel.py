@@ -44,6 +44,10 @@ _MAGNITUDES = (np.arange(_FINITE + 1, dtype=np.uint32) << 16).view(np.float32).a
 _MAGNITUDES[-1] = 2.0**128
 """Finite magnitudes of bfloat16 in order, and where the next one would be."""
 
+_VALUES = np.concatenate([-_MAGNITUDES[:0:-1], _MAGNITUDES])
+_MIDDLES = (_VALUES[1:] + _VALUES[:-1]) / 2
+"""The same with their negatives, and where rounding turns from one to the next."""
+
 _MISSED = 0.01
 _POINTS = 4096
 """Points by which a distribution of δ is stood for."""
@@ -161,7 +165,7 @@ class Null:
 
     Attributes:
         displacement: of the weights.
-        decay: factor on every weight, :math:`(1 - \\eta\\lambda)^T` with weight decay λ.
+        decay: factor on every weight, :math:`(1 - \eta\lambda)^T` with weight decay λ.
     """
 
     displacement: Displacement
@@ -182,12 +186,14 @@ class Null:
     def overlap(self, other: Null, start: Start) -> np.ndarray:
         """P(changed in this run and in an independent one from the same weights)."""
         low, high = _interval(0)
-        points, shares = _graded() if start == "between" else (np.array([0.5]), np.array([1.0]))
-        both = np.zeros(_FINITE)
-        for point, share in zip(points, shares, strict=True):
-            at = low + (high - low) * point if start == "between" else _MAGNITUDES[:-1]
-            both += share * (1 - self._kept_from(at, low, high)) * (1 - other._kept_from(at, low, high))
-        return _padded(both, 0.0)
+
+        def both(at: np.ndarray) -> np.ndarray:
+            return (1 - self._kept_from(at, low, high)) * (1 - other._kept_from(at, low, high))
+
+        if start == "exact":
+            return _padded(both(_MAGNITUDES[:-1]), 0.0)
+        parts = (share * both(low + (high - low) * point) for point, share in zip(*_graded(), strict=True))
+        return _padded(sum(parts, np.zeros(_FINITE)), 0.0)
 
     def _kept(self, low: np.ndarray, high: np.ndarray, start: Start) -> np.ndarray:
         if start == "exact":
@@ -204,13 +210,10 @@ class Null:
 
     def _kept_between(self, first: np.ndarray, last: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """The same for weights spread evenly from ``first`` to ``last``."""
-        here, there, room = self.decay * first, self.decay * last, self._room
+        here, there, room = self.decay * first, self.decay * last, self.displacement.room_within
         up = room(high - here) - room(high - there) - room(low - here) + room(low - there)
         down = room(there - low) - room(here - low) - room(there - high) + room(here - high)
         return (up + down) / 2 / (there - here)
-
-    def _room(self, limit: np.ndarray) -> np.ndarray:
-        return self.displacement.room_within(limit)
 
 
 def bfloat16_weights(
@@ -291,20 +294,21 @@ def fitted(codes: np.ndarray, share: float) -> Displacement | None:
 
 def _interval(steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Ends of what rounds to a magnitude or one of its neighbours up to ``steps`` away, which may be negative."""
-    values = np.concatenate([-_MAGNITUDES[:0:-1], _MAGNITUDES])
-    middles = (values[1:] + values[:-1]) / 2
     at = np.arange(_FINITE) + _FINITE
-    return middles[np.maximum(at - 1 - steps, 0)], middles[np.minimum(at + steps, len(middles) - 1)]
+    return _between(at - steps, at + steps)
 
 
 def _interval_within(limit: float) -> tuple[np.ndarray, np.ndarray]:
     """Ends of what rounds to a value at most ``limit`` away from a magnitude."""
-    values = np.concatenate([-_MAGNITUDES[:0:-1], _MAGNITUDES])
-    middles = (values[1:] + values[:-1]) / 2
     here = _MAGNITUDES[:-1]
-    lowest = np.searchsorted(values, here - limit, side="left")
-    highest = np.searchsorted(values, here + limit, side="right") - 1
-    return middles[np.maximum(lowest - 1, 0)], middles[np.minimum(highest, len(middles) - 1)]
+    return _between(
+        np.searchsorted(_VALUES, here - limit, side="left"), np.searchsorted(_VALUES, here + limit, side="right") - 1
+    )
+
+
+def _between(lowest: np.ndarray, highest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of what rounds to one of the values between two places among `_VALUES`."""
+    return _MIDDLES[np.maximum(lowest - 1, 0)], _MIDDLES[np.minimum(highest, len(_MIDDLES) - 1)]
 
 
 def _graded() -> tuple[np.ndarray, np.ndarray]:

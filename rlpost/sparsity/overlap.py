@@ -30,6 +30,7 @@ from rlpost.errors import DataError, UserError
 from rlpost.sparsity.checkpoint import Checkpoint, as_bits, open_checkpoint
 from rlpost.sparsity.compare import PIECE, as_trained, cast_changed, match, same
 from rlpost.sparsity.nullmodel import CODES, TINY, Null, fitted, weighted
+from rlpost.tuning.masks import in_common
 
 Counted = tuple[np.ndarray, np.ndarray]
 """Octaves of a tensor that occur, and entries of each by which checkpoints have changed them."""
@@ -111,7 +112,7 @@ def overlap_of(first: str, second: str, strata: Strata, codes: np.ndarray | None
     """
     one, two, both = (int(x.sum()) for x in (strata.first, strata.second, strata.both))
     total = int(strata.total.sum())
-    matched = _independent(strata.total, strata.first, strata.second)
+    matched, variance = in_common(strata.total, strata.first, strata.second)
     units = int(strata.unit.max()) + 1 if len(strata.unit) else 0
     by_unit = [np.bincount(strata.unit, x, units) for x in (strata.total, strata.first, strata.second)]
     beyond = np.bincount(strata.unit, strata.both - matched, units)
@@ -127,12 +128,12 @@ def overlap_of(first: str, second: str, strata: Strata, codes: np.ndarray | None
         both / union if union else None,
         {
             "density": one * two / total if total else 0.0,
-            "tensor": float(_independent(*by_unit).sum()),
+            "tensor": float(in_common(*by_unit)[0].sum()),
             "magnitude": expected,
             **({} if codes is None else _noise(codes, strata)),
         },
         (both - expected) / one if one else None,
-        float(np.sqrt(_variance(strata).sum())) / one if one else None,
+        float(np.sqrt(variance.sum())) / one if one else None,
         _jackknife(beyond, by_unit[1]),
     )
 
@@ -159,17 +160,8 @@ def _noise(codes: np.ndarray, strata: Strata) -> dict[str, float]:
     if runs[0] is None or runs[1] is None:
         return {}
     one, two = Null(runs[0]), Null(runs[1])
-    zeros = _independent(strata.total, strata.first, strata.second)[~apart].sum()
+    zeros = in_common(strata.total, strata.first, strata.second)[0][~apart].sum()
     return {"noise": weighted(normal, lambda start: one.overlap(two, start)) + float(zeros)}
-
-
-def _independent(total: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    return first * (second / np.maximum(total, 1))
-
-
-def _variance(strata: Strata) -> np.ndarray:
-    n, a, b = (x.astype(np.float64) for x in (strata.total, strata.first, strata.second))
-    return a * b * (n - a) * (n - b) / np.maximum(n * n * (n - 1), 1)
 
 
 def overlaps(
@@ -231,15 +223,15 @@ def _patterns(name: str, start: Checkpoint, ends: Sequence[Checkpoint]) -> tuple
     for at in range(0, size, PIECE):
         span = at, min(at + PIECE, size)
         old = start.tensors[name].read(*span)
+        news = [end.tensors[name].read(*span) for end in ends]
         # where runs are of several formats, the null model has all of them begin as the first did
-        old, _ = as_trained(old, ends[0].tensors[name].read(*span))
+        old, _ = as_trained(old, news[0])
         cast = old.bfloat16()
         magnitude = as_bits(cast).astype(np.int64) & (CODES - 1)
         key = (magnitude >> 7) * kinds
         magnitude += CODES * (cast.float() != old.float()).numpy()
         codes += np.bincount(magnitude, minlength=2 * CODES).reshape(2, CODES)
-        for i, end in enumerate(ends):
-            new = end.tensors[name].read(*span)
+        for i, (end, new) in enumerate(zip(ends, news, strict=True)):
             _check(name, end.path, new)
             key += cast_changed(*as_trained(old, new)).numpy().astype(np.int64) << i
         found += np.bincount(key, minlength=len(found))

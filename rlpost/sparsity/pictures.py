@@ -11,7 +11,7 @@ from rlpost.observability.plots import Bars, draw_bars, draw_heat
 from rlpost.observability.report import STYLE, inline
 from rlpost.sparsity.findings import FIGURES, Findings, Part, layer_of, module_of
 from rlpost.sparsity.overlap import Overlap
-from rlpost.sparsity.render import number, short_names
+from rlpost.sparsity.render import NO_NULL, number, short_names
 
 _ROWS = 60
 
@@ -113,7 +113,7 @@ def write_page(found: Findings, file: Path) -> Path:
         f"<p><code>{html.escape(found.before)}</code> → <code>{html.escape(found.after)}</code>: {whole.entries:,} "
         f"entries of {whole.tensors} tensors, {found.start:.1%} of them on bfloat16's values before; "
         f"tolerance {found.atol:g}.</p>",
-        f"<p>Null model: {html.escape(found.null) or 'none, nothing has changed'}. It moves every weight by noise that "
+        f"<p>Null model: {html.escape(found.null or NO_NULL)}. It moves every weight by noise that "
         "knows nothing of it; only what differs from it can say something about learning.</p>",
         *(f"<p>{html.escape(text)}</p>" for text in missing),
         "<h2>All tensors</h2>",

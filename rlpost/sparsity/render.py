@@ -13,6 +13,7 @@ from rich.table import Table
 from rlpost.sparsity.findings import FIGURES, Figure, Findings, Part
 from rlpost.sparsity.overlap import Overlap
 
+NO_NULL = "none: nothing has changed, or no noise leaves so many as they were"
 _COLUMNS = ("unchanged", "within_atol", "within_ulp", "relative_norm")
 
 
@@ -42,7 +43,7 @@ def render(found: Findings, by: Sequence[str]) -> Iterator[Table | str]:
         f"{whole.entries:,} entries of {whole.tensors} tensors, {found.start:.1%} of them on bfloat16's values before; "
         f"tolerance {found.atol:g}"
     )
-    yield f"null: {found.null}" if found.null else "null: none, nothing has changed"
+    yield f"null: {found.null or NO_NULL}"
     for text, names in (("only before", found.only_before), ("only after", found.only_after)):
         if names:
             yield f"{text}: {len(names)} tensors, e.g. {names[0]}"

@@ -236,14 +236,24 @@ class Agreement:
 def agreement(one: Mask, two: Mask) -> Agreement:
     """Compare two masks with each other and with random ones; for errors see `intersection`."""
     both = intersection(one, two)
-    chance = variance = 0.0
-    for name, bits in both.tensors.items():
-        n, a, b = bits.size, one.tensors[name].count, two.tensors[name].count
-        chance += a * b / max(n, 1)
-        if n > 1:
-            variance += a * b * (n - a) * (n - b) / (n * n * (n - 1))
+    sizes = np.array([bits.size for bits in both.tensors.values()])
+    kept = (np.array([mask.tensors[name].count for name in both.tensors]) for mask in (one, two))
+    chance, variance = in_common(sizes, *kept)
     first, second = (both.count / max(mask.count, 1) for mask in (one, two))
-    return Agreement(both.count, first, second, chance, math.sqrt(variance))
+    return Agreement(both.count, first, second, float(chance.sum()), float(np.sqrt(variance.sum())))
+
+
+def in_common(total: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of how many entries two random choices share (hypergeometric): a b / n, and
+    a b (n − a) (n − b) / (n² (n − 1)).
+
+    Args:
+        total: n, entries there are, by stratum.
+        first: a, how many of them one chooses.
+        second: b, how many the other does.
+    """
+    n, a, b = (np.asarray(x, np.float64) for x in (total, first, second))
+    return a * (b / np.maximum(n, 1)), a * b * (n - a) * (n - b) / np.maximum(n * n * (n - 1), 1)
 
 
 def _combined(how: str, one: Mask, two: Mask, operation: Any, names: set[str]) -> Mask:
