@@ -46,7 +46,7 @@ class Way:
         from rlpost.tuning.method import unsharded
 
         self.tuning, self.engine, self.share, self.version = tuning, engine, share, 0
-        self.publisher = Publisher(kind, tuning, getattr(torch, case["dtype"]), unsharded, writes=True)
+        self.publisher = Publisher(kind, tuning, getattr(torch, case["dtype"]), unsharded, writes=True, shared=True)
         self.seconds: list[dict[str, float]] = []
         self.nbytes = 0
 
@@ -150,7 +150,7 @@ def worker(case: dict[str, Any]) -> dict[str, Any]:
     shapes = {name: tuple(p.shape) for name, p in model().named_parameters()}
     ways = {"full": Way(case, "full", Full(model()), plain, 1.0)}
     ways["adapter"] = Way(case, "adapter", Lora(model(), LoraSettings(r=RANK)), adapters, 1.0)
-    base = ways["full"].publisher.full(0)
+    base = Way(case, "full", Full(model()), plain, 1.0).publisher.full(0)
     payload = [encode(p).data for _, p in model().named_parameters()]
     copies: list[float] = []
     for share in VALUES:

@@ -120,8 +120,15 @@ class PolicyLearner:
         self.warmup = Warmup(config.tuning) if engine.tuning.wanted() else None
         self.footprint: dict[str, float] = {}
         dtype = getattr(torch, config.model.dtype)
-        writes, dense = engine.rank == 0, config.sync.diff_density
-        self.publisher = Publisher(kind_of(config), engine.tuning, dtype, engine.gathered, writes, dense)
+        self.publisher = Publisher(
+            kind_of(config),
+            engine.tuning,
+            dtype,
+            engine.gathered,
+            writes=engine.rank == 0,
+            dense=config.sync.diff_density,
+            shared=engine.whole,
+        )
         self.watch = self._watched() if config.logging.changes_every else None
         self.looked_at = 0
 
@@ -235,7 +242,10 @@ class PolicyLearner:
         return self.engine.tuning.weights(self.engine.gathered)
 
     def export(self) -> WeightUpdate | None:
-        """The current weights as the next version, on rank 0; None on the others (all ranks take part)."""
+        """The current weights as the next version, on rank 0; None on the others (all ranks take part).
+
+        Its tensors may be the model's own memory: send or copy them before the next update.
+        """
         return self.publisher.update(self.counters.version)
 
     def snapshot(self) -> WeightUpdate | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import numpy as np
@@ -18,9 +19,18 @@ def raw_bytes(tensor: Tensor) -> np.ndarray:
     return flat.view(torch.uint8).numpy() if flat.numel() else np.zeros(0, np.uint8)
 
 
-def encode(tensor: Tensor) -> TensorPayload:
-    """A tensor for the wire. The payload owns its bytes: later updates of the tensor do not reach it."""
-    return TensorPayload(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), raw_bytes(tensor).copy())
+def encode(tensor: Tensor, shared: bool = False) -> TensorPayload:
+    """A tensor for the wire.
+
+    Args:
+        tensor: on any device.
+        shared: the payload may lie over the tensor's own memory, and is used before that changes or goes. Otherwise
+            it owns its bytes: later updates of the tensor do not reach it.
+    """
+    data = raw_bytes(tensor)
+    if not shared and data.ctypes.data == tensor.data_ptr():
+        data = data.copy()
+    return TensorPayload(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), data)
 
 
 def decode(payload: TensorPayload) -> Tensor:
@@ -35,10 +45,21 @@ def decode(payload: TensorPayload) -> Tensor:
         raise ValueError(f"{payload.data.nbytes} bytes for {payload.dtype} {payload.shape}, expected {expected}")
     if not expected:
         return torch.empty(payload.shape, dtype=dtype)
+    if not payload.data.flags.writeable:
+        _hear_the_warning()
+    return torch.from_numpy(payload.data).view(dtype).reshape(payload.shape)
+
+
+@functools.cache
+def _hear_the_warning() -> None:
+    """What arrives through Ray is read-only memory, of which torch warns, once in a process: here, where nobody hears
+    it. Whoever decodes only copies from it.
+    """
+    data = np.zeros(1, np.uint8)
+    data.flags.writeable = False
     with warnings.catch_warnings():
-        # what arrives through Ray is read-only memory, of which torch warns: whoever decodes only copies from it
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(payload.data).view(dtype).reshape(payload.shape)
+        warnings.simplefilter("ignore")
+        torch.from_numpy(data)
 
 
 def checksum(tensor: Tensor | TensorPayload) -> str:

@@ -4,6 +4,7 @@ differs from the version before.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,11 +30,22 @@ class Publisher:
         whole: see `rlpost.tuning.method.Whole`.
         writes: whether this rank is the one that sends; the others take part in gathering.
         dense: with ``diff``, the share of a tensor above which it is sent whole.
+        shared: updates may lie over the model's own memory: whoever takes one is done with it, or has copied it (as
+            Ray does), before the model changes. Not where ``whole`` only lends parameters.
     """
 
-    def __init__(self, kind: UpdateKind, tuning: Any, dtype: torch.dtype, whole: Any, writes: bool, dense: float = 0.3):
+    def __init__(
+        self,
+        kind: UpdateKind,
+        tuning: Any,
+        dtype: torch.dtype,
+        whole: Any,
+        writes: bool,
+        dense: float = 0.3,
+        shared: bool = False,
+    ):
         self.kind, self.tuning, self.dtype, self.whole = kind, tuning, dtype, whole
-        self.writes, self.dense = writes, dense
+        self.writes, self.dense, self.encode = writes, dense, functools.partial(encode, shared=shared)
         self.declared: set[str] = set()
         self.base: dict[str, str] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -58,7 +70,7 @@ class Publisher:
 
     def full(self, version: int) -> WeightUpdate | None:
         """Every tensor, whatever the kind: for an engine that has missed what the others hold."""
-        payload = {name: encode(tensor) for name, tensor in self._weights() if self.writes}
+        payload = {name: self.encode(tensor) for name, tensor in self._weights() if self.writes}
         if not self.writes:
             return None
         if self.kind == "diff":
@@ -76,7 +88,7 @@ class Publisher:
         payload: dict[str, TensorPayload] = {}
         for name, pair in adapter.matrices.items():
             for letter, matrix in zip("AB", pair, strict=True):
-                payload[ADAPTER.format(name, letter)] = encode(matrix.to(self.dtype))
+                payload[ADAPTER.format(name, letter)] = self.encode(matrix.to(self.dtype))
         checksums = {**self.base, **{name: checksum(value) for name, value in payload.items()}}
         shapes = {**self.shapes, **{name: value.shape for name, value in payload.items()}}
         return _finish(version, "adapter", checksums, shapes, payload)
@@ -99,8 +111,8 @@ class Publisher:
         self.declared |= new
         if not self.writes:
             return None
-        payload = {name: encode(values.to(self.dtype)) for name, (_, values) in chosen.items()}
-        index = {name: encode(chosen[name][0]) for name in new}
+        payload = {name: self.encode(values.to(self.dtype)) for name, (_, values) in chosen.items()}
+        index = {name: self.encode(chosen[name][0]) for name in new}
         return _finish(version, "values", dict(self.base), dict(self.shapes), payload, index)
 
     def _diff(self, version: int) -> WeightUpdate | None:
@@ -118,11 +130,11 @@ class Publisher:
             checksums[name], self.shapes[name] = checksum(new), tuple(new.shape)
             places = changed(held, new)
             if len(places) > self.dense * held.numel():
-                payload[name] = encode(new)
+                payload[name] = self.encode(new)
                 held.copy_(new)
             elif len(places):
                 values = new.reshape(-1)[places]
-                payload[name], index[name] = encode(values), encode(places.to(_index_dtype(held.numel())))
+                payload[name], index[name] = self.encode(values), self.encode(places.to(_index_dtype(held.numel())))
                 held.view(-1)[places] = values
         return _finish(version, "diff", checksums, dict(self.shapes), payload, index) if self.writes else None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,20 @@ def test_a_payload_owns_its_bytes() -> None:
     assert decode(payload).tolist() == [1.0, 1.0, 1.0]
 
 
+def test_a_shared_payload_is_the_tensor_itself() -> None:
+    tensor = torch.ones(3, dtype=torch.bfloat16)
+    payload = encode(tensor, shared=True)
+    tensor.zero_()
+    assert decode(payload).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_columns_are_copied_once_and_own_their_bytes() -> None:
+    matrix = torch.arange(6, dtype=torch.float32).reshape(2, 3)
+    payload = encode(matrix.T)
+    matrix.zero_()
+    assert decode(payload).tolist() == [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
+
+
 def test_a_parameter_is_encoded_without_its_gradient() -> None:
     parameter = torch.nn.Parameter(torch.ones(2))
     assert decode(encode(parameter)).requires_grad is False
@@ -53,7 +69,9 @@ def test_a_parameter_is_encoded_without_its_gradient() -> None:
 def test_read_only_bytes_can_be_decoded() -> None:
     data = np.frombuffer(np.float32([1.5]).tobytes(), np.uint8)
     assert not data.flags.writeable
-    assert decode(TensorPayload("float32", (1,), data)).tolist() == [1.5]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert decode(TensorPayload("float32", (1,), data)).tolist() == [1.5]
 
 
 def test_bytes_that_do_not_fill_the_shape_are_refused() -> None:
