@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rlpost.algorithms.logprobs import chosen_logprobs, chunked_logprobs
 from rlpost.config.schema import ScratchModel
+from rlpost.data.headers import header
 from rlpost.errors import MissingPackageError, ModelError
 from rlpost.folders import cache_folder
 from rlpost.learner.support import chunking_obstacle
@@ -259,13 +260,14 @@ def context_length(folder: str | Path) -> int:
 def tensor_shapes(folder: str | Path) -> dict[str, tuple[int, ...]] | None:
     """Shapes of the tensors in a model folder's safetensors files, read from their headers; None where there are none.
     A head that is tied to the embeddings is left out where the configuration says so.
+
+    Raises:
+        DataError: for a file that is damaged.
     """
     files = sorted(Path(folder).glob("*.safetensors"))
     found: dict[str, tuple[int, ...]] = {}
     for file in files:
-        with file.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        found |= {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+        found |= {name: tuple(entry["shape"]) for name, entry in header(file)[1].items()}
     if files and widths(folder).get("tie_word_embeddings"):
         found.pop("lm_head.weight", None)
     return found if files else None

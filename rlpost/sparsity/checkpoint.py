@@ -18,22 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlpost.data.headers import DTYPES, header
 from rlpost.errors import DataError
-
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-}
-"""Number formats that are compared; tensors of others (integers, packed quantised blocks) are reported as left out."""
 
 _INDEX = "model.safetensors.index.json"
 _ADAPTER = "adapter_config.json"
 _PICKLES = "pytorch_model*.bin"
-_LONGEST_HEADER = 100 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +106,9 @@ def _from_files(place: Path, pickles: bool) -> Checkpoint:
     tensors: dict[str, Stored] = {}
     left_out: dict[str, str] = {}
     for file in files:
-        start, header = _header(file)
+        start, entries = header(file)
         descriptor = _Descriptor(file)
-        for name, entry in header.items():
+        for name, entry in entries.items():
             if entry["dtype"] not in DTYPES:
                 left_out[name] = f"number format {entry['dtype']}"
                 continue
@@ -152,31 +142,6 @@ def _safetensors(place: Path) -> list[Path]:
     if not found and not any(place.glob(_PICKLES)):
         raise DataError(f"{place}: no *.safetensors in it; give a Hugging Face model folder")
     return found
-
-
-def _header(file: Path) -> tuple[int, dict[str, Any]]:
-    """Where the numbers begin, and each tensor's format, shape and place; checked against the length of the file."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or length > min(size - 8, _LONGEST_HEADER):
-            raise DataError(f"{file}: cut short or no safetensors file ({size} bytes); copy it again")
-        try:
-            header: dict[str, Any] = json.loads(stream.read(length))
-            header.pop("__metadata__", None)
-            for name, entry in header.items():
-                first, last = entry["data_offsets"]
-                known = DTYPES.get(entry["dtype"])
-                wanted = math.prod(entry["shape"]) * known.itemsize if known else last - first
-                if not 0 <= first <= last or last - first != wanted:
-                    raise DataError(f"{file}: {name!r} has {last - first} bytes for {entry['shape']}; copy it again")
-                if last > size - 8 - length:
-                    raise DataError(f"{file}: cut short, {name!r} ends beyond its {size} bytes; copy it again")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{file}: its header is damaged; copy it again") from None
-    return 8 + length, header
 
 
 class _Descriptor:

@@ -36,16 +36,26 @@ class Adapted(Full):
     """
 
     def __init__(self, model: nn.Module, config: Any):
-        from peft import inject_adapter_in_model
+        from peft import PeftModel
 
         super().__init__(model)
         before = {name: p.detach().clone() for name, p in model.named_parameters()} if _may_move_base(config) else {}
         try:
-            inject_adapter_in_model(config, model, NAME)
+            # the wrapper is kept for what some methods keep in it, shared by their layers; nothing is run through it
+            self.peft = PeftModel(model, config, NAME, autocast_adapter_dtype=False)
         except (ValueError, TypeError, AttributeError, NotImplementedError, KeyError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(f"tuning.{config.peft_type.value.lower()}: {reason}") from None
         self.config = config
+        _, layer = next(self.layers(), (None, None))
+        try:
+            merged(layer)
+        except (ValueError, AttributeError, NotImplementedError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ConfigError(
+                f"tuning.{config.peft_type.value.lower()}: its layers cannot be merged into this model's weights, "
+                f"which is what engines are sent ({reason}); use another method"
+            ) from None
         self.moved = any(not torch.equal(before[n], p) for n, p in self.base() if n in before)
         self.original = before if self.moved else {}
         self.base_kept = not self.moved
@@ -85,6 +95,18 @@ class Adapted(Full):
     def check(self) -> None:
         """See `Tuning`: the base, as the method left it at the start."""
         check_untouched(self.sealed, {name: checksum(parameter) for name, parameter in self.base()})
+
+    def save_small(self, folder: Path, base: str) -> None:
+        """See `Tuning`: ``adapter/`` as PEFT writes it, to be loaded on the starting model."""
+        from peft.utils import get_peft_model_state_dict
+
+        held = get_peft_model_state_dict(self.peft, adapter_name=NAME, save_embedding_layers=False)
+        config = copy.deepcopy(self.config)
+        config.base_model_name_or_path, config.inference_mode = base, True
+        config.save_pretrained(str(folder / "adapter"))
+        # tensors that share memory cannot be written as they are
+        tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in held.items()}
+        save_file(tensors, folder / "adapter" / "adapter_model.safetensors")
 
     @contextmanager
     def as_base(self) -> Iterator[None]:
@@ -187,10 +209,10 @@ _REFUSED = {
     "adalora": "cannot allocate ranks here: it zeroes singular values that the optimizer's float32 masters restore at "
     "the next step, and its penalty is part of a loss that reinforcement learning does not use; use lora or peft:miss",
     "xlora": "gates adapters by token, which the engine cannot do; use lora",
-    **dict.fromkeys(
-        ("vera", "pvera", "vblora", "unilora", "tinylora", "frod"),
-        "keeps state that its layers share outside of them, which PEFT does not put into a model in place; use lora_xs",
-    ),
+    "pvera": "draws its scales anew at each pass, so that no two passes are of one policy; use peft:vera",
+    "shadow": "answers beside the model and not through its weights; use lora",
+    "adaption_prompt": "adds prompts inside the model, which the engine cannot do; use lora",
+    "trainable_tokens": "adapts rows of the embedding, which are published whole; use tuning.method: subnetwork",
     "poly": "needs task ids with every prompt; use lora",
 }
 

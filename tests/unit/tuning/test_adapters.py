@@ -85,6 +85,44 @@ def test_the_small_form_loads_in_peft(tiny_model: str, tmp_path: Path, init: str
     torch.testing.assert_close(logits(loaded), logits(tuning.model), atol=1e-5, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("miss", {"r": 8}),
+        ("lora", {"r": 8, "use_dora": True}),
+        ("lora", {"r": 8, "init_lora_weights": "pissa"}),
+        ("randlora", {"r": 8}),
+        ("osf", {}),
+        ("shira", {"r": 8}),
+        ("vera", {"r": 8}),
+        ("tinylora", {}),
+    ],
+)
+def test_any_method_of_peft_is_published_whole_and_written_small(
+    tiny_model: str, tmp_path: Path, name: str, arguments: dict
+) -> None:
+    from peft import PeftModel
+
+    first = logits(load(tiny_model, "float32"))
+    tuning = Adapted(load(tiny_model, "float32"), peft_config(name, arguments))
+    torch.testing.assert_close(logits(tuning.model), first, atol=1e-4, rtol=0)
+    move(tuning, 0.05)
+    assert (logits(tuning.model) - first).abs().max() > 1e-3
+    published = load(tiny_model, "float32")
+    published.load_state_dict(held(tuning), strict=False)
+    torch.testing.assert_close(logits(published), logits(tuning.model), atol=1e-4, rtol=0)
+    tuning.save_small(tmp_path, tiny_model)
+    loaded = PeftModel.from_pretrained(load(tiny_model, "float32"), str(tmp_path / "adapter"))
+    torch.testing.assert_close(logits(loaded), logits(tuning.model), atol=1e-4, rtol=0)
+    tuning.check()
+
+
+def test_a_method_whose_layers_cannot_be_merged_is_refused_at_the_start(tiny_model: str) -> None:
+    with pytest.raises(ConfigError, match=r"tuning\.lily: .*cannot be merged into this model's weights.*use another"):
+        Adapted(load(tiny_model, "float32"), peft_config("lily", {"r": 4}))
+
+
 def test_lora_xs_trains_r_squared_numbers_of_each_matrix_and_begins_at_the_start(tiny_model: str) -> None:
     first = logits(load(tiny_model, "float32"))
     tuning = LoraXs(load(tiny_model, "float32"), LoraXsSettings(r=4))
@@ -117,7 +155,7 @@ def test_lora_sb_begins_with_the_best_approximation_of_a_full_step(tiny_model: s
     [
         ("nothing", {}, "PEFT has no method 'nothing'"),
         ("adalora", {}, "cannot allocate ranks here"),
-        ("vera", {}, "keeps state that its layers share"),
+        ("pvera", {}, "no two passes are of one policy"),
         ("prefix_tuning", {}, "PEFT has no method 'prefix_tuning' for weights"),
         ("miss", {"rr": 3}, "rr"),
     ],

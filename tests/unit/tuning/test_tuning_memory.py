@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from rlpost.errors import DataError
 from rlpost.learner.build import build_learner
 from rlpost.learner.models import tensor_shapes, widths
 from rlpost.tuning.memory import activations, engine_bytes, learner_bytes
@@ -53,6 +55,13 @@ def test_the_head_that_is_tied_counts_once(tiny_model: str) -> None:
     shapes = tensor_shapes(tiny_model)
     assert shapes is not None
     assert "lm_head.weight" not in shapes
+
+
+def test_a_model_file_that_is_cut_short_is_named(tiny_model: str, tmp_path: Path) -> None:
+    for file in Path(tiny_model).glob("*.safetensors"):
+        (tmp_path / file.name).write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(DataError, match=r"cut short, '.*' ends beyond its \d+ bytes; copy it again"):
+        tensor_shapes(tmp_path)
 
 
 def test_engines_hold_packed_copies_and_adapters(tiny_model: str) -> None:

@@ -1,0 +1,53 @@
+"""Headers of safetensors files: which tensors there are, without reading one."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlpost.errors import DataError
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+"""Number formats of weights; others are of integers or packed quantised blocks."""
+
+_LONGEST_HEADER = 100 * 2**20
+
+
+def header(file: Path) -> tuple[int, dict[str, Any]]:
+    """Where the numbers begin, and each tensor's format (``dtype``), ``shape`` and place (``data_offsets``).
+
+    Raises:
+        DataError: if they do not fit each other or the length of the file.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > min(size - 8, _LONGEST_HEADER):
+            raise DataError(f"{file}: cut short or no safetensors file ({size} bytes); copy it again")
+        try:
+            found: dict[str, Any] = json.loads(stream.read(length))
+            found.pop("__metadata__", None)
+            for name, entry in found.items():
+                first, last = entry["data_offsets"]
+                known = DTYPES.get(entry["dtype"])
+                wanted = math.prod(entry["shape"]) * known.itemsize if known else last - first
+                if not 0 <= first <= last or last - first != wanted:
+                    raise DataError(f"{file}: {name!r} has {last - first} bytes for {entry['shape']}; copy it again")
+                if last > size - 8 - length:
+                    raise DataError(f"{file}: cut short, {name!r} ends beyond its {size} bytes; copy it again")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{file}: its header is damaged; copy it again") from None
+    return 8 + length, found
