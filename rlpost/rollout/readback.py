@@ -1,7 +1,8 @@
 """What a vLLM model holds, in Hugging Face names.
 
 vLLM stacks some matrices (``qkv_proj`` holds the rows of q, k and v) and pads the vocabulary. Undoing both from the
-published shapes, and not through vLLM's own loaders, makes the comparison independent of what it checks.
+published shapes, and not through vLLM's own loaders, makes the comparison independent of what it checks: every tensor
+comes in through those loaders first, and only a place that they confirmed is written to directly afterwards.
 """
 
 from __future__ import annotations

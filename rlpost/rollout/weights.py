@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from rlpost.rollout import packing_cpu
@@ -51,16 +52,20 @@ class Weights(Protocol):
 class LocalWeights:
     """Of a model in this process.
 
+    A tensor goes through vLLM's own loader until that has been seen to put a new value where `hugging_face_views`
+    looks for it. Then that place is known to be right, and later versions are copied straight into it, which is faster.
+
     Args:
         llm: ``vllm.LLM``.
     """
 
     def __init__(self, llm: Any):
         self.llm = llm
+        self.proved: set[str] = set()
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """See `Weights`."""
-        self.llm.apply_model(functools.partial(_load, tensors=tensors))
+        self.llm.apply_model(functools.partial(_load, tensors=tensors, proved=self.proved))
 
     def patch(self, values: Mapping[str, Tensor], index: Mapping[str, Tensor], shapes: Shapes) -> None:
         """See `Weights`."""
@@ -110,9 +115,23 @@ class ShardedWeights:
             return {name: _sum_of_parts([part.get(name) for part in parts], shape) for name, shape in shapes.items()}
 
 
-def _load(model: Any, tensors: Mapping[str, Tensor]) -> None:
-    model.load_weights(iter(tensors.items()))
+def _load(model: Any, tensors: Mapping[str, Tensor], proved: set[str]) -> None:
+    """Replace weights of a model in place; ``proved`` gains the names whose place the loader has confirmed."""
+    views = _views(model, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    known = {name: view for name, view in views.items() if view is not None and name in proved}
+    for name, view in known.items():
+        view.copy_(tensors[name])
+    unknown = {name: tensor for name, tensor in tensors.items() if name not in known}
+    if unknown:
+        # norms all start at one, biases at zero: what was equal before tells nothing
+        differed = [name for name, tensor in unknown.items() if not _holds(views[name], tensor)]
+        model.load_weights(iter(unknown.items()))
+        proved |= {name for name in differed if _holds(views[name], tensors[name])}
     packing_cpu.renew(model)
+
+
+def _holds(view: Tensor | None, tensor: Tensor) -> bool:
+    return view is not None and view.dtype == tensor.dtype and torch.equal(view, tensor.to(view.device))
 
 
 def _patch(model: Any, values: Mapping[str, Tensor], index: Mapping[str, Tensor], shapes: Shapes) -> None:
@@ -135,7 +154,7 @@ def _views(model: Any, shapes: Shapes) -> dict[str, Tensor | None]:
 def _load_file(model: Any, file: str) -> None:
     from safetensors.torch import load_file
 
-    _load(model, load_file(file))
+    _load(model, load_file(file), set())
 
 
 def _write_shards(model: Any, shapes: Shapes, shards: int, folder: str) -> str:

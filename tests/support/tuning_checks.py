@@ -43,7 +43,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "miss": {"tuning": {"method": "peft:miss", "peft": {"r": 8}}},
     "dora": {"tuning": {"method": "peft:lora", "peft": {"r": 8, "use_dora": True}}},
     "randlora": {"tuning": {"method": "peft:randlora", "peft": {"r": 8}}},
-    "vera": {"tuning": {"method": "peft:vera", "peft": {"r": 8}}},
+    "vera": {"tuning": {"method": "peft:vera", "peft": {"r": 8, "d_initial": 1.0}}},
     "osf": {"tuning": {"method": "peft:osf"}},
     "shira": {"tuning": {"method": "peft:shira", "peft": {"r": 8}}},
 }
