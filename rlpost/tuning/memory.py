@@ -24,6 +24,8 @@ _MOMENTS = 2 * _FLOAT
 _STEP = 4
 """torch's AdamW counts the steps of each parameter in a tensor."""
 _CPU_CACHE_MB = 256
+_MOVING = ("pissa", "olora", "corda", "loftq")
+"""LoRA starts that take a part of W out, by how their PEFT names begin; no other method of PEFT does so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,8 @@ def _number(config: RunConfig) -> int:
 def _shows_base(config: RunConfig) -> bool:
     """Whether the starting policy is shown without a second model."""
     tuning = config.tuning
+    if tuning.method.startswith("peft:"):
+        return not str(tuning.peft.get("init_lora_weights")).startswith(_MOVING)
     return tuning.compact or tuning.method == "lora_xs" or (
         tuning.method == "lora" and not tuning.lora.moves_base
     )  # fmt: skip

@@ -112,7 +112,7 @@ class Pair:
         update = self.learner.export()
         report = self.engine.apply(update)
         canary.check_arrival(update.manifest, [report], self.published)
-        self.update, self.published = update, update.manifest
+        self.published = update.manifest
 
     def difference(self) -> float:
         """Largest |Δ log p| between engine and learner on the probes."""

@@ -51,6 +51,31 @@ def test_a_compact_subnetwork_takes_twenty_bytes_for_each_kept_entry(tiny_model:
     assert sum(found.values()) == pytest.approx((2 + 20 * 0.05) * size, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("tuning", "expected"),
+    [
+        ({"method": "full"}, True),
+        ({"method": "lora"}, False),
+        ({"method": "lora", "lora": {"init": "pissa"}}, True),
+        ({"method": "lora_xs"}, False),
+        ({"method": "peft:miss", "peft": {"r": 4}}, False),
+        ({"method": "peft:osf"}, False),
+        ({"method": "peft:lora", "peft": {"init_lora_weights": "olora"}}, True),
+        ({"method": "subnetwork", "subnetwork": {"mask": "random"}}, False),
+        ({"method": "subnetwork", "subnetwork": {"mask": "random", "engine": "hook"}}, True),
+    ],
+    ids=lambda v: "-".join(map(str, v.values())) if isinstance(v, dict) else None,
+)
+def test_a_reference_model_is_planned_where_one_is_held(tiny_model: str, tuning: dict, expected: bool) -> None:
+    config, shapes = configured(tiny_model, {"tuning": tuning}), tensor_shapes(tiny_model)
+    assert shapes is not None
+    learner = build_learner(config, tiny_model, torch.device("cpu"))
+    planned = learner_bytes(config, shapes)["reference"]
+    held = learner.reference.parameters() if learner.reference is not None else []
+    assert planned == sum(p.numel() * p.element_size() for p in held)
+    assert bool(planned) == expected
+
+
 def test_the_head_that_is_tied_counts_once(tiny_model: str) -> None:
     shapes = tensor_shapes(tiny_model)
     assert shapes is not None
