@@ -188,10 +188,10 @@ def _subnetwork(config: RunConfig, shapes: Shapes) -> Trained:
         chosen = {name: shape for name, shape in shapes.items() if any(word in name for word in words)}
     kept = {name: (max(round(math.prod(shape) * section.density), 1),) for name, shape in chosen.items()}
     size = sum(count for (count,) in kept.values())
+    positions = 4 * size
     if section.engine == "hook":
         # a byte for each entry of what may change, and dense gradients
-        return Trained(chosen, sum(math.prod(shape) for shape in chosen.values()))
-    positions = 4 * size
+        return Trained(chosen, positions + sum(math.prod(shape) for shape in chosen.values()))
     return Trained(kept, positions + (size * _number(config) if config.algorithm.kl.coef else 0))
 
 

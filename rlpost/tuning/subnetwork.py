@@ -223,6 +223,7 @@ class Hooked(Subnetwork):
     def __init__(self, model: nn.Module, mask: Mask | None, choose: Chooser | None = None):
         super().__init__(model, mask, choose)
         self.dense: dict[str, Tensor] = {}
+        self.index: dict[str, Tensor] = {}
         named = dict(model.named_parameters())
         chosen = choose.targets(model) if choose is not None else _fitting(mask or Mask({}), model)
         for name, parameter in named.items():
@@ -249,8 +250,7 @@ class Hooked(Subnetwork):
     def values(self) -> dict[str, tuple[Tensor, Tensor]]:
         """See `Subnetwork`; of parameters that are whole on this rank."""
         named = dict(self.model.named_parameters())
-        index = {name: bits.index() for name, bits in (self.mask or Mask({})).tensors.items() if bits.count}
-        return {n: (i, _take(named[n].detach(), i.to(named[n].device))) for n, i in index.items()}
+        return {n: (i, _take(named[n].detach(), i.to(named[n].device))) for n, i in self.index.items()}
 
     def state(self) -> dict[str, Any]:
         """See `Tuning`."""
@@ -270,6 +270,7 @@ class Hooked(Subnetwork):
         if all(tuple(p.shape) == mask.tensors[n].shape for n, p in self.model.named_parameters() if n in mask.tensors):
             self._seal()  # ZeRO stage 3 has taken the tensors apart by the time that a checkpoint brings a mask
         self.dense = {name: bits.dense() for name, bits in mask.tensors.items()}
+        self.index = {name: bits.index() for name, bits in mask.tensors.items() if bits.count}
 
     def _masking(self, name: str) -> Any:
         def hook(gradient: Tensor) -> Tensor:
