@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rlpost.data.chat import TextCodec
@@ -130,14 +131,15 @@ class VllmEngine:
             with shared_folder() as folder:
                 self.adapter.replace(parse(tensors), folder, self.model)
             return
-        self.index |= {name: decode(payload).clone() for name, payload in update.index.items()}
+        positions = {name: decode(payload) for name, payload in update.index.items()}
         if update.manifest.kind == "values":
+            # kept in the type torch writes with: to make it of 13 million int32 costs as much as the writing
+            self.index |= {name: index.to(torch.long, copy=True) for name, index in positions.items()}
             unknown = tensors.keys() - self.index.keys()
             if unknown:
                 raise RuntimeError(f"values of {min(unknown)!r} without positions: the declaration was never received")
             positions = self.index
         else:
-            positions = {name: decode(payload) for name, payload in update.index.items()}
             self.index = {}
         whole = {name: tensor for name, tensor in tensors.items() if name not in positions}
         if whole:

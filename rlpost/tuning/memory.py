@@ -15,7 +15,7 @@ from rlpost.config.schema import RunConfig
 from rlpost.config.tuning import FOREIGN
 from rlpost.optim.lowrank import preset
 from rlpost.optim.shapes import is_map
-from rlpost.sync.plan import engine_rank
+from rlpost.sync.plan import engine_rank, kind_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -106,7 +106,9 @@ def learner_bytes(config: RunConfig, shapes: Shapes, widths: Mapping[str, Any] |
 
 
 def engine_bytes(config: RunConfig, shapes: Shapes, on_gpu: bool) -> dict[str, int]:
-    """Bytes of one engine by part: ``weights``, ``packed`` copies of them on CPU, ``adapters``, ``cache``."""
+    """Bytes of one engine by part: ``weights``, ``packed`` copies of them on CPU, ``adapters``, ``positions`` of
+    a subnetwork's entries, ``cache``.
+    """
     size = sum(math.prod(shape) for shape in shapes.values())
     number, shards = _number(config), config.rollout.tensor_parallel
     rank = engine_rank(config)
@@ -117,6 +119,7 @@ def engine_bytes(config: RunConfig, shapes: Shapes, on_gpu: bool) -> dict[str, i
         "packed": linear * number // shards if config.rollout.packed_weights and not on_gpu else 0,
         # the served adapter's buffers and vLLM's own copy
         "adapters": 2 * rank * sum(map(sum, maps)) * number // shards if rank else 0,
+        "positions": 8 * Trained(_chosen(config, shapes)[1], 0).size if kind_of(config) == "values" else 0,
         # on a GPU the cache takes its share of the card, whatever the model
         "cache": 0 if on_gpu else (config.rollout.kv_cache_mb or _CPU_CACHE_MB) << 20,
     }
@@ -178,7 +181,8 @@ def _lora(config: RunConfig, chosen: Shapes) -> Trained:
     return Trained(found, _FLOAT * frozen)
 
 
-def _subnetwork(config: RunConfig, shapes: Shapes) -> Trained:
+def _chosen(config: RunConfig, shapes: Shapes) -> tuple[Shapes, Shapes]:
+    """The tensors a mask may have entries in, and how many it has in each (exact for a density per matrix)."""
     section = config.tuning.subnetwork
     chosen: Shapes = shapes
     if section.targets == "all-linear":
@@ -187,7 +191,13 @@ def _subnetwork(config: RunConfig, shapes: Shapes) -> Trained:
         words = section.targets
         chosen = {name: shape for name, shape in shapes.items() if any(word in name for word in words)}
     kept = {name: (max(round(math.prod(shape) * section.density), 1),) for name, shape in chosen.items()}
-    size = sum(count for (count,) in kept.values())
+    return chosen, kept
+
+
+def _subnetwork(config: RunConfig, shapes: Shapes) -> Trained:
+    section = config.tuning.subnetwork
+    chosen, kept = _chosen(config, shapes)
+    size = Trained(kept, 0).size
     positions = 4 * size
     if section.engine == "hook":
         # a byte for each entry of what may change, and dense gradients
