@@ -360,7 +360,9 @@ def test_no_proof_hides_behind_what_looks_like_a_failure_of_ours(name: str) -> N
     assert verdict.outcome == ("accepted" if reason == "proved" else "rejected")
 
 
-@pytest.mark.parametrize("make", [lambda p: os.symlink("/etc/passwd", p), os.mkfifo, os.mkdir], ids=str)
+@pytest.mark.parametrize(
+    "make", [lambda p: os.symlink("/etc/passwd", p), os.mkfifo, os.mkdir], ids=["link", "fifo", "folder"]
+)
 def test_what_stands_in_a_module_s_place_is_neither_followed_nor_waited_for(
     server: Server, make: Callable[[Path], None]
 ) -> None:
