@@ -1,9 +1,9 @@
 """When does the unlikeliness reward hold pass@N up? One decision instead of a proof, so that many seeds cost minutes.
 
-A policy over 512 answers, softmax(W x) with x ~ N(0, 1) in 32 dimensions, meets problems each of which has a set of right
-answers; what the start finds likely is right more often, and on three problems of ten, the hard ones, twenty times more
-rarely. Training is rlpost's own mathematics: `policy_loss`, `normalise`, the reward's `weights`; 400 steps of 16 groups
-of 32. pass@N needs no sampling: 1 - (1 - probability of all right answers)^N, exactly.
+A policy over 512 answers, softmax(W x) with x ~ N(0, 1) in 32 dimensions, meets problems that each have a set of right
+answers. What the start finds likely is right more often; on three problems of ten, the hard ones, all of it twenty
+times more rarely. Training is rlpost's own mathematics (`policy_loss`, `normalise`, the reward's `weights`): 400 steps
+of 16 groups of 32. pass@N needs no sampling: it is 1 - (1 - probability of all right answers)^N, exactly.
 
 Two worlds, alike but for what held-out problems have in common with the trained ones:
 
@@ -11,10 +11,10 @@ Two worlds, alike but for what held-out problems have in common with the trained
   more.
 * ``function``: the right answers are a function of x, which training can find out.
 
-    scripts/experiments/sharpening.py runs/sharpening              # eight seeds
+    scripts/experiments/sharpening.py runs/sharpening              # eight seeds, about four minutes
     scripts/experiments/sharpening.py runs/sharpening --seeds 1 2
 
-Writes `results.json`, `results.md`, `FRESH` and `FUNCTION` as `pass_at_n_*.svg`.
+Writes `results.json`, `results.md`, `pass_at_n_fresh.svg`, `pass_at_n_function.svg`.
 """
 
 from __future__ import annotations
