@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from rlpost.evaluation.lists import Listed
@@ -20,9 +21,10 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import arms
     import rank_grpo
+    import sharpening
     import unlikeliness
 
-    found = {"arms": arms, "rank_grpo": rank_grpo, "unlikeliness": unlikeliness}
+    found = {"arms": arms, "rank_grpo": rank_grpo, "sharpening": sharpening, "unlikeliness": unlikeliness}
     for name in found:
         monkeypatch.delitem(sys.modules, name)
     return found
@@ -89,3 +91,35 @@ def test_the_report_of_provers(scripts: dict[str, ModuleType], tmp_path: Path) -
         key: value for key, value in found["flips"]["default"].items() if key.startswith("popularity_shift_")
     }}  # fmt: skip
     assert "Minus high_kl" in text
+
+
+def test_sharpenings_worlds_are_alike_before_training(scripts: dict[str, ModuleType]) -> None:
+    module = scripts["sharpening"]
+    fresh, function = (module.World(kind, 3) for kind in module.WORLDS)
+    assert fresh.right.float().mean().item() == pytest.approx(function.right.float().mean().item(), rel=0.05)
+    one, other = fresh.passes(fresh.start), function.passes(function.start)
+    assert list(one.values()) == sorted(one.values())
+    assert all(one[n] == pytest.approx(other[n], abs=0.05) for n in one)
+
+
+def test_sharpening_pays_the_likelier_of_two_right_answers_less(scripts: dict[str, ModuleType]) -> None:
+    module = scripts["sharpening"]
+    right, logprobs = np.array([True, True, False, False]), np.log([0.5, 0.2, 0.2, 0.1])
+    plain, shaped = (module.advantages(right, logprobs, beta) for beta in (0.0, 0.5))
+    assert plain[0] == plain[1] > 0
+    assert 0 < shaped[0] < shaped[1]
+    assert module.advantages(np.ones(4, bool), logprobs, 0.5) is None
+
+
+def test_sharpening_writes_what_it_promises(
+    scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = scripts["sharpening"]
+    for name, value in {"TRAINED": 60, "HELD_OUT": 30, "STEPS": 2}.items():
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(sys, "argv", ["sharpening.py", str(tmp_path), "--seeds", "1", "2"])
+    module.main()
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert all(len(found[kind][arm]["64"]) == 2 for kind in module.WORLDS for arm in ["base", *module.ARMS])
+    assert all((tmp_path / f"pass_at_n_{kind}.svg").is_file() for kind in module.WORLDS)
+    assert "| KL 0.1, unlikeliness 0.5 |" in (tmp_path / "results.md").read_text()
