@@ -101,6 +101,18 @@ def test_engines_hold_packed_copies_and_adapters(tiny_model: str) -> None:
     assert engine_bytes(config, shapes, on_gpu=True) | {"packed": 1} == {**found, "packed": 1, "cache": 0}
 
 
+def test_engines_hold_the_positions_of_values_and_of_nothing_else(tiny_model: str) -> None:
+    shapes = tensor_shapes(tiny_model)
+    assert shapes is not None
+    tuning = {"method": "subnetwork", "subnetwork": {"mask": "random", "density": 0.1}}
+    config = configured(tiny_model, {"tuning": tuning})
+    chosen: Any = build_learner(config, tiny_model, torch.device("cpu")).engine.tuning
+    kept = sum(len(index) for index, _ in chosen.values().values())
+    assert engine_bytes(config, shapes, on_gpu=False)["positions"] == 8 * kept
+    whole = configured(tiny_model, {"tuning": tuning, "sync": {"kind": "full"}})
+    assert engine_bytes(whole, shapes, on_gpu=False)["positions"] == 0
+
+
 def test_checkpointing_keeps_fewer_activations(tiny_model: str) -> None:
     config = configured(tiny_model, {})
     less = configured(tiny_model, {"learner": {"micro_tokens": 40, "gradient_checkpointing": True}})
