@@ -3,6 +3,7 @@ r"""The unlikeliness reward: among right answers, the likelier one is worth less
 He, Fried and Welleck 2025, "Rewarding the Unlikely" (arXiv 2506.02355), section 4. GRPO reinforces the right answers a
 policy already finds likely, so pass@1 rises and pass@N for large N falls. Weighing right answers by how unlikely they
 were counters that. Paper and released code disagree in details; each is a setting here (`UnlikelinessSettings`).
+`scripts/experiments/sharpening.py` shows when a larger KL penalty does as well, and when none does.
 """
 
 from __future__ import annotations

@@ -154,7 +154,8 @@ def _views(model: Any, shapes: Shapes) -> dict[str, Tensor | None]:
 def _load_file(model: Any, file: str) -> None:
     from safetensors.torch import load_file
 
-    _load(model, load_file(file), set())
+    model.load_weights(iter(load_file(file).items()))
+    packing_cpu.renew(model)
 
 
 def _write_shards(model: Any, shapes: Shapes, shards: int, folder: str) -> str:
