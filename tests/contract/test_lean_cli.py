@@ -123,8 +123,7 @@ def test_cpu_limit_rejects(command: tuple[str, ...]) -> None:
         [verdict] = lean.check([ProofTask("True", ENDLESS)])
     assert ruled(verdict) == ("rejected", "timeout")
     assert verdict.cpu_seconds is not None
-    # the kernel counts the limit in ticks and the usage exactly: on a busy machine they differ by more than a tenth
-    assert 0.5 < verdict.cpu_seconds < 2.5
+    assert 1 <= verdict.cpu_seconds < 2.5
 
 
 def test_too_little_address_space_is_not_the_proofs_fault(command: tuple[str, ...]) -> None:

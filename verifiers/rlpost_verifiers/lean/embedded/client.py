@@ -145,7 +145,7 @@ class Zygote:
         Args:
             module: the file's name without its ending.
             source: all of the file, or with ``imported`` what follows its header.
-            cpu_seconds: CPU time, rounded up to whole seconds by the kernel's limit.
+            cpu_seconds: CPU time.
             wall_seconds: wall-clock time.
             memory_mb: address space in MiB.
             imported: start from what `import_once` imported.

@@ -6,7 +6,6 @@ it ends only its own replay.
 """
 
 import json
-import math
 import os
 import resource
 import select
@@ -15,11 +14,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from rlpost_verifiers.lean.embedded.processes import die_with_parent, kill_group
+    from rlpost_verifiers.lean.embedded.processes import Budget, die_with_parent, kill_group
     from rlpost_verifiers.lean.embedded.replay import Kernel
     from rlpost_verifiers.lean.embedded.sandbox import Confinement
 else:
-    from processes import die_with_parent, kill_group
+    from processes import Budget, die_with_parent, kill_group
     from replay import Kernel
     from sandbox import Confinement
 
@@ -50,10 +49,11 @@ class Replayer:
         if not self._pid:
             self._start(request["memory_mb"])
         self._requests += 1
-        line = self._exchange(json.dumps(request).encode() + b"\n", start + request["wall_seconds"])
-        answer = _parse(line or b"")
+        budget = Budget(self._pid, request["cpu_seconds"], request["wall_seconds"])
+        line, exceeded = self._exchange(json.dumps(request).encode() + b"\n", budget)
+        answer = _parse(line)
         if answer is None:
-            return self._bury(line, start)
+            return self._bury(line, exceeded, start)
         self._spent += answer["cpu_seconds"]
         if answer.pop("grown"):
             self._end()
@@ -104,9 +104,6 @@ class Replayer:
 
     def _check(self, request: dict[str, Any], begun: int) -> dict[str, Any]:
         before = _cpu()
-        # The kernel counts whole seconds since the process began; the hard limit stays where it was.
-        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(before + request["cpu_seconds"]), hard))
         problem = self._kernel.check(json.loads(request["replay"]))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {
@@ -117,8 +114,8 @@ class Replayer:
             "output": json.dumps({"problem": problem}),
         }
 
-    def _exchange(self, request: bytes, deadline: float) -> bytes | None:
-        """Send a request and read up to a line end; less if the process dies before, None if it takes too long."""
+    def _exchange(self, request: bytes, budget: Budget) -> tuple[bytes, str]:
+        """Send a request and read up to a line end; less if the process dies before or uses up a limit, and which."""
         source, target = self._pipes
         os.set_blocking(target, False)
         watched, said = select.poll(), b""
@@ -127,9 +124,9 @@ class Replayer:
         # The client sends nothing while it waits, so readable input can only mean that it is gone.
         watched.register(0, select.POLLIN)
         while not said.endswith(b"\n"):
-            ready = dict(watched.poll(max(deadline - time.perf_counter(), 0) * 1000))
-            if not ready:
-                return None
+            ready = dict(watched.poll(budget.safe_ms()))
+            if not ready and (exceeded := budget.exceeded()):
+                return said, exceeded
             if 0 in ready:
                 raise SystemExit
             if target in ready:
@@ -142,27 +139,28 @@ class Replayer:
             if source in ready:
                 chunk = os.read(source, 1 << 16)
                 if not chunk:
-                    return said
+                    return said, ""
                 said += chunk
-        return said
+        return said, ""
 
-    def _bury(self, said: bytes | None, start: float) -> dict[str, Any]:
-        """End a process that gave no answer (None: in time), and tell how it ended."""
+    def _bury(self, said: bytes, exceeded: str, start: float) -> dict[str, Any]:
+        """End a process that gave no answer, and tell how it ended and which limit it had used up."""
         spent = self._spent
-        if said is not None:
+        if not exceeded:
             # It may still be on its way out, with the signal that tells what happened.
             pidfd = os.pidfd_open(self._pid)
             select.select([pidfd], [], [], _LAST_WORDS_SECONDS)
             os.close(pidfd)
         status, usage = self._end()
+        ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         return {
             "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
-            "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) and said is not None else 0,
-            "wall_exceeded": said is None,
+            "signal": {"cpu": signal.SIGXCPU, "wall": 0}.get(exceeded, ended_by),
+            "wall_exceeded": exceeded == "wall",
             "seconds": time.perf_counter() - start,
             "cpu_seconds": usage.ru_utime + usage.ru_stime - spent,
             "peak_rss_mb": usage.ru_maxrss >> 10,
-            "output": (said or b"").decode("utf-8", "replace"),
+            "output": said.decode("utf-8", "replace"),
         }
 
     def _end(self) -> tuple[int, resource.struct_rusage]:

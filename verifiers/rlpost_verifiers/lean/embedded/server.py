@@ -61,7 +61,7 @@ class Limits:
     """What one check may use.
 
     Attributes:
-        cpu_seconds: CPU time, rounded up to whole seconds by the kernel's limit.
+        cpu_seconds: CPU time.
         wall_seconds: wall-clock time; generous, because running out of it says nothing about the proof.
         memory_mb: address space in MiB. Each Lean thread reserves 1 GiB of stack; below 4096 Lean may not start.
     """

@@ -47,14 +47,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
     from rlpost_verifiers.lean.embedded.import_once import ImportOnce, ImportOnceError
-    from rlpost_verifiers.lean.embedded.processes import die_with_parent, kill_group
+    from rlpost_verifiers.lean.embedded.processes import Budget, die_with_parent, kill_group
     from rlpost_verifiers.lean.embedded.replay import Kernel
     from rlpost_verifiers.lean.embedded.replayer import Replayer
     from rlpost_verifiers.lean.embedded.sandbox import LIBC, Confinement, probe
 else:
     # A script sees its neighbours without their package, and the package is not to be loaded here.
     from import_once import ImportOnce, ImportOnceError
-    from processes import die_with_parent, kill_group
+    from processes import Budget, die_with_parent, kill_group
     from replay import Kernel
     from replayer import Replayer
     from sandbox import LIBC, Confinement, probe
@@ -150,8 +150,8 @@ def run_child(lean: Lean, request: dict[str, Any], server: int) -> int:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    cpu = max(1, math.ceil(request["cpu_seconds"]))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
+    # Only for what the server, which ends a check at its limit, does not see: a process that has left the check's.
+    resource.setrlimit(resource.RLIMIT_CPU, (2 * math.ceil(request["cpu_seconds"]) + 1,) * 2)
     resource.setrlimit(resource.RLIMIT_AS, (request["memory_mb"] << 20,) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -194,7 +194,7 @@ def check(lean: Lean, request: dict[str, Any]) -> dict[str, Any]:
     start = time.perf_counter()
     pid = fork(lean, request)
     try:
-        ending = watch(pid, start + request["wall_seconds"])
+        ending = watch(pid, Budget(pid, request["cpu_seconds"], request["wall_seconds"]))
     finally:
         # Also after a normal end: whatever else lives in the group must not outlive its leader.
         kill_group(pid)
@@ -202,17 +202,18 @@ def check(lean: Lean, request: dict[str, Any]) -> dict[str, Any]:
     if ending == "abandoned":
         raise SystemExit
     killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    limits = {"too much written": signal.SIGXFSZ, "cpu": signal.SIGXCPU}
     return {
         "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
-        "signal": signal.SIGXFSZ if ending == "too much written" else killed,
-        "wall_exceeded": ending == "too late",
+        "signal": limits.get(ending, killed),
+        "wall_exceeded": ending == "wall",
         "seconds": time.perf_counter() - start,
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
         "peak_rss_mb": usage.ru_maxrss >> 10,
     }
 
 
-def watch(pid: int, deadline: float) -> str:
+def watch(pid: int, budget: Budget) -> str:
     """Wait until the check ends or has to be ended; why it has to be, empty if it ended by itself."""
     watched = select.poll()
     pidfd = os.pidfd_open(pid)
@@ -220,9 +221,9 @@ def watch(pid: int, deadline: float) -> str:
         watched.register(pidfd, select.POLLIN)
         # The client sends nothing while it waits, so readable input can only mean that it is gone.
         watched.register(0, select.POLLIN)
-        while not (ready := [fd for fd, _ in watched.poll(FOLDER_WATCH_MS)]):
-            if time.perf_counter() > deadline:
-                return "too late"
+        while not (ready := [fd for fd, _ in watched.poll(min(FOLDER_WATCH_MS, budget.safe_ms()))]):
+            if exceeded := budget.exceeded():
+                return exceeded
             if too_much_written():
                 return "too much written"
         return "abandoned" if 0 in ready else ""

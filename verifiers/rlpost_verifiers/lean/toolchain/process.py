@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import resource
+import select
 import shlex
 import signal
 import subprocess
@@ -14,12 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
+import psutil
+
 from rlpost_verifiers.lean.messages import Run
 
 # Limits are set by a shell that then becomes the program: code between fork and exec is unsafe where threads are.
 _LIMITER = 'ulimit -c 0; ulimit -f {blocks}; {cpu}ulimit -v {kib}; exec "$@"'
-_CPU = "ulimit -S -t {soft}; ulimit -H -t {hard}; "
+# The kernel's limit on CPU time counts ticks, by which a busy machine charges a fifth too much and more: it is for what
+# has left the family that is watched.
+_CPU = "ulimit -t {seconds}; "
 _BLOCK = 512
+_POLL_SECONDS = 0.25
 # Far above any honest output; a proof that prints more is ended by the limit on file size.
 _MAX_FILE_MB = 64
 _MAX_OUTPUT_BYTES = 4 << 20
@@ -31,7 +37,7 @@ class Limits:
     """What one process may use.
 
     Attributes:
-        cpu_seconds: CPU time, rounded up to whole seconds.
+        cpu_seconds: CPU time, that of what it starts included.
         wall_seconds: wall-clock time.
         memory_mb: address space in MiB; the compiled libraries that Lean maps into memory count.
     """
@@ -51,11 +57,8 @@ def words(command: Sequence[str] | str) -> tuple[str, ...]:
 
 
 def limited(command: Sequence[str], memory_mb: int, cpu_seconds: float | None = None) -> list[str]:
-    """``command`` under limits on its address space, the files it writes, and where given its CPU time."""
-    cpu = ""
-    if cpu_seconds is not None:
-        soft = max(1, math.ceil(cpu_seconds))
-        cpu = _CPU.format(soft=soft, hard=soft + 1)
+    """``command`` under limits on its address space, the files it writes, and where given, loosely, its CPU time."""
+    cpu = "" if cpu_seconds is None else _CPU.format(seconds=2 * math.ceil(cpu_seconds) + 1)
     blocks = (_MAX_FILE_MB << 20) // _BLOCK
     return ["/bin/sh", "-c", _LIMITER.format(blocks=blocks, cpu=cpu, kib=memory_mb << 10), "sh", *command]
 
@@ -67,6 +70,27 @@ def kill_group(pid: int) -> None:
     except (ProcessLookupError, PermissionError):
         # A group whose members have all ended may be reported as one or the other.
         return
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all that it started, as far as they are still up."""
+    try:
+        leader = psutil.Process(pid)
+        return [leader, *leader.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def family_cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used, that of its children included."""
+    total = 0.0
+    for process in family(pid):
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
 
 
 class Processes:
@@ -96,7 +120,7 @@ class Processes:
 
         Args:
             command: program and arguments.
-            limits: what each of its processes may use.
+            limits: what it may use.
             folder: a private folder; what it prints goes there first.
             cwd: where it runs.
             environment: its environment variables.
@@ -116,41 +140,50 @@ class Processes:
                 env=dict(environment),
                 start_new_session=True,
             )
-        status, wall_exceeded, usage = self._wait(process, limits.wall_seconds)
-        exit_code, ending = _decode(status)
+        exceeded, used, status, usage = self._wait(process, limits)
+        exit_code, ending = (None, int(signal.SIGXCPU)) if exceeded == "cpu" else _decode(status)
         output = _read(out, _MAX_OUTPUT_BYTES)
         if ending or exit_code not in (0, 1) or not output.strip():
             # What a crash says is on the other stream; of a process that ended well only the messages count.
             output += "" if exit_code == 0 else f"\n{_read(err, _MAX_ERROR_BYTES)}"
         seconds, peak = monotonic() - start, usage.ru_maxrss >> 10
-        cpu = usage.ru_utime + usage.ru_stime
-        return Run(exit_code, ending, wall_exceeded, seconds, cpu, peak, output)
+        # What was killed together with the one that would have waited for it is in the first only.
+        cpu = max(used, usage.ru_utime + usage.ru_stime)
+        return Run(exit_code, ending, exceeded == "wall", seconds, cpu, peak, output)
 
-    def _wait(self, process: subprocess.Popen[bytes], seconds: float) -> tuple[int, bool, resource.struct_rusage]:
+    def _wait(self, process: subprocess.Popen[bytes], limits: Limits) -> tuple[str, float, int, resource.struct_rusage]:
         with self._lock:
             self._live.add(process.pid)
             if self._closed:
                 kill_group(process.pid)
-        late = threading.Event()
-        timer = threading.Timer(seconds, lambda: (late.set(), self._kill(process.pid)))
-        timer.daemon = True
-        timer.start()
         try:
-            # Without reaping it: its number stays taken until nobody can send it a signal any more.
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            exceeded, used = _watch(process.pid, limits)
         finally:
-            timer.cancel()
+            # Reaped last: its number stays taken until nobody can send it a signal any more.
             with self._lock:
                 kill_group(process.pid)
                 self._live.discard(process.pid)
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
-        return status, late.is_set(), usage
+        return exceeded, used, status, usage
 
-    def _kill(self, pid: int) -> None:
-        with self._lock:
-            if pid in self._live:
-                kill_group(pid)
+
+def _watch(pid: int, limits: Limits) -> tuple[str, float]:
+    """Wait until a process ends or has used up a limit: which, empty if none, and the CPU time when last looked at."""
+    end, used = monotonic() + limits.wall_seconds, 0.0
+    pidfd = os.pidfd_open(pid)
+    try:
+        ended = select.poll()
+        ended.register(pidfd, select.POLLIN)
+        while not ended.poll(1000 * max(0.0, min(_POLL_SECONDS, end - monotonic()))):
+            used = family_cpu_seconds(pid)
+            if used >= limits.cpu_seconds:
+                return "cpu", used
+            if monotonic() >= end:
+                return "wall", used
+        return "", used
+    finally:
+        os.close(pidfd)
 
 
 def _decode(status: int) -> tuple[int | None, int]:

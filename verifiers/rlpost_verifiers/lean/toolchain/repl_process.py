@@ -19,7 +19,7 @@ from typing import IO, Any, Literal, cast
 import psutil
 
 from rlpost.errors import InfrastructureError
-from rlpost_verifiers.lean.toolchain.process import kill_group, limited
+from rlpost_verifiers.lean.toolchain.process import family, family_cpu_seconds, kill_group, limited
 
 _POLL_SECONDS = 0.25
 _MAX_ANSWER_BYTES = 32 << 20
@@ -92,7 +92,7 @@ class ReplProcess:
     def memory_mb(self) -> int:
         """Resident memory in MiB, children included."""
         total = 0
-        for process in self._family():
+        for process in family(self.pid):
             try:
                 total += process.memory_info().rss
             except psutil.NoSuchProcess:
@@ -101,14 +101,7 @@ class ReplProcess:
 
     def cpu_seconds(self) -> float:
         """CPU time used since it was started, children included."""
-        total = 0.0
-        for process in self._family():
-            try:
-                times = process.cpu_times()
-            except psutil.NoSuchProcess:
-                continue
-            total += times.user + times.system + times.children_user + times.children_system
-        return total
+        return family_cpu_seconds(self.pid)
 
     def command(self, text: str, env: int | None, cpu_seconds: float, wall_seconds: float) -> dict[str, Any]:
         """Have it run Lean commands and return its answer.
@@ -197,13 +190,6 @@ class ReplProcess:
         if _ready(descriptor, select.POLLIN, 0.0):
             self._pending += os.read(descriptor, _CHUNK)
         return bool(self._pending.strip())
-
-    def _family(self) -> list[psutil.Process]:
-        try:
-            leader = psutil.Process(self._process.pid)
-            return [leader, *leader.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
 
     def _lost(self, what: str) -> ReplLostError:
         self._log.seek(0)
