@@ -2,7 +2,8 @@
 
 "Rewarding the Unlikely" (He, Fried and Welleck 2025), table 1, at the scale of two CPU cores: the starting policy, and
 what `configs/lean_*_cpu.yaml` make of it: GRPO with a small and a large penalty, and the unlikeliness reward with one
-and two passes over each batch. Every arm of a seed starts from the same warm start and sees the same prompts; all run
+and two passes over each batch. A fifth arm, if asked for, has a penalty four times the large one instead of the
+reward: what `sharpening.py` says to try first where training can only sharpen. Every arm of a seed starts from the same warm start and sees the same prompts; all run
 through the real loop, in one Ray cluster. The final set is disjoint from the recipes' own held-out theorems.
 
     scripts/experiments/unlikeliness.py runs/unlikeliness                     # three seeds, about 75 minutes
@@ -48,8 +49,10 @@ ARMS = {
     "high_kl": "lean_grpo_high_kl_cpu.yaml",
     "unlikeliness_1": "lean_unlikeliness_1_cpu.yaml",
     "unlikeliness_2": "lean_unlikeliness_2_cpu.yaml",
+    "kl_0.4": "lean_grpo_high_kl_cpu.yaml",
 }
-CONTROLS = ("default", "high_kl")
+OWN = {"kl_0.4": ["algorithm.kl.coef=0.4"]}
+CONTROLS = ("default", "high_kl", "kl_0.4")
 FINAL = ["data.eval.count=200", "data.eval.skip=150", "evaluation.every=0"]
 SMALL = ["run.steps=25", "data.eval.count=40", "evaluation.samples=32"]
 COURSE = ("unique_accepted", "entropy", "kl", "clip_high", "skipped_updates")
@@ -129,9 +132,11 @@ def report(experiment: Experiment) -> str:
 
 
 def main() -> int:
-    given = arguments(__doc__ or "", list(ARMS), "one seed, 25 steps, 40 theorems, 32 samples").parse_args()
+    parser = arguments(__doc__ or "", list(ARMS), "one seed, 25 steps, 40 theorems, 32 samples")
+    parser.set_defaults(arms=[arm for arm in ARMS if arm not in OWN])
+    given = parser.parse_args()
     trained = [*FINAL, *(SMALL if given.small else [])]
-    return finish(asked_for(given, ARMS, ARMS[given.arms[0]], trained), given.minutes, report)
+    return finish(asked_for(given, ARMS, ARMS[given.arms[0]], trained, OWN), given.minutes, report)
 
 
 if __name__ == "__main__":
