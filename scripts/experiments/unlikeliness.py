@@ -3,8 +3,9 @@
 "Rewarding the Unlikely" (He, Fried and Welleck 2025), table 1, at the scale of two CPU cores: the starting policy, and
 what `configs/lean_*_cpu.yaml` make of it: GRPO with a small and a large penalty, and the unlikeliness reward with one
 and two passes over each batch. A fifth arm, if asked for, has a penalty four times the large one instead of the
-reward: what `sharpening.py` says to try first where training can only sharpen. Every arm of a seed starts from the same warm start and sees the same prompts; all run
-through the real loop, in one Ray cluster. The final set is disjoint from the recipes' own held-out theorems.
+reward: what `sharpening.py` says to try first where training can only sharpen. Every arm of a seed starts from the same
+warm start and sees the same prompts; all run through the real loop, in one Ray cluster. The final set is disjoint from
+the recipes' own held-out theorems.
 
     scripts/experiments/unlikeliness.py runs/unlikeliness                     # three seeds, about 75 minutes
     scripts/experiments/unlikeliness.py runs/unlikeliness_small --small       # one seed, short, under 12 minutes
