@@ -103,6 +103,10 @@ class Adapted(Full):
         held = get_peft_model_state_dict(self.peft, adapter_name=NAME, save_embedding_layers=False)
         config = copy.deepcopy(self.config)
         config.base_model_name_or_path, config.inference_mode = base, True
+        part, whole = (getattr(config, name, None) for name in ("feedforward_modules", "target_modules"))
+        if isinstance(part, set) and isinstance(whole, set):
+            # IA3's: PEFT has the targets by their whole names by now, and refuses to load short ones beside them
+            config.feedforward_modules = {name for name in whole if f".{name}".endswith(tuple(f".{p}" for p in part))}
         config.save_pretrained(str(folder / "adapter"))
         # tensors that share memory cannot be written as they are
         tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in held.items()}

@@ -97,6 +97,7 @@ def test_the_small_form_loads_in_peft(tiny_model: str, tmp_path: Path, init: str
         ("shira", {"r": 8}),
         ("vera", {"r": 8}),
         ("tinylora", {}),
+        ("ia3", {}),
     ],
 )
 def test_any_method_of_peft_is_published_whole_and_written_small(
