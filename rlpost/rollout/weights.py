@@ -19,7 +19,7 @@ from torch import Tensor
 from rlpost.rollout import packing_cpu
 from rlpost.rollout.adapter import adapter_views, is_adapter
 from rlpost.rollout.readback import hugging_face_views, join_shards, shard_views
-from rlpost.sync.codec import checksum
+from rlpost.sync.codec import checksum, checksums
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -76,7 +76,8 @@ class LocalWeights:
 
         def sums(model: Any) -> dict[str, str]:
             views = {**_views(model, shapes), **adapter_views(model, shapes)}
-            return {name: "missing" if view is None else checksum(view) for name, view in views.items()}
+            held = checksums((name, view) for name, view in views.items() if view is not None)
+            return {name: held.get(name, "missing") for name in views}
 
         return self.llm.apply_model(sums)[0]
 

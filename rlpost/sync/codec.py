@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -11,6 +14,11 @@ import xxhash
 from torch import Tensor
 
 from rlpost.types import TensorPayload
+
+Named = tuple[str, Tensor | TensorPayload]
+
+_BATCH_BYTES = 4 << 20
+"""What a thread sums at a time: a model has hundreds of tensors that take less than handing them over does."""
 
 
 def raw_bytes(tensor: Tensor) -> np.ndarray:
@@ -66,3 +74,35 @@ def checksum(tensor: Tensor | TensorPayload) -> str:
     """128-bit xxh3 of the bytes. It catches mistakes; it is not meant to stop a forger."""
     data = tensor.data if isinstance(tensor, TensorPayload) else raw_bytes(tensor)
     return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(data).data)
+
+
+def checksums(tensors: Iterable[Named]) -> dict[str, str]:
+    """`checksum` of each by name, in their order, on as many threads as torch uses here.
+
+    Args:
+        tensors: names with tensors or payloads. Each is still read when later ones are asked for: not for parameters
+            that are only lent, as by ZeRO stage 3.
+    """
+    threads, found = torch.get_num_threads(), dict[str, str]()
+    pending: deque[Future[dict[str, str]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for batch in _batches(tensors):
+            pending.append(pool.submit(lambda part: {name: checksum(tensor) for name, tensor in part}, batch))
+            # what is made on the way, such as a copy in another dtype, is not to be held for the whole model
+            if len(pending) > 2 * threads:
+                found |= pending.popleft().result()
+        while pending:
+            found |= pending.popleft().result()
+    return found
+
+
+def _batches(tensors: Iterable[Named]) -> Iterator[list[Named]]:
+    batch, size = list[Named](), 0
+    for name, tensor in tensors:
+        batch.append((name, tensor))
+        size += tensor.nbytes
+        if size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -5,13 +5,13 @@ differs from the version before.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlpost.sync.codec import checksum, decode, encode
+from rlpost.sync.codec import checksum, checksums, decode, encode
 from rlpost.types import TensorPayload, UpdateKind, WeightManifest, WeightUpdate
 
 ADAPTER = "{}.lora_{}.weight"
@@ -75,8 +75,8 @@ class Publisher:
             return None
         if self.kind == "diff":
             self.previous = {name: decode(value).clone() for name, value in payload.items()}
-        checksums = {name: checksum(value) for name, value in payload.items()}
-        return _finish(version, "full", checksums, {n: v.shape for n, v in payload.items()}, payload)
+        shapes = {name: value.shape for name, value in payload.items()}
+        return _finish(version, "full", checksums(payload.items()), shapes, payload)
 
     def _adapter(self, version: int) -> WeightUpdate | None:
         """The adapter; the base is named in the checksums, not sent."""
@@ -89,9 +89,8 @@ class Publisher:
         for name, pair in adapter.matrices.items():
             for letter, matrix in zip("AB", pair, strict=True):
                 payload[ADAPTER.format(name, letter)] = self.encode(matrix.to(self.dtype))
-        checksums = {**self.base, **{name: checksum(value) for name, value in payload.items()}}
         shapes = {**self.shapes, **{name: value.shape for name, value in payload.items()}}
-        return _finish(version, "adapter", checksums, shapes, payload)
+        return _finish(version, "adapter", {**self.base, **checksums(payload.items())}, shapes, payload)
 
     def _know_base(self) -> None:
         original: Mapping[str, Tensor] = self.tuning.original
@@ -103,10 +102,7 @@ class Publisher:
     def _values(self, version: int) -> WeightUpdate | None:
         """Kept entries; their positions with the first update only."""
         chosen: Mapping[str, tuple[Tensor, Tensor]] = self.tuning.values()
-        for name, tensor in self._weights():
-            # what no mask touches stays as it was when it was first summed
-            if self.writes and (name in chosen or name not in self.base):
-                self.base[name], self.shapes[name] = checksum(tensor), tuple(tensor.shape)
+        self.base |= checksums(self._held_by_values(chosen))
         new = chosen.keys() - self.declared
         self.declared |= new
         if not self.writes:
@@ -115,19 +111,26 @@ class Publisher:
         index = {name: self.encode(chosen[name][0]) for name in new}
         return _finish(version, "values", dict(self.base), dict(self.shapes), payload, index)
 
+    def _held_by_values(self, chosen: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+        """What has to be summed: what no mask touches stays as it was when it was first."""
+        for name, tensor in self._weights():
+            if self.writes and (name in chosen or name not in self.base):
+                self.shapes[name] = tuple(tensor.shape)
+                yield name, tensor
+
     def _diff(self, version: int) -> WeightUpdate | None:
         """New values and their positions where bits differ from the version before."""
         if not self.previous:
             return self.full(version)
         payload: dict[str, TensorPayload] = {}
         index: dict[str, TensorPayload] = {}
-        checksums: dict[str, str] = {}
+        sums: dict[str, str] = {}
         for name, tensor in self._weights():
             if not self.writes:
                 continue
             held = self.previous[name]
             new = tensor.detach().to("cpu")
-            checksums[name], self.shapes[name] = checksum(new), tuple(new.shape)
+            sums[name], self.shapes[name] = checksum(new), tuple(new.shape)
             places = changed(held, new)
             if len(places) > self.dense * held.numel():
                 payload[name] = self.encode(new)
@@ -136,9 +139,9 @@ class Publisher:
                 values = new.reshape(-1)[places]
                 payload[name], index[name] = self.encode(values), self.encode(places.to(_index_dtype(held.numel())))
                 held.view(-1)[places] = values
-        return _finish(version, "diff", checksums, dict(self.shapes), payload, index) if self.writes else None
+        return _finish(version, "diff", sums, dict(self.shapes), payload, index) if self.writes else None
 
-    def _weights(self) -> Any:
+    def _weights(self) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in self.tuning.weights(self.whole):
             yield name, tensor.to(self.dtype)
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from rlpost.config.tuning import LoraSettings
 from rlpost.errors import ConfigError, MissingPackageError
-from rlpost.sync.codec import checksum
+from rlpost.sync.codec import checksums
 from rlpost.tuning.method import Adapter, Full, Whole, check_untouched, unsharded
 
 NAME = "default"
@@ -59,7 +59,7 @@ class Adapted(Full):
         self.moved = any(not torch.equal(before[n], p) for n, p in self.base() if n in before)
         self.original = before if self.moved else {}
         self.base_kept = not self.moved
-        self.sealed = {name: checksum(parameter) for name, parameter in self.base()}
+        self.sealed = checksums(self.base())
 
     def layers(self) -> Iterator[tuple[str, Any]]:
         """The adapted layers, by name."""
@@ -94,7 +94,7 @@ class Adapted(Full):
 
     def check(self) -> None:
         """See `Tuning`: the base, as the method left it at the start."""
-        check_untouched(self.sealed, {name: checksum(parameter) for name, parameter in self.base()})
+        check_untouched(self.sealed, checksums(self.base()))
 
     def save_small(self, folder: Path, base: str) -> None:
         """See `Tuning`: ``adapter/`` as PEFT writes it, to be loaded on the starting model."""

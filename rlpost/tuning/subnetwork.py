@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rlpost.errors import DataError
-from rlpost.sync.codec import checksum
+from rlpost.sync.codec import checksums
 from rlpost.tuning import masks
 from rlpost.tuning.masks import Bits, Mask
 from rlpost.tuning.method import Full, check_untouched
@@ -98,7 +98,7 @@ class Subnetwork(Full):
     def check(self) -> None:
         """See `Tuning`."""
         if self.outside:
-            check_untouched(self.outside, self._sums())
+            check_untouched(self.outside, checksums(self._outside()))
 
     def values(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Of each tensor that may change the positions, int32 or int64, and what the model holds there."""
@@ -110,17 +110,16 @@ class Subnetwork(Full):
 
     def _seal(self) -> None:
         """Remember what may not change from now on."""
-        self.outside = self._sums() if self.mask is not None else {}
+        self.outside = checksums(self._outside()) if self.mask is not None else {}
 
-    def _sums(self) -> dict[str, str]:
-        """Checksums of the tensors with their kept entries set to zero."""
-        tensors, found = (self.mask or Mask({})).tensors, {}
+    def _outside(self) -> Iterator[tuple[str, Tensor]]:
+        """The tensors with their kept entries set to zero."""
+        tensors = (self.mask or Mask({})).tensors
         for name, parameter in self.model.named_parameters():
             held = parameter.detach()
             if name in tensors:
                 held = held.masked_fill(tensors[name].dense().to(held.device), 0.0)
-            found[name] = checksum(held)
-        return found
+            yield name, held
 
 
 class Compact(Subnetwork):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+import weakref
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
-from rlpost.sync.codec import checksum, decode, encode, raw_bytes
+from rlpost.sync.codec import checksum, checksums, decode, encode, raw_bytes
 from rlpost.types import TensorPayload
 
 
@@ -33,6 +35,38 @@ def test_the_checksum_of_a_view_is_that_of_its_bytes_in_rows() -> None:
     matrix = torch.arange(6, dtype=torch.float32).reshape(2, 3)
     assert checksum(matrix.T) == checksum(matrix.T.contiguous()) != checksum(matrix)
     assert checksum(matrix[1:]) == checksum(encode(matrix[1:]))
+
+
+def test_many_are_summed_as_each_is_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlpost.sync.codec._BATCH_BYTES", 1000)
+    tensors = {f"t{i}": torch.full((i * 7 % 400,), float(i)) for i in range(100)}
+    found = checksums(tensors.items())
+    assert list(found) == list(tensors)
+    assert found == {name: checksum(tensor) for name, tensor in tensors.items()}
+    assert checksums((name, encode(tensor)) for name, tensor in tensors.items()) == found
+    assert checksums([]) == {}
+
+
+def test_what_is_made_on_the_way_is_not_held_for_the_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlpost.sync.codec._BATCH_BYTES", 1)
+    made: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+
+    def copies() -> Iterator[tuple[str, torch.Tensor]]:
+        nonlocal most
+        for number in range(200):
+            tensor = torch.ones(1000) * number
+            made.append(weakref.ref(tensor))
+            most = max(most, sum(ref() is not None for ref in made))
+            yield str(number), tensor
+
+    assert len(checksums(copies())) == 200
+    assert most <= 2 * torch.get_num_threads() + 4
+
+
+def test_a_tensor_that_cannot_be_summed_is_not_passed_over() -> None:
+    with pytest.raises(NotImplementedError, match="meta"):
+        checksums([("a", torch.ones(3)), ("b", torch.ones(3, device="meta"))])
 
 
 def test_minus_zero_and_nan_patterns_are_told_apart() -> None:
