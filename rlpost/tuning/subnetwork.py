@@ -171,9 +171,12 @@ class Compact(Subnetwork):
         self._divide()
 
     def values(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """See `Subnetwork`."""
-        chosen = {name: (kept.index, kept.parameter.detach()) for name, kept in self.kept.items()}
-        return {name: (index, _take(held, index)) for name, (index, held) in chosen.items() if index is not None}
+        """See `Subnetwork`: from the masters, which `write_back` rounds alike: gathering takes longer."""
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, kept in self.kept.items():
+            if kept.index is not None:
+                found[name] = kept.index, kept.values.detach().to(kept.parameter.dtype)
+        return found
 
     def state(self) -> dict[str, Any]:
         """See `Tuning`."""
