@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import resource
@@ -26,6 +27,7 @@ _LIMITER = 'ulimit -c 0; ulimit -f {blocks}; {cpu}ulimit -v {kib}; exec "$@"'
 _CPU = "ulimit -t {seconds}; "
 _BLOCK = 512
 _POLL_SECONDS = 0.25
+_LISTS_CHILDREN = Path("/proc/thread-self/children").exists()
 # Far above any honest output; a proof that prints more is ended by the limit on file size.
 _MAX_FILE_MB = 64
 _MAX_OUTPUT_BYTES = 4 << 20
@@ -74,11 +76,28 @@ def kill_group(pid: int) -> None:
 
 def family(pid: int) -> list[psutil.Process]:
     """A process and all that it started, as far as they are still up."""
-    try:
-        leader = psutil.Process(pid)
-        return [leader, *leader.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
+    found: list[psutil.Process] = []
+    new = [pid]
+    while new:
+        try:
+            found.append(psutil.Process(new.pop()))
+            new += _children(found[-1])
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def _children(parent: psutil.Process) -> list[int]:
+    """By what the kernel lists for each thread: psutil reads every process of the machine, for each check at a time."""
+    if not _LISTS_CHILDREN:
+        return [child.pid for child in parent.children()]
+    threads, found = Path(f"/proc/{parent.pid}/task"), list[int]()
+    # all of them, or one, may be gone by the time it is read
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(threads):
+            with contextlib.suppress(OSError):
+                found += map(int, (threads / thread / "children").read_text().split())
+    return found
 
 
 def family_cpu_seconds(pid: int) -> float:
