@@ -150,7 +150,7 @@ def run_child(lean: Lean, request: dict[str, Any], server: int) -> int:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    # Only for what the server, which ends a check at its limit, does not see: a process that has left the check's.
+    # The server ends a check at its limit; this ends what one that could not be confined has left running.
     resource.setrlimit(resource.RLIMIT_CPU, (2 * math.ceil(request["cpu_seconds"]) + 1,) * 2)
     resource.setrlimit(resource.RLIMIT_AS, (request["memory_mb"] << 20,) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))
