@@ -28,7 +28,7 @@ from rlpost_verifiers.math.conformance import Report, examine
 
 Unevaluated = Literal["reject", "allow"]
 
-_RULES = 1
+_RULES = 2
 """Version of the rules in `answers` and `child`; part of the fingerprint."""
 
 

@@ -17,6 +17,8 @@ from rlpost_verifiers.lean.toolchain.filter import RULES, FilteredError, find_ba
 from rlpost_verifiers.lean.toolchain.pin import AXIOMS, Question, build_question, build_reading
 from rlpost_verifiers.lean.toolchain.ruling import Fault, Reply, describe, rule
 
+# Raised whenever limits are measured in another way, so that no cache answers for the one before.
+_LIMITS = 2
 _SCORES = {"accepted": 1.0, "rejected": 0.0, "undecided": None}
 
 
@@ -34,7 +36,7 @@ class ToolchainLean(ABC):
     modes: frozenset[Mode] = frozenset({"proof", "file"})
 
     def __init__(self, name: str, lean_version: str, imports: str, cpu_seconds: float, depends: object) -> None:
-        content = repr((imports, cpu_seconds, depends, sorted(AXIOMS), RULES))
+        content = repr((_LIMITS, imports, cpu_seconds, depends, sorted(AXIOMS), RULES))
         self._fingerprint = f"{name}/{lean_version}/{hashlib.sha256(content.encode()).hexdigest()[:8]}"
         self._lean_version, self._imports, self._cpu_seconds = lean_version, imports, cpu_seconds
         self._closing = threading.Event()
