@@ -47,7 +47,7 @@ def worker(case: dict[str, Any]) -> dict[str, Any]:
     from rlpost.learner.models import load
     from rlpost.rollout import vllm_compat
     from rlpost.rollout.vllm_engine import VllmEngine, VllmSettings
-    from rlpost.sync.codec import checksum, encode
+    from rlpost.sync.codec import checksums, encode
     from rlpost.types import WeightManifest, WeightUpdate
 
     ours = vllm_compat.cpu_arguments
@@ -60,7 +60,7 @@ def worker(case: dict[str, Any]) -> dict[str, Any]:
     engine.probe()
     rss = psutil.Process().memory_info().rss / 2**20
     payload = {name: encode(p) for name, p in load(case["model"], case["dtype"]).named_parameters()}
-    sums = {name: checksum(value) for name, value in payload.items()}
+    sums = checksums(payload.items())
     update = WeightUpdate(WeightManifest(0, 1, "full", sums, 0, {n: v.shape for n, v in payload.items()}), payload)
     applied = [engine.apply(update).seconds for _ in range(3)]
     found: dict[str, Any] = {"apply_seconds": statistics.median(applied), "rss_mb": round(rss)}

@@ -211,7 +211,9 @@ def test_own_cpu_limit_rejects() -> None:
 
 def test_a_busy_machine_takes_nothing_from_the_cpu_limit() -> None:
     """The kernel's own limit would end these at 0.7 to 0.95 of their time: it charges whole ticks."""
-    crowd = [subprocess.Popen(["/bin/sh", "-c", "while :; do /bin/true; done"], start_new_session=True) for _ in "12"]
+    crowd = [
+        subprocess.Popen(["/bin/sh", "-c", "while :; do /bin/true; done"], start_new_session=True) for _ in range(2)
+    ]
     try:
         with EmbeddedLean(cpu_seconds=1) as lean:
             verdicts = lean.check([ProofTask("True", ENDLESS + " " * number) for number in range(2)])

@@ -17,7 +17,7 @@ from rlpost.rollout import packing_cpu
 from rlpost.rollout.vllm_engine import VllmEngine, VllmSettings
 from rlpost.selfcheck import canary
 from rlpost.selfcheck.parity import Published, Scored, check_parity
-from rlpost.sync.codec import checksum, encode
+from rlpost.sync.codec import checksums, encode
 from rlpost.types import Prompt, WeightManifest, WeightUpdate
 
 TOLERANCE = canary.TOLERANCE["float32"]
@@ -56,7 +56,7 @@ class Pair:
         """Send the learner's weights; the report and whether every byte arrived."""
         self.version += 1
         payload = {name: encode(p) for name, p in self.model.named_parameters()}
-        sums = {n: checksum(v) for n, v in payload.items()}
+        sums = checksums(payload.items())
         manifest = WeightManifest(
             self.version - 1, self.version, "full", sums, 0, {n: v.shape for n, v in payload.items()}
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import math
 import os
 import resource
@@ -91,12 +92,10 @@ def _children(parent: psutil.Process) -> list[int]:
     """By what the kernel lists for each thread: psutil reads every process of the machine, for each check at a time."""
     if not _LISTS_CHILDREN:
         return [child.pid for child in parent.children()]
-    threads, found = Path(f"/proc/{parent.pid}/task"), list[int]()
-    # all of them, or one, may be gone by the time it is read
-    with contextlib.suppress(OSError):
-        for thread in os.listdir(threads):
-            with contextlib.suppress(OSError):
-                found += map(int, (threads / thread / "children").read_text().split())
+    found: list[int] = []
+    for file in glob.glob(f"/proc/{parent.pid}/task/*/children"):
+        with contextlib.suppress(OSError):  # a thread that is gone by now
+            found += map(int, Path(file).read_text().split())
     return found
 
 
