@@ -5,9 +5,16 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import psutil
 
 _PR_SET_PDEATHSIG = 1
+# a line says that all is done; the end of the file without one, that whoever held the other end is gone
+_GUARD = 'read -r _ || kill -s KILL "$@"'
 
 
 def end_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> None:
@@ -22,3 +29,26 @@ def end_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if parent is not None and os.getppid() != parent:
         os.kill(os.getpid(), number)
+
+
+@contextmanager
+def taken_along(processes: Sequence[psutil.Process]) -> Iterator[None]:
+    """Kill these processes at the end of the block, or when this process is gone without having come there.
+
+    For processes whose code is not ours, so that they cannot ask for `end_with_parent` themselves. A shell waits on a
+    pipe of which this process holds the other end; a session of its own keeps a terminal's Ctrl-C from it.
+    """
+    guard = subprocess.Popen(
+        ["/bin/sh", "-c", _GUARD, "rlpost-guard", *(str(process.pid) for process in processes)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        guard.communicate(b"\n")

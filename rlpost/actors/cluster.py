@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,11 +21,14 @@ import ray
 from rlpost.actors.placement import Node, Plan
 from rlpost.config.schema import ClusterSection
 from rlpost.errors import InfrastructureError, PlacementError
+from rlpost.processes import taken_along
 
 _OBJECT_STORE_BYTES = 2 * 2**30
 _KNOCK_S = 5.0
 _POLL_S = 1.0
 _PREFIX = "rlpost-ray-"
+# what an agent is called before and after it has given itself a name
+_AGENT = re.compile(r"/dashboard/agent\.py|/runtime_env/agent/main\.py|^ray::\w+Agent\b")
 
 
 @contextmanager
@@ -61,10 +65,11 @@ def cluster(section: ClusterSection) -> Iterator[None]:
                     _temp_dir=folder,
                     **common,
                 )
-            try:
-                yield
-            finally:
-                ray.shutdown()
+            with taken_along(_agents()):
+                try:
+                    yield
+                finally:
+                    ray.shutdown()
         return
     check_reachable(section.address)
     try:
@@ -80,6 +85,17 @@ def cluster(section: ClusterSection) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _agents() -> list[psutil.Process]:
+    """Ray's agents on this machine, which stay for a minute after a driver that was killed.
+
+    They notice within seconds that their raylet is gone, and then try for 60 s to tell the driver.
+    """
+    raylets = [process for process in psutil.Process().children() if process.name() == "raylet"]
+    return [
+        process for raylet in raylets for process in raylet.children() if _AGENT.search(" ".join(process.cmdline()))
+    ]
 
 
 def sweep(parent: Path) -> None:

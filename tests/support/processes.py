@@ -27,6 +27,7 @@ class Command:
     cwd: Path
     env: dict[str, str] = field(default_factory=dict)
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    session: int | None = field(default=None, init=False)
 
     def start(self) -> Command:
         env = {**os.environ, **self.env, _MARK: self.mark, "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
@@ -35,6 +36,7 @@ class Command:
             [sys.executable, "-m", "rlpost.cli", *self.arguments],
             cwd=self.cwd, env=env, text=True, stdout=self.out, stderr=self.err, start_new_session=True,
         )  # fmt: skip
+        self.session = self.process.pid
         return self
 
     def finish(self, timeout_s: float = 300) -> tuple[int, str, str]:
@@ -68,9 +70,11 @@ class Command:
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get(_MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                # a process that gives itself a name may write it over its environment; Ray's agents do
+                ours = os.getsid(process.pid) == self.session or process.environ().get(_MARK) == self.mark
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
+            except (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
                 continue
         return found
 

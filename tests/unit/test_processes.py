@@ -8,6 +8,15 @@ import psutil
 import pytest
 
 CHILD = "import os; from rlpost.processes import end_with_parent; end_with_parent({number}, {parent}); print(os.getpid(), flush=True); import time; time.sleep(60)"
+GUARD = """
+import subprocess, sys, time, psutil
+from rlpost.processes import taken_along
+other = subprocess.Popen(["sleep", "60"])
+with taken_along([psutil.Process(other.pid)]):
+    print(other.pid, flush=True)
+    time.sleep(float(sys.argv[1]))
+print(other.wait(timeout=20))
+"""
 PARENT = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', sys.argv[1]]); time.sleep(60)"
 
 
@@ -24,3 +33,18 @@ def test_a_killed_parent_takes_its_child_along(number: int) -> None:
 def test_a_parent_that_is_gone_already_counts() -> None:
     nobody = CHILD.format(number=int(signal.SIGKILL), parent=2**22 + 1)
     assert subprocess.run([sys.executable, "-c", nobody], check=False).returncode == -signal.SIGKILL
+
+
+def test_a_killed_process_takes_along_what_cannot_ask_for_it() -> None:
+    with subprocess.Popen([sys.executable, "-c", GUARD, "60"], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        other = psutil.Process(int(parent.stdout.readline()))
+        guards = [child for child in psutil.Process(parent.pid).children() if child.pid != other.pid]
+        assert len(guards) == 1
+        parent.kill()
+        assert psutil.wait_procs([other, *guards], timeout=20)[1] == []
+
+
+def test_the_end_of_the_block_takes_them_along_too() -> None:
+    done = subprocess.run([sys.executable, "-c", GUARD, "0"], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[1] == str(-signal.SIGKILL)
