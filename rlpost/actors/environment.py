@@ -30,6 +30,10 @@ def rollout(threads: int, gpu: bool) -> dict[str, str]:
         env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
         # the sampler's helper is torch.compile'd: on CPU that means g++ at the first request, 3 to 33 s
         env["TORCHDYNAMO_DISABLE"] = "1"
+        env["CUDA_VISIBLE_DEVICES"] = ""  # a GPU that the actor was not given
+    else:
+        # float32 attention is a Triton kernel, which multiplies in TF32 unless told otherwise
+        env["TRITON_F32_DEFAULT"] = "ieee"
     return env
 
 
@@ -47,6 +51,7 @@ def learner(threads: int, gpu: bool, rank: int, world: int, together: bool) -> d
     }
     if not gpu:
         env["DS_ACCELERATOR"] = "cpu"
+        env["CUDA_VISIBLE_DEVICES"] = ""
     if together:
         env["GLOO_SOCKET_IFNAME"] = "lo"
     return env

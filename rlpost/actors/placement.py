@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -161,20 +162,29 @@ def _on_gpus(config: RunConfig, nodes: Sequence[Node]) -> Plan:
     seats: list[Seat] = []
     missing: list[str] = []
 
-    def take(kind: Kind, index: int, gpus: float, threads: int) -> None:
+    def take(kind: Kind, index: int, gpus: float, threads: int | None) -> None:
         fitting = [node for node in nodes if free[node.id] >= gpus - 1e-6]
         if not fitting:
             missing.append(f"{kind}{index}: {gpus:g} GPUs on one node needed, at most {max(free.values()):g} free")
             return
         node = min(fitting, key=lambda n: (free[n.id], n.id))  # best fit: keeps whole nodes for what needs them
         free[node.id] -= gpus
-        seats.append(Seat(kind, index, node, threads, gpus, None))
+        seats.append(Seat(kind, index, node, threads or 0, gpus, None))
 
     for index in range(rollout.workers):
-        take("rollout", index, share * rollout.tensor_parallel, rollout.threads or 1)
+        take("rollout", index, share * rollout.tensor_parallel, rollout.threads)
     for index in range(learner.workers):
-        take("learner", index, share, learner.threads or 1)
-    return Plan((*seats, *_scoring(config, nodes)), tuple(missing))
+        take("learner", index, share, learner.threads)
+    return Plan((*_shared_cores(seats), *_scoring(config, nodes)), tuple(missing))
+
+
+def _shared_cores(seats: Sequence[Seat]) -> Iterator[Seat]:
+    """Seats without threads get their node's cores, divided by the processes there: a sync's checksums use them."""
+    here = Counter[str]()
+    for seat in seats:
+        here[seat.node.id] += max(round(seat.gpus), 1)  # an engine over several GPUs has a process for each
+    for seat in seats:
+        yield seat if seat.threads else replace(seat, threads=max(seat.node.cpus // here[seat.node.id], 1))
 
 
 def _scoring(config: RunConfig, nodes: Sequence[Node]) -> tuple[Seat, ...]:

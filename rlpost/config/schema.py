@@ -174,7 +174,7 @@ class RolloutSection(Section):
     tensor_parallel: PositiveInt = 1
     """GPUs (on CPU: processes) that share one engine's layers."""
     threads: PositiveInt | None = None
-    """CPU threads of an engine; None: all cores on CPU, 1 on GPU."""
+    """CPU threads of an engine; None: all cores on CPU, with GPUs the node's cores shared with its other actors."""
     timeout_s: Positive = 600.0
     """Deadline of one rollout batch; what is unfinished then is aborted."""
 
@@ -308,7 +308,7 @@ class LearnerSection(Section):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass."""
     threads: PositiveInt | None = None
-    """CPU threads of a rank; None: cores / workers on CPU, 1 on GPU."""
+    """CPU threads of a rank; None: cores / workers on CPU, with GPUs as for an engine."""
     timeout_s: Positive = 1800.0
     """Deadline of one call."""
 

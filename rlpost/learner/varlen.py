@@ -7,6 +7,7 @@ each stretch is a call of torch's own attention.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -144,8 +145,12 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, run
     from torch.nn.attention.varlen import varlen_attn
 
     q, k, v = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
-    gqa = q.shape[1] != k.shape[1]
+    groups, options = q.shape[1] // k.shape[1], dict[str, Any]()
+    if "enable_gqa" in inspect.signature(varlen_attn).parameters:
+        options["enable_gqa"] = groups > 1
+    elif groups > 1:  # torch before 2.12 wants as many heads of keys as of queries
+        k, v = (tensor.repeat_interleave(groups, dim=1) for tensor in (k, v))
     ends, most = (runs.queries, runs.keys), runs.longest
-    found = varlen_attn(q, k, v, *ends, most[0], most[1], scale=scaling, window_size=(-1, 0), enable_gqa=gqa)
+    found = varlen_attn(q, k, v, *ends, most[0], most[1], scale=scaling, window_size=(-1, 0), **options)
     assert isinstance(found, Tensor)
     return found[None]

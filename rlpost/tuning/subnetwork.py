@@ -346,5 +346,5 @@ def _plain(mask: Mask | None) -> dict[str, Any] | None:
 def _unplain(stored: Mapping[str, Any] | None) -> Mask | None:
     if stored is None:
         return None
-    tensors = {name: Bits(tuple(shape), packed.numpy()) for name, (shape, packed) in stored["tensors"].items()}
+    tensors = {name: Bits(tuple(shape), packed.cpu().numpy()) for name, (shape, packed) in stored["tensors"].items()}
     return Mask(tensors, stored["base"], stored["made"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import traceback
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from rlpost.selfcheck import canary
 from rlpost.sync.plan import engine_rank, kind_of
 from rlpost.types import Prompt, TrainBatch, TrainSample
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SUBNETWORK = {"density": 0.1, "mask": "random"}
 METHODS: dict[str, dict[str, Any]] = {
     "full": {},
@@ -94,15 +96,15 @@ class Pair:
         codec = TextCodec(folder)
         self.folder, self.prompt = folder, codec.encode(Prompt("a", text="∀ p q : Prop, p → q → p :="))
         rank = 16 if adapters else None
-        settings = VllmSettings(model=folder, dtype=dtype, adapter_rank=rank)
+        settings = VllmSettings(model=folder, dtype=dtype, adapter_rank=rank, kv_cache_mb=256, enforce_eager=True)
         self.engine = VllmEngine(settings, codec, [self.prompt, self.prompt[:5]], 8)
-        plain = build_learner(configured(folder, {}), folder, torch.device("cpu"))
+        plain = build_learner(configured(folder, {}), folder, DEVICE)
         self.base = plain.export()
         self.before = {name: tensor.clone() for name, tensor in plain.weights()}
 
     def start(self, change: dict[str, Any]) -> None:
         self.config = configured(self.folder, change)
-        self.learner = build_learner(self.config, self.folder, torch.device("cpu"))
+        self.learner = build_learner(self.config, self.folder, DEVICE)
         if self.engine.adapter is None:
             self.engine.apply(self.base)
         self.published = None
@@ -140,7 +142,7 @@ class Pair:
     def reference(self) -> float:
         """Largest |Δ log p| between the reference after training and the starting model."""
         samples = batch(0).samples
-        plain = build_learner(configured(self.folder, {}), self.folder, torch.device("cpu"))
+        plain = build_learner(configured(self.folder, {}), self.folder, DEVICE)
         one, other = self.learner.logprobs(samples, reference=True), plain.logprobs(samples)
         return float(max(abs(one[i] - other[i]).max() for i in range(len(samples))))
 
@@ -158,7 +160,7 @@ def invariant(pair: Pair, change: dict[str, Any]) -> dict[str, Any]:
     found["moved"] = float(max(abs(after[i] - before[i]).max() for i in after))
     found["reference"] = pair.reference()
     found["bytes"] = pair.published.nbytes
-    changed = {n: t != pair.before[n].to(t.dtype) for n, t in pair.learner.weights()}
+    changed = {n: t.cpu() != pair.before[n].cpu().to(t.dtype) for n, t in pair.learner.weights()}
     found["changed"] = sum(int(c.sum()) for c in changed.values()) / sum(c.numel() for c in changed.values())
     pair.learner.engine.close()
     return found
@@ -206,6 +208,8 @@ def planted(pair: Pair) -> dict[str, str]:
         pair.learner.step(batch(step))
     with held(engine, "_drop_cache", lambda: None):
         found["stale_cache"] = pair.verdict()
+    if DEVICE.type == "cuda":  # there are no packed kernels
+        return found
     pair.learner.step(batch(1))
     renew, packing_cpu.renew = packing_cpu.renew, lambda model: 0
     found["stale_kernels"] = pair.verdict()
@@ -244,6 +248,7 @@ def main(folder: str, kind: str, *names: str) -> None:
             if names:
                 raise
             found[name] = repr(error)
+            traceback.print_exc()
         print(name, found[name], file=sys.stderr, flush=True)
     assert engine_rank(configured(folder, ADAPTERS["pissa"])) == 16
     if not names:

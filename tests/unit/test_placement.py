@@ -55,8 +55,8 @@ def test_more_actors_than_cores_are_missing_cores_unless_threads_are_given() -> 
 def test_gpus_are_given_whole_while_they_last_engines_that_need_several_first() -> None:
     wanted = config(rollout={"workers": 1, "tensor_parallel": 2}, learner={"workers": 2})
     found = seats(place(wanted, [node("a", 16, 2), node("b", 16, 2), node("c", 32)]))
-    assert found["rollout0"] == ("a", 1, 2.0)
-    assert found["learner0"] == found["learner1"] == ("b", 1, 1.0)
+    assert found["rollout0"] == ("a", 8, 2.0)
+    assert found["learner0"] == found["learner1"] == ("b", 8, 1.0)
     assert found["scoring0"][0] == "c"
 
 
@@ -66,6 +66,7 @@ def test_engines_and_one_rank_take_turns_where_gpus_are_few(workers: int, gpus: 
     assert not plan.missing
     given = [seat.gpus for seat in plan.seats if seat.kind != "scoring"]
     assert given == [share] * (workers + 1)
+    assert {seat.threads for seat in plan.seats if seat.kind != "scoring"} == {16 // (workers + 1)}
     # Ray packs fractions into single GPUs: so many of them must fit
     assert sum(given) <= gpus
 
