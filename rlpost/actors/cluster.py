@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -88,14 +88,16 @@ def cluster(section: ClusterSection) -> Iterator[None]:
 
 
 def _agents() -> list[psutil.Process]:
-    """Ray's agents on this machine, which stay for a minute after a driver that was killed.
+    """The agents of the Ray node that this process has started, which stay for a minute after a driver that was killed.
 
     They notice within seconds that their raylet is gone, and then try for 60 s to tell the driver.
     """
-    raylets = [process for process in psutil.Process().children() if process.name() == "raylet"]
-    return [
-        process for raylet in raylets for process in raylet.children() if _AGENT.search(" ".join(process.cmdline()))
-    ]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # one that has ended since
+            if _AGENT.search(" ".join(process.cmdline())):
+                found.append(process)
+    return found
 
 
 def sweep(parent: Path) -> None:
