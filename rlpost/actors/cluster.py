@@ -27,8 +27,8 @@ _OBJECT_STORE_BYTES = 2 * 2**30
 _KNOCK_S = 5.0
 _POLL_S = 1.0
 _PREFIX = "rlpost-ray-"
-# what an agent is called before and after it has given itself a name
-_AGENT = re.compile(r"/dashboard/agent\.py|/runtime_env/agent/main\.py|^ray::\w+Agent\b")
+# an argument by which an agent is known before it has given itself a name, and that name
+_AGENT = re.compile(r"/dashboard/agent\.py$|/runtime_env/agent/main\.py$|^ray::\w+Agent\b")
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def _agents() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # one that has ended since
-            if _AGENT.search(" ".join(process.cmdline())):
+            if any(_AGENT.search(argument) for argument in process.cmdline()):
                 found.append(process)
     return found
 
