@@ -233,25 +233,25 @@ def test_own_memory_limit_rejects() -> None:
 
 def test_killed_check_is_undecided_and_costs_the_server_nothing() -> None:
     """The check's process is killed from outside: a signal that is not the proof's fault."""
-    with EmbeddedLean(cpu_seconds=30) as lean:
+    with EmbeddedLean(cpu_seconds=30) as lean, ThreadPoolExecutor(1) as pool:
         [server] = lean.pids()
-        killer = threading.Thread(target=kill_child_of, args=(server,))
-        killer.start()
-        [verdict] = lean.check([ProofTask("True", ENDLESS)])
-        killer.join()
+        before = children_of(server)
+        pending = pool.submit(lean.check, [ProofTask("True", ENDLESS)])
+        os.kill(new_child_of(server, before), signal.SIGKILL)
+        [verdict] = pending.result()
         assert (verdict.outcome, verdict.reason) == ("undecided", "crashed")
         assert lean.pids() == [server]
         assert lean.check([ProofTask("True", "trivial")])[0].outcome == "accepted"
 
 
-def kill_child_of(server: int) -> None:
-    children = Path(f"/proc/{server}/task/{server}/children")
-    deadline, known = time.monotonic() + 20, set(children.read_text().split())
-    while not (new := set(children.read_text().split()) - known) and time.monotonic() < deadline:
+def new_child_of(server: int, before: list[int]) -> int:
+    deadline = time.monotonic() + 20
+    while not (new := set(children_of(server)) - set(before)):
+        assert time.monotonic() < deadline, "the fork server started no check"
         time.sleep(0.02)
     # The child makes itself a group leader first; a moment later it is Lean.
     time.sleep(0.3)
-    os.kill(int(new.pop()), signal.SIGKILL)
+    return new.pop()
 
 
 def test_killed_kernel_is_replaced() -> None:
