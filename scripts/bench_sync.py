@@ -189,7 +189,7 @@ def report(case: dict[str, Any], ways: dict[str, Way], copy: float, whole: int) 
         "dtype": case["dtype"],
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "vllm": vllm.__version__,
-        "packed_weights": not case["plain"],
+        "packed_weights": not case["plain"] and not torch.cuda.is_available(),
         "rounds": case["rounds"],
         "load_average": round(os.getloadavg()[0], 1),
         "copy_through_shared_memory": {"bytes": whole, "seconds": round(copy, 4)},

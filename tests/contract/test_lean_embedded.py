@@ -273,12 +273,14 @@ def test_killed_server_is_replaced_and_no_verdict_is_lost_or_wrong() -> None:
     theorems = generate(120, seed=23)
     tasks = [ProofTask(theorem.statement, theorem.proof) for theorem in theorems]
     bait = [ProofTask(row["statement"], row["proof"]) for row in refuted(40, seed=23)]
-    with EmbeddedLean(workers=2) as lean:
+    with EmbeddedLean(workers=2) as lean, ThreadPoolExecutor(1) as pool:
         killed = lean.pids()[0]
-        killer = threading.Timer(0.5, os.kill, (killed, signal.SIGKILL))
-        killer.start()
-        verdicts = lean.check([*tasks, *bait])
-        killer.join()
+        # Stopped, it cannot be done with its share before it is killed.
+        os.kill(killed, signal.SIGSTOP)
+        pending = pool.submit(lean.check, [*tasks, *bait])
+        time.sleep(0.5)
+        os.kill(killed, signal.SIGKILL)
+        verdicts = pending.result()
         assert killed not in lean.pids()
         assert len(lean.pids()) == 2
     assert {verdict.outcome for verdict in verdicts[: len(tasks)]} == {"accepted"}
@@ -359,9 +361,11 @@ def test_close_leaves_no_process_and_no_folder() -> None:
 
 def test_close_does_not_wait_for_a_long_check() -> None:
     lean = EmbeddedLean(cpu_seconds=100)
+    [server] = lean.pids()
+    before = children_of(server)
     with ThreadPoolExecutor(1) as pool:
         pending = pool.submit(lean.check, [ProofTask("True", ENDLESS), ProofTask("True", f"{ENDLESS}; rfl")])
-        time.sleep(0.5)
+        new_child_of(server, before)
         start = time.monotonic()
         lean.close()
         assert time.monotonic() - start < 10

@@ -226,7 +226,7 @@ def hang(listener: socket.socket, stop: threading.Event, trickle: bool) -> None:
 
 def test_close_breaks_off_requests(command: tuple[str, ...]) -> None:
     with serve(kimina(command)) as (url, seen), ThreadPoolExecutor(1) as pool:
-        lean = made(url, timeout_s=5, batch=1, concurrency=1)
+        lean = made(url, timeout_s=10, batch=1, concurrency=1)
         pending = pool.submit(lean.check, [ProofTask("True", ENDLESS), TRUE])
         while not seen:
             time.sleep(0.01)
@@ -234,7 +234,7 @@ def test_close_breaks_off_requests(command: tuple[str, ...]) -> None:
         lean.close()
         lean.close()
         assert {ruled(verdict) for verdict in pending.result()} == {("undecided", "unavailable")}
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 8
         with pytest.raises(InfrastructureError, match="closed"):
             lean.check([TRUE])
 

@@ -10,7 +10,7 @@ import json
 
 import pytest
 
-from support.cpu_env import run_engine_script
+from support.engine_script import run_engine_script
 from support.tuning_checks import ADAPTERS, METHODS
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]

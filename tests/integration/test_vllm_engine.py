@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import CORPUS
-from support.cpu_env import run_engine_script
+from support.engine_script import run_engine_script
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
