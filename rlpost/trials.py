@@ -25,7 +25,7 @@ import psutil
 _MARK = "RLPOST_TRIAL"
 _DOING, _FOUND = "@doing ", "@found "
 _POLL_S = 0.05
-_STACK_BEFORE_S = 1.0
+_STACK_BEFORE_S = 3.0
 """The stack of a trial that hangs is written this long before its deadline."""
 
 
@@ -71,7 +71,9 @@ class Outcome:
 
 def begin() -> None:
     """For a trial: have the stack written shortly before the deadline."""
-    faulthandler.dump_traceback_later(max(float(os.environ.get(f"{_MARK}_S", "1e6")) - _STACK_BEFORE_S, 0.1))
+    # the clock is the machine's, and so the same in both processes
+    left = float(os.environ.get(f"{_MARK}_END", "inf")) - time.monotonic()
+    faulthandler.dump_traceback_later(min(max(left - _STACK_BEFORE_S, 0.1), 1e6))
 
 
 def doing(what: str) -> None:
@@ -94,8 +96,9 @@ def run(trial: Trial) -> Outcome:
     """Run one trial; whatever it started is gone afterwards."""
     mark = uuid.uuid4().hex
     search = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    env = {**os.environ, **trial.env, "PYTHONPATH": search, _MARK: mark, f"{_MARK}_S": str(trial.deadline_s)}
     began = time.monotonic()
+    end = began + trial.deadline_s
+    env = {**os.environ, **trial.env, "PYTHONPATH": search, _MARK: mark, f"{_MARK}_END": str(end)}
     with tempfile.TemporaryFile("w+", errors="replace") as out, tempfile.TemporaryFile("w+", errors="replace") as err:
         process = subprocess.Popen(
             [sys.executable, "-m", trial.module, *trial.arguments],
@@ -106,7 +109,7 @@ def run(trial: Trial) -> Outcome:
             start_new_session=True,
         )
         try:
-            while process.poll() is None and time.monotonic() - began < trial.deadline_s:
+            while process.poll() is None and time.monotonic() < end:
                 time.sleep(_POLL_S)
             status, took = process.poll(), time.monotonic() - began
         finally:

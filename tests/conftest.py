@@ -6,8 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+# The same examples in every run, and no limit on an example's time: machines stall.
+settings.register_profile("rlpost", deadline=None, derandomize=True)
+settings.load_profile("rlpost")
 
 CORPUS = [
     "∀ p q : Prop, p → q → p := fun p q h1 h2 => h1",

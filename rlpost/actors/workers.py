@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import psutil
 
 from rlpost.config.schema import RunConfig
+from rlpost.errors import InfrastructureError
 from rlpost.processes import end_with_parent
 from rlpost.protocols import ApplyReport, GenerateRequest, SamplingSettings
 from rlpost.scoring.plugins import Shipped
@@ -18,6 +20,26 @@ from rlpost.selfcheck.invariance import Figures
 from rlpost.sparsity.moved import Moved
 from rlpost.sync.plan import engine_rank
 from rlpost.types import Completion, Group, Prompt, TrainBatch, TrainSample, WeightManifest, WeightUpdate
+
+
+def free_port(address: str) -> int:
+    """A port of this machine on which nobody listens.
+
+    Between 20000 and 32000, below those that the kernel hands out by itself (from 32768 on Linux): one of these could
+    go to another process before it is used.
+
+    Raises:
+        InfrastructureError: if a hundred in a row are taken, or the address is not this machine's.
+    """
+    problem: OSError | None = None
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind((address, port))
+                return port
+            except OSError as error:
+                problem = error
+    raise InfrastructureError(f"no port from 20000 to 32000 can be used at {address}: {problem}")
 
 
 class Worker:
@@ -104,9 +126,7 @@ class LearnerWorker(Worker):
         import ray
 
         address = "127.0.0.1" if together else ray.util.get_node_ip_address()
-        with socket.socket() as probe:
-            probe.bind((address, 0))
-            return address, probe.getsockname()[1]
+        return address, free_port(address)
 
     def setup(self, config: RunConfig, folder: str, address: str, port: int) -> None:
         """Load model, optimizer and process group."""

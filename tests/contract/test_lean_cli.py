@@ -142,8 +142,8 @@ else: {}
 @pytest.mark.parametrize(
     ("does", "expected"),
     [
-        ("time.sleep(60)", ("undecided", "timeout")),
-        ("subprocess.Popen(['sleep', '60']); time.sleep(60)", ("undecided", "timeout")),
+        ("time.sleep(600)", ("undecided", "timeout")),
+        ("subprocess.Popen(['sleep', '600']); time.sleep(600)", ("undecided", "timeout")),
         ("print('Segmentation fault')", ("undecided", "crashed")),
         ("sys.exit(3)", ("undecided", "crashed")),
         ("import os; os.kill(os.getpid(), 11)", ("undecided", "crashed")),
@@ -156,10 +156,10 @@ else: {}
 )
 def test_a_lean_that_misbehaves_decides_nothing(tmp_path: Path, does: str, expected: tuple[str, str]) -> None:
     fake = script(tmp_path / "lean", SLEEPER.format(does))
-    with LeanCli(fake, cpu_seconds=1, wall_seconds=2 if expected[1] == "timeout" else 30) as lean:
+    with LeanCli(fake, cpu_seconds=1, wall_seconds=2 if expected[1] == "timeout" else 120) as lean:
         start = time.monotonic()
         assert ruled(lean.check([TRUE])[0]) == expected
-        assert time.monotonic() - start < 20
+        assert time.monotonic() - start < 100
 
 
 ALLOCATES = """
@@ -206,8 +206,9 @@ def test_killed_check_is_undecided(command: tuple[str, ...]) -> None:
 
 
 def wait_for_pid(lean: LeanCli) -> int:
-    deadline = time.monotonic() + 20
-    while not (pids := lean._processes.pids()) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 120
+    while not (pids := lean._processes.pids()):
+        assert time.monotonic() < deadline, "no check began"
         time.sleep(0.01)
     return pids[0]
 
@@ -221,7 +222,7 @@ def test_close_does_not_wait_for_a_long_check(command: tuple[str, ...]) -> None:
         lean.close()
         lean.close()
         assert {ruled(verdict) for verdict in pending.result()} == {("undecided", "unavailable")}
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 60
     assert not Path(f"/proc/{pid}").exists()
     with pytest.raises(InfrastructureError, match="closed"):
         lean.check([TRUE])

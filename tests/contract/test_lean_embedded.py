@@ -38,6 +38,8 @@ pytestmark = pytest.mark.lean
 
 DATA = Path(__file__).parents[1] / "data"
 IDENTITY = "∀ p : Prop, p → p"
+# Seconds of wall clock for a check whose outcome does not depend on them: machines stall.
+PATIENCE = 300
 ENDLESS = "by repeat (first | skip)"
 
 
@@ -191,7 +193,7 @@ def test_messages_count_lines_from_the_proof(verifier: LeanVerifier) -> None:
 )
 def test_cheats_fail_even_without_the_filter(monkeypatch: pytest.MonkeyPatch, proof: str, reason: str) -> None:
     monkeypatch.setattr(backend, "find_forbidden", lambda proof: None)
-    with EmbeddedLean() as lean:
+    with EmbeddedLean(wall_seconds=PATIENCE) as lean:
         [verdict] = lean.check([ProofTask("True", proof)])
     assert (verdict.outcome, verdict.reason) == ("rejected", reason)
 
@@ -202,7 +204,7 @@ def test_more_than_a_hundred_errors_are_still_errors(verifier: LeanVerifier) -> 
 
 
 def test_own_cpu_limit_rejects() -> None:
-    with EmbeddedLean(cpu_seconds=1) as lean:
+    with EmbeddedLean(cpu_seconds=1, wall_seconds=PATIENCE) as lean:
         [verdict] = lean.check([ProofTask("True", ENDLESS)])
     assert (verdict.outcome, verdict.reason) == ("rejected", "timeout")
     assert verdict.cpu_seconds is not None
@@ -215,7 +217,7 @@ def test_a_busy_machine_takes_nothing_from_the_cpu_limit() -> None:
         subprocess.Popen(["/bin/sh", "-c", "while :; do /bin/true; done"], start_new_session=True) for _ in range(2)
     ]
     try:
-        with EmbeddedLean(cpu_seconds=1) as lean:
+        with EmbeddedLean(cpu_seconds=1, wall_seconds=PATIENCE) as lean:
             verdicts = lean.check([ProofTask("True", ENDLESS + " " * number) for number in range(2)])
     finally:
         for shell in crowd:
@@ -245,7 +247,7 @@ def test_killed_check_is_undecided_and_costs_the_server_nothing() -> None:
 
 
 def new_child_of(server: int, before: list[int]) -> int:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not (new := set(children_of(server)) - set(before)):
         assert time.monotonic() < deadline, "the fork server started no check"
         time.sleep(0.02)
@@ -256,7 +258,7 @@ def new_child_of(server: int, before: list[int]) -> int:
 
 def test_killed_kernel_is_replaced() -> None:
     """Between two checks the fork server's only child is the process that replays."""
-    with EmbeddedLean() as lean:
+    with EmbeddedLean(wall_seconds=PATIENCE) as lean:
         [server] = lean.pids()
         children = Path(f"/proc/{server}/task/{server}/children")
         for _ in range(3):
@@ -368,7 +370,7 @@ def test_close_does_not_wait_for_a_long_check() -> None:
         new_child_of(server, before)
         start = time.monotonic()
         lean.close()
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 60
         assert {(verdict.outcome, verdict.reason) for verdict in pending.result()} == {("undecided", "unavailable")}
 
 
@@ -456,7 +458,7 @@ def test_a_fault_of_the_verifier_leaves_its_task_undecided_and_the_others_judged
 
     monkeypatch.setattr(checking, "inspect", inspect)
     tasks = [ProofTask("True", "trivial"), ProofTask('"peculiar" = "peculiar"', "rfl"), ProofTask("1 = 1", "rfl")]
-    with EmbeddedLean() as lean:
+    with EmbeddedLean(wall_seconds=PATIENCE) as lean:
         verdicts = lean.check(tasks)
     assert [verdict.outcome for verdict in verdicts] == ["accepted", "undecided", "accepted"]
     assert verdicts[1].evidence["messages"] == ["RecursionError: too deep for us"]

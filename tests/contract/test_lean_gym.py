@@ -29,7 +29,7 @@ OR_SWAP = ProofTask("∀ p q : Prop, p ∨ q → q ∨ p", "", name="or_swap")
 
 @pytest.fixture(scope="module")
 def gym() -> Iterator[ReplayGym]:
-    with ReplayGym(EmbeddedLean(cpu_seconds=5)) as made:
+    with ReplayGym(EmbeddedLean(cpu_seconds=5, wall_seconds=300)) as made:
         yield made
 
 
@@ -135,7 +135,7 @@ def test_a_false_statement_is_never_finished(gym: ReplayGym) -> None:
 
 
 def test_a_tactic_that_uses_up_its_time_is_an_error() -> None:
-    with ReplayGym(EmbeddedLean(cpu_seconds=1)) as gym:
+    with ReplayGym(EmbeddedLean(cpu_seconds=1, wall_seconds=300)) as gym:
         result = play(gym, OR_SWAP, "intro p q h", "repeat (first | skip)")
         assert result == import_lean_dojo().LeanError("used its 1 s of CPU time")
 
@@ -154,7 +154,7 @@ def test_unreadable_statement_is_an_error_of_the_data(gym: ReplayGym) -> None:
 
 
 def test_a_closed_gym_says_so() -> None:
-    with ReplayGym(EmbeddedLean()) as gym:
+    with ReplayGym(EmbeddedLean(wall_seconds=300)) as gym:
         state = gym.reset(OR_SWAP)
     with pytest.raises(InfrastructureError, match="closed"):
         gym.run_tac(state, "intro p q h")

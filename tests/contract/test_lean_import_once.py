@@ -151,7 +151,7 @@ def test_falls_back_and_says_so(
     (tmp_path / "import_once.py").write_text(STUB.format(start=start, check=check or "pass"))
     monkeypatch.setattr(client, "_SCRIPT", tmp_path / client._SCRIPT.name)
     with pytest.warns(RuntimeWarning, match=f"every Lean check imports the prelude anew: .*{told}"):
-        lean = EmbeddedLean()
+        lean = EmbeddedLean(wall_seconds=300)
     with lean:
         assert "/import-each/" in lean.fingerprint
         verdicts = lean.check([TRUE, CLASSICAL, ProofTask("False", "trivial")])
@@ -162,7 +162,10 @@ def test_falls_back_and_says_so(
 
 def test_a_self_test_that_is_judged_otherwise_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "SELF_TEST", ((ProofTask("True", "nonsense"), "proved"), (TRUE, "proved")))
-    with pytest.warns(RuntimeWarning, match="judges 'True' by 'nonsense' differently"), EmbeddedLean() as lean:
+    with (
+        pytest.warns(RuntimeWarning, match="judges 'True' by 'nonsense' differently"),
+        EmbeddedLean(wall_seconds=300) as lean,
+    ):
         assert "/import-each/" in lean.fingerprint
 
 

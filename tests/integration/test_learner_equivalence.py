@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from rlpost.actors.workers import free_port
 from rlpost.config.schema import RunConfig
 from rlpost.errors import SelfCheckError
 from rlpost.selfcheck.invariance import check
@@ -29,12 +29,6 @@ OFFLOADED = (
     (3, {"offload_optimizer": ON_CPU}),
     (3, {"offload_optimizer": ON_CPU, "offload_parameters": ON_CPU}),
 )
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def measure(learner, batch) -> dict:
@@ -217,7 +211,8 @@ def worker(rank: int, world: int, port: int, model: str, out: str, dtype: str) -
 
 
 def run(world: int, model: str, out: Path, dtype: str) -> None:
-    torch.multiprocessing.spawn(worker, (world, free_port(), model, str(out), dtype), nprocs=world, join=True)
+    arguments = (world, free_port("127.0.0.1"), model, str(out), dtype)
+    torch.multiprocessing.spawn(worker, arguments, nprocs=world, join=True)
 
 
 def read(out: Path, world: int, stage: int) -> dict:

@@ -65,7 +65,7 @@ def test_a_node_that_joins_late_and_one_that_leaves(work: Path, nodes) -> None:
     assert "missing: rollout.workers: 2 actors need as many cores, 1 there" in out
 
     running = Command(["train", "config.yaml", *spread], work).start()
-    running.until_said("waiting up to 300 s for nodes: rollout.workers: 2 actors need as many cores, 1 there")
+    running.until_said(" s for nodes: rollout.workers: 2 actors need as many cores, 1 there")
     leaving = nodes.add_node(num_cpus=1, object_store_memory=STORE)
     running.until(lambda: len(rewards(work, "spread")) >= 2)
     nodes.remove_node(leaving, allow_graceful=False)

@@ -61,7 +61,8 @@ def test_one_loss_of_each_kind_in_one_run(work: Path, whole: dict[str, torch.Ten
     assert status == 0, err
     tell("one of each kind", out)
     assert out.count("replaced in") == 3
-    assert "going on after step 4" in out
+    # the last checkpoint: of step 4, or of step 8 if the loss came late
+    assert re.search(r"going on after step [48]\b", out)
     ends_as_if_nothing_had_happened(work, "each", whole)
     assert lines(work, "each")[-1]["recoveries/rollout"] == 1
 

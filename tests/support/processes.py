@@ -87,7 +87,7 @@ class Command:
 
     def survivors(self, grace_s: float) -> list[psutil.Process]:
         end = time.monotonic() + grace_s
-        while (left := [p for p in self.marked() if p.pid != self.process.pid]) and time.monotonic() < end:
+        while (left := [p for p in self.marked() if p.pid != self.session]) and time.monotonic() < end:
             time.sleep(0.2)
         return left
 

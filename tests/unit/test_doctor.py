@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -59,12 +61,13 @@ def test_a_trial_that_hangs_is_ended_with_all_it_started_and_says_where_it_was(p
     )
     found = outcome(planted, body, deadline_s=8.0)
     assert found.problem.startswith("hung while waiting for ")
-    assert f" at {planted}/planted_trial.py:8 (<module>); ended after 8 s" in found.problem
-    child = int(found.problem.split()[4])
-    end = time.monotonic() + 10
-    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    assert re.search(rf" at {planted}/planted_trial.py:8 \(<module>\); ended after \d+ s", found.problem)
+    with suppress(psutil.NoSuchProcess):
+        child = psutil.Process(int(found.problem.split()[4]))
+        end = time.monotonic() + 60
+        while child.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < end
+            time.sleep(0.05)
 
 
 def test_outcomes_come_in_the_order_of_the_trials(planted: Path) -> None:

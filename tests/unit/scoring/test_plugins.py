@@ -39,7 +39,7 @@ def in_another_place(section: ScoringSection, shipped: Shipped, folder: Path) ->
     roots = [str(Path(__file__).parents[3] / part) for part in (".", "rewards", "verifiers")]
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:0] = {roots}\n{WORKER}", str(folder / "sent")],
-        cwd=folder, capture_output=True, text=True, timeout=60,
+        cwd=folder, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

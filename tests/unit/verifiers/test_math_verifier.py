@@ -28,7 +28,10 @@ def math() -> Iterator[MathVerifier]:
 @pytest.fixture(scope="module")
 def comparer() -> Iterator[Comparer]:
     found = Comparer(timeout_s=1.0, memory_mb=1024)
-    yield found
+    with pytest.MonkeyPatch.context() as patch:
+        # machines stall, and only one test is about wall clock
+        patch.setattr(comparing, "_WALL_FACTOR", 300.0)
+        yield found
     found.close()
 
 

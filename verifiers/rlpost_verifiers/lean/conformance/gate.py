@@ -90,7 +90,7 @@ def cases() -> tuple[Case, ...]:
 
 
 def examine(backend: Backend, chosen: Sequence[Case] | None = None) -> Report:
-    """Ask ``backend`` about every case in a mode that it judges.
+    """Ask ``backend`` about every case in a mode that it judges, and once more about gold proofs left undecided.
 
     Raises:
         InfrastructureError: if the backend is closed.
@@ -98,5 +98,10 @@ def examine(backend: Backend, chosen: Sequence[Case] | None = None) -> Report:
     given = cases() if chosen is None else tuple(chosen)
     asked = [case for case in given if case.task.mode in backend.modes]
     verdicts = backend.check([case.task for case in asked])
+    # a machine that stalled for a moment should not end a run before it begins
+    again = [i for i, v in enumerate(verdicts) if v.outcome == "undecided" and asked[i].kind == "gold"]
+    if again:
+        for i, verdict in zip(again, backend.check([asked[i].task for i in again]), strict=True):
+            verdicts[i] = verdict
     rows = tuple(Row(case, verdict) for case, verdict in zip(asked, verdicts, strict=True))
     return Report(backend.fingerprint, rows, tuple(case for case in given if case.task.mode not in backend.modes))

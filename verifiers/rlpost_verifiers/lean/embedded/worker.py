@@ -82,12 +82,13 @@ class Worker(threading.Thread):
 
     def _do(self, work: Work) -> Any:
         for attempt in range(1, _ATTEMPTS + 1):
+            self._require_open()
             try:
                 server = self._running_server()
             except (InfrastructureError, OSError) as error:
                 raise UnavailableError(str(error)) from error
-            if self._stopping.is_set():
-                raise UnavailableError("Lean was closed before the check ended")
+            # closed while the server was starting, `stop` has not seen it
+            self._require_open()
             try:
                 return work(server, self.backend)
             except ZygoteLostError:
@@ -95,6 +96,10 @@ class Worker(threading.Thread):
                 if attempt == _ATTEMPTS:
                     raise
         raise AssertionError("the last attempt returns or raises")
+
+    def _require_open(self) -> None:
+        if self._stopping.is_set():
+            raise UnavailableError("Lean was closed before the check ended")
 
     def _running_server(self) -> Server:
         if self._server is None:
