@@ -24,7 +24,7 @@ import pytest
 from rlpost.errors import DataError, InfrastructureError, MissingPackageError, UserError
 from rlpost.protocols import Verifier
 from rlpost.types import Prompt, VerifyItem
-from rlpost_verifiers.lean.embedded import backend, checking, installation, judge
+from rlpost_verifiers.lean.embedded import backend, checking, installation, judge, worker
 from rlpost_verifiers.lean.embedded.backend import EmbeddedLean
 from rlpost_verifiers.lean.embedded.client import Zygote
 from rlpost_verifiers.lean.embedded.judge import Inspected
@@ -361,8 +361,10 @@ def test_close_leaves_no_process_and_no_folder() -> None:
         lean.check([ProofTask("True", "trivial")])
 
 
-def test_close_does_not_wait_for_a_long_check() -> None:
+def test_close_does_not_wait_for_a_long_check_and_starts_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     lean = EmbeddedLean(cpu_seconds=100)
+    # whoever starts one from here on gets a TypeError
+    monkeypatch.setattr(worker, "Server", None)
     [server] = lean.pids()
     before = children_of(server)
     with ThreadPoolExecutor(1) as pool:
