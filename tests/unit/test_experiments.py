@@ -21,10 +21,12 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import arms
     import rank_grpo
+    import rarely_proved
     import sharpening
     import unlikeliness
 
     found = {"arms": arms, "rank_grpo": rank_grpo, "sharpening": sharpening, "unlikeliness": unlikeliness}
+    found["rarely_proved"] = rarely_proved
     for name in found:
         monkeypatch.delitem(sys.modules, name)
     return found
@@ -91,6 +93,28 @@ def test_the_report_of_provers(scripts: dict[str, ModuleType], tmp_path: Path) -
         key: value for key, value in found["flips"]["default"].items() if key.startswith("popularity_shift_")
     }}  # fmt: skip
     assert "Minus high_kl" in text
+
+
+def test_rare_is_what_all_starts_together_prove_in_an_eighth_of_their_samples_at_most(
+    scripts: dict[str, ModuleType],
+) -> None:
+    def start(*rights: int) -> list[Outcome]:
+        return [Outcome(f"t{i}", "1" * right + "0" * (16 - right), 1) for i, right in enumerate(rights)]
+
+    found = [start(0, 1, 4, 3, 16), start(0, 0, 0, 2, 16)]
+    assert scripts["rarely_proved"].rare(found) == {"t1", "t2"}
+
+
+def test_the_report_on_rarely_proved_theorems(scripts: dict[str, ModuleType]) -> None:
+    module = scripts["rarely_proved"]
+
+    def policy(*rights: int) -> list[Outcome]:
+        return [Outcome(f"t{i}", "1" * right + "0" * (128 - right), 1) for i, right in enumerate(rights)]
+
+    found = module.summarise({"high_kl": [policy(1, 0), policy(0, 0)], "unlikeliness_1": [policy(1, 1), policy(1, 1)]})
+    assert found["pass"]["high_kl"]["128"]["mean"] == 0.25
+    assert found["minus_high_kl"]["unlikeliness_1"]["32"]["mean"] == 0.1875
+    assert "| unlikeliness_1 | +0.006 [" in module.table({"x": found})
 
 
 def test_sharpenings_worlds_are_alike_before_training(scripts: dict[str, ModuleType]) -> None:
