@@ -6,7 +6,7 @@ only then the trained policies are asked. What chose the theorems are samples of
 compare fairly with one another and neither does with the start, which is left out of the table. Each folder is one that
 `unlikeliness.py` has finished; its own held-out theorems are passed over.
 
-    scripts/experiments/rarely_proved.py runs/rare runs/pushed runs/spellings        # about 25 minutes
+    scripts/experiments/rarely_proved.py runs/rare runs/pushed runs/spellings        # about 40 minutes
 
 Started again with the same folder it goes on where it was. Writes `results.json` and `results.md`.
 """
