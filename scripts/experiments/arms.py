@@ -82,11 +82,7 @@ class Experiment:
 
     def measure_base(self, seed: int) -> None:
         """Outcomes of the starting policy."""
-        target = self.folder(seed) / "base.jsonl"
-        if not target.is_file():
-            partial = target.with_suffix(".partial")
-            rlpost.evaluate(self.config(BASE, seed), self.folder(seed) / BASE, output=partial)
-            partial.rename(target)
+        measured(self.config(BASE, seed), self.folder(seed) / BASE, self.folder(seed) / "base.jsonl")
 
     def train(self, arm: str, seed: int) -> bool:
         """Run an arm to its end, from where it was; False if somebody asked it to stop."""
@@ -138,6 +134,15 @@ class Experiment:
     def metrics(self, arm: str, seed: int) -> list[dict[str, Any]]:
         """A row for each step of an arm."""
         return read_lines(self.folder(seed) / arm / "metrics.jsonl")
+
+
+def measured(config: RunConfig, model: Path, target: Path) -> list[Outcome]:
+    """Outcomes of a policy, from the file if they are known."""
+    if not target.is_file():
+        partial = target.with_suffix(".partial")
+        rlpost.evaluate(config, model, output=partial)
+        partial.rename(target)
+    return read(target)
 
 
 def arguments(description: str, arms: Sequence[str], small: str) -> argparse.ArgumentParser:

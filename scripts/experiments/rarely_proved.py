@@ -20,15 +20,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from arms import BASE, difference_lines, differences, estimates, head, publish, row
+from arms import BASE, difference_lines, differences, estimates, head, measured, publish, row
 
-import rlpost
 from rlpost.actors.cluster import cluster
 from rlpost.config.load import load
 from rlpost.config.schema import ClusterSection, RunConfig
 from rlpost.data.load import rows
 from rlpost.evaluation import compare
-from rlpost.evaluation.outcomes import Outcome, read
+from rlpost.evaluation.outcomes import Outcome
 
 CONTROL, TREATED = "high_kl", "unlikeliness_1"
 SCREEN, SAMPLES, MOST = 64, 128, 1 / 8
@@ -39,15 +38,6 @@ TOGETHER = "together"
 def settings(finished: Path, seed: int, *overrides: str) -> RunConfig:
     """What the policies of a seed were trained with, for evaluations."""
     return load(finished / f"seed_{seed}" / CONTROL / "config.yaml", ["evaluation.greedy=false", *overrides]).config
-
-
-def measured(config: RunConfig, model: Path, target: Path) -> list[Outcome]:
-    """Outcomes of a policy, from the file if they are known."""
-    if not target.is_file():
-        partial = target.with_suffix(".partial")
-        rlpost.evaluate(config, model, output=partial)
-        partial.rename(target)
-    return read(target)
 
 
 def screen(finished: Path, seeds: Sequence[int], theorems: int, out: Path) -> Path:
@@ -124,7 +114,7 @@ def main() -> int:
     if len(asked) > 1:
         runs = range(len(given.seeds))
         asked[TOGETHER] = {
-            arm: [[one for found in list(asked.values()) for one in found[arm][run]] for run in runs]
+            arm: [[one for found in asked.values() for one in found[arm][run]] for run in runs]
             for arm in (CONTROL, TREATED)
         }
     results = {name: summarise(found) for name, found in asked.items()}
