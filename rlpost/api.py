@@ -17,9 +17,9 @@ from rlpost.types import Verdict, VerifyItem
 
 if TYPE_CHECKING:
     from rlpost.actors.placement import Plan
+    from rlpost.loop.run import RunResult
+    from rlpost.loop.sync import OnStep
     from rlpost.observability.progress import Display
-    from rlpost.pipeline import OnStep
-    from rlpost.run import RunResult
     from rlpost.sparsity.findings import Findings
 
 Config = RunConfig | Mapping[str, Any] | str | Path
@@ -34,7 +34,7 @@ def train(
     Args:
         config: see the module's docstring.
         resume: continue from the run folder's last checkpoint.
-        on_step: called with every finished `rlpost.pipeline.Step` (its groups, advantages and metrics); if it returns
+        on_step: called with every finished `rlpost.loop.sync.Step` (its groups, advantages and metrics); if it returns
             False, the run ends after that step as after one Ctrl-C, with a checkpoint and the model.
         display: shows progress; None for silence.
 
@@ -45,7 +45,7 @@ def train(
         UserError: if the input is wrong.
         RlpostError: if the run or one of its checks fails; each is one line: what, the value, what to do.
     """
-    from rlpost.run import train as run
+    from rlpost.loop.run import train as run
 
     return run(configuration(config), resume=resume, display=display, on_step=on_step)
 
@@ -74,11 +74,11 @@ def evaluate(
         resolved = resolved.model_copy(update={"data": data})
     if resolved.data.eval is None:
         raise UserError("data.eval: missing; an evaluation needs held-out data")
+    from rlpost.data.models import resolve_path
     from rlpost.evaluation import outcomes
-    from rlpost.evaluation.run import evaluate as measure
-    from rlpost.learner.models import resolve_path
-    from rlpost.scoring.build import build_stage, with_logprobs
-    from rlpost.session import session
+    from rlpost.loop.evaluate import evaluate as measure
+    from rlpost.loop.session import session
+    from rlpost.plugins.build import build_stage, with_logprobs
 
     resolved = with_logprobs(resolved, [build_stage(spec) for spec in resolved.scoring.rewards])
     with contextlib.ExitStack() as open_:
@@ -107,7 +107,7 @@ def verify(answers: Iterable[Mapping[str, Any]], verifier: str = "lean.embedded"
     >>> [verdict.outcome for verdict in verify([{"gold": "4", "text": "4"}], "function", function=judge)]
     ['accepted']
     """
-    from rlpost.scoring.build import build_verifier
+    from rlpost.plugins.build import build_verifier
 
     rows = list(answers)
     for number, row in enumerate(rows):
@@ -130,7 +130,7 @@ def plan(config: Config) -> Plan:
     Raises:
         RlpostError: if the cluster cannot be reached.
     """
-    from rlpost.planning import plan as work_out
+    from rlpost.commands.plan import plan as work_out
 
     return work_out(configuration(config))
 
@@ -141,12 +141,12 @@ def compare(before: str | Path, after: str | Path, **options: Any) -> Findings:
     Args:
         before: Hugging Face folder or safetensors file.
         after: the same, or a folder with a LoRA adapter of ``before``.
-        options: of `rlpost.sparsity.examine.sparsity`, e.g. ``training=Training(lr=1e-6, steps=600)``.
+        options: of `rlpost.sparsity.analysis.sparsity`, e.g. ``training=Training(lr=1e-6, steps=600)``.
 
     Raises:
         DataError: if a checkpoint cannot be read, or they do not belong together.
     """
-    from rlpost.sparsity.examine import sparsity
+    from rlpost.sparsity.analysis import sparsity
 
     return sparsity(before, after, **options)
 

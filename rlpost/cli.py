@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlpost.commands.sparsity import add_sparsity
 from rlpost.errors import RlpostError, UserError
-from rlpost.sparsity.commands import add_sparsity
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -147,7 +147,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
 def _sft(arguments: argparse.Namespace) -> None:
     config = _load(arguments)
-    from rlpost.sft.warmstart import warm_start
+    from rlpost.commands.sft import warm_start
 
     result = warm_start(config, arguments.output or f"{config.folder}/sft", quiet=arguments.quiet or arguments.json)
     if arguments.json:
@@ -173,7 +173,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def _chat(arguments: argparse.Namespace) -> None:
     config = _load(arguments)
-    from rlpost.talk import Talk, as_document, render
+    from rlpost.commands.chat import Talk, as_document, render
 
     with _only_json(arguments.json):
         talk = Talk(config, arguments.model, _settings(arguments.set), arguments.temperature)
@@ -206,7 +206,7 @@ def _typed() -> Iterator[str]:
 
 def _plan(arguments: argparse.Namespace) -> int:
     config = _load(arguments)
-    from rlpost.planning import plan, render
+    from rlpost.commands.plan import plan, render
 
     with _only_json(arguments.json):
         found = plan(config)
@@ -236,7 +236,7 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from rlpost.doctor import examine, render
+    from rlpost.commands.doctor import examine, render
 
     findings = examine()
     if arguments.json:
@@ -247,7 +247,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _verify_lean(arguments: argparse.Namespace) -> int:
-    from rlpost import registry
+    from rlpost.plugins import registry
 
     if (arguments.file is None) != arguments.conformance:
         raise UserError("verify lean: give a file of proofs, or --conformance without one")
@@ -258,14 +258,14 @@ def _verify_lean(arguments: argparse.Namespace) -> int:
 
 
 def _verify_catalog(arguments: argparse.Namespace) -> int:
-    from rlpost import registry
+    from rlpost.plugins import registry
 
     run = registry.resolve("commands", "verify catalog")
     return run(arguments.file, arguments.catalog, **_settings(arguments.set))
 
 
 def _demonstrate(arguments: argparse.Namespace) -> int:
-    from rlpost import registry
+    from rlpost.plugins import registry
 
     settings = _settings(arguments.set) | ({"embedder": arguments.embedder} if arguments.embedder else {})
     return registry.resolve("commands", "demonstrate")(

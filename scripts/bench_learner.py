@@ -81,7 +81,7 @@ def worker(case: dict[str, Any]) -> None:
     import torch
 
     from rlpost.config.load import from_dict
-    from rlpost.learner.models import ScoringModel, load, resolve_path, without_dropout
+    from rlpost.data.models import ScoringModel, load, resolve_path, without_dropout
     from rlpost.learner.policy import PolicyLearner
     from rlpost.learner.torch_engine import TorchEngine
     from rlpost.tuning.method import Full

@@ -43,15 +43,15 @@ def worker(case: dict[str, Any]) -> dict[str, Any]:
     """Inside the process: load, update three times, sample each batch with and without log-probabilities."""
     import psutil
 
-    from rlpost.data.chat import TextCodec
-    from rlpost.learner.models import load
-    from rlpost.rollout import vllm_compat
-    from rlpost.rollout.vllm_engine import VllmEngine, VllmSettings
+    from rlpost.data.models import load
+    from rlpost.data.tokenizer import TextCodec
+    from rlpost.rollout.vllm import compat
+    from rlpost.rollout.vllm.engine import VllmEngine, VllmSettings
     from rlpost.sync.codec import checksums, encode
     from rlpost.types import WeightManifest, WeightUpdate
 
-    ours = vllm_compat.cpu_arguments
-    vllm_compat.cpu_arguments = lambda: ours() | case.get("arguments", {})
+    ours = compat.cpu_arguments
+    compat.cpu_arguments = lambda: ours() | case.get("arguments", {})
     longest = case["prompt"] + case["tokens"] + 8
     settings = VllmSettings(
         model=case["model"], dtype=case["dtype"], packed_weights=case["packed"], max_model_len=longest
@@ -91,9 +91,9 @@ def sample(engine: Any, case: dict[str, Any], batch: int, logprobs: bool) -> dic
 
 def run(case: dict[str, Any]) -> dict[str, Any]:
     """One engine in a process of its own."""
-    from rlpost.actors import environment
+    from rlpost.actors import env_vars
 
-    env = {**os.environ, **environment.rollout(case["threads"], gpu=False)}
+    env = {**os.environ, **env_vars.rollout(case["threads"], gpu=False)}
     command = [sys.executable, __file__, case["model"], "--worker", json.dumps(case)]
     done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -139,7 +139,7 @@ def main() -> None:
     if given.worker:
         print(json.dumps(worker(json.loads(given.worker))))
         return
-    from rlpost.learner.models import resolve_path
+    from rlpost.data.models import resolve_path
 
     shape = {key: getattr(given, key) for key in ("batches", "prompt", "tokens", "calls", "threads")}
     out: dict[str, Any] = {"model": given.model, **shape}

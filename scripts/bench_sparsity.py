@@ -68,8 +68,8 @@ def xor(files: list[Path]) -> float:
 
 def compared(files: list[Path]) -> tuple[float, float]:
     """Seconds of our comparison, and of the null model and the figures beside it."""
-    from rlpost.sparsity.chance import Training, chance
     from rlpost.sparsity.compare import compare, pair
+    from rlpost.sparsity.expected import Training, chance
     from rlpost.sparsity.findings import findings
 
     begun = time.perf_counter()
@@ -118,7 +118,7 @@ def watched(parameters: int, rounds: int) -> dict[str, float]:
     """Seconds of a look at a bfloat16 model in memory, of which a hundredth moves each time."""
     import torch
 
-    from rlpost.sparsity.watch import Watch
+    from rlpost.sparsity.tracker import Watch
 
     weights = {
         f"layers.{k}": 0.02 * torch.randn(2**20, dtype=torch.float32).bfloat16() for k in range(parameters >> 20)
@@ -150,7 +150,7 @@ def large(folder: Path, gigabytes: float) -> dict[str, float]:
 
 def peak_of(files: list[Path]) -> None:
     """In a process of its own: compare within a limit on what it may allocate, print what it took."""
-    from rlpost.sparsity.examine import sparsity
+    from rlpost.sparsity.analysis import sparsity
 
     pages, page = Path("/proc/self/statm").read_text().split(), os.sysconf("SC_PAGE_SIZE")
     resident, data = (int(pages[k]) * page / 2**20 for k in (1, 5))

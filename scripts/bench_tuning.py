@@ -76,8 +76,8 @@ def worker(case: dict[str, Any]) -> dict[str, Any]:
     import psutil
     import torch
 
+    from rlpost.data.models import tensor_shapes, widths
     from rlpost.learner.build import build_learner
-    from rlpost.learner.models import tensor_shapes, widths
     from rlpost.tuning.memory import learner_bytes
 
     torch.set_num_threads(case["threads"])
@@ -129,7 +129,7 @@ def main() -> None:
     if given.worker:
         print(json.dumps(worker(json.loads(given.worker))))
         return
-    from rlpost.learner.models import resolve_path
+    from rlpost.data.models import resolve_path
 
     case = {key: value for key, value in vars(given).items() if key not in ("only", "worker", "rounds")}
     case["model"] = resolve_path(given.model)

@@ -12,7 +12,6 @@ that were renamed since are compared under their new names. Recording one commit
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import subprocess
@@ -29,7 +28,15 @@ COMMON = (
     "logging.progress=false", "selfcheck.conformance=false",
 )  # fmt: skip
 SMALL_EVALUATION = ("data.eval.count=24", "evaluation.samples=4", "evaluation.k=[1,4]")
-VOLATILE_METRICS = ("seconds/", "rss_mb/", "own_mb/", "queue_seconds", "check_seconds", "check_cpu_seconds", "tokens_per_second")
+VOLATILE_METRICS = (
+    "seconds/",
+    "rss_mb/",
+    "own_mb/",
+    "queue_seconds",
+    "check_seconds",
+    "check_cpu_seconds",
+    "tokens_per_second",
+)
 VOLATILE_EVIDENCE = ("seconds", "evidence")
 
 
@@ -87,7 +94,8 @@ def train(root: Path, work: Path, config: str, overrides: list[str]) -> None:
     """One command on the code of ``root``."""
     places = (root, root / "rewards", root / "verifiers")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places)), "OMP_NUM_THREADS": "2"}
-    command = [sys.executable, "-m", "rlpost.cli", "train", str(root / config), *COMMON, *overrides, "--json"]
+    # what all cases have in common comes last: an override of a whole section would take it away
+    command = [sys.executable, "-m", "rlpost.cli", "train", str(root / config), *overrides, *COMMON, "--json"]
     done = subprocess.run(command, check=False, cwd=work, env=env, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"golden: {' '.join(overrides)} failed: {done.stderr.strip()[-2000:]}")
@@ -95,11 +103,13 @@ def train(root: Path, work: Path, config: str, overrides: list[str]) -> None:
 
 def left_by(run: Path) -> dict[str, Any]:
     """Everything of a run folder that can be compared."""
-    from safetensors.numpy import load_file
+    from safetensors.torch import load_file
+
+    from rlpost.sync.codec import checksum
 
     weights = load_file(run / "model" / "model.safetensors")
     return {
-        "weights": {name: hashlib.sha256(value.tobytes()).hexdigest() for name, value in sorted(weights.items())},
+        "weights": {name: checksum(value) for name, value in sorted(weights.items())},
         "metrics": [_stable(row) for row in rows(run / "metrics.jsonl")],
         "evaluations": rows(run / "evaluations.jsonl"),
         "transcripts": {

@@ -25,8 +25,8 @@ CORPUS = [
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """An untrained two-layer Llama with tied embeddings; head size 32, the smallest that vLLM's CPU attention takes."""
     from rlpost.config.schema import ScratchModel
+    from rlpost.data.models import build_scratch
     from rlpost.data.wordlevel import build
-    from rlpost.learner.models import build_scratch
 
     folder = tmp_path_factory.mktemp("tiny") / "model"
     size = build(CORPUS, folder, 256)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from rlpost.algorithms.ranking import dcg
-from rlpost.choices import check_choices
+from rlpost.config.choices import check_choices
 from rlpost.errors import UserError
 from rlpost.types import Completion, Group, ItemVerdict, Reward, SpanReward
 from rlpost_rewards.combine import add

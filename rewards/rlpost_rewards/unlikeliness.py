@@ -16,7 +16,7 @@ from typing import Literal, cast
 import numpy as np
 
 from rlpost.algorithms.groups import correct
-from rlpost.choices import check_choices
+from rlpost.config.choices import check_choices
 from rlpost.errors import UserError
 from rlpost.types import Group, Reward
 from rlpost_rewards.combine import scale

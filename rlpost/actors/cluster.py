@@ -21,7 +21,7 @@ import ray
 from rlpost.actors.placement import Node, Plan
 from rlpost.config.schema import ClusterSection
 from rlpost.errors import InfrastructureError, PlacementError
-from rlpost.processes import taken_along
+from rlpost.system.processes import taken_along
 
 _OBJECT_STORE_BYTES = 2 * 2**30
 _KNOCK_S = 5.0

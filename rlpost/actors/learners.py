@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 import ray
-from rlpost.actors import environment
+from rlpost.actors import env_vars
 from rlpost.actors.placement import Seat
+from rlpost.actors.pool import LOST, Crew, Supervisor, spawn
 from rlpost.actors.remote import wait
-from rlpost.actors.supervision import LOST, Crew, Supervisor, spawn
 from rlpost.actors.workers import LearnerWorker
 from rlpost.config.schema import RunConfig
 from rlpost.errors import LearnerLostError
 from rlpost.selfcheck.invariance import Figures
-from rlpost.sparsity.moved import Moved
+from rlpost.sparsity.deltas import Moved
 from rlpost.types import TrainBatch, TrainSample, WeightManifest
 
 
@@ -30,16 +30,14 @@ class LearnerGroup(Crew):
     Args:
         config: of the run.
         seats: one per rank.
-        supervisor: see `rlpost.actors.supervision.Supervisor`.
+        supervisor: see `rlpost.actors.pool.Supervisor`.
         folder: Hugging Face folder the policy starts from.
     """
 
     def __init__(self, config: RunConfig, seats: Sequence[Seat], supervisor: Supervisor, folder: str):
         def start(seat: Seat) -> Any:
             on_gpu, together = seat.gpus > 0, self._on_one_node()
-            return spawn(
-                LearnerWorker, seat, environment.learner(seat.threads, on_gpu, seat.index, len(seats), together)
-            )
+            return spawn(LearnerWorker, seat, env_vars.learner(seat.threads, on_gpu, seat.index, len(seats), together))
 
         self.seats = list(seats)  # where they all sit decides over what they talk
         super().__init__("learner", seats, start, supervisor)

@@ -12,13 +12,13 @@ import numpy as np
 import psutil
 
 from rlpost.config.schema import RunConfig
+from rlpost.config.update_kind import engine_rank
 from rlpost.errors import InfrastructureError
-from rlpost.processes import end_with_parent
+from rlpost.plugins.ship import Shipped
 from rlpost.protocols import ApplyReport, GenerateRequest, SamplingSettings
-from rlpost.scoring.plugins import Shipped
 from rlpost.selfcheck.invariance import Figures
-from rlpost.sparsity.moved import Moved
-from rlpost.sync.plan import engine_rank
+from rlpost.sparsity.deltas import Moved
+from rlpost.system.processes import end_with_parent
 from rlpost.types import Completion, Group, Prompt, TrainBatch, TrainSample, WeightManifest, WeightUpdate
 
 
@@ -67,8 +67,8 @@ class RolloutWorker(Worker):
 
     def setup(self, config: RunConfig, folder: str, probes: Sequence[tuple[int, ...]], seats: int, length: int) -> None:
         """Load the engine. ``seats``: completions that may run at once; ``length``: longest sequence to plan for."""
-        from rlpost.data.chat import TextCodec
-        from rlpost.rollout.vllm_engine import VllmEngine, VllmSettings
+        from rlpost.data.tokenizer import TextCodec
+        from rlpost.rollout.vllm.engine import VllmEngine, VllmSettings
 
         rollout = config.rollout
         settings = VllmSettings(
@@ -91,7 +91,7 @@ class RolloutWorker(Worker):
     def stream(
         self, requests: Sequence[GenerateRequest], settings: SamplingSettings, deadline_s: float
     ) -> Iterator[tuple[int, list[Completion]]]:
-        """See `rlpost.rollout.vllm_engine.VllmEngine.stream`."""
+        """See `rlpost.rollout.vllm.engine.VllmEngine.stream`."""
         yield from self.engine.stream(requests, settings, deadline_s)
 
     def apply(self, update: WeightUpdate) -> ApplyReport:

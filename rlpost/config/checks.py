@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from rlpost.config.schema import RunConfig
 from rlpost.config.tuning import FOREIGN, OPTIMIZERS
+from rlpost.config.update_kind import obstacle
 from rlpost.errors import ConfigError
-from rlpost.sync.plan import obstacle
 
 
 def check_policy_start(config: RunConfig) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlpost import registry
 from rlpost.config.schema import DataSection
 from rlpost.data.curriculum import by_pass_rate
-from rlpost.data.overlap import overlap
+from rlpost.data.decontaminate import overlap
 from rlpost.data.prompts import to_prompts
 from rlpost.errors import DataError
+from rlpost.plugins import registry
 from rlpost.types import Prompt
 
 

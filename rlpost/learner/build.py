@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from rlpost.config.schema import RunConfig
+from rlpost.data.models import ScoringModel, load, without_dropout
 from rlpost.errors import ModelError
 from rlpost.learner.engine import TrainEngine
-from rlpost.learner.models import ScoringModel, load, without_dropout
+from rlpost.learner.model_support import varlen_obstacle
 from rlpost.learner.policy import PolicyLearner
-from rlpost.learner.support import varlen_obstacle
 from rlpost.learner.torch_engine import TorchEngine
 from rlpost.learner.varlen import use
 from rlpost.tuning.build import build_tuning

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from rlpost.config.schema import LearnerSection
 from rlpost.config.tuning import OptimizerSection
+from rlpost.data.models import ScoringModel
 from rlpost.errors import CheckpointError, MissingPackageError
 from rlpost.learner.engine import Applied
-from rlpost.learner.models import ScoringModel
 from rlpost.learner.ranks import leave, shares, sums
 from rlpost.learner.torch_engine import set_rate
 from rlpost.optim.build import build

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlpost.learner.models import ScoringModel
+from rlpost.data.models import ScoringModel
 from rlpost.tuning.method import Tuning
 
 
@@ -36,7 +36,7 @@ class TrainEngine(Protocol):
     """Whether every rank holds all parameters."""
 
     def forward(self, *inputs: Tensor, **options: Any) -> Tensor:
-        """Log-probabilities from `rlpost.learner.models.ScoringModel`."""
+        """Log-probabilities from `rlpost.data.models.ScoringModel`."""
         ...
 
     def backward(self, loss: Tensor, last: bool) -> None:

@@ -17,20 +17,20 @@ import torch
 
 from rlpost.algorithms.losses import LossSettings
 from rlpost.config.schema import RunConfig
-from rlpost.data.packing import Layout, MicroPlan, Passes, Update, count, items, pieces, plan_pass, plan_updates
+from rlpost.config.update_kind import kind_of
+from rlpost.data.models import save_folder
 from rlpost.errors import CheckpointError
+from rlpost.learner.collate import MicroBatch, ahead, lay_out
 from rlpost.learner.engine import Applied, TrainEngine
-from rlpost.learner.examine import Figures, examine
 from rlpost.learner.footprint import footprint
-from rlpost.learner.layout import MicroBatch, ahead, lay_out
-from rlpost.learner.models import save_folder
+from rlpost.learner.gradient_check import Figures, examine
+from rlpost.learner.micro_loss import micro_loss
+from rlpost.learner.model_support import packing_obstacle
+from rlpost.learner.packing import Layout, MicroPlan, Passes, Update, count, items, pieces, plan_pass, plan_updates
 from rlpost.learner.prepass import Needed, fill, needed
-from rlpost.learner.schedule import learning_rate
-from rlpost.learner.step import micro_loss
-from rlpost.learner.support import packing_obstacle
 from rlpost.learner.warmup import Warmup, gradients, read_tuning
-from rlpost.sparsity.moved import Moved
-from rlpost.sync.plan import kind_of
+from rlpost.optim.schedule import learning_rate
+from rlpost.sparsity.deltas import Moved
 from rlpost.sync.publish import Publisher
 from rlpost.types import TrainBatch, TrainSample, WeightUpdate
 
@@ -182,7 +182,7 @@ class PolicyLearner:
         return metrics | self.footprint
 
     def examine(self, batch: TrainBatch) -> Figures | None:
-        """Loss and gradient of a few samples in several ways, before the first update; see `rlpost.learner.examine`.
+        """Loss and gradient of a few samples in several ways, before the first update; see `rlpost.learner.gradient_check`.
 
         Every rank is called with the same batch and answers the same, but for plain torch's figures, which are
         rank 0's. Training goes on as if this had not been. None also while it is not known what will be trained.
@@ -262,7 +262,7 @@ class PolicyLearner:
         return self.watch.look(self._published())
 
     def _watched(self) -> Any:
-        from rlpost.sparsity.watch import Watch  # compiles; who does not ask for it does not wait
+        from rlpost.sparsity.tracker import Watch  # compiles; who does not ask for it does not wait
 
         return Watch(self._published())
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlpost.config.schema import RunConfig
-from rlpost.data.packing import Update
+from rlpost.learner.packing import Update
 from rlpost.types import TrainBatch
 
 

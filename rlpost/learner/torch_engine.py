@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from rlpost.config.tuning import OptimizerSection
+from rlpost.data.models import ScoringModel
 from rlpost.errors import CheckpointError
 from rlpost.learner.engine import Applied
-from rlpost.learner.models import ScoringModel
 from rlpost.learner.ranks import join, leave, shares, sums
 from rlpost.optim.build import build
 from rlpost.tuning.method import Tuning

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from rlpost.config.tuning import TuningSection
-from rlpost.data.packing import count, items, plan_pass
 from rlpost.errors import CheckpointError
-from rlpost.learner.step import micro_loss
+from rlpost.learner.micro_loss import micro_loss
+from rlpost.learner.packing import count, items, plan_pass
 from rlpost.types import TrainBatch
 
 if TYPE_CHECKING:

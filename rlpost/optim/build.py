@@ -10,9 +10,9 @@ from torch import nn
 
 from rlpost.config.tuning import FOREIGN, OptimizerSection
 from rlpost.errors import ConfigError, MissingPackageError
+from rlpost.optim.chained import Together
 from rlpost.optim.lowrank import LowRankAdamW, preset
 from rlpost.optim.shapes import is_map
-from rlpost.optim.together import Together
 
 Named = Sequence[tuple[str, nn.Parameter]]
 

@@ -6,12 +6,11 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rlpost import registry, usercode
 from rlpost.config.schema import ScoringSection
 from rlpost.errors import InfrastructureError, RlpostError, SelfCheckError, UserError
+from rlpost.plugins import registry, ship, trial_call, usercode
+from rlpost.plugins.build import build_stage, build_verifier
 from rlpost.protocols import RewardStage, SelfExamining, Verifier
-from rlpost.scoring import contract, plugins
-from rlpost.scoring.build import build_stage, build_verifier
 from rlpost.types import Completion, Group, Prompt, Reward, SpanReward, Verdict, VerifyItem
 
 TRUNCATED = Verdict("rejected", 0.0, "truncated", assurance="cut at max_tokens, not checked")
@@ -52,9 +51,9 @@ class Scorer:
         UserError: for a name nobody knows, or arguments that do not fit.
     """
 
-    def __init__(self, section: ScoringSection, shipped: plugins.Shipped | None = None):
+    def __init__(self, section: ScoringSection, shipped: ship.Shipped | None = None):
         if shipped is not None:
-            plugins.install(shipped)
+            ship.install(shipped)
         self.section = section
         self.stages = [build_stage(spec) for spec in section.rewards]
         self.verifier = build_verifier(section)
@@ -81,7 +80,7 @@ class Scorer:
         Raises:
             SelfCheckError: if the verifier does not accept a gold answer, or accepts a cheat.
             DataError: for prompts it could not judge an answer to.
-            UserError: for a plug-in that does not keep to its contract; see `rlpost.scoring.contract`.
+            UserError: for a plug-in that does not keep to its contract; see `rlpost.plugins.trial_call`.
         """
         tried = self._try_plugins(prompts[0]) if trials and prompts else []
         return "; ".join([self._examine_verifier(prompts, conformance), *tried])
@@ -91,11 +90,11 @@ class Scorer:
         notes: list[str] = []
         name = self.section.verifier
         if self.verifier is not None and name is not None and _is_plugin("verifiers", name):
-            seconds = contract.try_verifier(self.verifier, name, prompt)
+            seconds = trial_call.try_verifier(self.verifier, name, prompt)
             notes.append(f"tried verifier {name!r} in {_duration(seconds)}")
         for stage, spec in zip(self.stages, self.section.rewards, strict=True):
             if _is_plugin("rewards", spec.name):
-                seconds = contract.try_stage(stage, spec.name, prompt, self.verifier is not None)
+                seconds = trial_call.try_stage(stage, spec.name, prompt, self.verifier is not None)
                 notes.append(f"tried reward {spec.name!r} in {_duration(seconds)}")
         return notes
 

@@ -49,7 +49,7 @@ def check_arrival(
         if missing:
             raise SelfCheckError(
                 f"canary: engine {engine} holds nothing of {missing[0]!r} ({len(missing)} of {len(published)} tensors "
-                "cannot be read back); this architecture's names are not known to rlpost.rollout.readback"
+                "cannot be read back); this architecture's names are not known to rlpost.rollout.vllm.readback"
             )
         wrong = [name for name, value in published.items() if report.checksums[name] != value]
         if wrong:

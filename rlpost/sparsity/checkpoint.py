@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlpost.data.headers import DTYPES, header
+from rlpost.data.safetensors_header import DTYPES, header
 from rlpost.errors import DataError
 
 _INDEX = "model.safetensors.index.json"

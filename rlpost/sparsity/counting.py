@@ -89,7 +89,7 @@ def count(
 def follow(
     start: Tensor, before: Tensor, now: Tensor, touched: np.ndarray, counts: np.ndarray, sums: np.ndarray
 ) -> None:
-    """Three versions of a tensor, as `rlpost.sparsity.watch` looks at them.
+    """Three versions of a tensor, as `rlpost.sparsity.tracker` looks at them.
 
     Args:
         start: flat, bfloat16 or anything that float32 holds.

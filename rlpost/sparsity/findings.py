@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from rlpost.sparsity.chance import Chance, Expected, together
 from rlpost.sparsity.compare import Compared, Pair
 from rlpost.sparsity.counting import (
     BEYOND_ATOL,
@@ -26,6 +25,7 @@ from rlpost.sparsity.counting import (
     Counts,
     bin_edges,
 )
+from rlpost.sparsity.expected import Chance, Expected, together
 from rlpost.sparsity.nullmodel import CODES
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
@@ -97,7 +97,7 @@ class Findings:
         before: path.
         after: path.
         atol: tolerance.
-        null: displacement of the null model, in words; empty where there is none (`rlpost.sparsity.chance.chance`).
+        null: displacement of the null model, in words; empty where there is none (`rlpost.sparsity.expected.chance`).
         start: share of the weights that bfloat16 holds exactly before training.
         whole: all tensors together.
         modules: by kind of module.
@@ -106,7 +106,7 @@ class Findings:
         only_before: tensors that AFTER lacks.
         only_after: tensors that BEFORE lacks.
         left_out: tensors that are not compared, with the reason.
-        matrices: what a closer look at some found (`rlpost.sparsity.closer`).
+        matrices: what a closer look at some found (`rlpost.sparsity.matrices`).
     """
 
     before: str

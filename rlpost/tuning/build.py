@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from rlpost.config.schema import RunConfig
 from rlpost.config.tuning import SubnetworkSettings
+from rlpost.data.models import load
 from rlpost.errors import ConfigError
-from rlpost.learner.models import load
 from rlpost.tuning import masks
 from rlpost.tuning.masks import Bits, Mask
 from rlpost.tuning.method import Full, Tuning
@@ -49,7 +49,7 @@ def _build(config: RunConfig, model: nn.Module, folder: str) -> Tuning:
         return Compact(model) if masters else Full(model)
     if section.method == "subnetwork":
         return _subnetwork(config, model, folder)
-    from rlpost.tuning.adapters import Adapted, Lora, peft_config
+    from rlpost.tuning.peft_methods import Adapted, Lora, peft_config
 
     if section.method == "lora":
         return Lora(model, section.lora)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rlpost.config.tuning import LoraSettings, LoraXsSettings
-from rlpost.tuning.adapters import NAME, Lora
+from rlpost.tuning.peft_methods import NAME, Lora
 
 
 class Core(nn.Module):

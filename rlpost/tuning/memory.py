@@ -13,9 +13,9 @@ from typing import Any
 
 from rlpost.config.schema import RunConfig
 from rlpost.config.tuning import FOREIGN
+from rlpost.config.update_kind import engine_rank, kind_of
 from rlpost.optim.lowrank import preset
 from rlpost.optim.shapes import is_map
-from rlpost.sync.plan import engine_rank, kind_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -32,13 +32,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import rlpost
+from rlpost.commands.sft import warm_start
 from rlpost.config.load import load
-from rlpost.learner.checkpoint import atomic_folder
-from rlpost.learner.models import resolve_path
+from rlpost.data.models import resolve_path
+from rlpost.loop.checkpoint import atomic_folder
 from rlpost.observability.plots import Curve, draw
-from rlpost.sft.warmstart import warm_start
-from rlpost.sparsity.chance import Training
-from rlpost.sparsity.examine import sparsity
+from rlpost.sparsity.analysis import sparsity
+from rlpost.sparsity.expected import Training
 from rlpost.sparsity.findings import Findings
 from rlpost.sparsity.overlap import Overlap, overlaps
 from rlpost.tuning import masks

@@ -28,8 +28,8 @@ def check(folder: str, kernels: str, *names: str, shards: int = 1) -> dict:
 def untied(folder: Path) -> str:
     """A Llama whose output matrix is its own."""
     from rlpost.config.schema import ScratchModel
+    from rlpost.data.models import build_scratch
     from rlpost.data.wordlevel import build
-    from rlpost.learner.models import build_scratch
 
     size = build(CORPUS, folder, 256)
     shape = ScratchModel(hidden_size=64, heads=2, layers=2, max_positions=256, tie_embeddings=False)

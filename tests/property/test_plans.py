@@ -7,7 +7,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlpost.data.packing import (
+from rlpost.data.sampler import indices
+from rlpost.learner.packing import (
     LINE_TOKENS,
     Item,
     Layout,
@@ -18,7 +19,6 @@ from rlpost.data.packing import (
     spread_over_ranks,
     tokens,
 )
-from rlpost.data.sampler import indices
 from rlpost.rollout.sampling import group_seed, requests, spread
 
 MODES = settings(deadline=None, derandomize=True, max_examples=80)

@@ -64,7 +64,7 @@ def test_a_run_writes_what_it_promises(straight: Path, work: Path) -> None:
 
 
 def test_what_changed_is_followed(straight: Path, work: Path, tiny_model: str) -> None:
-    from rlpost.sparsity.examine import sparsity
+    from rlpost.sparsity.analysis import sparsity
 
     last = lines(work, "straight")[-1]
     assert 0 < last["changes/changed_share"] <= 1

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 
 import torch
 
-from rlpost.data.chat import TextCodec
+from rlpost.data.models import ScoringModel, load
+from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import SelfCheckError
-from rlpost.learner.models import ScoringModel, load
 from rlpost.protocols import GenerateRequest, SamplingSettings
-from rlpost.rollout import packing_cpu
-from rlpost.rollout.vllm_engine import VllmEngine, VllmSettings
+from rlpost.rollout.vllm import packed_linear
+from rlpost.rollout.vllm.engine import VllmEngine, VllmSettings
 from rlpost.selfcheck import canary
 from rlpost.selfcheck.parity import Published, Scored, check_parity
 from rlpost.sync.codec import checksums, encode
@@ -118,7 +118,7 @@ def updating(pair: Pair) -> dict:
     found["update"] = vars(pair.publish())
     found["after_update"] = pair.worst(pair.engine.probe())
     found["probe"], found["parity"] = pair.probe_verdict(), pair.parity_verdict()
-    found["kernels"] = pair.engine.llm.apply_model(packing_cpu.renew)[0]
+    found["kernels"] = pair.engine.llm.apply_model(packed_linear.renew)[0]
     return found
 
 
@@ -155,21 +155,21 @@ def stale_cache(pair: Pair) -> dict:
 
 def stale_kernels(pair: Pair) -> dict:
     """Planted: packed kernels that are not made anew, which no parameter shows."""
-    found, renew = {}, packing_cpu.renew
-    packing_cpu.renew = lambda model: 0
+    found, renew = {}, packed_linear.renew
+    packed_linear.renew = lambda model: 0
     pair.move()
     found["arrived"] = pair.publish().arrived
-    packing_cpu.renew = renew
+    packed_linear.renew = renew
     found["probe"], found["parity"] = pair.probe_verdict(), pair.parity_verdict()
     # the head alone, where vLLM's own loaders would leave it stale: tied embeddings
-    renewed = packing_cpu.PackedLinear.renew
-    packing_cpu.PackedLinear.renew = lambda self: (
+    renewed = packed_linear.PackedLinear.renew
+    packed_linear.PackedLinear.renew = lambda self: (
         None if type(self.layer).__name__ in ("ParallelLMHead", "VocabParallelEmbedding") else renewed(self)
     )
     pair.move()
     found["head_arrived"] = pair.publish().arrived
     found["head"] = pair.probe_verdict()
-    packing_cpu.PackedLinear.renew = renewed
+    packed_linear.PackedLinear.renew = renewed
     pair.publish()
     found["renewed"] = pair.probe_verdict()
     return found
@@ -182,7 +182,7 @@ def disturb(model):
     if get_tensor_model_parallel_rank() == get_tensor_model_parallel_world_size() - 1:
         for p in model.parameters():
             p.data.mul_(1.1)
-        packing_cpu.renew(model)
+        packed_linear.renew(model)
 
 
 def lost_updates(pair: Pair) -> dict:
@@ -204,7 +204,7 @@ CHECKS = {f.__name__: f for f in (sampling, updating, stale_cache, stale_kernels
 
 
 def main(folder: str, packed: str, shards: str, names: list[str]) -> dict:
-    # an engine must start beside what compiles: see `rlpost.rollout.vllm_compat.beside_numba`. Not at the module's
+    # an engine must start beside what compiles: see `rlpost.rollout.vllm.compat.beside_numba`. Not at the module's
     # level: vLLM's worker processes import this file again
     importlib.import_module("numba")
     torch.manual_seed(3)

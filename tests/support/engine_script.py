@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from rlpost.actors import environment
+from rlpost.actors import env_vars
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_engine_script(name: str, *arguments: str, timeout_s: float = 300) -> str:
     """Run ``tests/support/<name>`` as a rollout actor would be run; its output, or an AssertionError with its end."""
-    env = {**os.environ, **environment.rollout(2, gpu=torch.cuda.is_available())}
+    env = {**os.environ, **env_vars.rollout(2, gpu=torch.cuda.is_available())}
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), env.get("PYTHONPATH", "")])
     command = [sys.executable, str(ROOT / "tests" / "support" / name), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=env, check=False, cwd=ROOT)

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from rlpost.algorithms.credit import as_samples
 from rlpost.config.load import from_dict
-from rlpost.credit import as_samples
-from rlpost.data.chat import TextCodec
+from rlpost.config.update_kind import engine_rank, kind_of
+from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import SelfCheckError
 from rlpost.learner.build import build_learner
-from rlpost.rollout import packing_cpu
-from rlpost.rollout.vllm_engine import VllmEngine, VllmSettings
+from rlpost.rollout.vllm import packed_linear
+from rlpost.rollout.vllm.engine import VllmEngine, VllmSettings
 from rlpost.selfcheck import canary
-from rlpost.sync.plan import engine_rank, kind_of
 from rlpost.types import Prompt, TrainBatch, TrainSample
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -211,9 +211,9 @@ def planted(pair: Pair) -> dict[str, str]:
     if DEVICE.type == "cuda":  # there are no packed kernels
         return found
     pair.learner.step(batch(1))
-    renew, packing_cpu.renew = packing_cpu.renew, lambda model: 0
+    renew, packed_linear.renew = packed_linear.renew, lambda model: 0
     found["stale_kernels"] = pair.verdict()
-    packing_cpu.renew = renew
+    packed_linear.renew = renew
     return found
 
 

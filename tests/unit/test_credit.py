@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rlpost.algorithms.advantages import AdvantageSettings
-from rlpost.credit import Credit, assign
+from rlpost.algorithms.credit import Credit, assign
 from rlpost.types import Completion, FinishReason, Group, Prompt, Reward, SpanReward, Verdict
 
 PLAIN = AdvantageSettings(std=False)

@@ -10,13 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rlpost import doctor
-from rlpost.doctor import Finding, render
-from rlpost.trials import Outcome, Trial, run, run_all
+from rlpost.commands import doctor
+from rlpost.commands.doctor import Finding, render
+from rlpost.system.smoke_test import Outcome, Trial, run, run_all
 
 TRIAL = """
 import os, subprocess, sys, time
-from rlpost.trials import begin, doing, found
+from rlpost.system.smoke_test import begin, doing, found
 begin()
 doing("something first")
 {body}
@@ -72,7 +72,7 @@ def test_a_trial_that_hangs_is_ended_with_all_it_started_and_says_where_it_was(p
 
 def test_outcomes_come_in_the_order_of_the_trials(planted: Path) -> None:
     (planted / "waits.py").write_text(
-        "import sys, time\nfrom rlpost.trials import found\ntime.sleep(float(sys.argv[1]))\nfound(sys.argv[1])\n"
+        "import sys, time\nfrom rlpost.system.smoke_test import found\ntime.sleep(float(sys.argv[1]))\nfound(sys.argv[1])\n"
     )
     trials = [Trial("t", "waits", [seconds]) for seconds in ("1.5", "0", "0.1")]
     assert [found.data for found in run_all(trials)] == ["1.5", "0", "0.1"]
@@ -82,7 +82,7 @@ def test_a_module_that_hides_a_package_is_named(planted: Path) -> None:
     """A `vllm` that stands before the installed one and cannot be imported."""
     (planted / "vllm").mkdir()
     (planted / "vllm" / "__init__.py").write_text("raise ImportError('not the real one')\n")
-    trial = Trial("vllm runs", "rlpost.doctor", ["vllm", str(planted)], doctor._rollout_env())
+    trial = Trial("vllm runs", "rlpost.commands.doctor", ["vllm", str(planted)], doctor._rollout_env())
     [finding] = doctor._findings(trial, run(trial))
     assert finding.state == "broken"
     assert finding.text == "failed while importing vllm: ImportError: not the real one"

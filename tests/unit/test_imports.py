@@ -11,10 +11,10 @@ CODE = """
 import importlib, pkgutil, sys
 
 names = [
-    "rlpost.types", "rlpost.protocols", "rlpost.errors", "rlpost.registry", "rlpost.credit", "rlpost.data.prompts",
-    "rlpost.data.sampler", "rlpost.data.packing", "rlpost.rollout.sampling", "rlpost.rollout.fake_engine",
-    "rlpost.rollout.readback", "rlpost.sync.codec", "rlpost.selfcheck.canary", "rlpost.observability.metrics",
-    "rlpost.learner.schedule", "rlpost.data.overlap", "rlpost.data.curriculum", "rlpost.evaluation.outcomes",
+    "rlpost.types", "rlpost.protocols", "rlpost.errors", "rlpost.plugins.registry", "rlpost.algorithms.credit", "rlpost.data.prompts",
+    "rlpost.data.sampler", "rlpost.learner.packing", "rlpost.rollout.sampling", "support.fake_engine",
+    "rlpost.rollout.vllm.readback", "rlpost.sync.codec", "rlpost.selfcheck.canary", "rlpost.observability.metrics",
+    "rlpost.optim.schedule", "rlpost.data.decontaminate", "rlpost.data.curriculum", "rlpost.evaluation.outcomes",
     "rlpost.evaluation.compare",
 ]
 for package in ("rlpost.config", "rlpost.algorithms", "rlpost_rewards", "rlpost_verifiers"):
@@ -30,7 +30,7 @@ print(len(names))
 
 def test_actors_do_not_import_what_compiles() -> None:
     """vLLM looks into every module of its process when it starts, and a second of imports is saved in each actor."""
-    code = "import rlpost.actors.workers, rlpost.run, rlpost.learner.policy, rlpost.cli, sys; print('numba' in sys.modules)"
+    code = "import rlpost.actors.workers, rlpost.loop.run, rlpost.learner.policy, rlpost.cli, sys; print('numba' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True, cwd=ROOT
     )

@@ -9,7 +9,7 @@ import pytest
 
 from rlpost.config.load import from_dict
 from rlpost.errors import InfrastructureError
-from rlpost.pipeline import Clock, check_undecided, shape
+from rlpost.loop.sync import Clock, check_undecided, shape
 from rlpost.types import Completion, Group, Prompt, SpanReward, Verdict
 
 LOST = Verdict("undecided", None, "crashed")

@@ -7,10 +7,10 @@ import sys
 import psutil
 import pytest
 
-CHILD = "import os; from rlpost.processes import end_with_parent; end_with_parent({number}, {parent}); print(os.getpid(), flush=True); import time; time.sleep(60)"
+CHILD = "import os; from rlpost.system.processes import end_with_parent; end_with_parent({number}, {parent}); print(os.getpid(), flush=True); import time; time.sleep(60)"
 GUARD = """
 import subprocess, sys, time, psutil
-from rlpost.processes import taken_along
+from rlpost.system.processes import taken_along
 other = subprocess.Popen(["sleep", "60"])
 with taken_along([psutil.Process(other.pid)]):
     print(other.pid, flush=True)

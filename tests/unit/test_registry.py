@@ -9,7 +9,7 @@ import pytest
 
 from rlpost.config.schema import RewardSpec, ScoringSection
 from rlpost.errors import UserError
-from rlpost.registry import BUILTIN, names, resolve
+from rlpost.plugins.registry import BUILTIN, names, resolve
 from rlpost.scoring.score import Scorer
 
 

@@ -14,9 +14,9 @@ import yaml
 
 from rlpost.api import configuration
 from rlpost.cli import main
+from rlpost.commands.chat import Reply, Talk, open_column, render
 from rlpost.config.schema import DataSection
 from rlpost.errors import DataError, UserError
-from rlpost.talk import Reply, Talk, open_column, render
 from rlpost.types import ItemVerdict, Message, Verdict
 
 REWARD = f"{Path(__file__).resolve().parents[2]}/configs/examples/brevity.py:brevity"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rlpost.errors import UserError
-from rlpost.registry import resolve
+from rlpost.plugins.registry import resolve
 from rlpost.types import Verdict, VerifyItem
 
 Judge = Callable[[str, Mapping[str, Any]], Any]

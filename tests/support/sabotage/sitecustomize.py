@@ -87,10 +87,10 @@ def reference_is_the_policy(module: Any) -> None:
 
 
 PLACES: dict[str, tuple[str, Callable[[Any], None]]] = {
-    "stale_lm_head": ("rlpost.rollout.packing_cpu", stale_lm_head),
-    "stale_prefix_cache": ("rlpost.rollout.vllm_engine", stale_prefix_cache),
-    "update_lost_in_the_engine": ("rlpost.rollout.weights", update_lost_in_the_engine),
-    "update_not_sent": ("rlpost.rollout.vllm_engine", update_not_sent),
+    "stale_lm_head": ("rlpost.rollout.vllm.packed_linear", stale_lm_head),
+    "stale_prefix_cache": ("rlpost.rollout.vllm.engine", stale_prefix_cache),
+    "update_lost_in_the_engine": ("rlpost.rollout.vllm.weights", update_lost_in_the_engine),
+    "update_not_sent": ("rlpost.rollout.vllm.engine", update_not_sent),
     "update_lost_in_the_learner": ("rlpost.learner.deepspeed_engine", update_lost_in_the_learner),
     "loss_halved": ("rlpost.learner.deepspeed_engine", loss_halved),
     "reference_is_the_policy": ("rlpost.learner.policy", reference_is_the_policy),

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from rlpost import credit
+from rlpost.algorithms import credit
 from rlpost.algorithms.advantages import AdvantageSettings
 from rlpost.algorithms.losses import LossInputs, policy_loss
 from rlpost.config.load import from_dict
 from rlpost.config.recipes import RECIPES
 from rlpost.config.schema import RunConfig
-from rlpost.data.packing import count
+from rlpost.learner.packing import count
 from rlpost.learner.policy import loss_settings
 from rlpost.types import Completion, Group, Prompt, SpanReward, Verdict
 

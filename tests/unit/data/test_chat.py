@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from rlpost.data.chat import TextCodec
+from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import DataError, ModelError
 from rlpost.types import Message, Prompt
 

@@ -9,8 +9,8 @@ import pytest
 
 from rlpost.config.schema import CurriculumSettings
 from rlpost.data.curriculum import by_pass_rate
+from rlpost.data.decontaminate import overlap, question
 from rlpost.data.load import apart
-from rlpost.data.overlap import overlap, question
 from rlpost.errors import DataError
 from rlpost.types import Message, Prompt
 

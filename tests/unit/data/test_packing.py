@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from rlpost.data.packing import (
+from rlpost.learner.packing import (
     Item,
     Layout,
     Update,

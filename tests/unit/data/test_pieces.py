@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlpost.data.chat import TextCodec
-from rlpost.data.pieces import build
+from rlpost.data.bpe import build
+from rlpost.data.tokenizer import TextCodec
 
 CORPUS = ["I liked Alien (1979). What next?\n", "Alien (1979)\nLéon (1994)\nAlien (1979)\nUp (2009)"] * 5
 

@@ -13,7 +13,7 @@ from rlpost.config.load import from_dict
 from rlpost.config.schema import RunConfig
 from rlpost.errors import InfrastructureError
 from rlpost.evaluation.outcomes import Outcome
-from rlpost.evaluation.run import Encoded, evaluate
+from rlpost.loop.evaluate import Encoded, evaluate
 from rlpost.protocols import GenerateRequest, SamplingSettings
 from rlpost.rollout.sampling import requests
 from rlpost.scoring.score import Scorer

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlpost.errors import ActorLostError, CheckpointError, DeadlineError
-from rlpost.learner.checkpoint import RunState, atomic_folder, folder_of, latest, prune, read_state, steps, write_state
+from rlpost.loop.checkpoint import RunState, atomic_folder, folder_of, latest, prune, read_state, steps, write_state
 
 
 def save(target: Path, text: str) -> None:

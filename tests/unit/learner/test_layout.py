@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlpost.learner.layout import ahead, lay_out, visible
+from rlpost.learner.collate import ahead, lay_out, visible
 from rlpost.types import TrainSample
 
 CPU = torch.device("cpu")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rlpost.config.schema import ScratchModel
+from rlpost.data.models import ScoringModel, build_scratch, check_folder, load, resolve_path, save_folder
 from rlpost.errors import ModelError
-from rlpost.learner.models import ScoringModel, build_scratch, check_folder, load, resolve_path, save_folder
 
 IDS = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 0, 0]])
 ATTENTION = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])

@@ -18,9 +18,9 @@ import torch
 from rlpost.config.load import from_dict
 from rlpost.config.schema import RunConfig
 from rlpost.config.tuning import OptimizerSection
+from rlpost.data.models import load
 from rlpost.errors import CheckpointError, ConfigError
 from rlpost.learner.build import build_learner
-from rlpost.learner.models import load
 from rlpost.learner.policy import PolicyLearner, layout_of
 from rlpost.learner.prepass import fill
 from rlpost.optim.build import build

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rlpost.learner.schedule import learning_rate
+from rlpost.optim.schedule import learning_rate
 
 
 def rate(update: int, kind: Any = "constant", warmup: int = 0, total: int = 10, floor: float = 0.0) -> float:

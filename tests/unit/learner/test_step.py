@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rlpost.algorithms.losses import LossSettings
-from rlpost.learner.layout import MicroBatch, lay_out
-from rlpost.learner.step import micro_loss, old_or_current, pad
+from rlpost.learner.collate import MicroBatch, lay_out
+from rlpost.learner.micro_loss import micro_loss, old_or_current, pad
 from rlpost.types import Denominators, TrainSample
 
 CPU = torch.device("cpu")

@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
-from rlpost.learner.models import ScoringModel
-from rlpost.learner.support import chunking_obstacle, packing_obstacle
+from rlpost.data.models import ScoringModel
+from rlpost.learner.model_support import chunking_obstacle, packing_obstacle
 
 SMALL = {
     "vocab_size": 32, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,

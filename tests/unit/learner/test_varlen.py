@@ -13,7 +13,7 @@ import torch
 from rlpost.config.load import from_dict
 from rlpost.errors import ModelError
 from rlpost.learner.build import build_learner
-from rlpost.learner.layout import visible
+from rlpost.learner.collate import visible
 from rlpost.learner.varlen import attend, stretches
 
 CPU = torch.device("cpu")

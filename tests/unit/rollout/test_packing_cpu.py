@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from rlpost.rollout.packing_cpu import PackedLinear, renew
+from rlpost.rollout.vllm.packed_linear import PackedLinear, renew
 
 X = torch.tensor([[1.0, 2.0]])
 

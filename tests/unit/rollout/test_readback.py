@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlpost.rollout.readback import hugging_face_views, join_shards, shard_views
+from rlpost.rollout.vllm.readback import hugging_face_views, join_shards, shard_views
 
 PACKED = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
 SHAPES = {

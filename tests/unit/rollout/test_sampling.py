@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rlpost.protocols import GenerateRequest, SamplingSettings
-from rlpost.rollout.fake_engine import FakeEngine
 from rlpost.rollout.sampling import group_seed, requests, spread
+from support.fake_engine import FakeEngine
 
 
 def test_seeds_depend_on_every_part_of_their_address() -> None:

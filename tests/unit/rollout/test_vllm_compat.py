@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlpost.rollout.vllm_compat import check_adapters, check_shards
+from rlpost.rollout.vllm.compat import check_adapters, check_shards
 
 
 def test_heads_that_cannot_be_shared_out_are_refused(tiny_model: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlpost.rollout.weights import LocalWeights
+from rlpost.rollout.vllm.weights import LocalWeights
 
 NAMES = ("q_proj.weight", "k_proj.weight", "norm.weight", "other.weight")
 

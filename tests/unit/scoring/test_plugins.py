@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rlpost import usercode
 from rlpost.config.schema import RewardSpec, ScoringSection
 from rlpost.errors import UserError
-from rlpost.scoring.plugins import Shipped, named, ship
+from rlpost.plugins import usercode
+from rlpost.plugins.ship import Shipped, named, ship
 
 WORKER = """
 import inspect, pickle, sys, traceback
@@ -107,7 +107,7 @@ def test_installed_modules_are_named_and_not_sent() -> None:
 
 
 def test_files_of_one_name_do_not_meet(tmp_path: Path) -> None:
-    from rlpost import registry
+    from rlpost.plugins import registry
 
     found = []
     for value in (1, 2):

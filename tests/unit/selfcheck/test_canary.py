@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from rlpost.credit import as_samples
+from rlpost.algorithms.credit import as_samples
 from rlpost.errors import SelfCheckError
 from rlpost.protocols import ApplyReport
-from rlpost.rollout.fake_engine import FakeEngine
 from rlpost.selfcheck.canary import TOLERANCE, check_arrival, check_movement, check_probe
 from rlpost.sync.codec import checksum
 from rlpost.types import Completion, WeightManifest, WeightUpdate
+from support.fake_engine import FakeEngine
 
 SUMS = {"a": "11", "b": "22", "c": "33"}
 FIRST = WeightManifest(0, 1, "full", SUMS, 12, {})

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from rlpost.errors import SelfCheckError
-from rlpost.learner import layout, policy
+from rlpost.learner import collate, policy
 from rlpost.learner.build import build_learner
-from rlpost.learner.examine import COLUMNS, SAMPLES, project, select
+from rlpost.learner.gradient_check import COLUMNS, SAMPLES, project, select
 from rlpost.learner.policy import PolicyLearner
 from rlpost.learner.torch_engine import TorchEngine
 from rlpost.selfcheck.invariance import Figures, Fingerprint, check, difference
@@ -159,7 +159,7 @@ def test_a_loss_averaged_over_micro_batches_is_found(tiny_model: str, monkeypatc
 
 
 def test_completions_that_see_each_other_are_found(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = layout.visible
+    sound = collate.visible
     monkeypatch.setattr(layout, "visible", lambda segment, branch: sound(segment, np.minimum(branch, 0)))
     message = failure(learner_of(tiny_model))
     assert "the gradient as this run lays them out is not that one sample at a time, above all for 'model" in message
@@ -167,7 +167,7 @@ def test_completions_that_see_each_other_are_found(tiny_model: str, monkeypatch:
 
 
 def test_a_chunk_that_is_dropped_is_found(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rlpost.learner import models
+    from rlpost.data import models
 
     sound = models.chunked_logprobs
 

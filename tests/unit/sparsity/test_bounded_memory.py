@@ -14,7 +14,7 @@ LIMIT = 512 * MIB
 
 CODE = r"""
 import json, re, resource, sys
-from rlpost.sparsity.examine import sparsity
+from rlpost.sparsity.analysis import sparsity
 import rlpost.sparsity.counting
 
 fields = open("/proc/self/statm").read().split()

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rlpost.errors import DataError
-from rlpost.sparsity.chance import Training
+from rlpost.sparsity.analysis import sparsity
 from rlpost.sparsity.compare import compare, pair
 from rlpost.sparsity.counting import Counts, bin_edges, bin_of, count
-from rlpost.sparsity.examine import sparsity
+from rlpost.sparsity.expected import Training
 from rlpost.sparsity.findings import Findings, layer_of, module_of
 from tests.support.checkpoints import model, next_up, write
 

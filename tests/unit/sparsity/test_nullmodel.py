@@ -8,7 +8,7 @@ import torch
 
 from rlpost.errors import UserError
 from rlpost.sparsity import nullmodel
-from rlpost.sparsity.chance import Training
+from rlpost.sparsity.expected import Training
 from rlpost.sparsity.nullmodel import Null, adamw, bfloat16_weights, fitted, gaussian, round_bfloat16, sgd
 
 # lr, steps, weights' standard deviation, snr; unchanged exactly and within 1e-5; from float32 weights

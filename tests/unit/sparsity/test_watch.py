@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from rlpost.errors import CheckpointError
-from rlpost.sparsity.moved import Moved, summary
-from rlpost.sparsity.watch import Watch
+from rlpost.sparsity.deltas import Moved, summary
+from rlpost.sparsity.tracker import Watch
 
 
 def versions(dtype: torch.dtype, count: int = 5) -> list[dict[str, Tensor]]:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rlpost.config.update_kind import adapter_rank, engine_rank, kind_of
 from rlpost.sync.codec import checksum, decode
-from rlpost.sync.plan import adapter_rank, engine_rank, kind_of
 from rlpost.sync.publish import Publisher, changed
 from rlpost.tuning import masks
 from rlpost.tuning.masks import Mask

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from rlpost.config.tuning import LoraSettings, LoraXsSettings
+from rlpost.data.models import load
 from rlpost.errors import ConfigError, SelfCheckError
-from rlpost.learner.models import load
-from rlpost.tuning.adapters import Adapted, Lora, peft_config
 from rlpost.tuning.lora_xs import LoraXs
+from rlpost.tuning.peft_methods import Adapted, Lora, peft_config
 
 
 def whole(_: Any) -> Any:

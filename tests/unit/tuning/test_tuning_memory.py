@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from rlpost.data.models import tensor_shapes, widths
 from rlpost.errors import DataError
 from rlpost.learner.build import build_learner
-from rlpost.learner.models import tensor_shapes, widths
 from rlpost.tuning.memory import activations, engine_bytes, learner_bytes
 from support.tuning_checks import batch, configured
 

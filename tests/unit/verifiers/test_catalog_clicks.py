@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlpost.errors import DataError, UserError
-from rlpost.registry import resolve
+from rlpost.plugins.registry import resolve
 from rlpost.types import VerifyItem
 from rlpost_verifiers.catalog.clicks import rows
 from rlpost_verifiers.catalog.items import catalog_of

@@ -10,7 +10,7 @@ import pytest
 
 from rlpost.algorithms.ranking import recall
 from rlpost.errors import UserError
-from rlpost.registry import resolve
+from rlpost.plugins.registry import resolve
 from rlpost.types import Prompt, VerifyItem
 from rlpost_verifiers.catalog.conversations import films_of, rows, taste, utility
 from rlpost_verifiers.catalog.items import Item, load_catalog

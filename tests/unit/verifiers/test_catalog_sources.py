@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rlpost.errors import DataError
-from rlpost.registry import resolve
+from rlpost.plugins.registry import resolve
 from rlpost_verifiers.catalog.sources import reddit, redial
 
 

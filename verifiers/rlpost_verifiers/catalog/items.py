@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlpost.errors import DataError
-from rlpost.registry import resolve
+from rlpost.plugins.registry import resolve
 from rlpost_verifiers.catalog.names import canonical, year_of
 
 MOVIES = Path(__file__).parent / "data" / "movies.jsonl"

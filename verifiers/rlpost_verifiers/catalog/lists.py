@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from rlpost.choices import check_choices
+from rlpost.config.choices import check_choices
 from rlpost_verifiers.catalog.names import year_of
 
 Unparsable = Literal["keep_rank", "skip"]

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlpost.data.overlap import squeeze
+from rlpost.data.decontaminate import squeeze
 from rlpost.data.prompts import read_jsonl
 from rlpost.errors import DataError
 from rlpost_verifiers.catalog.lists import parse_title

@@ -19,7 +19,7 @@ from typing import Any
 
 from rlpost.data.prompts import read_jsonl
 from rlpost.errors import DataError, InfrastructureError, MissingPackageError
-from rlpost.usercode import in_a_line
+from rlpost.plugins.usercode import in_a_line
 
 Ask = Callable[[str], str]
 """A question to its answer; raises InfrastructureError where there is none."""

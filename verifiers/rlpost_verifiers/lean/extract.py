@@ -15,7 +15,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
-from rlpost.choices import check_choices
+from rlpost.config.choices import check_choices
 from rlpost_verifiers.lean.task import ProofTask
 
 Extract = Literal["raw", "fence", "continued"]

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rlpost.data.overlap import squeeze
+from rlpost.data.decontaminate import squeeze
 from rlpost.errors import DataError
-from rlpost.registry import resolve
+from rlpost.plugins.registry import resolve
 
 _log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rlpost.errors import DataError, UserError
-from rlpost.folders import cache_folder
-from rlpost.registry import resolve
+from rlpost.paths import cache_folder
+from rlpost.plugins.registry import resolve
 from rlpost.types import Prompt, Verdict, VerifyItem
 from rlpost_verifiers.cache import VerdictCache, as_cached
 from rlpost_verifiers.lean.backend import Backend, filtered

@@ -13,7 +13,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 from rlpost.errors import InfrastructureError, MissingPackageError
-from rlpost.folders import cache_folder
+from rlpost.paths import cache_folder
 from rlpost_verifiers.lean.embedded.client import Zygote
 from rlpost_verifiers.lean.embedded.olean import Olean, OleanError
 from rlpost_verifiers.lean.messages import parse_output

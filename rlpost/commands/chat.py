@@ -1,0 +1,184 @@
+"""Talking to a trained model: what is typed becomes a prompt as in training, and the verifier says what the answer is.
+
+The model runs in this process by transformers' own ``generate``: slower than an engine, and there in seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+import torch
+
+from rlpost.config.schema import DataSection, RunConfig
+from rlpost.data import load, models
+from rlpost.data.tokenizer import TextCodec
+from rlpost.errors import DataError, UserError
+from rlpost.plugins.build import build_verifier
+from rlpost.protocols import Reviewing
+from rlpost.types import Prompt, Verdict, VerifyItem
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer.
+
+    Attributes:
+        text: of the model.
+        verdict: of the configured verifier; None where there is none, or it would have to know the right answer.
+        seconds: it took to write.
+    """
+
+    text: str
+    verdict: Verdict | None
+    seconds: float
+
+
+class Talk:
+    """A conversation with one model.
+
+    What is typed goes into the one column that the configuration's template leaves open, or into the prompt itself. A
+    model that was trained on chats is shown the conversation so far, another one all that the user has said.
+
+    Args:
+        config: of the run that trained the model: its prompts, its limits, its verifier.
+        model: Hugging Face folder.
+        columns: what else stands in a row of the data, where template or verifier need it.
+        temperature: 0 answers greedily.
+
+    Raises:
+        UserError: if the template has more than one open column, or none.
+        ModelError: if the folder holds no model.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: str | Path,
+        columns: Mapping[str, Any] | None = None,
+        temperature: float = 0.0,
+    ):
+        if temperature < 0:
+            raise UserError(f"temperature is {temperature}; give 0 for greedy answers, or more")
+        folder = models.resolve_path(str(model))
+        self.config, self.columns, self.temperature = config, dict(columns or {}), temperature
+        self.codec = TextCodec(folder, config.model.trust_remote_code, config.data.special_tokens)
+        self.column = open_column(config.data, self.columns)
+        self.chats = self.column is None and self._trained_on_chats()
+        self.model = models.load(folder, config.model.dtype, config.model.trust_remote_code).eval()
+        if torch.cuda.is_available():
+            self.model.cuda()
+        self.verifier = build_verifier(config.scoring)
+        self.room = models.context_length(folder) - config.rollout.max_tokens
+        self.turns: list[tuple[str, str]] = []
+
+    def say(self, text: str) -> Reply:
+        """The model's answer to what has been said so far and this.
+
+        Raises:
+            DataError: if nothing is said, or there is no room for an answer.
+        """
+        if not text.strip():
+            raise DataError("nothing was said; type something")
+        self.turns.append(("user", text.strip()))
+        row = self._row()
+        [prompt] = load.make_prompts(self.config.data, [row], "chat")
+        begun = time.monotonic()
+        answer = self._answer(prompt)
+        seconds = time.monotonic() - begun
+        self.turns.append(("assistant", answer))
+        return Reply(answer, self._verdict(row, answer), seconds)
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.turns = []
+
+    def close(self) -> None:
+        """End what the verifier has started."""
+        if self.verifier is not None:
+            self.verifier.close()
+
+    def _row(self) -> dict[str, Any]:
+        key = self.column or self.config.data.prompt_key
+        if self.chats:
+            value: Any = [{"role": role, "content": content} for role, content in self.turns]
+        else:
+            value = " ".join(content for role, content in self.turns if role == "user")
+        return {**self.columns, key: value}
+
+    def _answer(self, prompt: Prompt) -> str:
+        ids = self.codec.encode(prompt)
+        section = self.config.rollout
+        if len(ids) > self.room:
+            raise DataError(f"the conversation has {len(ids)} tokens, {self.room} leave room for an answer; begin anew")
+        given = torch.tensor([ids], device=self.model.device)
+        drawn: dict[str, Any] = {"do_sample": False}
+        if self.temperature:
+            # transformers has a top_k of its own where none is given
+            top_k = max(section.top_k, 0)
+            drawn = {"do_sample": True, "temperature": self.temperature, "top_p": section.top_p, "top_k": top_k}
+        stops = {"stop_strings": list(section.stop), "tokenizer": self.codec.tokenizer} if section.stop else {}
+        with torch.inference_mode():
+            found = self.model.generate(
+                given, attention_mask=torch.ones_like(given), max_new_tokens=section.max_tokens, **drawn, **stops
+            )
+        return self.codec.decode(found[0, len(ids) :].tolist(), section.stop)[0]
+
+    def _verdict(self, row: Mapping[str, Any], answer: str) -> Verdict | None:
+        if isinstance(self.verifier, Reviewing):
+            return self.verifier.review(row, answer)
+        if self.verifier is None:
+            return None
+        try:
+            return self.verifier.verify_batch([VerifyItem(row, answer)])[0]
+        except (DataError, KeyError):  # it asks for a column that only a data set has
+            return None
+
+    def _trained_on_chats(self) -> bool:
+        data = self.config.data
+        [first] = load.make_prompts(data, load.rows(data, data.train, "data.train")[:1], "data.train")
+        return first.messages is not None
+
+
+def open_column(section: DataSection, given: Mapping[str, Any]) -> str | None:
+    """The column that the prompt's template leaves open; None for a configuration without template.
+
+    Raises:
+        UserError: if there are several, or none.
+    """
+    text, chat = load.templates(section)
+    if text is None and chat is None:
+        return None
+    texts = [text] if text is not None else [content for _, content in chat or ()]
+    fields = dict.fromkeys(field for one in texts for _, field, _, _ in Formatter().parse(one) if field is not None)
+    left = [field for field in fields if field not in given]
+    if len(left) != 1:
+        which = f"columns {', '.join(left)}" if left else "no column"
+        raise UserError(f"data.template leaves {which} open, one is needed; give the others by --set column=value")
+    return left[0]
+
+
+def as_document(reply: Reply) -> dict[str, Any]:
+    """A reply as plain data."""
+    verdict = None if reply.verdict is None else asdict(reply.verdict)
+    return {"text": reply.text, "verdict": verdict, "seconds": round(reply.seconds, 3)}
+
+
+def render(reply: Reply) -> str:
+    """A reply for people: a list place by place with what each is, anything else as it is with its verdict below."""
+    verdict = reply.verdict
+    if verdict is None:
+        return reply.text
+    if not verdict.items:
+        assurance = f", {verdict.assurance}" if verdict.assurance else ""
+        return f"{reply.text}\n  [{verdict.outcome}: {verdict.reason}{assurance}]"
+    names = verdict.evidence.get("items") or [None] * len(verdict.items)
+    lines = []
+    for place, (item, name) in enumerate(zip(verdict.items, names, strict=True), 1):
+        title = name or reply.text[item.start : item.stop].strip()
+        lines.append(f"{place:>3}. {title:<60} {item.reason.replace('_', ' ')}".rstrip())
+    return "\n".join(lines)

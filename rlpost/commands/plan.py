@@ -1,0 +1,63 @@
+"""What ``rlpost plan`` shows: every actor's seat and memory, before anything is started."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from rlpost.actors.cluster import cluster, nodes, this_machine
+from rlpost.actors.placement import Plan, memory_bytes, place
+from rlpost.config.schema import RunConfig
+from rlpost.data.models import resolve_path, tensor_shapes, widths
+from rlpost.tuning.memory import activations, trained
+
+
+def plan(config: RunConfig) -> Plan:
+    """Seat every actor on this machine, or on the cluster that the configuration names.
+
+    Raises:
+        RlpostError: if the cluster cannot be reached, or the model's folder is not there.
+    """
+    # a model that the warm start has yet to make has no size yet
+    shapes = tensor_shapes(resolve_path(config.model.path)) if config.model.path else None
+    if config.cluster.address == "local":
+        return place(config, [this_machine(config.cluster)], shapes)
+    with cluster(config.cluster):
+        return place(config, nodes(), shapes)
+
+
+def render(found: Plan, config: RunConfig) -> str:
+    """The plan as lines for people: a line per actor, its memory by part, a total per node, and what is missing."""
+    rows = [("actor", "node", "threads", "GPUs", "memory at least")]
+    for seat in found.seats:
+        memory = "not known yet" if seat.memory_gb is None else f"{seat.memory_gb:.1f} GB"
+        rows.append((seat.name, seat.node.address, str(seat.threads), f"{seat.gpus:g}", memory))
+    length = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, length, strict=True)).rstrip() for row in rows]
+    for node in dict.fromkeys(seat.node for seat in found.seats):
+        lines.append(f"node {node.address} has {node.cpus} cores, {node.gpus} GPUs, {node.memory_gb:.1f} GB")
+    return "\n".join([*lines, *_parts(found, config), *(f"missing: {text}" for text in found.missing)])
+
+
+def _parts(found: Plan, config: RunConfig) -> Iterator[str]:
+    """What the first engine and learner hold, where the model is there to be looked at."""
+    if config.model.path is None:
+        return
+    folder = resolve_path(config.model.path)
+    shapes = tensor_shapes(folder)
+    if shapes is None:
+        return
+    for kind in ("rollout", "learner"):
+        seat = found.of(kind)[0]
+        parts = {name: size for name, size in memory_bytes(seat, config, shapes).items() if size}
+        yield f"{seat.name} holds " + ", ".join(f"{name} {size / 2**20:,.1f} MiB" for name, size in parts.items())
+    owned = trained(config, shapes)
+    total = sum(map(math.prod, shapes.values()))
+    count = "as many as PEFT finds" if owned is None else f"{owned.size:,}"
+    yield f"trained: {count} of {total:,} parameters ({config.tuning.method}, {config.optimizer.name})"
+    try:
+        estimate = activations(config, widths(folder))
+    except KeyError:
+        return
+    how = "with" if config.learner.gradient_checkpointing else "without"
+    yield f"activations of a micro-batch, {how} checkpointing: about {estimate / 2**20:,.0f} MiB more (an estimate)"

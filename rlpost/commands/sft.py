@@ -1,0 +1,166 @@
+"""Supervised fine-tuning on prompt and target, by TRL's SFTTrainer. The one home of trl."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlpost.config.schema import RunConfig, SftSection
+from rlpost.data import bpe, load, models, wordlevel
+from rlpost.data.tokenizer import TextCodec
+from rlpost.errors import ConfigError, DataError, MissingPackageError
+from rlpost.types import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class SftResult:
+    """What the warm start made: its folder, the rows it used, updates, and the mean loss of the last tenth of them."""
+
+    folder: str
+    rows: int
+    updates: int
+    loss: float
+
+
+def warm_start(config: RunConfig, target: str | Path, *, quiet: bool = False) -> SftResult:
+    """Fine-tune ``model`` on ``sft.train`` and write a Hugging Face folder.
+
+    Prompts are tokenised by the same codec as in the loop, and the loss covers the targets only.
+
+    Args:
+        config: of the run; needs a section ``sft``.
+        target: folder to write, complete or not at all.
+        quiet: no progress bar.
+
+    Raises:
+        ConfigError: without a section ``sft``.
+        DataError: for rows without the target column, or too long for ``sft.max_length``.
+    """
+    if config.sft is None:
+        raise ConfigError("sft: missing; add the section to warm-start a model")
+    from rlpost.loop.checkpoint import atomic_folder
+
+    pairs = read_pairs(config, config.sft)
+    work = Path(tempfile.mkdtemp(prefix="rlpost-sft-"))
+    try:
+        base = starting_folder(config, pairs, work)
+        codec = TextCodec(base, config.model.trust_remote_code, config.data.special_tokens)
+        rows = [_row(codec, prompt, text, config.sft.max_length) for prompt, text in pairs]
+        model = models.load(base, "float32", config.model.trust_remote_code)
+        trainer = _trainer(config, config.sft, model, codec, rows, work, quiet)
+        trainer.train()
+        with atomic_folder(Path(target)) as partial:
+            state = {name: p.detach() for name, p in model.named_parameters()}
+            models.save_folder(model, state, base, partial)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    last = losses[-max(len(losses) // 10, 1) :]
+    return SftResult(str(target), len(rows), int(trainer.state.global_step), sum(last) / max(len(last), 1))
+
+
+def read_pairs(config: RunConfig, section: SftSection) -> list[tuple[Prompt, str]]:
+    """Prompts of the warm start with their targets.
+
+    Raises:
+        DataError: for a row without the target column.
+    """
+    data = config.data
+    rows = load.rows(data, section.train, "sft.train")
+    for number, row in enumerate(rows):
+        if not isinstance(row.get(section.completion_key), str):
+            raise DataError(
+                f"sft.train, row {number}: column {section.completion_key!r} holds "
+                f"{row.get(section.completion_key)!r}, expected text; set sft.completion_key"
+            )
+    prompts = load.make_prompts(data, rows, "sft.train")
+    return [
+        (prompt, section.completion_prefix + str(row[section.completion_key]))
+        for prompt, row in zip(prompts, rows, strict=True)
+    ]
+
+
+def starting_folder(config: RunConfig, pairs: Sequence[tuple[Prompt, str]], work: Path) -> str:
+    """Folder of the model to fine-tune; with ``model.scratch`` it is built, its vocabulary taken from every text the
+    run will meet: the warm start's, and the prompts (and targets, where they are known) of training and evaluation.
+    """
+    scratch = config.model.scratch
+    if scratch is None:
+        assert config.model.path is not None
+        return models.resolve_path(config.model.path)
+    texts = [one for prompt, text in pairs for one in (prompt.text or "", text)]
+    for split in ("train", "eval"):
+        if split == "train" or config.data.eval is not None:
+            texts += [_known_text(config, prompt) for prompt in load.prompts(config.data, split)]
+    folder = work / "scratch"
+    if scratch.vocabulary is None:
+        size = wordlevel.build(texts, folder, scratch.max_positions)
+    else:
+        size = bpe.build(texts, folder, scratch.max_positions, scratch.vocabulary)
+    models.build_scratch(scratch, size, folder, config.run.seed)
+    return str(folder)
+
+
+def _known_text(config: RunConfig, prompt: Prompt) -> str:
+    section = config.sft
+    target = prompt.columns.get(section.completion_key) if section else None
+    known = f"{section.completion_prefix}{target}" if section and isinstance(target, str) else ""
+    return (prompt.text or "") + known
+
+
+def _row(codec: TextCodec, prompt: Prompt, text: str, limit: int) -> dict[str, list[int]]:
+    question, answer = codec.encode(prompt), codec.encode_target(text)
+    size = len(question) + len(answer)
+    if size > limit:
+        raise DataError(
+            f"sft.train, prompt {prompt.id!r}: {size} tokens, sft.max_length is {limit}; raise it or drop the row"
+        )
+    return {"input_ids": [*question, *answer], "labels": [-100] * len(question) + list(answer)}
+
+
+def _trainer(
+    config: RunConfig,
+    section: SftSection,
+    model: Any,
+    codec: TextCodec,
+    rows: list[dict[str, list[int]]],
+    work: Path,
+    quiet: bool,
+) -> Any:
+    try:
+        from trl.trainer.sft_config import SFTConfig
+        from trl.trainer.sft_trainer import SFTTrainer
+    except ImportError as error:
+        raise MissingPackageError(
+            f"TRL cannot be imported ({error}); pip install 'rlpost[cpu]' or 'rlpost[gpu]'"
+        ) from error
+    import torch
+    from datasets import Dataset
+
+    arguments = SFTConfig(
+        output_dir=str(work / "trainer"),
+        seed=config.run.seed,
+        num_train_epochs=section.epochs,
+        per_device_train_batch_size=section.batch_size,
+        learning_rate=section.lr,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.05,
+        max_length=section.max_length,
+        bf16=config.model.dtype == "bfloat16" and torch.cuda.is_available(),
+        gradient_checkpointing=config.learner.gradient_checkpointing,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        train_sampling_strategy="group_by_length" if section.group_by_length else "random",
+        logging_steps=10,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=quiet,
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    return SFTTrainer(
+        model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=codec.tokenizer
+    )

@@ -1,0 +1,89 @@
+"""The loss of one micro-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlpost.algorithms.losses import LossInputs, LossSettings, policy_loss
+from rlpost.learner.collate import MicroBatch
+from rlpost.types import Denominators, TrainSample
+
+
+def pad(
+    rows: Sequence[np.ndarray | None], width: int, fill: float, dtype: torch.dtype, device: torch.device
+) -> Tensor | None:
+    """Arrays ``[T_i]`` as one ``[B, width]`` tensor; None if all are absent."""
+    present = [row for row in rows if row is not None]
+    if not present:
+        return None
+    if len(present) != len(rows):
+        raise ValueError(
+            f"{len(rows) - len(present)} of {len(rows)} samples of a micro-batch lack a column the others have"
+        )
+    result = torch.full((len(rows), width), fill, dtype=dtype)
+    for i, row in enumerate(present):
+        result[i, : len(row)] = torch.from_numpy(np.array(row)).to(dtype)
+    return result.to(device)
+
+
+def micro_loss(
+    logprobs: Tensor,
+    micro: MicroBatch,
+    samples: Sequence[TrainSample],
+    settings: LossSettings,
+    counts: Denominators,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The micro-batch's share of the loss and of the metrics; see `rlpost.algorithms.losses.policy_loss`.
+
+    Args:
+        logprobs: ``[B, T]`` under the current policy, with gradient.
+        micro: from `rlpost.learner.collate.lay_out`.
+        samples: its rows, in order.
+        settings: of the loss.
+        counts: over the global minibatch.
+
+    Returns:
+        A scalar to call backward on, also where there are no samples, and detached sums.
+    """
+    if not samples:
+        return logprobs.sum() * 0.0, {}
+    width, device = logprobs.shape[1], logprobs.device
+    old = old_or_current(logprobs, samples)
+    engine = pad([s.engine_logprobs for s in samples], width, 0.0, torch.float32, device)
+    advantages = pad([s.advantages for s in samples], width, 0.0, torch.float32, device)
+    spans = pad([s.span_ids for s in samples], width, -1, torch.long, device)
+    assert advantages is not None
+    assert spans is not None
+    inputs = LossInputs(
+        logprobs=logprobs,
+        old_logprobs=old,
+        advantages=advantages,
+        mask=micro.mask,
+        span_ids=spans,
+        engine_logprobs=engine,
+        ref_logprobs=pad([s.ref_logprobs for s in samples], width, 0.0, torch.float32, device),
+    )
+    loss, sums = policy_loss(inputs, settings, counts)
+    tokens = max(counts.tokens, 1)
+    sums["entropy"] = torch.where(micro.mask, -logprobs.detach(), 0.0).sum() / tokens
+    if engine is not None:
+        difference = torch.where(micro.mask, old - engine, 0.0).abs()
+        sums["mismatch"] = difference.sum() / tokens
+    return loss, sums
+
+
+def old_or_current(logprobs: Tensor, samples: Sequence[TrainSample]) -> Tensor:
+    """``[B, T]`` log-probabilities of the old policy, without gradient.
+
+    A sample that has none yet is in the first update since it was drawn, under which the current policy is the old one:
+    its ratio is 1 and only the ratio's gradient matters.
+    """
+    old = logprobs.detach().clone()
+    for row, sample in enumerate(samples):
+        if sample.old_logprobs is not None:
+            old[row, : len(sample.old_logprobs)] = torch.from_numpy(np.array(sample.old_logprobs)).to(old)
+    return old

@@ -1,0 +1,121 @@
+"""The evaluations of a run: before, on the way, after; written down, compared with the start, kept over a resume."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rlpost.config.schema import RunConfig
+from rlpost.evaluation import outcomes, uplift
+from rlpost.loop.evaluate import evaluate
+from rlpost.loop.session import Session
+from rlpost.observability.sinks import keep_lines_before
+from rlpost.protocols import GenerateRequest
+from rlpost.rollout.sampling import requests, settings
+from rlpost.types import Group
+
+Evaluations = list[tuple[str, Mapping[str, float]]]
+
+BEFORE, AFTER = "before", "after"
+
+
+def on_the_way(step: int) -> str:
+    """Title of an evaluation between the first step and the last."""
+    return f"step {step}"
+
+
+class Course:
+    """The evaluations of one run.
+
+    Args:
+        config: of the run.
+        folder: of the run; ``evaluations.jsonl`` gets the figures, ``evaluations/`` what they come from.
+        session: the actors.
+        say: told the figures.
+    """
+
+    def __init__(self, config: RunConfig, folder: Path, session: Session, say: Callable[[str], None]):
+        self.config, self.session, self.say = config, session, say
+        self.file, self.details = folder / "evaluations.jsonl", folder / "evaluations"
+        self.rows: list[tuple[int, str, Mapping[str, float]]] = []
+
+    @property
+    def evaluations(self) -> Evaluations:
+        """Titles and figures, in order."""
+        return [(title, figures) for _, title, figures in self.rows]
+
+    def keep_up_to(self, step: int) -> None:
+        """Forget later ones: an evaluation after step N belongs to the checkpoint of step N. -1: forget all."""
+        self.rows = []
+        for row in keep_lines_before(self.file, step + 1):
+            self.rows.append((row.pop("step"), row.pop("when"), row))
+
+    def begin(self) -> None:
+        """Draw the answers of the starting policy that are followed through the run."""
+        if self.config.evaluation.uplift_prompts:
+            self.details.mkdir(parents=True, exist_ok=True)
+            uplift.write(uplift.follow(self._groups(), self.session.score), self._followed)
+
+    def measure(self, title: str, step: int) -> float | None:
+        """Evaluate the present policy, unless that was done already.
+
+        Returns:
+            What policies of the run are ranked by: the first pass@k, over the prompts that every evaluation uses. None
+            if nothing was measured.
+        """
+        if not self.session.held_out or any((step, title) == (at, known) for at, known, _ in self.rows):
+            return None
+        section = self.config.evaluation
+        within = title not in (BEFORE, AFTER)
+        samples = section.during_samples if within and section.during_samples else section.samples
+        prompts = self.session.held_out[: section.during_prompts if within else None]
+        engines, judges = self.session.rollouts, self.session.scoring
+        with outcomes.recorder(self._outcomes(title)) as record:
+            found = evaluate(prompts, engines.generate, judges.score, self.config, samples, record)
+        figures = found.figures(section.ks(samples), section.list_k)
+        if title != BEFORE and self._outcomes(BEFORE).exists():
+            figures |= outcomes.compare(outcomes.read(self._outcomes(BEFORE)), found.outcomes)
+        figures |= self._uplift(title, step)
+        self._note(step, title, figures)
+        values = outcomes.pass_at(found.outcomes[: section.during_prompts], section.ks(samples)[0])
+        return sum(values) / len(values) if values else None
+
+    def _note(self, step: int, title: str, figures: Mapping[str, float]) -> None:
+        self.rows.append((step, title, figures))
+        with self.file.open("a") as file:
+            file.write(json.dumps({"step": step, "when": title, **figures}) + "\n")
+        shown = {name: value for name, value in figures.items() if not name.endswith(("_se", "_low", "_high"))}
+        self.say(f"{title}: " + "  ".join(f"{name} {value:.3f}" for name, value in shown.items()))
+
+    def _uplift(self, title: str, step: int) -> dict[str, float]:
+        followed = uplift.read(self._followed) if title != BEFORE and self._followed.exists() else []
+        if not followed:
+            return {}
+        found = uplift.measure(followed, self.session.score)
+        kept = keep_lines_before(self.details / "uplift.jsonl", step) if step else []
+        rows = [*kept, {"step": step, "when": title, **found}]
+        (self.details / "uplift.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return {"uplift": float(str(found["share"]))}
+
+    def _groups(self) -> list[Group]:
+        """Judged samples of the starting policy, as many per prompt as in training."""
+        chosen = self.session.held_out[: self.config.evaluation.uplift_prompts]
+        asked: list[GenerateRequest] = requests(
+            [(encoded.prompt.id, encoded.ids) for encoded in chosen],
+            run_seed=self.config.run.seed,
+            step=0,
+            group_size=self.config.rollout.group_size,
+            stream="uplift",
+        )
+        drawn = settings(self.config.rollout, logprobs=self.config.rollout.logprobs == "always")
+        completions = self.session.rollouts.generate(asked, drawn)
+        groups = [Group(e.prompt, tuple(c)) for e, c in zip(chosen, completions, strict=True)]
+        return self.session.scoring.score(groups)
+
+    def _outcomes(self, title: str) -> Path:
+        return self.details / f"{title.replace(' ', '_')}.jsonl"
+
+    @property
+    def _followed(self) -> Path:
+        return self.details / "followed.jsonl"

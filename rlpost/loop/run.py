@@ -1,0 +1,318 @@
+"""A run from configuration to model folder: warm start, loop, evaluation, checkpoints, interruption."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+from rlpost.config.load import dump
+from rlpost.config.schema import RunConfig
+from rlpost.data.models import resolve_path
+from rlpost.errors import InfrastructureError, LeakError, LearnerLostError, UserError
+from rlpost.loop import checkpoint
+from rlpost.loop.checkpoint import RunState
+from rlpost.loop.evaluations import AFTER, BEFORE, Course, Evaluations, on_the_way
+from rlpost.loop.session import Session, session
+from rlpost.loop.sync import OnStep, Step, collect, learn, publish
+from rlpost.observability.plots import draw_run
+from rlpost.observability.progress import Display
+from rlpost.observability.report import write_report
+from rlpost.observability.runfolder import RunFolder
+from rlpost.observability.sinks import open_sinks
+from rlpost.plugins.build import build_stage, with_logprobs
+from rlpost.plugins.ship import ship
+from rlpost.protocols import RewardStage
+from rlpost.scoring.score import deferred
+from rlpost.sparsity.deltas import document
+from rlpost.system.processes import end_with_parent
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run left behind.
+
+    Attributes:
+        folder: the run folder.
+        steps: rollout batches done, earlier parts of a resumed run included.
+        interrupted: whether it stopped on request before the last step.
+        metrics: of the last step.
+        evaluations: (``before``, ``step N`` or ``after``, figures) in order.
+    """
+
+    folder: str
+    steps: int
+    interrupted: bool
+    metrics: Mapping[str, float]
+    evaluations: Evaluations
+
+
+def train(
+    config: RunConfig, *, resume: bool = False, display: Display | None = None, on_step: OnStep | None = None
+) -> RunResult:
+    """Run a configuration.
+
+    Args:
+        config: see `rlpost.config.schema`.
+        resume: continue from the run folder's last checkpoint.
+        display: shows progress; None for silence.
+        on_step: called with every finished step; the run ends after it if it returns False.
+
+    Returns:
+        See `RunResult`.
+
+    Raises:
+        RlpostError: with one line that says what, the value and the remedy.
+    """
+    from rich.console import Console
+
+    display = display or Display(Console(quiet=True), enabled=False)
+    # what is misspelt or broken should not cost a cluster's start
+    shipped = ship(config.scoring)
+    stages = [build_stage(spec) for spec in config.scoring.rewards]
+    config = with_logprobs(config, stages)
+    folder = RunFolder(config, resume)
+    model = starting_model(config, folder, display)
+    display.say(f"starting Ray and the actors for {folder.path}")
+    with stop_request() as stop, session(config, model, training=True, shipped=shipped, say=display.say) as running:
+        folder.create()
+        folder.record_verifiers(running.verifiers)
+        return Run(config, folder, running, deferred(stages), display, stop, on_step).go(resume)
+
+
+class Run:
+    """The loop around `rlpost.loop.sync`.
+
+    Args:
+        config: of the run.
+        folder: where it writes.
+        running: the actors.
+        stages: reward stages that wait for the learner.
+        display: for people.
+        stop: set when the run should end after the current step.
+        on_step: callback.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        running: Session,
+        stages: Sequence[RewardStage],
+        display: Display,
+        stop: StopRequest,
+        on_step: OnStep | None,
+    ):
+        self.config, self.folder, self.session = config, folder, running
+        self.display, self.stop, self.on_step = display, stop, on_step
+        self.stages = stages
+        self.state = RunState(0)
+        self.saved: RunState | None = None
+        self.course = Course(config, folder.path, running, display.say)
+
+    def go(self, resume: bool) -> RunResult:
+        """Publish the starting policy, then step until done or asked to stop; if the learner is lost on the way, begin
+        again at the last checkpoint.
+        """
+        if not resume:
+            self.course.keep_up_to(-1)
+        else:
+            self._load(checkpoint.latest(self.folder.checkpoints))
+            self.display.say(f"resuming after step {self.state.step}")
+        while True:
+            try:
+                return self._finish(self._advance())
+            except LearnerLostError as error:
+                self._start_over(error)
+
+    def _advance(self) -> Mapping[str, float]:
+        """Steps until done or asked to stop; the last one's metrics."""
+        self.session.publish()
+        if self.state.step == 0:
+            self.course.begin()
+            if self.config.evaluation.before:
+                self._evaluate(BEFORE)
+        section = self.config.logging
+        sinks = open_sinks(
+            section, self.folder.path, self.config.run.name, self.config.model_dump(mode="json"), self.state.step
+        )
+        metrics: Mapping[str, float] = {}
+        self.display.begin(self.state.step, self.config.run.steps)
+        try:
+            while self.state.step < self.config.run.steps and not self.stop.asked:
+                with self._progress_kept():
+                    judged = collect(self.session, self.state.step, self.stages)
+                step = learn(self.session, judged)
+                metrics = step.metrics
+                self.state = RunState(step.number + 1, self.state.best, self.state.best_step)
+                try:
+                    with self._progress_kept():
+                        publish(self.session, step, judged.clock)
+                finally:
+                    for sink in sinks:
+                        sink.write(step.number, metrics)
+                self._after(step)
+        finally:
+            self.display.end()
+            for sink in sinks:
+                sink.close()
+        return metrics
+
+    def _start_over(self, error: LearnerLostError) -> None:
+        """A new learner at the last checkpoint, or at the start where there is none; later steps are done again, with
+        the same prompts and seeds.
+        """
+        learner = self.session.learner
+        assert learner is not None
+        begun = time.monotonic()
+        while True:
+            learner.restart(error)
+            self.session.published = None
+            try:
+                if checkpoint.steps(self.folder.checkpoints):
+                    self._load(checkpoint.latest(self.folder.checkpoints))
+                else:
+                    self.state, self.saved = RunState(0), None
+                    self.course.keep_up_to(0)
+                break
+            except LearnerLostError as again:
+                error = again
+        took = time.monotonic() - begun
+        self.display.say(f"learner: replaced in {took:.1f} s; going on after step {self.state.step}")
+
+    @contextmanager
+    def _progress_kept(self) -> Iterator[None]:
+        """Checkpoint before a failure outside the learner ends the run."""
+        try:
+            yield
+        except LearnerLostError:  # nobody is left who could write one
+            raise
+        except (InfrastructureError, LeakError):
+            if self.state.step and self._checkpoint():
+                self.display.say(f"saved step {self.state.step} before leaving; continue with --resume")
+            raise
+
+    def _after(self, step: Step) -> None:
+        config, done = self.config, self.state.step
+        every = config.logging.transcripts_every
+        if every and step.number % every == 0:
+            self.folder.transcript(step.number, step.groups, step.advantages)
+        if step.changes:
+            self.folder.changes(step.number, document(step.changes))
+        self.display.step(step.number, config.run.steps, step.metrics)
+        if config.evaluation.every and done % config.evaluation.every == 0 and done < config.run.steps:
+            self._evaluate(on_the_way(done))
+        if config.run.checkpoint_every and done % config.run.checkpoint_every == 0:
+            self._checkpoint()
+        if self.on_step is not None and self.on_step(step) is False:
+            self.stop.asked = True
+
+    def _finish(self, metrics: Mapping[str, float]) -> RunResult:
+        assert self.session.learner is not None
+        interrupted = self.state.step < self.config.run.steps
+        if not interrupted and self.config.evaluation.after:
+            self._evaluate(AFTER)
+        self._checkpoint()
+        with checkpoint.atomic_folder(self.folder.model) as partial:
+            self.session.learner.save_model(str(partial.resolve()))
+        draw_run(self.folder.path)
+        if metrics:
+            write_report(self.folder.path)
+        if interrupted:
+            self.display.say(f"stopped after step {self.state.step}; continue with --resume")
+        return RunResult(str(self.folder.path), self.state.step, interrupted, metrics, self.course.evaluations)
+
+    def _evaluate(self, title: str) -> None:
+        if self.stop.asked:
+            return
+        value = self.course.measure(title, self.state.step)
+        if value is not None and (self.state.best is None or value > self.state.best):
+            self.state = RunState(self.state.step, value, self.state.step)
+            if self.state.step:  # the best policy is kept whether or not a checkpoint was due
+                self._checkpoint()
+
+    def _checkpoint(self) -> bool:
+        """Write the current state, unless it is what was written or read last; whether it was written."""
+        assert self.session.learner is not None
+        if self.saved == self.state:
+            return False
+        target = checkpoint.folder_of(self.folder.checkpoints, self.state.step)
+        with checkpoint.atomic_folder(target) as partial:
+            self.session.learner.save(str(partial.resolve() / "learner"))
+            checkpoint.write_state(partial, self.state)
+        checkpoint.prune(self.folder.checkpoints, self.config.run.keep_checkpoints, self.state.best_step)
+        self.saved = self.state
+        return True
+
+    def _load(self, folder: Path) -> None:
+        """Continue from a checkpoint."""
+        assert self.session.learner is not None
+        self.state = self.saved = checkpoint.read_state(folder)
+        self.session.learner.load(str((folder / "learner").resolve()))
+        self.course.keep_up_to(self.state.step)
+
+
+def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> str:
+    """Folder of the policy the run starts from; the warm start is made first where one is configured and missing."""
+    if config.sft is None:
+        assert config.model.path is not None
+        return str(Path(resolve_path(config.model.path)).resolve())
+    if not (folder.warm_start / "config.json").is_file():
+        display.say("warm start: supervised fine-tuning")
+        # a process of its own: the trainer's threads and memory are gone before the actors start
+        with tempfile.TemporaryDirectory(prefix="rlpost-sft-") as scratch:
+            resolved = Path(scratch) / "config.yaml"
+            resolved.write_text(dump(config), encoding="utf-8")
+            done = subprocess.run(
+                [sys.executable, "-m", "rlpost.cli", "sft", str(resolved), "--quiet"],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                # threads that wait must not spin: on a shared machine that costs a factor of three and more
+                env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "TMPDIR": scratch},
+                preexec_fn=partial(end_with_parent, signal.SIGTERM),
+            )
+        if done.returncode != 0:
+            lines = done.stderr.strip().splitlines() or ["no message"]
+            kind = UserError if done.returncode == 2 else InfrastructureError
+            raise kind(f"warm start failed: {lines[-1].removeprefix('rlpost: ')}")
+    return str(folder.warm_start.resolve())
+
+
+@dataclass(slots=True)
+class StopRequest:
+    """Whether somebody asked the run to end."""
+
+    asked: bool = False
+
+
+@contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """Ctrl-C or SIGTERM once: finish the step, checkpoint, leave. Twice: leave at once."""
+    request = StopRequest()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if request.asked:
+            raise KeyboardInterrupt
+        request.asked = True
+        print("\nstopping after this step (once more to stop at once)", file=sys.stderr)
+
+    previous = {}
+    with suppress(ValueError):  # not the main thread: whoever runs us there handles its own signals
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, ask)
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

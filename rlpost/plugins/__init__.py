@@ -1,0 +1,1 @@
+"""How a user's code gets in: names, source text, building, and one trial call before a run depends on it."""

@@ -1,0 +1,159 @@
+"""Names to objects: a plain table for what ships here, entry points for third parties, nothing imported early.
+
+A name is one of
+
+* a key of `BUILTIN` for its kind (``outcome``),
+* an entry point of the group ``rlpost.<kind>`` that another distribution declares,
+* ``module:attribute`` (``my_rewards.style:brevity``),
+* ``path.py:attribute`` (``./rewards.py:brevity``), loaded from that file; relative to the working directory.
+
+Modules are also looked for in the working directory, after everywhere else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import operator
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rlpost.errors import UserError
+from rlpost.plugins import usercode
+
+BUILTIN: dict[str, dict[str, str]] = {
+    "rewards": {
+        "outcome": "rlpost_rewards.outcome:Outcome",
+        "ranking": "rlpost_rewards.ranking:Ranking",
+        "trl": "rlpost_rewards.trl_adapter:TrlReward",
+        "unlikeliness": "rlpost_rewards.unlikeliness:Unlikeliness",
+    },
+    "verifiers": {
+        "lean.embedded": "rlpost_verifiers.lean.verifier:LeanVerifier",
+        "lean.cli": "rlpost_verifiers.lean.verifier:LeanCommand",
+        "lean.repl": "rlpost_verifiers.lean.verifier:LeanReplPool",
+        "lean.kimina": "rlpost_verifiers.lean.verifier:LeanService",
+        "function": "rlpost_verifiers.function:FunctionVerifier",
+        "catalog": "rlpost_verifiers.catalog.verifier:CatalogVerifier",
+        "math": "rlpost_verifiers.math.verifier:MathVerifier",
+    },
+    "commands": {
+        "verify lean": "rlpost_verifiers.lean.command:verify_file",
+        "verify lean --conformance": "rlpost_verifiers.lean.command:show_conformance",
+        "verify catalog": "rlpost_verifiers.catalog.command:verify_file",
+        "demonstrate": "rlpost_verifiers.catalog.command:demonstrate_file",
+        "doctor lean": "rlpost_verifiers.lean.command:diagnose",
+        "doctor math": "rlpost_verifiers.math.command:diagnose",
+    },
+    "templates": {
+        "lean.released": "rlpost_verifiers.lean.prompts:RELEASED",
+        "lean.bare": "rlpost_verifiers.lean.prompts:BARE",
+        "lean.whole_proof": "rlpost_verifiers.lean.prompts:WHOLE_PROOF",
+        "lean.reasoning": "rlpost_verifiers.lean.prompts:REASONING",
+    },
+    "sources": {
+        "jsonl": "rlpost.data.prompts:read_jsonl",
+        "parquet": "rlpost.data.tables:read_parquet",
+        "hf_disk": "rlpost.data.tables:read_hf_disk",
+        "lean_dojo_premises": "rlpost_verifiers.lean.dojo.sources:premises",
+        "lean_dojo_tactics": "rlpost_verifiers.lean.dojo.sources:tactics",
+        "lean_dojo_theorems": "rlpost_verifiers.lean.dojo.sources:theorems",
+        "lean_statements": "rlpost_verifiers.lean.statements:rows",
+        "lean_theorems": "rlpost_verifiers.lean.theorems:rows",
+        "catalog_conversations": "rlpost_verifiers.catalog.conversations:rows",
+        "logged_clicks": "rlpost_verifiers.catalog.clicks:rows",
+        "reddit_conversations": "rlpost_verifiers.catalog.sources:reddit",
+        "redial": "rlpost_verifiers.catalog.sources:redial",
+        "arithmetic": "rlpost_verifiers.math.problems:rows",
+    },
+}
+
+
+def names(kind: str) -> list[str]:
+    """Every known name of ``kind``, third-party entry points included."""
+    return sorted({*BUILTIN[kind], *(point.name for point in metadata.entry_points(group=f"rlpost.{kind}"))})
+
+
+_ADOPTED: dict[tuple[str, str], str] = {}
+"""Names that another process has looked up: (kind, name) to ``module:attribute``."""
+
+
+def adopt(targets: Mapping[tuple[str, str], str]) -> None:
+    """Take over what names stand for in the process that looked them up; kind ``""`` is any."""
+    _ADOPTED.update(targets)
+
+
+def resolve(kind: str, name: str) -> Any:
+    """The object behind ``name``.
+
+    Args:
+        kind: ``rewards``, ``verifiers``, ``sources``, ``templates`` or ``commands``.
+        name: see the module's docstring.
+
+    Raises:
+        UserError: for a name nobody knows (with the near misses) or one that cannot be loaded.
+    """
+    module, attribute = locate(kind, name)
+    return operator.attrgetter(attribute)(module)
+
+
+def locate(kind: str, name: str) -> tuple[ModuleType, str]:
+    """The module that ``name`` stands in, loaded, and the attribute there.
+
+    Raises:
+        UserError: as `resolve`.
+    """
+    target = _target(kind, name)
+    module = _load(target, kind, name)
+    attribute = target.rpartition(":")[2]
+    try:
+        operator.attrgetter(attribute)(module)
+    except AttributeError:
+        public = [n for n in vars(module) if not n.startswith("_")]
+        close = difflib.get_close_matches(attribute, public, n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        where = target.rpartition(":")[0]
+        raise UserError(f"{kind[:-1]} {name!r}: {where} has no {attribute!r}{hint}") from None
+    return module, attribute
+
+
+def _target(kind: str, name: str) -> str:
+    """``module:attribute`` or ``path.py:attribute``."""
+    if name in BUILTIN[kind]:
+        return BUILTIN[kind][name]
+    for key in ((kind, name), ("", name)):
+        if key in _ADOPTED:
+            return _ADOPTED[key]
+    declared = {f"{p.module}:{p.attr}" for p in metadata.entry_points(group=f"rlpost.{kind}") if p.name == name}
+    if len(declared) > 1:
+        raise UserError(
+            f"{kind[:-1]} {name!r} is declared by several packages ({', '.join(sorted(declared))}); give one of these"
+        )
+    if declared:
+        return declared.pop()
+    module, colon, attribute = name.rpartition(":")
+    if colon and module and attribute and (module.endswith(".py") or not module.startswith(".")):
+        return name
+    close = difflib.get_close_matches(name, names(kind), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names(kind))}"
+    raise UserError(f"{kind[:-1]} {name!r} is not known; {hint} (or give module:attribute or path.py:attribute)")
+
+
+def _load(target: str, kind: str, name: str) -> ModuleType:
+    where = target.rpartition(":")[0]
+    try:
+        if where.endswith(".py"):
+            return usercode.load_file(where)
+        if name not in BUILTIN[kind]:
+            usercode.search_also(Path.cwd())
+        return importlib.import_module(where)
+    except ImportError as error:
+        raise UserError(f"{kind[:-1]} {name!r}: cannot import {where} ({error}); install or correct it") from error
+    except (Exception, SystemExit) as error:
+        place = usercode.place_of(error)
+        raise UserError(
+            f"{kind[:-1]} {name!r}: importing it fails at {place} ({usercode.in_a_line(error)}); mend it there"
+        ) from error

@@ -1,0 +1,197 @@
+"""Rewards and verifiers of the user's own: looked up once, in the driver, and sent to the workers as text.
+
+What is sent: the source of a ``path.py`` or ``module``, and of what it imports from its own folder or the working
+directory. So a plug-in runs on machines that have neither, and every worker runs what the driver read. What is not
+sent: installed packages and data files; those have to be on every machine that scores.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rlpost.config.schema import ScoringSection
+from rlpost.errors import UserError
+from rlpost.plugins import registry, usercode
+from rlpost.plugins.usercode import SourceModule
+
+_FILE = re.compile(r"([^:]+\.py):[A-Za-z_][\w.]*")
+_MODULE = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_][\w.]*")
+_MOST_BYTES = 16 * 2**20
+"""Source that is sent to every worker; more than this is no plug-in but a library, to be installed there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """Plug-ins as plain data.
+
+    Attributes:
+        modules: their source.
+        targets: what their names stand for, (kind, name) to ``module:attribute``; kind ``""`` is any.
+
+    >>> Shipped().modules
+    ()
+    """
+
+    modules: tuple[SourceModule, ...] = ()
+    targets: Mapping[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
+
+
+def ship(section: ScoringSection) -> Shipped:
+    """Load every plug-in that a configuration names and pack it up. For the driver, before anything is started.
+
+    Relative paths start at the working directory, ``~`` is the home folder.
+
+    Raises:
+        UserError: for a name nobody knows, a file or module that cannot be imported (with the user's line), or an
+            attribute that is not there.
+    """
+    modules: dict[str, SourceModule] = {}
+    targets: dict[tuple[str, str], str] = {}
+    for kind, name in named(section):
+        module, attribute = registry.locate(kind or "rewards", name)
+        targets[kind, name] = f"{module.__name__}:{attribute}"
+        modules |= {unit.name: unit for unit in closure(module)}
+    return Shipped(tuple(modules.values()), targets)
+
+
+def install(shipped: Shipped) -> None:
+    """Make shipped plug-ins loadable by their names. For a worker, before it builds anything."""
+    usercode.adopt(shipped.modules)
+    registry.adopt(shipped.targets)
+
+
+def named(section: ScoringSection) -> Iterator[tuple[str, str]]:
+    """(kind, name) of everything in a configuration that is not built in.
+
+    Among the arguments of verifier and rewards that is every text of the form ``path.py:attribute`` or
+    ``module:attribute`` whose file or module is there; its kind is ``""``.
+    """
+    if section.verifier is not None and section.verifier not in registry.BUILTIN["verifiers"]:
+        yield "verifiers", section.verifier
+    for spec in section.rewards:
+        if spec.name not in registry.BUILTIN["rewards"]:
+            yield "rewards", spec.name
+    for arguments in (section.verifier_args, *(spec.arguments for spec in section.rewards)):
+        yield from (("", text) for text in _texts(arguments) if _names_code(text))
+
+
+def closure(module: ModuleType) -> list[SourceModule]:
+    """The module with everything it imports, however indirectly, from its own root folder or the working directory.
+
+    Not among them: what is installed (it has to be installed wherever it is to run), and modules whose names are put
+    together at run time.
+
+    Raises:
+        UserError: if that is more text than a plug-in has.
+    """
+    roots = {str(Path.cwd()), *_root(module)}
+    found: dict[str, SourceModule] = {}
+    todo = [module.__name__]
+    while todo:
+        name = todo.pop()
+        unit = None if name in found else _own(name, roots)
+        if unit is None:
+            continue
+        found[name] = unit
+        todo += _imports(unit)
+        if sum(len(each.source) for each in found.values()) > _MOST_BYTES:
+            raise UserError(
+                f"{module.__name__} imports more than {_MOST_BYTES >> 20} MiB of source from "
+                f"{', '.join(sorted(roots))}; install it as a package on every machine"
+            )
+    return [found[name] for name in sorted(found)]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _texts(part)
+
+
+def _names_code(text: str) -> bool:
+    if match := _FILE.fullmatch(text):
+        return Path(match[1]).expanduser().is_file()
+    if match := _MODULE.fullmatch(text):
+        usercode.search_also(Path.cwd())
+        try:
+            return importlib.util.find_spec(match[1].partition(".")[0]) is not None
+        except ValueError:  # a module without a specification, e.g. __main__
+            return False
+    return False
+
+
+def _root(module: ModuleType) -> list[str]:
+    """The folder that a module's top-level name lies in."""
+    top = sys.modules.get(module.__name__.partition(".")[0], module)
+    file = getattr(top, "__file__", None)
+    if file is not None:
+        return [str(Path(file).parent.parent if hasattr(top, "__path__") else Path(file).parent)]
+    return [str(Path(folder).parent) for folder in getattr(top, "__path__", [])]
+
+
+def _own(name: str, roots: Collection[str]) -> SourceModule | None:
+    """The text of a module below ``roots``, None for what is installed, built in, ours or absent."""
+    if (known := usercode.adopted(name)) is not None:
+        return known
+    top, dot, _ = name.partition(".")
+    if not top or top in usercode.OURS or top in sys.builtin_module_names or (dot and _own(top, roots) is None):
+        return None
+    try:
+        spec = importlib.util.find_spec(name)
+    except Exception:  # a parent that cannot be imported: the plug-in never gets that far, or says so itself
+        return None
+    if spec is None:
+        return None
+    package = spec.submodule_search_locations is not None
+    if spec.origin is None and package:
+        folder = next(iter(spec.submodule_search_locations or ()), "")
+        return SourceModule(name, f"{folder}/__init__.py", "", True) if _below(folder, roots) else None
+    if spec.origin is None or not spec.origin.endswith(".py") or not _below(spec.origin, roots):
+        return None
+    return SourceModule(name, os.path.abspath(spec.origin), usercode.read(Path(spec.origin)), package)
+
+
+def _below(path: str, roots: Collection[str]) -> bool:
+    file = Path(os.path.abspath(path))
+    return any(file.is_relative_to(root) for root in roots) and not any(
+        file.is_relative_to(folder) for folder in usercode.installed_folders()
+    )
+
+
+def _imports(unit: SourceModule) -> list[str]:
+    """Every module name that a text may import, parents first; names that turn out to be no modules do no harm."""
+    try:
+        tree = ast.parse(unit.source)
+    except SyntaxError:
+        return []
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node, unit)
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    parts = [name.split(".") for name in [unit.name, *names]]
+    return [".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)]
+
+
+def _absolute(node: ast.ImportFrom, unit: SourceModule) -> str:
+    if not node.level:
+        return node.module or ""
+    levels = unit.name.split(".")
+    kept = levels[: len(levels) - node.level + unit.package]
+    return ".".join([*kept, *([node.module] if node.module else [])])

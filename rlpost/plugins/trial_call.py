@@ -1,0 +1,209 @@
+"""What a verifier or reward that is not part of rlpost must keep to, tried once before a run depends on it.
+
+Every failure is a `UserError` of one line that names the plug-in, the user's file and line where there is one, what
+happened and what to do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rlpost.errors import UserError
+from rlpost.plugins import usercode
+from rlpost.protocols import RewardStage, Verifier
+from rlpost.types import Completion, Group, Prompt, SpanReward, Verdict, VerifyItem
+
+_SKIP = "(selfcheck.plugins=false skips this trial)"
+_TEXTS = ("", "a short answer")
+"""Answers that do no harm, whatever judges them."""
+_MOST_COLUMNS, _LONGEST_COLUMN = 3, 400
+"""Columns tried as answers too: where one of them is the right answer, a verifier has something to accept."""
+_REPEATS = 4
+"""Calls in reverse order before a verifier is said to mix up its answers: a random one may do it by chance."""
+
+
+def try_verifier(verifier: Any, name: str, prompt: Prompt) -> float:
+    """Ask a verifier about a few harmless answers to a real prompt and look at what comes back.
+
+    Args:
+        verifier: built from its arguments.
+        name: as the configuration has it.
+        prompt: the first of the run.
+
+    Returns:
+        Wall-clock seconds of the first call.
+
+    Raises:
+        UserError: if it lacks something, fails, or answers with the wrong number, kind or order of verdicts.
+    """
+    who = f"scoring.verifier {name!r}"
+    missing = [verb for verb in ("fingerprint", "verify_batch", "close") if not hasattr(verifier, verb)]
+    if missing or not isinstance(verifier, Verifier):
+        raise UserError(f"{who} has no {', '.join(missing)}; see rlpost.protocols.Verifier")
+    with blaming(who, f"on prompt {prompt.id!r}"):
+        if not isinstance(verifier.fingerprint, str) or not verifier.fingerprint:
+            raise UserError(f"fingerprint is {verifier.fingerprint!r}; name and version as text are needed")
+        items = [VerifyItem(prompt.columns, text) for text in _answers(prompt)]
+        started = time.perf_counter()
+        verdicts = _checked(verifier.verify_batch(items), items)
+        seconds = time.perf_counter() - started
+        _check_crashes(verdicts)
+        _check_order(verifier, items, verdicts)
+    return seconds
+
+
+def try_stage(stage: RewardStage, name: str, prompt: Prompt, judged: bool) -> float:
+    """Have a reward stage value a few harmless answers to a real prompt and look at what comes back.
+
+    Args:
+        stage: built from its arguments.
+        name: as the configuration has it.
+        prompt: the first of the run.
+        judged: whether answers come with verdicts.
+
+    Returns:
+        Wall-clock seconds of the call; 0 for a stage that waits for the learner, of which only the signature is read.
+
+    Raises:
+        UserError: if it cannot be called with what the data has, fails, or answers with something else than rewards.
+    """
+    who = f"scoring.rewards {name!r}"
+    with blaming(who, f"on prompt {prompt.id!r}"):
+        _check_signature(stage)
+        if stage.needs:
+            return 0.0
+        group = _group(prompt, judged)
+        started = time.perf_counter()
+        rewards = stage(group)
+        seconds = time.perf_counter() - started
+        _check_rewards(rewards, group)
+    return seconds
+
+
+@contextmanager
+def blaming(who: str, when: str) -> Iterator[None]:
+    """Turn whatever the user's code raises in the block into one line that says who, where and what."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{who}, tried {when}: {error} {_SKIP}") from None
+    except Exception as error:
+        place = usercode.place_of(error)
+        at = f" at {place}" if place else ""
+        raise UserError(
+            f"{who} fails{at} when tried {when}: {usercode.in_a_line(error)}; mend it there {_SKIP}"
+        ) from error
+
+
+def _answers(prompt: Prompt) -> list[str]:
+    columns = [str(value) for value in prompt.columns.values() if isinstance(value, (str, int, float))]
+    short = [text for text in columns if text and len(text) <= _LONGEST_COLUMN and text not in (prompt.id, prompt.text)]
+    return [*_TEXTS, *list(dict.fromkeys(text for text in short if text not in _TEXTS))[-_MOST_COLUMNS:]]
+
+
+def _checked(answer: Any, items: Sequence[VerifyItem]) -> list[Verdict]:
+    if not isinstance(answer, Sequence) or isinstance(answer, str):
+        raise UserError(f"verify_batch answered {_short(answer)}; a list with one Verdict per item is needed")
+    if len(answer) != len(items):
+        raise UserError(f"verify_batch answered {len(answer)} verdicts for {len(items)} items; one each is needed")
+    for verdict in answer:
+        if not isinstance(verdict, Verdict):
+            raise UserError(f"verify_batch answered {_short(verdict)}; a rlpost.types.Verdict is needed")
+        if verdict.outcome not in ("accepted", "rejected", "undecided"):
+            raise UserError(f"a verdict has the outcome {verdict.outcome!r}; accepted, rejected or undecided is needed")
+        if not isinstance(verdict.reason, str) or not verdict.reason:
+            raise UserError(f"a verdict has the reason {verdict.reason!r}; a word from a closed set is needed")
+    return list(answer)
+
+
+def _check_crashes(verdicts: Sequence[Verdict]) -> None:
+    if all(verdict.outcome == "undecided" and verdict.reason == "crashed" for verdict in verdicts):
+        said = "; ".join(map(str, verdicts[0].evidence.get("messages", ()))) or "no message"
+        raise UserError(f"it crashed on each of {len(verdicts)} harmless answers ({said[:300]}); mend it")
+
+
+def _check_order(verifier: Verifier, items: Sequence[VerifyItem], verdicts: Sequence[Verdict]) -> None:
+    """The same items in reverse order must not get the same row of verdicts, unless it reads the same backwards.
+
+    Verdicts may differ from call to call; that is no matter of order.
+    """
+    row = [(verdict.outcome, verdict.score) for verdict in verdicts]
+    if row == row[::-1]:
+        return
+    for _ in range(_REPEATS):
+        again = _checked(verifier.verify_batch(items[::-1]), items)
+        if [(verdict.outcome, verdict.score) for verdict in again] != row:
+            return
+    raise UserError("verify_batch answered the same row for items in reverse order; verdicts must follow their items")
+
+
+def _check_signature(stage: Any) -> None:
+    """A function in TRL's manner is called by keyword."""
+    function = getattr(stage, "function", None)
+    if function is None:
+        if not callable(stage) or not isinstance(getattr(stage, "needs", None), tuple):
+            raise UserError("a class of rewards needs `needs: tuple[str, ...] = ()` and __call__(self, group)")
+        return
+    if not callable(function):
+        raise UserError(f"it is {_short(function)}, which cannot be called; a function or a class is needed")
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # some functions written in C tell nothing
+        return
+    if fixed := [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY and p.default is p.empty]:
+        raise UserError(f"its parameter {fixed[0]!r} is positional-only; it is called by keyword, remove the `/`")
+
+
+def _group(prompt: Prompt, judged: bool) -> Group:
+    """Two answers to be paid, and one that is undecided and must stay so."""
+    texts = (*_TEXTS, _TEXTS[-1])
+    completions = tuple(
+        Completion(
+            prompt_id=prompt.id,
+            index=index,
+            prompt_ids=(0,),
+            token_ids=(0,) * (len(text) + 1),
+            offsets=(*((i, i + 1) for i in range(len(text))), (len(text), len(text))),
+            logprobs=None,
+            text=text,
+            finish_reason="stop",
+            policy_version=0,
+            seed=index,
+        )
+        for index, text in enumerate(texts)
+    )
+    judgements = (Verdict("rejected", 0.0, "trial"), Verdict("accepted", 1.0, "trial")) if judged else (None, None)
+    return Group(prompt, completions, (*judgements, Verdict("undecided", None, "trial")), ((), (), None))
+
+
+def _check_rewards(answer: Any, group: Group) -> None:
+    if not isinstance(answer, Sequence) or isinstance(answer, str):
+        raise UserError(f"it answered {_short(answer)}; a list with one reward per completion is needed")
+    if len(answer) != len(group.completions):
+        raise UserError(
+            f"it answered {len(answer)} rewards for {len(group.completions)} completions; one each is needed"
+        )
+    for reward, before, completion in zip(answer, group.rewards, group.completions, strict=True):
+        if reward is None:
+            continue
+        if before is None:
+            raise UserError("it paid an undecided completion; where the reward is None it must stay None")
+        if not isinstance(reward, tuple) or not all(isinstance(span, SpanReward) for span in reward):
+            raise UserError(f"it answered {_short(reward)}; None or a tuple of rlpost.types.SpanReward is needed")
+        if outside := [span for span in reward if span.stop > len(completion.token_ids)]:
+            size = len(completion.token_ids)
+            raise UserError(f"it paid tokens {outside[0].start} to {outside[0].stop} of a completion of {size}")
+
+
+def _short(value: Any) -> str:
+    text = (
+        repr(dataclasses.asdict(value))
+        if dataclasses.is_dataclass(value) and not isinstance(value, type)
+        else repr(value)
+    )
+    return text if len(text) <= 80 else f"{text[:77]}..."

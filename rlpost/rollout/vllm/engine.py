@@ -1,0 +1,235 @@
+"""The vLLM rollout engine, driven from the process of the actor that holds it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlpost.data.tokenizer import TextCodec
+from rlpost.protocols import ApplyReport, GenerateRequest, SamplingSettings
+from rlpost.rollout.vllm.load import VllmSettings, load
+from rlpost.rollout.vllm.lora import Served, parse
+from rlpost.rollout.vllm.weights import shared_folder
+from rlpost.sync.codec import decode
+from rlpost.types import Completion, WeightUpdate
+
+_FINISH = {"stop": "stop", "length": "length"}
+
+
+class VllmEngine:
+    """`rlpost.protocols.RolloutEngine` on vLLM.
+
+    Every completion is a request of its own with its own seed; vLLM's prefix cache shares the group's prompt.
+
+    Args:
+        settings: see `VllmSettings`.
+        codec: the model's tokenizer.
+        probes: pinned prompts for `probe`, as token ids.
+        probe_tokens: greedy tokens per probe.
+    """
+
+    def __init__(
+        self, settings: VllmSettings, codec: TextCodec, probes: Sequence[tuple[int, ...]] = (), probe_tokens: int = 8
+    ):
+        self.llm, self.weights = load(settings)
+        self.codec, self.model = codec, settings.model
+        self.adapter = Served(self.llm) if settings.adapter_rank else None
+        self.index: dict[str, Tensor] = {}
+        self.version = -1
+        self.held: dict[str, str] = {}
+        self._probe_tokens = probe_tokens
+        self._probes = [*probes, *self._block_probe(probes, probe_tokens)]
+        self._counter = 0
+        self._abort = threading.Event()
+
+    def generate(
+        self, requests: Sequence[GenerateRequest], settings: SamplingSettings, deadline_s: float | None = None
+    ) -> list[Completion]:
+        """All completions in request order; see `stream`."""
+        found = dict(self.stream(requests, settings, deadline_s))
+        return [completion for position in range(len(requests)) for completion in found[position]]
+
+    def stream(
+        self, requests: Sequence[GenerateRequest], settings: SamplingSettings, deadline_s: float | None = None
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """Sample, and hand out each request's completions as soon as all of them are there.
+
+        What is unfinished at the deadline or on `abort` is handed out with finish reason ``abort``.
+
+        Args:
+            requests: prompts with their group sizes and seeds.
+            settings: how tokens are drawn.
+            deadline_s: seconds from now, None for no limit.
+
+        Yields:
+            Position of a request and its ``n`` completions. An aborted one has no tokens: vLLM hands out finished
+            sequences only, and a piece of a proof is no proof.
+        """
+        self._abort.clear()
+        slots = [(position, index) for position, request in enumerate(requests) for index in range(request.n)]
+        waiting = {self._submit(requests[position], index, settings): (position, index) for position, index in slots}
+        outputs: dict[int, dict[int, Any]] = {position: {} for position in range(len(requests))}
+        end = None if deadline_s is None else time.monotonic() + deadline_s
+        engine: Any = self.llm.llm_engine
+
+        def complete(position: int) -> tuple[int, list[Completion]]:
+            request, found = requests[position], outputs.pop(position)
+            return position, [self._completion(request, i, found.get(i), settings) for i in range(request.n)]
+
+        try:
+            while waiting:
+                if self._abort.is_set() or (end is not None and time.monotonic() > end):
+                    break
+                for output in engine.step():
+                    if output.finished and output.request_id in waiting:
+                        position, index = waiting.pop(output.request_id)
+                        outputs[position][index] = output.outputs[0]
+                        if len(outputs[position]) == requests[position].n:
+                            yield complete(position)
+        finally:  # also when nobody wants the rest
+            if waiting:
+                engine.abort_request(list(waiting))
+        for position in list(outputs):
+            yield complete(position)
+
+    def abort(self) -> None:
+        """End a running `generate` from another thread."""
+        self._abort.set()
+
+    def close(self) -> None:
+        """End vLLM's worker processes, where there are any, and free what they share."""
+        self.llm.llm_engine.engine_core.shutdown()
+
+    def apply(self, update: WeightUpdate) -> ApplyReport:
+        """Bring an update into the model, drop the prefix cache, and read back what the model now holds.
+
+        Raises:
+            RuntimeError: if vLLM refuses to drop its prefix cache (it would go on serving the old policy), or the
+                update builds on what this engine never received.
+        """
+        started = time.perf_counter()
+        shapes = update.manifest.shapes
+        before = self.held or self.weights.checksums(shapes)
+        self._take(update)
+        self._drop_cache()
+        self.held = self.weights.checksums(shapes)
+        self.version = update.manifest.new_version
+        changed = sum(before.get(name) != value for name, value in self.held.items())
+        return ApplyReport(self.version, self.held, changed, time.perf_counter() - started)
+
+    def _take(self, update: WeightUpdate) -> None:
+        """Bring an update into the model, in whatever form it is."""
+        tensors = {name: decode(payload) for name, payload in update.payload.items()}
+        if update.manifest.kind == "adapter":
+            if self.adapter is None:
+                raise RuntimeError("an adapter was published, but this engine was started without adapters")
+            with shared_folder() as folder:
+                self.adapter.replace(parse(tensors), folder, self.model)
+            return
+        positions = {name: decode(payload) for name, payload in update.index.items()}
+        if update.manifest.kind == "values":
+            # kept in the type torch writes with: to make it of 13 million int32 costs as much as the writing
+            self.index |= {name: index.to(torch.long, copy=True) for name, index in positions.items()}
+            unknown = tensors.keys() - self.index.keys()
+            if unknown:
+                raise RuntimeError(f"values of {min(unknown)!r} without positions: the declaration was never received")
+            positions = self.index
+        else:
+            self.index = {}
+        whole = {name: tensor for name, tensor in tensors.items() if name not in positions}
+        if whole:
+            self.weights.load(whole)
+        partial = {name: tensor for name, tensor in tensors.items() if name in positions}
+        if partial:
+            self.weights.patch(partial, positions, update.manifest.shapes)
+
+    def probe(self) -> list[Completion]:
+        """Greedy completions of the pinned prompts, with log-probabilities (of the untempered distribution)."""
+        return self._greedy(self._probes)
+
+    def parity(self, prompts: Sequence[tuple[int, ...]] = ()) -> tuple[list[Completion], list[Completion]]:
+        """The pinned prompts answered with the prefix cache as it is, and again with it emptied.
+
+        Args:
+            prompts: further prompts as token ids. Rollouts of late have left their blocks in the cache, which pinned
+                prompts have not; only prompts longer than a block tell. Those too long for the model are left out.
+
+        Returns:
+            Both rounds' completions, as of `probe`; see `rlpost.selfcheck.parity`.
+
+        Raises:
+            RuntimeError: if vLLM refuses to drop its prefix cache.
+        """
+        room = int(self.llm.llm_engine.vllm_config.model_config.max_model_len) - self._probe_tokens
+        asked = [*self._probes, *(ids for ids in prompts if len(ids) <= room)]
+        as_is = self._greedy(asked)
+        self._drop_cache()
+        return as_is, self._greedy(asked)
+
+    def _greedy(self, prompts: Sequence[tuple[int, ...]]) -> list[Completion]:
+        requests = [GenerateRequest(f"probe{i}", ids, 1, 0) for i, ids in enumerate(prompts)]
+        return self.generate(requests, SamplingSettings(max_tokens=self._probe_tokens, temperature=0.0))
+
+    def _drop_cache(self) -> None:
+        if not self.llm.reset_prefix_cache():
+            raise RuntimeError("vLLM did not drop its prefix cache: requests are still running")
+
+    def _block_probe(self, probes: Sequence[tuple[int, ...]], tokens: int) -> list[tuple[int, ...]]:
+        """A probe longer than a block of the prefix cache, made of the others: vLLM caches whole blocks only, so short
+        probes would never be served from a stale one. None where the model's context is shorter than that.
+        """
+        config = self.llm.llm_engine.vllm_config
+        length = int(config.cache_config.block_size) + 1
+        ids = [token for probe in probes for token in probe]
+        if not ids or length + tokens > int(config.model_config.max_model_len):
+            return []
+        return [tuple((ids * (length // len(ids) + 1))[:length])]
+
+    def _submit(self, request: GenerateRequest, index: int, settings: SamplingSettings) -> str:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        self._counter += 1
+        name = str(self._counter)
+        params = SamplingParams(
+            n=1,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+            max_tokens=settings.max_tokens,
+            seed=request.seed + index,
+            stop=list(settings.stop) or None,
+            logprobs=0 if settings.logprobs else None,
+            detokenize=bool(settings.stop),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        adapter = self.adapter.request if self.adapter else None
+        prompt = {"prompt_token_ids": list(request.prompt_ids)}
+        self.llm.llm_engine.add_request(name, prompt, params, lora_request=adapter)
+        return name
+
+    def _completion(self, request: GenerateRequest, index: int, output: Any, settings: SamplingSettings) -> Completion:
+        ids = tuple(output.token_ids) if output else ()
+        reason = _FINISH.get(output.finish_reason, "abort") if output else "abort"
+        logprobs = None
+        if settings.logprobs:
+            rows = output.logprobs if output else ()
+            logprobs = tuple(float(row[token].logprob) for row, token in zip(rows, ids, strict=True))
+        text, spans = self.codec.decode(ids, settings.stop if reason == "stop" else ())
+        return Completion(
+            request.prompt_id,
+            index,
+            request.prompt_ids,
+            ids,
+            spans,
+            logprobs,
+            text,
+            reason,  # pyright: ignore[reportArgumentType]
+            self.version,
+            request.seed + index,
+        )

@@ -1,0 +1,30 @@
+"""Two tokens from vLLM. Run by ``rlpost doctor`` with the folder of a tiny model."""
+
+from __future__ import annotations
+
+import sys
+
+from rlpost.system.smoke_test import begin, doing, found
+
+
+def main(folder: str) -> None:
+    """Load an engine and sample."""
+    doing("importing vllm")
+    import vllm
+
+    from rlpost.data.tokenizer import TextCodec
+    from rlpost.protocols import GenerateRequest, SamplingSettings
+    from rlpost.rollout.vllm.engine import VllmEngine
+    from rlpost.rollout.vllm.load import VllmSettings
+
+    doing("loading a tiny model")
+    settings = VllmSettings(model=folder, dtype="float32", max_model_len=128, kv_cache_mb=64, max_num_seqs=8)
+    engine = VllmEngine(settings, TextCodec(folder))
+    doing("generating a token")
+    [completion] = engine.generate([GenerateRequest("trial", (3, 4), 1, 0)], SamplingSettings(max_tokens=2))
+    found(f"{vllm.__version__} loaded a tiny model and sampled {len(completion.token_ids)} tokens")
+
+
+if __name__ == "__main__":
+    begin()
+    main(sys.argv[1])

@@ -1,0 +1,57 @@
+"""One comparison from two paths to findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rlpost.sparsity.compare import Compared, compare, pair
+from rlpost.sparsity.expected import Training, chance
+from rlpost.sparsity.findings import Findings, findings
+from rlpost.sparsity.maskfile import MaskFile
+from rlpost.sparsity.matrices import look_closer, sample
+
+
+def sparsity(
+    before: str | Path,
+    after: str | Path,
+    *,
+    training: Training | None = None,
+    atol: float = 1e-5,
+    matrices: int | None = 4,
+    mask_out: str | Path | None = None,
+    pickles: bool = False,
+    threads: int | None = None,
+    on_tensor: Callable[[Compared], object] | None = None,
+) -> Findings:
+    """What changed between two checkpoints, beside what noise would have changed.
+
+    Args:
+        before: Hugging Face folder or safetensors file.
+        after: the same, or a folder with a LoRA adapter of ``before``.
+        training: what is known of the training between them, for the null model.
+        atol: largest |Δ| of the counts with a tolerance.
+        matrices: how many are looked at closer, with their rank; None: all of at most 2²⁴ entries.
+        mask_out: file for a mask of the changed entries.
+        pickles: read ``pytorch_model*.bin`` too.
+        threads: None: one for each core.
+        on_tensor: is shown each tensor's counts as they come.
+
+    Raises:
+        DataError: if a checkpoint cannot be read, or they do not belong together.
+    """
+    both = pair(before, after, pickles)
+    mask = MaskFile(mask_out, both) if mask_out is not None else None
+    items: list[Compared] = []
+    try:
+        for item in compare(both, atol, threads, mask.put if mask else None):
+            items.append(item)
+            if on_tensor is not None:
+                on_tensor(item)
+        if mask is not None:
+            mask.finish({"mask": "difference", "before": str(before), "after": str(after), "of": "bfloat16 casts"})
+    finally:
+        if mask is not None:
+            mask.close()
+    model = chance(items, training or Training(), atol)
+    return findings(both, items, model, atol, look_closer(both, sample(both, matrices), model))

@@ -1,0 +1,77 @@
+"""A closer look at some matrices: the rank of what changed, and how it lies in rows and columns, beside two kinds of
+chance: the same entries in random places, and one run of the null model from the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from rlpost.sparsity.compare import Pair, as_trained
+from rlpost.sparsity.expected import Chance
+from rlpost.sparsity.nullmodel import round_bfloat16
+from rlpost.sparsity.rank import Look, look, rank, shuffled
+
+LARGEST = 2**24
+"""Entries of the largest matrix that is looked at whole: half a gigabyte while its rank is found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closer:
+    """One matrix.
+
+    Attributes:
+        name: of the tensor.
+        shape: of it.
+        found: of the difference of the bfloat16 casts.
+        stored_rank: of the difference of the stored values, where they are wider than bfloat16.
+        shuffled_rank: of the same entries in random places.
+        null: of one run of the null model; None without a model.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    found: Look
+    stored_rank: int | None
+    shuffled_rank: int
+    null: Look | None
+
+
+def sample(pair: Pair, count: int | None) -> list[str]:
+    """Names of matrices to look at: spread evenly over the checkpoint's order; None: all that fit."""
+    names = [n for n in pair.names if len(pair.before.tensors[n].shape) == 2]
+    fit = [n for n in names if 0 < pair.before.tensors[n].size <= LARGEST]
+    if count is None or count >= len(fit):
+        return fit
+    return [fit[round(at)] for at in np.linspace(0, len(fit) - 1, count)] if count else []
+
+
+def look_closer(pair: Pair, names: Sequence[str], chance: Chance | None, seed: int = 0) -> list[Closer]:
+    """Look at these matrices, one at a time."""
+    found = []
+    for name in names:
+        both = as_trained(*(one.tensors[name].whole() for one in (pair.before, pair.after)))
+        old, new = both[0].float(), both[1].float()
+        casts = [torch.from_numpy(round_bfloat16(tensor.numpy())) for tensor in (old, new)]
+        delta = casts[1] - casts[0]
+        if not bool(delta.isfinite().all()):  # the ends of the format: their difference has none
+            continue
+        narrow = both[0].dtype == both[1].dtype == torch.bfloat16
+        null = None
+        if chance is not None and chance.rounding is None:
+            moved = chance.draw(old.numpy(), np.random.default_rng(seed)).astype(np.float32)
+            null = look(torch.from_numpy(round_bfloat16(moved)) - casts[0])
+        found.append(
+            Closer(
+                name,
+                (old.shape[0], old.shape[1]),
+                look(delta),
+                None if narrow else rank(new - old),
+                rank(shuffled(delta, seed)),
+                null,
+            )
+        )
+    return found
