@@ -77,15 +77,13 @@ def evaluate(
     from rlpost.data.models import resolve_path
     from rlpost.evaluation import outcomes
     from rlpost.loop.evaluate import evaluate as measure
-    from rlpost.loop.session import session
-    from rlpost.plugins.build import build_stage, with_logprobs
+    from rlpost.loop.start import session
 
-    resolved = with_logprobs(resolved, [build_stage(spec) for spec in resolved.scoring.rewards])
     with contextlib.ExitStack() as open_:
         record = open_.enter_context(outcomes.recorder(Path(output))) if output is not None else lambda _: None
         running = open_.enter_context(session(resolved, resolve_path(str(model)), training=False))
-        engines, judges = running.rollouts, running.scoring
-        found = measure(running.held_out, engines.generate, judges.score, resolved, record=record)
+        engines, scorers = running.rollouts, running.scoring
+        found = measure(running.held_out, engines.generate, scorers.score, running.config, record=record)
         return found.figures(resolved.evaluation.ks(resolved.evaluation.samples), resolved.evaluation.list_k)
 
 
@@ -122,7 +120,7 @@ def verify(answers: Iterable[Mapping[str, Any]], verifier: str = "lean.embedded"
 
 
 def plan(config: Config) -> Plan:
-    """Seat every actor of a configuration on the machine or cluster it names, without starting any.
+    """Placement every actor of a configuration on the machine or cluster it names, without starting any.
 
     Returns:
         Each actor's node, threads, GPUs and memory; ``missing`` is empty if the run can start.

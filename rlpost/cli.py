@@ -173,10 +173,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def _chat(arguments: argparse.Namespace) -> None:
     config = _load(arguments)
-    from rlpost.commands.chat import Talk, as_document, render
+    from rlpost.commands.chat import Chat, as_document, render
 
     with _only_json(arguments.json):
-        talk = Talk(config, arguments.model, _settings(arguments.set), arguments.temperature)
+        talk = Chat(config, arguments.model, _settings(arguments.set), arguments.temperature)
     show = (lambda reply: json.dumps(as_document(reply), ensure_ascii=False)) if arguments.json else render
     try:
         if arguments.text is not None:

@@ -66,3 +66,23 @@ class LeakError(SelfCheckError):
 
 class CheckpointError(RlpostError, OSError):
     """A checkpoint could not be written or read."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says that is not blank; its kind if it says nothing.
+
+    >>> first_line(ValueError("too long\nby far")), first_line(KeyError())
+    ('too long', 'KeyError')
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def describe_error(error: BaseException) -> str:
+    """Kind and first line of an exception.
+
+    >>> describe_error(KeyError("answer")), describe_error(KeyError())
+    ("KeyError: 'answer'", 'KeyError')
+    """
+    name, line = type(error).__name__, first_line(error)
+    return name if line == name else f"{name}: {line}"

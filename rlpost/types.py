@@ -7,7 +7,8 @@ text is derived from them, never the other way round.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -52,8 +53,20 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenizedPrompt:
+    """A prompt with its token ids ``[P]``, made once (`rlpost.data.load.tokenized_prompts`).
+
+    >>> TokenizedPrompt(Prompt("t1", text="x"), (5, 6)).token_ids
+    (5, 6)
+    """
+
+    prompt: Prompt
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
-    """One sampled answer.
+    """One sampled answer: the trajectory of a single turn.
 
     Attributes:
         prompt_id: ``Prompt.id`` it answers.
@@ -200,11 +213,34 @@ Reward = tuple[SpanReward, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class RewardOutput:
+    """What a reward stage answers when it has figures to be logged besides rewards.
+
+    Attributes:
+        rewards: the new reward of each completion, None where it stays None.
+        metrics: figures of this group; the run logs their mean over groups as ``reward/<stage>/<name>``.
+
+    >>> RewardOutput([None], {"hits": 2.0}).metrics["hits"]
+    2.0
+    """
+
+    rewards: Sequence[Reward | None]
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """The completions of one prompt with what became of them; all tuples run parallel to ``completions``.
 
-    ``learner_logprobs`` are the log-probabilities ``[T]`` of each completion under the policy that sampled it, computed
-    by the learner; they are there for reward stages that need them, and empty otherwise.
+    Attributes:
+        prompt: what was asked.
+        completions: the sampled answers.
+        verdicts: of the verifier, None where nobody judged.
+        rewards: after the reward stages that have run so far.
+        learner_logprobs: log-probabilities ``[T]`` of each completion under the policy that sampled it, computed by the
+            learner for reward stages that need them; empty otherwise.
+        stage_rewards: by reward stage, what it added to the sum of each completion's rewards; None where undecided.
+        metrics: figures that reward stages added, ``<stage>/<name>``.
 
     >>> p = Prompt("t1", text="x")
     >>> Group(p, (), (), ()).rewards
@@ -216,6 +252,8 @@ class Group:
     verdicts: tuple[Verdict | None, ...] = ()
     rewards: tuple[Reward | None, ...] = ()
     learner_logprobs: tuple[np.ndarray, ...] = ()
+    stage_rewards: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict[str, tuple[float | None, ...]])
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +266,7 @@ class TrainSample:
         advantages: ``[T]`` float32.
         span_ids: ``[T]`` int64, the span each token belongs to for ratios and span aggregation, -1 for none.
         mask: ``[T]`` bool, the tokens that are trained on; set from positions, never from token identity.
-        engine_logprobs: ``[T]`` float32 as the engine reported them, or None.
+        rollout_logprobs: ``[T]`` float32 as the engine reported them, or None.
         policy_version: version that sampled it.
         old_logprobs: ``[T]`` float32 under the policy at the start of the update, filled in by the learner's pre-pass.
         ref_logprobs: ``[T]`` float32 under the frozen reference, filled in likewise.
@@ -243,7 +281,7 @@ class TrainSample:
     advantages: np.ndarray
     span_ids: np.ndarray
     mask: np.ndarray
-    engine_logprobs: np.ndarray | None
+    rollout_logprobs: np.ndarray | None
     policy_version: int
     old_logprobs: np.ndarray | None = None
     ref_logprobs: np.ndarray | None = None
@@ -348,3 +386,68 @@ class WeightUpdate:
     manifest: WeightManifest
     payload: Mapping[str, TensorPayload]
     index: Mapping[str, TensorPayload] = field(default_factory=dict[str, TensorPayload])
+
+
+@dataclass(frozen=True, slots=True)
+class GradientSketch:
+    """A loss, and its gradient in a few thousand numbers per tensor: a fixed linear projection that keeps inner
+    products on average, so that gradients can be compared of which none is held.
+
+    >>> GradientSketch(0.5, {"w": np.array([3.0, 4.0])}).norm
+    5.0
+    """
+
+    loss: float
+    gradient: Mapping[str, np.ndarray]
+
+    @property
+    def norm(self) -> float:
+        """Estimate of the gradient's norm."""
+        return math.sqrt(sum(float(np.square(part, dtype=np.float64).sum()) for part in self.gradient.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class GradientFigures:
+    """Loss and gradient of a few samples, computed in three ways; see `rlpost.learner.gradient_check`.
+
+    Attributes:
+        samples: how many.
+        own: as the run lays them out.
+        single: one sample at a time.
+        plain: with plain torch; None where it cannot be run, on sharded parameters.
+
+    >>> GradientFigures(0, GradientSketch(0.0, {}), GradientSketch(0.0, {}), None).plain is None
+    True
+    """
+
+    samples: int
+    own: GradientSketch
+    single: GradientSketch
+    plain: GradientSketch | None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorDelta:
+    """A tensor's movement, or several tensors' together.
+
+    Attributes:
+        entries: of the tensor.
+        stepped: entries whose cast differs from the version looked at before.
+        changed: entries whose cast differs from the start.
+        cancelled: entries whose cast was changed once and is as at the start.
+        stored_stepped: entries whose published value differs from the version before.
+        stored_changed: entries whose published value differs from the start.
+        step_norm: of the difference to the version before.
+        norm: of the difference to the start.
+        angle: between the weights of the version before and now, radians; 0 for a tensor that is zero.
+    """
+
+    entries: int
+    stepped: int
+    changed: int
+    cancelled: int
+    stored_stepped: int
+    stored_changed: int
+    step_norm: float
+    norm: float
+    angle: float

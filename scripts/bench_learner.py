@@ -69,7 +69,7 @@ def batch(groups: int, prompt: int, seed: int) -> Any:
                     advantages=np.full(size, rng.normal(), np.float32),
                     span_ids=np.zeros(size, np.int64),
                     mask=np.ones(size, bool),
-                    engine_logprobs=np.full(size, -10.0, np.float32),
+                    rollout_logprobs=np.full(size, -10.0, np.float32),
                     policy_version=0,
                 )
             )
@@ -81,7 +81,8 @@ def worker(case: dict[str, Any]) -> None:
     import torch
 
     from rlpost.config.load import from_dict
-    from rlpost.data.models import ScoringModel, load, resolve_path, without_dropout
+    from rlpost.data.models import load, resolve_path, without_dropout
+    from rlpost.learner.logprob_model import LogprobModel
     from rlpost.learner.policy import PolicyLearner
     from rlpost.learner.torch_engine import TorchEngine
     from rlpost.tuning.method import Full
@@ -101,7 +102,7 @@ def worker(case: dict[str, Any]) -> None:
     # the plain engine in bfloat16 loses small updates, for which a run refuses it; its speed is that of the hardware
     model = load(folder, case["dtype"])
     without_dropout(model)
-    policy = ScoringModel(model).train()
+    policy = LogprobModel(model).train()
     engine = TorchEngine(policy, Full(policy.model), config.optimizer, torch.device("cpu"))
     learner = PolicyLearner(engine, None, config, {})
     print("ready", flush=True)

@@ -143,9 +143,9 @@ def worker(case: dict[str, Any]) -> dict[str, Any]:
     from rlpost.data.models import load
     from rlpost.sync.codec import encode
     from rlpost.tuning import masks
+    from rlpost.tuning.lora import Lora
     from rlpost.tuning.masks import Mask
     from rlpost.tuning.method import Full
-    from rlpost.tuning.peft_methods import Lora
     from rlpost.tuning.subnetwork import Compact
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

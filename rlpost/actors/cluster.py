@@ -20,7 +20,7 @@ import psutil
 import ray
 from rlpost.actors.placement import Node, Plan
 from rlpost.config.schema import ClusterSection
-from rlpost.errors import InfrastructureError, PlacementError
+from rlpost.errors import InfrastructureError, PlacementError, first_line
 from rlpost.system.processes import taken_along
 
 _OBJECT_STORE_BYTES = 2 * 2**30
@@ -76,9 +76,8 @@ def cluster(section: ClusterSection) -> Iterator[None]:
         with _signals_kept():
             ray.init(address=section.address, **common)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InfrastructureError(
-            f"cluster.address: no Ray cluster at {section.address!r} ({first}); start one with `ray start --head`, set "
+            f"cluster.address: no Ray cluster at {section.address!r} ({first_line(error)}); start one with `ray start --head`, set "
             "RAY_AUTH_MODE=token if it asks for a token, or use address local"
         ) from None
     try:
@@ -177,13 +176,15 @@ def this_machine(section: ClusterSection) -> Node:
     return Node("local", "127.0.0.1", section.cpus or os.cpu_count() or 1, torch.cuda.device_count(), memory)
 
 
-def settle(find: Callable[[Sequence[Node]], Plan], section: ClusterSection, say: Callable[[str], None]) -> Plan:
+def wait_for_placement(
+    find: Callable[[Sequence[Node]], Plan], section: ClusterSection, log: Callable[[str], None]
+) -> Plan:
     """A plan that the cluster's nodes can carry out; on a cluster that others run, nodes may still join.
 
     Args:
         find: nodes to plan.
         section: address and deadline.
-        say: told what is waited for.
+        log: told what is waited for.
 
     Raises:
         PlacementError: at once on this machine, at the deadline elsewhere, with what is missing in numbers.
@@ -198,6 +199,6 @@ def settle(find: Callable[[Sequence[Node]], Plan], section: ClusterSection, say:
         if section.address == "local" or time.monotonic() > end:
             raise PlacementError(f"the cluster cannot hold the run{waited}: {lacking}; see `rlpost plan`")
         if lacking != told:
-            say(f"waiting up to {max(end - time.monotonic(), 0):.0f} s for nodes: {lacking}")
+            log(f"waiting up to {max(end - time.monotonic(), 0):.0f} s for nodes: {lacking}")
             told = lacking
         time.sleep(_POLL_S)

@@ -1,23 +1,24 @@
-"""The engines: requests spread over them, completions handed out as they finish, lost engines replaced."""
+"""The rollout engines: requests spread over them, completions handed out as they finish, lost engines replaced."""
 
 from __future__ import annotations
 
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from rlpost.actors import env_vars
-from rlpost.actors.placement import Seat
-from rlpost.actors.pool import LOST, Crew, Supervisor, spawn
-from rlpost.actors.remote import items
+from rlpost.actors.placement import Placement
+from rlpost.actors.pool import ActorPool, spawn
+from rlpost.actors.recovery import LOST, Supervisor
+from rlpost.actors.remote import iterate
 from rlpost.actors.workers import RolloutWorker
 from rlpost.config.schema import RunConfig
 from rlpost.errors import LearnerLostError
-from rlpost.protocols import ApplyReport, GenerateRequest, SamplingSettings
-from rlpost.rollout.sampling import spread
+from rlpost.plugins.ship import Shipped
+from rlpost.protocols import ApplyReport, EngineSpec, GenerateRequest, SamplingSettings
+from rlpost.rollout.sampling import round_robin
 from rlpost.selfcheck import canary
 from rlpost.types import Completion, WeightManifest
 
@@ -28,49 +29,44 @@ Finished = tuple[int, list[Completion]]
 """Position of a request and its completions."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineSetup:
-    """What every engine is set up with: model folder, pinned prompts, completions that may run at once, longest
-    sequence to plan for.
-    """
-
-    folder: str
-    probes: tuple[tuple[int, ...], ...]
-    seats: int
-    length: int
-
-
-class RolloutGroup(Crew):
-    """The engines.
+class RayRolloutPool(ActorPool):
+    """`rlpost.protocols.RolloutPool` on Ray, an actor for each engine.
 
     Args:
-        config: of the run.
-        seats: one per engine.
-        supervisor: see `rlpost.actors.pool.Supervisor`.
-        setup: of every engine.
+        config: the run configuration, which every engine is built from.
+        placements: where each engine runs.
+        supervisor: replaces lost actors.
+        spec: what every engine has to be ready for.
+        shipped: the user's own code.
 
     Attributes:
         snapshot: publishes every tensor of the version that is served, for engines that have missed one of a chain.
     """
 
-    def __init__(self, config: RunConfig, seats: Sequence[Seat], supervisor: Supervisor, setup: EngineSetup):
-        def start(seat: Seat) -> Any:
+    def __init__(
+        self,
+        config: RunConfig,
+        placements: Sequence[Placement],
+        supervisor: Supervisor,
+        spec: EngineSpec,
+        shipped: Shipped,
+    ):
+        def start(placement: Placement) -> Any:
             # an engine's processes share its cores
-            threads = max(seat.threads // config.rollout.tensor_parallel, 1)
-            return spawn(RolloutWorker, seat, env_vars.rollout(threads, seat.gpus > 0))
+            threads = max(placement.threads // config.rollout.tensor_parallel, 1)
+            return spawn(RolloutWorker, placement, env_vars.rollout(threads, placement.gpus > 0))
 
-        super().__init__("rollout", seats, start, supervisor)
-        self.config, self.setup = config, setup
+        super().__init__("rollout", placements, start, supervisor)
+        self.config, self.spec, self.shipped = config, spec, shipped
         self.snapshot: Callable[[], tuple[WeightManifest, Any]] | None = None
         self.served: list[tuple[Any, WeightManifest]] = []
         """What makes a new engine serve what the others do, in order."""
 
     def begin(self, index: int) -> Any:
         """Begin loading."""
-        one = self.setup
-        return self.handles[index].setup.remote(self.config, one.folder, one.probes, one.seats, one.length)
+        return self.handles[index].setup.remote(self.config, self.spec, self.shipped)
 
-    def catch_up(self, index: int) -> None:
+    def resync_weights(self, index: int) -> None:
         """Load the version the others serve, and see that it arrived."""
         if not self.served:
             return
@@ -98,7 +94,7 @@ class RolloutGroup(Crew):
             except BaseException as error:  # handed to whoever waits for the completions
                 finished.put(error)
 
-        for index, share in enumerate(spread(requests, len(self.handles))):
+        for index, share in enumerate(round_robin(requests, len(self.handles))):
             if share:
                 threading.Thread(target=follow, args=(index, share), daemon=True).start()
         for _ in requests:
@@ -124,7 +120,7 @@ class RolloutGroup(Crew):
         return self.each(lambda handle: handle.probe.remote(), "probe", self.config.sync.timeout_s)
 
     def parity(self, prompts: Sequence[tuple[int, ...]]) -> list[tuple[list[Completion], list[Completion]]]:
-        """Both rounds of every engine; see `rlpost.rollout.vllm.engine.VllmEngine.parity`."""
+        """Both rounds of every engine; see `rlpost.protocols.RolloutEngine.parity`."""
         return self.each(lambda handle: handle.parity.remote(prompts), "parity", self.config.sync.timeout_s)
 
     def _follow(
@@ -137,7 +133,7 @@ class RolloutGroup(Crew):
             call = handle.stream.options(num_returns="streaming")
             generator = call.remote([requests[position] for position in asked], settings, limit)
             try:
-                for place, completions in items(generator, f"rollout{index}: generate", limit + _GRACE_S):
+                for place, completions in iterate(generator, f"rollout{index}: generate", limit + _GRACE_S):
                     share.remove(asked[place])
                     yield asked[place], completions
             except LearnerLostError:

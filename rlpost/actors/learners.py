@@ -10,48 +10,55 @@ import numpy as np
 
 import ray
 from rlpost.actors import env_vars
-from rlpost.actors.placement import Seat
-from rlpost.actors.pool import LOST, Crew, Supervisor, spawn
+from rlpost.actors.placement import Placement
+from rlpost.actors.pool import ActorPool, spawn
+from rlpost.actors.recovery import LOST, Supervisor
 from rlpost.actors.remote import wait
 from rlpost.actors.workers import LearnerWorker
 from rlpost.config.schema import RunConfig
 from rlpost.errors import LearnerLostError
-from rlpost.selfcheck.invariance import Figures
-from rlpost.sparsity.deltas import Moved
-from rlpost.types import TrainBatch, TrainSample, WeightManifest
+from rlpost.plugins.ship import Shipped
+from rlpost.types import GradientFigures, TensorDelta, TrainBatch, TrainSample, WeightManifest
 
 
-class LearnerGroup(Crew):
-    """The data-parallel ranks. Every verb is called on all of them together.
+class RayLearner(ActorPool):
+    """`rlpost.protocols.Learner` on Ray, an actor for each data-parallel rank. Every verb is called on all together.
 
     A rank cannot be replaced by itself: its peers wait for it inside a collective, and its share of a sharded optimizer
-    is gone with it. Every verb therefore raises `LearnerLostError` for a lost rank, and `restart` begins anew.
+    is gone with it. Every verb therefore raises `LearnerLostError` for a lost rank, and `restart` starts all of them again.
 
     Args:
-        config: of the run.
-        seats: one per rank.
-        supervisor: see `rlpost.actors.pool.Supervisor`.
+        config: the run configuration, which every rank is built from.
+        placements: where each rank runs.
+        supervisor: counts losses, and finds new places.
         folder: Hugging Face folder the policy starts from.
+        shipped: the user's own code.
     """
 
-    def __init__(self, config: RunConfig, seats: Sequence[Seat], supervisor: Supervisor, folder: str):
-        def start(seat: Seat) -> Any:
-            on_gpu, together = seat.gpus > 0, self._on_one_node()
-            return spawn(LearnerWorker, seat, env_vars.learner(seat.threads, on_gpu, seat.index, len(seats), together))
+    def __init__(
+        self, config: RunConfig, placements: Sequence[Placement], supervisor: Supervisor, folder: str, shipped: Shipped
+    ):
+        def start(placement: Placement) -> Any:
+            on_gpu, together = placement.gpus > 0, self._on_one_node()
+            return spawn(
+                LearnerWorker,
+                placement,
+                env_vars.learner(placement.threads, on_gpu, placement.index, len(placements), together),
+            )
 
-        self.seats = list(seats)  # where they all sit decides over what they talk
-        super().__init__("learner", seats, start, supervisor)
-        self.config, self.folder = config, folder
+        self.placements = list(placements)  # where they all sit decides over what they talk
+        super().__init__("learner", placements, start, supervisor)
+        self.config, self.folder, self.shipped = config, folder, shipped
 
     def setup(self) -> list[Any]:
         """Begin loading; returns the references to wait for."""
         together = self._on_one_node()
         meeting = self.handles[0].rendezvous.remote(together)
         address, port = wait([meeting], "learner: rendezvous", self.config.cluster.start_timeout_s)[0]
-        return [handle.setup.remote(self.config, self.folder, address, port) for handle in self.handles]
+        return [handle.setup.remote(self.config, self.folder, self.shipped, address, port) for handle in self.handles]
 
-    def restart(self, error: LearnerLostError) -> None:
-        """Start all ranks anew, from the starting model and on a new port.
+    def restart(self, error: Exception) -> None:
+        """Start all ranks again, from the starting model and on a new port.
 
         Raises:
             GivingUpError: if the group was lost too often.
@@ -61,14 +68,14 @@ class LearnerGroup(Crew):
             self.supervisor.note("learner", reason)
             self.kill()
             try:
-                self.seats = [self.supervisor.move(seat) for seat in self.seats]
-                self.handles = [self.spawn(seat) for seat in self.seats]
+                self.placements = [self.supervisor.move(placement) for placement in self.placements]
+                self.handles = [self.spawn(placement) for placement in self.placements]
                 wait(self.setup(), "learner: start again", self.config.cluster.start_timeout_s)
             except LOST as again:
                 reason = again
                 continue
-            for seat in self.seats:
-                self.supervisor.welcome(seat.name)
+            for placement in self.placements:
+                self.supervisor.mark_replaced(placement.name)
             return
 
     def logprobs(
@@ -81,7 +88,7 @@ class LearnerGroup(Crew):
             found.update(part)
         return [found[row] for row in range(len(samples))]
 
-    def examine(self, batch: TrainBatch) -> Figures | None:
+    def examine(self, batch: TrainBatch) -> GradientFigures | None:
         """See `rlpost.learner.policy.PolicyLearner.examine`."""
         return self._all("examine", ray.put(batch), what="self-check")[0]
 
@@ -89,7 +96,7 @@ class LearnerGroup(Crew):
         """All updates of a batch; see `rlpost.learner.policy.PolicyLearner.step`."""
         return self._all("step", ray.put(batch), what="update")[0]
 
-    def changes(self) -> dict[str, Moved]:
+    def changes(self) -> dict[str, TensorDelta]:
         """What changed, by tensor; see `rlpost.learner.policy.PolicyLearner.changes`."""
         return self._all("changes", what="changes")[0]
 
@@ -113,9 +120,10 @@ class LearnerGroup(Crew):
         """Write a Hugging Face folder."""
         self._all("save_model", folder, what="write model")
 
-    def memory(self) -> list[tuple[float, float]]:
-        """See `Crew.memory`."""
-        return self._all("memory_mb", what="memory")
+    def memory(self) -> dict[str, tuple[float, float]]:
+        """See `ActorPool.memory`."""
+        found = self._all("memory_mb", what="memory")
+        return {placement.name: pair for placement, pair in zip(self.placements, found, strict=True)}
 
     def _published(self, method: str) -> tuple[WeightManifest, Any]:
         refs = [getattr(handle, method).options(num_returns=2).remote() for handle in self.handles]
@@ -128,7 +136,7 @@ class LearnerGroup(Crew):
             return self.call(method, *args, what=what, deadline_s=self.config.learner.timeout_s)
 
     def _on_one_node(self) -> bool:
-        return len({seat.node.id for seat in self.seats}) == 1
+        return len({placement.node.id for placement in self.placements}) == 1
 
 
 @contextlib.contextmanager

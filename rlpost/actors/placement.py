@@ -32,7 +32,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class Placement:
     """One actor's place.
 
     Attributes:
@@ -43,7 +43,7 @@ class Seat:
         gpus: GPUs it is given; a fraction where actors take turns on one.
         memory_gb: what it needs at least, on the device it computes on; None where the model is not known yet.
 
-    >>> Seat("rollout", 0, Node("a1", "10.0.0.1", 8, 1, 30.0), 1, 1.0, None).name
+    >>> Placement("rollout", 0, Node("a1", "10.0.0.1", 8, 1, 30.0), 1, 1.0, None).name
     'rollout0'
     """
 
@@ -62,22 +62,22 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every actor's seat, and what the nodes lack to hold them: lines with numbers, empty if nothing.
+    """Every actor's placement, and what the nodes lack to hold them: lines with numbers, empty if nothing.
 
     >>> Plan((), ("2 GPUs needed, 1 there",)).missing[0]
     '2 GPUs needed, 1 there'
     """
 
-    seats: tuple[Seat, ...]
+    placements: tuple[Placement, ...]
     missing: tuple[str, ...] = ()
 
-    def of(self, kind: Kind) -> list[Seat]:
-        """The seats of a kind, in order."""
-        return [seat for seat in self.seats if seat.kind == kind]
+    def of(self, kind: Kind) -> list[Placement]:
+        """The placements of a kind, in order."""
+        return [placement for placement in self.placements if placement.kind == kind]
 
 
 def place(config: RunConfig, nodes: Sequence[Node], shapes: Shapes | None = None) -> Plan:
-    """Seat every actor of a run.
+    """Place every actor of a run.
 
     Without a GPU, rollouts and learners take turns on the same cores, so each kind is spread over all nodes and shares
     a node's cores among its own actors only. With GPUs every engine (times ``rollout.tensor_parallel``) and every
@@ -85,9 +85,9 @@ def place(config: RunConfig, nodes: Sequence[Node], shapes: Shapes | None = None
     goes where cores are.
 
     Args:
-        config: of the run.
-        nodes: alive.
-        shapes: of the model's tensors, for memory; None if they are not known.
+        config: how many actors of each kind, with which threads.
+        nodes: machines that are alive.
+        shapes: shapes of the model's tensors, for memory; None if they are not known.
 
     Returns:
         The plan; ``missing`` says in numbers why it cannot be carried out.
@@ -95,40 +95,42 @@ def place(config: RunConfig, nodes: Sequence[Node], shapes: Shapes | None = None
     if not nodes:
         return Plan((), ("no node is alive",))
     plan = _on_gpus(config, nodes) if any(node.gpus for node in nodes) else _on_cores(config, nodes)
-    seats = tuple(replace(seat, memory_gb=_memory_gb(seat, config, shapes)) for seat in plan.seats)
-    return Plan(seats, (*plan.missing, *_memory_missing(seats, nodes)))
+    placements = tuple(
+        replace(placement, memory_gb=_memory_gb(placement, config, shapes)) for placement in plan.placements
+    )
+    return Plan(placements, (*plan.missing, *_memory_missing(placements, nodes)))
 
 
-def reseat(seat: Seat, seats: Sequence[Seat], nodes: Sequence[Node]) -> Seat | None:
+def place_again(placement: Placement, placements: Sequence[Placement], nodes: Sequence[Node]) -> Placement | None:
     """A place for an actor that was lost: its own if the node is alive, else the node with the fewest of its kind.
 
     Args:
-        seat: of the lost actor.
-        seats: of all others.
-        nodes: alive.
+        placement: where the lost actor ran.
+        placements: where all others run.
+        nodes: machines that are alive.
 
     Returns:
         None if no node has cores, or the GPUs it needs free.
     """
     for node in nodes:
-        if node.id == seat.node.id:
-            return seat
-    free = {node.id: node.gpus - sum(s.gpus for s in seats if s.node.id == node.id) for node in nodes}
+        if node.id == placement.node.id:
+            return placement
+    free = {node.id: node.gpus - sum(s.gpus for s in placements if s.node.id == node.id) for node in nodes}
     # heads of clusters often offer no cores, so that nothing runs there
-    fitting = [node for node in nodes if (free[node.id] >= seat.gpus - 1e-6 if seat.gpus else node.cpus > 0)]
+    fitting = [node for node in nodes if (free[node.id] >= placement.gpus - 1e-6 if placement.gpus else node.cpus > 0)]
     if not fitting:
         return None
 
     def crowding(node: Node) -> tuple[float, str]:
-        same = sum(other.node.id == node.id and other.kind == seat.kind for other in seats)
+        same = sum(other.node.id == node.id and other.kind == placement.kind for other in placements)
         return same / max(node.cpus, 1), node.id
 
     best = min(fitting, key=crowding)
-    return replace(seat, node=best, threads=max(min(seat.threads, best.cpus), 1))
+    return replace(placement, node=best, threads=max(min(placement.threads, best.cpus), 1))
 
 
 def _on_cores(config: RunConfig, nodes: Sequence[Node]) -> Plan:
-    seats: list[Seat] = []
+    placements: list[Placement] = []
     missing: list[str] = []
     cores = sum(node.cpus for node in nodes)
     if config.rollout.tensor_parallel > cores:
@@ -143,8 +145,8 @@ def _on_cores(config: RunConfig, nodes: Sequence[Node]) -> Plan:
         chosen = _spread(section.workers, nodes)
         for index, node in enumerate(chosen):
             threads = section.threads or max(node.cpus // chosen.count(node), 1)
-            seats.append(Seat(kind, index, node, threads, 0.0, None))
-    return Plan((*seats, *_scoring(config, nodes)), tuple(missing))
+            placements.append(Placement(kind, index, node, threads, 0.0, None))
+    return Plan((*placements, *_scoring(config, nodes)), tuple(missing))
 
 
 def _on_gpus(config: RunConfig, nodes: Sequence[Node]) -> Plan:
@@ -159,7 +161,7 @@ def _on_gpus(config: RunConfig, nodes: Sequence[Node]) -> Plan:
         )
         return Plan(_scoring(config, nodes), (text,))
     free = {node.id: float(node.gpus) for node in nodes}
-    seats: list[Seat] = []
+    placements: list[Placement] = []
     missing: list[str] = []
 
     def take(kind: Kind, index: int, gpus: float, threads: int | None) -> None:
@@ -169,27 +171,31 @@ def _on_gpus(config: RunConfig, nodes: Sequence[Node]) -> Plan:
             return
         node = min(fitting, key=lambda n: (free[n.id], n.id))  # best fit: keeps whole nodes for what needs them
         free[node.id] -= gpus
-        seats.append(Seat(kind, index, node, threads or 0, gpus, None))
+        placements.append(Placement(kind, index, node, threads or 0, gpus, None))
 
     for index in range(rollout.workers):
         take("rollout", index, share * rollout.tensor_parallel, rollout.threads)
     for index in range(learner.workers):
         take("learner", index, share, learner.threads)
-    return Plan((*_shared_cores(seats), *_scoring(config, nodes)), tuple(missing))
+    return Plan((*_shared_cores(placements), *_scoring(config, nodes)), tuple(missing))
 
 
-def _shared_cores(seats: Sequence[Seat]) -> Iterator[Seat]:
+def _shared_cores(placements: Sequence[Placement]) -> Iterator[Placement]:
     """Seats without threads get their node's cores, divided by the processes there: a sync's checksums use them."""
     here = Counter[str]()
-    for seat in seats:
-        here[seat.node.id] += max(round(seat.gpus), 1)  # an engine over several GPUs has a process for each
-    for seat in seats:
-        yield seat if seat.threads else replace(seat, threads=max(seat.node.cpus // here[seat.node.id], 1))
+    for placement in placements:
+        here[placement.node.id] += max(round(placement.gpus), 1)  # an engine over several GPUs has a process for each
+    for placement in placements:
+        yield (
+            placement
+            if placement.threads
+            else replace(placement, threads=max(placement.node.cpus // here[placement.node.id], 1))
+        )
 
 
-def _scoring(config: RunConfig, nodes: Sequence[Node]) -> tuple[Seat, ...]:
+def _scoring(config: RunConfig, nodes: Sequence[Node]) -> tuple[Placement, ...]:
     chosen = _spread(config.scoring.workers, nodes)
-    return tuple(Seat("scoring", index, node, 1, 0.0, None) for index, node in enumerate(chosen))
+    return tuple(Placement("scoring", index, node, 1, 0.0, None) for index, node in enumerate(chosen))
 
 
 def _spread(workers: int, nodes: Sequence[Node]) -> list[Node]:
@@ -201,28 +207,32 @@ def _spread(workers: int, nodes: Sequence[Node]) -> list[Node]:
     return chosen
 
 
-def memory_bytes(seat: Seat, config: RunConfig, shapes: Shapes) -> dict[str, int]:
+def memory_bytes(placement: Placement, config: RunConfig, shapes: Shapes) -> dict[str, int]:
     """What an actor holds by part; see `rlpost.tuning.memory`."""
-    if seat.kind == "rollout":
-        return engine_bytes(config, shapes, on_gpu=seat.gpus > 0)
-    return learner_bytes(config, shapes) if seat.kind == "learner" else {}
+    if placement.kind == "rollout":
+        return engine_bytes(config, shapes, on_gpu=placement.gpus > 0)
+    return learner_bytes(config, shapes) if placement.kind == "learner" else {}
 
 
-def _memory_gb(seat: Seat, config: RunConfig, shapes: Shapes | None) -> float | None:
+def _memory_gb(placement: Placement, config: RunConfig, shapes: Shapes | None) -> float | None:
     """What the actor's libraries take, and what it holds; activations are left out."""
-    if seat.kind == "scoring":
+    if placement.kind == "scoring":
         return _BASE_GB["scoring"]
     if shapes is None:
         return None
-    return _BASE_GB[seat.kind] + sum(memory_bytes(seat, config, shapes).values()) / 2**30
+    return _BASE_GB[placement.kind] + sum(memory_bytes(placement, config, shapes).values()) / 2**30
 
 
-def _memory_missing(seats: Sequence[Seat], nodes: Sequence[Node]) -> list[str]:
+def _memory_missing(placements: Sequence[Placement], nodes: Sequence[Node]) -> list[str]:
     missing = []
     for node in nodes:
-        here = [seat for seat in seats if seat.node.id == node.id and not seat.gpus and seat.memory_gb is not None]
-        needed = sum(seat.memory_gb or 0.0 for seat in here)
+        here = [
+            placement
+            for placement in placements
+            if placement.node.id == node.id and not placement.gpus and placement.memory_gb is not None
+        ]
+        needed = sum(placement.memory_gb or 0.0 for placement in here)
         if needed > node.memory_gb:
-            names = ", ".join(seat.name for seat in here)
+            names = ", ".join(placement.name for placement in here)
             missing.append(f"node {node.address}: {needed:.1f} GB needed ({names}), {node.memory_gb:.1f} GB there")
     return missing

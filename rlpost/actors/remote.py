@@ -21,7 +21,15 @@ from ray.exceptions import (
 )
 
 import ray
-from rlpost.errors import ActorLostError, DeadlineError, InfrastructureError, LearnerLostError, RlpostError
+from rlpost.errors import (
+    ActorLostError,
+    DeadlineError,
+    InfrastructureError,
+    LearnerLostError,
+    RlpostError,
+    describe_error,
+    first_line,
+)
 
 _GONE = (ActorDiedError, ActorUnavailableError, ActorUnschedulableError, NodeDiedError, WorkerCrashedError)
 
@@ -53,7 +61,7 @@ def wait(refs: Sequence[Any], what: str, deadline_s: float) -> list[Any]:
         return ray.get(list(refs))
 
 
-def items(generator: Any, what: str, deadline_s: float) -> Iterator[Any]:
+def iterate(generator: Any, what: str, deadline_s: float) -> Iterator[Any]:
     """What a remote generator yields, as it comes.
 
     Args:
@@ -84,22 +92,17 @@ def _in_our_words(what: str, deadline_s: float) -> Iterator[None]:
     except GetTimeoutError:
         raise DeadlineError(f"{what}: no answer within {deadline_s:g} s") from None
     except _GONE as error:
-        raise ActorLostError(f"{what}: the actor's process is gone ({_reason(error)})") from None
+        raise ActorLostError(f"{what}: the actor's process is gone ({first_line(error)})") from None
     except ObjectLostError as error:
-        raise LearnerLostError(f"{what}: published weights are gone ({_reason(error)})") from None
+        raise LearnerLostError(f"{what}: published weights are gone ({first_line(error)})") from None
     except RayTaskError as error:
         cause = error.cause
         if isinstance(cause, RlpostError):
             raise cause from None
         if isinstance(cause, ObjectLostError):
-            raise LearnerLostError(f"{what}: published weights are gone ({_reason(cause)})") from None
-        raise InfrastructureError(f"{what}: {type(cause).__name__}: {_reason(cause)}") from error
+            raise LearnerLostError(f"{what}: published weights are gone ({first_line(cause)})") from None
+        raise InfrastructureError(f"{what}: {describe_error(cause)}") from error
     except OutOfMemoryError as error:
-        raise ActorLostError(f"{what}: out of memory ({_reason(error)})") from None
+        raise ActorLostError(f"{what}: out of memory ({first_line(error)})") from None
     except RayError as error:
-        raise InfrastructureError(f"{what}: {_reason(error)}") from error
-
-
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__
+        raise InfrastructureError(f"{what}: {first_line(error)}") from error

@@ -1,4 +1,4 @@
-"""The scoring workers: groups are judged as they come, what stays undecided is tried again elsewhere."""
+"""The scoring workers: groups are scored as they come, and what stays undecided is tried again elsewhere."""
 
 from __future__ import annotations
 
@@ -9,67 +9,89 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlpost.actors import env_vars
-from rlpost.actors.placement import Seat
-from rlpost.actors.pool import Crew, Supervisor, spawn
+from rlpost.actors.placement import Placement
+from rlpost.actors.pool import ActorPool, spawn
+from rlpost.actors.recovery import Supervisor
 from rlpost.actors.workers import ScoringWorker
 from rlpost.config.schema import RunConfig
 from rlpost.plugins.ship import Shipped
-from rlpost.rollout.sampling import spread
+from rlpost.rollout.sampling import round_robin
 from rlpost.scoring.score import undecided
 from rlpost.types import Group, Prompt
 
 
-class ScoringGroup(Crew):
-    """The scoring workers.
+class RayScoringPool(ActorPool):
+    """`rlpost.protocols.ScoringPool` on Ray, an actor for each worker.
 
     Args:
-        config: of the run.
-        seats: one per worker.
-        supervisor: see `rlpost.actors.pool.Supervisor`.
-        shipped: the user's own rewards and verifiers.
+        config: the run configuration, which verifier and rewards are built from.
+        placements: where each worker runs.
+        supervisor: replaces lost actors.
+        shipped: the user's own code.
+        needs: what the reward stages need; see `rlpost.protocols.RewardStage`.
     """
 
-    def __init__(self, config: RunConfig, seats: Sequence[Seat], supervisor: Supervisor, shipped: Shipped):
-        super().__init__("scoring", seats, lambda seat: spawn(ScoringWorker, seat, env_vars.scoring()), supervisor)
-        self.config, self.shipped = config, shipped
+    def __init__(
+        self,
+        config: RunConfig,
+        placements: Sequence[Placement],
+        supervisor: Supervisor,
+        shipped: Shipped,
+        needs: frozenset[str],
+    ):
+        super().__init__("scoring", placements, lambda one: spawn(ScoringWorker, one, env_vars.scoring()), supervisor)
+        self.config, self.shipped, self.needs = config, shipped, needs
 
     def begin(self, index: int) -> Any:
         """Begin starting the verifier."""
-        return self.handles[index].setup.remote(self.config, self.shipped)
+        return self.handles[index].setup.remote(self.config.scoring, self.shipped)
 
-    def examine(self, prompts: Sequence[Prompt]) -> list[Any]:
-        """Begin examining the verifiers, each on its share of the prompts; returns the references to wait for.
+    def preflight(self, prompts: Sequence[Prompt]) -> list[Any]:
+        """Begin the checks before a run, each worker on its share of the prompts; returns the references to wait for.
 
-        Each resolves to one line about the verifier: see `rlpost.scoring.score.Scorer.examine`.
+        Each resolves to one line about the verifier: see `rlpost.scoring.score.Scorer.preflight`.
         """
         section = self.config.selfcheck
-        shares = spread(prompts, len(self.handles))
+        shares = round_robin(prompts, len(self.handles))
         return [
-            handle.examine.remote([prompts[i] for i in share], section.conformance, section.plugins)
+            handle.preflight.remote([prompts[i] for i in share], section.conformance, section.plugins)
             for handle, share in zip(self.handles, shares, strict=True)
         ]
 
     @contextmanager
-    def desk(self) -> Iterator[Desk]:
-        """A place to hand groups in one by one while others are being judged."""
-        desk = Desk(self)
+    def queue(self) -> Iterator[RayScoringQueue]:
+        """A queue that takes groups one by one while others are being scored."""
+        queue = RayScoringQueue(self)
         try:
-            yield desk
+            yield queue
         finally:
-            desk.shut()
+            queue.close()
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
-        """Judge groups that are all there already; in order."""
-        with self.desk() as desk:
+        """Score groups that are complete, in order."""
+        with self.queue() as queue:
             for position, group in enumerate(groups):
-                desk.hand_in(position, group)
-            judged = desk.judged()
-        return [judged[position] for position in range(len(groups))]
+                queue.submit(position, group)
+            scored = queue.results()
+        return [scored[position] for position in range(len(groups))]
+
+    def finish(self, groups: Sequence[Group]) -> list[Group]:
+        """Run the reward stages that wait for the learner's log-probabilities, in order."""
+        shares = [share for share in round_robin(groups, len(self.handles)) if share]
+        parts = [[groups[position] for position in share] for share in shares]
+        calls = [(handle, handle.finish.remote(part)) for handle, part in zip(self.handles, parts, strict=False)]
+        found: dict[int, Group] = {}
+        for index, (share, part, call) in enumerate(zip(shares, parts, calls, strict=True)):
+            answer = self.persist(
+                index, lambda h, p=part: h.finish.remote(p), "finish rewards", self.config.scoring.batch_timeout_s, call
+            )
+            found.update(zip(share, answer, strict=True))
+        return [found[position] for position in range(len(groups))]
 
 
 @dataclass(slots=True, eq=False)
-class _Item:
-    """A group to judge: how often it was tried, and by whom last."""
+class _Submitted:
+    """A group to score: how often it was tried, and by which worker last."""
 
     position: int
     group: Group
@@ -77,21 +99,21 @@ class _Item:
     last: int = -1
 
 
-class Desk:
+class RayScoringQueue:
     """Groups on their way through the workers.
 
-    A thread per worker takes its fair share of what lies there, so batches are small while groups trickle in and grow
-    when they pile up. A group whose checks stay undecided is put back for another worker, ``scoring.retries`` times;
+    A thread per worker takes its fair share of what waits, so batches are small while groups trickle in and grow when
+    they pile up. A group whose checks stay undecided is put back for another worker, ``scoring.retries`` times;
     the better of the answers counts.
 
     Args:
-        group: the workers.
+        pool: the workers.
     """
 
-    def __init__(self, group: ScoringGroup):
-        self.group, self.workers = group, len(group.handles)
-        self.retries, self.deadline = group.config.scoring.retries, group.config.scoring.batch_timeout_s
-        self._waiting: list[_Item] = []
+    def __init__(self, pool: RayScoringPool):
+        self.pool, self.workers = pool, len(pool.handles)
+        self.retries, self.deadline = pool.config.scoring.retries, pool.config.scoring.batch_timeout_s
+        self._waiting: list[_Submitted] = []
         self._done: dict[int, Group] = {}
         self._open, self._expected = True, 0
         self._error: BaseException | None = None
@@ -99,15 +121,15 @@ class Desk:
         for index in range(self.workers):
             threading.Thread(target=self._work, args=(index,), daemon=True).start()
 
-    def hand_in(self, position: int, group: Group) -> None:
-        """Give a group to be judged."""
+    def submit(self, position: int, group: Group) -> None:
+        """Queue a group for verification and rewards."""
         with self._change:
-            self._waiting.append(_Item(position, group))
+            self._waiting.append(_Submitted(position, group))
             self._expected += 1
             self._change.notify_all()
 
-    def judged(self) -> dict[int, Group]:
-        """All groups handed in, by position, once every one is judged.
+    def results(self) -> dict[int, Group]:
+        """Every submitted group by position, once all are scored.
 
         Raises:
             RlpostError: what a worker ended with.
@@ -118,7 +140,7 @@ class Desk:
                 raise self._error
             return dict(self._done)
 
-    def shut(self) -> None:
+    def close(self) -> None:
         """Let the threads go."""
         with self._change:
             self._open = False
@@ -128,15 +150,15 @@ class Desk:
         try:
             while batch := self._take(index):
                 groups = [item.group for item in batch]
-                answers = self.group.persist(index, lambda h, g=groups: h.score.remote(g), "score", self.deadline)
-                self._settle(index, batch, answers)
+                answers = self.pool.persist(index, lambda h, g=groups: h.score.remote(g), "score", self.deadline)
+                self._collect(index, batch, answers)
         except BaseException as error:  # handed to whoever waits for the verdicts
             with self._change:
                 self._error = self._error or error
                 self._change.notify_all()
 
-    def _take(self, index: int) -> list[_Item]:
-        """This worker's share of what waits; empty when the desk is shut."""
+    def _take(self, index: int) -> list[_Submitted]:
+        """This worker's share of what waits; empty when the queue is closed."""
         with self._change:
             self._change.wait_for(lambda: not self._open or self._error is not None or bool(self._for(index)))
             if not self._open or self._error is not None:
@@ -146,16 +168,16 @@ class Desk:
             self._waiting = [item for item in self._waiting if item not in share]
             return share
 
-    def _for(self, index: int) -> list[_Item]:
+    def _for(self, index: int) -> list[_Submitted]:
         return [item for item in self._waiting if self.workers == 1 or item.last != index]
 
-    def _settle(self, index: int, batch: Sequence[_Item], answers: Sequence[Group]) -> None:
+    def _collect(self, index: int, batch: Sequence[_Submitted], answers: Sequence[Group]) -> None:
         with self._change:
             for item, answer in zip(batch, answers, strict=True):
                 if item.tries and undecided(answer) >= undecided(item.group):
                     answer = item.group
                 if item.tries < self.retries and _worth_retrying(answer):
-                    self._waiting.append(_Item(item.position, answer, item.tries + 1, index))
+                    self._waiting.append(_Submitted(item.position, answer, item.tries + 1, index))
                 else:
                     self._done[item.position] = answer
             self._change.notify_all()

@@ -11,15 +11,25 @@ from typing import Any
 import numpy as np
 import psutil
 
-from rlpost.config.schema import RunConfig
-from rlpost.config.update_kind import engine_rank
+from rlpost.config.schema import RunConfig, ScoringSection
 from rlpost.errors import InfrastructureError
-from rlpost.plugins.ship import Shipped
-from rlpost.protocols import ApplyReport, GenerateRequest, SamplingSettings
-from rlpost.selfcheck.invariance import Figures
-from rlpost.sparsity.deltas import Moved
+from rlpost.plugins import registry
+from rlpost.plugins.build import instantiate
+from rlpost.plugins.ship import Shipped, install
+from rlpost.protocols import ApplyReport, EngineSpec, GenerateRequest, SamplingSettings
+from rlpost.rollout.stream import stream
 from rlpost.system.processes import end_with_parent
-from rlpost.types import Completion, Group, Prompt, TrainBatch, TrainSample, WeightManifest, WeightUpdate
+from rlpost.types import (
+    Completion,
+    GradientFigures,
+    Group,
+    Prompt,
+    TensorDelta,
+    TrainBatch,
+    TrainSample,
+    WeightManifest,
+    WeightUpdate,
+)
 
 
 def free_port(address: str) -> int:
@@ -60,54 +70,42 @@ class Worker:
 
 
 class RolloutWorker(Worker):
-    """Holds a vLLM engine."""
+    """Holds a rollout engine."""
 
     def __init__(self) -> None:
         self.engine: Any = None
 
-    def setup(self, config: RunConfig, folder: str, probes: Sequence[tuple[int, ...]], seats: int, length: int) -> None:
-        """Load the engine. ``seats``: completions that may run at once; ``length``: longest sequence to plan for."""
-        from rlpost.data.tokenizer import TextCodec
-        from rlpost.rollout.vllm.engine import VllmEngine, VllmSettings
+    def setup(self, config: RunConfig, spec: EngineSpec, shipped: Shipped) -> None:
+        """Load the engine that ``rollout.engine`` names, and try one that is not rlpost's own."""
+        install(shipped)
+        name = config.rollout.engine
+        target = registry.resolve("engines", name)
+        self.engine = instantiate(target, (config, spec), {}, f"rollout.engine {name!r}")
+        if name not in registry.BUILTIN["engines"] and config.selfcheck.plugins and spec.probes:
+            from rlpost.rollout.trial_call import try_engine
 
-        rollout = config.rollout
-        settings = VllmSettings(
-            model=folder,
-            dtype=config.model.dtype,
-            max_model_len=rollout.max_model_len or length,
-            kv_cache_mb=rollout.kv_cache_mb,
-            gpu_memory_utilization=rollout.gpu_memory_utilization,
-            enforce_eager=rollout.enforce_eager,
-            max_num_seqs=seats,
-            seed=config.run.seed,
-            trust_remote_code=config.model.trust_remote_code,
-            packed_weights=rollout.packed_weights,
-            adapter_rank=engine_rank(config),
-            tensor_parallel=rollout.tensor_parallel,
-        )
-        codec = TextCodec(folder, config.model.trust_remote_code)
-        self.engine = VllmEngine(settings, codec, probes, config.selfcheck.probe_tokens)
+            try_engine(self.engine, name, spec.probes[0])
 
     def stream(
         self, requests: Sequence[GenerateRequest], settings: SamplingSettings, deadline_s: float
     ) -> Iterator[tuple[int, list[Completion]]]:
-        """See `rlpost.rollout.vllm.engine.VllmEngine.stream`."""
-        yield from self.engine.stream(requests, settings, deadline_s)
+        """See `rlpost.rollout.stream.stream`."""
+        yield from stream(self.engine, requests, settings, deadline_s)
 
     def apply(self, update: WeightUpdate) -> ApplyReport:
-        """See `VllmEngine.apply`."""
+        """See `RolloutEngine.apply`."""
         return self.engine.apply(update)
 
     def probe(self) -> list[Completion]:
-        """See `VllmEngine.probe`."""
+        """See `RolloutEngine.probe`."""
         return self.engine.probe()
 
     def parity(self, prompts: Sequence[tuple[int, ...]]) -> tuple[list[Completion], list[Completion]]:
-        """See `VllmEngine.parity`."""
+        """See `RolloutEngine.parity`."""
         return self.engine.parity(prompts)
 
     def close(self) -> None:
-        """See `VllmEngine.close`."""
+        """See `RolloutEngine.close`."""
         if self.engine is not None:
             self.engine.close()
 
@@ -120,16 +118,19 @@ class LearnerWorker(Worker):
         self.folder = ""
 
     def rendezvous(self, together: bool) -> tuple[str, int]:
-        """An address and a free port on this actor's machine, for rank 0 to be met at; ``together``: by ranks of the
-        same machine only.
+        """An address and a free port on this actor's machine, at which the ranks meet.
+
+        Args:
+            together: all ranks are on this machine.
         """
         import ray
 
         address = "127.0.0.1" if together else ray.util.get_node_ip_address()
         return address, free_port(address)
 
-    def setup(self, config: RunConfig, folder: str, address: str, port: int) -> None:
+    def setup(self, config: RunConfig, folder: str, shipped: Shipped, address: str, port: int) -> None:
         """Load model, optimizer and process group."""
+        install(shipped)
         os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
         import torch
 
@@ -145,7 +146,7 @@ class LearnerWorker(Worker):
         """See `rlpost.learner.policy.PolicyLearner.logprobs`."""
         return self.learner.logprobs(samples, reference=reference, temperature=temperature)
 
-    def examine(self, batch: TrainBatch) -> Figures | None:
+    def examine(self, batch: TrainBatch) -> GradientFigures | None:
         """See `PolicyLearner.examine`."""
         return self.learner.examine(batch)
 
@@ -163,7 +164,7 @@ class LearnerWorker(Worker):
         update = self.learner.snapshot()
         return (update.manifest, update) if update else (None, None)
 
-    def changes(self) -> dict[str, Moved]:
+    def changes(self) -> dict[str, TensorDelta]:
         """See `PolicyLearner.changes`."""
         return self.learner.changes()
 
@@ -191,19 +192,23 @@ class ScoringWorker(Worker):
     def __init__(self) -> None:
         self.scorer: Any = None
 
-    def setup(self, config: RunConfig, shipped: Shipped) -> None:
+    def setup(self, section: ScoringSection, shipped: Shipped) -> None:
         """Start the verifier."""
         from rlpost.scoring.score import Scorer
 
-        self.scorer = Scorer(config.scoring, shipped)
+        self.scorer = Scorer(section, shipped)
 
-    def examine(self, prompts: Sequence[Prompt], conformance: bool, trials: bool) -> str:
-        """See `rlpost.scoring.score.Scorer.examine`."""
-        return self.scorer.examine(prompts, conformance, trials)
+    def preflight(self, prompts: Sequence[Prompt], conformance: bool, trials: bool) -> str:
+        """See `rlpost.scoring.score.Scorer.preflight`."""
+        return self.scorer.preflight(prompts, conformance, trials)
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
         """See `rlpost.scoring.score.Scorer.score`."""
         return self.scorer.score(groups)
+
+    def finish(self, groups: Sequence[Group]) -> list[Group]:
+        """See `rlpost.scoring.score.Scorer.finish`."""
+        return self.scorer.finish(groups)
 
     def close(self) -> None:
         """End the verifier's processes."""

@@ -97,7 +97,7 @@ def group_advantages(rewards: Sequence[Reward | None], settings: AdvantageSettin
     return result
 
 
-def spread(reward: Reward, advantages: Sequence[float], length: int) -> tuple[np.ndarray, np.ndarray]:
+def spread_over_tokens(reward: Reward, advantages: Sequence[float], length: int) -> tuple[np.ndarray, np.ndarray]:
     """Lay span advantages over tokens.
 
     Args:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from rlpost.algorithms.advantages import AdvantageSettings, group_advantages, spread
+from rlpost.algorithms.advantages import spread_over_tokens
 from rlpost.algorithms.groups import GroupFilter, keep
-from rlpost.types import Completion, Group, TrainBatch, TrainSample
+from rlpost.types import Completion, Group, Reward, TrainBatch, TrainSample
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Credit:
 
 def assign(
     groups: Sequence[Group],
-    settings: AdvantageSettings,
+    advantages: Callable[[Sequence[Reward | None]], list[list[float] | None]],
     *,
     step: int,
     group_filter: GroupFilter = "off",
@@ -40,8 +40,8 @@ def assign(
 
     Args:
         groups: with rewards; None marks an undecided completion, which takes no part.
-        settings: of the advantages.
-        step: rollout batch.
+        advantages: the rewards of a group to advantages, parallel to the spans of each.
+        step: rollout batch, 0-based.
         group_filter: which groups are trained on.
         truncated: ``mask`` takes completions cut by length out of the loss (they stay in the baseline).
 
@@ -55,8 +55,8 @@ def assign(
         row: list[float | None] = [None] * len(group.completions)
         if keep(group, group_filter):
             kept += 1
-            for member, advantages in enumerate(group_advantages(group.rewards, settings)):
-                sample = _sample(group, member, advantages, truncated)
+            for member, values in enumerate(advantages(group.rewards)):
+                sample = _sample(group, member, values, truncated)
                 if sample is not None:
                     samples.append(sample)
                     row[member] = float(sample.advantages.mean())
@@ -73,7 +73,7 @@ def as_samples(completions: Sequence[Completion]) -> list[TrainSample]:
             advantages=np.zeros(len(c.token_ids), np.float32),
             span_ids=np.zeros(len(c.token_ids), np.int64),
             mask=np.ones(len(c.token_ids), bool),
-            engine_logprobs=None,
+            rollout_logprobs=None,
             policy_version=c.policy_version,
         )
         for c in completions
@@ -89,7 +89,7 @@ def _sample(
         return None
     if truncated == "mask" and completion.finish_reason == "length":
         return None
-    per_token, span_ids = spread(reward, advantages, size)
+    per_token, span_ids = spread_over_tokens(reward, advantages, size)
     logprobs = completion.logprobs
     return TrainSample(
         prompt_ids=np.asarray(completion.prompt_ids, np.int64),
@@ -97,7 +97,7 @@ def _sample(
         advantages=per_token,
         span_ids=span_ids,
         mask=np.ones(size, bool),
-        engine_logprobs=None if logprobs is None else np.asarray(logprobs, np.float32),
+        rollout_logprobs=None if logprobs is None else np.asarray(logprobs, np.float32),
         policy_version=completion.policy_version,
         old_logprobs=group.learner_logprobs[member] if group.learner_logprobs else None,
     )

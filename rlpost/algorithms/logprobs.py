@@ -37,13 +37,13 @@ def chosen_logprobs(logits: Tensor, token_ids: Tensor, temperature: float = 1.0)
 
 
 def chunked_logprobs(
-    hidden: Tensor, head: Callable[[Tensor], Tensor], token_ids: Tensor, temperature: float, pieces: int
+    hidden: Tensor, head: Callable[[Tensor], Tensor], token_ids: Tensor, temperature: float, chunks: int
 ) -> Tensor:
-    r"""log softmax(head(hidden) / temperature)[token] in pieces, of which one's logits are in memory at a time.
+    r"""log softmax(head(hidden) / temperature)[token] in chunks, of which one's logits are in memory at a time.
 
-    The logits are the largest tensor of an update (N·V numbers, and as many again for their gradient). Here a piece's
+    The logits are the largest tensor of an update (N·V numbers, and as many again for their gradient). Here a chunk's
     are dropped after the forward pass and computed again in the backward pass (Chen et al. 2016, "Training deep nets
-    with sublinear memory cost"), for one more multiplication with the head; only the last piece's, whose backward pass
+    with sublinear memory cost"), for one more multiplication with the head; only the last chunk's, whose backward pass
     comes first, are kept.
 
     Args:
@@ -51,7 +51,7 @@ def chunked_logprobs(
         head: ``[n, H]`` to logits ``[n, V]``, row by row.
         token_ids: ``[N]`` int64 in [0, V).
         temperature: > 0.
-        pieces: > 0, which is how often ``head`` is called in the forward pass; more than N leave some empty.
+        chunks: > 0, which is how often ``head`` is called in the forward pass; more than N leave some empty.
 
     Returns:
         ``[N]`` float32, ≤ 0.
@@ -63,10 +63,10 @@ def chunked_logprobs(
     def score(states: Tensor, ids: Tensor) -> Tensor:
         return chosen_logprobs(head(states), ids, temperature)
 
-    size, parts = -(-len(token_ids) // pieces), list[Tensor]()
-    for number in range(pieces):
+    size, parts = -(-len(token_ids) // chunks), list[Tensor]()
+    for number in range(chunks):
         part = slice(number * size, (number + 1) * size)
-        if torch.is_grad_enabled() and number < pieces - 1:
+        if torch.is_grad_enabled() and number < chunks - 1:
             part_of = hidden[part], token_ids[part]
             parts.append(cast(Tensor, checkpoint(score, *part_of, use_reentrant=False, preserve_rng_state=False)))
         else:

@@ -12,6 +12,9 @@ from rlpost.algorithms.kl import KLKind, kl_estimate
 from rlpost.algorithms.ratios import Level, log_ratios, truncated_importance
 from rlpost.types import Denominators
 
+METRICS = ("loss", "kl", "importance", "ratio", "clip_frac/low", "clip_frac/high")
+"""What `policy_loss` returns besides the loss."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossSettings:
@@ -24,7 +27,7 @@ class LossSettings:
         aggregate: weights of the tokens.
         kl_coef: weight of the KL term, 0 for none.
         kl_kind: its estimator.
-        importance_cap: cap of the engine-to-learner importance weight, None for no correction.
+        importance_cap: cap of the rollout-to-learner importance weight (truncated importance sampling), None for none.
     """
 
     ratio: Level = "token"
@@ -46,7 +49,7 @@ class LossInputs:
         advantages: per token.
         mask: bool, trained tokens.
         span_ids: int64, -1 outside every span.
-        engine_logprobs: as reported by the engine; needed if an importance cap is set.
+        rollout_logprobs: as reported by the rollout engine; needed if an importance cap is set.
         ref_logprobs: under the frozen reference; needed if the KL coefficient is not 0.
     """
 
@@ -55,7 +58,7 @@ class LossInputs:
     advantages: Tensor
     mask: Tensor
     span_ids: Tensor
-    engine_logprobs: Tensor | None = None
+    rollout_logprobs: Tensor | None = None
     ref_logprobs: Tensor | None = None
 
 
@@ -77,7 +80,7 @@ def surrogate(log_ratio: Tensor, advantages: Tensor, clip_low: float, clip_high:
 
 
 def policy_loss(inputs: LossInputs, settings: LossSettings, counts: Denominators) -> tuple[Tensor, dict[str, Tensor]]:
-    r"""L = Σ_t w_t (u_t ℓ_t + β KL_t) with weights w (aggregation), u (engine-to-learner importance).
+    r"""L = Σ_t w_t (u_t ℓ_t + β KL_t) with weights w (aggregation), u (rollout-to-learner importance).
 
     Args:
         inputs: one micro-batch.
@@ -86,8 +89,8 @@ def policy_loss(inputs: LossInputs, settings: LossSettings, counts: Denominators
 
     Returns:
         The micro-batch's share of the loss (shares add up over micro-batches and ranks) and detached sums that do
-        likewise: ``loss``, ``kl`` and ``importance`` weighted as the loss is, ``clip_low``, ``clip_high`` and
-        ``ratio`` already divided by the global token count.
+        likewise: ``loss``, ``kl`` and ``importance`` weighted as the loss is, ``clip_frac/low``,
+        ``clip_frac/high`` and ``ratio`` already divided by the global token count.
 
     Raises:
         ValueError: if a tensor the settings ask for is missing.
@@ -99,9 +102,11 @@ def policy_loss(inputs: LossInputs, settings: LossSettings, counts: Denominators
     weights = token_weights(mask, inputs.span_ids, settings.aggregate, counts)
     sums = _ratio_sums(log_ratio.detach(), advantages, mask, settings, counts)
     if settings.importance_cap is not None:
-        if inputs.engine_logprobs is None:
-            raise ValueError("the importance correction needs the engine's log-probabilities (rollout.logprobs: auto)")
-        importance = truncated_importance(inputs.old_logprobs, inputs.engine_logprobs, mask, settings.importance_cap)
+        if inputs.rollout_logprobs is None:
+            raise ValueError(
+                "the importance correction needs the rollout engine's log-probabilities (rollout.logprobs: auto)"
+            )
+        importance = truncated_importance(inputs.old_logprobs, inputs.rollout_logprobs, mask, settings.importance_cap)
         per_token = per_token * importance
         sums["importance"] = (importance * mask).sum() / max(counts.tokens, 1)
     if settings.kl_coef != 0.0:
@@ -123,7 +128,7 @@ def _ratio_sums(
     low = mask & (ratio < 1 - settings.clip_low) & (advantages < 0)
     high = mask & (ratio > 1 + settings.clip_high) & (advantages > 0)
     return {
-        "clip_low": low.sum() / tokens,
-        "clip_high": high.sum() / tokens,
+        "clip_frac/low": low.sum() / tokens,
+        "clip_frac/high": high.sum() / tokens,
         "ratio": (ratio * mask).sum() / tokens,
     }

@@ -42,7 +42,7 @@ def log_ratios(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, span_ids: T
     return difference.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
 
 
-def truncated_importance(learner_logprobs: Tensor, engine_logprobs: Tensor, mask: Tensor, cap: float) -> Tensor:
+def truncated_importance(learner_logprobs: Tensor, rollout_logprobs: Tensor, mask: Tensor, cap: float) -> Tensor:
     r"""w_t = min(π_learner(y_t) / π_engine(y_t), cap): corrects for tokens drawn by an engine that rounds differently.
 
     Truncated importance sampling (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
@@ -50,7 +50,7 @@ def truncated_importance(learner_logprobs: Tensor, engine_logprobs: Tensor, mask
 
     Args:
         learner_logprobs: ``[B, T]`` of the sampling-time policy, recomputed by the learner.
-        engine_logprobs: ``[B, T]`` as the engine reported them.
+        rollout_logprobs: ``[B, T]`` as the engine reported them.
         mask: ``[B, T]`` bool.
         cap: > 0, usually 2.
 
@@ -60,8 +60,8 @@ def truncated_importance(learner_logprobs: Tensor, engine_logprobs: Tensor, mask
     Raises:
         ValueError: for a cap that is not positive.
     """
-    check_shapes(mask, learner_logprobs, engine_logprobs)
+    check_shapes(mask, learner_logprobs, rollout_logprobs)
     if cap <= 0:
         raise ValueError(f"importance cap {cap} must be positive")
-    difference = torch.where(mask, learner_logprobs - engine_logprobs, 0.0).detach()
+    difference = torch.where(mask, learner_logprobs - rollout_logprobs, 0.0).detach()
     return torch.where(mask, difference.clamp(max=MAX_LOG_RATIO).exp().clamp(max=cap), 1.0)

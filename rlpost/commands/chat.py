@@ -38,7 +38,7 @@ class Reply:
     seconds: float
 
 
-class Talk:
+class Chat:
     """A conversation with one model.
 
     What is typed goes into the one column that the configuration's template leaves open, or into the prompt itself. A

@@ -1,4 +1,4 @@
-"""What ``rlpost plan`` shows: every actor's seat and memory, before anything is started."""
+"""What ``rlpost plan`` shows: every actor's placement and memory, before anything is started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlpost.tuning.memory import activations, trained
 
 
 def plan(config: RunConfig) -> Plan:
-    """Seat every actor on this machine, or on the cluster that the configuration names.
+    """Placement every actor on this machine, or on the cluster that the configuration names.
 
     Raises:
         RlpostError: if the cluster cannot be reached, or the model's folder is not there.
@@ -29,12 +29,12 @@ def plan(config: RunConfig) -> Plan:
 def render(found: Plan, config: RunConfig) -> str:
     """The plan as lines for people: a line per actor, its memory by part, a total per node, and what is missing."""
     rows = [("actor", "node", "threads", "GPUs", "memory at least")]
-    for seat in found.seats:
-        memory = "not known yet" if seat.memory_gb is None else f"{seat.memory_gb:.1f} GB"
-        rows.append((seat.name, seat.node.address, str(seat.threads), f"{seat.gpus:g}", memory))
+    for placement in found.placements:
+        memory = "not known yet" if placement.memory_gb is None else f"{placement.memory_gb:.1f} GB"
+        rows.append((placement.name, placement.node.address, str(placement.threads), f"{placement.gpus:g}", memory))
     length = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, length, strict=True)).rstrip() for row in rows]
-    for node in dict.fromkeys(seat.node for seat in found.seats):
+    for node in dict.fromkeys(placement.node for placement in found.placements):
         lines.append(f"node {node.address} has {node.cpus} cores, {node.gpus} GPUs, {node.memory_gb:.1f} GB")
     return "\n".join([*lines, *_parts(found, config), *(f"missing: {text}" for text in found.missing)])
 
@@ -48,9 +48,9 @@ def _parts(found: Plan, config: RunConfig) -> Iterator[str]:
     if shapes is None:
         return
     for kind in ("rollout", "learner"):
-        seat = found.of(kind)[0]
-        parts = {name: size for name, size in memory_bytes(seat, config, shapes).items() if size}
-        yield f"{seat.name} holds " + ", ".join(f"{name} {size / 2**20:,.1f} MiB" for name, size in parts.items())
+        placement = found.of(kind)[0]
+        parts = {name: size for name, size in memory_bytes(placement, config, shapes).items() if size}
+        yield f"{placement.name} holds " + ", ".join(f"{name} {size / 2**20:,.1f} MiB" for name, size in parts.items())
     owned = trained(config, shapes)
     total = sum(map(math.prod, shapes.values()))
     count = "as many as PEFT finds" if owned is None else f"{owned.size:,}"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from rlpost.config.schema import RunConfig
 from rlpost.config.tuning import FOREIGN, OPTIMIZERS
-from rlpost.config.update_kind import obstacle
+from rlpost.config.update_kind import unsupported_reason
 from rlpost.errors import ConfigError
 
 
@@ -182,7 +182,7 @@ def check_tuning(config: RunConfig) -> None:
 def check_sync(config: RunConfig) -> None:
     """The kind of update exists for what is trained, and for the engines."""
     kind = config.sync.kind
-    reason = obstacle(config, kind) if kind not in ("auto", "full") else None
+    reason = unsupported_reason(config, kind) if kind not in ("auto", "full") else None
     if reason is not None:
         raise ConfigError(f"sync.kind: {kind}, but {reason}; use auto or full")
 

@@ -12,6 +12,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from rlpost.config.aliases import new_path, rename_keys
 from rlpost.config.checks import check
 from rlpost.config.recipes import RECIPES
 from rlpost.config.schema import RunConfig
@@ -77,8 +78,10 @@ def from_dict(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConf
         ConfigError: as `load`.
     """
     origins: dict[tuple[str, ...], str] = {}
-    _note(tree, (), "given", origins)
-    return _finish(_plain(tree), origins, overrides).config
+    plain = _plain(tree)
+    _note(plain, (), "given", origins)
+    rename_keys(plain, origins, "configuration")
+    return _finish(plain, origins, overrides).config
 
 
 def dump(config: RunConfig) -> str:
@@ -112,6 +115,7 @@ def origin_of(origins: Origin, path: tuple[str, ...]) -> str:
 def _finish(tree: dict[str, Any], origins: dict[tuple[str, ...], str], overrides: Sequence[str]) -> Loaded:
     for text in overrides:
         path, value = parse_override(text)
+        path = new_path(path, f"override {text}")
         _set(tree, path, value, text)
         _note(value, path, f"override {text}", origins)
     _apply_recipe(tree, origins)
@@ -175,7 +179,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
         raise ConfigError(f"{path}:1: a configuration is a mapping of sections, got {node.tag.rpartition(':')[2]}")
     origins: dict[tuple[str, ...], str] = {}
     try:
-        return _construct(node, (), path, origins), origins
+        tree = _construct(node, (), path, origins)
+        rename_keys(tree, origins, str(path))
+        return tree, origins
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, ConfigError):
             raise

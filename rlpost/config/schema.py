@@ -104,9 +104,9 @@ class DataSection(Section):
     """A new order each epoch, derived from ``run.seed``."""
     special_tokens: bool = True
     """Let the tokenizer put its special tokens before a text prompt; False: the prompt holds what it needs."""
-    leaks: Literal["refuse", "drop", "allow"] = "refuse"
-    """What becomes of training prompts that ask what a held-out prompt asks, whatever they are called: none is started
-    with, they are left out, or they are trained on."""
+    contamination: Literal["refuse", "drop", "allow"] = "refuse"
+    """Training prompts that ask what a held-out prompt asks, whatever their ids: refuse to start, leave them out
+    (decontamination), or train on them."""
     curriculum: CurriculumSettings | None = None
     """Choose and order training prompts by their measured pass rate."""
     max_prompt_tokens: PositiveInt | None = None
@@ -138,8 +138,8 @@ class SftSection(Section):
 class RolloutSection(Section):
     """How completions are sampled."""
 
-    engine: Literal["vllm"] = "vllm"
-    """The inference engine."""
+    engine: str = "vllm"
+    """The inference engine: ``vllm``, or ``module:Class`` (``path.py:Class``) of a `rlpost.protocols.RolloutEngine`."""
     workers: PositiveInt = 1
     """Engines, one actor each."""
     group_size: PositiveInt = 8
@@ -243,6 +243,15 @@ class AlgorithmSection(Section):
 
     recipe: Literal["none", "grpo", "dr_grpo", "rloo", "dapo", "gspo", "rank_grpo"] = "none"
     """Named settings; keys given beside it win."""
+    loss: str = "clipped"
+    """``clipped``: the clipped policy gradient that the settings below describe; or a loss of your own, ``path.py:name``
+    or ``module:name`` (`configs/examples/cispo.py`)."""
+    loss_args: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of a loss of your own."""
+    advantage: str = "group_relative"
+    """``group_relative``: rewards compared within their group, as the settings below say; or one of your own."""
+    advantage_args: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of an advantage of your own."""
     baseline: Literal["mean", "leave_one_out", "none"] = "mean"
     """What an advantage is measured against."""
     std: bool = True

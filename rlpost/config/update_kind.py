@@ -13,9 +13,9 @@ def kind_of(config: RunConfig) -> UpdateKind:
     """The kind of a run's updates: ``sync.kind``, or with ``auto`` the smallest that its method and engines allow."""
     match config.sync.kind:
         case "auto":
-            if obstacle(config, "adapter") is None:
+            if unsupported_reason(config, "adapter") is None:
                 return "adapter"
-            return "full" if obstacle(config, "values") else "values"
+            return "full" if unsupported_reason(config, "values") else "values"
         case "full" | "adapter" | "values" | "diff" as kind:
             return kind
 
@@ -36,7 +36,7 @@ def engine_rank(config: RunConfig) -> int | None:
     return next(rank for rank in LORA_RANKS if rank >= adapter_rank(config))
 
 
-def obstacle(config: RunConfig, kind: UpdateKind) -> str | None:
+def unsupported_reason(config: RunConfig, kind: UpdateKind) -> str | None:
     """Why a run cannot be published in a form; None if it can."""
     tuning = config.tuning
     if kind == "adapter":

@@ -1,4 +1,4 @@
-"""Prompts that ask the same: twice in a data set, or in training and in what is held out.
+"""Decontamination: training prompts that ask what a held-out prompt asks.
 
 A held-out theorem that is trained on under another name makes every figure on it worthless, and nothing crashes.
 """
@@ -9,13 +9,14 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rlpost.errors import DataError
 from rlpost.types import Prompt
 
 
-def squeeze(text: str) -> str:
+def normalise_text(text: str) -> str:
     r"""The text in Unicode's normal form C with every run of white space as one blank.
 
-    >>> squeeze("a :\n  b ")
+    >>> normalise_text("a :\n  b ")
     'a : b'
     """
     return " ".join(unicodedata.normalize("NFC", text).split())
@@ -27,23 +28,46 @@ def question(prompt: Prompt) -> str:
     """
     statement = prompt.columns.get("statement")
     if isinstance(statement, str):
-        return squeeze(f"{prompt.columns.get('binders') or ''} : {statement}")
+        return normalise_text(f"{prompt.columns.get('binders') or ''} : {statement}")
     if prompt.text is not None:
-        return squeeze(prompt.text)
-    return "\n".join(f"{message.role}: {squeeze(message.content)}" for message in prompt.messages or ())
+        return normalise_text(prompt.text)
+    return "\n".join(f"{message.role}: {normalise_text(message.content)}" for message in prompt.messages or ())
 
 
 @dataclass(frozen=True, slots=True)
-class Overlap:
-    """Training prompts (positions) that ask what a held-out one asks, and an example of both ids."""
+class Contamination:
+    """Positions of the training prompts that ask what a held-out one asks, and the ids of one such pair."""
 
     positions: frozenset[int]
     example: tuple[str, str] | None
 
 
-def overlap(train: Sequence[Prompt], held_out: Sequence[Prompt]) -> Overlap:
+def find_contamination(train: Sequence[Prompt], held_out: Sequence[Prompt]) -> Contamination:
     """Which training prompts are held out as well."""
     known = {question(prompt): prompt.id for prompt in held_out}
     found = {place: known[asked] for place, prompt in enumerate(train) if (asked := question(prompt)) in known}
     first = min(found, default=None)
-    return Overlap(frozenset(found), None if first is None else (train[first].id, found[first]))
+    return Contamination(frozenset(found), None if first is None else (train[first].id, found[first]))
+
+
+def decontaminate(train: list[Prompt], held_out: Sequence[Prompt], rule: str) -> list[Prompt]:
+    """The training prompts without those that are held out as well.
+
+    Args:
+        train: training prompts.
+        held_out: evaluation prompts.
+        rule: ``data.contamination``: ``refuse``, ``drop`` or ``allow``.
+
+    Raises:
+        DataError: if there are some and ``rule`` is ``refuse``, or none would be left; with their number and an example.
+    """
+    found = find_contamination(train, held_out)
+    if found.example is None or rule == "allow":
+        return train
+    if rule == "refuse" or len(found.positions) == len(train):
+        raise DataError(
+            f"data.train: {len(found.positions)} of {len(train)} prompts are held out as well (training prompt "
+            f"{found.example[0]!r} asks what held-out prompt {found.example[1]!r} asks); set data.contamination to drop, "
+            "to train without them, or to allow"
+        )
+    return [prompt for place, prompt in enumerate(train) if place not in found.positions]

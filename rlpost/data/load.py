@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlpost.config.schema import DataSection
+from rlpost.config.schema import DataSection, RunConfig
 from rlpost.data.curriculum import by_pass_rate
-from rlpost.data.decontaminate import overlap
+from rlpost.data.decontaminate import decontaminate
+from rlpost.data.models import context_length
 from rlpost.data.prompts import to_prompts
+from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import DataError
 from rlpost.plugins import registry
-from rlpost.types import Prompt
+from rlpost.types import Prompt, TokenizedPrompt
 
 
 def rows(section: DataSection, arguments: str | dict[str, Any], where: str) -> list[dict[str, Any]]:
@@ -75,19 +77,43 @@ def templates(section: DataSection) -> tuple[str | None, Sequence[tuple[str, str
     return template, None if template is not None else chat
 
 
-def apart(train: list[Prompt], held_out: Sequence[Prompt], leaks: str) -> list[Prompt]:
-    """Training prompts of which none is held out as well, as ``data.leaks`` says.
+def tokenized_prompts(
+    config: RunConfig, model: str, *, training: bool
+) -> tuple[list[TokenizedPrompt], list[TokenizedPrompt]]:
+    """Training and held-out prompts with their token ids, each checked to fit the model.
+
+    Args:
+        config: data, and the room that ``rollout`` leaves.
+        model: Hugging Face folder with the tokenizer.
+        training: with training prompts; without, only held-out ones.
 
     Raises:
-        DataError: if there are some and they are not to be dropped, with their number and an example.
+        DataError: for a prompt that is too long, with its id and length; or as `prompts` and `decontaminate`.
     """
-    found = overlap(train, held_out)
-    if found.example is None or leaks == "allow":
-        return train
-    if leaks == "refuse" or len(found.positions) == len(train):
+    codec = TextCodec(model, config.model.trust_remote_code, config.data.special_tokens)
+    room = (config.rollout.max_model_len or context_length(model)) - config.rollout.max_tokens
+    limit = min(room, config.data.max_prompt_tokens or room)
+    if limit < 1:
         raise DataError(
-            f"data.train: {len(found.positions)} of {len(train)} prompts are held out as well (training prompt "
-            f"{found.example[0]!r} asks what held-out prompt {found.example[1]!r} asks); set data.leaks to drop, to "
-            "train without them, or to allow"
+            f"rollout.max_tokens: {config.rollout.max_tokens} leaves no room for a prompt in the model's "
+            f"{context_length(model)} positions; lower it"
         )
-    return [prompt for place, prompt in enumerate(train) if place not in found.positions]
+
+    def encode(chosen: Sequence[Prompt]) -> list[TokenizedPrompt]:
+        found = [TokenizedPrompt(prompt, codec.encode(prompt)) for prompt in chosen]
+        check_lengths(found, limit, config.rollout.max_tokens)
+        return found
+
+    held_out = prompts(config.data, "eval") if config.data.eval is not None else []
+    train = decontaminate(prompts(config.data, "train"), held_out, config.data.contamination) if training else []
+    return encode(train), encode(held_out[: config.evaluation.max_prompts])
+
+
+def check_lengths(tokenized: Sequence[TokenizedPrompt], limit: int, max_tokens: int) -> None:
+    """Raise DataError for the first prompt of more than ``limit`` tokens."""
+    for one in tokenized:
+        if len(one.token_ids) > limit:
+            raise DataError(
+                f"prompt {one.prompt.id!r} has {len(one.token_ids)} tokens, {limit} fit beside rollout.max_tokens "
+                f"{max_tokens}; shorten it, drop it, or lower rollout.max_tokens"
+            )

@@ -1,10 +1,9 @@
-"""Hugging Face models: from nothing, from a folder, from a package; and the module that scores tokens."""
+"""Hugging Face models: made from nothing, loaded from a folder or a package, written to a folder."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-import inspect
 import json
 import shutil
 import sys
@@ -17,89 +16,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from rlpost.algorithms.logprobs import chosen_logprobs, chunked_logprobs
 from rlpost.config.schema import ScratchModel
 from rlpost.data.safetensors_header import header
-from rlpost.errors import MissingPackageError, ModelError
-from rlpost.learner.model_support import chunking_obstacle
-from rlpost.learner.varlen import Stretches
+from rlpost.errors import MissingPackageError, ModelError, first_line
 from rlpost.paths import cache_folder
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
-
-
-class ScoringModel(nn.Module):
-    """A causal language model that returns log-probabilities of chosen tokens instead of logits.
-
-    Args:
-        model: a Hugging Face causal language model.
-        temperature: the tokens were sampled at.
-    """
-
-    def __init__(self, model: Any, temperature: float = 1.0):
-        super().__init__()
-        self.model = model
-        self.temperature = temperature
-        self.apart = chunking_obstacle(model) is None
-        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        index: Tensor,
-        token_ids: Tensor,
-        temperature: float | None = None,
-        position_ids: Tensor | None = None,
-        pieces: int = 1,
-        stretches: Stretches | None = None,
-    ) -> Tensor:
-        """log π(token | what the position ``index`` sees).
-
-        Args:
-            input_ids: ``[R, L]``, padded on the right.
-            attention_mask: ``[R, L]``, or ``[R, 1, L, L]`` bool where true is seen.
-            index: ``[N]``, which of the R·L positions predicts the token; any shape will do.
-            token_ids: of the shape of ``index``.
-            temperature: instead of the model's own.
-            position_ids: ``[R, L]``, None: 0, 1, 2, … in each row.
-            pieces: in which logits are computed; see `rlpost.algorithms.logprobs.chunked_logprobs`. Models whose logits
-                are more than their head's output compute them all at once.
-
-            stretches: of the one line there is, for a model that attends by them; see `rlpost.learner.varlen`.
-
-        Returns:
-            Of the shape of ``index``, float32.
-        """
-        inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": self._mask(attention_mask)}
-        if position_ids is not None:
-            inputs["position_ids"] = position_ids
-        if stretches is not None:
-            inputs["stretches"] = stretches
-        temperature = temperature or self.temperature
-        if self.apart:
-            hidden = self.model.get_decoder()(**inputs, use_cache=False).last_hidden_state
-            chosen = hidden.flatten(0, 1)[index.flatten()]
-            head = self.model.get_output_embeddings()
-            found = chunked_logprobs(chosen, head, token_ids.flatten(), temperature, pieces)
-            return found.view(token_ids.shape)
-        first = 0
-        if self._keeps_logits:
-            # logits of prompt positions are never read; a vocabulary of 50k makes them the largest tensor of all
-            first = int((index % input_ids.shape[1]).min())
-            inputs["logits_to_keep"] = torch.arange(first, input_ids.shape[1], device=input_ids.device)
-        logits = self.model(**inputs, use_cache=False).logits
-        row, column = index // input_ids.shape[1], index % input_ids.shape[1] - first
-        return chosen_logprobs(logits[row, column], token_ids, temperature)
-
-    def _mask(self, seen: Tensor) -> Tensor:
-        """A block mask as what is added to attention scores: eager attention takes no other, and torch's own would turn
-        a boolean one into it again in every layer (measured: a fifth to a third of the attention's time on CPU).
-        """
-        if seen.dim() == 2:
-            return seen
-        dtype = self.model.dtype
-        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
 
 
 def load(folder: str | Path, dtype: str, trust_remote_code: bool = False) -> Any:
@@ -116,7 +38,7 @@ def load(folder: str | Path, dtype: str, trust_remote_code: bool = False) -> Any
             str(folder), dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"model.path: cannot load {folder} ({str(error).splitlines()[0]}); copy it again") from None
+        raise ModelError(f"model.path: cannot load {folder} ({first_line(error)}); copy it again") from None
 
 
 def without_dropout(model: nn.Module) -> None:

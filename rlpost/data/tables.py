@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlpost.data.prompts import existing_file
-from rlpost.errors import DataError
+from rlpost.errors import DataError, first_line
 
 
 def read_parquet(path: str) -> list[dict[str, Any]]:
@@ -21,7 +21,7 @@ def read_parquet(path: str) -> list[dict[str, Any]]:
     try:
         return pq.read_table(existing_file(path)).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
+        raise DataError(f"{path}: not a Parquet file ({first_line(error)})") from None
 
 
 def read_hf_disk(path: str, split: str | None = None) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlpost.errors import DataError, ModelError
+from rlpost.errors import DataError, ModelError, first_line
 from rlpost.types import Prompt
 
 
@@ -29,7 +29,7 @@ class TextCodec:
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
         except (OSError, ValueError) as error:
-            raise ModelError(f"model.path: no tokenizer in {folder} ({str(error).splitlines()[0]})") from None
+            raise ModelError(f"model.path: no tokenizer in {folder} ({first_line(error)})") from None
         if not getattr(self.tokenizer, "is_fast", False):
             raise ModelError(f"model.path: {folder} has no fast tokenizer (tokenizer.json), which offsets need")
 

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 
 from rlpost.config.schema import RunConfig
-from rlpost.data.models import ScoringModel, load, without_dropout
+from rlpost.data.models import load, without_dropout
 from rlpost.errors import ModelError
-from rlpost.learner.engine import TrainEngine
-from rlpost.learner.model_support import varlen_obstacle
+from rlpost.learner.logprob_model import LogprobModel
+from rlpost.learner.model_support import varlen_unsupported_reason
 from rlpost.learner.policy import PolicyLearner
 from rlpost.learner.torch_engine import TorchEngine
 from rlpost.learner.varlen import use
+from rlpost.protocols import TrainEngine
 from rlpost.tuning.build import build_tuning
 
 
@@ -21,9 +22,9 @@ def build_learner(config: RunConfig, folder: str, device: torch.device) -> Polic
     """Load the policy, and with a KL term a frozen one where its tuning method cannot show it, and set up the engine.
 
     Args:
-        config: of the run.
+        config: settings of model, tuning, optimizer and engine.
         folder: Hugging Face folder the policy starts from.
-        device: of this rank.
+        device: where this rank computes.
 
     Raises:
         ModelError: if the folder cannot be loaded.
@@ -35,13 +36,13 @@ def build_learner(config: RunConfig, folder: str, device: torch.device) -> Polic
     _prepare(model, config)
     if config.learner.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    policy = ScoringModel(model, config.rollout.temperature)
+    policy = LogprobModel(model, config.rollout.temperature)
     policy.train()
-    reference: ScoringModel | None = None
-    if config.algorithm.kl.coef and not tuning.base_kept:
+    reference: LogprobModel | None = None
+    if config.algorithm.kl.coef and not tuning.can_disable_adapter:
         starting = load(folder, config.model.dtype, config.model.trust_remote_code)
         _prepare(starting, config)
-        reference = ScoringModel(starting, config.rollout.temperature)
+        reference = LogprobModel(starting, config.rollout.temperature)
     if config.learner_engine == "torch":
         engine: TrainEngine = TorchEngine(policy, tuning, config.optimizer, device, config.learner.workers)
         frozen = reference.to(device).eval().requires_grad_(False) if reference else None
@@ -56,7 +57,7 @@ def build_learner(config: RunConfig, folder: str, device: torch.device) -> Polic
 def _prepare(model: Any, config: RunConfig) -> None:
     without_dropout(model)
     if config.learner.attention == "varlen":
-        obstacle = varlen_obstacle(model)
-        if obstacle is not None:
-            raise ModelError(f"learner.attention: varlen, but {obstacle}; set it to mask")
+        reason = varlen_unsupported_reason(model)
+        if reason is not None:
+            raise ModelError(f"learner.attention: varlen, but {reason}; set it to mask")
         use(model)

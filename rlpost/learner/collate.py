@@ -1,4 +1,4 @@
-"""Samples into tensors: several sequences in a line, kept apart by a block mask, or one sequence per line."""
+"""Collation: samples into the tensors of a micro-batch, several sequences in a row or one sequence per row."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlpost.learner.packing import MicroPlan, rows_of
-from rlpost.learner.varlen import Stretches, stretches
+from rlpost.learner.packing import MicroBatchPlan, Row, sample_indices
+from rlpost.learner.varlen import VarlenSequences, varlen_sequences
 from rlpost.types import TrainSample
 
 Given = TypeVar("Given")
@@ -23,19 +23,19 @@ _PADDING = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """Tensors of a few samples: ``R`` lines of ``L`` tokens, ``B`` samples with ``N`` completion tokens together.
+    """Tensors of a few samples: ``R`` rows of ``L`` tokens, ``B`` samples with ``N`` completion tokens in all.
 
     Attributes:
         input_ids: ``[R, L]``, padded on the right.
-        attention_mask: ``[R, L]`` if each line is one sequence, else ``[R, 1, L, L]`` bool: what each token sees.
-        position_ids: ``[R, L]``, or None if each line is one sequence.
+        attention_mask: ``[R, L]`` if each row is one sequence, else ``[R, 1, L, L]`` bool: what each token sees.
+        position_ids: ``[R, L]``, or None if each row is one sequence.
         index: ``[N]``, which of the R·L positions predicts the token.
         token_ids: ``[N]``.
-        cells: ``[N]``, which of the B·T cells of a table of the samples it is.
-        mask: ``[B, T]`` bool, trained tokens, T of the longest completion.
-        rows: numbers of the B samples in their batch.
-        sizes: their completions' lengths.
-        stretches: where attention goes sequence by sequence; the mask says nothing then, and R is 1.
+        cells: ``[N]``, the token's cell among the B·T cells of a table of the samples.
+        mask: ``[B, T]`` bool, trained tokens; T is the longest completion.
+        indices: numbers of the B samples in their batch.
+        sizes: lengths of their completions.
+        varlen_sequences: set where attention goes sequence by sequence; the mask then says nothing, and R is 1.
     """
 
     input_ids: Tensor
@@ -45,9 +45,9 @@ class MicroBatch:
     token_ids: Tensor
     cells: Tensor
     mask: Tensor
-    rows: tuple[int, ...]
+    indices: tuple[int, ...]
     sizes: tuple[int, ...]
-    stretches: Stretches | None = None
+    varlen_sequences: VarlenSequences | None = None
 
     def table(self, values: Tensor) -> Tensor:
         """``[N]`` values as ``[B, T]``, 0 where a completion is shorter."""
@@ -57,92 +57,94 @@ class MicroBatch:
             .view(self.mask.shape)
         )
 
-    def by_row(self, values: Tensor) -> dict[int, np.ndarray]:
-        """``[N]`` values as one ``[T]`` array for each sample."""
-        parts = np.split(values.detach().float().cpu().numpy(), np.cumsum(self.sizes)[:-1]) if self.rows else []
-        return {row: part.copy() for row, part in zip(self.rows, parts, strict=True)}
+    def by_sample(self, values: Tensor) -> dict[int, np.ndarray]:
+        """``[N]`` values as one ``[T]`` array for each sample, by its number in the batch."""
+        parts = np.split(values.detach().float().cpu().numpy(), np.cumsum(self.sizes)[:-1]) if self.indices else []
+        return {index: part.copy() for index, part in zip(self.indices, parts, strict=True)}
 
 
-def lay_out(samples: Sequence[TrainSample], micro: MicroPlan, device: torch.device, varlen: bool = False) -> MicroBatch:
+def collate(
+    samples: Sequence[TrainSample], micro: MicroBatchPlan, device: torch.device, varlen: bool = False
+) -> MicroBatch:
     """The tensors of a micro-batch.
 
-    Without lines: one masked token, so that a rank without work still runs forward and backward and sharded parameters
-    are gathered by all ranks together.
+    An empty plan makes one masked token, so that a rank without work still runs forward and backward: all ranks gather
+    sharded parameters together.
 
     Args:
-        samples: of the whole batch.
-        micro: which of them, and where.
-        device: of the tensors.
-        varlen: all lines behind one another, for attention that goes sequence by sequence.
+        samples: the whole batch.
+        micro: which samples, and where they stand.
+        device: where the tensors go.
+        varlen: put all rows into one, for attention that goes sequence by sequence.
     """
     if not micro:
         ids, one = torch.zeros(1, 2, dtype=torch.long, device=device), torch.zeros(1, dtype=torch.long, device=device)
         return MicroBatch(
             input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=None, index=one, token_ids=one, cells=one,
-            mask=torch.zeros(1, 1, dtype=torch.bool, device=device), rows=(), sizes=(),
+            mask=torch.zeros(1, 1, dtype=torch.bool, device=device), indices=(), sizes=(),
         )  # fmt: skip
     if varlen:
-        micro = (tuple(segment for line in micro for segment in line),)
-    rows = rows_of(micro)
-    sizes = [len(samples[row].completion_ids) for row in rows]
+        micro = (tuple(sequence for row in micro for sequence in row),)
+    indices = sample_indices(micro)
+    sizes = [len(samples[index].completion_ids) for index in indices]
     width = max(sizes)
-    mask = np.zeros((len(rows), width), bool)
-    for cell, row in enumerate(rows):
-        mask[cell, : sizes[cell]] = samples[row].mask
-    parts = [_line(samples, line) for line in micro]
-    longest = max(len(part.ids) for part in parts)
-    single = not varlen and all(len(line) == 1 and len(line[0]) == 1 for line in micro)
+    mask = np.zeros((len(indices), width), bool)
+    for cell, index in enumerate(indices):
+        mask[cell, : sizes[cell]] = samples[index].mask
+    rows = [_row(samples, row) for row in micro]
+    longest = max(len(row.ids) for row in rows)
+    single = not varlen and all(len(row) == 1 and len(row[0]) == 1 for row in micro)
 
     def stacked(arrays: list[np.ndarray], fill: int) -> np.ndarray:
         return np.stack([np.pad(a, (0, longest - len(a)), constant_values=fill) for a in arrays])
 
-    segment = stacked([part.segment for part in parts], _PADDING)
-    seen = (segment != _PADDING).astype(np.int64)
+    sequence_ids = stacked([row.sequence_ids for row in rows], _PADDING)
+    seen = (sequence_ids != _PADDING).astype(np.int64)
     if varlen:
         seen = np.ones((1, 1, 1, 1), bool)  # of four dimensions, or transformers would make a mask of its own
     elif not single:
-        seen = visible(segment, stacked([part.branch for part in parts], _PADDING))[:, None]
-    place = stacked([part.place for part in parts], 0)
+        seen = visible(sequence_ids, stacked([row.branch for row in rows], _PADDING))[:, None]
+    position_ids = stacked([row.position_ids for row in rows], 0)
 
     def to(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(device)
 
     return MicroBatch(
-        input_ids=to(stacked([part.ids for part in parts], 0)),
+        input_ids=to(stacked([row.ids for row in rows], 0)),
         attention_mask=to(seen),
-        position_ids=None if single else to(place),
-        index=to(np.concatenate([part.predicts + longest * number for number, part in enumerate(parts)])),
-        token_ids=to(np.concatenate([np.asarray(samples[row].completion_ids, np.int64) for row in rows])),
+        position_ids=None if single else to(position_ids),
+        index=to(np.concatenate([row.predicts + longest * number for number, row in enumerate(rows)])),
+        token_ids=to(np.concatenate([np.asarray(samples[index].completion_ids, np.int64) for index in indices])),
         cells=to(np.concatenate([np.arange(size) + cell * width for cell, size in enumerate(sizes)])),
         mask=to(mask),
-        rows=tuple(rows),
+        indices=tuple(indices),
         sizes=tuple(sizes),
-        stretches=stretches(parts[0].segment, parts[0].branch, device) if varlen else None,
+        varlen_sequences=varlen_sequences(rows[0].sequence_ids, rows[0].branch, device) if varlen else None,
     )
 
 
-def visible(segment: np.ndarray, branch: np.ndarray) -> np.ndarray:
-    r"""Token j is visible to i iff j ≤ i, both are of one segment, and j is of the prompt or of i's completion.
+def visible(sequence_ids: np.ndarray, branch: np.ndarray) -> np.ndarray:
+    r"""Token j is visible to i iff j ≤ i, both are of one sequence, and j is of the prompt or of i's completion.
 
     Args:
-        segment: ``[R, L]`` number of the segment in its line, -1 for padding.
-        branch: ``[R, L]`` 0 for the prompt, 1, 2, … for the completions behind it, -1 for padding.
+        sequence_ids: ``[R, L]`` number of the sequence in its row, -1 for padding.
+        branch: ``[R, L]`` 0 for the prompt, 1, 2, … for the completions that follow it, -1 for padding.
 
     Returns:
         ``[R, L, L]`` bool, first i, then j. Padding sees padding: a softmax over nothing is NaN.
     """
-    causal = np.tri(segment.shape[1], dtype=bool)
-    same = segment[:, :, None] == segment[:, None, :]
+    causal = np.tri(sequence_ids.shape[1], dtype=bool)
+    same = sequence_ids[:, :, None] == sequence_ids[:, None, :]
     reach = (branch[:, None, :] == 0) | (branch[:, :, None] == branch[:, None, :])
     return causal & same & reach
 
 
-def ahead(make: Callable[[Given], Made], given: Sequence[Given], on: bool = True) -> Iterator[Made]:
+def prefetch(make: Callable[[Given], Made], given: Sequence[Given], on: bool = True) -> Iterator[Made]:
     """``make`` of each, the next one in a thread while the present one is in use."""
     if not on or len(given) < 2:
         yield from map(make, given)
         return
-    with ThreadPoolExecutor(1, "lay-out") as pool:
+    with ThreadPoolExecutor(1, "collate") as pool:
         coming = pool.submit(make, given[0])
         for following in given[1:]:
             present, coming = coming.result(), pool.submit(make, following)
@@ -151,33 +153,33 @@ def ahead(make: Callable[[Given], Made], given: Sequence[Given], on: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    """One line, ``[l]`` each; ``predicts`` ``[n]``: the positions that predict the completions' tokens."""
+class _RowArrays:
+    """One row, ``[l]`` each; ``predicts`` ``[n]``: the positions that predict the completions' tokens."""
 
     ids: np.ndarray
-    segment: np.ndarray
+    sequence_ids: np.ndarray
     branch: np.ndarray
-    place: np.ndarray
+    position_ids: np.ndarray
     predicts: np.ndarray
 
 
-def _line(samples: Sequence[TrainSample], line: tuple[tuple[int, ...], ...]) -> _Line:
+def _row(samples: Sequence[TrainSample], row: Row) -> _RowArrays:
     ids: list[np.ndarray] = []
-    segment, branch, place, predicts = [], [], [], []
+    sequence_ids, branch, position_ids, predicts = [], [], [], []
     start = 0
-    for number, rows in enumerate(line):
-        prompt = np.asarray(samples[rows[0]].prompt_ids, np.int64)
+    for number, indices in enumerate(row):
+        prompt = np.asarray(samples[indices[0]].prompt_ids, np.int64)
         size, at = len(prompt), start + len(prompt)
-        pieces = [np.asarray(samples[row].completion_ids, np.int64) for row in rows]
-        ids += [prompt, *pieces]
-        branch.append(np.repeat(np.arange(len(rows) + 1), [size, *map(len, pieces)]))
-        segment.append(np.full(len(branch[-1]), number))
-        place.append(np.concatenate([np.arange(size), *(np.arange(size, size + len(piece)) for piece in pieces)]))
-        for piece in pieces:
+        answers = [np.asarray(samples[index].completion_ids, np.int64) for index in indices]
+        ids += [prompt, *answers]
+        branch.append(np.repeat(np.arange(len(indices) + 1), [size, *map(len, answers)]))
+        sequence_ids.append(np.full(len(branch[-1]), number))
+        position_ids.append(np.concatenate([np.arange(size), *(np.arange(size, size + len(a)) for a in answers)]))
+        for answer in answers:
             # the prompt's last token predicts the first of every completion
-            where = np.arange(at - 1, at - 1 + len(piece))
+            where = np.arange(at - 1, at - 1 + len(answer))
             where[:1] = start + size - 1
             predicts.append(where)
-            at += len(piece)
+            at += len(answer)
         start = at
-    return _Line(*(np.concatenate(part) for part in (ids, segment, branch, place, predicts)))
+    return _RowArrays(*(np.concatenate(part) for part in (ids, sequence_ids, branch, position_ids, predicts)))

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from rlpost.config.schema import LearnerSection
 from rlpost.config.tuning import OptimizerSection
-from rlpost.data.models import ScoringModel
 from rlpost.errors import CheckpointError, MissingPackageError
-from rlpost.learner.engine import Applied
+from rlpost.learner.logprob_model import LogprobModel
 from rlpost.learner.ranks import leave, shares, sums
 from rlpost.learner.torch_engine import set_rate
-from rlpost.optim.build import build
-from rlpost.tuning.method import Tuning
+from rlpost.optim.build import build_optimizer
+from rlpost.protocols import Applied
+from rlpost.tuning.method import TuningMethod
 
 _TAG = "learner"
 _BEFORE_FIRST_MICRO_STEP = {1: -1, 2: -1, 3: 0}
@@ -32,7 +32,7 @@ _BEFORE_FIRST_MICRO_STEP = {1: -1, 2: -1, 3: 0}
 
 
 class DeepSpeedEngine:
-    """`rlpost.learner.engine.TrainEngine` on DeepSpeed.
+    """`rlpost.protocols.TrainEngine` on DeepSpeed.
 
     The process group's environment (``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR``, ``MASTER_PORT``) must be set.
 
@@ -47,8 +47,8 @@ class DeepSpeedEngine:
 
     def __init__(
         self,
-        module: ScoringModel,
-        tuning: Tuning,
+        module: LogprobModel,
+        tuning: TuningMethod,
         optimizer: OptimizerSection,
         learner: LearnerSection,
         dtype: str,
@@ -58,14 +58,14 @@ class DeepSpeedEngine:
         self.rank, self.world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         self.device = device
         self.stage = max(learner.zero_stage, 1) if dtype == "bfloat16" else learner.zero_stage
-        self.whole = self.stage < 3
+        self.replicated = self.stage < 3
         module = module.to(device)
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=module,
-            optimizer=build(tuning.trained(), optimizer),
+            optimizer=build_optimizer(tuning.trained(), optimizer),
             config=_config(self.stage, dtype, optimizer.grad_clip, learner),
         )
-        self.module: ScoringModel = module
+        self.module: LogprobModel = module
         self.tuning = tuning
 
     def forward(self, *inputs: Tensor, **options: Any) -> Tensor:
@@ -157,7 +157,7 @@ class DeepSpeedEngine:
             )
         return client["rlpost"]
 
-    def freeze(self, module: ScoringModel, dtype: str) -> torch.nn.Module:
+    def freeze(self, module: LogprobModel, dtype: str) -> torch.nn.Module:
         """A reference model on this rank's device, sharded like the policy at ZeRO stage 3."""
         module = module.to(self.device).eval().requires_grad_(False)
         if self.stage < 3:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from rlpost.config.schema import RunConfig
-from rlpost.learner.engine import TrainEngine
+from rlpost.protocols import TrainEngine
 from rlpost.tuning.memory import Shapes, learner_bytes
 
 

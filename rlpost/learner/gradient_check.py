@@ -9,21 +9,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlpost.learner.collate import lay_out
+from rlpost.learner.collate import collate
 from rlpost.learner.micro_loss import micro_loss
-from rlpost.learner.packing import Item, Layout, Passes, Update, count, items, plan_pass, rows_of
-from rlpost.learner.prepass import needed
-from rlpost.selfcheck.invariance import Figures, Fingerprint
-from rlpost.types import TrainBatch
-
-if TYPE_CHECKING:
-    from rlpost.learner.policy import PolicyLearner
+from rlpost.learner.packing import Layout, RankPlans, SampleSize, Update, plan_pass, sample_indices, sample_sizes
+from rlpost.learner.passes import ModelPasses
+from rlpost.learner.prepass import Needed
+from rlpost.types import GradientFigures, GradientSketch, TrainBatch
 
 SAMPLES = 8
 PER_PROMPT = 4
@@ -32,46 +28,47 @@ COLUMNS = 2048
 _SEED = 11
 
 
-def examine(learner: PolicyLearner, batch: TrainBatch) -> Figures | None:
+def gradient_figures(passes: ModelPasses, batch: TrainBatch) -> GradientFigures | None:
     """The figures of a batch, None if none of its samples has an advantage.
 
-    Called by all ranks with the same batch. ``plain`` is rank 0's alone, and absent at ZeRO stage 3, where a rank does
+    All ranks call it with the same batch. ``plain`` is rank 0's alone, and absent at ZeRO stage 3, where a rank does
     not hold the parameters.
     """
-    rows = select(batch)
-    if not rows:
+    chosen = select(batch)
+    if not chosen:
         return None
-    subset = TrainBatch(tuple(batch.samples[row] for row in rows), batch.step)
+    subset = TrainBatch(tuple(batch.samples[index] for index in chosen), batch.step)
     # old log-probabilities stay away: a first update runs under the old policy
-    lacking = dataclasses.replace(needed(subset, (), learner.config), before=(), during=())
-    subset = learner.prepass(subset, lacking)
-    every = tuple(range(len(rows)))
-    sizes, ranks = items(subset.samples), learner.engine.world
-    several = _in_several(every, sizes, ranks, learner.layout)
-    with in_chunks_of(learner, _at_most_half(learner.chunk, several, sizes)):
-        own = _through_engine(learner, subset, Update(every, several))
+    lacking = [index for index, sample in enumerate(subset.samples) if sample.ref_logprobs is None]
+    if passes.loss.reads_reference:
+        subset = passes.prepass(subset, Needed(reference=tuple(lacking), before=(), during=()))
+    every = tuple(range(len(chosen)))
+    sizes, ranks = sample_sizes(subset.samples), passes.engine.world
+    several = _in_several(every, sizes, ranks, passes.layout)
+    with in_chunks_of(passes, _at_most_half(passes.chunk, several, sizes)):
+        own = _through_engine(passes, subset, Update(every, several))
     # one sample at a time: a budget of one token
     alone = Layout(packed=False, micro_tokens=1)
-    with in_chunks_of(learner, None):
-        single = _through_engine(learner, subset, Update(every, plan_pass(every, sizes, ranks, alone)))
-        plain = _plain(learner, subset) if learner.engine.rank == 0 and learner.engine.whole else None
-    return Figures(len(rows), own, single, plain)
+    with in_chunks_of(passes, None):
+        single = _through_engine(passes, subset, Update(every, plan_pass(every, sizes, ranks, alone)))
+        plain = _plain(passes, subset) if passes.engine.rank == 0 and passes.engine.replicated else None
+    return GradientFigures(len(chosen), own, single, plain)
 
 
 def select(batch: TrainBatch) -> list[int]:
     """A few short samples with something to learn from: several of one prompt, and more than one prompt."""
     groups: dict[int, list[int]] = {}
-    for row, (sample, item) in enumerate(zip(batch.samples, items(batch.samples), strict=True)):
+    for index, (sample, size) in enumerate(zip(batch.samples, sample_sizes(batch.samples), strict=True)):
         if np.any(sample.advantages[sample.mask]):
-            groups.setdefault(item.prompt, []).append(row)
+            groups.setdefault(size.prompt, []).append(index)
 
-    def length(row: int) -> tuple[int, int]:
-        return batch.samples[row].length, row
+    def length(index: int) -> tuple[int, int]:
+        return batch.samples[index].length, index
 
     ordered = [sorted(group, key=length) for group in groups.values()]
     ordered.sort(key=lambda group: (-min(len(group), PER_PROMPT), length(group[0])))
-    first = [row for group in ordered for row in group[:PER_PROMPT]]
-    further = [row for group in ordered for row in group[PER_PROMPT:]]
+    first = [index for group in ordered for index in group[:PER_PROMPT]]
+    further = [index for group in ordered for index in group[PER_PROMPT:]]
     return sorted((first + further)[:SAMPLES])
 
 
@@ -93,57 +90,57 @@ def project(gradients: Iterable[tuple[str, Tensor]]) -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def in_chunks_of(learner: PolicyLearner, chunk: int | None) -> Iterator[None]:
+def in_chunks_of(passes: ModelPasses, chunk: int | None) -> Iterator[None]:
     """Logits of so many tokens at a time, None: all at once."""
-    before, learner.chunk = learner.chunk, chunk
+    before, passes.chunk = passes.chunk, chunk
     try:
         yield
     finally:
-        learner.chunk = before
+        passes.chunk = before
 
 
-def _in_several(rows: tuple[int, ...], sizes: Sequence[Item], ranks: int, layout: Layout) -> Passes:
+def _in_several(indices: tuple[int, ...], sizes: Sequence[SampleSize], ranks: int, layout: Layout) -> RankPlans:
     """The run's own layout with the largest budget, halved as often as it takes, that gives two micro-batches."""
-    passes = plan_pass(rows, sizes, ranks, layout)
+    plans = plan_pass(indices, sizes, ranks, layout)
     budget = layout.micro_tokens
-    while len(passes[0]) < 2 and budget > 1:
+    while len(plans[0]) < 2 and budget > 1:
         budget //= 2
-        passes = plan_pass(rows, sizes, ranks, dataclasses.replace(layout, micro_tokens=budget))
-    return passes
+        plans = plan_pass(indices, sizes, ranks, dataclasses.replace(layout, micro_tokens=budget))
+    return plans
 
 
-def _at_most_half(chunk: int | None, passes: Passes, sizes: Sequence[Item]) -> int | None:
+def _at_most_half(chunk: int | None, plans: RankPlans, sizes: Sequence[SampleSize]) -> int | None:
     """The run's chunk, or a smaller one that takes at least two for some micro-batch."""
     if chunk is None:
         return None
-    most = max(sum(sizes[row].completion_tokens for row in rows_of(micro)) for share in passes for micro in share)
+    most = max(sum(sizes[i].completion_tokens for i in sample_indices(micro)) for share in plans for micro in share)
     return min(chunk, max(most // 2, 1))
 
 
-def _through_engine(learner: PolicyLearner, subset: TrainBatch, update: Update) -> Fingerprint:
+def _through_engine(passes: ModelPasses, subset: TrainBatch, update: Update) -> GradientSketch:
     try:
-        loss = learner.accumulate(subset, update)["loss"]
-        return Fingerprint(loss, project(learner.engine.gradients()))
+        loss = passes.accumulate(subset, update)["loss"]
+        return GradientSketch(loss, project(passes.engine.gradients()))
     finally:
-        learner.engine.discard()
+        passes.engine.discard()
 
 
-def _plain(learner: PolicyLearner, subset: TrainBatch) -> Fingerprint:
+def _plain(passes: ModelPasses, subset: TrainBatch) -> GradientSketch:
     """torch.autograd on the module, sample by sample; the projections add up as the gradients do."""
-    module, device = learner.engine.module, learner.engine.device
-    counts = count(subset.samples, range(len(subset.samples)), learner.config.rollout.max_tokens)
-    tuning = learner.engine.tuning
+    module, device = passes.engine.module, passes.engine.device
+    counts = passes.denominators(subset.samples, range(len(subset.samples)))
+    tuning = passes.engine.tuning
     owned = dict(tuning.trained())
     named = [(name, p) for name, p in module.model.named_parameters() if name in owned]
     total, sums = 0.0, dict[str, np.ndarray]()
-    for row, sample in enumerate(subset.samples):
-        micro = lay_out(subset.samples, (((row,),),), device)
+    for index, sample in enumerate(subset.samples):
+        micro = collate(subset.samples, (((index,),),), device)
         logprobs = module(micro.input_ids, micro.attention_mask, micro.index, micro.token_ids)
-        loss, _ = micro_loss(micro.table(logprobs), micro, [sample], learner.settings, counts)
+        loss, _ = micro_loss(micro.table(logprobs), micro, [sample], passes.loss, counts)
         gradients = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
         pairs = zip(named, gradients, strict=True)
-        parts = project((name, tuning.restrict(name, g)) for (name, _), g in pairs if g is not None)
+        parts = project((name, tuning.mask_gradient(name, g)) for (name, _), g in pairs if g is not None)
         for name, part in parts.items():
             sums[name] = sums[name] + part if name in sums else part
         total += float(loss.detach())
-    return Fingerprint(total, sums)
+    return GradientSketch(total, sums)

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlpost.algorithms.losses import LossInputs, LossSettings, policy_loss
+from rlpost.algorithms.losses import LossInputs
 from rlpost.learner.collate import MicroBatch
+from rlpost.plugins.algorithm import BoundLoss
 from rlpost.types import Denominators, TrainSample
 
 
@@ -34,16 +35,16 @@ def micro_loss(
     logprobs: Tensor,
     micro: MicroBatch,
     samples: Sequence[TrainSample],
-    settings: LossSettings,
+    loss: BoundLoss,
     counts: Denominators,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The micro-batch's share of the loss and of the metrics; see `rlpost.algorithms.losses.policy_loss`.
+    """The micro-batch's share of the loss and of the metrics; see `rlpost.algorithms.losses`.
 
     Args:
         logprobs: ``[B, T]`` under the current policy, with gradient.
-        micro: from `rlpost.learner.collate.lay_out`.
-        samples: its rows, in order.
-        settings: of the loss.
+        micro: the collated samples.
+        samples: the same samples, in order.
+        loss: the configured loss.
         counts: over the global minibatch.
 
     Returns:
@@ -53,7 +54,7 @@ def micro_loss(
         return logprobs.sum() * 0.0, {}
     width, device = logprobs.shape[1], logprobs.device
     old = old_or_current(logprobs, samples)
-    engine = pad([s.engine_logprobs for s in samples], width, 0.0, torch.float32, device)
+    rollout = pad([s.rollout_logprobs for s in samples], width, 0.0, torch.float32, device)
     advantages = pad([s.advantages for s in samples], width, 0.0, torch.float32, device)
     spans = pad([s.span_ids for s in samples], width, -1, torch.long, device)
     assert advantages is not None
@@ -64,16 +65,16 @@ def micro_loss(
         advantages=advantages,
         mask=micro.mask,
         span_ids=spans,
-        engine_logprobs=engine,
+        rollout_logprobs=rollout,
         ref_logprobs=pad([s.ref_logprobs for s in samples], width, 0.0, torch.float32, device),
     )
-    loss, sums = policy_loss(inputs, settings, counts)
+    value, sums = loss(inputs, counts)
     tokens = max(counts.tokens, 1)
     sums["entropy"] = torch.where(micro.mask, -logprobs.detach(), 0.0).sum() / tokens
-    if engine is not None:
-        difference = torch.where(micro.mask, old - engine, 0.0).abs()
+    if rollout is not None:
+        difference = torch.where(micro.mask, old - rollout, 0.0).abs()
         sums["mismatch"] = difference.sum() / tokens
-    return loss, sums
+    return value, sums
 
 
 def old_or_current(logprobs: Tensor, samples: Sequence[TrainSample]) -> Tensor:

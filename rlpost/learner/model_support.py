@@ -11,7 +11,7 @@ _HEAD_EXTRAS = ("final_logit_softcapping", "logit_softcapping", "logit_scale", "
 """Names under which configurations keep what is done to logits behind the head; 1 and None mean nothing is."""
 
 
-def packing_obstacle(model: Any) -> str | None:
+def packing_unsupported_reason(model: Any) -> str | None:
     """Why several sequences in a line, kept apart by a block mask and positions, are not what this model computes.
 
     Args:
@@ -43,7 +43,7 @@ def packing_obstacle(model: Any) -> str | None:
     return None
 
 
-def varlen_obstacle(model: Any) -> str | None:
+def varlen_unsupported_reason(model: Any) -> str | None:
     """Why this model cannot be told to attend sequence by sequence (`rlpost.learner.varlen`).
 
     Args:
@@ -52,7 +52,7 @@ def varlen_obstacle(model: Any) -> str | None:
     Returns:
         The reason in words, None if there is none.
     """
-    reason = packing_obstacle(model)
+    reason = packing_unsupported_reason(model)
     if reason is not None:
         return reason
     if not getattr(model, "_supports_attention_backend", False):
@@ -60,7 +60,7 @@ def varlen_obstacle(model: Any) -> str | None:
     return None
 
 
-def chunking_obstacle(model: Any) -> str | None:
+def chunking_unsupported_reason(model: Any) -> str | None:
     """Why this model's logits are not just its head applied to the decoder's last hidden state.
 
     Args:

@@ -1,10 +1,10 @@
-"""Who computes what in an update: minibatches, ranks, micro-batches and their rows as a pure function of the lengths.
+"""Who computes what in an update: minibatches, ranks, micro-batches and their rows as a pure function of lengths.
 
 Every rank works out the same plan from the same batch, so nothing about it has to be communicated. Ranks run the
 same number of micro-batches (empty ones make up the difference), because sharded parameters are gathered together.
 
-A micro-batch is a tensor of *lines*, a line holds *segments* side by side, and a segment is one prompt followed by
-completions of it. Padded, each line is one segment of one sample.
+A micro-batch is a tensor of *rows*, a row holds *sequences* side by side, and a sequence is one prompt followed by
+completions of it. Padded, each row is one sequence of one sample.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from rlpost.types import Denominators, TrainSample
 _STREAM = 0x9C41
 """Keeps the minibatch shuffle apart from every other stream of the run's seed."""
 
-LINE_TOKENS = 512
-"""Beside a longer segment, short ones are put side by side up to here: attention under a block mask costs the square of
-a line (measured on CPU with SmolLM2-135M: sequences of 70 tokens in lines of 512 cost a third more than padded)."""
+ROW_TOKENS = 512
+"""Short sequences are put side by side up to here where none is longer: attention under a block mask costs the square
+of a row (measured on CPU with SmolLM2-135M: sequences of 70 tokens in rows of 512 cost a third more than padded)."""
 
-Segment = tuple[int, ...]
-"""Samples behind one prompt."""
-Line = tuple[Segment, ...]
-"""Segments in one row of the tensors."""
-MicroPlan = tuple[Line, ...]
-"""Lines of one micro-batch; none: a rank without work."""
-Passes = tuple[tuple[MicroPlan, ...], ...]
+PackedSequence = tuple[int, ...]
+"""A prompt and the samples that answer it, by their numbers in the batch."""
+Row = tuple[PackedSequence, ...]
+"""Sequences side by side in one row of the tensors."""
+MicroBatchPlan = tuple[Row, ...]
+"""Rows of one micro-batch; none: a rank without work."""
+RankPlans = tuple[tuple[MicroBatchPlan, ...], ...]
 """For each rank its micro-batches, the same number for every rank."""
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class SampleSize:
     """What a plan needs to know of a sample.
 
     Attributes:
@@ -42,7 +42,7 @@ class Item:
         prompt_tokens: length of the prompt.
         completion_tokens: length of the completion.
 
-    >>> Item(0, 5, 3).prompt_tokens
+    >>> SampleSize(0, 5, 3).prompt_tokens
     5
     """
 
@@ -56,10 +56,10 @@ class Layout:
     """How samples become tensors.
 
     Attributes:
-        packed: several segments in a line, or one sample.
+        packed: several sequences in a row, or one sample.
         share_prompts: in the packed layout, one prompt before all its completions, or before each.
         micro_tokens: budget of a micro-batch, padding included; a longer sample gets one of its own.
-        varlen: in the packed layout, attention goes sequence by sequence, so lines may be as long as the budget.
+        varlen: in the packed layout, attention goes sequence by sequence, so rows may be as long as the budget.
 
     >>> Layout(packed=False, micro_tokens=64).share_prompts
     False
@@ -76,21 +76,21 @@ class Update:
     """One optimizer step.
 
     Attributes:
-        rows: samples of the minibatch, over all ranks.
+        indices: samples of the minibatch, over all ranks.
         micro: for each rank its micro-batches, some of which may be empty.
         epoch: the pass over the batch it belongs to, 0-based.
     """
 
-    rows: tuple[int, ...]
-    micro: Passes
+    indices: tuple[int, ...]
+    micro: RankPlans
     epoch: int = 0
 
 
-def items(samples: Sequence[TrainSample]) -> list[Item]:
+def sample_sizes(samples: Sequence[TrainSample]) -> list[SampleSize]:
     """The lengths of samples, and which have the same prompt."""
     known: dict[bytes, int] = {}
     return [
-        Item(
+        SampleSize(
             known.setdefault(np.asarray(s.prompt_ids, np.int64).tobytes(), len(known)),
             len(s.prompt_ids),
             len(s.completion_ids),
@@ -99,122 +99,124 @@ def items(samples: Sequence[TrainSample]) -> list[Item]:
     ]
 
 
-def rows_of(micro: MicroPlan) -> list[int]:
+def sample_indices(micro: MicroBatchPlan) -> list[int]:
     """The samples of a micro-batch, in order."""
-    return [row for line in micro for segment in line for row in segment]
+    return [index for row in micro for sequence in row for index in sequence]
 
 
-def pieces(passes: Passes, sizes: Sequence[Item], chunk: int | None) -> list[int]:
-    """In how many pieces the logits of each micro-batch are computed so that none has more than ``chunk`` tokens.
+def logprob_chunks(plans: RankPlans, sizes: Sequence[SampleSize], chunk: int | None) -> list[int]:
+    """Number of chunks in which each micro-batch's logits are computed, so that none has more than ``chunk`` tokens.
 
-    The same on all ranks: at ZeRO stage 3 each call of the head is a collective. None: in one piece.
+    The same on all ranks: at ZeRO stage 3 each call of the head is a collective. None: in one chunk.
     """
     if chunk is None:
-        return [1] * len(passes[0])
+        return [1] * len(plans[0])
     most = [
-        max(sum(sizes[row].completion_tokens for row in rows_of(micro)) for micro in together)
-        for together in zip(*passes, strict=True)
+        max(sum(sizes[index].completion_tokens for index in sample_indices(micro)) for micro in together)
+        for together in zip(*plans, strict=True)
     ]
     return [max(-(-tokens // chunk), 1) for tokens in most]
 
 
 def plan_updates(
-    sizes: Sequence[Item], *, epochs: int, minibatches: int, ranks: int, layout: Layout, seed: Sequence[int]
+    sizes: Sequence[SampleSize], *, epochs: int, minibatches: int, ranks: int, layout: Layout, seed: Sequence[int]
 ) -> list[Update]:
     """All updates of one rollout batch, in order.
 
     Args:
-        sizes: of each sample.
+        sizes: the samples' lengths and prompts.
         epochs: passes over the batch.
-        minibatches: updates per pass; samples are shuffled into them anew each pass, numbers differ by at most one.
+        minibatches: updates per pass; samples are shuffled into them in each pass, and their numbers differ by at most one.
         ranks: data-parallel learners.
-        layout: of the micro-batches.
-        seed: of the shuffle, e.g. (run seed, step).
+        layout: how micro-batches are laid out.
+        seed: entropy of the shuffle, e.g. (run seed, step).
 
     Returns:
         ``epochs × minibatches`` updates (fewer if there are fewer samples than minibatches).
     """
     updates: list[Update] = []
     for epoch in range(epochs):
-        rows = np.arange(len(sizes))
+        indices = np.arange(len(sizes))
         if minibatches > 1:
-            rows = np.random.default_rng([*seed, _STREAM, epoch]).permutation(len(sizes))
-        for chunk in np.array_split(rows, minibatches):
+            indices = np.random.default_rng([*seed, _STREAM, epoch]).permutation(len(sizes))
+        for chunk in np.array_split(indices, minibatches):
             if chunk.size:
-                chosen = tuple(int(row) for row in chunk)
+                chosen = tuple(int(index) for index in chunk)
                 updates.append(Update(chosen, plan_pass(chosen, sizes, ranks, layout), epoch))
     return updates
 
 
-def plan_pass(rows: Sequence[int], sizes: Sequence[Item], ranks: int, layout: Layout) -> Passes:
+def plan_pass(indices: Sequence[int], sizes: Sequence[SampleSize], ranks: int, layout: Layout) -> RankPlans:
     """One pass over some samples: for each rank its micro-batches, the same number for every rank."""
-    shares = spread_over_ranks(segments(rows, sizes, layout), sizes, ranks)
+    shares = spread_over_ranks(group_by_prompt(indices, sizes, layout), sizes, ranks)
     micro = [micro_batches(share, sizes, layout) for share in shares]
     longest = max(len(batches) for batches in micro)
     return tuple(tuple(batches + [()] * (longest - len(batches))) for batches in micro)
 
 
-def segments(rows: Iterable[int], sizes: Sequence[Item], layout: Layout) -> list[Segment]:
-    """Samples that may stand behind one prompt, by first appearance."""
+def group_by_prompt(indices: Iterable[int], sizes: Sequence[SampleSize], layout: Layout) -> list[PackedSequence]:
+    """Samples that may follow one prompt, by first appearance."""
     if not (layout.packed and layout.share_prompts):
-        return [(row,) for row in rows]
+        return [(index,) for index in indices]
     groups: dict[int, list[int]] = {}
-    for row in rows:
-        groups.setdefault(sizes[row].prompt, []).append(row)
+    for index in indices:
+        groups.setdefault(sizes[index].prompt, []).append(index)
     return [tuple(group) for group in groups.values()]
 
 
-def tokens(segment: Segment, sizes: Sequence[Item]) -> int:
-    """Length of a segment: its prompt once, and every completion."""
-    return sizes[segment[0]].prompt_tokens + sum(sizes[row].completion_tokens for row in segment)
+def sequence_length(sequence: PackedSequence, sizes: Sequence[SampleSize]) -> int:
+    """Length of a sequence: its prompt once, and every completion."""
+    return sizes[sequence[0]].prompt_tokens + sum(sizes[index].completion_tokens for index in sequence)
 
 
-def spread_over_ranks(parts: Sequence[Segment], sizes: Sequence[Item], ranks: int) -> list[list[Segment]]:
+def spread_over_ranks(
+    parts: Sequence[PackedSequence], sizes: Sequence[SampleSize], ranks: int
+) -> list[list[PackedSequence]]:
     """Longest first, each to the rank with the fewest tokens so far.
 
-    A segment that would lift that rank over its fair share is cut there, and the rest goes on with its prompt computed
+    A sequence that would lift that rank over its fair share is cut there, and the rest goes on with its prompt computed
     again, unless not even one completion fits.
     """
-    shares: list[list[Segment]] = [[] for _ in range(ranks)]
+    shares: list[list[PackedSequence]] = [[] for _ in range(ranks)]
     load = [0] * ranks
-    fair = -(-sum(tokens(part, sizes) for part in parts) // ranks)
+    fair = -(-sum(sequence_length(part, sizes) for part in parts) // ranks)
     queue = list(parts)
     while queue:
-        longest = min(queue, key=lambda part: (-tokens(part, sizes), part[0]))
+        longest = min(queue, key=lambda part: (-sequence_length(part, sizes), part[0]))
         queue.remove(longest)
         rank = load.index(min(load))
         kept, rest = _cut(longest, sizes, fair - load[rank])
         if not kept:
             kept, rest = longest, ()
         shares[rank].append(kept)
-        load[rank] += tokens(kept, sizes)
+        load[rank] += sequence_length(kept, sizes)
         if rest:
             queue.append(rest)
     return shares
 
 
-def micro_batches(parts: Sequence[Segment], sizes: Sequence[Item], layout: Layout) -> list[MicroPlan]:
-    """Lines of similar length together, each batch within the budget once padded to its longest line."""
-    batches: list[MicroPlan] = []
-    current: list[Line] = []
-    lines = _lines(_within(parts, sizes, layout.micro_tokens), sizes, layout)
-    for line in sorted(lines, key=lambda line: (-_length(line, sizes), line)):
-        if current and _length(current[0], sizes) * (len(current) + 1) > layout.micro_tokens:
+def micro_batches(parts: Sequence[PackedSequence], sizes: Sequence[SampleSize], layout: Layout) -> list[MicroBatchPlan]:
+    """Rows of similar length together, each batch within the budget once padded to its longest row."""
+    batches: list[MicroBatchPlan] = []
+    current: list[Row] = []
+    rows = _rows(_within(parts, sizes, layout.micro_tokens), sizes, layout)
+    for row in sorted(rows, key=lambda row: (-_row_length(row, sizes), row)):
+        if current and _row_length(current[0], sizes) * (len(current) + 1) > layout.micro_tokens:
             batches.append(tuple(current))
             current = []
-        current.append(line)
+        current.append(row)
     return [*batches, tuple(current)] if current else batches
 
 
-def count(samples: Sequence[TrainSample], rows: Sequence[int], max_tokens: int) -> Denominators:
-    """The denominators of a minibatch.
+def denominators(samples: Sequence[TrainSample], indices: Sequence[int], max_tokens: int) -> Denominators:
+    """The counts that a minibatch's loss divides by.
 
     Args:
-        samples: of the whole batch.
-        rows: those of the minibatch.
+        samples: the whole batch.
+        indices: the minibatch's samples.
         max_tokens: the constant of Dr. GRPO's aggregation.
     """
-    chosen = [samples[row] for row in rows]
+    chosen = [samples[index] for index in indices]
     return Denominators(
         tokens=sum(int(sample.mask.sum()) for sample in chosen),
         sequences=sum(bool(sample.mask.any()) for sample in chosen),
@@ -223,20 +225,20 @@ def count(samples: Sequence[TrainSample], rows: Sequence[int], max_tokens: int) 
     )
 
 
-def _cut(segment: Segment, sizes: Sequence[Item], room: int) -> tuple[Segment, Segment]:
+def _cut(sequence: PackedSequence, sizes: Sequence[SampleSize], room: int) -> tuple[PackedSequence, PackedSequence]:
     """The completions that fit into ``room`` together with the prompt, and the rest."""
-    used, kept = sizes[segment[0]].prompt_tokens, 0
-    for row in segment:
-        used += sizes[row].completion_tokens
+    used, kept = sizes[sequence[0]].prompt_tokens, 0
+    for index in sequence:
+        used += sizes[index].completion_tokens
         if used > room:
             break
         kept += 1
-    return segment[:kept], segment[kept:]
+    return sequence[:kept], sequence[kept:]
 
 
-def _within(parts: Sequence[Segment], sizes: Sequence[Item], budget: int) -> list[Segment]:
-    """Segments cut to the budget where more than one completion makes them longer."""
-    result: list[Segment] = []
+def _within(parts: Sequence[PackedSequence], sizes: Sequence[SampleSize], budget: int) -> list[PackedSequence]:
+    """Sequences cut to the budget where more than one completion makes them longer."""
+    result: list[PackedSequence] = []
     for part in parts:
         rest = part
         while rest:
@@ -246,25 +248,25 @@ def _within(parts: Sequence[Segment], sizes: Sequence[Item], budget: int) -> lis
     return result
 
 
-def _lines(parts: Sequence[Segment], sizes: Sequence[Item], layout: Layout) -> list[Line]:
-    """First fit, longest first, into lines no longer than the longest segment: what saves padding and no more."""
-    longest = max((tokens(part, sizes) for part in parts), default=0)
-    capacity = min(LINE_TOKENS, layout.micro_tokens, longest) if layout.packed else 0
+def _rows(parts: Sequence[PackedSequence], sizes: Sequence[SampleSize], layout: Layout) -> list[Row]:
+    """First fit, longest first, into rows no longer than the longest sequence: what saves padding and no more."""
+    longest = max((sequence_length(part, sizes) for part in parts), default=0)
+    capacity = min(ROW_TOKENS, layout.micro_tokens, longest) if layout.packed else 0
     if layout.varlen:
         capacity = layout.micro_tokens
-    lines: list[list[Segment]] = []
+    rows: list[list[PackedSequence]] = []
     left: list[int] = []
-    for part in sorted(parts, key=lambda part: (-tokens(part, sizes), part[0])):
-        length = tokens(part, sizes)
+    for part in sorted(parts, key=lambda part: (-sequence_length(part, sizes), part[0])):
+        length = sequence_length(part, sizes)
         fits = next((i for i, room in enumerate(left) if room >= length), None)
         if fits is None:
-            lines.append([part])
+            rows.append([part])
             left.append(capacity - length)
         else:
-            lines[fits].append(part)
+            rows[fits].append(part)
             left[fits] -= length
-    return [tuple(line) for line in lines]
+    return [tuple(row) for row in rows]
 
 
-def _length(line: Line, sizes: Sequence[Item]) -> int:
-    return sum(tokens(segment, sizes) for segment in line)
+def _row_length(row: Row, sizes: Sequence[SampleSize]) -> int:
+    return sum(sequence_length(sequence, sizes) for sequence in row)

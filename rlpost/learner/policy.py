@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,26 +13,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlpost.algorithms.losses import LossSettings
 from rlpost.config.schema import RunConfig
 from rlpost.config.update_kind import kind_of
 from rlpost.data.models import save_folder
-from rlpost.errors import CheckpointError
-from rlpost.learner.collate import MicroBatch, ahead, lay_out
-from rlpost.learner.engine import Applied, TrainEngine
+from rlpost.errors import CheckpointError, first_line
 from rlpost.learner.footprint import footprint
-from rlpost.learner.gradient_check import Figures, examine
-from rlpost.learner.micro_loss import micro_loss
-from rlpost.learner.model_support import packing_obstacle
-from rlpost.learner.packing import Layout, MicroPlan, Passes, Update, count, items, pieces, plan_pass, plan_updates
-from rlpost.learner.prepass import Needed, fill, needed
+from rlpost.learner.gradient_check import gradient_figures
+from rlpost.learner.packing import Update, plan_updates, sample_sizes
+from rlpost.learner.passes import ModelPasses
+from rlpost.learner.prepass import fill, needed
 from rlpost.learner.warmup import Warmup, gradients, read_tuning
 from rlpost.optim.schedule import learning_rate
-from rlpost.sparsity.deltas import Moved
+from rlpost.protocols import Applied, TrainEngine
 from rlpost.sync.publish import Publisher
-from rlpost.types import TrainBatch, TrainSample, WeightUpdate
+from rlpost.types import GradientFigures, TensorDelta, TrainBatch, TrainSample, WeightUpdate
 
-_log = logging.getLogger(__name__)
 _TUNING = "tuning.pt"
 
 
@@ -47,41 +40,12 @@ class Counters:
     version: int = 0
 
 
-def loss_settings(config: RunConfig) -> LossSettings:
-    """The loss a configuration describes."""
-    algorithm = config.algorithm
-    return LossSettings(
-        ratio=algorithm.ratio,
-        clip_low=algorithm.clip[0],
-        clip_high=algorithm.clip[1],
-        aggregate=algorithm.aggregate,
-        kl_coef=algorithm.kl.coef,
-        kl_kind=algorithm.kl.kind,
-        importance_cap=config.importance_cap,
-    )
-
-
-def layout_of(config: RunConfig, model: Any) -> Layout:
-    """The layout a configuration asks for, or the padded one where the model allows no other, which is logged."""
-    learner = config.learner
-    obstacle = packing_obstacle(model) if learner.layout == "packed" else None
-    if obstacle:
-        _log.warning("learner.layout: this model runs padded (%s); set it to padded to silence this", obstacle)
-    packed = learner.layout == "packed" and obstacle is None
-    return Layout(
-        packed=packed,
-        share_prompts=packed and learner.share_prompts,
-        micro_tokens=learner.micro_tokens,
-        varlen=packed and learner.attention == "varlen",
-    )
-
-
 def clipped_by_epoch(updates: Sequence[Update], history: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Clipped shares of each pass over the batch: the first begins on-policy, clipping acts in the later ones."""
     figures: dict[str, float] = {}
     for epoch in sorted({update.epoch for update in updates}):
         rows = [row for update, row in zip(updates, history, strict=True) if update.epoch == epoch]
-        for name in ("clip_low", "clip_high"):
+        for name in (name for name in rows[0] if name.startswith("clip_frac/")):
             figures[f"{name}/epoch_{epoch}"] = float(np.mean([row[name] for row in rows]))
     return figures
 
@@ -100,9 +64,9 @@ class PolicyLearner:
 
     Args:
         engine: forward, backward and optimizer.
-        reference: frozen scorer; None without a KL term, and where the tuning method can show the starting policy.
-        config: of the run.
-        shapes: of the starting model's tensors.
+        reference: the frozen starting policy; None without a KL term, and where the tuning method can show it.
+        config: settings of every part of an update.
+        shapes: shapes of the starting model's tensors.
     """
 
     def __init__(
@@ -112,12 +76,10 @@ class PolicyLearner:
         config: RunConfig,
         shapes: Mapping[str, tuple[int, ...]],
     ):
-        self.engine, self.reference, self.config, self.shapes = engine, reference, config, shapes
-        self.settings = loss_settings(config)
-        self.layout = layout_of(config, engine.module.model)
-        self.chunk = config.learner.logprob_chunk
+        self.engine, self.config, self.shapes = engine, config, shapes
+        self.passes = ModelPasses(engine, reference, config)
         self.counters = Counters()
-        self.warmup = Warmup(config.tuning) if engine.tuning.wanted() else None
+        self.warmup = Warmup(config.tuning) if engine.tuning.warmup_parameters() else None
         self.footprint: dict[str, float] = {}
         dtype = getattr(torch, config.model.dtype)
         self.publisher = Publisher(
@@ -127,7 +89,7 @@ class PolicyLearner:
             engine.gathered,
             writes=engine.rank == 0,
             dense=config.sync.diff_density,
-            shared=engine.whole,
+            shared=engine.replicated,
         )
         self.watch = self._watched() if config.logging.changes_every else None
         self.looked_at = 0
@@ -143,9 +105,9 @@ class PolicyLearner:
             temperature: instead of the sampling temperature.
 
         Returns:
-            Row to ``[T]`` float32; the ranks' answers together cover every row.
+            Sample number to ``[T]`` float32; the ranks' answers together cover every sample.
         """
-        return self._score(samples, range(len(samples)), reference, temperature)
+        return self.passes.logprobs(samples, range(len(samples)), reference, temperature)
 
     def step(self, batch: TrainBatch) -> dict[str, float]:
         """All updates of a rollout batch.
@@ -165,7 +127,7 @@ class PolicyLearner:
         want = needed(batch, updates, self.config)
         if want.reference or want.before:
             begun = time.perf_counter()
-            batch = self.prepass(batch, want)
+            batch = self.passes.prepass(batch, want)
             metrics["seconds/prepass"] = time.perf_counter() - begun
         history: list[dict[str, float]] = []
         for update in updates:
@@ -181,7 +143,7 @@ class PolicyLearner:
         self.footprint = self.footprint or footprint(self.engine, self.config, self.shapes)
         return metrics | self.footprint
 
-    def examine(self, batch: TrainBatch) -> Figures | None:
+    def examine(self, batch: TrainBatch) -> GradientFigures | None:
         """Loss and gradient of a few samples in several ways, before the first update; see `rlpost.learner.gradient_check`.
 
         Every rank is called with the same batch and answers the same, but for plain torch's figures, which are
@@ -189,53 +151,19 @@ class PolicyLearner:
         """
         if self.warmup is not None:
             return None
-        return examine(self, batch)
-
-    def prepass(self, batch: TrainBatch, want: Needed) -> TrainBatch:
-        """The batch with what must be known before the first update; any rank may train on any sample later."""
-        share = self.engine.share_over_ranks
-        reference = share(self._score(batch.samples, want.reference, reference=True)) if want.reference else {}
-        old = share(self._score(batch.samples, want.before)) if want.before else {}
-        return fill(batch, old, reference)
+        return gradient_figures(self.passes, batch)
 
     def plan(self, batch: TrainBatch) -> list[Update]:
         """The updates of a batch."""
         algorithm = self.config.algorithm
         return plan_updates(
-            items(batch.samples),
+            sample_sizes(batch.samples),
             epochs=algorithm.epochs,
             minibatches=self.config.minibatches(len(batch.samples)),
             ranks=self.engine.world,
-            layout=self.layout,
+            layout=self.passes.layout,
             seed=(self.config.run.seed, batch.step),
         )
-
-    def accumulate(
-        self, batch: TrainBatch, update: Update, keep: dict[int, np.ndarray] | None = None
-    ) -> dict[str, float]:
-        """Forward and backward over the micro-batches of an update.
-
-        Args:
-            batch: the whole batch.
-            update: from `plan`.
-            keep: is given the log-probabilities of this rank's samples, ``[T]`` each.
-
-        Returns:
-            Sums of the metrics over micro-batches and ranks.
-        """
-        counts = count(batch.samples, update.rows, self.config.rollout.max_tokens)
-        last = len(update.micro[self.engine.rank]) - 1
-        totals: dict[str, float] = dict.fromkeys(self._metric_names(batch), 0.0)
-        for number, (micro, logprobs) in enumerate(self.run(self.engine.forward, batch.samples, update.micro)):
-            if keep is not None:
-                keep.update(micro.by_row(logprobs))
-            samples = [batch.samples[row] for row in micro.rows]
-            loss, sums = micro_loss(micro.table(logprobs), micro, samples, self.settings, counts)
-            self.engine.backward(loss, last=number == last)
-            for key, value in sums.items():
-                if key in totals:
-                    totals[key] += float(value)
-        return self.engine.sum_over_ranks(totals)
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The policy in full, by Hugging Face name, one tensor at a time; all ranks take part."""
@@ -252,7 +180,7 @@ class PolicyLearner:
         """Every tensor of the version that was published last, for an engine that has missed what the others hold."""
         return self.publisher.full(self.counters.version)
 
-    def changes(self) -> dict[str, Moved]:
+    def changes(self) -> dict[str, TensorDelta]:
         """What has changed since this was last asked and since the start, by tensor; empty on ranks other than 0.
 
         All ranks take part. The run must have been configured with ``logging.changes_every``.
@@ -262,9 +190,9 @@ class PolicyLearner:
         return self.watch.look(self._published())
 
     def _watched(self) -> Any:
-        from rlpost.sparsity.tracker import Watch  # compiles; who does not ask for it does not wait
+        from rlpost.sparsity.tracker import ChangeTracker  # compiles; who does not ask for it does not wait
 
-        return Watch(self._published())
+        return ChangeTracker(self._published())
 
     def _published(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The policy as it is published, on rank 0; the others take part in gathering it."""
@@ -279,7 +207,7 @@ class PolicyLearner:
         Raises:
             SelfCheckError: if something changed that the tuning method does not train.
         """
-        if self.engine.whole:
+        if self.engine.replicated:
             self.engine.tuning.check()
         Path(folder).mkdir(parents=True, exist_ok=True)
         if self.engine.rank == 0:
@@ -299,11 +227,10 @@ class PolicyLearner:
         try:
             self.engine.tuning.restore(stored["method"])
         except (KeyError, ValueError, RuntimeError, AttributeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
-                f"{folder}: it is of other tuning ({reason}); resume with the configuration it was made by"
+                f"{folder}: it is of other tuning ({first_line(error)}); resume with the configuration it was made by"
             ) from None
-        self.warmup = Warmup(self.config.tuning) if self.engine.tuning.wanted() else None
+        self.warmup = Warmup(self.config.tuning) if self.engine.tuning.warmup_parameters() else None
         if self.warmup is not None and stored["warmup"] is not None:
             self.warmup.restore(stored["warmup"])
         self.counters = Counters(**self.engine.load(folder))
@@ -328,62 +255,22 @@ class PolicyLearner:
         }
         if self.engine.rank == 0:
             save_folder(self.engine.module.model, state, base, folder)
-            if self.engine.whole:
-                tuning.save_small(Path(folder), base)
+            if self.engine.replicated:
+                tuning.save_delta(Path(folder), base)
 
     def _warm_up(self, batch: TrainBatch, warmup: Warmup) -> dict[str, float]:
         """A batch that the tuning method learns from; the policy stays what it is."""
         want = needed(batch, (), self.config)
-        warmup.add(gradients(self, self.prepass(batch, dataclasses.replace(want, before=(), during=()))))
+        ready = self.passes.prepass(batch, dataclasses.replace(want, before=(), during=()))
+        warmup.add(gradients(self.passes, ready))
         if warmup.done:
-            self.engine.tuning.prepare(warmup.scores())
+            self.engine.tuning.finish_warmup(warmup.scores())
             self.warmup = None
         self.counters.version += 1
         return {"updates": 0.0, "tuning/warmup": float(warmup.batches)}
 
-    def _score(
-        self, samples: Sequence[TrainSample], rows: Sequence[int], reference: bool = False,
-        temperature: float | None = None,
-    ) -> dict[int, np.ndarray]:  # fmt: skip
-        """Log-probabilities of this rank's share of some samples."""
-        model, block = self._reference() if reference else (self.engine.forward, contextlib.nullcontext())
-        passes = plan_pass(rows, items(samples), self.engine.world, self.layout)
-        found: dict[int, np.ndarray] = {}
-        with torch.no_grad(), block:
-            for micro, logprobs in self.run(model, samples, passes, temperature):
-                found.update(micro.by_row(logprobs))
-        return found
-
-    def _reference(self) -> tuple[Any, contextlib.AbstractContextManager[object]]:
-        """What scores under the starting policy, and the block in which it does. Never the policy itself: a KL term
-        against it would be zero, and nobody would notice.
-        """
-        if self.reference is not None:
-            return self.reference, contextlib.nullcontext()
-        if not self.engine.tuning.base_kept:
-            raise ValueError("no reference model was loaded (algorithm.kl.coef is 0)")
-        return self.engine.forward, self.engine.tuning.as_base()
-
-    def run(
-        self, model: Any, samples: Sequence[TrainSample], passes: Passes,
-        temperature: float | None = None,
-    ) -> Iterator[tuple[MicroBatch, torch.Tensor]]:  # fmt: skip
-        """This rank's micro-batches and their log-probabilities ``[N]``."""
-
-        def make(micro: MicroPlan) -> MicroBatch:
-            return lay_out(samples, micro, self.engine.device, self.layout.varlen)
-
-        split = pieces(passes, items(samples), self.chunk)
-        laid_out = ahead(make, passes[self.engine.rank], self.config.learner.prefetch)
-        for micro, number in zip(laid_out, split, strict=True):
-            inputs = (micro.input_ids, micro.attention_mask, micro.index, micro.token_ids)
-            options = {"temperature": temperature, "position_ids": micro.position_ids, "pieces": number}
-            if micro.stretches is not None:
-                options["stretches"] = micro.stretches
-            yield micro, model(*inputs, **options)
-
     def _update(self, batch: TrainBatch, update: Update, keep: dict[int, np.ndarray] | None) -> dict[str, float]:
-        metrics = self.accumulate(batch, update, keep)
+        metrics = self.passes.accumulate(batch, update, keep)
         optimizer = self.config.optimizer
         rate = learning_rate(
             self.counters.updates,
@@ -406,13 +293,3 @@ class PolicyLearner:
                 self.engine.discard()
                 return Applied(norm, skipped=True)
         return self.engine.apply(rate)
-
-    def _metric_names(self, batch: TrainBatch) -> list[str]:
-        names = ["loss", "clip_low", "clip_high", "ratio", "entropy"]
-        if self.settings.importance_cap is not None:
-            names.append("importance")
-        if self.settings.kl_coef:
-            names.append("kl")
-        if all(s.engine_logprobs is not None for s in batch.samples):
-            names.append("mismatch")
-        return names

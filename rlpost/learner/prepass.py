@@ -15,12 +15,12 @@ from rlpost.types import TrainBatch
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """Rows of a batch whose log-probabilities are needed and not yet filled in.
+    """Samples of a batch, by number, whose log-probabilities are needed and not yet filled in.
 
     Attributes:
         reference: under the frozen reference.
         before: under the old policy, from a pass before the first update.
-        during: under the old policy, from the first update's own forward pass, for the updates behind it.
+        during: under the old policy, from the first update's own forward pass, for the updates after it.
     """
 
     reference: tuple[int, ...]
@@ -36,17 +36,17 @@ def needed(batch: TrainBatch, updates: Sequence[Update], config: RunConfig) -> N
     first update are run under the old policy in that very update; only the others need a pass of their own.
 
     Args:
-        batch: of the step.
+        batch: the step's samples.
         updates: all of them, in order.
-        config: of the run.
+        config: says whether there is a KL term or an importance correction.
     """
     samples = batch.samples
-    reference = [row for row, s in enumerate(samples) if s.ref_logprobs is None] if config.algorithm.kl.coef else []
+    reference = [index for index, s in enumerate(samples) if s.ref_logprobs is None] if config.algorithm.kl.coef else []
     wanted = len(updates) > 1 or config.importance_cap is not None
-    lacking = [row for row, s in enumerate(samples) if s.old_logprobs is None] if wanted else []
-    first = set(updates[0].rows) if updates and config.learner.reuse_first_forward else set()
-    before = [row for row in lacking if row not in first]
-    during = [row for row in lacking if row in first] if len(updates) > 1 else []
+    lacking = [index for index, s in enumerate(samples) if s.old_logprobs is None] if wanted else []
+    first = set(updates[0].indices) if updates and config.learner.reuse_first_forward else set()
+    before = [index for index in lacking if index not in first]
+    during = [index for index in lacking if index in first] if len(updates) > 1 else []
     return Needed(tuple(reference), tuple(before), tuple(during))
 
 
@@ -56,18 +56,18 @@ def fill(
     """The batch with log-probabilities of the old policy and the reference where they were missing.
 
     Args:
-        batch: of the step.
-        old: row to ``[T]`` under the policy at the start of the update.
-        reference: row to ``[T]`` under the frozen reference.
+        batch: the step's samples.
+        old: sample number to ``[T]`` under the policy at the start of the update.
+        reference: sample number to ``[T]`` under the frozen reference.
     """
     filled = []
-    for row, sample in enumerate(batch.samples):
+    for index, sample in enumerate(batch.samples):
         known_old, known_reference = sample.old_logprobs, sample.ref_logprobs
         filled.append(
             dataclasses.replace(
                 sample,
-                old_logprobs=known_old if known_old is not None else (old or {}).get(row),
-                ref_logprobs=known_reference if known_reference is not None else (reference or {}).get(row),
+                old_logprobs=known_old if known_old is not None else (old or {}).get(index),
+                ref_logprobs=known_reference if known_reference is not None else (reference or {}).get(index),
             )
         )
     return TrainBatch(tuple(filled), batch.step)

@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from rlpost.config.tuning import OptimizerSection
-from rlpost.data.models import ScoringModel
-from rlpost.errors import CheckpointError
-from rlpost.learner.engine import Applied
+from rlpost.errors import CheckpointError, first_line
+from rlpost.learner.logprob_model import LogprobModel
 from rlpost.learner.ranks import join, leave, shares, sums
-from rlpost.optim.build import build
-from rlpost.tuning.method import Tuning
+from rlpost.optim.build import build_optimizer
+from rlpost.protocols import Applied
+from rlpost.tuning.method import TuningMethod
 
 _FILE = "learner.pt"
 
 
 class TorchEngine:
-    """`rlpost.learner.engine.TrainEngine` in the model's own dtype; several ranks add up their gradients.
+    """`rlpost.protocols.TrainEngine` in the model's own dtype; several ranks add up their gradients.
 
     With more than one rank the process group's environment must be set, as for `torch.distributed`.
 
@@ -39,22 +39,22 @@ class TorchEngine:
 
     def __init__(
         self,
-        module: ScoringModel,
-        tuning: Tuning,
+        module: LogprobModel,
+        tuning: TuningMethod,
         optimizer: OptimizerSection,
         device: torch.device,
         world: int = 1,
     ):
         self.world, self.device, self.settings = world, device, optimizer
         self.rank = join(device) if world > 1 else 0
-        self.module, self.tuning, self.whole = module, tuning, True
+        self.module, self.tuning, self.replicated = module, tuning, True
         self._optimizer: torch.optim.Optimizer | None = None
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         """Made when it is first needed: only then is it known what every method trains."""
         if self._optimizer is None:
-            self._optimizer = build(self.tuning.trained(), self.settings)
+            self._optimizer = build_optimizer(self.tuning.trained(), self.settings)
         return self._optimizer
 
     def forward(self, *inputs: Tensor, **options: Any) -> Tensor:
@@ -131,9 +131,8 @@ class TorchEngine:
                 self.optimizer.load_state_dict(everything["optimizer"])
             return everything["state"]
         except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
-                f"{file}: damaged ({reason}); remove it and resume from an earlier checkpoint"
+                f"{file}: damaged ({first_line(error)}); remove it and resume from an earlier checkpoint"
             ) from None
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
-"""Attention over sequences of several lengths side by side, each by itself: no padding, and no mask of line by line.
+"""Attention over sequences of several lengths side by side, each by itself: without padding and without a mask.
 
-A prompt that several completions share is one stretch of keys for each of them, so its projections and its feed-forward
+A prompt that several completions share is a sequence of keys for each of them, so its projections and its feed-forward
 layers are computed once. On GPU in half precision torch's variable-length FlashAttention does it in one call; elsewhere
-each stretch is a call of torch's own attention.
+each sequence is a call of torch's own attention.
 """
 
 from __future__ import annotations
@@ -18,38 +18,41 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 NAME = "rlpost_varlen"
-"""Under which transformers knows it."""
+"""The attention's name in transformers' registry."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stretches:
-    """n runs of queries in one line, and what each of them sees: all of its keys up to its own place at their end.
+class VarlenSequences:
+    """n runs of queries in one row, and what each sees: its keys, of which the last are the queries' own.
 
     Attributes:
-        queries: ``[n + 1]`` int32, where each run of queries begins and the last ends.
-        keys: ``[n + 1]`` int32, likewise in ``seen``.
-        seen: ``[K]`` int64, the positions whose keys are seen, run after run; the last of each are its queries' own.
-        longest: most queries and most keys of a run.
-        bounds: the same as ``queries`` and ``keys``, as numbers: reading them from a device would wait for it.
+        cu_seqlens_q: ``[n + 1]`` int32, cumulative lengths of the runs of queries.
+        cu_seqlens_k: ``[n + 1]`` int32, cumulative lengths of their keys in ``key_positions``.
+        key_positions: ``[K]`` int64, positions in the row whose keys are seen, run after run.
+        max_seqlen_q: most queries of a run.
+        max_seqlen_k: most keys of a run.
+        bounds: for each run (first query, end, first key, end), the same as numbers: reading them from a device would
+            wait for it.
     """
 
-    queries: Tensor
-    keys: Tensor
-    seen: Tensor
-    longest: tuple[int, int]
+    cu_seqlens_q: Tensor
+    cu_seqlens_k: Tensor
+    key_positions: Tensor
+    max_seqlen_q: int
+    max_seqlen_k: int
     bounds: tuple[tuple[int, int, int, int], ...]
 
 
-def stretches(segment: np.ndarray, branch: np.ndarray, device: torch.device) -> Stretches:
-    """The runs of a line.
+def varlen_sequences(sequence_ids: np.ndarray, branch: np.ndarray, device: torch.device) -> VarlenSequences:
+    """The runs of a row.
 
     Args:
-        segment: ``[L]`` number of the segment, ascending.
-        branch: ``[L]`` 0 for the prompt, 1, 2, … for the completions behind it.
-        device: of the tensors.
+        sequence_ids: ``[L]`` number of the sequence each token belongs to, ascending.
+        branch: ``[L]`` 0 for the prompt, 1, 2, … for the completions that follow it.
+        device: where the tensors go.
     """
-    starts = np.flatnonzero(np.diff(segment, prepend=-1) | np.diff(branch, prepend=-1))
-    ends = np.append(starts[1:], len(segment))
+    starts = np.flatnonzero(np.diff(sequence_ids, prepend=-1) | np.diff(branch, prepend=-1))
+    ends = np.append(starts[1:], len(sequence_ids))
     seen: list[np.ndarray] = []
     prompt = np.zeros(0, np.int64)
     for start, end in zip(starts, ends, strict=True):
@@ -60,19 +63,20 @@ def stretches(segment: np.ndarray, branch: np.ndarray, device: torch.device) -> 
         else:
             seen.append(np.concatenate([prompt, own]))
     sizes = [len(keys) for keys in seen]
-    queries, keys = np.append(starts, len(segment)), np.concatenate([[0], np.cumsum(sizes)])
+    queries, keys = np.append(starts, len(sequence_ids)), np.concatenate([[0], np.cumsum(sizes)])
     bounds = tuple(zip(starts.tolist(), ends.tolist(), keys[:-1].tolist(), keys[1:].tolist(), strict=True))
-    return Stretches(
-        queries=torch.from_numpy(queries.astype(np.int32)).to(device),
-        keys=torch.from_numpy(keys.astype(np.int32)).to(device),
-        seen=torch.from_numpy(np.concatenate(seen)).to(device),
-        longest=(int((ends - starts).max()), max(sizes)),
+    return VarlenSequences(
+        cu_seqlens_q=torch.from_numpy(queries.astype(np.int32)).to(device),
+        cu_seqlens_k=torch.from_numpy(keys.astype(np.int32)).to(device),
+        key_positions=torch.from_numpy(np.concatenate(seen)).to(device),
+        max_seqlen_q=int((ends - starts).max()),
+        max_seqlen_k=max(sizes),
         bounds=bounds,
     )
 
 
 def use(model: Any) -> None:
-    """Have a Hugging Face model attend this way wherever it is given stretches, and by torch's attention elsewhere."""
+    """Have a Hugging Face model attend this way wherever it is given `VarlenSequences`, and by torch's attention elsewhere."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
@@ -89,7 +93,7 @@ def attend(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    stretches: Stretches | None = None,
+    varlen_sequences: VarlenSequences | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface.
@@ -99,23 +103,23 @@ def attend(
         query: ``[1, H, L, D]``.
         key: ``[1, H / groups, L, D]``.
         value: as ``key``.
-        attention_mask: of no account where there are stretches.
+        attention_mask: not read where ``varlen_sequences`` is given.
         dropout: none is ever used.
-        scaling: of the scores; None: 1 / √D.
-        stretches: of the line; None: as transformers' own.
-        options: for transformers' own.
+        scaling: factor of the scores; None: 1 / √D.
+        varlen_sequences: the row's sequences; None: transformers' own attention is called.
+        options: passed on to transformers' own.
 
     Returns:
         ``[1, L, H, D]``, and no weights.
     """
-    if stretches is None:
+    if varlen_sequences is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **options)
-    seen_keys, seen_values = key[:, :, stretches.seen], value[:, :, stretches.seen]
+    seen_keys, seen_values = key[:, :, varlen_sequences.key_positions], value[:, :, varlen_sequences.key_positions]
     if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
-        return _flash(query, seen_keys, seen_values, scaling, stretches), None
-    return _one_by_one(query, seen_keys, seen_values, scaling, stretches.bounds), None
+        return _flash(query, seen_keys, seen_values, scaling, varlen_sequences), None
+    return _one_by_one(query, seen_keys, seen_values, scaling, varlen_sequences.bounds), None
 
 
 def _one_by_one(
@@ -125,8 +129,8 @@ def _one_by_one(
     parts = []
     for first, last, begin, end in bounds:
         asked, known = last - first, end - begin
-        # torch's causal flag lines queries up with the first keys; behind a prompt they belong to the last
-        mask = None if asked == known else _behind(asked, known, query.device)
+        # torch's causal flag aligns queries with the first keys; after a prompt they belong to the last
+        mask = None if asked == known else _after_prompt(asked, known, query.device)
         parts.append(
             scaled_dot_product_attention(
                 query[:, :, first:last], key[:, :, begin:end], value[:, :, begin:end],
@@ -136,12 +140,12 @@ def _one_by_one(
     return torch.cat(parts, dim=2).transpose(1, 2)
 
 
-def _behind(asked: int, known: int, device: torch.device) -> Tensor:
+def _after_prompt(asked: int, known: int, device: torch.device) -> Tensor:
     """``[asked, known]`` bool: query i sees all keys up to its own, which is ``known - asked + i``."""
     return torch.ones(asked, known, dtype=torch.bool, device=device).tril(known - asked)
 
 
-def _flash(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, runs: Stretches) -> Tensor:
+def _flash(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, runs: VarlenSequences) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     q, k, v = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
@@ -150,7 +154,7 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, run
         options["enable_gqa"] = groups > 1
     elif groups > 1:  # torch before 2.12 wants as many heads of keys as of queries
         k, v = (tensor.repeat_interleave(groups, dim=1) for tensor in (k, v))
-    ends, most = (runs.queries, runs.keys), runs.longest
-    found = varlen_attn(q, k, v, *ends, most[0], most[1], scale=scaling, window_size=(-1, 0), **options)
+    cumulative, longest = (runs.cu_seqlens_q, runs.cu_seqlens_k), (runs.max_seqlen_q, runs.max_seqlen_k)
+    found = varlen_attn(q, k, v, *cumulative, *longest, scale=scaling, window_size=(-1, 0), **options)
     assert isinstance(found, Tensor)
     return found[None]

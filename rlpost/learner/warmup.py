@@ -9,26 +9,24 @@ import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rlpost.config.tuning import TuningSection
-from rlpost.errors import CheckpointError
+from rlpost.errors import CheckpointError, first_line
 from rlpost.learner.micro_loss import micro_loss
-from rlpost.learner.packing import count, items, plan_pass
+from rlpost.learner.packing import plan_pass, sample_sizes
+from rlpost.learner.passes import ModelPasses
 from rlpost.types import TrainBatch
-
-if TYPE_CHECKING:
-    from rlpost.learner.policy import PolicyLearner
 
 
 class Warmup:
     """Sums over batches: of gradients, or of their squares.
 
     Args:
-        tuning: settings.
+        tuning: says which sums, and over how many batches.
     """
 
     def __init__(self, tuning: TuningSection):
@@ -62,22 +60,25 @@ class Warmup:
         self.batches, self.sums = state["batches"], dict(state["sums"])
 
 
-def gradients(learner: PolicyLearner, batch: TrainBatch) -> dict[str, Tensor]:
-    """Of the loss of a whole batch with respect to what the tuning method asks for, float32, the same on every rank.
+def gradients(passes: ModelPasses, batch: TrainBatch) -> dict[str, Tensor]:
+    """Gradients of the loss of a whole batch with respect to what the tuning method asks for.
 
     Args:
-        learner: whose policy and loss.
+        passes: the model and its loss.
         batch: with the reference's log-probabilities, where the loss has a KL term.
+
+    Returns:
+        Float32 tensors by name, the same on every rank.
     """
-    engine, wanted = learner.engine, learner.engine.tuning.wanted()
-    rows = range(len(batch.samples))
-    counts = count(batch.samples, rows, learner.config.rollout.max_tokens)
-    passes = plan_pass(rows, items(batch.samples), engine.world, learner.layout)
+    engine, wanted = passes.engine, passes.engine.tuning.warmup_parameters()
+    indices = range(len(batch.samples))
+    counts = passes.denominators(batch.samples, indices)
+    plans = plan_pass(indices, sample_sizes(batch.samples), engine.world, passes.layout)
     total = {name: torch.zeros(p.shape, dtype=torch.float32, device=p.device) for name, p in wanted.items()}
     with _differentiable(wanted.values()):
-        for micro, logprobs in learner.run(engine.module, batch.samples, passes):
-            samples = [batch.samples[row] for row in micro.rows]
-            loss, _ = micro_loss(micro.table(logprobs), micro, samples, learner.settings, counts)
+        for micro, logprobs in passes.run(engine.module, batch.samples, plans):
+            samples = [batch.samples[index] for index in micro.indices]
+            loss, _ = micro_loss(micro.table(logprobs), micro, samples, passes.loss, counts)
             found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
             for name, gradient in zip(wanted, found, strict=True):
                 if gradient is not None:
@@ -111,5 +112,6 @@ def read_tuning(file: Path, device: torch.device) -> dict[str, Any]:
     try:
         return torch.load(file, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{file}: cannot be read ({reason}); resume from an earlier checkpoint") from None
+        raise CheckpointError(
+            f"{file}: cannot be read ({first_line(error)}); resume from an earlier checkpoint"
+        ) from None

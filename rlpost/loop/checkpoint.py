@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rlpost.errors import ActorLostError, CheckpointError, DeadlineError
+from rlpost.errors import ActorLostError, CheckpointError, DeadlineError, first_line
 
 _NAME = re.compile(r"step_(\d{6,})")
 _STATE = "state.json"
@@ -47,9 +47,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     except (ActorLostError, DeadlineError):
         raise
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{target}: could not be written ({reason}); free some space or change run.output_dir"
+            f"{target}: could not be written ({first_line(error)}); free some space or change run.output_dir"
         ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)

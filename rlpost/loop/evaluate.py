@@ -13,21 +13,13 @@ from rlpost.evaluation.lists import listed
 from rlpost.evaluation.outcomes import OPEN, RIGHT, WRONG, Outcome, figures
 from rlpost.protocols import GenerateRequest, SamplingSettings
 from rlpost.rollout.sampling import requests, settings
-from rlpost.types import Completion, Group, Prompt
+from rlpost.types import Completion, Group, TokenizedPrompt
 
 Generate = Callable[[Sequence[GenerateRequest], SamplingSettings], list[list[Completion]]]
 Score = Callable[[Sequence[Group]], list[Group]]
 
 _CHUNK = 512
 """Completions per request: bounds memory and how much one deadline has to cover."""
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """A prompt with its token ids."""
-
-    prompt: Prompt
-    ids: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -45,7 +37,7 @@ class Evaluation:
 
 
 def evaluate(
-    prompts: Sequence[Encoded],
+    prompts: Sequence[TokenizedPrompt],
     generate: Generate,
     score: Score,
     config: RunConfig,
@@ -60,9 +52,9 @@ def evaluate(
 
     Args:
         prompts: held-out prompts.
-        generate: of the engines.
-        score: of the scoring workers.
-        config: of the run.
+        generate: samples completions of requests.
+        score: scores groups.
+        config: how to sample, and how many.
         samples: completions per prompt; None: ``evaluation.samples``.
         record: is given every prompt's outcome as soon as it is there.
     """
@@ -71,7 +63,7 @@ def evaluate(
     greedy = replace(sampled, temperature=0.0, top_p=1.0, top_k=-1)
 
     def judged(count: int, drawn: SamplingSettings) -> Iterator[Group]:
-        return _ahead(_sample(prompts, count, drawn, generate, config.run.seed), score)
+        return _score_while_sampling(_sample(prompts, count, drawn, generate, config.run.seed), score)
 
     answers = (
         [(_marks(group), listed(group.verdicts[0])) for group in judged(1, greedy)]
@@ -90,23 +82,23 @@ def evaluate(
 
 
 def _sample(
-    prompts: Sequence[Encoded], samples: int, drawn: SamplingSettings, generate: Generate, seed: int
+    prompts: Sequence[TokenizedPrompt], samples: int, drawn: SamplingSettings, generate: Generate, seed: int
 ) -> Iterator[list[Group]]:
     """The prompts with their completions, a chunk at a time."""
     per_chunk = max(_CHUNK // samples, 1)
     for start in range(0, len(prompts), per_chunk):
         chunk = prompts[start : start + per_chunk]
-        names = [(encoded.prompt.id, encoded.ids) for encoded in chunk]
+        names = [(one.prompt.id, one.token_ids) for one in chunk]
         asked = requests(names, run_seed=seed, step=start, group_size=samples, stream="evaluation")
         yield [Group(e.prompt, tuple(c)) for e, c in zip(chunk, generate(asked, drawn), strict=True)]
 
 
-def _ahead(chunks: Iterator[list[Group]], score: Score) -> Iterator[Group]:
+def _score_while_sampling(chunks: Iterator[list[Group]], score: Score) -> Iterator[Group]:
     """Judged groups, in order; the next chunk is being sampled while one is being judged."""
-    with ThreadPoolExecutor(1) as judge:
+    with ThreadPoolExecutor(1) as scorer:
         waiting: Future[list[Group]] | None = None
         for chunk in chunks:
-            following = judge.submit(score, chunk)
+            following = scorer.submit(score, chunk)
             if waiting is not None:
                 yield from waiting.result()
             waiting = following

@@ -15,7 +15,8 @@ from rlpost.protocols import GenerateRequest
 from rlpost.rollout.sampling import requests, settings
 from rlpost.types import Group
 
-Evaluations = list[tuple[str, Mapping[str, float]]]
+EvaluationFigures = list[tuple[str, Mapping[str, float]]]
+"""Title and figures of each evaluation, in order."""
 
 BEFORE, AFTER = "before", "after"
 
@@ -25,23 +26,23 @@ def on_the_way(step: int) -> str:
     return f"step {step}"
 
 
-class Course:
+class Evaluations:
     """The evaluations of one run.
 
     Args:
-        config: of the run.
-        folder: of the run; ``evaluations.jsonl`` gets the figures, ``evaluations/`` what they come from.
-        session: the actors.
-        say: told the figures.
+        config: the run configuration.
+        folder: the run folder; ``evaluations.jsonl`` gets the figures, ``evaluations/`` what they come from.
+        session: engines, scoring workers and learner.
+        log: told the figures.
     """
 
-    def __init__(self, config: RunConfig, folder: Path, session: Session, say: Callable[[str], None]):
-        self.config, self.session, self.say = config, session, say
+    def __init__(self, config: RunConfig, folder: Path, session: Session, log: Callable[[str], None]):
+        self.config, self.session, self.log = config, session, log
         self.file, self.details = folder / "evaluations.jsonl", folder / "evaluations"
         self.rows: list[tuple[int, str, Mapping[str, float]]] = []
 
     @property
-    def evaluations(self) -> Evaluations:
+    def figures(self) -> EvaluationFigures:
         """Titles and figures, in order."""
         return [(title, figures) for _, title, figures in self.rows]
 
@@ -55,7 +56,7 @@ class Course:
         """Draw the answers of the starting policy that are followed through the run."""
         if self.config.evaluation.uplift_prompts:
             self.details.mkdir(parents=True, exist_ok=True)
-            uplift.write(uplift.follow(self._groups(), self.session.score), self._followed)
+            uplift.write(uplift.follow(self._groups(), self.session.learner_logprobs), self._followed)
 
     def measure(self, title: str, step: int) -> float | None:
         """Evaluate the present policy, unless that was done already.
@@ -70,9 +71,9 @@ class Course:
         within = title not in (BEFORE, AFTER)
         samples = section.during_samples if within and section.during_samples else section.samples
         prompts = self.session.held_out[: section.during_prompts if within else None]
-        engines, judges = self.session.rollouts, self.session.scoring
+        engines, scorers = self.session.rollouts, self.session.scoring
         with outcomes.recorder(self._outcomes(title)) as record:
-            found = evaluate(prompts, engines.generate, judges.score, self.config, samples, record)
+            found = evaluate(prompts, engines.generate, scorers.score, self.config, samples, record)
         figures = found.figures(section.ks(samples), section.list_k)
         if title != BEFORE and self._outcomes(BEFORE).exists():
             figures |= outcomes.compare(outcomes.read(self._outcomes(BEFORE)), found.outcomes)
@@ -86,13 +87,13 @@ class Course:
         with self.file.open("a") as file:
             file.write(json.dumps({"step": step, "when": title, **figures}) + "\n")
         shown = {name: value for name, value in figures.items() if not name.endswith(("_se", "_low", "_high"))}
-        self.say(f"{title}: " + "  ".join(f"{name} {value:.3f}" for name, value in shown.items()))
+        self.log(f"{title}: " + "  ".join(f"{name} {value:.3f}" for name, value in shown.items()))
 
     def _uplift(self, title: str, step: int) -> dict[str, float]:
         followed = uplift.read(self._followed) if title != BEFORE and self._followed.exists() else []
         if not followed:
             return {}
-        found = uplift.measure(followed, self.session.score)
+        found = uplift.measure(followed, self.session.learner_logprobs)
         kept = keep_lines_before(self.details / "uplift.jsonl", step) if step else []
         rows = [*kept, {"step": step, "when": title, **found}]
         (self.details / "uplift.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -102,7 +103,7 @@ class Course:
         """Judged samples of the starting policy, as many per prompt as in training."""
         chosen = self.session.held_out[: self.config.evaluation.uplift_prompts]
         asked: list[GenerateRequest] = requests(
-            [(encoded.prompt.id, encoded.ids) for encoded in chosen],
+            [(one.prompt.id, one.token_ids) for one in chosen],
             run_seed=self.config.run.seed,
             step=0,
             group_size=self.config.rollout.group_size,

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,18 +21,18 @@ from rlpost.data.models import resolve_path
 from rlpost.errors import InfrastructureError, LeakError, LearnerLostError, UserError
 from rlpost.loop import checkpoint
 from rlpost.loop.checkpoint import RunState
-from rlpost.loop.evaluations import AFTER, BEFORE, Course, Evaluations, on_the_way
-from rlpost.loop.session import Session, session
+from rlpost.loop.evaluations import AFTER, BEFORE, EvaluationFigures, Evaluations, on_the_way
+from rlpost.loop.session import Session
+from rlpost.loop.start import session
 from rlpost.loop.sync import OnStep, Step, collect, learn, publish
 from rlpost.observability.plots import draw_run
 from rlpost.observability.progress import Display
 from rlpost.observability.report import write_report
 from rlpost.observability.runfolder import RunFolder
 from rlpost.observability.sinks import open_sinks
-from rlpost.plugins.build import build_stage, with_logprobs
+from rlpost.plugins.build import reward_needs, with_logprobs
 from rlpost.plugins.ship import ship
-from rlpost.protocols import RewardStage
-from rlpost.scoring.score import deferred
+from rlpost.plugins.trial_algorithm import try_algorithm
 from rlpost.sparsity.deltas import document
 from rlpost.system.processes import end_with_parent
 
@@ -53,7 +53,7 @@ class RunResult:
     steps: int
     interrupted: bool
     metrics: Mapping[str, float]
-    evaluations: Evaluations
+    evaluations: EvaluationFigures
 
 
 def train(
@@ -62,7 +62,7 @@ def train(
     """Run a configuration.
 
     Args:
-        config: see `rlpost.config.schema`.
+        config: the run configuration.
         resume: continue from the run folder's last checkpoint.
         display: shows progress; None for silence.
         on_step: called with every finished step; the run ends after it if it returns False.
@@ -77,29 +77,28 @@ def train(
 
     display = display or Display(Console(quiet=True), enabled=False)
     # what is misspelt or broken should not cost a cluster's start
-    shipped = ship(config.scoring)
-    stages = [build_stage(spec) for spec in config.scoring.rewards]
-    config = with_logprobs(config, stages)
+    shipped = ship(config)
+    config = with_logprobs(config, reward_needs(config))
+    try_algorithm(config)
     folder = RunFolder(config, resume)
     model = starting_model(config, folder, display)
     display.say(f"starting Ray and the actors for {folder.path}")
-    with stop_request() as stop, session(config, model, training=True, shipped=shipped, say=display.say) as running:
+    with stop_request() as stop, session(config, model, training=True, shipped=shipped, log=display.say) as running:
         folder.create()
         folder.record_verifiers(running.verifiers)
-        return Run(config, folder, running, deferred(stages), display, stop, on_step).go(resume)
+        return Run(config, folder, running, display, stop, on_step).go(resume)
 
 
 class Run:
-    """The loop around `rlpost.loop.sync`.
+    """The loop around the verbs of `rlpost.loop.sync`.
 
     Args:
-        config: of the run.
-        folder: where it writes.
-        running: the actors.
-        stages: reward stages that wait for the learner.
-        display: for people.
+        config: the run configuration.
+        folder: where the run writes.
+        running: the parts that the verbs act on.
+        display: tells people how far the run is.
         stop: set when the run should end after the current step.
-        on_step: callback.
+        on_step: called with every finished step; the run ends after it if it returns False.
     """
 
     def __init__(
@@ -107,24 +106,22 @@ class Run:
         config: RunConfig,
         folder: RunFolder,
         running: Session,
-        stages: Sequence[RewardStage],
         display: Display,
         stop: StopRequest,
         on_step: OnStep | None,
     ):
         self.config, self.folder, self.session = config, folder, running
         self.display, self.stop, self.on_step = display, stop, on_step
-        self.stages = stages
         self.state = RunState(0)
         self.saved: RunState | None = None
-        self.course = Course(config, folder.path, running, display.say)
+        self.evaluations = Evaluations(config, folder.path, running, display.say)
 
     def go(self, resume: bool) -> RunResult:
         """Publish the starting policy, then step until done or asked to stop; if the learner is lost on the way, begin
         again at the last checkpoint.
         """
         if not resume:
-            self.course.keep_up_to(-1)
+            self.evaluations.keep_up_to(-1)
         else:
             self._load(checkpoint.latest(self.folder.checkpoints))
             self.display.say(f"resuming after step {self.state.step}")
@@ -138,7 +135,7 @@ class Run:
         """Steps until done or asked to stop; the last one's metrics."""
         self.session.publish()
         if self.state.step == 0:
-            self.course.begin()
+            self.evaluations.begin()
             if self.config.evaluation.before:
                 self._evaluate(BEFORE)
         section = self.config.logging
@@ -150,13 +147,13 @@ class Run:
         try:
             while self.state.step < self.config.run.steps and not self.stop.asked:
                 with self._progress_kept():
-                    judged = collect(self.session, self.state.step, self.stages)
-                step = learn(self.session, judged)
+                    scored = collect(self.session, self.state.step)
+                step = learn(self.session, scored)
                 metrics = step.metrics
                 self.state = RunState(step.number + 1, self.state.best, self.state.best_step)
                 try:
                     with self._progress_kept():
-                        publish(self.session, step, judged.clock)
+                        publish(self.session, step, scored.timer)
                 finally:
                     for sink in sinks:
                         sink.write(step.number, metrics)
@@ -182,7 +179,7 @@ class Run:
                     self._load(checkpoint.latest(self.folder.checkpoints))
                 else:
                     self.state, self.saved = RunState(0), None
-                    self.course.keep_up_to(0)
+                    self.evaluations.keep_up_to(0)
                 break
             except LearnerLostError as again:
                 error = again
@@ -229,12 +226,12 @@ class Run:
             write_report(self.folder.path)
         if interrupted:
             self.display.say(f"stopped after step {self.state.step}; continue with --resume")
-        return RunResult(str(self.folder.path), self.state.step, interrupted, metrics, self.course.evaluations)
+        return RunResult(str(self.folder.path), self.state.step, interrupted, metrics, self.evaluations.figures)
 
     def _evaluate(self, title: str) -> None:
         if self.stop.asked:
             return
-        value = self.course.measure(title, self.state.step)
+        value = self.evaluations.measure(title, self.state.step)
         if value is not None and (self.state.best is None or value > self.state.best):
             self.state = RunState(self.state.step, value, self.state.step)
             if self.state.step:  # the best policy is kept whether or not a checkpoint was due
@@ -258,7 +255,7 @@ class Run:
         assert self.session.learner is not None
         self.state = self.saved = checkpoint.read_state(folder)
         self.session.learner.load(str((folder / "learner").resolve()))
-        self.course.keep_up_to(self.state.step)
+        self.evaluations.keep_up_to(self.state.step)
 
 
 def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> str:

@@ -1,6 +1,11 @@
-"""The synchronous loop: prompts, rollouts, verdicts and rewards, credit, update, sync.
+"""The synchronous loop's verbs: collect a batch, learn from it, publish the new weights.
 
-Every stage finishes before the next begins, so every sample was drawn by the policy that is updated with it.
+    collect   prompts -> rollouts -> verdicts and rewards -> advantages    waits for engines and scoring workers
+    learn     samples -> loss -> optimizer                                 waits for every rank of the learner
+    publish   weights -> engines -> canary                                 waits for every engine
+
+Every verb ends before the next begins, so every sample was drawn by the policy that is updated with it. Completions go
+to scoring as they finish: a slow engine holds only its own prompts back.
 """
 
 from __future__ import annotations
@@ -12,17 +17,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rlpost.algorithms import credit
-from rlpost.algorithms.advantages import AdvantageSettings
 from rlpost.algorithms.groups import keep
 from rlpost.data.sampler import indices
 from rlpost.errors import InfrastructureError
 from rlpost.loop.session import Session
 from rlpost.observability.metrics import describe_groups, prefixed, tokens, undecided_share
-from rlpost.protocols import RewardStage
 from rlpost.rollout.sampling import requests, settings
-from rlpost.scoring.score import run_stages, settle
-from rlpost.sparsity.deltas import Moved, summary
-from rlpost.types import Group
+from rlpost.scoring.score import drop_empty_rewards
+from rlpost.sparsity.deltas import summary
+from rlpost.types import Group, TensorDelta
 
 
 @dataclass(slots=True)
@@ -41,142 +44,150 @@ class Step:
     groups: list[Group]
     advantages: list[list[float | None]]
     metrics: dict[str, float] = field(default_factory=dict[str, float])
-    changes: dict[str, Moved] = field(default_factory=dict[str, Moved])
+    changes: dict[str, TensorDelta] = field(default_factory=dict[str, TensorDelta])
 
 
 OnStep = Callable[[Step], object]
 
 
 @dataclass(slots=True)
-class Judged:
-    """A rollout batch before the learner has seen it: until here nothing in the run has changed. ``checked`` holds the
-    figures of the self-checks that were due.
+class ScoredBatch:
+    """A rollout batch before the learner has seen it: until here nothing in the run has changed.
+
+    Attributes:
+        number: rollout batch, 0-based.
+        groups: prompts with completions, verdicts and rewards.
+        credit: samples with advantages.
+        timer: seconds of the step so far.
+        checked: figures of the self-checks that were due.
     """
 
     number: int
     groups: list[Group]
     credit: credit.Credit
-    clock: Clock
+    timer: StageTimer
     checked: dict[str, float]
 
 
-def collect(session: Session, number: int, late_stages: Sequence[RewardStage]) -> Judged:
-    """The left half of the picture: prompts, rollouts, verdicts, rewards, credit.
+def collect(session: Session, number: int) -> ScoredBatch:
+    """Prompts, rollouts, verdicts, rewards, advantages.
 
     Args:
-        session: the running actors.
+        session: the running parts.
         number: rollout batch, 0-based.
-        late_stages: reward stages that wait for the learner (`rlpost.scoring.score.deferred`).
 
     Raises:
         InfrastructureError: if too many checks stayed undecided.
-        SelfCheckError: if an actor's memory keeps growing, or engine and learner are apart.
+        SelfCheckError: if an actor's memory keeps growing, or engine and learner differ.
     """
-    config, clock = session.config, Clock()
+    config, timer = session.config, StageTimer()
     if config.selfcheck.memory_growth is not None:
         session.watch.check(config.selfcheck.memory_growth)
-    groups = shape(session, rollout_and_score(session, number, clock), late_stages, clock)
+    groups = finish_rewards(session, rollout_and_score(session, number, timer), timer)
     checked: dict[str, float] = {}
     if config.parity_due(number):
-        with clock("selfcheck"):
+        with timer("selfcheck"):
             shown = groups[: config.selfcheck.probe_prompts]
             checked = session.parity([group.completions[0].prompt_ids for group in shown])
     check_undecided(session.remember(groups), config.scoring.max_undecided_share)
-    algorithm = config.algorithm
-    advantage = AdvantageSettings(
-        baseline=algorithm.baseline, std=algorithm.std, ddof=algorithm.std_ddof, eps=algorithm.std_eps
-    )
     credited = credit.assign(
-        groups, advantage, step=number, group_filter=algorithm.filter, truncated=config.scoring.truncated
+        groups,
+        session.advantages,
+        step=number,
+        group_filter=config.algorithm.filter,
+        truncated=config.scoring.truncated,
     )
-    return Judged(number, groups, credited, clock, checked)
+    return ScoredBatch(number, groups, credited, timer, checked)
 
 
-def learn(session: Session, judged: Judged) -> Step:
-    """The right half, up to the learner: all updates of the batch.
+def learn(session: Session, scored: ScoredBatch) -> Step:
+    """All updates of a batch.
 
     Raises:
         SelfCheckError: on the first batch, if the learner's gradient is not the loss's.
     """
-    groups, clock, batch = judged.groups, judged.clock, judged.credit.batch
+    groups, timer, batch = scored.groups, scored.timer, scored.credit.batch
     metrics = {
         **describe_groups(groups),
         "trained_samples": float(len(batch.samples)),
-        "kept_groups": float(judged.credit.kept_groups),
-        "tokens_per_second": tokens(groups) / clock.seconds["rollout"],
-        **judged.checked,
+        "kept_groups": float(scored.credit.kept_groups),
+        "tokens_per_second": tokens(groups) / timer.seconds["rollout"],
+        **scored.checked,
     }
     if batch.samples:
         assert session.learner is not None
         if session.config.selfcheck.invariance and not session.examined:
-            with clock("selfcheck"):
+            with timer("selfcheck"):
                 metrics |= session.examine(batch)
-        with clock("update"):
+        with timer("update"):
             metrics |= session.learner.step(batch)
-    return Step(judged.number, groups, judged.credit.advantages, metrics)
+    return Step(scored.number, groups, scored.credit.advantages, metrics)
 
 
-def publish(session: Session, step: Step, clock: Clock) -> None:
-    """The way back: the new version goes to the engines and is checked there; adds to the step's metrics.
+def publish(session: Session, step: Step, timer: StageTimer) -> None:
+    """Bring the new version to the engines, check it there, and add to the step's metrics.
 
     Raises:
         SelfCheckError: if the sync's canary fails.
     """
     metrics = step.metrics
     if "updates" in metrics:
-        with clock("sync"):
+        with timer("sync"):
             metrics |= session.publish(metrics)
     if session.config.changes_due(step.number) and session.learner is not None:
-        with clock("changes"):
+        with timer("changes"):
             step.changes = session.learner.changes()
         metrics |= prefixed("changes", summary(step.changes))
     metrics |= session.memory()
-    metrics |= prefixed("recoveries", session.supervisor.lost)
+    metrics |= prefixed("recoveries", session.supervision.lost)
     metrics["policy_version"] = float(session.published.new_version if session.published else 0)
     # the learner measures its own pre-pass, which is part of the update here
-    metrics |= prefixed("seconds", {**clock.seconds, "step": clock.total()})
+    metrics |= prefixed("seconds", {**timer.seconds, "step": timer.total()})
 
 
-def shape(session: Session, groups: list[Group], late_stages: Sequence[RewardStage], clock: Clock) -> list[Group]:
+def finish_rewards(session: Session, groups: list[Group], timer: StageTimer) -> list[Group]:
     """Close the reward pipeline: the stages that need the learner's log-probabilities, which it computes here.
 
-    Groups that the filter on outcomes leaves out anyway are not scored, and stay as they are.
+    Groups that the filter on outcomes leaves out anyway stay as they are.
     """
-    if not late_stages:
-        return [settle(group) for group in groups]
+    if "learner_logprobs" not in session.scoring.needs:
+        return [drop_empty_rewards(group) for group in groups]
     config = session.config
     # without a verifier it can be a late stage that says what is right
     rule = config.algorithm.filter if config.scoring.verifier is not None else "off"
     chosen = [i for i, group in enumerate(groups) if keep(group, "binary" if rule == "binary" else "off")]
-    with clock("shaping"):  # the learner scores as its answers are taken
-        scored = iter(list(session.score([c for i in chosen for c in groups[i].completions])))
-    for i in chosen:
-        logprobs = tuple(next(scored) for _ in groups[i].completions)
-        groups[i] = run_stages(dataclasses.replace(groups[i], learner_logprobs=logprobs), late_stages)
-    return [settle(group) for group in groups]
+    with timer("shaping"):  # the learner computes as its answers are taken
+        found = iter(list(session.learner_logprobs([c for i in chosen for c in groups[i].completions])))
+        waiting = [
+            dataclasses.replace(groups[i], learner_logprobs=tuple(next(found) for _ in groups[i].completions))
+            for i in chosen
+        ]
+        for i, group in zip(chosen, session.scoring.finish(waiting) if waiting else [], strict=True):
+            groups[i] = group
+    return [drop_empty_rewards(group) for group in groups]
 
 
-def rollout_and_score(session: Session, number: int, clock: Clock) -> list[Group]:
-    """The step's prompts with what the engines sample for them, judged; each group is on its way to a scoring worker
+def rollout_and_score(session: Session, number: int, timer: StageTimer) -> list[Group]:
+    """The step's prompts with what the engines sample for them, scored; each group is on its way to a scoring worker
     while the others are still being sampled.
     """
     config = session.config
     chosen = indices(number, config.rollout.prompts_per_step, len(session.train), config.run.seed, config.shuffles)
     batch = [session.train[i] for i in chosen]
     asked = requests(
-        [(one.prompt.id, one.ids) for one in batch],
+        [(one.prompt.id, one.token_ids) for one in batch],
         run_seed=config.run.seed,
         step=number,
         group_size=config.rollout.group_size,
     )
     drawn = settings(config.rollout, config.wants_logprobs(number))
-    with session.scoring.desk() as desk:
-        with clock("rollout"):
+    with session.scoring.queue() as queue:
+        with timer("rollout"):
             for position, completions in session.rollouts.stream(asked, drawn):
-                desk.hand_in(position, Group(batch[position].prompt, tuple(completions)))
-        with clock("scoring"):  # what is left of it once the last completion is there
-            judged = desk.judged()
-    return [judged[position] for position in range(len(batch))]
+                queue.submit(position, Group(batch[position].prompt, tuple(completions)))
+        with timer("scoring"):  # what is left of it once the last completion is there
+            scored = queue.results()
+    return [scored[position] for position in range(len(batch))]
 
 
 def check_undecided(recent: Sequence[Sequence[Group]], limit: float) -> None:
@@ -201,7 +212,7 @@ def check_undecided(recent: Sequence[Sequence[Group]], limit: float) -> None:
         )
 
 
-class Clock:
+class StageTimer:
     """Wall-clock seconds of named stages."""
 
     def __init__(self) -> None:
@@ -218,5 +229,5 @@ class Clock:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begun
 
     def total(self) -> float:
-        """Seconds since the clock was made."""
+        """Seconds since the timer was made."""
         return time.perf_counter() - self._start

@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 from rlpost.config.tuning import FOREIGN, OptimizerSection
-from rlpost.errors import ConfigError, MissingPackageError
-from rlpost.optim.chained import Together
+from rlpost.errors import ConfigError, MissingPackageError, first_line
+from rlpost.optim.chained import ChainedOptimizer
 from rlpost.optim.lowrank import LowRankAdamW, preset
 from rlpost.optim.shapes import is_map
 
 Named = Sequence[tuple[str, nn.Parameter]]
 
 
-def build(named: Named, settings: OptimizerSection) -> torch.optim.Optimizer:
+def build_optimizer(named: Named, settings: OptimizerSection) -> torch.optim.Optimizer:
     """The optimizer of what is trained.
 
     DeepSpeed is given such an object too: an optimizer named in its JSON is compiled with g++ at start, which takes
@@ -57,7 +57,7 @@ def build(named: Named, settings: OptimizerSection) -> torch.optim.Optimizer:
         parts = [torch.optim.Muon(matrices, **common, **muon)] if matrices else []
     except TypeError as error:
         raise ConfigError(f"optimizer.args: {error}") from None
-    return Together([*parts, *([torch.optim.AdamW(others, **adam)] if others else [])])
+    return ChainedOptimizer([*parts, *([torch.optim.AdamW(others, **adam)] if others else [])])
 
 
 def _by_ratio(named: Named, ratio: float | None) -> list[dict[str, Any]]:
@@ -83,8 +83,9 @@ def _foreign(named: Named, settings: OptimizerSection, common: dict[str, Any]) -
         _try(lambda parameters: made(parameters, **common, **settings.args))
         return made([p for _, p in named], **common, **settings.args)
     except Exception as error:  # it has over a hundred optimizers; what they want else, each says in its own way
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"optimizer.name: pytorch_optimizer's {name!r} cannot be used here ({reason})") from None
+        raise ConfigError(
+            f"optimizer.name: pytorch_optimizer's {name!r} cannot be used here ({first_line(error)})"
+        ) from None
 
 
 def _try(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 
-class Together(torch.optim.Optimizer):
+class ChainedOptimizer(torch.optim.Optimizer):
     """Steps its parts in order; its parameter groups are theirs.
 
     Args:

@@ -1,13 +1,13 @@
-"""From names in a configuration to the objects that judge and pay."""
+"""From names in a configuration to the objects that verify and reward."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 from rlpost.config.schema import RewardSpec, RunConfig, ScoringSection
-from rlpost.errors import ConfigError, RlpostError, UserError
+from rlpost.errors import ConfigError, RlpostError, UserError, describe_error
 from rlpost.plugins import registry, usercode
 from rlpost.protocols import RewardStage, Verifier
 
@@ -21,8 +21,8 @@ def build_stage(spec: RewardSpec) -> RewardStage:
     target: Any = registry.resolve("rewards", spec.name)
     who = f"scoring.rewards: {spec.name!r}"
     if isinstance(target, type):
-        return cast("RewardStage", _made(target, (), spec.arguments, who))
-    return _made(registry.resolve("rewards", "trl"), (target,), spec.arguments, who)
+        return cast("RewardStage", instantiate(target, (), spec.arguments, who))
+    return instantiate(registry.resolve("rewards", "trl"), (target,), spec.arguments, who)
 
 
 def build_verifier(section: ScoringSection) -> Verifier | None:
@@ -40,33 +40,55 @@ def build_verifier(section: ScoringSection) -> Verifier | None:
     arguments: dict[str, Any] = dict(section.verifier_args)
     if "timeout_s" in _parameters(target):
         arguments.setdefault("timeout_s", section.timeout_s)
-    return _made(target, (), arguments, who)
+    return instantiate(target, (), arguments, who)
 
 
-def with_logprobs(config: RunConfig, stages: Sequence[RewardStage]) -> RunConfig:
+def stage_needs(stage: RewardStage) -> tuple[str, ...]:
+    """What a reward stage reads besides texts and verdicts; the old name of the rollout log-probabilities is understood."""
+    return tuple("rollout_logprobs" if need == "engine_logprobs" else need for need in stage.needs)
+
+
+def reward_needs(config: RunConfig) -> frozenset[str]:
+    """What the reward stages of a configuration need, all together. Building them finds what is misspelt or does not fit.
+
+    Raises:
+        UserError: as `build_stage`.
+    """
+    return frozenset(need for spec in config.scoring.rewards for need in stage_needs(build_stage(spec)))
+
+
+def with_logprobs(config: RunConfig, needs: Collection[str]) -> RunConfig:
     """The configuration, with engines that always report log-probabilities where a reward stage reads them.
 
     Args:
-        config: of the run.
-        stages: its reward stages.
+        config: the run configuration.
+        needs: what its reward stages need.
 
     Raises:
-        ConfigError: if they are told never to.
+        ConfigError: if engines are told never to.
     """
-    readers = [
-        spec.name for spec, s in zip(config.scoring.rewards, stages, strict=True) if "engine_logprobs" in s.needs
-    ]
-    if not readers:
+    if "rollout_logprobs" not in needs:
         return config
     if config.rollout.logprobs == "never":
         raise ConfigError(
-            f"rollout.logprobs: never, but the reward {readers[0]!r} reads the engine's log-probabilities; set it auto"
+            "rollout.logprobs: never, but a reward of scoring.rewards reads the engine's log-probabilities; set it auto"
         )
     rollout = config.rollout.model_copy(update={"logprobs": "always"})
     return config.model_copy(update={"rollout": rollout})
 
 
-def _made(target: Any, given: tuple[Any, ...], arguments: Mapping[str, Any], who: str) -> Any:
+def instantiate(target: Any, given: tuple[Any, ...], arguments: Mapping[str, Any], who: str) -> Any:
+    """Call a class or function of the user's with the arguments of a configuration.
+
+    Args:
+        target: what is called.
+        given: positional arguments.
+        arguments: keyword arguments from the configuration.
+        who: key and name, for messages.
+
+    Raises:
+        UserError: if the arguments do not fit, or the call fails, with the user's line.
+    """
     try:
         inspect.signature(target).bind(*given, **arguments)
     except TypeError as error:
@@ -81,7 +103,7 @@ def _made(target: Any, given: tuple[Any, ...], arguments: Mapping[str, Any], who
         place = usercode.place_of(error)
         at = f" at {place}" if place else ""
         raise UserError(
-            f"{who} cannot be made with {dict(arguments)}: fails{at} ({usercode.in_a_line(error)});"
+            f"{who} cannot be made with {dict(arguments)}: fails{at} ({describe_error(error)});"
             " mend it, or correct the arguments"
         ) from error
 

@@ -21,10 +21,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rlpost.errors import UserError
+from rlpost.errors import UserError, describe_error
 from rlpost.plugins import usercode
 
 BUILTIN: dict[str, dict[str, str]] = {
+    "losses": {"clipped": "rlpost.algorithms.losses:policy_loss"},
+    "advantages": {"group_relative": "rlpost.algorithms.advantages:group_advantages"},
+    "engines": {"vllm": "rlpost.rollout.vllm.engine:build_engine"},
     "rewards": {
         "outcome": "rlpost_rewards.outcome:Outcome",
         "ranking": "rlpost_rewards.ranking:Ranking",
@@ -90,7 +93,7 @@ def resolve(kind: str, name: str) -> Any:
     """The object behind ``name``.
 
     Args:
-        kind: ``rewards``, ``verifiers``, ``sources``, ``templates`` or ``commands``.
+        kind: a key of `BUILTIN`.
         name: see the module's docstring.
 
     Raises:
@@ -116,7 +119,7 @@ def locate(kind: str, name: str) -> tuple[ModuleType, str]:
         close = difflib.get_close_matches(attribute, public, n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         where = target.rpartition(":")[0]
-        raise UserError(f"{kind[:-1]} {name!r}: {where} has no {attribute!r}{hint}") from None
+        raise UserError(f"{_singular(kind)} {name!r}: {where} has no {attribute!r}{hint}") from None
     return module, attribute
 
 
@@ -130,7 +133,7 @@ def _target(kind: str, name: str) -> str:
     declared = {f"{p.module}:{p.attr}" for p in metadata.entry_points(group=f"rlpost.{kind}") if p.name == name}
     if len(declared) > 1:
         raise UserError(
-            f"{kind[:-1]} {name!r} is declared by several packages ({', '.join(sorted(declared))}); give one of these"
+            f"{_singular(kind)} {name!r} is declared by several packages ({', '.join(sorted(declared))}); give one of these"
         )
     if declared:
         return declared.pop()
@@ -139,7 +142,7 @@ def _target(kind: str, name: str) -> str:
         return name
     close = difflib.get_close_matches(name, names(kind), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names(kind))}"
-    raise UserError(f"{kind[:-1]} {name!r} is not known; {hint} (or give module:attribute or path.py:attribute)")
+    raise UserError(f"{_singular(kind)} {name!r} is not known; {hint} (or give module:attribute or path.py:attribute)")
 
 
 def _load(target: str, kind: str, name: str) -> ModuleType:
@@ -151,9 +154,15 @@ def _load(target: str, kind: str, name: str) -> ModuleType:
             usercode.search_also(Path.cwd())
         return importlib.import_module(where)
     except ImportError as error:
-        raise UserError(f"{kind[:-1]} {name!r}: cannot import {where} ({error}); install or correct it") from error
+        raise UserError(
+            f"{_singular(kind)} {name!r}: cannot import {where} ({error}); install or correct it"
+        ) from error
     except (Exception, SystemExit) as error:
         place = usercode.place_of(error)
         raise UserError(
-            f"{kind[:-1]} {name!r}: importing it fails at {place} ({usercode.in_a_line(error)}); mend it there"
+            f"{_singular(kind)} {name!r}: importing it fails at {place} ({describe_error(error)}); mend it there"
         ) from error
+
+
+def _singular(kind: str) -> str:
+    return "loss" if kind == "losses" else kind[:-1]

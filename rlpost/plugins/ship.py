@@ -1,8 +1,8 @@
-"""Rewards and verifiers of the user's own: looked up once, in the driver, and sent to the workers as text.
+"""A user's own rewards, verifiers, losses and engines: looked up once, in the driver, and sent to the actors as text.
 
 What is sent: the source of a ``path.py`` or ``module``, and of what it imports from its own folder or the working
-directory. So a plug-in runs on machines that have neither, and every worker runs what the driver read. What is not
-sent: installed packages and data files; those have to be on every machine that scores.
+directory. So a plug-in runs on machines that have neither, and every actor runs what the driver read. What is not
+sent: installed packages and data files; those have to be on every machine that runs the plug-in.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rlpost.config.schema import ScoringSection
+from rlpost.config.schema import RunConfig
 from rlpost.errors import UserError
 from rlpost.plugins import registry, usercode
 from rlpost.plugins.usercode import SourceModule
@@ -45,7 +45,7 @@ class Shipped:
     targets: Mapping[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
 
 
-def ship(section: ScoringSection) -> Shipped:
+def ship(config: RunConfig) -> Shipped:
     """Load every plug-in that a configuration names and pack it up. For the driver, before anything is started.
 
     Relative paths start at the working directory, ``~`` is the home folder.
@@ -56,7 +56,7 @@ def ship(section: ScoringSection) -> Shipped:
     """
     modules: dict[str, SourceModule] = {}
     targets: dict[tuple[str, str], str] = {}
-    for kind, name in named(section):
+    for kind, name in named(config):
         module, attribute = registry.locate(kind or "rewards", name)
         targets[kind, name] = f"{module.__name__}:{attribute}"
         modules |= {unit.name: unit for unit in closure(module)}
@@ -69,18 +69,23 @@ def install(shipped: Shipped) -> None:
     registry.adopt(shipped.targets)
 
 
-def named(section: ScoringSection) -> Iterator[tuple[str, str]]:
+def named(config: RunConfig) -> Iterator[tuple[str, str]]:
     """(kind, name) of everything in a configuration that is not built in.
 
-    Among the arguments of verifier and rewards that is every text of the form ``path.py:attribute`` or
+    Among the arguments of all of these that is every text of the form ``path.py:attribute`` or
     ``module:attribute`` whose file or module is there; its kind is ``""``.
     """
-    if section.verifier is not None and section.verifier not in registry.BUILTIN["verifiers"]:
-        yield "verifiers", section.verifier
-    for spec in section.rewards:
-        if spec.name not in registry.BUILTIN["rewards"]:
-            yield "rewards", spec.name
-    for arguments in (section.verifier_args, *(spec.arguments for spec in section.rewards)):
+    scoring, algorithm = config.scoring, config.algorithm
+    names = [
+        *([("verifiers", scoring.verifier)] if scoring.verifier is not None else []),
+        *(("rewards", spec.name) for spec in scoring.rewards),
+        ("losses", algorithm.loss),
+        ("advantages", algorithm.advantage),
+        ("engines", config.rollout.engine),
+    ]
+    yield from ((kind, name) for kind, name in names if name not in registry.BUILTIN[kind])
+    given = [scoring.verifier_args, *(spec.arguments for spec in scoring.rewards)]
+    for arguments in (*given, algorithm.loss_args, algorithm.advantage_args):
         yield from (("", text) for text in _texts(arguments) if _names_code(text))
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rlpost.errors import UserError
+from rlpost.errors import UserError, describe_error
 from rlpost.plugins import usercode
 from rlpost.protocols import RewardStage, Verifier
-from rlpost.types import Completion, Group, Prompt, SpanReward, Verdict, VerifyItem
+from rlpost.types import Completion, Group, Prompt, RewardOutput, SpanReward, Verdict, VerifyItem
 
 _SKIP = "(selfcheck.plugins=false skips this trial)"
 _TEXTS = ("", "a short answer")
@@ -79,9 +79,12 @@ def try_stage(stage: RewardStage, name: str, prompt: Prompt, judged: bool) -> fl
             return 0.0
         group = _group(prompt, judged)
         started = time.perf_counter()
-        rewards = stage(group)
+        answer = stage(group)
         seconds = time.perf_counter() - started
-        _check_rewards(rewards, group)
+        if isinstance(answer, RewardOutput):
+            _check_figures(answer.metrics)
+            answer = answer.rewards
+        _check_rewards(answer, group)
     return seconds
 
 
@@ -95,9 +98,12 @@ def blaming(who: str, when: str) -> Iterator[None]:
     except Exception as error:
         place = usercode.place_of(error)
         at = f" at {place}" if place else ""
-        raise UserError(
-            f"{who} fails{at} when tried {when}: {usercode.in_a_line(error)}; mend it there {_SKIP}"
-        ) from error
+        raise UserError(f"{who} fails{at} when tried {when}: {describe_error(error)}; mend it there {_SKIP}") from error
+
+
+def _check_figures(figures: Any) -> None:
+    if not isinstance(figures, Mapping) or any(not isinstance(v, (int, float)) for v in figures.values()):
+        raise UserError(f"its metrics are {short_repr(figures)}; a mapping from names to numbers is needed")
 
 
 def _answers(prompt: Prompt) -> list[str]:
@@ -108,12 +114,12 @@ def _answers(prompt: Prompt) -> list[str]:
 
 def _checked(answer: Any, items: Sequence[VerifyItem]) -> list[Verdict]:
     if not isinstance(answer, Sequence) or isinstance(answer, str):
-        raise UserError(f"verify_batch answered {_short(answer)}; a list with one Verdict per item is needed")
+        raise UserError(f"verify_batch answered {short_repr(answer)}; a list with one Verdict per item is needed")
     if len(answer) != len(items):
         raise UserError(f"verify_batch answered {len(answer)} verdicts for {len(items)} items; one each is needed")
     for verdict in answer:
         if not isinstance(verdict, Verdict):
-            raise UserError(f"verify_batch answered {_short(verdict)}; a rlpost.types.Verdict is needed")
+            raise UserError(f"verify_batch answered {short_repr(verdict)}; a rlpost.types.Verdict is needed")
         if verdict.outcome not in ("accepted", "rejected", "undecided"):
             raise UserError(f"a verdict has the outcome {verdict.outcome!r}; accepted, rejected or undecided is needed")
         if not isinstance(verdict.reason, str) or not verdict.reason:
@@ -150,7 +156,7 @@ def _check_signature(stage: Any) -> None:
             raise UserError("a class of rewards needs `needs: tuple[str, ...] = ()` and __call__(self, group)")
         return
     if not callable(function):
-        raise UserError(f"it is {_short(function)}, which cannot be called; a function or a class is needed")
+        raise UserError(f"it is {short_repr(function)}, which cannot be called; a function or a class is needed")
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:  # some functions written in C tell nothing
@@ -183,7 +189,7 @@ def _group(prompt: Prompt, judged: bool) -> Group:
 
 def _check_rewards(answer: Any, group: Group) -> None:
     if not isinstance(answer, Sequence) or isinstance(answer, str):
-        raise UserError(f"it answered {_short(answer)}; a list with one reward per completion is needed")
+        raise UserError(f"it answered {short_repr(answer)}; a list with one reward per completion is needed")
     if len(answer) != len(group.completions):
         raise UserError(
             f"it answered {len(answer)} rewards for {len(group.completions)} completions; one each is needed"
@@ -194,13 +200,14 @@ def _check_rewards(answer: Any, group: Group) -> None:
         if before is None:
             raise UserError("it paid an undecided completion; where the reward is None it must stay None")
         if not isinstance(reward, tuple) or not all(isinstance(span, SpanReward) for span in reward):
-            raise UserError(f"it answered {_short(reward)}; None or a tuple of rlpost.types.SpanReward is needed")
+            raise UserError(f"it answered {short_repr(reward)}; None or a tuple of rlpost.types.SpanReward is needed")
         if outside := [span for span in reward if span.stop > len(completion.token_ids)]:
             size = len(completion.token_ids)
             raise UserError(f"it paid tokens {outside[0].start} to {outside[0].stop} of a completion of {size}")
 
 
-def _short(value: Any) -> str:
+def short_repr(value: Any) -> str:
+    """A value in at most 80 characters, for messages."""
     text = (
         repr(dataclasses.asdict(value))
         if dataclasses.is_dataclass(value) and not isinstance(value, type)

@@ -146,16 +146,6 @@ def place_of(error: BaseException) -> str:
     return f"{chosen[0][0]}:{chosen[0][1]}" if chosen else ""
 
 
-def in_a_line(error: BaseException) -> str:
-    """Kind and first line of an exception.
-
-    >>> in_a_line(KeyError("answer"))
-    "KeyError: 'answer'"
-    """
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
 def read(file: Path) -> str:
     """Text of a Python file, in the encoding it declares."""
     return importlib.util.decode_source(file.read_bytes())

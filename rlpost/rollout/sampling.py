@@ -59,6 +59,6 @@ def settings(section: RolloutSection, logprobs: bool) -> SamplingSettings:
     )
 
 
-def spread(items: Sequence[object], workers: int) -> list[list[int]]:
+def round_robin(items: Sequence[object], workers: int) -> list[list[int]]:
     """Positions of the items each worker takes: round robin, so that neighbours in the batch run side by side."""
     return [list(range(worker, len(items), workers)) for worker in range(workers)]

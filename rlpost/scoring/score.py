@@ -3,41 +3,67 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rlpost.config.schema import ScoringSection
-from rlpost.errors import InfrastructureError, RlpostError, SelfCheckError, UserError
+from rlpost.config.schema import RewardSpec, ScoringSection
+from rlpost.errors import InfrastructureError, RlpostError, SelfCheckError, UserError, describe_error
 from rlpost.plugins import registry, ship, trial_call, usercode
-from rlpost.plugins.build import build_stage, build_verifier
+from rlpost.plugins.build import build_stage, build_verifier, stage_needs
 from rlpost.protocols import RewardStage, SelfExamining, Verifier
-from rlpost.types import Completion, Group, Prompt, Reward, SpanReward, Verdict, VerifyItem
+from rlpost.types import Completion, Group, Prompt, Reward, RewardOutput, SpanReward, Verdict, VerifyItem
 
 TRUNCATED = Verdict("rejected", 0.0, "truncated", assurance="cut at max_tokens, not checked")
 ABORTED = Verdict("undecided", None, "unavailable", evidence={"messages": ["the rollout was cut off"]})
 
 
-def run_stages(group: Group, stages: Sequence[RewardStage]) -> Group:
-    """Send a group with verdicts through reward stages.
+def run_stages(group: Group, stages: Sequence[tuple[str, RewardStage]]) -> Group:
+    """Send a verified group through reward stages, and note what each added.
 
-    A completion that is undecided, or that no stage gave a value, ends with reward None.
+    Args:
+        group: with verdicts; a completion that is undecided, or that no stage gives a value, ends with reward None.
+        stages: each with the name it is logged under.
 
     Raises:
-        UserError: if a stage answers with the wrong number or kind of values.
+        UserError: if a stage answers with the wrong number of values.
         InfrastructureError: if it fails otherwise, with the user's line.
     """
-    for stage in stages:
+    for name, stage in stages:
         with _named_failure(f"reward {getattr(stage, 'name', type(stage).__name__)!r}"):
-            rewards = tuple(stage(group))
+            answer = stage(group)
+            figures = answer.metrics if isinstance(answer, RewardOutput) else {}
+            rewards = tuple(answer.rewards if isinstance(answer, RewardOutput) else answer)
         if len(rewards) != len(group.completions):
             raise UserError(f"reward stage {type(stage).__name__} answered {len(rewards)} of {len(group.completions)}")
-        group = dataclasses.replace(group, rewards=rewards)
+        added = tuple(_added(before, after) for before, after in zip(group.rewards, rewards, strict=True))
+        group = dataclasses.replace(
+            group,
+            rewards=rewards,
+            stage_rewards={**group.stage_rewards, name: added},
+            metrics={**group.metrics, **{f"{name}/{key}": float(value) for key, value in figures.items()}},
+        )
     return group
 
 
-def settle(group: Group) -> Group:
-    """Close the pipeline: a reward without any span is no reward."""
+def drop_empty_rewards(group: Group) -> Group:
+    """Close the reward pipeline: a reward without any span is no reward."""
     return dataclasses.replace(group, rewards=tuple(reward or None for reward in group.rewards))
+
+
+def stage_names(specs: Sequence[RewardSpec]) -> list[str]:
+    """Names that stages are logged under: the last part of the configured name, numbered where it comes again.
+
+    >>> stage_names([RewardSpec(name="outcome"), RewardSpec(name="my.py:style"), RewardSpec(name="outcome")])
+    ['outcome', 'style', 'outcome_2']
+    """
+    seen = Counter[str]()
+    names: list[str] = []
+    for spec in specs:
+        short = spec.name.rpartition(":")[2].replace("/", "_")
+        seen[short] += 1
+        names.append(short if seen[short] == 1 else f"{short}_{seen[short]}")
+    return names
 
 
 class Scorer:
@@ -55,18 +81,21 @@ class Scorer:
         if shipped is not None:
             ship.install(shipped)
         self.section = section
-        self.stages = [build_stage(spec) for spec in section.rewards]
+        stages = [build_stage(spec) for spec in section.rewards]
+        self.stages = list(zip(stage_names(section.rewards), stages, strict=True))
+        first = next((i for i, stage in enumerate(stages) if "learner_logprobs" in stage_needs(stage)), len(stages))
+        self.early, self.late = self.stages[:first], self.stages[first:]
         self.verifier = build_verifier(section)
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
-        """The groups with verdicts, and with rewards of the stages that need nothing from the learner.
+        """The groups with verdicts, and with rewards of the stages before the first that needs the learner."""
+        return [self._reject_truncated(run_stages(group, self.early)) for group in self._judge(groups)]
 
-        The stages from the first one on that does need something are left to the driver (`deferred`).
-        """
-        local = self.stages[: len(self.stages) - len(deferred(self.stages))]
-        return [self._reject_truncated(run_stages(group, local)) for group in self._judge(groups)]
+    def finish(self, groups: Sequence[Group]) -> list[Group]:
+        """The groups, once the learner's log-probabilities are filled in, after the remaining stages."""
+        return [run_stages(group, self.late) for group in groups]
 
-    def examine(self, prompts: Sequence[Prompt], conformance: bool, trials: bool = True) -> str:
+    def preflight(self, prompts: Sequence[Prompt], conformance: bool, trials: bool = True) -> str:
         """Have whatever judges here show what it is worth, before anything depends on its word.
 
         Args:
@@ -83,7 +112,7 @@ class Scorer:
             UserError: for a plug-in that does not keep to its contract; see `rlpost.plugins.trial_call`.
         """
         tried = self._try_plugins(prompts[0]) if trials and prompts else []
-        return "; ".join([self._examine_verifier(prompts, conformance), *tried])
+        return "; ".join([self._check_verifier(prompts, conformance), *tried])
 
     def _try_plugins(self, prompt: Prompt) -> list[str]:
         """A note on each trial."""
@@ -92,13 +121,13 @@ class Scorer:
         if self.verifier is not None and name is not None and _is_plugin("verifiers", name):
             seconds = trial_call.try_verifier(self.verifier, name, prompt)
             notes.append(f"tried verifier {name!r} in {_duration(seconds)}")
-        for stage, spec in zip(self.stages, self.section.rewards, strict=True):
+        for (_, stage), spec in zip(self.stages, self.section.rewards, strict=True):
             if _is_plugin("rewards", spec.name):
                 seconds = trial_call.try_stage(stage, spec.name, prompt, self.verifier is not None)
                 notes.append(f"tried reward {spec.name!r} in {_duration(seconds)}")
         return notes
 
-    def _examine_verifier(self, prompts: Sequence[Prompt], conformance: bool) -> str:
+    def _check_verifier(self, prompts: Sequence[Prompt], conformance: bool) -> str:
         if self.verifier is None:
             return "no verifier"
         if not isinstance(self.verifier, SelfExamining):
@@ -164,12 +193,6 @@ class Scorer:
         return None
 
 
-def deferred(stages: Sequence[RewardStage]) -> Sequence[RewardStage]:
-    """The stages that wait for the learner: the first one that needs something of it, and all behind it."""
-    first = next((i for i, stage in enumerate(stages) if "learner_logprobs" in stage.needs), len(stages))
-    return stages[first:]
-
-
 def undecided(group: Group) -> int:
     """How many completions of a group have an undecided verdict."""
     return sum(verdict is not None and verdict.outcome == "undecided" for verdict in group.verdicts)
@@ -190,11 +213,20 @@ def _named_failure(who: str) -> Iterator[None]:
     except Exception as error:
         place = usercode.place_of(error)
         at = f" at {place}" if place else ""
-        raise InfrastructureError(f"{who} fails{at} ({usercode.in_a_line(error)}); mend it there") from error
+        raise InfrastructureError(f"{who} fails{at} ({describe_error(error)}); mend it there") from error
 
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds * 1e3:.0f} ms"
+
+
+def _added(before: Reward | None, after: Reward | None) -> float | None:
+    """What a stage added to the sum of a completion's rewards; None for a completion that has none."""
+    if after is None:
+        return None
+    return sum(s.value for s in after if s.channel == "reward") - sum(
+        s.value for s in before or () if s.channel == "reward"
+    )
 
 
 def _begin(group: Group, verdicts: Sequence[Verdict | None], fixed: Sequence[Verdict | None]) -> Group:

@@ -7,12 +7,11 @@ plain torch. A factor between two gradients tells what went wrong: 0.5 on two ra
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from rlpost.errors import SelfCheckError
+from rlpost.types import GradientFigures, GradientSketch
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.15}
 """Largest relative difference of two gradients of the same samples. Measured on SmolLM2-135M: 7e-6 in
@@ -21,39 +20,7 @@ LOSS_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.02}
 """Largest difference of two losses, as a share of the loss or of 1, whichever is larger."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """A loss, and its gradient in a few thousand numbers per tensor: a fixed linear projection that keeps inner
-    products on average, so that gradients can be compared of which none is held.
-
-    >>> Fingerprint(0.5, {"w": np.array([3.0, 4.0])}).norm
-    5.0
-    """
-
-    loss: float
-    gradient: Mapping[str, np.ndarray]
-
-    @property
-    def norm(self) -> float:
-        """Estimate of the gradient's norm."""
-        return math.sqrt(sum(float(np.square(part, dtype=np.float64).sum()) for part in self.gradient.values()))
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What the learner found; ``plain`` is None where plain torch cannot be run on sharded parameters.
-
-    >>> Figures(0, Fingerprint(0.0, {}), Fingerprint(0.0, {}), None).plain is None
-    True
-    """
-
-    samples: int
-    own: Fingerprint
-    single: Fingerprint
-    plain: Fingerprint | None
-
-
-def check(figures: Figures, dtype: str) -> dict[str, float]:
+def check(figures: GradientFigures, dtype: str) -> dict[str, float]:
     """Compare the learner with itself and with plain torch.
 
     Args:
@@ -81,7 +48,7 @@ def check(figures: Figures, dtype: str) -> dict[str, float]:
     return metrics
 
 
-def difference(found: Fingerprint, reference: Fingerprint) -> tuple[float, float, str]:
+def difference(found: GradientSketch, reference: GradientSketch) -> tuple[float, float, str]:
     r"""How far two gradients are apart.
 
     Returns:
@@ -105,7 +72,7 @@ def difference(found: Fingerprint, reference: Fingerprint) -> tuple[float, float
 
 
 def _compare(
-    found: Fingerprint, reference: Fingerprint, this: str, that: str, dtype: str, samples: int, remedy: str
+    found: GradientSketch, reference: GradientSketch, this: str, that: str, dtype: str, samples: int, remedy: str
 ) -> float:
     relative, factor, worst = difference(found, reference)
     end = f"; {remedy}, or selfcheck.invariance: false to train regardless"

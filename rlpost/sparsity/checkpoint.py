@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rlpost.data.safetensors_header import DTYPES, header
-from rlpost.errors import DataError
+from rlpost.errors import DataError, first_line
 
 _INDEX = "model.safetensors.index.json"
 _ADAPTER = "adapter_config.json"
@@ -209,8 +209,7 @@ def _pickled(place: Path, allowed: bool) -> Checkpoint:
         except OSError:
             raise
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-            raise DataError(f"{file}: not a pickle of tensors only ({reason})") from None
+            raise DataError(f"{file}: not a pickle of tensors only ({first_line(error)[:120]})") from None
     names = {dtype: name for name, dtype in DTYPES.items()}
     tensors: dict[str, Stored] = {}
     left_out: dict[str, str] = {}

@@ -19,15 +19,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rlpost.errors import CheckpointError
+from rlpost.errors import CheckpointError, first_line
 from rlpost.sparsity.counting import follow
-from rlpost.sparsity.deltas import Moved
+from rlpost.sparsity.deltas import TensorDelta
 
 FILE = "touched.safetensors"
 _BEFORE = "before."
 
 
-class Watch:
+class ChangeTracker:
     """Follows the versions of a model.
 
     Args:
@@ -39,7 +39,7 @@ class Watch:
         self.before = {name: tensor.clone() for name, tensor in self.start.items()}
         self.touched = {name: np.zeros(-(-len(tensor) // 8), np.uint8) for name, tensor in self.start.items()}
 
-    def look(self, weights: Iterable[tuple[str, Tensor]]) -> dict[str, Moved]:
+    def look(self, weights: Iterable[tuple[str, Tensor]]) -> dict[str, TensorDelta]:
         """Compare a version with the one looked at before and with the start."""
         return {name: self._look(name, _flat(tensor)) for name, tensor in weights}
 
@@ -59,9 +59,8 @@ class Watch:
         try:
             stored = load_file(folder / FILE)
         except (OSError, SafetensorError) as error:
-            reason = str(error).splitlines()[0]
             raise CheckpointError(
-                f"{folder / FILE}: cannot be read ({reason}); resume from another checkpoint"
+                f"{folder / FILE}: cannot be read ({first_line(error)}); resume from another checkpoint"
             ) from None
         before = {n.removeprefix(_BEFORE): t for n, t in stored.items() if n.startswith(_BEFORE)}
         touched = {n: t.numpy().copy() for n, t in stored.items() if not n.startswith(_BEFORE)}
@@ -78,13 +77,13 @@ class Watch:
             tensors |= {f"{_BEFORE}{name}": tensor for name, tensor in self.before.items()}
         save_file(tensors, folder / FILE)
 
-    def _look(self, name: str, now: Tensor) -> Moved:
+    def _look(self, name: str, now: Tensor) -> TensorDelta:
         counts, sums = np.zeros(5, np.int64), np.zeros(4)
         follow(self.start[name], self.before[name], now, self.touched[name], counts, sums)
         self.before[name].copy_(now)
         step, total, one, two = map(float, sums)
         stepped, changed, cancelled, stored_stepped, stored_changed = map(int, counts)
-        return Moved(
+        return TensorDelta(
             len(now), stepped, changed, cancelled, stored_stepped, stored_changed,
             math.sqrt(step), math.sqrt(total), _angle(step, math.sqrt(one), math.sqrt(two)),
         )  # fmt: skip

@@ -25,13 +25,13 @@ class Publisher:
 
     Args:
         kind: of the updates.
-        tuning: a `rlpost.tuning.method.Tuning` that has what the kind sends.
+        tuning: a `rlpost.tuning.method.TuningMethod` that has what the kind sends.
         dtype: in which engines hold weights.
-        whole: see `rlpost.tuning.method.Whole`.
+        gather: see `rlpost.tuning.method.GatherParameters`.
         writes: whether this rank is the one that sends; the others take part in gathering.
         dense: with ``diff``, the share of a tensor above which it is sent whole.
         shared: updates may lie over the model's own memory: whoever takes one is done with it, or has copied it (as
-            Ray does), before the model changes. Not where ``whole`` only lends parameters.
+            Ray does), before the model changes. Not where ``gather`` only lends parameters.
     """
 
     def __init__(
@@ -39,12 +39,12 @@ class Publisher:
         kind: UpdateKind,
         tuning: Any,
         dtype: torch.dtype,
-        whole: Any,
+        gather: Any,
         writes: bool,
         dense: float = 0.3,
         shared: bool = False,
     ):
-        self.kind, self.tuning, self.dtype, self.whole = kind, tuning, dtype, whole
+        self.kind, self.tuning, self.dtype, self.gather = kind, tuning, dtype, gather
         self.writes, self.dense, self.encode = writes, dense, functools.partial(encode, shared=shared)
         self.declared: set[str] = set()
         self.base: dict[str, str] = {}
@@ -80,7 +80,7 @@ class Publisher:
 
     def _adapter(self, version: int) -> WeightUpdate | None:
         """The adapter; the base is named in the checksums, not sent."""
-        adapter = self.tuning.adapter(self.whole)
+        adapter = self.tuning.adapter(self.gather)
         if not self.base:
             self._know_base()
         if not self.writes:
@@ -95,7 +95,7 @@ class Publisher:
     def _know_base(self) -> None:
         original: Mapping[str, Tensor] = self.tuning.original
         for name, parameter in self.tuning.base():
-            with self.whole([parameter]):
+            with self.gather([parameter]):
                 held = original.get(name, parameter.detach()).to(self.dtype)
                 self.base[name], self.shapes[name] = checksum(held), tuple(held.shape)
 
@@ -142,7 +142,7 @@ class Publisher:
         return _finish(version, "diff", sums, dict(self.shapes), payload, index) if self.writes else None
 
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
-        for name, tensor in self.tuning.weights(self.whole):
+        for name, tensor in self.tuning.weights(self.gather):
             yield name, tensor.to(self.dtype)
 
 

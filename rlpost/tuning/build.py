@@ -16,13 +16,13 @@ from rlpost.data.models import load
 from rlpost.errors import ConfigError
 from rlpost.tuning import masks
 from rlpost.tuning.masks import Bits, Mask
-from rlpost.tuning.method import Full, Tuning
+from rlpost.tuning.method import Full, TuningMethod
 from rlpost.tuning.subnetwork import Chooser, Compact, Hooked
 
 _log = logging.getLogger(__name__)
 
 
-def build_tuning(config: RunConfig, model: nn.Module, folder: str) -> Tuning:
+def build_tuning(config: RunConfig, model: nn.Module, folder: str) -> TuningMethod:
     """Make a loaded model ready for its method. On its device, before it goes to an engine.
 
     What a method draws (A of LoRA) follows from the run's seed alone: every rank draws the same.
@@ -41,7 +41,7 @@ def build_tuning(config: RunConfig, model: nn.Module, folder: str) -> Tuning:
         return _build(config, model, folder)
 
 
-def _build(config: RunConfig, model: nn.Module, folder: str) -> Tuning:
+def _build(config: RunConfig, model: nn.Module, folder: str) -> TuningMethod:
     section = config.tuning
     if section.method == "full":
         # plain torch has no masters of its own: without them bfloat16 rounds small updates away
@@ -49,7 +49,8 @@ def _build(config: RunConfig, model: nn.Module, folder: str) -> Tuning:
         return Compact(model) if masters else Full(model)
     if section.method == "subnetwork":
         return _subnetwork(config, model, folder)
-    from rlpost.tuning.peft_methods import Adapted, Lora, peft_config
+    from rlpost.tuning.lora import Lora
+    from rlpost.tuning.peft_methods import Adapted, peft_config
 
     if section.method == "lora":
         return Lora(model, section.lora)
@@ -60,7 +61,7 @@ def _build(config: RunConfig, model: nn.Module, folder: str) -> Tuning:
     return Adapted(model, peft_config(section.method.removeprefix("peft:"), section.peft))
 
 
-def _subnetwork(config: RunConfig, model: nn.Module, folder: str) -> Tuning:
+def _subnetwork(config: RunConfig, model: nn.Module, folder: str) -> TuningMethod:
     section = config.tuning.subnetwork
     base = masks.weights_hash(model.named_parameters())
     how: dict[str, Any] = {"mask": section.mask, "density": section.density, "scope": section.scope}

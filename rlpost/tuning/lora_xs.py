@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from rlpost.config.tuning import LoraSettings, LoraXsSettings
-from rlpost.tuning.peft_methods import NAME, Lora
+from rlpost.tuning.lora import Lora
+from rlpost.tuning.peft_methods import NAME
 
 
 class Core(nn.Module):
@@ -58,23 +59,23 @@ class LoraXs(Lora):
             u, s, v = _svd(weight, layer.r[NAME])
             self._place(layer, s.diag() @ v, torch.zeros(len(s), len(s)), u)
 
-    def wanted(self) -> dict[str, nn.Parameter]:
-        """See `Tuning`: the frozen weights of the adapted layers."""
+    def warmup_parameters(self) -> dict[str, nn.Parameter]:
+        """See `TuningMethod`: the frozen weights of the adapted layers."""
         return {name: layer.get_base_layer().weight for name, layer in self.layers()} if self.waiting else {}
 
-    def prepare(self, scores: Mapping[str, Tensor]) -> None:
-        """See `Tuning`; here the scores are summed gradients with their signs."""
+    def finish_warmup(self, scores: Mapping[str, Tensor]) -> None:
+        """See `TuningMethod`; here the scores are summed gradients with their signs."""
         for name, layer in self.layers():
             u, s, v = _svd(-self.settings.init_lr * scores[name].sign(), layer.r[NAME])
             self._place(layer, v, s.diag() / layer.scaling[NAME], u)
         self.waiting = False
 
     def state(self) -> dict[str, Any]:
-        """See `Tuning`."""
+        """See `TuningMethod`."""
         return {**super().state(), "waiting": self.waiting}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Tuning`; bases and core are part of the model's own state."""
+        """See `TuningMethod`; bases and core are part of the model's own state."""
         super().restore(state)
         self.waiting = state["waiting"]
 

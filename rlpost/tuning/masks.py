@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from rlpost.errors import DataError
+from rlpost.errors import DataError, first_line
 from rlpost.sync.codec import checksum
 
 Scope = Literal["global", "matrix"]
@@ -308,8 +308,7 @@ def load(file: str | Path) -> Mask:
             tensors = {name: Bits(tuple(shapes[name]), stored.get_tensor(name)) for name in stored.keys()}  # noqa: SIM118
             base, made = found["base"], dict(json.loads(found["made"]))
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"mask {file}: cannot be read ({reason}); make it anew") from None
+        raise DataError(f"mask {file}: cannot be read ({first_line(error)}); make it anew") from None
     for name, bits in tensors.items():
         if len(bits.packed) != -(-bits.size // 8):
             raise DataError(f"mask {file}: {len(bits.packed)} bytes for {name!r} {bits.shape}; make it anew")

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from rlpost.errors import SelfCheckError
 
-Whole = Callable[[Sequence[nn.Parameter]], AbstractContextManager[object]]
+GatherParameters = Callable[[Sequence[nn.Parameter]], AbstractContextManager[object]]
 """Makes parameters whole on every rank inside its block, where an engine shards them."""
 
 
 def unsharded(_: Sequence[nn.Parameter]) -> AbstractContextManager[object]:
-    """`Whole` of an engine that shards nothing."""
+    """`GatherParameters` of an engine that shards nothing."""
     return nullcontext()
 
 
@@ -37,13 +37,11 @@ class Adapter:
     rank: int
 
 
-class Tuning(Protocol):
-    """A model of which some parameters change.
+class TuningMethod(Protocol):
+    """A model of which some parameters change."""
 
-    ``base_kept`` says whether `as_base` can show the starting policy without a second copy of the model.
-    """
-
-    base_kept: bool
+    can_disable_adapter: bool
+    """Whether `disable_adapter` can show the starting policy without a second copy of the model."""
 
     def trained(self) -> list[tuple[str, nn.Parameter]]:
         """What the optimizer owns, by name."""
@@ -53,28 +51,28 @@ class Tuning(Protocol):
         """After an update: bring what the optimizer owns into the model."""
         ...
 
-    def restrict(self, name: str, gradient: Tensor) -> Tensor:
-        """Of a full gradient of a trained name the part that the optimizer sees."""
+    def mask_gradient(self, name: str, gradient: Tensor) -> Tensor:
+        """The part of a full gradient of a trained name that the optimizer sees."""
         ...
 
-    def weights(self, whole: Whole) -> Iterator[tuple[str, Tensor]]:
+    def weights(self, gather: GatherParameters) -> Iterator[tuple[str, Tensor]]:
         """The policy in full, by Hugging Face name, one tensor at a time. The model itself is not touched."""
         ...
 
-    def as_base(self) -> AbstractContextManager[object]:
-        """A block in which the model is the starting policy. Nothing may be trained inside."""
+    def disable_adapter(self) -> AbstractContextManager[object]:
+        """A block in which the model is the starting policy (PEFT's ``disable_adapter``). Nothing is trained inside."""
         ...
 
-    def wanted(self) -> dict[str, nn.Parameter]:
+    def warmup_parameters(self) -> dict[str, nn.Parameter]:
         """Parameters whose gradients on the first batches decide what is trained; empty where that is known."""
         ...
 
-    def prepare(self, scores: Mapping[str, Tensor]) -> None:
-        """Be told those gradients, summed as `wanted` parameters are named."""
+    def finish_warmup(self, scores: Mapping[str, Tensor]) -> None:
+        """Take those gradients, summed and named as `warmup_parameters` are, and decide what is trained."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs beside the model's and the optimizer's state; tensors and plain data."""
+        """What a checkpoint needs besides the model's and the optimizer's state; tensors and plain data."""
         ...
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -86,15 +84,15 @@ class Tuning(Protocol):
         ...
 
     def check(self) -> None:
-        """Compare what must not change with what it was; of parameters that are whole on this rank.
+        """Compare what must not change with what it was, of parameters that are whole on this rank.
 
         Raises:
-            SelfCheckError: if a bit of it did.
+            SelfCheckError: if a bit of it changed.
         """
         ...
 
-    def save_small(self, folder: Path, base: str) -> None:
-        """Write the method's own small form, where it has one."""
+    def save_delta(self, folder: Path, base: str) -> None:
+        """Write what was learned in the method's own small form (an adapter, a mask with values), where it has one."""
         ...
 
 
@@ -105,51 +103,51 @@ class Full:
         model: a Hugging Face causal language model.
     """
 
-    base_kept = False
+    can_disable_adapter = False
 
     def __init__(self, model: nn.Module):
         self.model = model
 
     def trained(self) -> list[tuple[str, nn.Parameter]]:
-        """See `Tuning`."""
+        """See `TuningMethod`."""
         return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
 
     def write_back(self) -> None:
-        """See `Tuning`."""
+        """See `TuningMethod`."""
 
-    def restrict(self, name: str, gradient: Tensor) -> Tensor:
-        """See `Tuning`."""
+    def mask_gradient(self, name: str, gradient: Tensor) -> Tensor:
+        """See `TuningMethod`."""
         return gradient
 
-    def weights(self, whole: Whole) -> Iterator[tuple[str, Tensor]]:
-        """See `Tuning`."""
+    def weights(self, gather: GatherParameters) -> Iterator[tuple[str, Tensor]]:
+        """See `TuningMethod`."""
         for name, parameter in self.model.named_parameters():
-            with whole([parameter]):
+            with gather([parameter]):
                 yield name, parameter.detach()
 
-    def as_base(self) -> AbstractContextManager[object]:
-        """See `Tuning`."""
+    def disable_adapter(self) -> AbstractContextManager[object]:
+        """See `TuningMethod`."""
         return nullcontext()
 
-    def wanted(self) -> dict[str, nn.Parameter]:
-        """See `Tuning`."""
+    def warmup_parameters(self) -> dict[str, nn.Parameter]:
+        """See `TuningMethod`."""
         return {}
 
-    def prepare(self, scores: Mapping[str, Tensor]) -> None:
-        """See `Tuning`."""
+    def finish_warmup(self, scores: Mapping[str, Tensor]) -> None:
+        """See `TuningMethod`."""
 
     def state(self) -> dict[str, Any]:
-        """See `Tuning`."""
+        """See `TuningMethod`."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Tuning`."""
+        """See `TuningMethod`."""
 
     def check(self) -> None:
-        """See `Tuning`."""
+        """See `TuningMethod`."""
 
-    def save_small(self, folder: Path, base: str) -> None:
-        """See `Tuning`."""
+    def save_delta(self, folder: Path, base: str) -> None:
+        """See `TuningMethod`."""
 
 
 def check_untouched(before: Mapping[str, str], now: Mapping[str, str]) -> None:

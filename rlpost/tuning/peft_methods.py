@@ -1,15 +1,12 @@
-r"""LoRA and the other methods of PEFT, injected into the model in place; the one home of peft.
+"""Every method of PEFT, injected into the model in place. The one home of peft.
 
-What is published is always relative to the weights that engines hold, the starting model's. Some initialisations
-(PiSSA, OLoRA) take a part of W out into B A; PEFT then calls the rest the base. Their adapter is published as the
-difference from where they began: ΔW = s (B A − B₀ A₀) = s [B, −B₀] [A; A₀], of twice the rank.
+What is published is always relative to the starting model's weights, which engines hold; see `rlpost.tuning.lora`.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +16,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rlpost.config.tuning import LoraSettings
-from rlpost.errors import ConfigError, MissingPackageError
+from rlpost.errors import ConfigError, MissingPackageError, first_line
 from rlpost.sync.codec import checksums
-from rlpost.tuning.method import Adapter, Full, Whole, check_untouched, unsharded
+from rlpost.tuning.method import Full, GatherParameters, check_untouched
 
 NAME = "default"
 
@@ -44,21 +40,19 @@ class Adapted(Full):
             # the wrapper is kept for what some methods keep in it, shared by their layers; nothing is run through it
             self.peft = PeftModel(model, config, NAME, autocast_adapter_dtype=False)
         except (ValueError, TypeError, AttributeError, NotImplementedError, KeyError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ConfigError(f"tuning.{config.peft_type.value.lower()}: {reason}") from None
+            raise ConfigError(f"tuning.{config.peft_type.value.lower()}: {first_line(error)}") from None
         self.config = config
         _, layer = next(self.layers(), (None, None))
         try:
             merged(layer)
         except (ValueError, AttributeError, NotImplementedError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(
                 f"tuning.{config.peft_type.value.lower()}: its layers cannot be merged into this model's weights, "
-                f"which is what engines are sent ({reason}); use another method"
+                f"which is what engines are sent ({first_line(error)}); use another method"
             ) from None
         self.moved = any(not torch.equal(before[n], p) for n, p in self.base() if n in before)
         self.original = before if self.moved else {}
-        self.base_kept = not self.moved
+        self.can_disable_adapter = not self.moved
         self.sealed = checksums(self.base())
 
     def layers(self) -> Iterator[tuple[str, Any]]:
@@ -78,26 +72,26 @@ class Adapted(Full):
             if id(parameter) not in injected:
                 yield name.replace(".base_layer.", "."), parameter
 
-    def weights(self, whole: Whole) -> Iterator[tuple[str, Tensor]]:
-        """See `Tuning`: W + ΔW. A copy of one layer at a time is merged: merging and unmerging the layer itself in
+    def weights(self, gather: GatherParameters) -> Iterator[tuple[str, Tensor]]:
+        """See `TuningMethod`: W + ΔW. A copy of one layer at a time is merged: merging and unmerging the layer itself in
         bfloat16 would change W (4 % of its entries, measured).
         """
         adapted = dict(self.layers())
         for name, parameter in self.base():
             layer = adapted.get(name.rpartition(".")[0])
             if layer is None:
-                with whole([parameter]):
+                with gather([parameter]):
                     yield name, parameter.detach()
                 continue
-            with whole(list(layer.parameters())):
+            with gather(list(layer.parameters())):
                 yield name, dict(merged(layer).named_parameters())[name.rpartition(".")[2]].detach()
 
     def check(self) -> None:
-        """See `Tuning`: the base, as the method left it at the start."""
+        """See `TuningMethod`: the base, as the method left it at the start."""
         check_untouched(self.sealed, checksums(self.base()))
 
-    def save_small(self, folder: Path, base: str) -> None:
-        """See `Tuning`: ``adapter/`` as PEFT writes it, to be loaded on the starting model."""
+    def save_delta(self, folder: Path, base: str) -> None:
+        """See `TuningMethod`: ``adapter/`` as PEFT writes it, to be loaded on the starting model."""
         from peft.utils import get_peft_model_state_dict
 
         held = get_peft_model_state_dict(self.peft, adapter_name=NAME, save_embedding_layers=False)
@@ -113,8 +107,8 @@ class Adapted(Full):
         save_file(tensors, folder / "adapter" / "adapter_model.safetensors")
 
     @contextmanager
-    def as_base(self) -> Iterator[None]:
-        """See `Tuning`: adapters off. Not through PEFT's own switch, which forgets what was frozen."""
+    def disable_adapter(self) -> Iterator[None]:
+        """See `TuningMethod`: adapters off. Not through PEFT's own switch, which forgets what was frozen."""
         layers = [layer for _, layer in self.layers()]
         for layer in layers:
             layer._disable_adapters = True
@@ -123,61 +117,6 @@ class Adapted(Full):
         finally:
             for layer in layers:
                 layer._disable_adapters = False
-
-
-class Lora(Adapted):
-    """LoRA, which engines can be sent as it is.
-
-    Args:
-        model: see `Adapted`.
-        settings: of the method.
-    """
-
-    def __init__(self, model: nn.Module, settings: LoraSettings):
-        super().__init__(model, lora_config(settings))
-        self.first = {name: _product(layer) for name, layer in self.layers()} if self.moved else {}
-        for _, layer in self.layers():
-            layer.lora_A[NAME].weight.requires_grad_(not settings.freeze_a)
-
-    def adapter(self, whole: Whole) -> Adapter:
-        """The plain adapter relative to the starting model's weights."""
-        found: dict[str, tuple[Tensor, Tensor]] = {}
-        for name, layer in self.layers():
-            with whole(list(layer.parameters())):
-                a, b = _product(layer)
-            if name in self.first:
-                a0, b0 = self.first[name]
-                a, b = torch.cat([a, a0.to(a)]), torch.cat([b, -b0.to(b)], 1)
-            found[name] = a, b
-        return Adapter(found, max((a.shape[0] for a, _ in found.values()), default=0))
-
-    def state(self) -> dict[str, Any]:
-        """See `Tuning`."""
-        return {"first": {name: list(pair) for name, pair in self.first.items()}}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Tuning`."""
-        self.first = {name: (a, b) for name, (a, b) in state["first"].items()}
-
-    def save_small(self, folder: Path, base: str) -> None:
-        """See `Tuning`: ``adapter/``, which PEFT and vLLM load on the starting model."""
-        save_adapter(folder / "adapter", self.adapter(unsharded), base)
-
-
-def lora_config(settings: LoraSettings) -> Any:
-    """PEFT's configuration of LoRA."""
-    return peft_config(
-        "lora",
-        {
-            "r": settings.r,
-            "lora_alpha": settings.alpha,
-            "target_modules": _targets(settings.targets),
-            "use_rslora": settings.rslora,
-            "init_lora_weights": True if settings.init == "default" else settings.init,
-            "rank_pattern": dict(settings.rank_pattern),
-            "alpha_pattern": dict(settings.alpha_pattern),
-        },
-    )
 
 
 def peft_config(name: str, arguments: Mapping[str, Any]) -> Any:
@@ -206,7 +145,7 @@ def peft_config(name: str, arguments: Mapping[str, Any]) -> Any:
     try:
         return PEFT_TYPE_TO_CONFIG_MAPPING[known[name]](task_type="CAUSAL_LM", **given)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"tuning.peft: {(str(error).splitlines() or ['wrong arguments'])[0]}") from None
+        raise ConfigError(f"tuning.peft: {first_line(error)}") from None
 
 
 _REFUSED = {
@@ -227,42 +166,6 @@ def merged(layer: Any) -> nn.Module:
     with torch.no_grad():
         twin.merge()
     return twin.get_base_layer()
-
-
-def save_adapter(folder: Path, adapter: Adapter, base: str) -> None:
-    """Write a LoRA folder as PEFT and vLLM read it. Matrices of a smaller rank are filled up with zeros, and their
-    scale is in B, so that nothing but the largest rank has to be told.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    names = sorted({name.rpartition(".")[2] for name in adapter.matrices})
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
-        "r": adapter.rank,
-        "lora_alpha": adapter.rank,
-        "target_modules": names,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "inference_mode": True,
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1))
-    tensors: dict[str, Tensor] = {}
-    for name, (a, b) in adapter.matrices.items():
-        missing = adapter.rank - a.shape[0]
-        tensors[f"base_model.model.{name}.lora_A.weight"] = nn.functional.pad(a, (0, 0, 0, missing)).cpu().contiguous()
-        tensors[f"base_model.model.{name}.lora_B.weight"] = nn.functional.pad(b, (0, missing)).cpu().contiguous()
-    save_file(tensors, folder / "adapter_model.safetensors")
-
-
-def _product(layer: Any) -> tuple[Tensor, Tensor]:
-    """A and s B of a LoRA layer, as copies."""
-    a, b = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
-    return a.detach().clone(), b.detach() * layer.scaling[NAME]
-
-
-def _targets(given: str | tuple[str, ...]) -> str | list[str]:
-    return given if isinstance(given, str) else list(given)
 
 
 def _may_move_base(config: Any) -> bool:

@@ -91,12 +91,12 @@ class Subnetwork(Full):
         self.mask, self.choose = mask, choose
         self.outside: dict[str, str] = {}
 
-    def wanted(self) -> dict[str, nn.Parameter]:
-        """See `Tuning`."""
+    def warmup_parameters(self) -> dict[str, nn.Parameter]:
+        """See `TuningMethod`."""
         return {} if self.choose is None else self.choose.targets(self.model)
 
     def check(self) -> None:
-        """See `Tuning`."""
+        """See `TuningMethod`."""
         if self.outside:
             check_untouched(self.outside, checksums(self._outside()))
 
@@ -104,8 +104,8 @@ class Subnetwork(Full):
         """Of each tensor that may change the positions, int32 or int64, and what the model holds there."""
         raise NotImplementedError
 
-    def save_small(self, folder: Path, base: str) -> None:
-        """See `Tuning`: ``subnetwork/mask.safetensors`` and the values in the order of its entries."""
+    def save_delta(self, folder: Path, base: str) -> None:
+        """See `TuningMethod`: ``subnetwork/mask.safetensors`` and the values in the order of its entries."""
         save_subnetwork(folder, self.mask, {name: found for name, (_, found) in self.values().items()}, base)
 
     def _seal(self) -> None:
@@ -129,34 +129,34 @@ class Compact(Subnetwork):
         model: a Hugging Face causal language model.
         mask: which entries; None: all, which is plain training with float32 masters.
         choose: makes the mask from gradients, where there is none yet; see `Chooser`.
-        keep_base: hold the kept entries' starting values, for `as_base`.
+        keep_base: hold the kept entries' starting values, for `disable_adapter`.
     """
 
     def __init__(
         self, model: nn.Module, mask: Mask | None = None, choose: Chooser | None = None, keep_base: bool = False
     ):
         super().__init__(model, mask, choose)
-        self.base_kept = keep_base
+        self.can_disable_adapter = keep_base
         self.kept: dict[str, Kept] = {}
         if choose is None:
             self._divide()
 
     def trained(self) -> list[tuple[str, nn.Parameter]]:
-        """See `Tuning`: the masters, by the name of their tensor."""
+        """See `TuningMethod`: the masters, by the name of their tensor."""
         return [(name, kept.values) for name, kept in self.kept.items()]
 
     def write_back(self) -> None:
-        """See `Tuning`."""
+        """See `TuningMethod`."""
         for kept in self.kept.values():
             kept.put(kept.values.detach())
 
-    def restrict(self, name: str, gradient: Tensor) -> Tensor:
-        """See `Tuning`."""
+    def mask_gradient(self, name: str, gradient: Tensor) -> Tensor:
+        """See `TuningMethod`."""
         return _take(gradient, self.kept[name].index)
 
     @contextmanager
-    def as_base(self) -> Iterator[None]:
-        """See `Tuning`: the kept entries' starting values for the time of the block."""
+    def disable_adapter(self) -> Iterator[None]:
+        """See `TuningMethod`: the kept entries' starting values for the time of the block."""
         for kept in self.kept.values():
             kept.put(kept.base)
         try:
@@ -164,8 +164,8 @@ class Compact(Subnetwork):
         finally:
             self.write_back()
 
-    def prepare(self, scores: Mapping[str, Tensor]) -> None:
-        """See `Tuning`."""
+    def finish_warmup(self, scores: Mapping[str, Tensor]) -> None:
+        """See `TuningMethod`."""
         assert self.choose is not None
         self.mask, self.choose = self.choose.mask(scores), None
         self._divide()
@@ -179,13 +179,13 @@ class Compact(Subnetwork):
         return found
 
     def state(self) -> dict[str, Any]:
-        """See `Tuning`."""
+        """See `TuningMethod`."""
         values = {name: kept.values.detach() for name, kept in self.kept.items()}
         base = {name: kept.base for name, kept in self.kept.items()}
         return {"values": values, "base": base, "mask": _plain(self.mask)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Tuning`."""
+        """See `TuningMethod`."""
         mask = _unplain(state["mask"])
         if self.choose is not None and mask is not None:
             self.mask, self.choose = mask, None
@@ -206,7 +206,7 @@ class Compact(Subnetwork):
                 parameter.requires_grad_(False)
                 continue
             index = None if bits is None else bits.index().to(parameter.device)
-            kept = self.kept[name] = Kept.of(parameter, index, self.base_kept)
+            kept = self.kept[name] = Kept.of(parameter, index, self.can_disable_adapter)
             parameter.register_post_accumulate_grad_hook(kept.collect)
         self._seal()
 
@@ -236,15 +236,15 @@ class Hooked(Subnetwork):
         if mask is not None:
             self._adopt(mask)
 
-    def restrict(self, name: str, gradient: Tensor) -> Tensor:
-        """See `Tuning`."""
+    def mask_gradient(self, name: str, gradient: Tensor) -> Tensor:
+        """See `TuningMethod`."""
         if name not in self.dense:
             return gradient
         self.dense[name] = self.dense[name].to(gradient.device)
         return gradient * self.dense[name]
 
-    def prepare(self, scores: Mapping[str, Tensor]) -> None:
-        """See `Tuning`."""
+    def finish_warmup(self, scores: Mapping[str, Tensor]) -> None:
+        """See `TuningMethod`."""
         assert self.choose is not None
         self._adopt(self.choose.mask(scores))
         self.choose = None
@@ -255,11 +255,11 @@ class Hooked(Subnetwork):
         return {n: (i, _take(named[n].detach(), i.to(named[n].device))) for n, i in self.index.items()}
 
     def state(self) -> dict[str, Any]:
-        """See `Tuning`."""
+        """See `TuningMethod`."""
         return {"mask": _plain(self.mask)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Tuning`."""
+        """See `TuningMethod`."""
         mask = _unplain(state["mask"])
         if self.choose is not None and mask is not None:
             self._adopt(mask)
@@ -276,7 +276,7 @@ class Hooked(Subnetwork):
 
     def _masking(self, name: str) -> Any:
         def hook(gradient: Tensor) -> Tensor:
-            return self.restrict(name, gradient)
+            return self.mask_gradient(name, gradient)
 
         return hook
 

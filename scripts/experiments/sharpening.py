@@ -213,9 +213,17 @@ def curves(found: dict[str, dict[str, list[float]]]) -> list[Curve]:
     made = []
     for name in ARMS:
         gains = np.array([np.subtract(found[name][str(n)], found["base"][str(n)]) for n in NS])
-        spread = gains.std(1, ddof=1) / len(gains[0]) ** 0.5 if gains.shape[1] > 1 else np.zeros(len(NS))
+        spread_over_tokens = gains.std(1, ddof=1) / len(gains[0]) ** 0.5 if gains.shape[1] > 1 else np.zeros(len(NS))
         mean = gains.mean(1)
-        made.append(Curve(name, list(NS), mean.tolist(), (mean - spread).tolist(), (mean + spread).tolist()))
+        made.append(
+            Curve(
+                name,
+                list(NS),
+                mean.tolist(),
+                (mean - spread_over_tokens).tolist(),
+                (mean + spread_over_tokens).tolist(),
+            )
+        )
     return made
 
 

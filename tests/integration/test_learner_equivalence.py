@@ -120,7 +120,7 @@ TUNED: dict[str, tuple[dict, tuple[int, ...]]] = {
     "compact_gradient": ({"method": "subnetwork", "subnetwork": {"density": 0.2}}, (0,)),
     "lora_sb": ({"method": "lora_xs", "lora_xs": {"r": 4, "init": "gradient", "init_lr": 1e-3}}, (0,)),
 }
-"""Tuning methods, and the stages they run at; the last two on plain torch, whose ranks add up their gradients."""
+"""TuningMethod methods, and the stages they run at; the last two on plain torch, whose ranks add up their gradients."""
 
 
 def tuned(model: str, dtype: str, world: int, folder: str) -> dict:

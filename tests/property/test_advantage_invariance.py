@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlpost.algorithms.advantages import AdvantageSettings, group_advantages, normalise, spread
+from rlpost.algorithms.advantages import AdvantageSettings, group_advantages, normalise, spread_over_tokens
 from rlpost.types import Reward, SpanReward
 
 MODES = settings(deadline=None, derandomize=True, max_examples=100)
@@ -90,7 +90,7 @@ def test_the_scale_of_rewards_does_not_matter_with_std(values: list[float], powe
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), NUMBERS), max_size=6))
 def test_spread_agrees_with_a_slow_loop(spans: list[tuple[int, int, float]]) -> None:
     reward = tuple(SpanReward(min(a, b), max(a, b), 0.0, index=i) for i, (a, b, _) in enumerate(spans))
-    tokens, ids = spread(reward, [v for *_, v in spans], 9)
+    tokens, ids = spread_over_tokens(reward, [v for *_, v in spans], 9)
     for t in range(9):
         inside = [v for s, (*_, v) in zip(reward, spans, strict=True) if s.start <= t < s.stop]
         assert tokens[t] == sum(inside)

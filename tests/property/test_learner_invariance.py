@@ -20,8 +20,8 @@ from torch import Tensor
 from rlpost.config.load import from_dict
 from rlpost.config.schema import RunConfig
 from rlpost.config.tuning import OptimizerSection
-from rlpost.data.models import ScoringModel
 from rlpost.learner import varlen
+from rlpost.learner.logprob_model import LogprobModel
 from rlpost.learner.packing import Update
 from rlpost.learner.policy import PolicyLearner
 from rlpost.learner.prepass import fill
@@ -93,7 +93,7 @@ def batch(seed: int, count: int = 5, prompts: int | None = None) -> TrainBatch:
                 advantages=rng.normal(size=size).astype(np.float32),
                 span_ids=np.sort(rng.integers(-1, 3, size)),
                 mask=mask,
-                engine_logprobs=(old + rng.normal(0, 0.3, size)).astype(np.float32),
+                rollout_logprobs=(old + rng.normal(0, 0.3, size)).astype(np.float32),
                 policy_version=0,
                 old_logprobs=old,
                 ref_logprobs=(old + rng.normal(0, 0.5, size)).astype(np.float32),
@@ -104,7 +104,7 @@ def batch(seed: int, count: int = 5, prompts: int | None = None) -> TrainBatch:
 
 def learner_of(model: Any, config: RunConfig) -> PolicyLearner:
     model.zero_grad(set_to_none=True)
-    engine = TorchEngine(ScoringModel(model), Full(model), OptimizerSection(), torch.device("cpu"))
+    engine = TorchEngine(LogprobModel(model), Full(model), OptimizerSection(), torch.device("cpu"))
     return PolicyLearner(engine, None, config, {})
 
 
@@ -188,7 +188,7 @@ def test_attention_sequence_by_sequence_changes_no_loss_or_gradient(model: Any, 
         expected = measure(model, configured(10_000, ratio="span"), data)
         varlen.use(model)
         close(measure(model, configured(micro_tokens, measures, ratio="span"), data), expected)
-        # without stretches it is torch's attention still: the plain comparison of the self-check runs so
+        # without varlen_sequences it is torch's attention still: the plain comparison of the self-check runs so
         close(measure(model, configured(micro_tokens, ratio="span"), data), expected)
 
     check()
@@ -240,7 +240,7 @@ def slow_loss(model: Any, config: RunConfig, data: TrainBatch) -> Tensor:
         table = model(input_ids=ids).logits[0].log_softmax(-1)
         assert s.old_logprobs is not None
         assert s.ref_logprobs is not None
-        assert s.engine_logprobs is not None
+        assert s.rollout_logprobs is not None
         new = [table[len(s.prompt_ids) - 1 + t, int(s.completion_ids[t])] for t in range(len(s.mask))]
         for t in on:
             same = [u for u in on if s.span_ids[u] == s.span_ids[t]]
@@ -251,7 +251,7 @@ def slow_loss(model: Any, config: RunConfig, data: TrainBatch) -> Tensor:
             ratio, advantage = torch.exp(log_ratio), float(s.advantages[t])
             clipped = min(max(ratio, torch.tensor(1 - a.clip[0])), torch.tensor(1 + a.clip[1]))
             surrogate = min(ratio * advantage, clipped * advantage)
-            weight = min(math.exp(float(s.old_logprobs[t]) - float(s.engine_logprobs[t])), a.importance.cap)
+            weight = min(math.exp(float(s.old_logprobs[t]) - float(s.rollout_logprobs[t])), a.importance.cap)
             d = float(s.ref_logprobs[t]) - new[t]
             loss = -weight * surrogate + a.kl.coef * (torch.exp(d) - 1 - d)
             divisor = {

@@ -14,12 +14,12 @@ from rlpost.learner.packing import (
     Layout,
     MicroPlan,
     plan_updates,
-    rows_of,
+    sample_indices,
     segments,
     spread_over_ranks,
     tokens,
 )
-from rlpost.rollout.sampling import group_seed, requests, spread
+from rlpost.rollout.sampling import group_seed, requests, round_robin
 
 MODES = settings(deadline=None, derandomize=True, max_examples=80)
 
@@ -56,7 +56,9 @@ def test_every_row_is_trained_on_exactly_once_a_pass(
     for update in plan:
         assert len(update.micro) == ranks
         assert len({len(batches) for batches in update.micro}) == 1
-        assert sorted(row for batches in update.micro for b in batches for row in rows_of(b)) == sorted(update.rows)
+        assert sorted(row for batches in update.micro for b in batches for row in sample_indices(b)) == sorted(
+            update.rows
+        )
         # no round is empty on every rank
         assert all(any(batches[i] for batches in update.micro) for i in range(len(update.micro[0])))
         for batches in update.micro:
@@ -67,7 +69,7 @@ def test_every_row_is_trained_on_exactly_once_a_pass(
 def within(micro: MicroPlan, sizes: list[Item], layout: Layout) -> None:
     """A micro-batch's lines and what is computed for them."""
     lengths = [sum(tokens(segment, sizes) for segment in line) for line in micro]
-    assert len(rows_of(micro)) <= 1 or max(lengths) * len(lengths) <= layout.micro_tokens
+    assert len(sample_indices(micro)) <= 1 or max(lengths) * len(lengths) <= layout.micro_tokens
     for line, length in zip(micro, lengths, strict=True):
         assert len(line) == 1 or (layout.packed and length <= LINE_TOKENS)
         for segment in line:
@@ -132,6 +134,6 @@ def test_group_seeds_are_multiples_of_the_group_size(run_seed: int, step: int, s
 @given(prompts=st.integers(0, 30), workers=st.integers(1, 7))
 def test_every_request_goes_to_one_engine(prompts: int, workers: int) -> None:
     asked = requests([("p", (1,))] * prompts, run_seed=0, step=0, group_size=2)
-    shares = spread(asked, workers)
+    shares = round_robin(asked, workers)
     assert sorted(i for share in shares for i in share) == list(range(prompts))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1

@@ -26,7 +26,7 @@ def work(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         tiny_model,
         {"name": "straight", "steps": 4, "checkpoint_every": 2},
         "names_a_hypothesis",
-        data={"source": "jsonl", "train": "prompts.jsonl", "eval": "prompts.jsonl", "leaks": "allow"},
+        data={"source": "jsonl", "train": "prompts.jsonl", "eval": "prompts.jsonl", "contamination": "allow"},
         algorithm={"epochs": 2, "minibatches": 2, "kl": {"coef": 0.01}},
         evaluation={"samples": 4, "k": [1, 4]},
         logging={"tensorboard": True, "changes_every": 1},

@@ -20,7 +20,7 @@ model, judge = sys.argv[1:]
 config = {
     "run": {"name": "notebook", "steps": 50},
     "model": {"path": model, "dtype": "float32"},
-    "data": {"source": "jsonl", "train": "prompts.jsonl", "eval": "prompts.jsonl", "leaks": "allow"},
+    "data": {"source": "jsonl", "train": "prompts.jsonl", "eval": "prompts.jsonl", "contamination": "allow"},
     "rollout": {"group_size": 4, "prompts_per_step": 2, "max_tokens": 8, "kv_cache_mb": 64},
     "scoring": {"verifier": "function", "verifier_args": {"function": judge}, "truncated": "keep"},
     "evaluation": {"before": False, "after": False, "samples": 2, "k": [1, 2]},
@@ -35,7 +35,7 @@ result = rlpost.train(config, on_step=watch)
 figures = rlpost.evaluate(config, f"{result.folder}/model")
 verdicts = rlpost.verify([{"text": " h1"}, {"text": "nothing"}], "function", function=judge)
 print(json.dumps({
-    "plan": [seat.name for seat in plan.seats], "missing": plan.missing, "seen": seen, "steps": result.steps,
+    "plan": [placement.name for placement in plan.placements], "missing": plan.missing, "seen": seen, "steps": result.steps,
     "interrupted": result.interrupted, "figures": figures, "verdicts": [v.outcome for v in verdicts],
 }))
 """

@@ -16,7 +16,7 @@ from support.tiny_run import lines, prepare
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.deepspeed, pytest.mark.slow]
 
 SECTIONS = {
-    "data": {"source": "jsonl", "train": "prompts.jsonl", "eval": "prompts.jsonl", "leaks": "allow"},
+    "data": {"source": "jsonl", "train": "prompts.jsonl", "eval": "prompts.jsonl", "contamination": "allow"},
     "algorithm": {"filter": "shaped", "kl": {"coef": 0.1}, "epochs": 2, "minibatch_size": 8},
     "evaluation": {
         "samples": 4, "k": "powers", "every": 2, "during_prompts": 2, "during_samples": 2, "uplift_prompts": 6,

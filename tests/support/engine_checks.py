@@ -9,9 +9,10 @@ from types import SimpleNamespace
 
 import torch
 
-from rlpost.data.models import ScoringModel, load
+from rlpost.data.models import load
 from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import SelfCheckError
+from rlpost.learner.logprob_model import LogprobModel
 from rlpost.protocols import GenerateRequest, SamplingSettings
 from rlpost.rollout.vllm import packed_linear
 from rlpost.rollout.vllm.engine import VllmEngine, VllmSettings
@@ -32,7 +33,7 @@ class Pair:
         settings = VllmSettings(model=folder, dtype="float32", packed_weights=packed, tensor_parallel=shards)
         self.engine = VllmEngine(settings, codec, [self.prompt, self.prompt[:5]], 8)
         self.model = load(folder, "float32")
-        self.scorer = ScoringModel(self.model)
+        self.scorer = LogprobModel(self.model)
         self.version = 0
         self.publish()
 

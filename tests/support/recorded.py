@@ -24,7 +24,7 @@ def batch(count: int = 7, vocabulary: int = 64, seed: int = 5) -> TrainBatch:
                 advantages=np.repeat(rng.normal(), size).astype(np.float32),
                 span_ids=(np.arange(size) >= size // 2).astype(np.int64),
                 mask=np.arange(size) < size - (size % 2),
-                engine_logprobs=(old + rng.normal(0, 0.3, size)).astype(np.float32),
+                rollout_logprobs=(old + rng.normal(0, 0.3, size)).astype(np.float32),
                 policy_version=0,
                 old_logprobs=old,
                 ref_logprobs=(old + rng.normal(0, 0.5, size)).astype(np.float32),

@@ -40,8 +40,8 @@ def test_a_sample_holds_what_was_sampled() -> None:
     assert (first.prompt_ids.tolist(), first.completion_ids.tolist()) == ([7, 8], [10, 11])
     assert second.completion_ids.tolist() == [10, 11, 12]
     assert (first.advantages.tolist(), second.advantages.tolist()) == ([0.5] * 2, [-0.5] * 3)
-    assert first.engine_logprobs is not None
-    assert first.engine_logprobs.tolist() == [-0.5, -1.5]
+    assert first.rollout_logprobs is not None
+    assert first.rollout_logprobs.tolist() == [-0.5, -1.5]
     assert (first.mask.tolist(), first.span_ids.tolist(), first.policy_version) == ([True, True], [0, 0], 3)
     dtypes = [a.dtype for a in (first.prompt_ids, first.completion_ids, first.advantages, first.span_ids, first.mask)]
     assert dtypes == [np.int64, np.int64, np.float32, np.int64, np.bool_]
@@ -78,7 +78,7 @@ def test_a_completion_without_tokens_moves_nothing_but_counts() -> None:
 
 def test_without_engine_figures_there_are_none() -> None:
     [sample] = credited(group((completion(0, 1, logprobs=False), 1.0))).batch.samples
-    assert sample.engine_logprobs is None
+    assert sample.rollout_logprobs is None
 
 
 def test_nothing_decided_gives_no_batch() -> None:

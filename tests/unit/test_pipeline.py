@@ -9,7 +9,7 @@ import pytest
 
 from rlpost.config.load import from_dict
 from rlpost.errors import InfrastructureError
-from rlpost.loop.sync import Clock, check_undecided, shape
+from rlpost.loop.sync import StageTimer, check_undecided, shape
 from rlpost.types import Completion, Group, Prompt, SpanReward, Verdict
 
 LOST = Verdict("undecided", None, "crashed")
@@ -78,7 +78,7 @@ def judged(*verdicts: Verdict) -> Group:
 
 def test_late_stages_see_the_learners_figures_of_the_groups_that_will_be_trained_on() -> None:
     session = Scored(filter="binary")
-    groups = shape(session, [judged(RIGHT, RIGHT), judged(RIGHT, WRONG)], [Stage()], Clock())  # type: ignore[arg-type]
+    groups = shape(session, [judged(RIGHT, RIGHT), judged(RIGHT, WRONG)], [Stage()], StageTimer())  # type: ignore[arg-type]
     assert session.asked == [2]
     assert [len(group.learner_logprobs) for group in groups] == [0, 2]
     assert [[span.value for span in reward or ()] for reward in groups[1].rewards] == [[-0.0], [-1.0]]
@@ -87,11 +87,11 @@ def test_late_stages_see_the_learners_figures_of_the_groups_that_will_be_trained
 
 def test_every_group_is_scored_where_shaping_decides() -> None:
     session = Scored(filter="shaped")
-    shape(session, [judged(RIGHT, RIGHT), judged(RIGHT, WRONG)], [Stage()], Clock())  # type: ignore[arg-type]
+    shape(session, [judged(RIGHT, RIGHT), judged(RIGHT, WRONG)], [Stage()], StageTimer())  # type: ignore[arg-type]
     assert session.asked == [4]
 
 
 def test_without_late_stages_the_learner_is_not_asked() -> None:
     session = Scored()
-    shape(session, [judged(RIGHT, WRONG)], [], Clock())  # type: ignore[arg-type]
+    shape(session, [judged(RIGHT, WRONG)], [], StageTimer())  # type: ignore[arg-type]
     assert session.asked == []

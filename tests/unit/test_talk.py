@@ -14,7 +14,7 @@ import yaml
 
 from rlpost.api import configuration
 from rlpost.cli import main
-from rlpost.commands.chat import Reply, Talk, open_column, render
+from rlpost.commands.chat import Chat, Reply, open_column, render
 from rlpost.config.schema import DataSection
 from rlpost.errors import DataError, UserError
 from rlpost.types import ItemVerdict, Message, Verdict
@@ -33,8 +33,8 @@ def config(model: str, **sections: Any) -> dict[str, Any]:
     }
 
 
-def talk(model: str, columns: dict[str, Any] | None = None, **sections: Any) -> Talk:
-    return Talk(configuration(config(model, **sections)), model, columns)
+def talk(model: str, columns: dict[str, Any] | None = None, **sections: Any) -> Chat:
+    return Chat(configuration(config(model, **sections)), model, columns)
 
 
 def test_what_is_typed_fills_the_template_and_what_was_said_stays(tiny_model: str) -> None:
@@ -98,7 +98,7 @@ def test_what_cannot_be_said(tiny_model: str) -> None:
     with pytest.raises(DataError, match="leave room for an answer"):
         one.say("p " * 500)
     with pytest.raises(UserError, match="temperature is -1"):
-        Talk(configuration(config(tiny_model)), tiny_model, temperature=-1)
+        Chat(configuration(config(tiny_model)), tiny_model, temperature=-1)
 
 
 def test_replies_for_people() -> None:

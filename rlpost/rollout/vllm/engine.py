@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rlpost.config.schema import RunConfig
+from rlpost.config.update_kind import engine_rank
 from rlpost.data.tokenizer import TextCodec
-from rlpost.protocols import ApplyReport, GenerateRequest, SamplingSettings
+from rlpost.protocols import ApplyReport, EngineSpec, GenerateRequest, SamplingSettings
+from rlpost.rollout.stream import generate
 from rlpost.rollout.vllm.load import VllmSettings, load
-from rlpost.rollout.vllm.lora import Served, parse
+from rlpost.rollout.vllm.lora import ActiveAdapter, parse
 from rlpost.rollout.vllm.weights import shared_folder
 from rlpost.sync.codec import decode
 from rlpost.types import Completion, WeightUpdate
 
 _FINISH = {"stop": "stop", "length": "length"}
+
+
+def build_engine(config: RunConfig, spec: EngineSpec) -> VllmEngine:
+    """The engine of a configuration; ``rollout.engine: vllm`` names this function."""
+    rollout = config.rollout
+    settings = VllmSettings(
+        model=spec.model,
+        dtype=config.model.dtype,
+        max_model_len=rollout.max_model_len or spec.max_model_len,
+        kv_cache_mb=rollout.kv_cache_mb,
+        gpu_memory_utilization=rollout.gpu_memory_utilization,
+        enforce_eager=rollout.enforce_eager,
+        max_num_seqs=spec.max_num_seqs,
+        seed=config.run.seed,
+        trust_remote_code=config.model.trust_remote_code,
+        packed_weights=rollout.packed_weights,
+        adapter_rank=engine_rank(config),
+        tensor_parallel=rollout.tensor_parallel,
+    )
+    codec = TextCodec(spec.model, config.model.trust_remote_code)
+    return VllmEngine(settings, codec, spec.probes, config.selfcheck.probe_tokens)
 
 
 class VllmEngine:
@@ -38,68 +61,46 @@ class VllmEngine:
     ):
         self.llm, self.weights = load(settings)
         self.codec, self.model = codec, settings.model
-        self.adapter = Served(self.llm) if settings.adapter_rank else None
+        self.adapter = ActiveAdapter(self.llm) if settings.adapter_rank else None
         self.index: dict[str, Tensor] = {}
         self.version = -1
         self.held: dict[str, str] = {}
         self._probe_tokens = probe_tokens
         self._probes = [*probes, *self._block_probe(probes, probe_tokens)]
-        self._counter = 0
-        self._abort = threading.Event()
+        self._requests = self._counter = 0
+        self._running: dict[str, tuple[int, GenerateRequest, int, SamplingSettings]] = {}
 
-    def generate(
-        self, requests: Sequence[GenerateRequest], settings: SamplingSettings, deadline_s: float | None = None
-    ) -> list[Completion]:
-        """All completions in request order; see `stream`."""
-        found = dict(self.stream(requests, settings, deadline_s))
-        return [completion for position in range(len(requests)) for completion in found[position]]
+    def submit(self, requests: Sequence[GenerateRequest], settings: SamplingSettings) -> list[int]:
+        """See `RolloutEngine`."""
+        numbers: list[int] = []
+        for request in requests:
+            self._requests += 1
+            numbers.append(self._requests)
+            for index in range(request.n):
+                self._running[self._add(request, index, settings)] = self._requests, request, index, settings
+        return numbers
 
-    def stream(
-        self, requests: Sequence[GenerateRequest], settings: SamplingSettings, deadline_s: float | None = None
-    ) -> Iterator[tuple[int, list[Completion]]]:
-        """Sample, and hand out each request's completions as soon as all of them are there.
-
-        What is unfinished at the deadline or on `abort` is handed out with finish reason ``abort``.
-
-        Args:
-            requests: prompts with their group sizes and seeds.
-            settings: how tokens are drawn.
-            deadline_s: seconds from now, None for no limit.
-
-        Yields:
-            Position of a request and its ``n`` completions. An aborted one has no tokens: vLLM hands out finished
-            sequences only, and a piece of a proof is no proof.
-        """
-        self._abort.clear()
-        slots = [(position, index) for position, request in enumerate(requests) for index in range(request.n)]
-        waiting = {self._submit(requests[position], index, settings): (position, index) for position, index in slots}
-        outputs: dict[int, dict[int, Any]] = {position: {} for position in range(len(requests))}
-        end = None if deadline_s is None else time.monotonic() + deadline_s
+    def step(self) -> list[tuple[int, Completion]]:
+        """See `RolloutEngine`."""
         engine: Any = self.llm.llm_engine
+        ended: list[tuple[int, Completion]] = []
+        for output in engine.step():
+            if output.finished and output.request_id in self._running:
+                number, request, index, settings = self._running.pop(output.request_id)
+                ended.append((number, self._completion(request, index, settings, output.outputs[0])))
+        return ended
 
-        def complete(position: int) -> tuple[int, list[Completion]]:
-            request, found = requests[position], outputs.pop(position)
-            return position, [self._completion(request, i, found.get(i), settings) for i in range(request.n)]
-
-        try:
-            while waiting:
-                if self._abort.is_set() or (end is not None and time.monotonic() > end):
-                    break
-                for output in engine.step():
-                    if output.finished and output.request_id in waiting:
-                        position, index = waiting.pop(output.request_id)
-                        outputs[position][index] = output.outputs[0]
-                        if len(outputs[position]) == requests[position].n:
-                            yield complete(position)
-        finally:  # also when nobody wants the rest
-            if waiting:
-                engine.abort_request(list(waiting))
-        for position in list(outputs):
-            yield complete(position)
-
-    def abort(self) -> None:
-        """End a running `generate` from another thread."""
-        self._abort.set()
+    def abort(self, numbers: Collection[int]) -> list[tuple[int, Completion]]:
+        """See `RolloutEngine`. An aborted completion has no tokens: vLLM hands out finished sequences only, and a piece
+        of a proof is no proof.
+        """
+        names = [name for name, (number, *_) in self._running.items() if number in numbers]
+        self.llm.llm_engine.abort_request(names)
+        ended: list[tuple[int, Completion]] = []
+        for name in names:
+            number, request, index, settings = self._running.pop(name)
+            ended.append((number, self._completion(request, index, settings, None)))
+        return ended
 
     def close(self) -> None:
         """End vLLM's worker processes, where there are any, and free what they share."""
@@ -173,7 +174,7 @@ class VllmEngine:
 
     def _greedy(self, prompts: Sequence[tuple[int, ...]]) -> list[Completion]:
         requests = [GenerateRequest(f"probe{i}", ids, 1, 0) for i, ids in enumerate(prompts)]
-        return self.generate(requests, SamplingSettings(max_tokens=self._probe_tokens, temperature=0.0))
+        return generate(self, requests, SamplingSettings(max_tokens=self._probe_tokens, temperature=0.0))
 
     def _drop_cache(self) -> None:
         if not self.llm.reset_prefix_cache():
@@ -190,7 +191,7 @@ class VllmEngine:
             return []
         return [tuple((ids * (length // len(ids) + 1))[:length])]
 
-    def _submit(self, request: GenerateRequest, index: int, settings: SamplingSettings) -> str:
+    def _add(self, request: GenerateRequest, index: int, settings: SamplingSettings) -> str:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -213,7 +214,7 @@ class VllmEngine:
         self.llm.llm_engine.add_request(name, prompt, params, lora_request=adapter)
         return name
 
-    def _completion(self, request: GenerateRequest, index: int, output: Any, settings: SamplingSettings) -> Completion:
+    def _completion(self, request: GenerateRequest, index: int, settings: SamplingSettings, output: Any) -> Completion:
         ids = tuple(output.token_ids) if output else ()
         reason = _FINISH.get(output.finish_reason, "abort") if output else "abort"
         logprobs = None

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlpost.errors import InfrastructureError
+from rlpost.errors import InfrastructureError, first_line
 from rlpost.tuning.method import Adapter
 
 _NAME = re.compile(r"(.+)\.lora_([AB])\.weight")
@@ -37,7 +37,7 @@ def parse(tensors: Mapping[str, Tensor]) -> Adapter:
     return Adapter({n: (h["A"], h["B"]) for n, h in halves.items()}, max(h["A"].shape[0] for h in halves.values()))
 
 
-class Served:
+class ActiveAdapter:
     """The adapter that an engine answers with; a new one for each version.
 
     vLLM keeps an adapter under its number, and its prefix cache knows adapters by name: neither is ever used twice.
@@ -62,7 +62,7 @@ class Served:
         """
         from vllm.lora.request import LoRARequest
 
-        from rlpost.tuning.peft_methods import save_adapter
+        from rlpost.tuning.lora import save_adapter
 
         save_adapter(Path(folder), adapter, base)
         self.number += 1
@@ -73,7 +73,7 @@ class Served:
         try:
             accepted = engine.add_lora(request)
         except Exception as error:  # what it refuses arrives as whatever its worker raised
-            raise InfrastructureError(f"vLLM refuses the adapter: {str(error).splitlines()[0]}") from error
+            raise InfrastructureError(f"vLLM refuses the adapter: {first_line(error)}") from error
         if not accepted:
             raise InfrastructureError("vLLM did not take the adapter")
         self.request = request

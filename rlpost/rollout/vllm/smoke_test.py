@@ -14,6 +14,7 @@ def main(folder: str) -> None:
 
     from rlpost.data.tokenizer import TextCodec
     from rlpost.protocols import GenerateRequest, SamplingSettings
+    from rlpost.rollout.stream import generate
     from rlpost.rollout.vllm.engine import VllmEngine
     from rlpost.rollout.vllm.load import VllmSettings
 
@@ -21,7 +22,7 @@ def main(folder: str) -> None:
     settings = VllmSettings(model=folder, dtype="float32", max_model_len=128, kv_cache_mb=64, max_num_seqs=8)
     engine = VllmEngine(settings, TextCodec(folder))
     doing("generating a token")
-    [completion] = engine.generate([GenerateRequest("trial", (3, 4), 1, 0)], SamplingSettings(max_tokens=2))
+    [completion] = generate(engine, [GenerateRequest("trial", (3, 4), 1, 0)], SamplingSettings(max_tokens=2))
     found(f"{vllm.__version__} loaded a tiny model and sampled {len(completion.token_ids)} tokens")
 
 

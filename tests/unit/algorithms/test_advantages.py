@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from rlpost.algorithms.advantages import AdvantageSettings, group_advantages, normalise, spread
+from rlpost.algorithms.advantages import AdvantageSettings, group_advantages, normalise, spread_over_tokens
 from rlpost.types import SpanReward
 
 MEAN = AdvantageSettings(std=False)
@@ -120,7 +120,7 @@ def test_the_advantage_channel_passes_through_and_joins_no_baseline() -> None:
 
 def test_spread_lays_values_over_tokens_and_adds_overlaps() -> None:
     reward = (SpanReward(0, 4, 1.0), SpanReward(2, 3, 5.0, channel="advantage"))
-    tokens, span_ids = spread(reward, [0.5, -0.25], 5)
+    tokens, span_ids = spread_over_tokens(reward, [0.5, -0.25], 5)
     np.testing.assert_array_equal(tokens, np.float32([0.5, 0.5, 0.25, 0.5, 0.0]))
     np.testing.assert_array_equal(span_ids, [0, 0, 0, 0, -1])
     assert (tokens.dtype, span_ids.dtype) == (np.float32, np.int64)
@@ -128,13 +128,13 @@ def test_spread_lays_values_over_tokens_and_adds_overlaps() -> None:
 
 def test_span_ids_count_spans_in_the_order_of_their_start() -> None:
     reward = (SpanReward(3, 5, 1.0, index=1), SpanReward(0, 2, 1.0), SpanReward(4, 4, 1.0, index=2))
-    _, span_ids = spread(reward, [0.0, 0.0, 0.0], 6)
+    _, span_ids = spread_over_tokens(reward, [0.0, 0.0, 0.0], 6)
     np.testing.assert_array_equal(span_ids, [0, 0, -1, 1, 1, -1])
 
 
 def test_two_rewards_of_the_same_place_are_one_span() -> None:
     reward = (SpanReward(0, 2, 1.0), SpanReward(0, 2, 1.0, index=3), SpanReward(2, 4, 1.0))
-    tokens, span_ids = spread(reward, [1.0, 2.0, 4.0], 4)
+    tokens, span_ids = spread_over_tokens(reward, [1.0, 2.0, 4.0], 4)
     np.testing.assert_array_equal(tokens, np.float32([3, 3, 4, 4]))
     np.testing.assert_array_equal(span_ids, [0, 0, 1, 1])
 
@@ -143,7 +143,7 @@ def test_two_rewards_of_the_same_place_are_one_span() -> None:
 def test_an_inner_span_stays_a_span_of_its_own_wherever_it_lies(inner: tuple[int, int]) -> None:
     """An outcome over the whole completion beside a reward for one part: the part must not depend on its place."""
     reward = (SpanReward(0, 10, 1.0), SpanReward(*inner, 1.0, index=1))
-    _, span_ids = spread(reward, [0.0, 0.0], 10)
+    _, span_ids = spread_over_tokens(reward, [0.0, 0.0], 10)
     inside = set(span_ids[inner[0] : inner[1]].tolist())
     outside = set(np.delete(span_ids, np.arange(*inner)).tolist())
     assert len(inside) == 1
@@ -152,7 +152,7 @@ def test_an_inner_span_stays_a_span_of_its_own_wherever_it_lies(inner: tuple[int
 
 def test_a_span_beyond_the_completion_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\[1, 4\) ends beyond a completion of 3 tokens"):
-        spread((SpanReward(1, 4, 1.0),), [1.0], 3)
+        spread_over_tokens((SpanReward(1, 4, 1.0),), [1.0], 3)
 
 
 def slow_normalise(values: list[float], settings: AdvantageSettings) -> list[float]:

@@ -73,7 +73,7 @@ def test_the_loss_and_its_figures_by_hand() -> None:
 def test_the_importance_weight_multiplies_the_surrogate_but_not_the_divergence() -> None:
     inputs = replace(
         make([[-1.0]], [[-1.0]], [[1.0]]),
-        engine_logprobs=torch.tensor([[-1.0 - math.log(1.5)]]),
+        rollout_logprobs=torch.tensor([[-1.0 - math.log(1.5)]]),
         ref_logprobs=torch.tensor([[-2.0]]),
     )
     settings = LossSettings(importance_cap=2.0, kl_coef=0.5, kl_kind="k1")
@@ -102,7 +102,7 @@ def test_nan_under_the_mask_leaks_neither_value_nor_gradient(aggregate: str, rat
     results = []
     for inputs, bad in ((clean, 0.0), (dirty, nan)):
         full = replace(
-            inputs, engine_logprobs=torch.tensor([[-1.1, -2.0, bad]]), ref_logprobs=torch.tensor([[-1.0, -1.0, bad]])
+            inputs, rollout_logprobs=torch.tensor([[-1.1, -2.0, bad]]), ref_logprobs=torch.tensor([[-1.0, -1.0, bad]])
         )
         loss, sums = policy_loss(full, settings, Denominators(2, 1, 2, 4))
         loss.backward()

@@ -9,7 +9,7 @@ import pytest
 
 from rlpost.config.schema import CurriculumSettings
 from rlpost.data.curriculum import by_pass_rate
-from rlpost.data.decontaminate import overlap, question
+from rlpost.data.decontaminate import find_contamination, question
 from rlpost.data.load import apart
 from rlpost.errors import DataError
 from rlpost.types import Message, Prompt
@@ -23,7 +23,7 @@ def theorem(name: str, statement: str, binders: str | None = None) -> Prompt:
 def test_names_and_spacing_do_not_hide_a_statement() -> None:
     train = [theorem("a", "1 + 1 = 2"), theorem("b", "n\n  = n", "(n : ℕ)"), theorem("c", "n = n", "(n : ℤ)")]
     held_out = [theorem("x", "n = n", "(n  : ℕ)")]
-    found = overlap(train, held_out)
+    found = find_contamination(train, held_out)
     assert (found.positions, found.example) == ({1}, ("b", "x"))
 
 

@@ -15,7 +15,7 @@ from rlpost.learner.packing import (
     micro_batches,
     pieces,
     plan_updates,
-    rows_of,
+    sample_indices,
     spread_over_ranks,
 )
 from rlpost.types import Denominators, TrainSample
@@ -100,7 +100,7 @@ def test_prompts_are_shared_within_a_minibatch_only() -> None:
     one = plan_updates(sizes, epochs=1, minibatches=1, ranks=1, layout=shared(64), seed=(0,))
     assert one == [Update((0, 1, 2, 3), (((((0, 1, 2, 3),),),),))]
     two = plan_updates(sizes, epochs=1, minibatches=2, ranks=1, layout=shared(64), seed=(0,))
-    assert [len(rows_of(update.micro[0][0])) for update in two] == [2, 2]
+    assert [len(sample_indices(update.micro[0][0])) for update in two] == [2, 2]
 
 
 def test_more_minibatches_than_samples_give_fewer_updates() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlpost.learner.collate import ahead, lay_out, visible
+from rlpost.learner.collate import ahead, collate, visible
 from rlpost.types import TrainSample
 
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ def sample(prompt: list[int], completion: list[int], mask: list[bool] | None = N
 
 def test_one_sample_in_a_line_by_hand() -> None:
     samples = [sample([1, 2, 3], [4, 5]), sample([6], [7, 8, 9], [True, False, True])]
-    micro = lay_out(samples, (((1,),), ((0,),)), CPU)
+    micro = collate(samples, (((1,),), ((0,),)), CPU)
     assert micro.input_ids.tolist() == [[6, 7, 8, 9, 0], [1, 2, 3, 4, 5]]
     assert micro.attention_mask.tolist() == [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
     assert micro.position_ids is None
@@ -39,7 +39,7 @@ def test_one_sample_in_a_line_by_hand() -> None:
 
 def test_a_shared_prompt_and_another_segment_in_one_line_by_hand() -> None:
     samples = [sample([1, 2], [3]), sample([1, 2], [4, 5]), sample([6], [7]), sample([8], [9])]
-    micro = lay_out(samples, (((0, 1), (2,)), ((3,),)), CPU)
+    micro = collate(samples, (((0, 1), (2,)), ((3,),)), CPU)
     assert micro.input_ids.tolist() == [[1, 2, 3, 4, 5, 6, 7], [8, 9, 0, 0, 0, 0, 0]]
     assert micro.position_ids is not None
     assert micro.position_ids.tolist() == [[0, 1, 2, 2, 3, 0, 1], [0, 1, 0, 0, 0, 0, 0]]
@@ -69,13 +69,13 @@ def test_padding_is_seen_by_padding_only() -> None:
 
 def test_the_mask_comes_from_positions_and_not_from_token_ids() -> None:
     # token 0 is also the padding value
-    micro = lay_out([sample([0], [0, 0]), sample([0], [1])], (((0,),), ((1,),)), CPU)
+    micro = collate([sample([0], [0, 0]), sample([0], [1])], (((0,),), ((1,),)), CPU)
     assert micro.mask.tolist() == [[True, True], [True, False]]
     assert micro.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
 
 
 def test_a_rank_without_work_has_one_masked_token() -> None:
-    micro = lay_out([], (), CPU)
+    micro = collate([], (), CPU)
     assert not micro.mask.any()
     assert micro.table(torch.tensor([-3.0])).tolist() == [[-3.0]]
     assert micro.by_row(torch.tensor([-3.0])) == {}

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from rlpost.config.schema import ScratchModel
-from rlpost.data.models import ScoringModel, build_scratch, check_folder, load, resolve_path, save_folder
+from rlpost.data.models import build_scratch, check_folder, load, resolve_path, save_folder
 from rlpost.errors import ModelError
+from rlpost.learner.logprob_model import LogprobModel
 
 IDS = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 0, 0]])
 ATTENTION = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
@@ -20,14 +21,14 @@ def test_scores_are_the_log_softmax_at_the_position_before_the_token(tiny_model:
     model = load(tiny_model, "float32")
     index, tokens = torch.tensor([[2, 3], [5, 6]]), torch.tensor([[8, 9], [8, 7]])
     for temperature in (1.0, 0.5):
-        found = ScoringModel(model, temperature)(IDS, ATTENTION, index, tokens)
+        found = LogprobModel(model, temperature)(IDS, ATTENTION, index, tokens)
         for row in range(2):
             length = int(ATTENTION[row].sum())
             logits = model(input_ids=IDS[row : row + 1, :length]).logits[0] / temperature
             for t in range(2):
                 expected = logits[index[row, t] - 5 * row].log_softmax(-1)[tokens[row, t]]
                 torch.testing.assert_close(found[row, t], expected, atol=1e-5, rtol=1e-5)
-    cold = ScoringModel(model, 1.0)(IDS, ATTENTION, index, tokens, temperature=0.5)
+    cold = LogprobModel(model, 1.0)(IDS, ATTENTION, index, tokens, temperature=0.5)
     torch.testing.assert_close(cold, found)
 
 
@@ -44,7 +45,7 @@ def test_pieces_change_neither_scores_nor_gradients(
         if checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         index, tokens = torch.tensor([2, 3, 5, 6]), torch.tensor([8, 9, 8, 7])
-        found = ScoringModel(model)(IDS, ATTENTION, index, tokens, pieces=number)
+        found = LogprobModel(model)(IDS, ATTENTION, index, tokens, pieces=number)
         (found * torch.tensor([1.0, -2.0, 0.5, 3.0])).sum().backward()
         results.append((found.detach(), [p.grad for p in model.parameters()]))
     close = {"atol": 1e-5, "rtol": 1e-4} if dtype == "float32" else {"atol": 0.02, "rtol": 0.05}
@@ -67,7 +68,7 @@ def test_models_that_give_all_logits_score_the_same(tiny_model: str) -> None:
     model = load(tiny_model, "float32")
     arguments = (IDS, ATTENTION, torch.tensor([2, 3, 6]), torch.tensor([8, 9, 7]))
     with torch.no_grad():
-        torch.testing.assert_close(ScoringModel(model)(*arguments), ScoringModel(NoSelection(model))(*arguments))
+        torch.testing.assert_close(LogprobModel(model)(*arguments), LogprobModel(NoSelection(model))(*arguments))
 
 
 @pytest.mark.parametrize("tied", [True, False])

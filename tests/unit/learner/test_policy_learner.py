@@ -23,7 +23,7 @@ from rlpost.errors import CheckpointError, ConfigError
 from rlpost.learner.build import build_learner
 from rlpost.learner.policy import PolicyLearner, layout_of
 from rlpost.learner.prepass import fill
-from rlpost.optim.build import build
+from rlpost.optim.build import build_optimizer
 from rlpost.selfcheck.canary import check_movement
 from rlpost.sync.codec import checksum, decode
 from rlpost.tuning.method import Full
@@ -59,7 +59,7 @@ def batch(step: int = 0, count: int = 4, advantage: float | None = None) -> Trai
                 advantages=np.full(n, value, np.float32),
                 span_ids=np.zeros(n, np.int64),
                 mask=np.ones(n, bool),
-                engine_logprobs=None,
+                rollout_logprobs=None,
                 policy_version=0,
                 old_logprobs=np.full(n, -4.0, np.float32),
             )
@@ -216,7 +216,7 @@ REUSE: dict[str, dict[str, Any]] = {
 
 
 def with_engine(data: TrainBatch) -> TrainBatch:
-    samples = [dataclasses.replace(s, engine_logprobs=np.float32(s.advantages * 0 - 4.2)) for s in data.samples]
+    samples = [dataclasses.replace(s, rollout_logprobs=np.float32(s.advantages * 0 - 4.2)) for s in data.samples]
     return TrainBatch(tuple(samples), data.step)
 
 
@@ -346,7 +346,7 @@ def test_small_updates_of_a_bfloat16_learner_add_up_or_it_is_refused(tiny_model:
 def test_samples_with_and_without_engine_figures_may_share_a_batch(tiny_model: str) -> None:
     samples = list(batch(0).samples)
     samples[0] = dataclasses.replace(
-        samples[0], engine_logprobs=np.full(len(samples[0].completion_ids), -4.0, np.float32)
+        samples[0], rollout_logprobs=np.full(len(samples[0].completion_ids), -4.0, np.float32)
     )
     learner = build_learner(configured(tiny_model, learner={"micro_tokens": 1}), tiny_model, CPU)
     assert learner.step(TrainBatch(tuple(samples), 0))["updates"] == 1.0
@@ -355,7 +355,7 @@ def test_samples_with_and_without_engine_figures_may_share_a_batch(tiny_model: s
 def test_the_optimizer_is_built_as_configured() -> None:
     layer = torch.nn.Linear(2, 2)
     layer.bias.requires_grad_(False)
-    made = build(Full(layer).trained(), OptimizerSection(lr=0.5, betas=(0.1, 0.2), eps=0.3, weight_decay=0.4))
+    made = build_optimizer(Full(layer).trained(), OptimizerSection(lr=0.5, betas=(0.1, 0.2), eps=0.3, weight_decay=0.4))
     [group] = made.param_groups
     assert (group["lr"], group["betas"], group["eps"], group["weight_decay"]) == (0.5, (0.1, 0.2), 0.3, 0.4)
     assert group["params"] == [layer.weight]

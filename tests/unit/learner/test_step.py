@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rlpost.algorithms.losses import LossSettings
-from rlpost.learner.collate import MicroBatch, lay_out
+from rlpost.learner.collate import MicroBatch, collate
 from rlpost.learner.micro_loss import micro_loss, old_or_current, pad
 from rlpost.types import Denominators, TrainSample
 
@@ -26,14 +26,14 @@ def sample(
         advantages=np.ones(n, np.float32),
         span_ids=np.zeros(n, np.int64),
         mask=np.array(mask if mask is not None else [True] * n),
-        engine_logprobs=np.float32(more["engine"]) if "engine" in more else None,
+        rollout_logprobs=np.float32(more["engine"]) if "engine" in more else None,
         policy_version=0,
         old_logprobs=np.float32(more["old"]) if "old" in more else None,
     )
 
 
 def one_a_line(samples: list[TrainSample]) -> MicroBatch:
-    return lay_out(samples, tuple(((row,),) for row in range(len(samples))), CPU)
+    return collate(samples, tuple(((row,),) for row in range(len(samples))), CPU)
 
 
 def test_a_rank_without_samples_still_has_something_to_run() -> None:

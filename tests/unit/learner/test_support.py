@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
-from rlpost.data.models import ScoringModel
-from rlpost.learner.model_support import chunking_obstacle, packing_obstacle
+from rlpost.learner.logprob_model import LogprobModel
+from rlpost.learner.model_support import chunking_unsupported_reason, packing_unsupported_reason
 
 SMALL = {
     "vocab_size": 32, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -26,8 +26,8 @@ def made(kind: str, **more: Any) -> Any:
 @pytest.mark.parametrize("kind", ["Llama", "Qwen2", "Qwen3", "Olmo2"])
 def test_full_attention_with_positions_runs_packed_and_chunked(kind: str) -> None:
     model = made(kind)
-    assert packing_obstacle(model) is None
-    assert chunking_obstacle(model) is None
+    assert packing_unsupported_reason(model) is None
+    assert chunking_unsupported_reason(model) is None
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_other_attention_runs_padded_and_says_why(kind: str, more: dict[str, Any
     model = made(kind, **more)
     if attention:
         model.config._attn_implementation = attention
-    found = packing_obstacle(model)
+    found = packing_unsupported_reason(model)
     assert found is not None
     assert any(part in found for part in reason.split("|")), found
 
@@ -62,10 +62,10 @@ def test_other_attention_runs_padded_and_says_why(kind: str, more: dict[str, Any
 )
 def test_logits_that_are_more_than_the_head_are_not_taken_in_chunks(kind: str, more: dict[str, Any], name: str) -> None:
     model = made(kind, **more)
-    assert name in (chunking_obstacle(model) or "")
+    assert name in (chunking_unsupported_reason(model) or "")
     ids, index = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 0]]), torch.tensor([1, 2, 4, 5])
     seen, tokens = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]), torch.tensor([5, 6, 8, 9])
     with torch.no_grad():
-        found = ScoringModel(model)(ids, seen, index, tokens, pieces=4)
+        found = LogprobModel(model)(ids, seen, index, tokens, pieces=4)
         logits = model(input_ids=ids, attention_mask=seen).logits.flatten(0, 1)[index]
     torch.testing.assert_close(found, logits.log_softmax(-1)[torch.arange(4), tokens])

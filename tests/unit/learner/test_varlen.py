@@ -14,7 +14,7 @@ from rlpost.config.load import from_dict
 from rlpost.errors import ModelError
 from rlpost.learner.build import build_learner
 from rlpost.learner.collate import visible
-from rlpost.learner.varlen import attend, stretches
+from rlpost.learner.varlen import attend, varlen_sequences
 
 CPU = torch.device("cpu")
 # two prompts of 2 and 1 tokens with completions of 3 and 1, and of 2
@@ -23,7 +23,7 @@ BRANCH = np.array([0, 0, 1, 1, 1, 2, 0, 1, 1])
 
 
 def test_runs_by_hand() -> None:
-    found = stretches(SEGMENT, BRANCH, CPU)
+    found = varlen_sequences(SEGMENT, BRANCH, CPU)
     assert found.queries.tolist() == [0, 2, 5, 6, 7, 9]
     assert found.keys.tolist() == [0, 2, 7, 10, 11, 14]
     assert found.seen.tolist() == [0, 1, 0, 1, 2, 3, 4, 0, 1, 5, 6, 6, 7, 8]
@@ -38,8 +38,8 @@ def attended(device: torch.device, dtype: torch.dtype, tolerance: float) -> None
     layer = SimpleNamespace(num_key_value_groups=2, is_causal=True)
     mask = torch.from_numpy(visible(SEGMENT[None], BRANCH[None])[:, None]).to(device)
     outputs = []
-    for runs in (None, stretches(SEGMENT, BRANCH, device)):
-        found, _ = attend(layer, *given, mask if runs is None else None, scaling=0.3, stretches=runs)
+    for runs in (None, varlen_sequences(SEGMENT, BRANCH, device)):
+        found, _ = attend(layer, *given, mask if runs is None else None, scaling=0.3, varlen_sequences=runs)
         weights = torch.arange(found.numel(), device=device, dtype=dtype).view(found.shape) / found.numel()
         outputs.append([found, *torch.autograd.grad((found * weights).sum(), given)])
     for masked, separate in zip(*outputs, strict=True):

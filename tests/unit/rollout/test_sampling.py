@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlpost.protocols import GenerateRequest, SamplingSettings
-from rlpost.rollout.sampling import group_seed, requests, spread
+from rlpost.rollout.sampling import group_seed, requests, round_robin
 from support.fake_engine import FakeEngine
 
 
@@ -42,8 +42,8 @@ def test_a_prompt_that_occurs_twice_in_a_batch_draws_differently() -> None:
 
 def test_requests_go_round_robin() -> None:
     four = [GenerateRequest(str(i), (), 1, i) for i in range(4)]
-    assert spread(four, 3) == [[0, 3], [1], [2]]
-    assert spread([], 2) == [[], []]
+    assert round_robin(four, 3) == [[0, 3], [1], [2]]
+    assert round_robin([], 2) == [[], []]
 
 
 def test_the_fake_engine_answers_by_seed_and_is_cut_at_max_tokens() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlpost.algorithms.advantages import AdvantageSettings, group_advantages, spread
+from rlpost.algorithms.advantages import AdvantageSettings, group_advantages, spread_over_tokens
 from rlpost.algorithms.losses import LossInputs, LossSettings, policy_loss
 from rlpost.algorithms.ranking import dcg
 from rlpost.errors import UserError
@@ -164,7 +164,7 @@ def test_in_a_group_text_without_items_is_pushed_down() -> None:
     judged = Group(prose.prompt, prose.completions + hit.completions, prose.verdicts + hit.verdicts, ((), ()))
     rewards = Ranking(size=2)(judged)
     [low, high] = group_advantages(rewards, AdvantageSettings())
-    per_token, _ = spread(rewards[0] or (), low or (), 4)
+    per_token, _ = spread_over_tokens(rewards[0] or (), low or (), 4)
     assert (per_token < 0).all()
     assert high is not None
     assert high[0] > 0
@@ -175,7 +175,7 @@ def pushes(scores: list[float]) -> np.ndarray:
     judged = group((LIST, scores), (LIST, [0, 0, 0]))
     rewards = Ranking(size=3)(judged)
     advantages = group_advantages(rewards, AdvantageSettings(eps=1e-4))
-    rows = [spread(r or (), a or (), 10) for r, a in zip(rewards, advantages, strict=True)]
+    rows = [spread_over_tokens(r or (), a or (), 10) for r, a in zip(rewards, advantages, strict=True)]
     logprobs = torch.full((2, 10), -1.0, requires_grad=True)
     inputs = LossInputs(
         logprobs=logprobs, old_logprobs=logprobs.detach(), mask=torch.ones(2, 10, dtype=torch.bool),

@@ -110,7 +110,7 @@ def test_an_undecided_answer_is_neither_paid_nor_ranked() -> None:
 
 def test_the_engines_own_figures_can_be_ranked_by() -> None:
     stage = Unlikeliness(source="engine")
-    assert stage.needs == ("engine_logprobs",)
+    assert stage.needs == ("rollout_logprobs",)
     assert values(stage(group([RIGHT, RIGHT], [[-0.1], [-1.0]], engine=True))) == [0.875, 1.0]
     assert Unlikeliness().needs == ("learner_logprobs",)
 
@@ -137,7 +137,7 @@ def test_a_setting_that_is_none_is_named(settings: dict, message: str) -> None:
 
 
 def shaped(successes: int, beta: float, size: int = 32) -> tuple[float, float, float]:
-    """Advantages of the rarest and the likeliest right answer and of a wrong one, right ones spread evenly over ranks."""
+    """Advantages of the rarest and the likeliest right answer and of a wrong one, right ones spread_over_tokens evenly over ranks."""
     places = np.round(np.linspace(0, size - 1, successes)) if successes > 1 else np.array([size // 2])
     keep_share = dict(enumerate(weights(list(map(float, range(size))), beta, "code", "average")))
     rewards = [keep_share[i] if i in places else 0.0 for i in range(size)]

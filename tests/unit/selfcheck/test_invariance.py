@@ -160,7 +160,7 @@ def test_a_loss_averaged_over_micro_batches_is_found(tiny_model: str, monkeypatc
 
 def test_completions_that_see_each_other_are_found(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sound = collate.visible
-    monkeypatch.setattr(layout, "visible", lambda segment, branch: sound(segment, np.minimum(branch, 0)))
+    monkeypatch.setattr(collate, "visible", lambda segment, branch: sound(segment, np.minimum(branch, 0)))
     message = failure(learner_of(tiny_model))
     assert "the gradient as this run lays them out is not that one sample at a time, above all for 'model" in message
     assert "set learner.layout: padded and learner.logprob_chunk: null" in message

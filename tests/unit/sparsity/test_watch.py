@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlpost.errors import CheckpointError
-from rlpost.sparsity.deltas import Moved, summary
+from rlpost.sparsity.deltas import TensorDelta, summary
 from rlpost.sparsity.tracker import Watch
 
 
@@ -96,7 +96,7 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
 
 
 def test_summary_weighs_by_entries() -> None:
-    moved = {"a": Moved(30, 3, 6, 0, 3, 6, 3.0, 1.0, 0.2), "b": Moved(10, 1, 0, 2, 1, 0, 4.0, 0.0, 0.6)}
+    moved = {"a": TensorDelta(30, 3, 6, 0, 3, 6, 3.0, 1.0, 0.2), "b": TensorDelta(10, 1, 0, 2, 1, 0, 4.0, 0.0, 0.6)}
     found = summary(moved)
     assert found["stepped_share"] == 0.1
     assert found["changed_share"] == 0.15

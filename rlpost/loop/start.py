@@ -1,0 +1,105 @@
+"""Starting the actors of a run, and ending them however it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rlpost.actors.cluster import cluster, wait_for_placement
+from rlpost.actors.engines import RayRolloutPool
+from rlpost.actors.learners import RayLearner
+from rlpost.actors.placement import place
+from rlpost.actors.recovery import Supervisor
+from rlpost.actors.remote import wait
+from rlpost.actors.scorers import RayScoringPool
+from rlpost.config.schema import RunConfig
+from rlpost.data.load import tokenized_prompts
+from rlpost.data.models import context_length, tensor_shapes
+from rlpost.loop.session import Session
+from rlpost.plugins.algorithm import build_advantage
+from rlpost.plugins.build import reward_needs, with_logprobs
+from rlpost.plugins.ship import Shipped, ship
+from rlpost.protocols import EngineSpec
+from rlpost.selfcheck.memory import MemoryWatch
+from rlpost.types import TokenizedPrompt
+
+_MAX_NUM_SEQS = 256
+"""vLLM reserves memory for every completion that may run at once; more than this gains nothing on two cores."""
+
+_LEAST_MODEL_LEN = 256
+"""Leaves room for the probe that is longer than a block of the prefix cache (128 tokens on CPU)."""
+
+
+@contextmanager
+def session(
+    config: RunConfig,
+    model: str,
+    *,
+    training: bool,
+    shipped: Shipped | None = None,
+    log: Callable[[str], None] = lambda _: None,
+) -> Iterator[Session]:
+    """Start Ray and the actors, and end them however the block ends.
+
+    Args:
+        config: the run configuration.
+        model: Hugging Face folder of the policy.
+        training: with a learner; without, only rollouts and scoring.
+        shipped: the user's own code, if it was packed up already.
+        log: told what is waited for, and about lost actors.
+
+    Raises:
+        RlpostError: if data, model, cluster or an actor's start fails.
+    """
+    shipped = shipped or ship(config)
+    needs = reward_needs(config)
+    config = with_logprobs(config, needs)
+    train, held_out = tokenized_prompts(config, model, training=training)
+    with cluster(config.cluster):
+        shapes = tensor_shapes(model)
+        plan = wait_for_placement(lambda found: place(config, found, shapes), config.cluster, log)
+        supervisor, placed = Supervisor(config.cluster, plan.placements, log), plan.of
+        scoring = RayScoringPool(config, placed("scoring"), supervisor, shipped, needs)
+        spec = engine_spec(config, model, train, held_out)
+        rollouts = RayRolloutPool(config, placed("rollout"), supervisor, spec, shipped)
+        learner = RayLearner(config, placed("learner"), supervisor, model, shipped) if training else None
+        rollouts.snapshot = learner.snapshot if learner else None
+        pools = [rollouts, scoring, *([learner] if learner else [])]
+        try:
+            workers = [scoring.begin(i) for i in range(len(scoring.handles))]
+            checks = scoring.preflight([tokenized.prompt for tokenized in [*train, *held_out]])
+            if shipped.targets:  # the user's own code is tried before anything expensive is loaded
+                wait([*workers, *checks], "start of the scoring workers", config.cluster.start_timeout_s)
+            waiting = [*workers, *checks, *(rollouts.begin(i) for i in range(len(rollouts.handles)))]
+            if learner is not None:
+                waiting += learner.setup()
+            wait(waiting, "start of the actors", config.cluster.start_timeout_s)
+            yield Session(
+                config=config,
+                rollouts=rollouts,
+                scoring=scoring,
+                learner=learner,
+                train=train,
+                held_out=held_out,
+                advantages=build_advantage(config),
+                supervision=supervisor,
+                watch=MemoryWatch(config.selfcheck.memory_window),
+                verifiers=tuple(sorted(set(wait(checks, "scoring: preflight", config.cluster.start_timeout_s)))),
+            )
+        finally:
+            supervisor.closing = True
+            for pool in pools:
+                pool.close()
+            for pool in pools:
+                pool.kill()
+
+
+def engine_spec(
+    config: RunConfig, model: str, train: Sequence[TokenizedPrompt], held_out: Sequence[TokenizedPrompt]
+) -> EngineSpec:
+    """What the engines have to be ready for."""
+    probes = tuple(tokenized.token_ids for tokenized in train[: config.selfcheck.probe_prompts])
+    at_once = -(-config.rollout.group_size * config.rollout.prompts_per_step // config.rollout.workers)
+    longest = max(len(one.token_ids) for one in [*train, *held_out]) + config.rollout.max_tokens
+    length = min(max(longest, _LEAST_MODEL_LEN), context_length(model))
+    return EngineSpec(model, probes, min(max(at_once, 8), _MAX_NUM_SEQS), length)

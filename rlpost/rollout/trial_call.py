@@ -1,0 +1,39 @@
+"""What a rollout engine of the user's own must keep to, tried once in its actor before a run depends on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlpost.errors import UserError
+from rlpost.plugins.trial_call import blaming
+from rlpost.protocols import GenerateRequest, SamplingSettings
+from rlpost.rollout.stream import generate
+
+_DEADLINE_S = 60.0
+
+
+def try_engine(engine: Any, name: str, prompt_ids: tuple[int, ...]) -> None:
+    """Have an engine sample two completions of two tokens and look at what comes back.
+
+    Args:
+        engine: ready, in its actor's process.
+        name: as the configuration has it.
+        prompt_ids: a prompt of the run.
+
+    Raises:
+        UserError: if it lacks a verb, fails, or answers with something else than was asked for.
+    """
+    who = f"rollout.engine {name!r}"
+    verbs = ("submit", "step", "abort", "apply", "probe", "parity", "close")
+    if missing := [verb for verb in verbs if not callable(getattr(engine, verb, None))]:
+        raise UserError(f"{who} has no {', '.join(missing)}; see rlpost.protocols.RolloutEngine")
+    with blaming(who, "on a prompt of the run"):
+        request = GenerateRequest("trial", prompt_ids, 2, 0)
+        answers = generate(engine, [request], SamplingSettings(max_tokens=2), _DEADLINE_S)
+        if [c.index for c in answers] != [0, 1] or any(c.finish_reason == "abort" for c in answers):
+            raise UserError(f"it answered {len(answers)} completions, or aborted one, where 2 were asked for")
+        for completion in answers:
+            if completion.prompt_ids != prompt_ids or not 1 <= len(completion.token_ids) <= 2:
+                raise UserError(f"a completion has {len(completion.token_ids)} tokens where 1 or 2 were asked for")
+            if completion.logprobs is None or any(not value <= 0.0 for value in completion.logprobs):
+                raise UserError(f"a completion has the log-probabilities {completion.logprobs}; none may exceed 0")
