@@ -96,7 +96,7 @@ def worker(case: dict[str, Any]) -> dict[str, Any]:
     predicted = learner_bytes(config, shapes, widths(case["model"]))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     return {
-        "trained": int(figures["trained_parameters"]),
+        "trained": int(figures["trainable_parameters"]),
         "optimizer_bytes": round(figures["memory_mb/optimizer"] * 2**20),
         "optimizer_bytes_predicted": predicted["optimizer"],
         "growth_mb": round((peak - before) / 2**20),

@@ -129,8 +129,13 @@ def _stable(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(before: Any, after: Any, place: str = "") -> Iterator[str]:
-    """Every place in which two recordings differ, with both values."""
+    """Every place in which two recordings differ, with both values. Metrics that only the second has are no difference."""
     if isinstance(before, dict) and isinstance(after, dict):
+        from rlpost.observability.metrics import current_name
+
+        if "/metrics" in place:
+            before = {current_name(name): value for name, value in before.items()}
+            after = {name: value for name, value in after.items() if name in before}
         for key in sorted(before.keys() | after.keys()):
             if key not in before or key not in after:
                 yield f"{place}/{key}: only {'after' if key in after else 'before'}"

@@ -13,7 +13,7 @@ from rlpost.tuning.memory import Shapes, learner_bytes
 
 
 def footprint(engine: TrainEngine, config: RunConfig, shapes: Shapes) -> dict[str, float]:
-    """Metrics: ``trained_parameters``; ``memory_mb/weights`` and ``memory_mb/optimizer`` in MiB as held by this rank,
+    """Metrics: ``trainable_parameters``; ``memory_mb/weights`` and ``memory_mb/optimizer`` in MiB as held by this rank,
     each with ``_planned`` beside it.
 
     Args:
@@ -28,7 +28,7 @@ def footprint(engine: TrainEngine, config: RunConfig, shapes: Shapes) -> dict[st
     # positions and masters of kept entries, and masks, are no part of the module
     adapters = planned["method"] if config.tuning.method in ("lora", "lora_xs") else 0
     wanted = {"weights": planned["weights"] + adapters, "optimizer": planned["optimizer"]}
-    figures = {"trained_parameters": float(sum(p.numel() for _, p in engine.tuning.trained()))}
+    figures = {"trainable_parameters": float(sum(p.numel() for _, p in engine.tuning.trained()))}
     for name, value in held.items():
         figures |= {f"memory_mb/{name}": value / 2**20, f"memory_mb/{name}_planned": wanted[name] / 2**20}
     return figures

@@ -13,6 +13,8 @@ METRICS: dict[str, str] = {
     "policy_version": "published syncs so far",
     "reward_mean": "mean over decided completions of the sum of reward spans",
     "reward_std": "standard deviation of the same",
+    "reward/*": "by reward stage: mean and standard deviation (std) over decided completions of what the stage added; and "
+    "figures of its own, means over groups",
     "pass_rate": "accepted share of decided completions",
     "solved_share": "share of prompts with at least one accepted completion",
     "undecided_share": "share of completions whose check stayed undecided",
@@ -34,10 +36,9 @@ METRICS: dict[str, str] = {
     "kl": "mean KL estimate to the reference, weighted as the loss, nats per token",
     "entropy": "-mean log p of sampled tokens: an estimate of the policy's entropy, nats per token",
     "ratio": "mean importance ratio",
-    "clip_low": "share of tokens clipped from below",
-    "clip_low/*": "the same, by pass over the batch (epoch_0 begins on-policy)",
-    "clip_high": "share of tokens clipped from above",
-    "clip_high/*": "the same, by pass over the batch",
+    "clip_frac/*": "share of tokens whose gradient the clip removed: low from below, high from above; low/epoch_N and "
+    "high/epoch_N by pass over the batch (epoch_0 begins on-policy)",
+    "loss/*": "figures that a loss of your own returns",
     "importance": "mean truncated engine-to-learner weight",
     "mismatch": "mean |log p learner - log p engine| over trained tokens, nats",
     "grad_norm": "gradient norm before clipping",
@@ -61,13 +62,30 @@ METRICS: dict[str, str] = {
     "canary/probe_max": "maximum of the same",
     "changes/*": "published weights since the last look (stepped, step_norm, angle) and since the start; "
     "bfloat16 casts, stored_: as published",
-    "trained_parameters": "numbers that the optimizer owns",
+    "trainable_parameters": "numbers that the optimizer owns",
     "memory_mb/*": "what a rank of the learner holds of a kind, MiB; _planned: as rlpost plan predicts it",
     "tuning/warmup": "batches so far from which the tuning method learns what to train",
     "rss_mb/*": "resident memory of an actor, MiB",
     "own_mb/*": "the part of it that is not shared with others (the object store's pages are), MiB",
     "eval/*": "evaluation figures",
 }
+
+RENAMED: dict[str, str] = {
+    "clip_low": "clip_frac/low",
+    "clip_high": "clip_frac/high",
+    "trained_parameters": "trainable_parameters",
+}
+"""Old names, as run folders of earlier versions have them."""
+
+
+def current_name(name: str) -> str:
+    """The name that a metric has now.
+
+    >>> current_name("clip_low/epoch_1"), current_name("loss")
+    ('clip_frac/low/epoch_1', 'loss')
+    """
+    family, slash, member = name.partition("/")
+    return RENAMED.get(family, family) + slash + member
 
 
 def check_names(names: Iterable[str]) -> None:
@@ -112,7 +130,19 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
     totals = [sum(s.value for s in r if s.channel == "reward") for g in groups for r in g.rewards if r is not None]
     if totals:
         metrics["reward_mean"], metrics["reward_std"] = float(np.mean(totals)), float(np.std(totals))
-    return metrics
+    return metrics | prefixed("reward", stage_figures(groups))
+
+
+def stage_figures(groups: Sequence[Group]) -> dict[str, float]:
+    """What each reward stage added: mean and standard deviation over decided completions, and its own figures."""
+    figures: dict[str, float] = {}
+    for name in dict.fromkeys(name for group in groups for name in group.stage_rewards):
+        added = [v for group in groups for v in group.stage_rewards.get(name, ()) if v is not None]
+        if added:
+            figures |= {f"{name}/mean": float(np.mean(added)), f"{name}/std": float(np.std(added))}
+    for name in dict.fromkeys(name for group in groups for name in group.metrics):
+        figures[name] = float(np.mean([group.metrics[name] for group in groups if name in group.metrics]))
+    return figures
 
 
 def assurances(verdicts: Iterable[Verdict]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlpost.observability.sinks import read_lines
+from rlpost.observability.sinks import read_lines, read_metrics
 
 _PASS = re.compile(r"pass@(\d+)")
 
@@ -154,7 +154,7 @@ def draw_run(folder: Path) -> list[Path]:
     if curves:
         target = folder / "plots" / "pass_at_n.svg"
         written.append(draw(curves, target, title="held-out prompts", x="N", y="pass@N (95 % over prompts)", base=2))
-    shares = [row for row in read_lines(folder / "metrics.jsonl") if "changes/changed_share" in row]
+    shares = [row for row in read_metrics(folder) if "changes/changed_share" in row]
     if len(shares) > 1:
         steps = [row["step"] + 1 for row in shares]
         words = {"changed": "since the start", "stepped": "since the last look", "cancelled": "touched, then cancelled"}

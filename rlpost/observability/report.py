@@ -10,7 +10,7 @@ from typing import Any
 
 from rlpost.errors import UserError
 from rlpost.observability.metrics import METRICS
-from rlpost.observability.sinks import read_lines
+from rlpost.observability.sinks import read_lines, read_metrics
 
 _CHARTS = ("reward_mean", "pass_rate", "solved_share", "entropy", "kl", "grad_norm", "mismatch", "canary/probe_max",
            "undecided_share", "length_mean", "tokens_per_second", "seconds/step")  # fmt: skip
@@ -43,7 +43,7 @@ def write_report(run: str | Path) -> Path:
         UserError: if the folder holds no run.
     """
     folder = Path(run)
-    rows = read_lines(folder / "metrics.jsonl")
+    rows = read_metrics(folder)
     if not rows:
         raise UserError(f"{run}: holds no run (metrics.jsonl is missing or empty); give a run folder")
     parts = [

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from rlpost.config.schema import LoggingSection
 from rlpost.errors import MissingPackageError
-from rlpost.observability.metrics import check_names
+from rlpost.observability.metrics import check_names, current_name
 
 
 class Sink(Protocol):
@@ -34,6 +34,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return rows
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """A run's metrics, a row per step, under the names they have now."""
+    return [{current_name(name): value for name, value in row.items()} for row in read_lines(run / "metrics.jsonl")]
 
 
 def keep_lines_before(path: Path, step: int) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ ARMS = dict.fromkeys(OWN, "quickstart.yaml")
 TRAINED = ["data.eval.skip=96", "evaluation.samples=16", "evaluation.k=powers", "evaluation.greedy=false"]
 SMALL = ["run.steps=16", "data.eval.count=32", "evaluation.samples=8"]
 COSTS = {
-    "trained_parameters": "trained",
+    "trainable_parameters": "trained",
     "memory_mb/optimizer": "optimizer MiB",
     "sync/bytes": "sync bytes",
     "seconds/update": "update s",

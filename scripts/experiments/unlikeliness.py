@@ -56,7 +56,7 @@ OWN = {"kl_0.4": ["algorithm.kl.coef=0.4"]}
 CONTROLS = ("default", "high_kl", "kl_0.4")
 FINAL = ["data.eval.count=200", "data.eval.skip=150", "evaluation.every=0"]
 SMALL = ["run.steps=25", "data.eval.count=40", "evaluation.samples=32"]
-COURSE = ("unique_accepted", "entropy", "kl", "clip_high", "skipped_updates")
+COURSE = ("unique_accepted", "entropy", "kl", "clip_frac/high", "skipped_updates")
 """Metrics of the last steps that go into the table."""
 LAST = 20
 

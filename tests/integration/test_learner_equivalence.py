@@ -34,7 +34,7 @@ OFFLOADED = (
 def measure(learner, batch) -> dict:
     """Gradient of the first update, then log-probabilities and the distance from the reference after some more."""
     update = learner.plan(batch)[0]
-    learner.accumulate(batch, update)
+    learner.passes.accumulate(batch, update)
     gradients = {name: gradient.cpu().clone() for name, gradient in learner.engine.gradients()}
     norms = [learner.engine.apply(1e-3).grad_norm]
     for _ in range(2):

@@ -114,7 +114,7 @@ def measure(
     """The accumulated gradient of an update, flat, and its metrics."""
     learner = learner_of(model, config)
     [planned] = learner.plan(data)
-    metrics = learner.accumulate(data, update or planned)
+    metrics = learner.passes.accumulate(data, update or planned)
     return torch.cat([gradient.flatten() for _, gradient in learner.engine.gradients()]), metrics
 
 
@@ -290,7 +290,7 @@ def test_the_pre_pass_covers_every_row_and_its_ratio_is_one(model: Any) -> None:
     _, metrics = measure(model, configured(20), ready)
     assert metrics["ratio"] == pytest.approx(1.0, abs=1e-4)
     assert metrics["kl"] == pytest.approx(0.0, abs=1e-4)
-    assert (metrics["clip_low"], metrics["clip_high"]) == (0.0, 0.0)
+    assert (metrics["clip_frac/low"], metrics["clip_frac/high"]) == (0.0, 0.0)
 
 
 def without(data: TrainBatch, *names: str) -> TrainBatch:

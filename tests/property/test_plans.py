@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from rlpost.data.sampler import indices
 from rlpost.learner.packing import (
     LINE_TOKENS,
-    Item,
     Layout,
     MicroPlan,
+    SampleSize,
     plan_updates,
     sample_indices,
-    segments,
     spread_over_ranks,
     tokens,
 )
@@ -41,23 +40,23 @@ def test_every_row_is_trained_on_exactly_once_a_pass(
     pairs: list[tuple[int, int]], epochs: int, minibatches: int, ranks: int, micro_tokens: int,
     kind: tuple[bool, bool], seed: int,
 ) -> None:  # fmt: skip
-    sizes = [Item(prompt, 2 * prompt + 1, completion) for prompt, completion in pairs]
+    sizes = [SampleSize(prompt, 2 * prompt + 1, completion) for prompt, completion in pairs]
     layout = Layout(packed=kind[0], share_prompts=kind[1], micro_tokens=micro_tokens)
     options = {"epochs": epochs, "minibatches": minibatches, "ranks": ranks, "layout": layout}
     plan = plan_updates(sizes, **options, seed=(seed, 3))
     assert plan == plan_updates(sizes, **options, seed=(seed, 3))
-    assert Counter(row for u in plan for row in u.rows) == dict.fromkeys(range(len(sizes)), epochs)
+    assert Counter(row for u in plan for row in u.indices) == dict.fromkeys(range(len(sizes)), epochs)
     per_pass = min(minibatches, len(sizes))
     assert len(plan) == epochs * per_pass
     for start in range(0, len(plan), per_pass or 1):
         chunk = plan[start : start + per_pass]
-        assert sorted(row for u in chunk for row in u.rows) == list(range(len(sizes)))
-        assert max(len(u.rows) for u in chunk) - min(len(u.rows) for u in chunk) <= 1
+        assert sorted(row for u in chunk for row in u.indices) == list(range(len(sizes)))
+        assert max(len(u.indices) for u in chunk) - min(len(u.indices) for u in chunk) <= 1
     for update in plan:
         assert len(update.micro) == ranks
         assert len({len(batches) for batches in update.micro}) == 1
         assert sorted(row for batches in update.micro for b in batches for row in sample_indices(b)) == sorted(
-            update.rows
+            update.indices
         )
         # no round is empty on every rank
         assert all(any(batches[i] for batches in update.micro) for i in range(len(update.micro[0])))
@@ -66,9 +65,9 @@ def test_every_row_is_trained_on_exactly_once_a_pass(
                 within(micro, sizes, layout)
 
 
-def within(micro: MicroPlan, sizes: list[Item], layout: Layout) -> None:
+def within(micro: MicroPlan, sizes: list[SampleSize], layout: Layout) -> None:
     """A micro-batch's lines and what is computed for them."""
-    lengths = [sum(tokens(segment, sizes) for segment in line) for line in micro]
+    lengths = [sum(sequence_length(segment, sizes) for segment in line) for line in micro]
     assert len(sample_indices(micro)) <= 1 or max(lengths) * len(lengths) <= layout.micro_tokens
     for line, length in zip(micro, lengths, strict=True):
         assert len(line) == 1 or (layout.packed and length <= LINE_TOKENS)
@@ -82,10 +81,10 @@ def within(micro: MicroPlan, sizes: list[Item], layout: Layout) -> None:
 def test_no_rank_has_more_than_its_share_and_one_segment_of_one_completion(
     pairs: list[tuple[int, int]], ranks: int, shared: bool
 ) -> None:
-    sizes = [Item(prompt, 2 * prompt + 1, completion) for prompt, completion in pairs]
+    sizes = [SampleSize(prompt, 2 * prompt + 1, completion) for prompt, completion in pairs]
     layout = Layout(packed=True, share_prompts=shared, micro_tokens=10**6)
-    shares = spread_over_ranks(segments(range(len(sizes)), sizes, layout), sizes, ranks)
-    loads = [sum(tokens(part, sizes) for part in share) for share in shares]
+    shares = spread_over_ranks(group_by_prompt(range(len(sizes)), sizes, layout), sizes, ranks)
+    loads = [sum(sequence_length(part, sizes) for part in share) for share in shares]
     longest = max(tokens((row,), sizes) for row in range(len(sizes)))
     assert max(loads) <= sum(loads) / ranks + longest + max(size.prompt_tokens for size in sizes) * ranks
 

@@ -37,7 +37,7 @@ def test_from_nothing_to_recommendations(tmp_path: Path) -> None:
     assert {"popularity_shift", "popularity_shift_se"} <= set(after)
 
     steps = rows(folder / "metrics.jsonl")
-    assert {"clip_high/epoch_0", "clip_high/epoch_1", "kl"} <= set(steps[-1])
+    assert {"clip_frac/high/epoch_0", "clip_frac/high/epoch_1", "kl"} <= set(steps[-1])
     for row in (one for file in sorted((folder / "transcripts").iterdir()) for one in rows(file)):
         ranks = [span for span in row["reward"] if span[3] >= 0 and span[4] == "reward"]
         assert [span[3] for span in ranks] == list(range(10)), "a span for each rank, whatever the list's length"

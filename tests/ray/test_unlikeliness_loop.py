@@ -47,7 +47,7 @@ def test_a_run_with_late_rewards_and_everything_an_evaluation_writes(tmp_path: P
 
     steps = lines(tmp_path, "rare")
     trained = next(row for row in steps if row.get("updates", 0) > 0)
-    assert {"clip_high/epoch_0", "clip_high/epoch_1", "kl", "seconds/prepass"} <= set(trained)
+    assert {"clip_frac/high/epoch_0", "clip_frac/high/epoch_1", "kl", "seconds/prepass"} <= set(trained)
 
     evaluations = rows(folder / "evaluations.jsonl")
     assert [row["when"] for row in evaluations] == ["before", "step 2", "after"]

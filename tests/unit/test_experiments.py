@@ -51,7 +51,7 @@ def experiment(scripts: dict[str, ModuleType], name: str, out: Path, seeds: tupl
                     record(outcome(str(prompt), (prompt + seed + number) % 2 == 0, (5 - number) % 10))
             if arm != "base":
                 rows = [{"pass_rate": 0.1 * number, "entropy": 1.0, "unique_accepted": 2, "kl": 0.0} for _ in range(20)]
-                rows = [{**row, "clip_high": 0.0, "skipped_updates": 0} for row in rows]
+                rows = [{**row, "clip_frac/high": 0.0, "skipped_updates": 0} for row in rows]
                 (made.folder(seed) / arm / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     return made
 

@@ -63,7 +63,7 @@ def test_the_loss_and_its_figures_by_hand() -> None:
     assert loss.item() == pytest.approx(0.6 / 4)
     found = {key: float(value) for key, value in sums.items()}
     # mean ratio (1 + 2 + 0.5 + 1) / 4
-    assert found == pytest.approx({"loss": 0.15, "clip_low": 0.25, "clip_high": 0.25, "ratio": 4.5 / 4})
+    assert found == pytest.approx({"loss": 0.15, "clip_frac/low": 0.25, "clip_frac/high": 0.25, "ratio": 4.5 / 4})
     loss.backward()
     grad = inputs.logprobs.grad
     assert grad is not None

@@ -17,12 +17,12 @@ import torch
 
 from rlpost.algorithms import credit
 from rlpost.algorithms.advantages import AdvantageSettings
-from rlpost.algorithms.losses import LossInputs, policy_loss
+from rlpost.algorithms.losses import LossInputs
 from rlpost.config.load import from_dict
 from rlpost.config.recipes import RECIPES
 from rlpost.config.schema import RunConfig
-from rlpost.learner.packing import count
-from rlpost.learner.policy import loss_settings
+from rlpost.learner.packing import denominators
+from rlpost.plugins.algorithm import build_loss
 from rlpost.types import Completion, Group, Prompt, SpanReward, Verdict
 
 MAX_TOKENS = 16
@@ -96,8 +96,8 @@ def ours(name: str, batch: Batch) -> tuple[float, list[float]]:
         span_ids=padded([s.span_ids.tolist() for s in samples], torch.long, -1),
         ref_logprobs=padded([one.ref for one in rows]),
     )
-    counts = count(samples, range(len(samples)), config.rollout.max_tokens)
-    loss, _ = policy_loss(inputs, loss_settings(config), counts)
+    counts = denominators(samples, range(len(samples)), config.rollout.max_tokens)
+    loss, _ = build_loss(config)(inputs, counts)
     loss.backward()
     assert logprobs.grad is not None
     return loss.item(), logprobs.grad[mask].tolist()

@@ -21,7 +21,8 @@ from rlpost.config.tuning import OptimizerSection
 from rlpost.data.models import load
 from rlpost.errors import CheckpointError, ConfigError
 from rlpost.learner.build import build_learner
-from rlpost.learner.policy import PolicyLearner, layout_of
+from rlpost.learner.passes import layout_of
+from rlpost.learner.policy import PolicyLearner
 from rlpost.learner.prepass import fill
 from rlpost.optim.build import build_optimizer
 from rlpost.selfcheck.canary import check_movement
@@ -286,7 +287,7 @@ def test_a_model_that_cannot_run_packed_runs_padded_and_says_so(
     tiny_model: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     learner = build_learner(configured(tiny_model), tiny_model, CPU)
-    assert (learner.layout.packed, learner.layout.share_prompts, caplog.messages) == (True, True, [])
+    assert (learner.passes.layout.packed, learner.passes.layout.share_prompts, caplog.messages) == (True, True, [])
     model = learner.engine.module.model
     model.config.layer_types = ["full_attention", "sliding_attention"]
     layout = layout_of(learner.config, model)
@@ -384,10 +385,10 @@ def test_clipping_is_told_by_epoch_and_begins_on_policy(tiny_model: str) -> None
     fresh = TrainBatch(tuple(dataclasses.replace(s, old_logprobs=None) for s in batch(count=5).samples), 1)
     found = learner.step(fresh)
     assert found["updates"] == 6.0  # ceil(5 / 3) a pass
-    clipped = [found[f"clip_low/epoch_{e}"] + found[f"clip_high/epoch_{e}"] for e in range(3)]
+    clipped = [found[f"clip_frac/low/epoch_{e}"] + found[f"clip_frac/high/epoch_{e}"] for e in range(3)]
     assert clipped[0] < clipped[2]
-    mean = sum(found[f"clip_low/epoch_{e}"] for e in range(3)) / 3
-    assert found["clip_low"] == pytest.approx(mean)
+    mean = sum(found[f"clip_frac/low/epoch_{e}"] for e in range(3)) / 3
+    assert found["clip_frac/low"] == pytest.approx(mean)
 
 
 @pytest.mark.parametrize(("samples", "expected"), [(0, 1), (1, 1), (3, 1), (4, 2), (7, 3)])

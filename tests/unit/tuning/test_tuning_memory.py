@@ -71,7 +71,7 @@ def test_a_reference_model_is_planned_where_one_is_held(tiny_model: str, tuning:
     assert shapes is not None
     learner = build_learner(config, tiny_model, torch.device("cpu"))
     planned = learner_bytes(config, shapes)["reference"]
-    held = learner.reference.parameters() if learner.reference is not None else []
+    held = learner.passes.reference.parameters() if learner.passes.reference is not None else []
     assert planned == sum(p.numel() * p.element_size() for p in held)
     assert bool(planned) == expected
 

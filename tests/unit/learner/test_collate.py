@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlpost.learner.collate import ahead, collate, visible
+from rlpost.learner.collate import collate, prefetch, visible
 from rlpost.types import TrainSample
 
 CPU = torch.device("cpu")
@@ -23,21 +23,21 @@ def sample(prompt: list[int], completion: list[int], mask: list[bool] | None = N
     )
 
 
-def test_one_sample_in_a_line_by_hand() -> None:
+def test_one_sample_per_row_by_hand() -> None:
     samples = [sample([1, 2, 3], [4, 5]), sample([6], [7, 8, 9], [True, False, True])]
     micro = collate(samples, (((1,),), ((0,),)), CPU)
     assert micro.input_ids.tolist() == [[6, 7, 8, 9, 0], [1, 2, 3, 4, 5]]
     assert micro.attention_mask.tolist() == [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
     assert micro.position_ids is None
-    # the position before a token predicts it; the second line begins at 5
+    # the position before a token predicts it; the second row begins at 5
     assert micro.index.tolist() == [0, 1, 2, 7, 8]
     assert micro.token_ids.tolist() == [7, 8, 9, 4, 5]
     assert micro.cells.tolist() == [0, 1, 2, 3, 4]
     assert micro.mask.tolist() == [[True, False, True], [True, True, False]]
-    assert micro.rows == (1, 0)
+    assert micro.indices == (1, 0)
 
 
-def test_a_shared_prompt_and_another_segment_in_one_line_by_hand() -> None:
+def test_a_shared_prompt_and_another_sequence_in_one_row_by_hand() -> None:
     samples = [sample([1, 2], [3]), sample([1, 2], [4, 5]), sample([6], [7]), sample([8], [9])]
     micro = collate(samples, (((0, 1), (2,)), ((3,),)), CPU)
     assert micro.input_ids.tolist() == [[1, 2, 3, 4, 5, 6, 7], [8, 9, 0, 0, 0, 0, 0]]
@@ -48,7 +48,7 @@ def test_a_shared_prompt_and_another_segment_in_one_line_by_hand() -> None:
     assert micro.token_ids.tolist() == [3, 4, 5, 7, 9]
     assert micro.cells.tolist() == [0, 2, 3, 4, 6]
     assert micro.table(torch.arange(1.0, 6.0)).tolist() == [[1, 0], [2, 3], [4, 0], [5, 0]]
-    by_row = {row: values.tolist() for row, values in micro.by_row(torch.arange(1.0, 6.0)).items()}
+    by_row = {row: values.tolist() for row, values in micro.by_sample(torch.arange(1.0, 6.0)).items()}
     assert by_row == {0: [1], 1: [2, 3], 2: [4], 3: [5]}
     assert micro.attention_mask.shape == (2, 1, 7, 7)
     assert micro.attention_mask[0, 0].int().tolist() == [
@@ -57,7 +57,7 @@ def test_a_shared_prompt_and_another_segment_in_one_line_by_hand() -> None:
         [1, 1, 1, 0, 0, 0, 0],
         [1, 1, 0, 1, 0, 0, 0],  # the second completion does not see the first
         [1, 1, 0, 1, 1, 0, 0],
-        [0, 0, 0, 0, 0, 1, 0],  # another segment sees nothing of this one
+        [0, 0, 0, 0, 0, 1, 0],  # another sequence sees nothing of this one
         [0, 0, 0, 0, 0, 1, 1],
     ]
 
@@ -78,11 +78,11 @@ def test_a_rank_without_work_has_one_masked_token() -> None:
     micro = collate([], (), CPU)
     assert not micro.mask.any()
     assert micro.table(torch.tensor([-3.0])).tolist() == [[-3.0]]
-    assert micro.by_row(torch.tensor([-3.0])) == {}
+    assert micro.by_sample(torch.tensor([-3.0])) == {}
 
 
 @pytest.mark.parametrize("on", [True, False])
-def test_what_is_made_ahead_comes_in_order_and_one_at_a_time(on: bool) -> None:
+def test_what_is_prefetched_comes_in_order_and_one_at_a_time(on: bool) -> None:
     made: list[int] = []
 
     def make(number: int) -> int:
@@ -90,7 +90,7 @@ def test_what_is_made_ahead_comes_in_order_and_one_at_a_time(on: bool) -> None:
         return number * number
 
     found = []
-    for value in ahead(make, range(5), on):
+    for value in prefetch(make, range(5), on):
         if on:
             until = time.monotonic() + 5
             while len(made) < min(len(found) + 2, 5) and time.monotonic() < until:
@@ -100,14 +100,14 @@ def test_what_is_made_ahead_comes_in_order_and_one_at_a_time(on: bool) -> None:
     assert found == [0, 1, 4, 9, 16]
 
 
-def test_an_error_ahead_is_raised_where_its_result_is_taken_and_no_thread_stays() -> None:
+def test_an_error_in_prefetching_is_raised_where_its_result_is_taken_and_no_thread_stays() -> None:
     def make(number: int) -> float:
         return 1 / number
 
     taken: list[float] = []
     with pytest.raises(ZeroDivisionError):
-        taken.extend(ahead(make, [2, 1, 0]))
+        taken.extend(prefetch(make, [2, 1, 0]))
     assert taken == [0.5, 1.0]
-    for _ in ahead(make, [1, 1, 1]):
+    for _ in prefetch(make, [1, 1, 1]):
         break
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lay-out")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("collate")]

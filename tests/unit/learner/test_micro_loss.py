@@ -1,4 +1,4 @@
-"""The micro-batch's loss. Not covered: its tensors (test_layout.py), the model (tests/property)."""
+"""The micro-batch's loss. Not covered: its tensors (test_collate.py), the model (tests/property)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from rlpost.algorithms.losses import LossSettings
+from rlpost.algorithms.losses import LossSettings, policy_loss
 from rlpost.learner.collate import MicroBatch, collate
 from rlpost.learner.micro_loss import micro_loss, old_or_current, pad
+from rlpost.plugins.algorithm import BoundLoss
 from rlpost.types import Denominators, TrainSample
 
+LOSS = BoundLoss("clipped", policy_loss, LossSettings())
 CPU = torch.device("cpu")
 
 
@@ -32,15 +34,15 @@ def sample(
     )
 
 
-def one_a_line(samples: list[TrainSample]) -> MicroBatch:
+def one_per_row(samples: list[TrainSample]) -> MicroBatch:
     return collate(samples, tuple(((row,),) for row in range(len(samples))), CPU)
 
 
 def test_a_rank_without_samples_still_has_something_to_run() -> None:
-    micro = one_a_line([])
+    micro = one_per_row([])
     assert not micro.mask.any()
     logprobs = torch.full((1, 1), -3.0, requires_grad=True)
-    loss, sums = micro_loss(logprobs, micro, [], LossSettings(), Denominators(5, 1, 1, 8))
+    loss, sums = micro_loss(logprobs, micro, [], LOSS, Denominators(5, 1, 1, 8))
     loss.backward()
     assert (loss.item(), sums) == (0.0, {})
     assert logprobs.grad is not None
@@ -59,7 +61,7 @@ def test_pad_fills_on_the_right_and_wants_all_rows_or_none() -> None:
 def test_without_old_logprobs_the_policy_is_its_own_reference() -> None:
     samples = [sample([1], [2, 3])]
     logprobs = torch.tensor([[-1.0, -2.0]], requires_grad=True)
-    loss, sums = micro_loss(logprobs, one_a_line(samples), samples, LossSettings(), Denominators(2, 1, 1, 8))
+    loss, sums = micro_loss(logprobs, one_per_row(samples), samples, LOSS, Denominators(2, 1, 1, 8))
     loss.backward()
     # ratio 1, advantage 1: loss -1; slope -1/2 on each of two tokens; entropy (1 + 2) / 2
     assert loss.item() == pytest.approx(-1.0)
@@ -79,7 +81,7 @@ def test_samples_with_and_without_old_logprobs_in_one_micro_batch() -> None:
 def test_old_logprobs_make_the_ratio() -> None:
     samples = [sample([1], [2, 3], old=[-1.0 - math.log(1.1), -2.0])]
     logprobs = torch.tensor([[-1.0, -2.0]])
-    loss, sums = micro_loss(logprobs, one_a_line(samples), samples, LossSettings(), Denominators(2, 1, 1, 8))
+    loss, sums = micro_loss(logprobs, one_per_row(samples), samples, LOSS, Denominators(2, 1, 1, 8))
     # ratios 1.1 and 1, advantages 1
     assert float(sums["ratio"]) == pytest.approx(1.05)
     assert loss.item() == pytest.approx(-1.05)
@@ -88,7 +90,7 @@ def test_old_logprobs_make_the_ratio() -> None:
 def test_the_mismatch_is_over_trained_tokens() -> None:
     samples = [sample([1], [2, 3], [True, False], old=[-1.0, -9.0], engine=[-1.5, -1.0])]
     logprobs = torch.tensor([[-1.0, -2.0]])
-    _, sums = micro_loss(logprobs, one_a_line(samples), samples, LossSettings(), Denominators(1, 1, 1, 8))
+    _, sums = micro_loss(logprobs, one_per_row(samples), samples, LOSS, Denominators(1, 1, 1, 8))
     assert float(sums["mismatch"]) == pytest.approx(0.5)
     assert float(sums["entropy"]) == pytest.approx(1.0)
 
@@ -98,7 +100,7 @@ def test_what_the_model_says_under_the_mask_reaches_no_figure(bad: float) -> Non
     """A padded token's log-probability is arbitrary: -inf where a model forbids token 0."""
     samples = [sample([1], [2, 3], [True, False], old=[-1.0, bad], engine=[-1.0, bad])]
     logprobs = torch.tensor([[-1.0, bad]], requires_grad=True)
-    loss, sums = micro_loss(logprobs, one_a_line(samples), samples, LossSettings(), Denominators(1, 1, 1, 8))
+    loss, sums = micro_loss(logprobs, one_per_row(samples), samples, LOSS, Denominators(1, 1, 1, 8))
     loss.backward()
     assert logprobs.grad is not None
     assert logprobs.grad.tolist() == [[-1.0, 0.0]]

@@ -7,15 +7,15 @@ import dataclasses
 import numpy as np
 
 from rlpost.learner.packing import (
-    Item,
     Layout,
+    SampleSize,
     Update,
-    count,
-    items,
+    denominators,
+    logprob_chunks,
     micro_batches,
-    pieces,
     plan_updates,
     sample_indices,
+    sample_sizes,
     spread_over_ranks,
 )
 from rlpost.types import Denominators, TrainSample
@@ -26,9 +26,9 @@ def sample(mask: list[bool], spans: list[int]) -> TrainSample:
     return TrainSample(np.array([1, 2]), np.arange(n), np.ones(n, np.float32), np.array(spans), np.array(mask), None, 0)
 
 
-def alone(*lengths: int) -> list[Item]:
+def alone(*lengths: int) -> list[SampleSize]:
     """Samples with prompts of their own, one token each."""
-    return [Item(row, 1, length - 1) for row, length in enumerate(lengths)]
+    return [SampleSize(row, 1, length - 1) for row, length in enumerate(lengths)]
 
 
 def padded(micro_tokens: int) -> Layout:
@@ -43,7 +43,12 @@ def test_samples_with_the_same_prompt_are_known_by_it() -> None:
     a, b = sample([True], [0]), sample([True, True], [0, 0])
     c = dataclasses.replace(b, prompt_ids=np.array([1, 2, 3]))
     d = dataclasses.replace(b, prompt_ids=np.array([1, 2], np.int32))
-    assert items([a, b, c, d]) == [Item(0, 2, 1), Item(0, 2, 2), Item(1, 3, 2), Item(0, 2, 2)]
+    assert sample_sizes([a, b, c, d]) == [
+        SampleSize(0, 2, 1),
+        SampleSize(0, 2, 2),
+        SampleSize(1, 3, 2),
+        SampleSize(0, 2, 2),
+    ]
 
 
 def test_the_longest_goes_to_the_rank_with_the_fewest_tokens() -> None:
@@ -52,10 +57,10 @@ def test_the_longest_goes_to_the_rank_with_the_fewest_tokens() -> None:
     assert spread_over_ranks(parts, alone(3, 9, 1, 7, 4), 2) == [[(1,), (0,)], [(3,), (4,), (2,)]]
 
 
-def test_a_segment_over_a_ranks_fair_share_is_cut() -> None:
-    # three of 2 + 4 · 5 = 22 tokens on two ranks, 33 each. Of the third, one completion fits behind the first
-    # (22 + 7 = 29); of its rest, 2 + 15, one behind the second (29); of the last two none fits, and they stay together
-    sizes = [Item(row // 4, 2, 5) for row in range(12)]
+def test_a_sequence_over_a_ranks_fair_share_is_cut() -> None:
+    # three of 2 + 4 · 5 = 22 tokens on two ranks, 33 each. Of the third, one completion fits after the first
+    # (22 + 7 = 29); of its rest, 2 + 15, one after the second (29); of the last two none fits, and they stay together
+    sizes = [SampleSize(row // 4, 2, 5) for row in range(12)]
     parts = [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10, 11)]
     assert spread_over_ranks(parts, sizes, 2) == [[(0, 1, 2, 3), (8,), (10, 11)], [(4, 5, 6, 7), (9,)]]
 
@@ -67,16 +72,16 @@ def test_the_budget_counts_padding() -> None:
     assert micro_batches([], [], padded(10)) == []
 
 
-def test_short_segments_stand_side_by_side_and_long_ones_alone() -> None:
-    # lines of at most 10: 7 + 3, 5 + 4, 20 alone; 10 · 1 ≤ 10 lets one line into a micro-batch
+def test_short_sequences_stand_side_by_side_and_long_ones_alone() -> None:
+    # rows of at most 10: 7 + 3, 5 + 4, 20 alone; 10 · 1 ≤ 10 lets one row into a micro-batch
     parts, sizes = [(row,) for row in range(5)], alone(5, 3, 20, 7, 4)
     packed = Layout(packed=True, micro_tokens=10)
     assert micro_batches(parts, sizes, packed) == [(((2,),),), (((3,), (1,)),), (((0,), (4,)),)]
 
 
-def test_a_segment_over_the_budget_is_cut_and_a_single_completion_is_not() -> None:
+def test_a_sequence_over_the_budget_is_cut_and_a_single_completion_is_not() -> None:
     # prompt 4, completions of 3: 4 + 3 + 3 = 10 fits; prompt 4 and completion 9 is over the budget alone
-    sizes = [Item(0, 4, 3), Item(0, 4, 3), Item(0, 4, 3), Item(0, 4, 9)]
+    sizes = [SampleSize(0, 4, 3), SampleSize(0, 4, 3), SampleSize(0, 4, 3), SampleSize(0, 4, 9)]
     assert micro_batches([(0, 1, 2, 3)], sizes, shared(10)) == [(((3,),),), (((0, 1),),), (((2,),),)]
 
 
@@ -85,18 +90,18 @@ def test_a_plan_for_two_ranks_by_hand() -> None:
     assert update == Update((0, 1, 2), (((((0,),),), (((2,),),)), ((((1,),),), ())))
 
 
-def test_all_ranks_compute_logits_in_as_many_pieces() -> None:
-    # 5 + 3 and 4 completion tokens, then 4 and none, in pieces of at most 3
+def test_all_ranks_compute_logits_in_as_many_chunks() -> None:
+    # 5 + 3 and 4 completion tokens, then 4 and none, in chunks of at most 3
     sizes = alone(6, 4, 5, 5)
     passes = (((((0,),), ((1,),)), (((2,),),)), ((((3,),),), ()))
-    assert pieces(passes, sizes, 3) == [3, 2]
-    assert pieces(passes, sizes, None) == [1, 1]
-    assert pieces(((), ()), sizes, 3) == []
-    assert pieces((((),), ((),)), sizes, 3) == [1]
+    assert logprob_chunks(passes, sizes, 3) == [3, 2]
+    assert logprob_chunks(passes, sizes, None) == [1, 1]
+    assert logprob_chunks(((), ()), sizes, 3) == []
+    assert logprob_chunks((((),), ((),)), sizes, 3) == [1]
 
 
 def test_prompts_are_shared_within_a_minibatch_only() -> None:
-    sizes = [Item(0, 4, 1)] * 4
+    sizes = [SampleSize(0, 4, 1)] * 4
     one = plan_updates(sizes, epochs=1, minibatches=1, ranks=1, layout=shared(64), seed=(0,))
     assert one == [Update((0, 1, 2, 3), (((((0, 1, 2, 3),),),),))]
     two = plan_updates(sizes, epochs=1, minibatches=2, ranks=1, layout=shared(64), seed=(0,))
@@ -105,7 +110,7 @@ def test_prompts_are_shared_within_a_minibatch_only() -> None:
 
 def test_more_minibatches_than_samples_give_fewer_updates() -> None:
     plan = plan_updates(alone(4, 4), epochs=2, minibatches=3, ranks=1, layout=padded(4), seed=(0,))
-    assert [len(update.rows) for update in plan] == [1, 1, 1, 1]
+    assert [len(update.indices) for update in plan] == [1, 1, 1, 1]
 
 
 def test_no_samples_give_no_update() -> None:
@@ -115,7 +120,7 @@ def test_no_samples_give_no_update() -> None:
 def test_passes_and_steps_are_shuffled_apart() -> None:
     def rows(seed: tuple[int, ...]) -> list[tuple[int, ...]]:
         sizes = alone(*[2] * 40)
-        return [u.rows for u in plan_updates(sizes, epochs=2, minibatches=2, ranks=1, layout=padded(9), seed=seed)]
+        return [u.indices for u in plan_updates(sizes, epochs=2, minibatches=2, ranks=1, layout=padded(9), seed=seed)]
 
     first, second = rows((1, 0)), rows((1, 1))
     assert first[0] != first[2]
@@ -129,6 +134,6 @@ def test_denominators_by_hand() -> None:
         sample([True, False], [-1, -1]),  # a trained token outside every span
         sample([False, False], [0, 0]),  # nothing trained
     ]
-    assert count(samples, [0, 1, 2], 8) == Denominators(tokens=4, sequences=2, spans=2, max_tokens=8)
-    assert count(samples, [2], 8) == Denominators(0, 0, 0, 8)
-    assert count(samples, [1], 8) == Denominators(1, 1, 0, 8)
+    assert denominators(samples, [0, 1, 2], 8) == Denominators(tokens=4, sequences=2, spans=2, max_tokens=8)
+    assert denominators(samples, [2], 8) == Denominators(0, 0, 0, 8)
+    assert denominators(samples, [1], 8) == Denominators(1, 1, 0, 8)
