@@ -22,7 +22,7 @@ from rlpost.types import Group, Reward
 from rlpost_rewards.combine import scale
 
 LogProb = Literal["sum", "mean"]
-Source = Literal["learner", "engine"]
+Source = Literal["learner", "rollout"]
 Rank = Literal["code", "paper"]
 Ties = Literal["average", "order"]
 Ranked = Literal["all", "correct"]
@@ -37,8 +37,8 @@ class UnlikelinessSettings:
         beta: β in [0, 1], the largest share of a right answer's reward that is taken away (paper: 0.25).
         logprob: rank by the ``sum`` of a completion's log-probabilities, that is by the probability of the whole answer
             (paper), or by the ``mean`` per token (released code), to which a long answer is not rare by its length.
-        source: whose log-probabilities: the ``learner``'s under the policy that sampled (released code), or the
-            ``engine``'s as it reported them, which costs the learner nothing but carries its rounding.
+        source: whose log-probabilities: the ``learner``'s under the policy that sampled (released code), or those
+            of the ``rollout`` engine as it reported them, which costs the learner nothing but carries its rounding.
         rank: ``code``: the likeliest of n loses β (n-1)/n, the least likely nothing. ``paper``: they lose β and β/n.
             The two differ by the constant β/n.
         ties: ``average`` gives equal keys their mean rank and makes duplicates of one answer equal first; ``order``
@@ -130,7 +130,7 @@ class Unlikeliness:
         recipe: ``none``, ``paper`` or ``released_code``: where the settings start. What is given beside it wins.
         beta: see `UnlikelinessSettings`, as the others.
         logprob: rank by ``sum`` or ``mean``.
-        source: ``learner`` or ``engine``.
+        source: ``learner`` or ``rollout`` (``engine`` is its old name).
         rank: ``code`` or ``paper``.
         ties: ``average`` or ``order``.
         ranked: ``all`` or ``correct``.
@@ -144,13 +144,14 @@ class Unlikeliness:
         recipe: Recipe = "none",
         beta: float | None = None,
         logprob: LogProb | None = None,
-        source: Source | None = None,
+        source: Source | Literal["engine"] | None = None,
         rank: Rank | None = None,
         ties: Ties | None = None,
         ranked: Ranked | None = None,
     ):
         if recipe not in RECIPES:
             raise UserError(f"unlikeliness: recipe is {recipe!r}; use {', '.join(map(repr, RECIPES))}")
+        source = "rollout" if source == "engine" else source
         given = {"beta": beta, "logprob": logprob, "source": source, "rank": rank, "ties": ties, "ranked": ranked}
         chosen = {f.name: given[f.name] for f in fields(UnlikelinessSettings) if given[f.name] is not None}
         self.settings = replace(RECIPES[recipe], **chosen)
@@ -190,7 +191,7 @@ class Unlikeliness:
 
     def _key(self, group: Group, member: int) -> float:
         completion = group.completions[member]
-        if self.settings.source == "engine":
+        if self.settings.source == "rollout":
             values = completion.logprobs
         else:
             values = group.learner_logprobs[member] if group.learner_logprobs else None

@@ -45,7 +45,7 @@ def build_verifier(section: ScoringSection) -> Verifier | None:
 
 def stage_needs(stage: RewardStage) -> tuple[str, ...]:
     """What a reward stage reads besides texts and verdicts; the old name of the rollout log-probabilities is understood."""
-    return tuple("rollout_logprobs" if need == "engine_logprobs" else need for need in stage.needs)
+    return tuple("rollout_logprobs" if need == "engine_logprobs" else need for need in getattr(stage, "needs", ()))
 
 
 def reward_needs(config: RunConfig) -> frozenset[str]:

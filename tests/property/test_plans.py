@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 
 from rlpost.data.sampler import indices
 from rlpost.learner.packing import (
-    LINE_TOKENS,
+    ROW_TOKENS,
     Layout,
-    MicroPlan,
+    MicroBatchPlan,
     SampleSize,
+    group_by_prompt,
     plan_updates,
     sample_indices,
+    sequence_length,
     spread_over_ranks,
-    tokens,
 )
 from rlpost.rollout.sampling import group_seed, requests, round_robin
 
@@ -65,12 +66,12 @@ def test_every_row_is_trained_on_exactly_once_a_pass(
                 within(micro, sizes, layout)
 
 
-def within(micro: MicroPlan, sizes: list[SampleSize], layout: Layout) -> None:
+def within(micro: MicroBatchPlan, sizes: list[SampleSize], layout: Layout) -> None:
     """A micro-batch's lines and what is computed for them."""
     lengths = [sum(sequence_length(segment, sizes) for segment in line) for line in micro]
     assert len(sample_indices(micro)) <= 1 or max(lengths) * len(lengths) <= layout.micro_tokens
     for line, length in zip(micro, lengths, strict=True):
-        assert len(line) == 1 or (layout.packed and length <= LINE_TOKENS)
+        assert len(line) == 1 or (layout.packed and length <= ROW_TOKENS)
         for segment in line:
             assert len(segment) == 1 or layout.share_prompts
             assert len({sizes[row].prompt for row in segment}) == 1
@@ -85,7 +86,7 @@ def test_no_rank_has_more_than_its_share_and_one_segment_of_one_completion(
     layout = Layout(packed=True, share_prompts=shared, micro_tokens=10**6)
     shares = spread_over_ranks(group_by_prompt(range(len(sizes)), sizes, layout), sizes, ranks)
     loads = [sum(sequence_length(part, sizes) for part in share) for share in shares]
-    longest = max(tokens((row,), sizes) for row in range(len(sizes)))
+    longest = max(sequence_length((row,), sizes) for row in range(len(sizes)))
     assert max(loads) <= sum(loads) / ranks + longest + max(size.prompt_tokens for size in sizes) * ranks
 
 

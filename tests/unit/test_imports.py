@@ -12,7 +12,8 @@ import importlib, pkgutil, sys
 
 names = [
     "rlpost.types", "rlpost.protocols", "rlpost.errors", "rlpost.plugins.registry", "rlpost.algorithms.credit", "rlpost.data.prompts",
-    "rlpost.data.sampler", "rlpost.learner.packing", "rlpost.rollout.sampling", "support.fake_engine",
+    "rlpost.data.sampler", "rlpost.learner.packing", "rlpost.rollout.sampling", "rlpost.rollout.stream", "rlpost.loop.sync",
+    "rlpost.loop.session",
     "rlpost.rollout.vllm.readback", "rlpost.sync.codec", "rlpost.selfcheck.canary", "rlpost.observability.metrics",
     "rlpost.optim.schedule", "rlpost.data.decontaminate", "rlpost.data.curriculum", "rlpost.evaluation.outcomes",
     "rlpost.evaluation.compare",

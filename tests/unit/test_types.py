@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rlpost import types
-from rlpost.protocols import ApplyReport, GenerateRequest, SamplingSettings
+from rlpost.protocols import ApplyReport, EngineSpec, GenerateRequest, SamplingSettings
 
 COMPLETION = types.Completion("t1", 0, (1, 2), (7, 2), ((0, 2), (2, 2)), (-0.1, -0.2), "ok", "stop", 0, 17)
 PROMPT = types.Prompt("t1", text="∀", columns={"statement": "∀ p, p", "n": [1, {"a": None}]})
@@ -34,6 +34,11 @@ EXAMPLES: list[Any] = [
     ITEM,
     VERDICT,
     SPAN,
+    types.TokenizedPrompt(PROMPT, (1, 2)),
+    types.RewardOutput([(SPAN,), None], {"hits": 1.0}),
+    types.GradientSketch(0.5, {"w": np.ones(2, np.float32)}),
+    types.GradientFigures(8, types.GradientSketch(0.5, {}), types.GradientSketch(0.5, {}), None),
+    types.TensorDelta(4, 1, 1, 0, 1, 1, 0.1, 0.2, 0.01),
     types.Group(PROMPT, (COMPLETION,), (VERDICT,), ((SPAN,),)),
     SAMPLE,
     types.Denominators(10, 2, 2, 64),
@@ -44,6 +49,7 @@ EXAMPLES: list[Any] = [
     GenerateRequest("t1", (1, 2), 8, 1000),
     SamplingSettings(max_tokens=8, stop=("a",)),
     ApplyReport(1, {"w": "ab"}, 1, 0.1),
+    EngineSpec("model", ((1, 2),), 8, 256),
 ]
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import pytest
 
-from rlpost.algorithms.advantages import AdvantageSettings
+from rlpost.algorithms.advantages import AdvantageSettings, group_advantages
 from rlpost.algorithms.credit import Credit, assign
 from rlpost.types import Completion, FinishReason, Group, Prompt, Reward, SpanReward, Verdict
 
-PLAIN = AdvantageSettings(std=False)
+PLAIN = partial(group_advantages, settings=AdvantageSettings(std=False))
 
 
 def completion(index: int, size: int, reason: FinishReason = "stop", logprobs: bool = True) -> Completion:

@@ -16,13 +16,12 @@ import pytest
 import torch
 
 from rlpost.algorithms import credit
-from rlpost.algorithms.advantages import AdvantageSettings
 from rlpost.algorithms.losses import LossInputs
 from rlpost.config.load import from_dict
 from rlpost.config.recipes import RECIPES
 from rlpost.config.schema import RunConfig
 from rlpost.learner.packing import denominators
-from rlpost.plugins.algorithm import build_loss
+from rlpost.plugins.algorithm import build_advantage, build_loss
 from rlpost.types import Completion, Group, Prompt, SpanReward, Verdict
 
 MAX_TOKENS = 16
@@ -76,8 +75,7 @@ def ours(name: str, batch: Batch) -> tuple[float, list[float]]:
         values = tuple((SpanReward(0, len(m.new), r),) for r, m in zip(rewards, members, strict=True))
         groups.append(Group(Prompt(f"p{g}", text="x"), tuple(completions), verdicts, values))
     a = config.algorithm
-    settings = AdvantageSettings(baseline=a.baseline, std=a.std, ddof=a.std_ddof, eps=a.std_eps)
-    found = credit.assign(groups, settings, step=0, group_filter=a.filter)
+    found = credit.assign(groups, build_advantage(config), step=0, group_filter=a.filter)
     samples = found.batch.samples
     rows = [one for members, kept in zip(batch, found.advantages, strict=True)
             for one, value in zip(members, kept, strict=True) if value is not None]  # fmt: skip

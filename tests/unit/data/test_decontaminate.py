@@ -9,8 +9,7 @@ import pytest
 
 from rlpost.config.schema import CurriculumSettings
 from rlpost.data.curriculum import by_pass_rate
-from rlpost.data.decontaminate import find_contamination, question
-from rlpost.data.load import apart
+from rlpost.data.decontaminate import decontaminate, find_contamination, question
 from rlpost.errors import DataError
 from rlpost.types import Message, Prompt
 
@@ -34,14 +33,14 @@ def test_prompts_without_a_statement_are_compared_as_texts() -> None:
     assert question(Prompt("d", text="e\u0301")) == question(Prompt("e", text="é"))
 
 
-def test_leaks_are_refused_dropped_or_allowed() -> None:
+def test_contamination_is_refused_dropped_or_allowed() -> None:
     train, held_out = [theorem("a", "A"), theorem("b", "B")], [theorem("x", "B")]
     with pytest.raises(DataError, match=r"1 of 2 prompts are held out as well \(training prompt 'b' .* prompt 'x'"):
-        apart(train, held_out, "refuse")
-    assert apart(train, held_out, "drop") == train[:1]
-    assert apart(train, held_out, "allow") == train
+        decontaminate(train, held_out, "refuse")
+    assert decontaminate(train, held_out, "drop") == train[:1]
+    assert decontaminate(train, held_out, "allow") == train
     with pytest.raises(DataError, match="2 of 2"):
-        apart(train, [*held_out, theorem("y", "A")], "drop")
+        decontaminate(train, [*held_out, theorem("y", "A")], "drop")
 
 
 @pytest.fixture

@@ -32,20 +32,20 @@ def test_scores_are_the_log_softmax_at_the_position_before_the_token(tiny_model:
     torch.testing.assert_close(cold, found)
 
 
-@pytest.mark.parametrize("pieces", [2, 3, 4, 7])
+@pytest.mark.parametrize("chunks", [2, 3, 4, 7])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_pieces_change_neither_scores_nor_gradients(
-    tiny_model: str, pieces: int, dtype: str, checkpointing: bool
+def test_chunks_change_neither_scores_nor_gradients(
+    tiny_model: str, chunks: int, dtype: str, checkpointing: bool
 ) -> None:
     """With the head tied to the embeddings, whose gradient has two parts."""
     results = []
-    for number in (1, pieces):
+    for number in (1, chunks):
         model = load(tiny_model, dtype).train()
         if checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         index, tokens = torch.tensor([2, 3, 5, 6]), torch.tensor([8, 9, 8, 7])
-        found = LogprobModel(model)(IDS, ATTENTION, index, tokens, pieces=number)
+        found = LogprobModel(model)(IDS, ATTENTION, index, tokens, chunks=number)
         (found * torch.tensor([1.0, -2.0, 0.5, 3.0])).sum().backward()
         results.append((found.detach(), [p.grad for p in model.parameters()]))
     close = {"atol": 1e-5, "rtol": 1e-4} if dtype == "float32" else {"atol": 0.02, "rtol": 0.05}

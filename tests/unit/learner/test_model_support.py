@@ -66,6 +66,6 @@ def test_logits_that_are_more_than_the_head_are_not_taken_in_chunks(kind: str, m
     ids, index = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 0]]), torch.tensor([1, 2, 4, 5])
     seen, tokens = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]), torch.tensor([5, 6, 8, 9])
     with torch.no_grad():
-        found = LogprobModel(model)(ids, seen, index, tokens, pieces=4)
+        found = LogprobModel(model)(ids, seen, index, tokens, chunks=4)
         logits = model(input_ids=ids, attention_mask=seen).logits.flatten(0, 1)[index]
     torch.testing.assert_close(found, logits.log_softmax(-1)[torch.arange(4), tokens])

@@ -396,6 +396,6 @@ def test_minibatches_by_size_are_spread_evenly(tiny_model: str, samples: int, ex
     learner = build_learner(configured(tiny_model, algorithm={"minibatch_size": 3}), tiny_model, CPU)
     updates = learner.plan(batch(count=samples))
     assert learner.config.minibatches(samples) == expected
-    sizes = [len(update.rows) for update in updates]
+    sizes = [len(update.indices) for update in updates]
     assert sum(sizes) == samples
     assert not sizes or max(sizes) - min(sizes) <= 1

@@ -24,10 +24,10 @@ BRANCH = np.array([0, 0, 1, 1, 1, 2, 0, 1, 1])
 
 def test_runs_by_hand() -> None:
     found = varlen_sequences(SEGMENT, BRANCH, CPU)
-    assert found.queries.tolist() == [0, 2, 5, 6, 7, 9]
-    assert found.keys.tolist() == [0, 2, 7, 10, 11, 14]
-    assert found.seen.tolist() == [0, 1, 0, 1, 2, 3, 4, 0, 1, 5, 6, 6, 7, 8]
-    assert found.longest == (3, 5)
+    assert found.cu_seqlens_q.tolist() == [0, 2, 5, 6, 7, 9]
+    assert found.cu_seqlens_k.tolist() == [0, 2, 7, 10, 11, 14]
+    assert found.key_positions.tolist() == [0, 1, 0, 1, 2, 3, 4, 0, 1, 5, 6, 6, 7, 8]
+    assert (found.max_seqlen_q, found.max_seqlen_k) == (3, 5)
     assert found.bounds[1] == (2, 5, 2, 7)
 
 
@@ -66,7 +66,7 @@ def test_a_model_that_cannot_attend_so_is_refused(tiny_model: str, monkeypatch: 
             "learner": {"engine": "torch", "attention": "varlen"},
         }
     )
-    assert build_learner(config, tiny_model, CPU).layout.varlen
+    assert build_learner(config, tiny_model, CPU).passes.layout.varlen
     monkeypatch.setattr(LlamaForCausalLM, "_supports_attention_backend", False)
     with pytest.raises(ModelError, match=r"learner.attention: varlen, but its attention layers take no implementation"):
         build_learner(config, tiny_model, CPU)

@@ -13,13 +13,13 @@ from rlpost.config.load import from_dict
 from rlpost.config.schema import RunConfig
 from rlpost.errors import InfrastructureError
 from rlpost.evaluation.outcomes import Outcome
-from rlpost.loop.evaluate import Encoded, evaluate
+from rlpost.loop.evaluate import evaluate
 from rlpost.protocols import GenerateRequest, SamplingSettings
 from rlpost.rollout.sampling import requests
 from rlpost.scoring.score import Scorer
-from rlpost.types import Completion, Group, Prompt
+from rlpost.types import Completion, Group, Prompt, TokenizedPrompt
 
-PROMPTS = [Encoded(Prompt(name, text=name, columns={"answer": "y"}), (1,)) for name in ("easy", "half", "hard")]
+PROMPTS = [TokenizedPrompt(Prompt(name, text=name, columns={"answer": "y"}), (1,)) for name in ("easy", "half", "hard")]
 SCRIPT = {"easy": ["y"] * 4, "half": ["y", "n", "y", "n"], "hard": ["n", "n", "n", "n"]}
 GREEDY = {"easy": "y", "half": "y", "hard": "n"}
 JUDGES = """
@@ -129,7 +129,7 @@ def test_seeds_are_the_same_every_time_and_greedy_is_greedy(configured: Any) -> 
 
 
 def test_many_prompts_are_asked_in_chunks_with_seeds_of_their_own(configured: Any) -> None:
-    prompts = [Encoded(Prompt(str(i), text="x", columns={"answer": "y"}), (1,)) for i in range(300)]
+    prompts = [TokenizedPrompt(Prompt(str(i), text="x", columns={"answer": "y"}), (1,)) for i in range(300)]
     engine = Scripted({str(i): ["y"] * 4 for i in range(300)}, {str(i): "n" for i in range(300)})
     config = configured(k=[4], greedy=False)
     scored: list[int] = []

@@ -1,19 +1,187 @@
-"""When a run stops because its verifier does not decide. The loop itself is run for real in tests/ray."""
+"""The loop's verbs with fakes for engines, scoring workers and learner. Not covered: the Ray-backed ones (tests/ray)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+import random
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rlpost.config.load import from_dict
-from rlpost.errors import InfrastructureError
-from rlpost.loop.sync import StageTimer, check_undecided, shape
-from rlpost.types import Completion, Group, Prompt, SpanReward, Verdict
+from rlpost.errors import InfrastructureError, SelfCheckError
+from rlpost.loop.session import Session
+from rlpost.loop.sync import StageTimer, check_undecided, collect, finish_rewards, learn, publish
+from rlpost.plugins.algorithm import build_advantage
+from rlpost.plugins.build import reward_needs
+from rlpost.scoring.score import Scorer
+from rlpost.selfcheck.memory import MemoryWatch
+from rlpost.types import (
+    Completion,
+    GradientFigures,
+    GradientSketch,
+    Group,
+    Prompt,
+    SpanReward,
+    TokenizedPrompt,
+    Verdict,
+)
+from support.fakes import FakeEngine, FakeLearner, FakeRollouts, FakeScoring, FakeSupervision
 
 LOST = Verdict("undecided", None, "crashed")
 WRONG = Verdict("rejected", 0.0, "failed")
+RIGHT = Verdict("accepted", 1.0, "ok")
+JUDGE = """
+def even(text, columns):
+    return None if text == "?" else len(text) % 2 == 0
+
+class Late:
+    needs = ("learner_logprobs",)
+
+    def __call__(self, group):
+        from rlpost.types import SpanReward
+
+        sums = [float(values.sum()) for values in group.learner_logprobs]
+        return [None if r is None else (SpanReward(0, 1, s),) for r, s in zip(group.rewards, sums, strict=True)]
+"""
+
+
+def word(name: str, source: random.Random) -> str:
+    return name * source.randint(1, 4)
+
+
+def started(folder: Path, answer: Any = word, learner: FakeLearner | None = None, **sections: Any) -> Session:
+    """A session of fakes: four prompts, groups of four, a verifier that accepts texts of even length."""
+    (folder / "judge.py").write_text(JUDGE)
+    config = from_dict(
+        {
+            "run": {"steps": 3},
+            "model": {"path": "m", "dtype": "float32"},
+            "rollout": {"group_size": 4, "prompts_per_step": 2, "max_tokens": 8},
+            "scoring": {"verifier": "function", "verifier_args": {"function": f"{folder}/judge.py:even"}},
+            "selfcheck": {"parity_every": 2},
+            **sections,
+        }
+    )
+    prompts = [TokenizedPrompt(Prompt(name, text=name), (ord(name),)) for name in "abcd"]
+    return Session(
+        config=config,
+        rollouts=FakeRollouts(FakeEngine(answer), FakeEngine(answer)),
+        scoring=FakeScoring(Scorer(config.scoring), reward_needs(config)),
+        learner=learner or FakeLearner(),
+        train=prompts,
+        held_out=[],
+        advantages=build_advantage(config),
+        supervision=FakeSupervision(),
+        watch=MemoryWatch(config.selfcheck.memory_window),
+    )
+
+
+def test_a_batch_is_collected_learned_from_and_published(tmp_path: Path) -> None:
+    session = started(tmp_path)
+    session.publish()
+    scored = collect(session, 0)
+    # two prompts of four, each with a group of four, in the order they were asked for
+    [(asked, settings)] = session.rollouts.asked  # type: ignore[attr-defined]
+    assert [group.prompt.id for group in scored.groups] == [request.prompt_id for request in asked]
+    assert [len(group.completions) for group in scored.groups] == [4, 4]
+    assert (settings.max_tokens, settings.logprobs) == (8, True)  # the parity check of step 0 reads them
+    assert [[c.index for c in group.completions] for group in scored.groups] == [[0, 1, 2, 3]] * 2
+    for group in scored.groups:
+        assert [r and r[0].value for r in group.rewards] == [float(len(c.text) % 2 == 0) for c in group.completions]
+    step = learn(session, scored)
+    learner = session.learner
+    assert isinstance(learner, FakeLearner)
+    [batch] = learner.batches
+    assert len(batch.samples) == step.metrics["trained_samples"] == 8
+    assert [a for row in step.advantages for a in row] == pytest.approx([s.advantages.mean() for s in batch.samples])
+    publish(session, step, scored.timer)
+    assert [engine.version for engine in session.rollouts.engines] == [1, 1]  # type: ignore[attr-defined]
+    assert session.published is not None
+    assert step.metrics["policy_version"] == session.published.new_version == 1
+    assert step.metrics["reward/outcome/mean"] == step.metrics["reward_mean"]
+    assert step.metrics["own_mb/learner0"] == 100.0
+    assert {"rollout", "scoring", "update", "sync", "step"} <= {
+        name.removeprefix("seconds/") for name in step.metrics if name.startswith("seconds/")
+    }
+
+
+def test_the_same_step_is_collected_again_in_the_same_way(tmp_path: Path) -> None:
+    session = started(tmp_path, selfcheck={"parity_every": 0})
+    first, again, other = ([(g.completions, g.rewards) for g in collect(session, n).groups] for n in (5, 5, 6))
+    assert first == again
+    assert first != other
+
+
+def test_parity_is_looked_at_where_it_is_due_and_ends_the_run(tmp_path: Path) -> None:
+    learner = FakeLearner()
+    session = started(tmp_path, learner=learner)
+    session.publish()
+    assert "parity/total" in collect(session, 0).checked
+    assert collect(session, 1).checked == {}
+    learner.off = 0.5
+    with pytest.raises(SelfCheckError, match="parity: engine 0 and learner differ by 0.5 nats"):
+        collect(session, 2)
+
+
+def test_a_canary_that_fails_ends_the_run_at_the_sync(tmp_path: Path) -> None:
+    learner = FakeLearner()
+    session = started(tmp_path, learner=learner)
+    session.publish()
+    scored = collect(session, 0)
+    learner.frozen = True
+    step = learn(session, scored)
+    with pytest.raises(SelfCheckError, match="changed no published byte"):
+        publish(session, step, scored.timer)
+
+
+def test_the_first_gradient_is_checked_once_and_a_wrong_one_ends_the_run(tmp_path: Path) -> None:
+    learner = FakeLearner()
+    session = started(tmp_path, learner=learner)
+    session.publish()
+    sketch = GradientSketch(1.0, {"w": np.ones(3)})
+    learn(session, collect(session, 0))
+    assert not session.examined  # a batch that shows nothing is followed by another look
+    learner.figures = GradientFigures(8, sketch, sketch, None)
+    assert learn(session, collect(session, 0)).metrics["invariance/micro_batching"] == 0.0
+    assert session.examined
+    learner.figures = dataclasses.replace(learner.figures, own=GradientSketch(1.0, {"w": np.full(3, 0.5)}))
+    learn(session, collect(session, 0))
+    session.examined = False
+    with pytest.raises(SelfCheckError, match="0.5 times"):
+        learn(session, collect(session, 0))
+
+
+def test_a_batch_with_nothing_to_train_on_is_no_update_and_no_sync(tmp_path: Path) -> None:
+    session = started(tmp_path, answer=lambda name, source: "aa", algorithm={"filter": "binary"})
+    session.publish()
+    scored = collect(session, 1)
+    step = learn(session, scored)
+    publish(session, step, scored.timer)
+    assert (step.metrics["trained_samples"], step.metrics["kept_groups"]) == (0.0, 0.0)
+    assert "updates" not in step.metrics
+    assert step.metrics["policy_version"] == 0.0
+
+
+def test_an_undecided_verifier_ends_the_run(tmp_path: Path) -> None:
+    session = started(tmp_path, answer=lambda name, source: "?")
+    session.publish()
+    with pytest.raises(InfrastructureError, match="100% of the last 1 batches stayed undecided"):
+        collect(session, 1)
+
+
+def test_changes_are_looked_at_where_they_are_due(tmp_path: Path) -> None:
+    session = started(tmp_path, logging={"changes_every": 2})
+    session.publish()
+    found = []
+    for number in range(2):
+        scored = collect(session, number)
+        step = learn(session, scored)
+        publish(session, step, scored.timer)
+        found.append((len(step.changes), "changes/changed_share" in step.metrics))
+    assert found == [(0, False), (1, True)]
 
 
 def batch(lost: int, decided: int) -> list[Group]:
@@ -24,7 +192,7 @@ def batch(lost: int, decided: int) -> list[Group]:
     return [Group(Prompt("p", text="p"), completions, verdicts, rewards)]
 
 
-def test_a_batch_that_is_lost_is_forgiven_by_those_around_it() -> None:
+def test_an_undecided_batch_is_averaged_with_its_neighbours() -> None:
     check_undecided([batch(0, 8), batch(6, 2), batch(0, 8)], limit=0.25)
 
 
@@ -35,39 +203,12 @@ def test_the_share_over_the_window_stops_the_run_with_the_commonest_reason() -> 
         check_undecided([batch(0, 8), batch(6, 2)], limit=0.25)
 
 
-def test_the_first_batch_stands_alone() -> None:
+def test_the_first_batch_is_judged_by_itself() -> None:
     with pytest.raises(InfrastructureError, match="100% of the last 1 batches"):
         check_undecided([batch(4, 0)], limit=0.5)
 
 
-class Stage:
-    """Pays each completion the sum of the learner's figures."""
-
-    needs = ("learner_logprobs",)
-
-    def __call__(self, group: Group) -> list:
-        return [
-            None if r is None else (SpanReward(0, 1, float(values.sum())),)
-            for r, values in zip(group.rewards, group.learner_logprobs, strict=True)
-        ]
-
-
-class Scored:
-    """Stands for a session whose learner gives completion ``i`` of a call the figure ``-i``."""
-
-    def __init__(self, **algorithm: str):
-        self.config = from_dict({"model": {"path": "m"}, "scoring": {"verifier": "function"}, "algorithm": algorithm})
-        self.asked: list[int] = []
-
-    def score(self, completions: Sequence[Completion]) -> Iterator[np.ndarray]:
-        self.asked.append(len(completions))
-        return (np.full(1, -float(i), np.float32) for i in range(len(completions)))
-
-
-RIGHT = Verdict("accepted", 1.0, "ok")
-
-
-def judged(*verdicts: Verdict) -> Group:
+def scored_group(*verdicts: Verdict) -> Group:
     completions = tuple(
         Completion("p", i, (1,), (2,), ((0, 1),), None, "x", "stop", 0, i) for i in range(len(verdicts))
     )
@@ -76,22 +217,29 @@ def judged(*verdicts: Verdict) -> Group:
     )
 
 
-def test_late_stages_see_the_learners_figures_of_the_groups_that_will_be_trained_on() -> None:
-    session = Scored(filter="binary")
-    groups = shape(session, [judged(RIGHT, RIGHT), judged(RIGHT, WRONG)], [Stage()], StageTimer())  # type: ignore[arg-type]
-    assert session.asked == [2]
+def late(folder: Path, **algorithm: str) -> Session:
+    function = {"verifier": "function", "verifier_args": {"function": f"{folder}/judge.py:even"}}
+    rewards = [{"name": f"{folder}/judge.py:Late"}]
+    return started(folder, scoring={**function, "rewards": rewards}, algorithm=algorithm)
+
+
+def test_late_stages_see_the_learners_figures_of_the_groups_that_will_be_trained_on(tmp_path: Path) -> None:
+    session = late(tmp_path, filter="binary")
+    groups = finish_rewards(session, [scored_group(RIGHT, RIGHT), scored_group(RIGHT, WRONG)], StageTimer())
+    assert session.scoring.finished == [1]  # type: ignore[attr-defined]
+    assert session.learner.asked == [2]  # type: ignore[union-attr]
     assert [len(group.learner_logprobs) for group in groups] == [0, 2]
-    assert [[span.value for span in reward or ()] for reward in groups[1].rewards] == [[-0.0], [-1.0]]
+    assert [[span.value for span in reward or ()] for reward in groups[1].rewards] == [[-1.0], [-1.0]]
     assert [[span.value for span in reward or ()] for reward in groups[0].rewards] == [[1.0], [1.0]]
 
 
-def test_every_group_is_scored_where_shaping_decides() -> None:
-    session = Scored(filter="shaped")
-    shape(session, [judged(RIGHT, RIGHT), judged(RIGHT, WRONG)], [Stage()], StageTimer())  # type: ignore[arg-type]
-    assert session.asked == [4]
+def test_every_group_is_finished_where_shaping_decides(tmp_path: Path) -> None:
+    session = late(tmp_path, filter="shaped")
+    finish_rewards(session, [scored_group(RIGHT, RIGHT), scored_group(RIGHT, WRONG)], StageTimer())
+    assert session.scoring.finished == [2]  # type: ignore[attr-defined]
 
 
-def test_without_late_stages_the_learner_is_not_asked() -> None:
-    session = Scored()
-    shape(session, [judged(RIGHT, WRONG)], [], StageTimer())  # type: ignore[arg-type]
-    assert session.asked == []
+def test_without_late_stages_the_learner_is_not_asked(tmp_path: Path) -> None:
+    session = started(tmp_path)
+    finish_rewards(session, [scored_group(RIGHT, WRONG)], StageTimer())
+    assert session.learner.asked == []  # type: ignore[union-attr]

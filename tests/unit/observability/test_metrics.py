@@ -82,7 +82,7 @@ def test_names_are_registered_with_a_meaning() -> None:
     assert prefixed("eval", {"greedy": 1.0}) == {"eval/greedy": 1.0}
 
 
-@pytest.mark.parametrize("name", ["lss", "canary/other", "loss/x", "seconds", "eval", "reason"])
+@pytest.mark.parametrize("name", ["lss", "canary/other", "lr/x", "seconds", "eval", "reason"])
 def test_a_name_that_is_not_registered_cannot_be_written(name: str) -> None:
     with pytest.raises(KeyError, match="register it there"):
         check_names([name])

@@ -86,7 +86,7 @@ def test_another_distribution_declares_a_reward_and_a_verifier(site_folder: Path
     assert resolve("rewards", "tp.brevity")(["abc"]) == [-3.0]
     assert resolve("verifiers", f"{name}:Parity.Nested").__name__ == "Nested"
     scorer = Scorer(ScoringSection(verifier="tp.parity", rewards=(RewardSpec(name="tp.brevity"),)))
-    assert scorer.examine([], conformance=True) == "third_party_parity/1"
+    assert scorer.preflight([], conformance=True) == "third_party_parity/1"
     with pytest.raises(UserError, match=r"reward 'tp\.brevty' is not known; did you mean tp\.brevity"):
         resolve("rewards", "tp.brevty")
     with pytest.raises(UserError, match=rf"reward 'tp\.gone': {name} has no 'gone'"):

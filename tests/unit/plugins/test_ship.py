@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rlpost.config.schema import RewardSpec, ScoringSection
+from rlpost.config.schema import RewardSpec, RunConfig, ScoringSection
 from rlpost.errors import UserError
 from rlpost.plugins import usercode
 from rlpost.plugins.ship import Shipped, named, ship
@@ -22,10 +22,10 @@ section, shipped = pickle.load(open(sys.argv[1], "rb"))
 scorer = Scorer(section, shipped)
 prompt = Prompt("p", text="2+2", columns={"answer": "4"})
 text = Completion("p", 0, (1,), (1, 2), ((0, 1), (1, 2)), None, "ab", "stop", 0, 0)
-print(scorer.examine([prompt], conformance=True))
+print(scorer.preflight([prompt], conformance=True))
 [group] = scorer.score([Group(prompt, (text,))])
 print([span.value for span in group.rewards[0]])
-for stage in scorer.stages:
+for _, stage in scorer.stages:
     if hasattr(stage, "function"):
         print(inspect.getsource(stage.function).splitlines()[0])
         print(pickle.loads(pickle.dumps(stage.function)) is stage.function)
@@ -70,7 +70,7 @@ def test_a_file_with_its_neighbour_runs_where_neither_is(elsewhere: Path, tmp_pa
     )
     (elsewhere / "mine" / "shipped_words.py").write_text("def count(text):\n    return len(text) / 2\n")
     section = ScoringSection(verifier=None, rewards=(RewardSpec(name="mine/shipped_reward.py:length", weight=3.0),))
-    shipped = ship(section)
+    shipped = ship(RunConfig(scoring=section))
     assert {unit.name for unit in shipped.modules} == {"rlpost_user_shipped_reward", "shipped_words"}
     gone(elsewhere)
     said = in_another_place(section, shipped, tmp_path / "worker").splitlines()
@@ -88,7 +88,7 @@ def test_a_package_of_the_working_directory_runs_elsewhere(elsewhere: Path, tmp_
     (elsewhere / "shipped_package" / "values.py").write_text("ONE = 1\n")
     arguments = {"function": "shipped_package.inner.judge:judge"}
     section = ScoringSection(verifier="function", verifier_args=arguments)
-    shipped = ship(section)
+    shipped = ship(RunConfig(scoring=section))
     gone(elsewhere)
     said = in_another_place(section, shipped, tmp_path / "worker").splitlines()
     assert said[0].startswith("function/shipped_package.inner.judge:judge/")
@@ -97,12 +97,12 @@ def test_a_package_of_the_working_directory_runs_elsewhere(elsewhere: Path, tmp_
 
 def test_only_what_is_not_built_in_is_sent() -> None:
     section = ScoringSection(verifier="lean.embedded", verifier_args={"cache_dir": "a:b", "x": ["no/such.py:f"]})
-    assert list(named(section)) == []
-    assert ship(section) == Shipped()
+    assert list(named(RunConfig(scoring=section))) == []
+    assert ship(RunConfig(scoring=section)) == Shipped()
 
 
 def test_installed_modules_are_named_and_not_sent() -> None:
-    shipped = ship(ScoringSection(verifier=None, rewards=(RewardSpec(name="statistics:mean"),)))
+    shipped = ship(RunConfig(scoring=ScoringSection(verifier=None, rewards=(RewardSpec(name="statistics:mean"),))))
     assert shipped == Shipped((), {("rewards", "statistics:mean"): "statistics:mean"})
 
 
@@ -134,7 +134,7 @@ def test_a_file_that_does_not_load_is_named_with_its_line(tmp_path: Path, text: 
     (tmp_path / "broken_plugin.py").write_text(text)
     name = f"{tmp_path}/broken_plugin.py:f"
     with pytest.raises(UserError) as caught:
-        ship(ScoringSection(verifier=None, rewards=(RewardSpec(name=name),)))
+        ship(RunConfig(scoring=ScoringSection(verifier=None, rewards=(RewardSpec(name=name),))))
     assert str(caught.value).startswith(f"reward {name!r}: ")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -143,7 +143,9 @@ def test_a_file_that_does_not_load_is_named_with_its_line(tmp_path: Path, text: 
 def test_the_home_folder_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "at_home.py").write_text("def f(completions):\n    return [0.0] * len(completions)\n")
     monkeypatch.setenv("HOME", str(tmp_path))
-    [unit] = ship(ScoringSection(verifier=None, rewards=(RewardSpec(name="~/at_home.py:f"),))).modules
+    [unit] = ship(
+        RunConfig(scoring=ScoringSection(verifier=None, rewards=(RewardSpec(name="~/at_home.py:f"),)))
+    ).modules
     assert unit.path == str(tmp_path / "at_home.py")
 
 

@@ -46,7 +46,7 @@ def verifier(folder: Path, body: str) -> Scorer:
 
 def refusal(scorer: Scorer) -> str:
     with pytest.raises(UserError) as caught:
-        scorer.examine([PROMPT], conformance=True)
+        scorer.preflight([PROMPT], conformance=True)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -97,14 +97,14 @@ def test_a_reward_that_breaks_the_contract(tmp_path: Path, text: str, parts: lis
 
 def test_a_reward_that_keeps_to_it_is_named_with_its_time(tmp_path: Path) -> None:
     text = "async def mine(prompts, completions, answer, **columns):\n    return [None, len(completions[1])]\n"
-    said = reward(tmp_path, text, weight=2.0).examine([PROMPT], conformance=True)
+    said = reward(tmp_path, text, weight=2.0).preflight([PROMPT], conformance=True)
     assert said.startswith(f"no verifier; tried reward '{tmp_path}/tried_reward.py:mine' in ")
     assert said.endswith(" ms")
 
 
 def test_a_stage_that_waits_for_the_learner_is_not_called(tmp_path: Path) -> None:
     text = "class mine:\n    needs = ('learner_logprobs',)\n    def __call__(self, group):\n        raise KeyError(1)\n"
-    assert "tried reward" in reward(tmp_path, text).examine([PROMPT], conformance=True)
+    assert "tried reward" in reward(tmp_path, text).preflight([PROMPT], conformance=True)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_verifier_without_its_verbs(tmp_path: Path) -> None:
     ],
 )
 def test_a_verifier_that_keeps_to_it(tmp_path: Path, body: str) -> None:
-    said = verifier(tmp_path, body).examine([PROMPT], conformance=True)
+    said = verifier(tmp_path, body).preflight([PROMPT], conformance=True)
     assert said.startswith(f"mine/1; tried verifier '{tmp_path}/tried_verifier.py:Mine' in ")
 
 
@@ -164,7 +164,7 @@ def test_a_function_that_fails_on_everything_is_no_verifier(tmp_path: Path) -> N
 
 def test_the_trial_can_be_left_out(tmp_path: Path) -> None:
     scorer = reward(tmp_path, "def mine(completions):\n    return [1.0]\n")
-    assert scorer.examine([PROMPT], conformance=True, trials=False) == "no verifier"
+    assert scorer.preflight([PROMPT], conformance=True, trials=False) == "no verifier"
 
 
 def test_a_constructor_that_fails_is_named_with_its_line(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from rlpost.protocols import GenerateRequest, SamplingSettings
 from rlpost.rollout.sampling import group_seed, requests, round_robin
-from support.fake_engine import FakeEngine
+from rlpost.rollout.stream import generate
+from support.fakes import FakeEngine
 
 
 def test_seeds_depend_on_every_part_of_their_address() -> None:
@@ -49,8 +50,8 @@ def test_requests_go_round_robin() -> None:
 def test_the_fake_engine_answers_by_seed_and_is_cut_at_max_tokens() -> None:
     engine = FakeEngine(lambda name, rng: name * rng.randint(1, 9))
     asked = [GenerateRequest("ab", (1,), 3, 100), GenerateRequest("c", (2,), 1, 102)]
-    found = engine.generate(asked, SamplingSettings(max_tokens=5))
-    assert found == engine.generate(asked, SamplingSettings(max_tokens=5))
+    found = generate(engine, asked, SamplingSettings(max_tokens=5))
+    assert found == generate(engine, asked, SamplingSettings(max_tokens=5))
     assert [(c.prompt_id, c.index, c.seed) for c in found] == [
         ("ab", 0, 100),
         ("ab", 1, 101),
@@ -65,8 +66,10 @@ def test_the_fake_engine_answers_by_seed_and_is_cut_at_max_tokens() -> None:
 
 def test_the_fake_engine_never_samples_more_than_max_tokens() -> None:
     for size in (3, 4, 5, 6):
-        [c] = FakeEngine(lambda name, rng, n=size: "x" * n).generate(
-            [GenerateRequest("a", (1,), 1, 0)], SamplingSettings(max_tokens=5, logprobs=False)
+        [c] = generate(
+            FakeEngine(lambda name, rng, n=size: "x" * n),
+            [GenerateRequest("a", (1,), 1, 0)],
+            SamplingSettings(max_tokens=5, logprobs=False),
         )
         # the end token is a token: four letters and it are five, five letters leave no room for it
         assert (len(c.token_ids), c.finish_reason) == {

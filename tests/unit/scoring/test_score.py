@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rlpost.config.schema import RewardSpec, ScoringSection
 from rlpost.errors import DataError, RlpostError, SelfCheckError, UserError
+from rlpost.plugins.build import build_stage, build_verifier
 from rlpost.protocols import Verifier
-from rlpost.scoring.score import Scorer, build_stage, build_verifier, deferred, run_stages, settle, undecided
+from rlpost.scoring.score import Scorer, drop_empty_rewards, run_stages, undecided
 from rlpost.types import Completion, FinishReason, Group, Prompt, Reward, SpanReward, Verdict, VerifyItem
 
 FUNCTIONS = """
@@ -110,31 +112,40 @@ def test_stages_run_in_order_and_add_up(functions: str) -> None:
     assert scored.rewards[0] == (SpanReward(0, 1, 10.5),)
 
 
-def test_a_value_that_no_stage_gives_is_no_reward_once_settled(functions: str) -> None:
+def test_a_value_that_no_stage_gives_is_no_reward_in_the_end(functions: str) -> None:
     rewards = (RewardSpec(name=f"{functions}:some"),)
     [scored] = Scorer(section(functions, verifier=None, rewards=rewards)).score([group("?", "x")])
     assert scored.rewards == ((), (SpanReward(0, 1, 2.0),))
-    assert settle(scored).rewards == (None, (SpanReward(0, 1, 2.0),))
+    assert drop_empty_rewards(scored).rewards == (None, (SpanReward(0, 1, 2.0),))
 
+
+LATE = """
+import dataclasses
+from rlpost.types import RewardOutput
 
 class Late:
     needs = ("learner_logprobs",)
 
-    def __call__(self, group: Group) -> Sequence[Reward | None]:
-        return [
+    def __call__(self, group):
+        assert len(group.learner_logprobs) == len(group.completions)
+        doubled = [
             None if r is None else tuple(dataclasses.replace(s, value=s.value * 2) for s in r) for r in group.rewards
         ]
+        return RewardOutput(doubled, {"doubled": sum(r is not None for r in doubled)})
+"""
 
 
-def test_stages_from_the_first_that_waits_for_the_learner_on_are_left_to_the_driver(functions: str) -> None:
-    scorer = Scorer(section(functions))
-    scorer.stages = [scorer.stages[0], Late(), scorer.stages[0]]
-    assert deferred(scorer.stages) == scorer.stages[1:]
-    [scored] = scorer.score([group("4")])
-    assert values(scored) == [1.0]
+def test_stages_from_the_first_that_waits_for_the_learner_on_run_once_its_figures_are_there(functions: str) -> None:
+    (Path(functions).parent / "late.py").write_text(LATE)
+    late = RewardSpec(name=f"{Path(functions).parent}/late.py:Late")
+    scorer = Scorer(section(functions, rewards=(RewardSpec(name="outcome"), late, RewardSpec(name="outcome"))))
+    [scored] = scorer.score([group("4", "crash")])
+    assert values(scored) == [1.0, None]
     # 1 doubled by the late stage, and 1 more by the last
-    assert values(run_stages(scored, deferred(scorer.stages))) == [3.0]
-    assert list(deferred(scorer.stages[:1])) == []
+    [finished] = scorer.finish([dataclasses.replace(scored, learner_logprobs=(np.zeros(1), np.zeros(5)))])
+    assert values(finished) == [3.0, None]
+    assert finished.stage_rewards == {"outcome": (1.0, None), "Late": (1.0, None), "outcome_2": (1.0, None)}
+    assert finished.metrics == {"Late/doubled": 1.0}
 
 
 class Short:
@@ -147,7 +158,7 @@ class Short:
 def test_a_stage_that_answers_too_few_is_named() -> None:
     judged = dataclasses.replace(group("a", "b"), verdicts=(None, None), rewards=((), ()))
     with pytest.raises(UserError, match="reward stage Short answered 1 of 2"):
-        run_stages(judged, [Short()])
+        run_stages(judged, [("short", Short())])
 
 
 class Miscounting:
@@ -215,7 +226,7 @@ class Examined:
 def examined(functions: str, verifier: Examined | None, conformance: bool = True, prompt: str = "good") -> str:
     scorer = Scorer(section(functions))
     scorer.verifier = verifier  # pyright: ignore[reportAttributeAccessIssue]
-    return scorer.examine([Prompt(prompt, text="2+2")], conformance, trials=False)
+    return scorer.preflight([Prompt(prompt, text="2+2")], conformance, trials=False)
 
 
 def test_a_verifier_that_can_be_fooled_judges_nothing(functions: str) -> None:
@@ -233,5 +244,5 @@ def test_prompts_that_cannot_be_judged_are_refused_before_training(functions: st
 
 
 def test_a_verifier_without_a_gate_is_named(functions: str) -> None:
-    assert Scorer(section(functions)).examine([], True).startswith("function/")
+    assert Scorer(section(functions)).preflight([], True).startswith("function/")
     assert examined(functions, None) == "no verifier"

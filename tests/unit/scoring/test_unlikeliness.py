@@ -109,13 +109,13 @@ def test_an_undecided_answer_is_neither_paid_nor_ranked() -> None:
 
 
 def test_the_engines_own_figures_can_be_ranked_by() -> None:
-    stage = Unlikeliness(source="engine")
+    stage = Unlikeliness(source="rollout")
     assert stage.needs == ("rollout_logprobs",)
     assert values(stage(group([RIGHT, RIGHT], [[-0.1], [-1.0]], engine=True))) == [0.875, 1.0]
     assert Unlikeliness().needs == ("learner_logprobs",)
 
 
-@pytest.mark.parametrize("source", ["learner", "engine"])
+@pytest.mark.parametrize("source", ["learner", "rollout"])
 def test_absent_figures_are_an_error_and_not_a_reward_left_as_it_was(source: str) -> None:
     judged = group([RIGHT, WRONG], [[-0.1], [-1.0]], engine=source == "learner")
     with pytest.raises(UserError, match=f"no log-probabilities of the {source}"):

@@ -15,7 +15,7 @@ from rlpost.protocols import ApplyReport
 from rlpost.selfcheck.canary import TOLERANCE, check_arrival, check_movement, check_probe
 from rlpost.sync.codec import checksum
 from rlpost.types import Completion, WeightManifest, WeightUpdate
-from support.fake_engine import FakeEngine
+from support.fakes import FakeEngine
 
 SUMS = {"a": "11", "b": "22", "c": "33"}
 FIRST = WeightManifest(0, 1, "full", SUMS, 12, {})

@@ -14,20 +14,20 @@ import pytest
 import torch
 
 from rlpost.errors import SelfCheckError
-from rlpost.learner import collate, policy
+from rlpost.learner import collate, passes
 from rlpost.learner.build import build_learner
 from rlpost.learner.gradient_check import COLUMNS, SAMPLES, project, select
 from rlpost.learner.policy import PolicyLearner
 from rlpost.learner.torch_engine import TorchEngine
-from rlpost.selfcheck.invariance import Figures, Fingerprint, check, difference
-from rlpost.types import TrainBatch, TrainSample
+from rlpost.selfcheck.invariance import check, difference
+from rlpost.types import GradientFigures, GradientSketch, TrainBatch, TrainSample
 from support import recorded
 
 CPU = torch.device("cpu")
 
 
-def print_of(*values: float, loss: float = 0.0) -> Fingerprint:
-    return Fingerprint(loss, {"a": np.float32(values[:2]), "b": np.float32(values[2:])})
+def print_of(*values: float, loss: float = 0.0) -> GradientSketch:
+    return GradientSketch(loss, {"a": np.float32(values[:2]), "b": np.float32(values[2:])})
 
 
 def test_the_difference_by_hand() -> None:
@@ -37,27 +37,30 @@ def test_the_difference_by_hand() -> None:
     assert difference(print_of(0, 0, 0), print_of(0, 0, 0))[:2] == (0.0, 1.0)
     assert difference(print_of(1, 0, 0), print_of(0, 0, 0))[0] == math.inf
     # a tensor that one side lacks is zero there
-    lacking = Fingerprint(0.0, {"a": np.float32([3, 0])})
+    lacking = GradientSketch(0.0, {"a": np.float32([3, 0])})
     assert difference(lacking, print_of(3, 0, 4)) == (pytest.approx(0.8), pytest.approx(9 / 25), "b")
 
 
 def test_messages_name_the_comparison_the_figures_and_the_remedy() -> None:
     good, half, other = print_of(3, 4, 12, loss=1.0), print_of(1.5, 2, 6, loss=1.0), print_of(3, 4, 0, loss=1.0)
-    assert check(Figures(8, good, good, good), "float32") == {
+    assert check(GradientFigures(8, good, good, good), "float32") == {
         "invariance/micro_batching": 0.0,
         "invariance/reference": 0.0,
     }
-    assert check(Figures(8, good, good, None), "float32") == {"invariance/micro_batching": 0.0}
+    assert check(GradientFigures(8, good, good, None), "float32") == {"invariance/micro_batching": 0.0}
     for figures, expected in [
-        (Figures(8, half, half, good), "the gradient of the learner is 0.5 times that of plain torch (8 samples, "),
-        (Figures(8, half, good, good), "as this run lays them out is 0.5 times that one sample at a time"),
-        (Figures(8, other, good, good), "is not that one sample at a time, above all for 'b'"),
-        (Figures(8, print_of(math.nan, 0, 0), good, good), "is not that one sample at a time"),
         (
-            Figures(8, dataclasses.replace(good, loss=0.5), good, good),
+            GradientFigures(8, half, half, good),
+            "the gradient of the learner is 0.5 times that of plain torch (8 samples, ",
+        ),
+        (GradientFigures(8, half, good, good), "as this run lays them out is 0.5 times that one sample at a time"),
+        (GradientFigures(8, other, good, good), "is not that one sample at a time, above all for 'b'"),
+        (GradientFigures(8, print_of(math.nan, 0, 0), good, good), "is not that one sample at a time"),
+        (
+            GradientFigures(8, dataclasses.replace(good, loss=0.5), good, good),
             "the loss as this run lays them out is 0.5, and 1",
         ),
-        (Figures(8, good, good, dataclasses.replace(good, loss=math.nan)), "and nan of plain torch"),
+        (GradientFigures(8, good, good, dataclasses.replace(good, loss=math.nan)), "and nan of plain torch"),
     ]:
         with pytest.raises(SelfCheckError) as caught:
             check(figures, "float32")
@@ -147,13 +150,13 @@ def test_an_engine_that_halves_the_loss_is_found(tiny_model: str, monkeypatch: p
 
 def test_a_loss_averaged_over_micro_batches_is_found(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of eight micro-batches against one of two: four times as much."""
-    sound = policy.micro_loss
+    sound = passes.micro_loss
 
     def averaged(table: torch.Tensor, micro: Any, *rest: Any) -> Any:
         loss, sums = sound(table, micro, *rest)
-        return loss * len(micro.rows) / 8, sums
+        return loss * len(micro.indices) / 8, sums
 
-    monkeypatch.setattr(policy, "micro_loss", averaged)
+    monkeypatch.setattr(passes, "micro_loss", averaged)
     message = failure(learner_of(tiny_model))
     assert "the gradient as this run lays them out is 4 times that one sample at a time" in message
 
@@ -167,13 +170,13 @@ def test_completions_that_see_each_other_are_found(tiny_model: str, monkeypatch:
 
 
 def test_a_chunk_that_is_dropped_is_found(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rlpost.data import models
+    from rlpost.learner import logprob_model
 
-    sound = models.chunked_logprobs
+    sound = logprob_model.chunked_logprobs
 
-    def dropping(hidden: torch.Tensor, head: Any, ids: torch.Tensor, temperature: float, pieces: int) -> Any:
-        found = sound(hidden, head, ids, temperature, pieces)
-        return found if pieces == 1 else torch.cat([found[:-4], found[-4:].detach()])
+    def dropping(hidden: torch.Tensor, head: Any, ids: torch.Tensor, temperature: float, chunks: int) -> Any:
+        found = sound(hidden, head, ids, temperature, chunks)
+        return found if chunks == 1 else torch.cat([found[:-4], found[-4:].detach()])
 
-    monkeypatch.setattr(models, "chunked_logprobs", dropping)
+    monkeypatch.setattr(logprob_model, "chunked_logprobs", dropping)
     assert "the gradient as this run lays them out is not that one sample at a time" in failure(learner_of(tiny_model))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlpost.errors import CheckpointError
 from rlpost.sparsity.deltas import TensorDelta, summary
-from rlpost.sparsity.tracker import Watch
+from rlpost.sparsity.tracker import ChangeTracker
 
 
 def versions(dtype: torch.dtype, count: int = 5) -> list[dict[str, Tensor]]:
@@ -29,7 +29,7 @@ def versions(dtype: torch.dtype, count: int = 5) -> list[dict[str, Tensor]]:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_against_torch(dtype: torch.dtype) -> None:
     all_versions = versions(dtype)
-    watch = Watch(all_versions[0].items())
+    watch = ChangeTracker(all_versions[0].items())
     touched = {n: torch.zeros_like(t, dtype=torch.bool) for n, t in all_versions[0].items()}
     for before, now in itertools.pairwise(all_versions):
         moved = watch.look(now.items())
@@ -51,28 +51,28 @@ def test_against_torch(dtype: torch.dtype) -> None:
 
 def test_resumed_it_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     all_versions = versions(torch.bfloat16)
-    straight = Watch(all_versions[0].items())
+    straight = ChangeTracker(all_versions[0].items())
     for version in all_versions[1:4]:
         straight.look(version.items())
     straight.save(tmp_path, present=True)
-    resumed = Watch(all_versions[0].items())
+    resumed = ChangeTracker(all_versions[0].items())
     resumed.resume(all_versions[3].items(), tmp_path)
     for version in all_versions[4:]:
         assert resumed.look(version.items()) == straight.look(version.items())
-    peer = Watch([])  # another rank, which has gathered only
+    peer = ChangeTracker([])  # another rank, which has gathered only
     peer.resume([], tmp_path)
     assert peer.look([]) == {}
-    unwatched = Watch(all_versions[0].items())
+    unwatched = ChangeTracker(all_versions[0].items())
     unwatched.resume(all_versions[3].items(), tmp_path / "nothing")
     assert unwatched.look(all_versions[3].items())["a.weight"].stepped == 0
 
 
 def test_a_checkpoint_between_two_looks(tmp_path: Path) -> None:
     all_versions = versions(torch.float32)
-    straight = Watch(all_versions[0].items())
+    straight = ChangeTracker(all_versions[0].items())
     straight.look(all_versions[1].items())
     straight.save(tmp_path, present=False)  # of version 2, which nobody has looked at
-    resumed = Watch(all_versions[0].items())
+    resumed = ChangeTracker(all_versions[0].items())
     resumed.resume(all_versions[2].items(), tmp_path)
     assert resumed.look(all_versions[3].items()) == straight.look(all_versions[3].items())
 
@@ -81,7 +81,7 @@ def test_small_angles_are_exact() -> None:
     start = torch.randn(2**20, generator=torch.Generator().manual_seed(0))
     at = torch.zeros(2**20)
     at[7] = 1e-4
-    (moved,) = Watch([("w", start)]).look([("w", start + at)]).values()
+    (moved,) = ChangeTracker([("w", start)]).look([("w", start + at)]).values()
     assert moved.angle == pytest.approx(moved.step_norm / float(start.norm()), rel=1e-3)
 
 
@@ -89,10 +89,10 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
     first = versions(torch.bfloat16)[0]
     (tmp_path / "touched.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="cannot be read"):
-        Watch(first.items()).resume(first.items(), tmp_path)
-    Watch({"other": torch.zeros(3)}.items()).save(tmp_path, present=True)
+        ChangeTracker(first.items()).resume(first.items(), tmp_path)
+    ChangeTracker({"other": torch.zeros(3)}.items()).save(tmp_path, present=True)
     with pytest.raises(CheckpointError, match="another model"):
-        Watch(first.items()).resume(first.items(), tmp_path)
+        ChangeTracker(first.items()).resume(first.items(), tmp_path)
 
 
 def test_summary_weighs_by_entries() -> None:
