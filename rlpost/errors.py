@@ -69,7 +69,7 @@ class CheckpointError(RlpostError, OSError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says that is not blank; its kind if it says nothing.
+    r"""The first line of what an exception says that is not blank; its kind if it says nothing.
 
     >>> first_line(ValueError("too long\nby far")), first_line(KeyError())
     ('too long', 'KeyError')

@@ -1,8 +1,8 @@
 """The seams: what each stage asks of the next, and nothing more.
 
-The loop (`rlpost.loop`) is typed by `RolloutPool`, `ScoringPool`, `Learner` and `Supervision`; `rlpost.actors` makes the
-Ray-backed ones, and tests use fakes of a few lines. A pool carries the objects of one process: `RolloutEngine`,
-`Verifier` and `RewardStage`, and behind a learner `TrainEngine`.
+The loop (`rlpost.loop`) is typed by `RolloutPool`, `ScoringPool`, `Learner` and `Supervision`; `rlpost.actors` makes
+the Ray-backed ones, and tests use fakes of a few lines. A pool carries the objects of one process: `RolloutEngine`,
+`Verifier` and `RewardStage`; a learner is built on a `TrainEngine`.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ class ApplyReport:
 class RolloutEngine(Protocol):
     """Samples completions under a versioned policy, in one process.
 
-    ``rollout.engine: module:Class`` names one of your own: it is called with the `rlpost.config.schema.RunConfig` and an
-    `EngineSpec`, in the process of its actor. `rlpost.rollout.stream` drives it.
+    ``rollout.engine: module:Class`` names one of your own: it is called with the `rlpost.config.schema.RunConfig` and
+    an `EngineSpec`, in the process of its actor. `rlpost.rollout.stream` drives it.
     """
 
     def submit(self, requests: Sequence[GenerateRequest], settings: SamplingSettings) -> list[int]:
@@ -247,8 +247,8 @@ class RewardStage(Protocol):
     """One stage of the reward pipeline: sees a group and what it was worth so far, returns what it is worth now."""
 
     needs: tuple[str, ...]
-    """What the stage reads besides texts and verdicts: ``rollout_logprobs`` (`Completion.logprobs`), ``learner_logprobs``
-    (`Group.learner_logprobs`: the stage and all after it wait until the learner has computed them). Empty for most."""
+    """What the stage reads besides texts and verdicts: ``rollout_logprobs`` (`Completion.logprobs`),
+    ``learner_logprobs`` (`Group.learner_logprobs`: the stage and all after it wait for the learner). Empty for most."""
 
     def __call__(self, group: Group) -> Sequence[Reward | None] | RewardOutput:
         """The new reward of each completion, where None stays None; a `RewardOutput` adds figures to be logged."""

@@ -74,6 +74,7 @@ def worker(case: dict[str, Any]) -> dict[str, Any]:
 def sample(engine: Any, case: dict[str, Any], batch: int, logprobs: bool) -> dict[str, float]:
     """Best of a few calls; the first only warms up."""
     from rlpost.protocols import GenerateRequest, SamplingSettings
+    from rlpost.rollout.stream import generate
 
     draw = random.Random(batch)
     settings = SamplingSettings(max_tokens=case["tokens"], logprobs=logprobs)
@@ -81,7 +82,7 @@ def sample(engine: Any, case: dict[str, Any], batch: int, logprobs: bool) -> dic
     for call in range(case["calls"] + 1):
         prompts = [tuple(draw.randrange(5, 40) for _ in range(case["prompt"])) for _ in range(batch // GROUP)]
         requests = [GenerateRequest(str(i), ids, GROUP, i * GROUP) for i, ids in enumerate(prompts)]
-        completions, wall, cpu = measured(lambda r=requests: engine.generate(r, settings))
+        completions, wall, cpu = measured(lambda r=requests: generate(engine, r, settings))
         tokens = sum(len(c.token_ids) for c in completions)
         if call:
             rates = {"tokens_per_second": tokens / wall, "tokens_per_cpu_second": tokens / cpu}

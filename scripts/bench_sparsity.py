@@ -118,12 +118,12 @@ def watched(parameters: int, rounds: int) -> dict[str, float]:
     """Seconds of a look at a bfloat16 model in memory, of which a hundredth moves each time."""
     import torch
 
-    from rlpost.sparsity.tracker import Watch
+    from rlpost.sparsity.tracker import ChangeTracker
 
     weights = {
         f"layers.{k}": 0.02 * torch.randn(2**20, dtype=torch.float32).bfloat16() for k in range(parameters >> 20)
     }
-    watch, seconds = Watch(weights.items()), []
+    watch, seconds = ChangeTracker(weights.items()), []
     watch.look(weights.items())
     for _ in range(rounds):
         for tensor in weights.values():

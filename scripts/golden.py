@@ -1,8 +1,9 @@
 """Record small real runs, and say where two recordings differ: what a change of structure must leave as it was.
 
 Float32 and fixed numbers of threads. A recording holds a checksum of every published tensor, every metric, every
-transcript (texts, verdicts, rewards, advantages) and every evaluation; wall-clock times and memory are left out. Metrics
-that were renamed since are compared under their new names. Recording one commit twice shows what is reproducible at all.
+transcript (texts, verdicts, rewards, advantages) and every evaluation; wall-clock times and memory are left out.
+Metrics that were renamed since are compared under their new names. Recording one commit twice shows what is
+reproducible at all.
 
     scripts/golden.py record before.json --root ../old-checkout
     scripts/golden.py record after.json
@@ -56,7 +57,8 @@ def cases(start: str) -> dict[str, list[tuple[str, list[str]]]]:
         ],
         "lora": [(quick, [*warm, "run.steps=4", "run.name=lora", "tuning.method=lora", "optimizer.lr=2.0e-3"])],
         "subnetwork": [
-            (quick, [*warm, "run.steps=4", "run.name=subnetwork", "tuning.method=subnetwork", "logging.changes_every=2"]),
+            (quick, [*warm, "run.steps=4", "run.name=subnetwork", "tuning.method=subnetwork",
+                     "logging.changes_every=2"]),
         ],
         "unlikeliness": [
             (
@@ -69,7 +71,8 @@ def cases(start: str) -> dict[str, list[tuple[str, list[str]]]]:
             )
         ],
         "ranks": [
-            (quick, [*warm, "run.steps=4", "run.name=ranks", "learner.workers=2", "learner.threads=1", "learner.zero_stage=1"]),
+            (quick, [*warm, "run.steps=4", "run.name=ranks", "learner.workers=2", "learner.threads=1",
+                     "learner.zero_stage=1"]),
         ],
         "resume": [(quick, [*resumed, "run.steps=2"]), (quick, [*resumed, "run.steps=4", "--resume"])],
     }  # fmt: skip
@@ -129,7 +132,7 @@ def _stable(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(before: Any, after: Any, place: str = "") -> Iterator[str]:
-    """Every place in which two recordings differ, with both values. Metrics that only the second has are no difference."""
+    """Every place in which two recordings differ, with both values. New metrics are no difference."""
     if isinstance(before, dict) and isinstance(after, dict):
         from rlpost.observability.metrics import current_name
 

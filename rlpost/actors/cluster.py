@@ -77,8 +77,8 @@ def cluster(section: ClusterSection) -> Iterator[None]:
             ray.init(address=section.address, **common)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InfrastructureError(
-            f"cluster.address: no Ray cluster at {section.address!r} ({first_line(error)}); start one with `ray start --head`, set "
-            "RAY_AUTH_MODE=token if it asks for a token, or use address local"
+            f"cluster.address: no Ray cluster at {section.address!r} ({first_line(error)}); start one with `ray start "
+            "--head`, set RAY_AUTH_MODE=token if it asks for a token, or use address local"
         ) from None
     try:
         yield

@@ -25,7 +25,7 @@ class RayLearner(ActorPool):
     """`rlpost.protocols.Learner` on Ray, an actor for each data-parallel rank. Every verb is called on all together.
 
     A rank cannot be replaced by itself: its peers wait for it inside a collective, and its share of a sharded optimizer
-    is gone with it. Every verb therefore raises `LearnerLostError` for a lost rank, and `restart` starts all of them again.
+    is gone with it. Every verb therefore raises `LearnerLostError` for a lost rank, and `restart` starts all again.
 
     Args:
         config: the run configuration, which every rank is built from.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,7 +16,7 @@ _BATCH = 500
 
 
 def over_problems(values: Sequence[float], level: float = 0.95, draws: int = _DRAWS) -> tuple[float, float]:
-    """Percentile bootstrap of a mean: problems are drawn anew with replacement (Efron 1979).
+    """Percentile bootstrap of a mean: problems are drawn with replacement (Efron 1979).
 
     For proportions near 0 or 1, where ± 1.96 standard errors would leave [0, 1], and for paired differences, whose
     pairs stay together because each is one value.
@@ -30,16 +32,16 @@ def over_problems(values: Sequence[float], level: float = 0.95, draws: int = _DR
     Raises:
         ValueError: for no values, or a level outside (0, 1).
     """
+    from scipy.stats import bootstrap  # pyright: ignore
+
     data = _checked(values, level)
-    rng = np.random.default_rng(len(data))
-    means = np.concatenate(
-        [
-            data[rng.integers(0, len(data), (min(_BATCH, draws - start), len(data)))].mean(axis=1)
-            for start in range(0, draws, _BATCH)
-        ]
-    )
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    if len(data) == 1:  # the same value is drawn every time
+        return float(data[0]), float(data[0])
+    found: Any = bootstrap(
+        (data,), np.mean, n_resamples=draws, batch=_BATCH, confidence_level=level, method="percentile",
+        vectorized=True, rng=np.random.default_rng(len(data)),
+    ).confidence_interval  # fmt: skip
+    return float(found.low), float(found.high)
 
 
 def over_seeds(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
@@ -54,15 +56,14 @@ def over_seeds(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
     Raises:
         ValueError: for fewer than two values, or a level outside (0, 1).
     """
-    from scipy.stats import t  # pyright: ignore[reportMissingTypeStubs]
+    from scipy import stats  # pyright: ignore
 
     data = _checked(values, level)
     if len(data) < 2:
         raise ValueError("one run says nothing about the spread over seeds; give two or more")
-    quantile = float(t.ppf((1 + level) / 2, len(data) - 1))  # pyright: ignore[reportUnknownMemberType]
-    half = quantile * float(data.std(ddof=1)) / len(data) ** 0.5
-    mean = float(data.mean())
-    return mean - half, mean + half
+    # equal values have no spread: an interval of no length
+    low, high = cast(Any, stats).t.interval(level, len(data) - 1, data.mean(), stats.sem(data) or math.ulp(0.0))
+    return float(low), float(high)
 
 
 def with_errors(name: str, values: Sequence[float]) -> dict[str, float]:

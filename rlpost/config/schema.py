@@ -244,8 +244,8 @@ class AlgorithmSection(Section):
     recipe: Literal["none", "grpo", "dr_grpo", "rloo", "dapo", "gspo", "rank_grpo"] = "none"
     """Named settings; keys given beside it win."""
     loss: str = "clipped"
-    """``clipped``: the clipped policy gradient that the settings below describe; or a loss of your own, ``path.py:name``
-    or ``module:name`` (`configs/examples/cispo.py`)."""
+    """``clipped``: the clipped policy gradient that the settings below describe; or a loss of your own,
+    ``path.py:name`` or ``module:name`` (`configs/examples/cispo.py`)."""
     loss_args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of a loss of your own."""
     advantage: str = "group_relative"

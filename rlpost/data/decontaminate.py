@@ -59,7 +59,7 @@ def decontaminate(train: list[Prompt], held_out: Sequence[Prompt], rule: str) ->
         rule: ``data.contamination``: ``refuse``, ``drop`` or ``allow``.
 
     Raises:
-        DataError: if there are some and ``rule`` is ``refuse``, or none would be left; with their number and an example.
+        DataError: if there are some and ``rule`` is ``refuse``, or nothing would be left; with their number.
     """
     found = find_contamination(train, held_out)
     if found.example is None or rule == "allow":
@@ -67,7 +67,7 @@ def decontaminate(train: list[Prompt], held_out: Sequence[Prompt], rule: str) ->
     if rule == "refuse" or len(found.positions) == len(train):
         raise DataError(
             f"data.train: {len(found.positions)} of {len(train)} prompts are held out as well (training prompt "
-            f"{found.example[0]!r} asks what held-out prompt {found.example[1]!r} asks); set data.contamination to drop, "
-            "to train without them, or to allow"
+            f"{found.example[0]!r} asks what held-out prompt {found.example[1]!r} asks); set data.contamination to "
+            "drop, to train without them, or to allow"
         )
     return [prompt for place, prompt in enumerate(train) if place not in found.positions]

@@ -1,4 +1,8 @@
-"""Headers of safetensors files: which tensors there are, without reading one."""
+"""Headers of safetensors files: which tensors there are and where, without reading one.
+
+safetensors' own reader maps the file: read slice by slice, all of it counts as resident in the end (measured: 512 MiB
+read in slices of 16 MiB raise the peak by 517), and it does not tell where a tensor lies.
+"""
 
 from __future__ import annotations
 

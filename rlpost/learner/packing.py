@@ -126,7 +126,7 @@ def plan_updates(
     Args:
         sizes: the samples' lengths and prompts.
         epochs: passes over the batch.
-        minibatches: updates per pass; samples are shuffled into them in each pass, and their numbers differ by at most one.
+        minibatches: updates per pass; samples are shuffled into them in each pass, their numbers differ by at most one.
         ranks: data-parallel learners.
         layout: how micro-batches are laid out.
         seed: entropy of the shuffle, e.g. (run seed, step).

@@ -144,7 +144,7 @@ class PolicyLearner:
         return metrics | self.footprint
 
     def examine(self, batch: TrainBatch) -> GradientFigures | None:
-        """Loss and gradient of a few samples in several ways, before the first update; see `rlpost.learner.gradient_check`.
+        """Loss and gradient of a few samples in several ways, before the first update: `rlpost.learner.gradient_check`.
 
         Every rank is called with the same batch and answers the same, but for plain torch's figures, which are
         rank 0's. Training goes on as if this had not been. None also while it is not known what will be trained.

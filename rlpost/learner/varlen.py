@@ -76,7 +76,7 @@ def varlen_sequences(sequence_ids: np.ndarray, branch: np.ndarray, device: torch
 
 
 def use(model: Any) -> None:
-    """Have a Hugging Face model attend this way wherever it is given `VarlenSequences`, and by torch's attention elsewhere."""
+    """Have a Hugging Face model attend this way where it is given `VarlenSequences`, and as it did elsewhere."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 

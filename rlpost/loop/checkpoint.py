@@ -8,12 +8,15 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 
 from rlpost.errors import ActorLostError, CheckpointError, DeadlineError, first_line
 
 _NAME = re.compile(r"step_(\d{6,})")
 _STATE = "state.json"
+FORMAT = 1
+"""Raised when older versions can no longer read what is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,14 @@ class RunState:
     step: int
     best: float | None = None
     best_step: int | None = None
+
+
+def version() -> str:
+    """The installed version of rlpost."""
+    try:
+        return metadata.version("rlpost")
+    except metadata.PackageNotFoundError:
+        return "of a bare checkout"
 
 
 @contextmanager
@@ -71,18 +82,27 @@ def _replace(new: Path, target: Path) -> None:
 
 
 def write_state(folder: Path, state: RunState) -> None:
-    """Put the run's state into a checkpoint folder."""
-    (folder / _STATE).write_text(json.dumps(asdict(state)))
+    """Put the run's state into a checkpoint folder, with the version that wrote it."""
+    (folder / _STATE).write_text(json.dumps({**asdict(state), "format": FORMAT, "rlpost": version()}))
 
 
 def read_state(folder: Path) -> RunState:
     """The run's state of a checkpoint.
 
     Raises:
-        CheckpointError: if it is missing or damaged.
+        CheckpointError: if it is missing or damaged, or of a version whose checkpoints this one cannot read.
     """
     try:
-        return RunState(**json.loads((folder / _STATE).read_text()))
+        stored = dict(json.loads((folder / _STATE).read_text()))
+        # checkpoints before 0.2 say neither, and are otherwise the same
+        written, by = stored.pop("format", 0), stored.pop("rlpost", "0.1")
+        if written > FORMAT:
+            raise CheckpointError(
+                f"{folder}: written by rlpost {by}, whose checkpoints {version()} does not read; resume with {by}"
+            )
+        return RunState(**stored)
+    except CheckpointError:
+        raise
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(
             f"{folder}: damaged checkpoint ({error}); remove it and resume from an earlier one"

@@ -13,7 +13,7 @@ METRICS: dict[str, str] = {
     "policy_version": "published syncs so far",
     "reward_mean": "mean over decided completions of the sum of reward spans",
     "reward_std": "standard deviation of the same",
-    "reward/*": "by reward stage: mean and standard deviation (std) over decided completions of what the stage added; and "
+    "reward/*": "by reward stage: mean and standard deviation (std) over decided completions of what it added; and "
     "figures of its own, means over groups",
     "pass_rate": "accepted share of decided completions",
     "solved_share": "share of prompts with at least one accepted completion",

@@ -35,7 +35,7 @@ def pass_curve(label: str, figures: Mapping[str, Any]) -> Curve | None:
 
 def uplift_curve(label: str, by_rank: Sequence[Sequence[float]]) -> Curve:
     """Share of right answers that became likelier over their rank, with a 95 % Wilson interval for each rank."""
-    ends = [_wilson(rose, count) for _, count, rose, *_ in by_rank]
+    ends = [_wilson(int(rose), int(count)) for _, count, rose, *_ in by_rank]
     shares = [rose / count for _, count, rose, *_ in by_rank]
     return Curve(label, [row[0] for row in by_rank], shares, [low for low, _ in ends], [high for _, high in ends])
 
@@ -174,10 +174,9 @@ def draw_run(folder: Path) -> list[Path]:
     return written
 
 
-def _wilson(rose: float, count: float) -> tuple[float, float]:
+def _wilson(rose: int, count: int) -> tuple[float, float]:
     """Wilson's score interval of a share (Wilson 1927), 95 %."""
-    z = 1.96
-    share, scale = rose / count, 1 + z * z / count
-    middle = (share + z * z / (2 * count)) / scale
-    half = z * ((share * (1 - share) + z * z / (4 * count)) / count) ** 0.5 / scale
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    from scipy.stats import binomtest
+
+    found = binomtest(rose, count).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)

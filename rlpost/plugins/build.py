@@ -44,12 +44,12 @@ def build_verifier(section: ScoringSection) -> Verifier | None:
 
 
 def stage_needs(stage: RewardStage) -> tuple[str, ...]:
-    """What a reward stage reads besides texts and verdicts; the old name of the rollout log-probabilities is understood."""
+    """What a reward stage reads besides texts and verdicts; ``engine_logprobs`` is an old name."""
     return tuple("rollout_logprobs" if need == "engine_logprobs" else need for need in getattr(stage, "needs", ()))
 
 
 def reward_needs(config: RunConfig) -> frozenset[str]:
-    """What the reward stages of a configuration need, all together. Building them finds what is misspelt or does not fit.
+    """What the reward stages of a configuration need, all together. Building them finds what is misspelt.
 
     Raises:
         UserError: as `build_stage`.

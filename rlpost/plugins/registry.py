@@ -133,7 +133,8 @@ def _target(kind: str, name: str) -> str:
     declared = {f"{p.module}:{p.attr}" for p in metadata.entry_points(group=f"rlpost.{kind}") if p.name == name}
     if len(declared) > 1:
         raise UserError(
-            f"{_singular(kind)} {name!r} is declared by several packages ({', '.join(sorted(declared))}); give one of these"
+            f"{_singular(kind)} {name!r} is declared by several packages ({', '.join(sorted(declared))}); "
+            "give one of these"
         )
     if declared:
         return declared.pop()

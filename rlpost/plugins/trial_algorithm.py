@@ -109,7 +109,7 @@ def _loss_and_gradient(loss: BoundLoss, inputs: LossInputs) -> tuple[float, Tens
     if not isinstance(sums, Mapping) or any(not _is_number(figure) for figure in sums.values()):
         raise UserError(f"its metrics are {short_repr(sums)}; a mapping from names to scalars is needed")
     if not bool(torch.isfinite(value)):
-        raise UserError(f"it is {float(value)}; a finite number is needed")
+        raise UserError(f"it is {value.detach().item()}; a finite number is needed")
     if not value.requires_grad:
         raise UserError("it has no gradient; compute it from inputs.logprobs without detach or .item()")
     [gradient] = torch.autograd.grad(value, [logprobs], allow_unused=True)

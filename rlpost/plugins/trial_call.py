@@ -213,4 +213,5 @@ def short_repr(value: Any) -> str:
         if dataclasses.is_dataclass(value) and not isinstance(value, type)
         else repr(value)
     )
+    text = " ".join(text.split())
     return text if len(text) <= 80 else f"{text[:77]}..."

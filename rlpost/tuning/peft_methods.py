@@ -73,8 +73,8 @@ class Adapted(Full):
                 yield name.replace(".base_layer.", "."), parameter
 
     def weights(self, gather: GatherParameters) -> Iterator[tuple[str, Tensor]]:
-        """See `TuningMethod`: W + ΔW. A copy of one layer at a time is merged: merging and unmerging the layer itself in
-        bfloat16 would change W (4 % of its entries, measured).
+        """See `TuningMethod`: W + ΔW. A copy of one layer at a time is merged: merging and unmerging the layer itself
+        in bfloat16 would change W (4 % of its entries, measured).
         """
         adapted = dict(self.layers())
         for name, parameter in self.base():

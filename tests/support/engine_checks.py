@@ -14,6 +14,7 @@ from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import SelfCheckError
 from rlpost.learner.logprob_model import LogprobModel
 from rlpost.protocols import GenerateRequest, SamplingSettings
+from rlpost.rollout.stream import generate
 from rlpost.rollout.vllm import packed_linear
 from rlpost.rollout.vllm.engine import VllmEngine, VllmSettings
 from rlpost.selfcheck import canary
@@ -95,20 +96,20 @@ def sampling(pair: Pair) -> dict:
     engine, prompt, found = pair.engine, pair.prompt, {}
     ask = [GenerateRequest("a", prompt, 4, 100), GenerateRequest("b", prompt[:6], 2, 900)]
     settings = SamplingSettings(max_tokens=12)
-    first = engine.generate(ask, settings)
+    first = generate(engine, ask, settings)
     found["order"] = [(c.prompt_id, c.index, c.seed) for c in first]
     found["distinct"] = len({c.token_ids for c in first[:4]})
-    found["repeat"] = [c.token_ids for c in first] == [c.token_ids for c in engine.generate(ask, settings)]
+    found["repeat"] = [c.token_ids for c in first] == [c.token_ids for c in generate(engine, ask, settings)]
     found["agreement"] = {
-        t: pair.worst(engine.generate(ask, SamplingSettings(max_tokens=12, temperature=t)), t) for t in (1.0, 0.6)
+        t: pair.worst(generate(engine, ask, SamplingSettings(max_tokens=12, temperature=t)), t) for t in (1.0, 0.6)
     }
-    cut = engine.generate([GenerateRequest("a", prompt, 2, 5)], SamplingSettings(max_tokens=100), deadline_s=0.0)
+    cut = generate(engine, [GenerateRequest("a", prompt, 2, 5)], SamplingSettings(max_tokens=100), deadline_s=0.0)
     found["aborted"] = [(c.finish_reason, c.token_ids) for c in cut]
-    stopped = engine.generate([GenerateRequest("a", prompt, 8, 5)], SamplingSettings(max_tokens=60, stop=(" p",)))
+    stopped = generate(engine, [GenerateRequest("a", prompt, 8, 5)], SamplingSettings(max_tokens=60, stop=(" p",)))
     found["stop_in_text"] = sum(" p" in c.text for c in stopped if c.finish_reason == "stop")
     found["stopped"] = sum(c.finish_reason == "stop" for c in stopped)
     long = [GenerateRequest(f"l{i}", tuple([5 + i % 50] * 200), 1, i) for i in range(64)]
-    found["long_batch"] = [c.finish_reason for c in engine.generate(long, SamplingSettings(max_tokens=4))]
+    found["long_batch"] = [c.finish_reason for c in generate(engine, long, SamplingSettings(max_tokens=4))]
     return found
 
 
@@ -119,7 +120,7 @@ def updating(pair: Pair) -> dict:
     found["update"] = vars(pair.publish())
     found["after_update"] = pair.worst(pair.engine.probe())
     found["probe"], found["parity"] = pair.probe_verdict(), pair.parity_verdict()
-    found["kernels"] = pair.engine.llm.apply_model(packed_linear.renew)[0]
+    found["kernels"] = pair.engine.llm.apply_model(packed_linear.repack)[0]
     return found
 
 
@@ -135,7 +136,7 @@ def stale_cache(pair: Pair) -> dict:
     found["parity"] = pair.parity_verdict()
     # what the pinned prompts do not touch: a block of the rollouts' own
     rollout = tuple(5 + i % 50 for i in range(200))
-    engine.generate([GenerateRequest("r", rollout, 1, 1)], SamplingSettings(max_tokens=2))
+    generate(engine, [GenerateRequest("r", rollout, 1, 1)], SamplingSettings(max_tokens=2))
     pair.move()
     engine.llm.reset_prefix_cache = lambda: True
     pair.engine._probes = pair.engine._probes[:2]
@@ -143,7 +144,7 @@ def stale_cache(pair: Pair) -> dict:
     engine.llm.reset_prefix_cache = reset
     found["pinned_only"] = pair.parity_verdict()
     pair.publish()
-    engine.generate([GenerateRequest("r", rollout, 1, 1)], SamplingSettings(max_tokens=2))
+    generate(engine, [GenerateRequest("r", rollout, 1, 1)], SamplingSettings(max_tokens=2))
     pair.move()
     engine.llm.reset_prefix_cache = lambda: True
     pair.publish()
@@ -156,23 +157,23 @@ def stale_cache(pair: Pair) -> dict:
 
 def stale_kernels(pair: Pair) -> dict:
     """Planted: packed kernels that are not made anew, which no parameter shows."""
-    found, renew = {}, packed_linear.renew
-    packed_linear.renew = lambda model: 0
+    found, repack = {}, packed_linear.repack
+    packed_linear.repack = lambda model: 0
     pair.move()
     found["arrived"] = pair.publish().arrived
-    packed_linear.renew = renew
+    packed_linear.repack = repack
     found["probe"], found["parity"] = pair.probe_verdict(), pair.parity_verdict()
     # the head alone, where vLLM's own loaders would leave it stale: tied embeddings
-    renewed = packed_linear.PackedLinear.renew
-    packed_linear.PackedLinear.renew = lambda self: (
-        None if type(self.layer).__name__ in ("ParallelLMHead", "VocabParallelEmbedding") else renewed(self)
+    repacked = packed_linear.PackedLinear.repack
+    packed_linear.PackedLinear.repack = lambda self: (
+        None if type(self.layer).__name__ in ("ParallelLMHead", "VocabParallelEmbedding") else repacked(self)
     )
     pair.move()
     found["head_arrived"] = pair.publish().arrived
     found["head"] = pair.probe_verdict()
-    packed_linear.PackedLinear.renew = renewed
+    packed_linear.PackedLinear.repack = repacked
     pair.publish()
-    found["renewed"] = pair.probe_verdict()
+    found["repacked"] = pair.probe_verdict()
     return found
 
 
@@ -183,7 +184,7 @@ def disturb(model):
     if get_tensor_model_parallel_rank() == get_tensor_model_parallel_world_size() - 1:
         for p in model.parameters():
             p.data.mul_(1.1)
-        packed_linear.renew(model)
+        packed_linear.repack(model)
 
 
 def lost_updates(pair: Pair) -> dict:
@@ -205,7 +206,7 @@ CHECKS = {f.__name__: f for f in (sampling, updating, stale_cache, stale_kernels
 
 
 def main(folder: str, packed: str, shards: str, names: list[str]) -> dict:
-    # an engine must start beside what compiles: see `rlpost.rollout.vllm.compat.beside_numba`. Not at the module's
+    # an engine must start beside what compiles: see `rlpost.rollout.vllm.compat.tolerate_numba`. Not at the module's
     # level: vLLM's worker processes import this file again
     importlib.import_module("numba")
     torch.manual_seed(3)

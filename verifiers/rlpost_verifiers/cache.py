@@ -83,6 +83,9 @@ class VerdictCache:
 class VerdictFile:
     """Decided verdicts in an SQLite file; used under its owner's lock.
 
+    Plain text in a table of its own and no diskcache: that unpickles what a row says it should (5.6.3, also with
+    ``JSONDisk``), and whoever can write the file would run code in every scoring worker.
+
     A row that does not read as a decided verdict counts as absent and is written anew. A file that fails during the run
     (a full disk) is given up with a warning: it only ever saved time.
 

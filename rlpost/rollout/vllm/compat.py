@@ -45,7 +45,7 @@ def on_cpu() -> bool:
     return bool(current_platform.is_cpu())
 
 
-def beside_numba() -> None:
+def tolerate_numba() -> None:
     """Let an engine start in a process that has imported numba.
 
     On CPU vLLM looks for its kernels through ``vars()`` of everything that any module holds. The library object of

@@ -55,7 +55,7 @@ def load(settings: VllmSettings) -> tuple[Any, Weights]:
     cpu, shards = compat.on_cpu(), settings.tensor_parallel
     compat.check_shards(settings.model, shards, settings.trust_remote_code)
     compat.check_adapters(settings.dtype, settings.adapter_rank, cpu)
-    compat.beside_numba()
+    compat.tolerate_numba()
     from vllm import LLM
 
     llm = LLM(**_arguments(settings, cpu))

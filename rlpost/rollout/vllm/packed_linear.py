@@ -3,7 +3,7 @@
 vLLM packs each matrix into an opaque kernel and frees the matrix. An update then has nothing to be loaded into, and
 with tied embeddings the packed copy of ``lm_head`` silently stays what it was (measured on SmolLM2-135M in float32:
 0.12 to 0.49 nats per token instead of 4e-6). Both ways here keep the matrices, so that updates arrive in them and can
-be read back; packing only adds kernels, which `renew` replaces. They hold the matrices a second time: an engine of
+be read back; packing only adds kernels, which `repack` replaces. They hold the matrices a second time: an engine of
 SmolLM2-135M grows by 0.5 GB in float32 and by 0.25 GB in bfloat16, and no further over 200 updates.
 
 Replacing the function that vLLM dispatches with must happen in the worker's process, before the model is loaded.
@@ -21,7 +21,7 @@ from rlpost.errors import MissingPackageError
 
 
 class PackedLinear:
-    """vLLM's packed kernel of one layer, made at the layer's first use and again by `renew`.
+    """vLLM's packed kernel of one layer, made at the layer's first use and again by `repack`.
 
     At first use and not at loading: with tied embeddings vLLM offers the matrix twice, as ``embed_tokens`` and as
     ``lm_head``, and multiplies with one of them only.
@@ -41,7 +41,7 @@ class PackedLinear:
             self.kernel = self._pack()
         return self.kernel(x, weight, bias)
 
-    def renew(self) -> None:
+    def repack(self) -> None:
         """Pack the matrix as it now is, if it has been packed before. The old kernel is freed first."""
         if self.kernel is not None:
             self.kernel = None
@@ -91,7 +91,7 @@ def install(packed: bool) -> None:
     utils.dispatch_cpu_unquantized_gemm = keep
 
 
-def renew(model: Any) -> int:
+def repack(model: Any) -> int:
     """Pack every layer of a model anew; call it after each change of weights.
 
     All of them: which of vLLM's layers a published tensor ends up in is the loader's secret, and packing is cheap
@@ -102,7 +102,7 @@ def renew(model: Any) -> int:
     """
     layers = [m.cpu_linear for m in model.modules() if isinstance(getattr(m, "cpu_linear", None), PackedLinear)]
     for layer in layers:
-        layer.renew()
+        layer.repack()
     return sum(layer.kernel is not None for layer in layers)
 
 

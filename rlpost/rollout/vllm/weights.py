@@ -103,7 +103,7 @@ class ShardedWeights:
             self.llm.apply_model(functools.partial(_load_file, file=str(file)))
 
     def patch(self, values: Mapping[str, Tensor], index: Mapping[str, Tensor], shapes: Shapes) -> None:
-        """See `Weights`: refused, positions are those of whole tensors (`rlpost.config.update_kind` asks for none here)."""
+        """See `Weights`: refused, positions are those of whole tensors (`rlpost.config.update_kind` asks for none)."""
         raise RuntimeError("positions of whole tensors cannot be written into shards; use sync.kind: full")
 
     def checksums(self, shapes: Shapes) -> dict[str, str]:
@@ -128,7 +128,7 @@ def _load(model: Any, tensors: Mapping[str, Tensor], proved: set[str]) -> None:
         differed = [name for name, tensor in unknown.items() if not _holds(views[name], tensor)]
         model.load_weights(iter(unknown.items()))
         proved |= {name for name in differed if _holds(views[name], tensors[name])}
-    packed_linear.renew(model)
+    packed_linear.repack(model)
 
 
 def _holds(view: Tensor | None, tensor: Tensor) -> bool:
@@ -143,7 +143,7 @@ def _patch(model: Any, values: Mapping[str, Tensor], index: Mapping[str, Tensor]
             raise RuntimeError(f"the engine holds nothing of {name!r} {shapes.get(name)}; use sync.kind: full")
         # rows of a stacked matrix lie together: flattening them makes no copy
         view.view(-1).index_copy_(0, index[name].to(view.device).long(), new.to(view.device))
-    packed_linear.renew(model)
+    packed_linear.repack(model)
 
 
 def _views(model: Any, shapes: Shapes) -> dict[str, Tensor | None]:
@@ -156,7 +156,7 @@ def _load_file(model: Any, file: str) -> None:
     from safetensors.torch import load_file
 
     model.load_weights(iter(load_file(file).items()))
-    packed_linear.renew(model)
+    packed_linear.repack(model)
 
 
 def _write_shards(model: Any, shapes: Shapes, shards: int, folder: str) -> str:

@@ -17,13 +17,13 @@ from typing import Any
 
 def stale_lm_head(module: Any) -> None:
     """The packed copy of the tied output matrix is not made anew after a sync."""
-    renew = module.PackedLinear.renew
+    repack = module.PackedLinear.repack
 
     def all_but_the_head(self: Any) -> None:
         if "Linear" in type(self.layer).__name__:
-            renew(self)
+            repack(self)
 
-    module.PackedLinear.renew = all_but_the_head
+    module.PackedLinear.repack = all_but_the_head
 
 
 def stale_prefix_cache(module: Any) -> None:
@@ -68,7 +68,7 @@ def loss_halved(module: Any) -> None:
 
 def loss_divided_by_micro_batches(module: Any) -> None:
     """The accumulation divides what was already divided by the global counts."""
-    accumulate = module.PolicyLearner.accumulate
+    accumulate = module.ModelPasses.accumulate
 
     def divided(self: Any, batch: Any, update: Any, *rest: Any) -> Any:
         backward, parts = self.engine.backward, len(update.micro[self.engine.rank])
@@ -78,12 +78,12 @@ def loss_divided_by_micro_batches(module: Any) -> None:
         finally:
             del self.engine.backward
 
-    module.PolicyLearner.accumulate = divided
+    module.ModelPasses.accumulate = divided
 
 
 def reference_is_the_policy(module: Any) -> None:
     """The KL term compares the policy with itself: an engine's method that was thought to return the engine."""
-    module.PolicyLearner._reference = lambda self: (self.engine.forward, contextlib.nullcontext())
+    module.ModelPasses._reference = lambda self: (self.engine.forward, contextlib.nullcontext())
 
 
 PLACES: dict[str, tuple[str, Callable[[Any], None]]] = {
@@ -93,8 +93,8 @@ PLACES: dict[str, tuple[str, Callable[[Any], None]]] = {
     "update_not_sent": ("rlpost.rollout.vllm.engine", update_not_sent),
     "update_lost_in_the_learner": ("rlpost.learner.deepspeed_engine", update_lost_in_the_learner),
     "loss_halved": ("rlpost.learner.deepspeed_engine", loss_halved),
-    "reference_is_the_policy": ("rlpost.learner.policy", reference_is_the_policy),
-    "loss_divided_by_micro_batches": ("rlpost.learner.policy", loss_divided_by_micro_batches),
+    "reference_is_the_policy": ("rlpost.learner.passes", reference_is_the_policy),
+    "loss_divided_by_micro_batches": ("rlpost.learner.passes", loss_divided_by_micro_batches),
 }
 
 

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from rlpost.errors import ActorLostError, CheckpointError, DeadlineError
-from rlpost.loop.checkpoint import RunState, atomic_folder, folder_of, latest, prune, read_state, steps, write_state
+from rlpost.loop.checkpoint import (
+    FORMAT,
+    RunState,
+    atomic_folder,
+    folder_of,
+    latest,
+    prune,
+    read_state,
+    steps,
+    version,
+    write_state,
+)
 
 
 def save(target: Path, text: str) -> None:
@@ -131,3 +143,21 @@ def test_pruning_keeps_the_newest_and_the_best(tmp_path: Path, keep: int, best: 
         save(folder_of(tmp_path, step), "x")
     prune(tmp_path, keep, best)
     assert steps(tmp_path) == left
+
+
+def test_a_checkpoint_says_which_version_wrote_it(tmp_path: Path) -> None:
+    write_state(tmp_path, RunState(4, 0.5, 2))
+    assert read_state(tmp_path) == RunState(4, 0.5, 2)
+    stored = json.loads((tmp_path / "state.json").read_text())
+    assert (stored["format"], stored["rlpost"]) == (FORMAT, version())
+
+
+def test_a_checkpoint_of_version_0_1_is_read(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text('{"step": 4, "best": null, "best_step": null}')
+    assert read_state(tmp_path) == RunState(4)
+
+
+def test_a_checkpoint_of_a_later_version_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text('{"step": 4, "tickets": 7, "format": 9, "rlpost": "3.1.0"}')
+    with pytest.raises(CheckpointError, match=r"written by rlpost 3\.1\.0, whose checkpoints .* resume with 3\.1\.0"):
+        read_state(tmp_path)

@@ -122,7 +122,7 @@ def test_parity_is_looked_at_where_it_is_due_and_ends_the_run(tmp_path: Path) ->
     assert "parity/total" in collect(session, 0).checked
     assert collect(session, 1).checked == {}
     learner.off = 0.5
-    with pytest.raises(SelfCheckError, match="parity: engine 0 and learner differ by 0.5 nats"):
+    with pytest.raises(SelfCheckError, match=r"parity: engine 0 and learner differ by 0\.5 nats"):
         collect(session, 2)
 
 
@@ -150,7 +150,7 @@ def test_the_first_gradient_is_checked_once_and_a_wrong_one_ends_the_run(tmp_pat
     learner.figures = dataclasses.replace(learner.figures, own=GradientSketch(1.0, {"w": np.full(3, 0.5)}))
     learn(session, collect(session, 0))
     session.examined = False
-    with pytest.raises(SelfCheckError, match="0.5 times"):
+    with pytest.raises(SelfCheckError, match=r"0\.5 times"):
         learn(session, collect(session, 0))
 
 

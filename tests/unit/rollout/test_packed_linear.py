@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from rlpost.rollout.vllm.packed_linear import PackedLinear, renew
+from rlpost.rollout.vllm.packed_linear import PackedLinear, repack
 
 X = torch.tensor([[1.0, 2.0]])
 
@@ -40,14 +40,14 @@ def test_a_new_matrix_is_multiplied_with_after_renewal_and_only_then() -> None:
     assert multiply(made) == 3.0
     made.weight.data.fill_(10.0)
     assert multiply(made) == 3.0  # the stale copy that renewal is for
-    assert renew(made) == 1
+    assert repack(made) == 1
     assert multiply(made) == 30.0
 
 
 def test_a_layer_nobody_multiplies_with_is_never_packed() -> None:
     used, unused = layer(Packing()), layer(Packing())
     multiply(used)
-    assert renew(nn.ModuleList([used, unused])) == 1
+    assert repack(nn.ModuleList([used, unused])) == 1
     assert unused.cpu_linear.kernel is None  # pyright: ignore
 
 
@@ -56,7 +56,7 @@ def test_layers_that_share_a_matrix_are_both_renewed() -> None:
     second.weight = first.weight
     assert [multiply(first), multiply(second)] == [3.0, 3.0]
     first.weight.data.fill_(10.0)
-    assert renew(nn.ModuleList([first, second])) == 2
+    assert repack(nn.ModuleList([first, second])) == 2
     assert [multiply(first), multiply(second)] == [30.0, 30.0]
 
 
@@ -69,7 +69,7 @@ def test_a_bias_that_packing_would_change_keeps_its_dtype_and_its_layer_plain() 
     made.bias.data.fill_(1.0)
     made.weight.data.fill_(10.0)
     assert multiply(made, X.bfloat16()) == 31.0
-    renew(made)
+    repack(made)
     assert multiply(made, X.bfloat16()) == 31.0
 
 
@@ -89,5 +89,5 @@ def test_the_old_copy_is_gone_before_the_new_one_is_made() -> None:
     made.cpu_linear = PackedLinear(made, packing)  # pyright: ignore
     multiply(made)
     for _ in range(3):
-        renew(made)
+        repack(made)
     assert seen == [True] * 3

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
+import asyncio
 import json
+import os
 import random
-import socket
 import threading
 from collections.abc import Mapping, Sequence
-from time import monotonic
+from concurrent.futures import CancelledError
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
-from rlpost.errors import InfrastructureError, UserError
+import httpx2
+
+from rlpost.errors import InfrastructureError, UserError, first_line
 
 Endpoint = Literal["check", "verify"]
 
@@ -23,7 +25,6 @@ _NO_SUCH_ENDPOINT = (404, 405, 422)
 _WORTH_A_RETRY = (408, 425, 429, 500, 502, 503, 504)
 _MAX_ANSWER_BYTES = 64 << 20
 _MAX_BACKOFF = 30.0
-_CHUNK = 1 << 16
 
 
 class ServerError(InfrastructureError):
@@ -39,7 +40,7 @@ class _FaultyError(ServerError):
 
 
 class Client:
-    """Conversations with one server, from any thread.
+    """Conversations with one server, from any thread; they run in an event loop of their own, to be cut off.
 
     Args:
         url: its address, e.g. ``http://localhost:8000``.
@@ -55,11 +56,12 @@ class Client:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UserError(f"url is {url!r}; give the server's address, e.g. 'http://localhost:8000'")
-        self.url = url.rstrip("/")
-        self._api_key, self._retries, self._backoff_s = api_key, retries, backoff_s
-        self._closing = threading.Event()
-        self._lock = threading.Lock()
-        self._live: set[http.client.HTTPConnection] = set()
+        self.url, self._retries, self._backoff_s = url.rstrip("/"), retries, backoff_s
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        self._headers = headers if api_key is None else {**headers, "Authorization": f"Bearer {api_key}"}
+        self._loop = asyncio.new_event_loop()
+        self._closed = False
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
     def ask(
         self, endpoint: Endpoint, codes: Mapping[str, str], timeout_s: float, deadline_s: float
@@ -76,53 +78,66 @@ class Client:
             NoEndpointError: if the server does not know the endpoint.
             ServerError: if it cannot be reached or does not answer as a Kimina server, and after `close`.
         """
-        body = json.dumps(_request(endpoint, codes, timeout_s), ensure_ascii=False).encode()
-        deadline = monotonic() + deadline_s
-        for attempt in range(self._retries + 1):
-            try:
-                return _read(endpoint, self._post(PATHS[endpoint], body, deadline), codes)
-            except _FaultyError as error:
-                # Jitter, so that clients which failed together do not come back together.
-                wait = min(_MAX_BACKOFF, self._backoff_s * 2**attempt) * random.uniform(0.5, 1.5)
-                last = attempt == self._retries or monotonic() + wait >= deadline
-                if last or self._closing.wait(wait):
-                    raise ServerError(f"{error} ({attempt + 1} tries)") from error
-        raise AssertionError("the last try returns or raises")
+        if self._closed:
+            raise ServerError("Lean was closed before the check ended")
+        asked = self._ask(endpoint, codes, timeout_s, deadline_s)
+        try:
+            return asyncio.run_coroutine_threadsafe(asked, self._loop).result()
+        except CancelledError:
+            raise ServerError("Lean was closed before the check ended") from None
 
     def close(self) -> None:
         """Break off every request; repeated calls do nothing."""
-        self._closing.set()
-        with self._lock:
-            for connection in self._live:
-                _break_off(connection)
+        if not self._closed:
+            self._closed = True
+            asyncio.run_coroutine_threadsafe(self._break_off(), self._loop)
 
-    def _post(self, path: str, body: bytes, deadline: float) -> bytes:
-        parts = urlsplit(self.url)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.hostname or "", parts.port, timeout=max(0.01, deadline - monotonic()))
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if self._api_key is not None:
-            headers["Authorization"] = f"Bearer {self._api_key}"
-        where = f"the Kimina server at {self.url}"
-        with self._lock:
-            self._live.add(connection)
+    async def _break_off(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        self._loop.stop()
+
+    async def _ask(
+        self, endpoint: Endpoint, codes: Mapping[str, str], timeout_s: float, deadline_s: float
+    ) -> dict[str, dict[str, Any]]:
+        body = json.dumps(_request(endpoint, codes, timeout_s), ensure_ascii=False).encode()
+        deadline = self._loop.time() + deadline_s
+        for attempt in range(self._retries + 1):
+            try:
+                return _read(endpoint, await self._post(PATHS[endpoint], body, deadline), codes)
+            except _FaultyError as error:
+                # Jitter, so that clients which failed together do not come back together.
+                wait = min(_MAX_BACKOFF, self._backoff_s * 2**attempt) * random.uniform(0.5, 1.5)
+                if attempt == self._retries or self._loop.time() + wait >= deadline:
+                    raise ServerError(f"{error} ({attempt + 1} tries)") from error
+                await asyncio.sleep(wait)
+        raise AssertionError("the last try returns or raises")
+
+    async def _post(self, path: str, body: bytes, deadline: float) -> bytes:
+        where, raw = f"the Kimina server at {self.url}", bytearray()
+        # A connection for each request: a check takes seconds, and a server may drop idle ones at any moment.
+        client = httpx2.AsyncClient(headers=self._headers, timeout=None, trust_env=False)
         try:
-            connection.request("POST", parts.path + path, body, headers)
-            if self._closing.is_set():
-                raise ServerError("Lean was closed before the check ended")
-            answer = connection.getresponse()
-            status, raw = answer.status, _read_until(connection, answer, deadline)
+            # One deadline for all of it: a timeout of each read would start again with each byte of a trickle.
+            async with (
+                asyncio.timeout_at(deadline),
+                client,
+                client.stream("POST", self.url + path, content=body) as found,
+            ):
+                async for chunk in found.aiter_bytes():
+                    raw += chunk
+                    if len(raw) > _MAX_ANSWER_BYTES:
+                        raise _FaultyError(f"the Kimina server answers more than {_MAX_ANSWER_BYTES >> 20} MiB")
         except TimeoutError as error:
             raise ServerError(f"{where} did not answer in time") from error
-        except (OSError, http.client.HTTPException) as error:
-            said = getattr(error, "strerror", None) or repr(error)
-            raise _FaultyError(f"{where} cannot be reached: {said}") from error
-        finally:
-            with self._lock:
-                self._live.discard(connection)
-            connection.close()
-        _require_success(status, f"{where} answers {path} with status {status}: {_quote(raw)}")
-        return raw
+        except httpx2.TransportError as error:
+            raise _FaultyError(f"{where} cannot be reached: {_reason(error)}") from error
+        _require_success(
+            found.status_code, f"{where} answers {path} with status {found.status_code}: {_quote(bytes(raw))}"
+        )
+        return bytes(raw)
 
 
 def _require_success(status: int, said: str) -> None:
@@ -134,13 +149,11 @@ def _require_success(status: int, said: str) -> None:
         raise (_FaultyError if status in _WORTH_A_RETRY else ServerError)(said)
 
 
-def _break_off(connection: http.client.HTTPConnection) -> None:
-    try:
-        if connection.sock is not None:
-            connection.sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        # Not connected yet, or not any more: there is nothing to break off.
-        return
+def _reason(error: BaseException) -> str:
+    """What the operating system said; httpx2 wraps it several times, in words that say less."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else first_line(error)
 
 
 def _quote(raw: bytes) -> str:
@@ -154,25 +167,6 @@ def _request(endpoint: Endpoint, codes: Mapping[str, str], timeout_s: float) -> 
         return {"snippets": snippets, "timeout": seconds, "debug": True, "reuse": True}
     proofs = [{"custom_id": key, "proof": code} for key, code in codes.items()]
     return {"codes": proofs, "timeout": seconds, "infotree_type": None, "disable_cache": False}
-
-
-def _read_until(connection: http.client.HTTPConnection, answer: http.client.HTTPResponse, deadline: float) -> bytes:
-    """The whole answer. A socket's own timeout starts anew with each byte, so a trickle would never end."""
-    pieces: list[bytes] = []
-    size = 0
-    while chunk := answer.read1(_CHUNK):
-        pieces.append(chunk)
-        size += len(chunk)
-        left = deadline - monotonic()
-        if left <= 0:
-            raise TimeoutError
-        if size > _MAX_ANSWER_BYTES:
-            raise _FaultyError(f"the Kimina server answers more than {_MAX_ANSWER_BYTES >> 20} MiB")
-        if connection.sock is not None:
-            connection.sock.settimeout(left)
-    if answer.length:
-        raise http.client.IncompleteRead(b"", answer.length)
-    return b"".join(pieces)
 
 
 def _read(endpoint: Endpoint, raw: bytes, codes: Mapping[str, str]) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,48 @@
+r"""A loss of one's own: CISPO (MiniMax-M1, arXiv 2506.13585, eq. 4 and 5), which clips the importance weight and not
+the gradient, so that no token is left out of an update.
+
+    rlpost train configs/quickstart.yaml algorithm.loss=configs/examples/cispo.py:cispo
+
+Copy it anywhere, give its path. Before a run starts the loss is tried on three short completions: it must be a finite
+scalar with a gradient, leave masked tokens alone, add up over micro-batches, and read what the configuration computes
+for it (the reference of a KL term, the engine's log-probabilities of an importance correction).
+"""
+
+import torch
+
+from rlpost.algorithms.aggregation import token_weights
+from rlpost.algorithms.kl import kl_estimate
+from rlpost.algorithms.ratios import log_ratios, truncated_importance
+
+
+def cispo(inputs, settings, counts, *, ceiling=None):
+    r"""L = −Σ_t w_t sg(min(ρ_t, 1 + ε_high)) A_t log π_θ(y_t), with the run's weights w (``algorithm.aggregate``).
+
+    Args:
+        inputs: `rlpost.algorithms.losses.LossInputs`, tensors ``[B, T]`` of one micro-batch.
+        settings: `rlpost.algorithms.losses.LossSettings`, from the section ``algorithm``.
+        counts: `rlpost.types.Denominators` over the whole minibatch: divide by these and by nothing else.
+        ceiling: largest importance weight, > 0 (``algorithm.loss_args: {ceiling: 3}``); None: 1 + ε_high of
+            ``algorithm.clip``.
+
+    Returns:
+        The micro-batch's share of the loss, and figures for the log, which are detached sums like the loss. ``capped``,
+        the share of tokens whose weight the ceiling cut, is logged as ``loss/capped``.
+    """
+    mask = inputs.mask
+    ratio = log_ratios(inputs.logprobs, inputs.old_logprobs, mask, inputs.span_ids, settings.ratio).detach().exp()
+    ceiling = 1 + settings.clip_high if ceiling is None else ceiling
+    # masked positions may hold anything, NaN too: they are set to 0 before they meet a number
+    logprobs = torch.where(mask, inputs.logprobs, 0.0)
+    per_token = -ratio.clamp(max=ceiling) * inputs.advantages.masked_fill(~mask, 0) * logprobs
+    if settings.importance_cap is not None:
+        per_token = per_token * truncated_importance(
+            inputs.old_logprobs, inputs.rollout_logprobs, mask, settings.importance_cap
+        )
+    weights = token_weights(mask, inputs.span_ids, settings.aggregate, counts)
+    figures = {"capped": (mask & (ratio > ceiling)).sum() / max(counts.tokens, 1)}
+    if settings.kl_coef:
+        divergence = kl_estimate(inputs.logprobs, inputs.ref_logprobs, mask, settings.kl_kind)
+        per_token = per_token + settings.kl_coef * divergence
+        figures["kl"] = (weights * divergence.detach()).sum()
+    return (weights * per_token).sum(), figures

@@ -1,0 +1,174 @@
+"""Losses and advantages of the user's own: what a sound one gives, and what each kind of mistake is answered with.
+
+Not covered: a run with one (tests/ray/test_user_code.py).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rlpost.algorithms.losses import LossInputs
+from rlpost.config.load import from_dict
+from rlpost.config.schema import RunConfig
+from rlpost.errors import UserError
+from rlpost.plugins.algorithm import build_advantage, build_loss
+from rlpost.plugins.trial_algorithm import try_algorithm
+from rlpost.types import Denominators, SpanReward
+
+EXAMPLE = Path(__file__).resolve().parents[3] / "configs" / "examples" / "cispo.py"
+
+
+def configured(dtype: str = "float32", **algorithm: Any) -> RunConfig:
+    return from_dict(
+        {"model": {"path": "m", "dtype": dtype}, "scoring": {"verifier": "function"}, "algorithm": algorithm}
+    )
+
+
+def written(folder: Path, body: str, **algorithm: Any) -> RunConfig:
+    (folder / "tried_loss.py").write_text(f"import torch\n\n\n{body}\n")
+    return configured(loss=f"{folder}/tried_loss.py:mine", **algorithm)
+
+
+def refusal(config: RunConfig) -> str:
+    with pytest.raises(UserError) as caught:
+        try_algorithm(config)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_cispo_by_hand() -> None:
+    """Ratios 2 and 0.5 at a ceiling of 1.2, advantages 1 and -1: weights 1.2 and 0.5; two tokens."""
+    loss = build_loss(configured(loss=f"{EXAMPLE}:cispo"))
+    logprobs = torch.tensor([[-1.0, -2.0]], requires_grad=True)
+    inputs = LossInputs(
+        logprobs=logprobs,
+        old_logprobs=torch.tensor([[-1.0 - math.log(2), -2.0 + math.log(2)]]),
+        advantages=torch.tensor([[1.0, -1.0]]),
+        mask=torch.tensor([[True, True]]),
+        span_ids=torch.zeros(1, 2, dtype=torch.long),
+    )
+    value, sums = loss(inputs, Denominators(2, 1, 1, 8))
+    value.backward()
+    assert value.item() == pytest.approx(-(1.2 * 1 * -1.0 + 0.5 * -1 * -2.0) / 2)
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == [pytest.approx([-1.2 / 2, 0.5 / 2])]
+    assert {name: float(figure) for name, figure in sums.items()} == pytest.approx(
+        {"loss": value.item(), "loss/capped": 0.5}
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("more", [{}, {"kl": {"coef": 0.1}}, {"loss_args": {"ceiling": 3.0}}])
+def test_the_documented_example_keeps_to_the_contract(dtype: str, more: dict[str, Any]) -> None:
+    config = configured(dtype, loss=f"{EXAMPLE}:cispo", **more)
+    try_algorithm(config)
+    assert set(build_loss(config).metrics) == {"loss", "loss/capped"} | ({"kl"} if "kl" in more else set())
+
+
+def test_the_built_in_loss_keeps_to_it_too() -> None:
+    from rlpost.plugins.trial_algorithm import try_loss
+
+    for dtype in ("float32", "bfloat16"):
+        for ratio in ("token", "span", "sequence"):
+            for aggregate in ("token", "sequence", "sequence_sum", "span", "constant"):
+                try_loss(build_loss(configured(dtype, ratio=ratio, aggregate=aggregate, kl={"coef": 0.1})))
+
+
+def test_its_metrics_are_known_before_the_first_update() -> None:
+    assert set(build_loss(configured()).metrics) == {"loss", "ratio", "clip_frac/low", "clip_frac/high"}
+    more = build_loss(configured("bfloat16", kl={"coef": 0.1}))
+    assert {"kl", "importance"} <= set(more.metrics)
+
+
+SOUND = "(torch.where(inputs.mask, inputs.logprobs * inputs.advantages, 0.0)).sum() / counts.tokens"
+
+
+@pytest.mark.parametrize(
+    ("body", "parts"),
+    [
+        ("def mine(inputs, settings, counts):\n    return inputs.logprobs * 2", ["shape (3, 4); a scalar tensor"]),
+        ("def mine(inputs, settings, counts):\n    return 0.5", ["answered 0.5; a scalar tensor is needed"]),
+        (f"def mine(inputs, settings, counts):\n    return ({SOUND}).reshape(1)", ["shape (1,); a scalar"]),
+        (f"def mine(inputs, settings, counts):\n    return {SOUND}, {{}}, 1", ["a scalar tensor is needed"]),
+        (f"def mine(inputs, settings, counts):\n    return ({SOUND}).detach()", ["it has no gradient"]),
+        (f"def mine(inputs, settings, counts):\n    return ({SOUND}) * float('nan')", ["it is nan; a finite"]),
+        ("def mine(inputs, settings, counts):\n    return (inputs.logprobs * 0).sum()", ["gradient", "is zero"]),
+        (
+            "def mine(inputs, settings, counts):\n    return (inputs.logprobs * inputs.advantages).sum() / counts.tokens",
+            ["masked tokens get a gradient", "token_weights"],
+        ),
+        (
+            "def mine(inputs, settings, counts):\n"
+            "    return (inputs.logprobs * inputs.advantages * inputs.mask).sum() / inputs.mask.sum()",
+            ["two micro-batches make", "divide by the given counts"],
+        ),
+        (f"def mine(inputs, settings, counts):\n    return {SOUND}, {{'a': inputs.mask}}", ["its metrics are"]),
+        ("def mine(inputs, settings, counts):\n    return inputs.logits", ["tried_loss.py:5", "AttributeError"]),
+        ("mine = 3", ["a function or a class is needed"]),
+        ("def mine(inputs):\n    return inputs", ["cannot be called with {}"]),
+        (f"class mine:\n    def __call__(self, inputs, settings, counts):\n        return -({SOUND}).abs().sqrt() * 0", ["zero"]),
+    ],
+)  # fmt: skip
+def test_a_loss_that_breaks_the_contract(tmp_path: Path, body: str, parts: list[str]) -> None:
+    message = refusal(written(tmp_path, body))
+    assert message.startswith("algorithm.loss '")
+    for part in parts:
+        assert part in message
+
+
+def test_a_setting_that_the_loss_does_not_read_is_refused(tmp_path: Path) -> None:
+    body = f"def mine(inputs, settings, counts):\n    return {SOUND}"
+    try_algorithm(written(tmp_path, body))
+    message = refusal(written(tmp_path, body, kl={"coef": 0.1}))
+    assert "algorithm.kl.coef is on, but it does not read inputs.ref_logprobs; set coef to 0" in message
+    message = refusal(written(tmp_path, body, importance={"mode": "truncate"}))
+    assert "algorithm.importance is on, but it does not read inputs.rollout_logprobs; set mode to off" in message
+
+
+def test_a_class_is_made_with_its_arguments(tmp_path: Path) -> None:
+    body = f"class mine:\n    def __init__(self, scale):\n        self.scale = scale\n\n    def __call__(self, inputs, settings, counts):\n        return self.scale * {SOUND}"
+    try_algorithm(written(tmp_path, body, loss_args={"scale": 2.0}))
+    assert "cannot take {}" in refusal(written(tmp_path, body))
+
+
+def test_the_trial_can_be_left_out(tmp_path: Path) -> None:
+    config = written(tmp_path, "def mine(inputs, settings, counts):\n    return 0.5")
+    try_algorithm(config.model_copy(update={"selfcheck": config.selfcheck.model_copy(update={"plugins": False})}))
+
+
+def test_an_unknown_loss_is_named_with_the_near_misses() -> None:
+    assert "loss 'cliped' is not known; did you mean clipped?" in refusal(configured(loss="cliped"))
+    assert "advantage 'group' is not known" in refusal(configured(advantage="group"))
+
+
+def advantage(folder: Path, body: str, **algorithm: Any) -> RunConfig:
+    (folder / "tried_advantage.py").write_text(f"{body}\n")
+    return configured(advantage=f"{folder}/tried_advantage.py:mine", **algorithm)
+
+
+def test_an_advantage_of_ones_own(tmp_path: Path) -> None:
+    body = "def mine(rewards, settings, scale=1.0):\n    return [r and [scale * s.value for s in r] for r in rewards]"
+    config = advantage(tmp_path, body, advantage_args={"scale": 3.0})
+    try_algorithm(config)
+    assert build_advantage(config)([(SpanReward(0, 1, 2.0),), None]) == [[6.0], None]
+
+
+@pytest.mark.parametrize(
+    ("body", "part"),
+    [
+        ("def mine(rewards, settings):\n    return [0.0]", "one entry for each of 4 completions"),
+        ("def mine(rewards, settings):\n    return [[0.0, 0.0]] * 4", "gave an undecided completion an advantage"),
+        ("def mine(rewards, settings):\n    return [r and [0.0] for r in rewards]", "[0.0] for 2 spans"),
+        ("def mine(rewards, settings):\n    return [r and [float('inf')] * 2 for r in rewards]", "finite numbers"),
+        ("def mine(rewards, settings):\n    return rewards[9]", "IndexError"),
+    ],
+)
+def test_an_advantage_that_breaks_the_contract(tmp_path: Path, body: str, part: str) -> None:
+    message = refusal(advantage(tmp_path, body))
+    assert message.startswith("algorithm.advantage '")
+    assert part in message
