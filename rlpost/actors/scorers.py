@@ -46,15 +46,14 @@ class RayScoringPool(ActorPool):
         """Begin starting the verifier."""
         return self.handles[index].setup.remote(self.config.scoring, self.shipped)
 
-    def preflight(self, prompts: Sequence[Prompt]) -> list[Any]:
+    def preflight(self, prompts: Sequence[Prompt], *, conformance: bool, trials: bool) -> list[Any]:
         """Begin the checks before a run, each worker on its share of the prompts; returns the references to wait for.
 
         Each resolves to one line about the verifier: see `rlpost.scoring.score.Scorer.preflight`.
         """
-        section = self.config.selfcheck
         shares = round_robin(prompts, len(self.handles))
         return [
-            handle.preflight.remote([prompts[i] for i in share], section.conformance, section.plugins)
+            handle.preflight.remote([prompts[i] for i in share], conformance, trials)
             for handle, share in zip(self.handles, shares, strict=True)
         ]
 

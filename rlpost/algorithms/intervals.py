@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -56,13 +56,15 @@ def over_seeds(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
     Raises:
         ValueError: for fewer than two values, or a level outside (0, 1).
     """
-    from scipy import stats  # pyright: ignore
+    from scipy import stats as scipy_stats  # pyright: ignore
+
+    stats: Any = scipy_stats
 
     data = _checked(values, level)
     if len(data) < 2:
         raise ValueError("one run says nothing about the spread over seeds; give two or more")
     # equal values have no spread: an interval of no length
-    low, high = cast(Any, stats).t.interval(level, len(data) - 1, data.mean(), stats.sem(data) or math.ulp(0.0))
+    low, high = stats.t.interval(level, len(data) - 1, data.mean(), stats.sem(data) or math.ulp(0.0))
     return float(low), float(high)
 
 

@@ -67,7 +67,11 @@ def session(
         pools = [rollouts, scoring, *([learner] if learner else [])]
         try:
             workers = [scoring.begin(i) for i in range(len(scoring.handles))]
-            checks = scoring.preflight([tokenized.prompt for tokenized in [*train, *held_out]])
+            checks = scoring.preflight(
+                [tokenized.prompt for tokenized in [*train, *held_out]],
+                conformance=config.selfcheck.conformance,
+                trials=config.selfcheck.plugins,
+            )
             if shipped.targets:  # the user's own code is tried before anything expensive is loaded
                 wait([*workers, *checks], "start of the scoring workers", config.cluster.start_timeout_s)
             waiting = [*workers, *checks, *(rollouts.begin(i) for i in range(len(rollouts.handles)))]

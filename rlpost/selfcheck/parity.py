@@ -17,6 +17,7 @@ import numpy as np
 
 from rlpost.algorithms.diagnostics import mismatch
 from rlpost.errors import SelfCheckError
+from rlpost.selfcheck.prefix_cache import reported_logprobs, stale_cache
 from rlpost.types import Completion
 
 _CAUSES = {
@@ -81,11 +82,11 @@ def check_parity(
     try:
         staleness = mismatch(_plain(published.then), _plain(published.now)).mean
         parts = {
-            "numerics": _excess(mismatch(_reported(fresh.completions), _plain(fresh.learner)).mean, staleness),
+            "numerics": _excess(mismatch(reported_logprobs(fresh.completions), _plain(fresh.learner)).mean, staleness),
             "staleness": staleness,
-            "stale_cache": mismatch(*_in_common(as_is.completions, fresh.completions)).mean,
+            "stale_cache": stale_cache(as_is.completions, fresh.completions),
         }
-        total = mismatch(_reported(as_is.completions), _plain(as_is.learner)).mean
+        total = mismatch(reported_logprobs(as_is.completions), _plain(as_is.learner)).mean
     except ValueError as error:
         raise SelfCheckError(f"parity: engine {engine} and learner cannot be compared: {error}") from None
     limited = {**parts, "total": total} if synchronous else {k: v for k, v in parts.items() if k != "staleness"}
@@ -128,44 +129,6 @@ def check_reference(published: Published, tolerance: float) -> dict[str, float]:
 def _excess(value: float, explained: float) -> float:
     """What staleness does not explain; an infinite difference is explained by nothing."""
     return max(0.0, value - explained) if np.isfinite(value) else value
-
-
-def _in_common(
-    first: Sequence[Completion], second: Sequence[Completion]
-) -> tuple[list[list[float]], list[list[float]]]:
-    """Log-probabilities of each pair of completions as long as both continue the same tokens.
-
-    The first token in which they differ belongs to it: there each side reports its own favourite, and two maxima differ
-    by no more than the two distributions do somewhere.
-
-    Raises:
-        ValueError: if the completions are not of the same prompts, or lack log-probabilities.
-    """
-    if [c.prompt_ids for c in first] != [c.prompt_ids for c in second]:
-        raise ValueError("the engine's two rounds of completions are of different prompts")
-    lengths = [_shared(a.token_ids, b.token_ids) for a, b in zip(first, second, strict=True)]
-    return (
-        [row[:n] for row, n in zip(_reported(first), lengths, strict=True)],
-        [row[:n] for row, n in zip(_reported(second), lengths, strict=True)],
-    )
-
-
-def _shared(first: Sequence[int], second: Sequence[int]) -> int:
-    """Positions that two token sequences reach with the same tokens before them.
-
-    >>> _shared((1, 2, 3), (1, 2, 3)), _shared((1, 2, 3), (1, 9, 9)), _shared((1,), (1, 2))
-    (3, 2, 1)
-    """
-    shortest = min(len(first), len(second))
-    return next((i + 1 for i in range(shortest) if first[i] != second[i]), shortest)
-
-
-def _reported(completions: Sequence[Completion]) -> list[list[float]]:
-    rows = [list(completion.logprobs or ()) for completion in completions]
-    for completion, row in zip(completions, rows, strict=True):
-        if len(row) != len(completion.token_ids):
-            raise ValueError(f"the engine gave no log-probabilities of {completion.prompt_id!r}")
-    return rows
 
 
 def _plain(values: Sequence[np.ndarray]) -> list[list[float]]:

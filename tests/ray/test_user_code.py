@@ -28,13 +28,13 @@ GOOD: dict = {
 
 @pytest.fixture
 def work(tmp_path: Path, tiny_model: str) -> Path:
-    """A user's folder with a configuration, data, and the two examples copied into it."""
+    """A user's folder with a configuration, data, and the examples copied into it."""
     rows = [{"id": f"row{i}", "prompt": "∀ p q : Prop, p → q :=", "parity": "even", "answer": "4"} for i in range(4)]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = {**GOOD, "model": {"path": tiny_model, "dtype": "float32"}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     (tmp_path / "mine").mkdir()
-    for name in ("brevity.py", "parity_verifier.py"):
+    for name in ("brevity.py", "cispo.py", "parity_verifier.py", "transformers_engine.py"):
         shutil.copy(EXAMPLES / name, tmp_path / "mine" / name)
     return tmp_path
 
@@ -108,3 +108,46 @@ def test_data_that_the_verifier_cannot_judge_is_refused(work: Path) -> None:
     (work / "prompts.jsonl").write_text('{"prompt": "p :=", "parity": "prime"}\n')
     said = refused(work, "scoring.verifier=mine/parity_verifier.py:ParityVerifier")
     assert "column 'parity' is 'prime'; even or odd" in said
+
+
+def test_a_loss_and_an_engine_of_ones_own_run_a_step(work: Path) -> None:
+    """Neither actor has the file's folder on its path; canary, parity and gradient check hold for both as for ours."""
+    status, _, err = run(
+        work,
+        "scoring.rewards=[{name: mine/brevity.py:brevity}]",
+        "scoring.truncated=keep",
+        "rollout.engine=mine/transformers_engine.py:TransformersEngine",
+        "algorithm.loss=mine/cispo.py:cispo",
+        "algorithm.loss_args={ceiling: 3.0}",
+        "algorithm.kl.coef=0.1",
+        "run.steps=2",
+        "selfcheck.parity_every=1",
+        "optimizer.lr=1.0e-3",
+    )
+    assert status == 0, err
+    rows = [json.loads(line) for line in (work / "runs" / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["policy_version"] for row in rows] == [1, 2]
+    for row in rows:
+        assert row["parity/total"] < 1e-4
+        assert row["canary/probe_max"] < 1e-4
+        assert row["loss/capped"] == 0.0
+        assert row["reward/brevity/mean"] == row["reward_mean"]
+    assert rows[0]["invariance/reference"] < 1e-4
+    assert rows[1]["canary/changed_tensors"] > 0
+
+
+def test_a_loss_that_divides_by_its_micro_batch_is_refused_before_anything_starts(work: Path) -> None:
+    (work / "mean.py").write_text(
+        "def mean(inputs, settings, counts):\n"
+        "    return -(inputs.logprobs * inputs.advantages * inputs.mask).sum() / inputs.mask.sum()\n"
+    )
+    line = refused(work, "scoring.rewards=[{name: mine/brevity.py:brevity}]", "algorithm.loss=mean.py:mean")
+    assert "algorithm.loss 'mean.py:mean', tried on three completions: two micro-batches make" in line
+
+
+def test_an_engine_without_its_verbs_is_refused(work: Path) -> None:
+    (work / "engine.py").write_text(
+        "class Half:\n    def __init__(self, config, spec): ...\n    def submit(self): ...\n"
+    )
+    line = refused(work, "scoring.rewards=[{name: mine/brevity.py:brevity}]", "rollout.engine=engine.py:Half")
+    assert "rollout.engine 'engine.py:Half' has no step, abort, apply, probe, parity, close" in line
