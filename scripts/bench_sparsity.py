@@ -124,12 +124,12 @@ def watched(parameters: int, rounds: int) -> dict[str, float]:
         f"layers.{k}": 0.02 * torch.randn(2**20, dtype=torch.float32).bfloat16() for k in range(parameters >> 20)
     }
     watch, seconds = ChangeTracker(weights.items()), []
-    watch.look(weights.items())
+    watch.track(weights.items())
     for _ in range(rounds):
         for tensor in weights.values():
             tensor.view(torch.int16)[::100] += 1
         begun = time.perf_counter()
-        watch.look(weights.items())
+        watch.track(weights.items())
         seconds.append(time.perf_counter() - begun)
     taken = statistics.median(seconds)
     return {"parameters": float(parameters), "seconds": taken, "seconds_per_billion": taken / parameters * 1e9}

@@ -187,7 +187,7 @@ class PolicyLearner:
         """
         assert self.watch is not None
         self.looked_at = self.counters.version
-        return self.watch.look(self._published())
+        return self.watch.track(self._published())
 
     def _watched(self) -> Any:
         from rlpost.sparsity.tracker import ChangeTracker  # compiles; who does not ask for it does not wait

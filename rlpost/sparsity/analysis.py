@@ -9,7 +9,7 @@ from rlpost.sparsity.compare import Compared, compare, pair
 from rlpost.sparsity.expected import Training, chance
 from rlpost.sparsity.findings import Findings, findings
 from rlpost.sparsity.maskfile import MaskFile
-from rlpost.sparsity.matrices import look_closer, sample
+from rlpost.sparsity.matrices import inspect_matrices, sample
 
 
 def sparsity(
@@ -54,4 +54,4 @@ def sparsity(
         if mask is not None:
             mask.close()
     model = chance(items, training or Training(), atol)
-    return findings(both, items, model, atol, look_closer(both, sample(both, matrices), model))
+    return findings(both, items, model, atol, inspect_matrices(both, sample(both, matrices), model))

@@ -13,14 +13,14 @@ import torch
 from rlpost.sparsity.compare import Pair, as_trained
 from rlpost.sparsity.expected import Chance
 from rlpost.sparsity.nullmodel import round_bfloat16
-from rlpost.sparsity.rank import Look, look, rank, shuffled
+from rlpost.sparsity.rank import UpdateStructure, rank, shuffled, update_structure
 
 LARGEST = 2**24
 """Entries of the largest matrix that is looked at whole: half a gigabyte while its rank is found."""
 
 
 @dataclass(frozen=True, slots=True)
-class Closer:
+class MatrixFindings:
     """One matrix.
 
     Attributes:
@@ -34,10 +34,10 @@ class Closer:
 
     name: str
     shape: tuple[int, int]
-    found: Look
+    found: UpdateStructure
     stored_rank: int | None
     shuffled_rank: int
-    null: Look | None
+    null: UpdateStructure | None
 
 
 def sample(pair: Pair, count: int | None) -> list[str]:
@@ -49,8 +49,8 @@ def sample(pair: Pair, count: int | None) -> list[str]:
     return [fit[round(at)] for at in np.linspace(0, len(fit) - 1, count)] if count else []
 
 
-def look_closer(pair: Pair, names: Sequence[str], chance: Chance | None, seed: int = 0) -> list[Closer]:
-    """Look at these matrices, one at a time."""
+def inspect_matrices(pair: Pair, names: Sequence[str], chance: Chance | None, seed: int = 0) -> list[MatrixFindings]:
+    """UpdateStructure at these matrices, one at a time."""
     found = []
     for name in names:
         both = as_trained(*(one.tensors[name].whole() for one in (pair.before, pair.after)))
@@ -63,12 +63,12 @@ def look_closer(pair: Pair, names: Sequence[str], chance: Chance | None, seed: i
         null = None
         if chance is not None and chance.rounding is None:
             moved = chance.draw(old.numpy(), np.random.default_rng(seed)).astype(np.float32)
-            null = look(torch.from_numpy(round_bfloat16(moved)) - casts[0])
+            null = update_structure(torch.from_numpy(round_bfloat16(moved)) - casts[0])
         found.append(
-            Closer(
+            MatrixFindings(
                 name,
                 (old.shape[0], old.shape[1]),
-                look(delta),
+                update_structure(delta),
                 None if narrow else rank(new - old),
                 rank(shuffled(delta, seed)),
                 null,

@@ -96,7 +96,7 @@ def _positive(matrix: Tensor) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class UpdateStructure:
     """What is looked at in a whole matrix.
 
     Attributes:
@@ -116,12 +116,12 @@ class Look:
     still_columns: float
 
 
-def look(delta: Tensor) -> Look:
+def update_structure(delta: Tensor) -> UpdateStructure:
     """Of an update ``[m, n]``."""
     changed = delta != 0
     by_row, by_column = changed.sum(1).double(), changed.sum(0).double()
     density = float(changed.double().mean())
-    return Look(
+    return UpdateStructure(
         int(changed.sum()),
         rank(delta),
         _dispersion(by_row, density, delta.shape[1]),

@@ -39,7 +39,7 @@ class ChangeTracker:
         self.before = {name: tensor.clone() for name, tensor in self.start.items()}
         self.touched = {name: np.zeros(-(-len(tensor) // 8), np.uint8) for name, tensor in self.start.items()}
 
-    def look(self, weights: Iterable[tuple[str, Tensor]]) -> dict[str, TensorDelta]:
+    def track(self, weights: Iterable[tuple[str, Tensor]]) -> dict[str, TensorDelta]:
         """Compare a version with the one looked at before and with the start."""
         return {name: self._look(name, _flat(tensor)) for name, tensor in weights}
 

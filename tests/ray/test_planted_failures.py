@@ -3,7 +3,7 @@
     pytest -m '' -s tests/ray/test_planted_failures.py
 
 prints what each run said. The breaks are in support/sabotage; a verifier that cannot tell and a reward that leaks come
-as plug-ins. Verifiers that accept what is false are in tests/contract/test_lean_museum.py.
+as plug-ins. Verifiers that accept what is false are in tests/contract/test_lean_cheats.py.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def test_against_torch(dtype: torch.dtype) -> None:
     watch = ChangeTracker(all_versions[0].items())
     touched = {n: torch.zeros_like(t, dtype=torch.bool) for n, t in all_versions[0].items()}
     for before, now in itertools.pairwise(all_versions):
-        moved = watch.look(now.items())
+        moved = watch.track(now.items())
         for name, part in moved.items():
             first, old, new = (v[name] for v in (all_versions[0], before, now))
             stepped, changed = old.bfloat16() != new.bfloat16(), first.bfloat16() != new.bfloat16()
@@ -53,35 +53,35 @@ def test_resumed_it_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     all_versions = versions(torch.bfloat16)
     straight = ChangeTracker(all_versions[0].items())
     for version in all_versions[1:4]:
-        straight.look(version.items())
+        straight.track(version.items())
     straight.save(tmp_path, present=True)
     resumed = ChangeTracker(all_versions[0].items())
     resumed.resume(all_versions[3].items(), tmp_path)
     for version in all_versions[4:]:
-        assert resumed.look(version.items()) == straight.look(version.items())
+        assert resumed.track(version.items()) == straight.track(version.items())
     peer = ChangeTracker([])  # another rank, which has gathered only
     peer.resume([], tmp_path)
-    assert peer.look([]) == {}
+    assert peer.track([]) == {}
     unwatched = ChangeTracker(all_versions[0].items())
     unwatched.resume(all_versions[3].items(), tmp_path / "nothing")
-    assert unwatched.look(all_versions[3].items())["a.weight"].stepped == 0
+    assert unwatched.track(all_versions[3].items())["a.weight"].stepped == 0
 
 
 def test_a_checkpoint_between_two_looks(tmp_path: Path) -> None:
     all_versions = versions(torch.float32)
     straight = ChangeTracker(all_versions[0].items())
-    straight.look(all_versions[1].items())
+    straight.track(all_versions[1].items())
     straight.save(tmp_path, present=False)  # of version 2, which nobody has looked at
     resumed = ChangeTracker(all_versions[0].items())
     resumed.resume(all_versions[2].items(), tmp_path)
-    assert resumed.look(all_versions[3].items()) == straight.look(all_versions[3].items())
+    assert resumed.track(all_versions[3].items()) == straight.track(all_versions[3].items())
 
 
 def test_small_angles_are_exact() -> None:
     start = torch.randn(2**20, generator=torch.Generator().manual_seed(0))
     at = torch.zeros(2**20)
     at[7] = 1e-4
-    (moved,) = ChangeTracker([("w", start)]).look([("w", start + at)]).values()
+    (moved,) = ChangeTracker([("w", start)]).track([("w", start + at)]).values()
     assert moved.angle == pytest.approx(moved.step_norm / float(start.norm()), rel=1e-3)
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlpost.sparsity.rank import look, rank, shuffled
+from rlpost.sparsity.rank import rank, shuffled, update_structure
 
 
 @settings(max_examples=60, deadline=None)
@@ -46,7 +46,7 @@ def test_a_sparse_random_update_is_of_full_rank() -> None:
 def test_one_row_is_not_chance() -> None:
     delta = torch.zeros(50, 40)
     delta[3] = 1.0
-    found = look(delta)
+    found = update_structure(delta)
     assert (found.rank, found.changed) == (1, 40)
     assert (found.still_rows, found.still_columns) == (0.98, 0.0)
     assert found.rows is not None
@@ -59,10 +59,10 @@ def test_one_row_is_not_chance() -> None:
 
 def test_independent_entries_have_dispersion_one() -> None:
     source = torch.Generator().manual_seed(0)
-    found = look((torch.rand(400, 300, generator=source) < 0.2).float())
+    found = update_structure((torch.rand(400, 300, generator=source) < 0.2).float())
     assert found.rows == pytest.approx(1.0, abs=0.2)
     assert found.columns == pytest.approx(1.0, abs=0.2)
-    assert look(torch.zeros(3, 3)).rows is None
+    assert update_structure(torch.zeros(3, 3)).rows is None
 
 
 def test_what_is_no_matrix() -> None:
