@@ -1,7 +1,7 @@
 """Reinforcement-learning post-training of language models that checks itself.
 
 ``rlpost.train``, ``rlpost.evaluate``, ``rlpost.verify``, ``rlpost.plan`` and ``rlpost.compare`` are the verbs of the
-command line; see `rlpost.api`. They are looked up on first use, so that importing a part of the package imports only
+command line; see `rlpost.api`. They are imported on first use, so that importing a part of the package imports only
 that part.
 """
 

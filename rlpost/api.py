@@ -1,4 +1,4 @@
-"""The verbs of the command line as Python functions, for scripts and notebooks.
+"""The commands of the command line as Python functions, for scripts and notebooks.
 
 A configuration is a `rlpost.config.schema.RunConfig`, a mapping of its sections, or the path of a YAML file.
 """
@@ -29,21 +29,21 @@ Split = Literal["train", "eval"]
 def train(
     config: Config, *, resume: bool = False, on_step: OnStep | None = None, display: Display | None = None
 ) -> RunResult:
-    """Run a configuration.
+    """Train as a configuration says.
 
     Args:
-        config: see the module's docstring.
+        config: configuration, mapping of its sections, or path of a YAML file.
         resume: continue from the run folder's last checkpoint.
         on_step: called with every finished `rlpost.loop.sync.Step` (its groups, advantages and metrics); if it returns
             False, the run ends after that step as after one Ctrl-C, with a checkpoint and the model.
-        display: shows progress; None for silence.
+        display: shows progress; None shows nothing.
 
     Returns:
         Folder, steps, the last step's metrics and all evaluations.
 
     Raises:
         UserError: if the input is wrong.
-        RlpostError: if the run or one of its checks fails; each is one line: what, the value, what to do.
+        RlpostError: if the run or one of its checks fails, with one line: what, the value, what to do.
     """
     from rlpost.loop.run import train as run
 
@@ -53,16 +53,18 @@ def train(
 def evaluate(
     config: Config, model: str | Path, *, split: Split = "eval", output: str | Path | None = None
 ) -> dict[str, float]:
-    """Measure a model on the held-out prompts of a configuration.
+    """Evaluate a model on the held-out prompts of a configuration.
 
     Args:
-        config: see the module's docstring; ``data.eval`` must be given.
+        config: configuration, mapping of its sections, or path of a YAML file; ``data.eval`` must be given, except with
+            ``split="train"``.
         model: Hugging Face folder.
         split: ``eval``, or ``train`` to measure the pass rate of every training prompt, for ``data.curriculum``.
-        output: file for what became of every prompt's samples, a JSON line each, written as they come.
+        output: file for the outcomes of every prompt's samples, a JSON line each, written as they come.
 
     Returns:
-        See `rlpost.evaluation.outcomes.figures`, and what accepted samples rest on (``accepted …``, shares).
+        Figures of `rlpost.evaluation.outcomes.figures`, and the shares of accepted samples by the check that they rest
+        on (``accepted …``).
 
     Raises:
         UserError: if the input is wrong.
@@ -88,12 +90,12 @@ def evaluate(
 
 
 def verify(answers: Iterable[Mapping[str, Any]], verifier: str = "lean.embedded", **settings: Any) -> list[Verdict]:
-    """Judge answers in this process.
+    """Verify answers in this process.
 
     Args:
-        answers: each with the model's ``text``, and the columns the verifier needs beside it (for Lean ``statement``).
-        verifier: as ``scoring.verifier``.
-        settings: as ``scoring.verifier_args``.
+        answers: mappings with the model's ``text`` and the columns that the verifier reads (for Lean ``statement``).
+        verifier: name of a verifier, with the values of ``scoring.verifier``.
+        settings: keyword arguments of the verifier, the keys of ``scoring.verifier_args``.
 
     Returns:
         A verdict for each answer, in order.
@@ -120,7 +122,7 @@ def verify(answers: Iterable[Mapping[str, Any]], verifier: str = "lean.embedded"
 
 
 def plan(config: Config) -> Plan:
-    """Placement every actor of a configuration on the machine or cluster it names, without starting any.
+    """Place every actor of a configuration on the machine or cluster that it names, without starting any.
 
     Returns:
         Each actor's node, threads, GPUs and memory; ``missing`` is empty if the run can start.
@@ -134,12 +136,13 @@ def plan(config: Config) -> Plan:
 
 
 def compare(before: str | Path, after: str | Path, **options: Any) -> Findings:
-    """What changed between two checkpoints, beside what noise would have changed.
+    """What changed between two checkpoints, next to what noise would have changed.
 
     Args:
         before: Hugging Face folder or safetensors file.
-        after: the same, or a folder with a LoRA adapter of ``before``.
-        options: of `rlpost.sparsity.analysis.sparsity`, e.g. ``training=Training(lr=1e-6, steps=600)``.
+        after: Hugging Face folder or safetensors file, or a folder with a LoRA adapter of ``before``.
+        options: keyword arguments for `rlpost.sparsity.analysis.sparsity`, e.g. ``training=Training(lr=1e-6,
+            steps=600)``.
 
     Raises:
         DataError: if a checkpoint cannot be read, or they do not belong together.
@@ -150,7 +153,7 @@ def compare(before: str | Path, after: str | Path, **options: Any) -> Findings:
 
 
 def configuration(config: Config) -> RunConfig:
-    """The validated configuration behind any of the forms it may be given in.
+    """The validated configuration, from any of the forms it may be given in.
 
     Raises:
         ConfigError: one line with the place, the value and the remedy.

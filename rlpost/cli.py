@@ -1,4 +1,4 @@
-"""The command line: a thin skin over Python functions.
+"""The command line: a thin layer over Python functions.
 
 Exit status: 0 done (also when proofs were rejected), 1 a run or check failed, 2 the input was wrong.
 """
@@ -25,23 +25,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # so that a polite end from outside cleans up as Ctrl-C does
+    # so that SIGTERM cleans up as Ctrl-C does
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return int(arguments.run(arguments) or 0)
+        return int(arguments.handler(arguments) or 0)
     except UserError as error:
         return _fail(error, 2)
     except RlpostError as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
-    except BrokenPipeError:  # the reader of our output has left, e.g. `| head`
+    except BrokenPipeError:  # the reader of our output is gone, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Arguments of a command; overrides may stand before, between and after the options."""
+    """Arguments of a command; overrides may come before, between and after the options."""
     top = parser()
     arguments, rest = top.parse_known_args(argv)
     strange = [item for item in rest if item.startswith("-") or "=" not in item or not hasattr(arguments, "overrides")]
@@ -57,9 +57,9 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="rlpost", description="RL post-training of language models that checks itself.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, run: Any, text: str, config: bool = True) -> argparse.ArgumentParser:
+    def add(name: str, handler: Any, text: str, config: bool = True) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(run=run)
+        command.set_defaults(handler=handler)
         command.add_argument("--json", action="store_true", help="print one JSON document instead of text")
         if config:
             command.add_argument("config", help="YAML configuration")
@@ -105,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="judge answers from a file")
     kinds = verify.add_subparsers(required=True, metavar="KIND")
     lean = kinds.add_parser("lean", help="check Lean proofs; a JSON verdict per line")
-    lean.set_defaults(run=_verify_lean)
+    lean.set_defaults(handler=_verify_lean)
     lean.add_argument("file", nargs="?", help='JSON lines {"name", "statement", "proof"}; - for standard input')
     lean.add_argument("--conformance", action="store_true", help="show the backend gold proofs and cheats instead")
     lean.add_argument("--backend", default="embedded", help="which Lean checks: embedded, cli, repl or kimina")
@@ -116,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     lean.add_argument("--timeout", type=float, default=10.0, help="CPU seconds per proof")
     lean.add_argument("--json", action="store_true", help="accepted for symmetry; the output is JSON lines anyway")
     catalog = kinds.add_parser("catalog", help="check lists of recommendations; a JSON verdict per line")
-    catalog.set_defaults(run=_verify_catalog)
+    catalog.set_defaults(handler=_verify_catalog)
     catalog.add_argument("file", help='JSON lines {"name", "text"}; - for standard input')
     catalog.add_argument("--catalog", help="JSONL, CSV or Parquet of items (default: the films that ship)")
     catalog.add_argument(
@@ -127,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    config = _load(arguments)  # before the heavy imports: a misspelt key should be answered at once
+    config = _load(arguments)  # before the heavy imports: a misspelt key should be reported at once
     from rich.console import Console
 
     from rlpost.api import train
@@ -188,7 +188,7 @@ def _chat(arguments: argparse.Namespace) -> None:
                 continue
             try:
                 print(show(talk.say(line)), flush=True)
-            except UserError as error:  # such as a conversation that has grown too long
+            except UserError as error:  # e.g. a conversation that has grown too long
                 _fail(error, 2)
                 talk.forget()
     finally:
@@ -196,7 +196,7 @@ def _chat(arguments: argparse.Namespace) -> None:
 
 
 def _typed() -> Iterator[str]:
-    """Lines from standard input, asked for where somebody sits there."""
+    """Lines from standard input, with a prompt if it is a terminal."""
     while True:
         try:
             yield input("you> " if sys.stdin.isatty() else "")
@@ -282,7 +282,7 @@ def _demonstrate(arguments: argparse.Namespace) -> int:
 
 
 def _settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` with values as in a configuration file."""
+    """``key=value`` pairs as a mapping, with values as in a configuration file."""
     from rlpost.config.load import parse_override
 
     return {".".join(path): value for path, value in map(parse_override, pairs)}
@@ -290,7 +290,7 @@ def _settings(pairs: Sequence[str]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _only_json(wanted: bool) -> Iterator[None]:
-    """Where a JSON document is to come, others' lines go to standard error: Ray announces lost actors on our output."""
+    """With JSON output, send all other lines to standard error: Ray announces lost actors on standard output."""
     if not wanted:
         yield
         return

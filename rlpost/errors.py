@@ -2,7 +2,7 @@
 
 `UserError` and its children mean that the input was wrong (exit status 2); every other `RlpostError` means that a run
 or a check failed (exit status 1). Each is also a standard-library type, carries one line (what, the offending value,
-what to do) and pickles, because Ray hands errors from actor to driver.
+what to do) and pickles, because Ray passes errors from actor to driver.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class MissingPackageError(RlpostError, ImportError):
 
 
 class InfrastructureError(RlpostError, RuntimeError):
-    """Something that is not the answer's fault failed: a worker, a backend, a deadline."""
+    """A part other than the model's answer failed: a worker, a backend, a deadline."""
 
 
 class ActorLostError(InfrastructureError):
@@ -41,7 +41,7 @@ class ActorLostError(InfrastructureError):
 
 
 class LearnerLostError(ActorLostError):
-    """A rank of the learner is gone, and with it the group; the run goes on from its last checkpoint."""
+    """A rank of the learner is gone, and with it the process group; the run continues from its last checkpoint."""
 
 
 class GivingUpError(InfrastructureError):
@@ -69,7 +69,7 @@ class CheckpointError(RlpostError, OSError):
 
 
 def first_line(error: BaseException) -> str:
-    r"""The first line of what an exception says that is not blank; its kind if it says nothing.
+    r"""The first non-blank line of an exception's message; the exception's type if the message is empty.
 
     >>> first_line(ValueError("too long\nby far")), first_line(KeyError())
     ('too long', 'KeyError')
@@ -79,7 +79,7 @@ def first_line(error: BaseException) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Kind and first line of an exception.
+    """Type and first line of an exception.
 
     >>> describe_error(KeyError("answer")), describe_error(KeyError())
     ("KeyError: 'answer'", 'KeyError')

@@ -1,4 +1,4 @@
-"""Where rlpost keeps what it makes once and uses in every run."""
+"""The folder of files that rlpost makes once and reuses in later runs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The seams: what each stage asks of the next, and nothing more.
+"""The interfaces between stages: what the training loop asks of engines, scoring workers and learner.
 
-The loop (`rlpost.loop`) is typed by `RolloutPool`, `ScoringPool`, `Learner` and `Supervision`; `rlpost.actors` makes
-the Ray-backed ones, and tests use fakes of a few lines. A pool carries the objects of one process: `RolloutEngine`,
-`Verifier` and `RewardStage`; a learner is built on a `TrainEngine`.
+The loop (`rlpost.loop`) is typed by `RolloutPool`, `ScoringPool`, `Learner` and `Supervision`. `rlpost.actors`
+implements them on Ray, and tests use fakes of a few lines. The actors of a pool hold the objects of one process:
+`RolloutEngine`, or `Verifier` and `RewardStage`; a learner is built on a `TrainEngine`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """Sample ``n`` completions of one prompt; sample ``i`` uses ``seed + i``.
+    """A request for ``n`` completions of one prompt; completion ``i`` is sampled with ``seed + i``.
 
     >>> GenerateRequest("t1", (1, 2), 8, 1000).n
     8
@@ -54,15 +54,15 @@ class GenerateRequest:
 
 @dataclass(frozen=True, slots=True)
 class SamplingSettings:
-    """How tokens are drawn.
+    """Sampling parameters, the same for every request of a call.
 
     Attributes:
         max_tokens: limit on sampled tokens.
-        temperature: 0 is greedy.
+        temperature: divisor of the logits; 0 is greedy.
         top_p: nucleus mass in (0, 1].
-        top_k: candidates kept; -1 for all.
+        top_k: number of candidate tokens kept; -1 for all.
         stop: strings that end a completion; they are cut from its text and stay in its token ids.
-        logprobs: report the log-probability of each sampled token.
+        logprobs: whether the log-probability of each sampled token is reported.
 
     >>> SamplingSettings(max_tokens=8).temperature
     1.0
@@ -78,12 +78,12 @@ class SamplingSettings:
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """What an engine has to be ready for, beyond the configuration.
+    """The model and the limits that an engine is started with, in addition to the configuration.
 
     Attributes:
         model: Hugging Face folder of the starting policy.
-        probes: token ids of the prompts that `RolloutEngine.probe` answers.
-        max_num_seqs: completions that may run at once.
+        probes: token ids of the pinned prompts that `RolloutEngine.probe` answers.
+        max_num_seqs: largest number of completions that run at once.
         max_model_len: longest sequence, prompt and completion together, in tokens.
 
     >>> EngineSpec("model", ((1, 2),), 8, 256).max_num_seqs
@@ -98,13 +98,13 @@ class EngineSpec:
 
 @dataclass(frozen=True, slots=True)
 class ApplyReport:
-    """What an engine holds after an update, read back from its own parameters.
+    """The weights that an engine holds after an update, read back from its own parameters.
 
     Attributes:
         version: the policy version now served.
-        checksums: for each published Hugging Face name the checksum of the engine's bytes, or ``missing``.
-        changed: published names whose bytes in the engine differ from before the update.
-        seconds: time to apply, reading back included.
+        checksums: checksum of the engine's bytes by published Hugging Face name, or ``missing``.
+        changed: number of published names whose bytes in the engine differ from before the update.
+        seconds: wall-clock time to apply the update, reading back included.
 
     >>> ApplyReport(1, {"w": "ab"}, 1, 0.1).changed
     1
@@ -118,34 +118,34 @@ class ApplyReport:
 
 @runtime_checkable
 class RolloutEngine(Protocol):
-    """Samples completions under a versioned policy, in one process.
+    """An inference engine in one process: it samples completions with the weights of a known policy version.
 
     ``rollout.engine: module:Class`` names one of your own: it is called with the `rlpost.config.schema.RunConfig` and
     an `EngineSpec`, in the process of its actor. `rlpost.rollout.stream` drives it.
     """
 
     def submit(self, requests: Sequence[GenerateRequest], settings: SamplingSettings) -> list[int]:
-        """Queue requests; one number for each, never used before."""
+        """Queue requests; returns a new number for each."""
         ...
 
     def step(self) -> list[tuple[int, Completion]]:
-        """Advance what is queued by one step; the completions that ended in it, with their requests' numbers."""
+        """Advance queued requests by one step; returns the completions that ended in it with their request numbers."""
         ...
 
     def abort(self, numbers: Collection[int]) -> list[tuple[int, Completion]]:
-        """End what these requests still lack: completions with finish reason ``abort``."""
+        """End these requests; returns their unfinished completions, with finish reason ``abort``."""
         ...
 
     def apply(self, update: WeightUpdate) -> ApplyReport:
-        """Replace the weights in place, forget everything cached under the old ones, and read back what is held."""
+        """Replace the weights in place, drop the prefix cache of the old ones, and read back what is now held."""
         ...
 
     def probe(self) -> list[Completion]:
-        """Greedy completions of the pinned prompts with log-probabilities, for comparison with the learner."""
+        """Complete the pinned prompts greedily, with log-probabilities to compare with the learner's."""
         ...
 
     def parity(self, prompts: Sequence[tuple[int, ...]] = ()) -> tuple[list[Completion], list[Completion]]:
-        """The pinned and the given prompts answered with the prefix cache as it is, and again with it emptied."""
+        """Complete pinned and given prompts greedily, with the prefix cache as it is, and again with it emptied."""
         ...
 
     def close(self) -> None:
@@ -154,28 +154,28 @@ class RolloutEngine(Protocol):
 
 
 class MemoryReporting(Protocol):
-    """Actors whose memory the run watches."""
+    """A group of actors whose memory the run monitors."""
 
     def memory(self) -> dict[str, tuple[float, float]]:
-        """By actor, resident memory in MiB and the part of it that is the actor's own."""
+        """Resident memory of each actor in MiB, and the part of it that is not shared, by actor name."""
         ...
 
 
 class RolloutPool(MemoryReporting, Protocol):
-    """The engines, as the loop sees them."""
+    """All rollout engines, as the loop sees them."""
 
     def stream(
         self, requests: Sequence[GenerateRequest], settings: SamplingSettings
     ) -> Iterator[tuple[int, list[Completion]]]:
-        """Position of a request and its ``n`` completions, as soon as all of them are there."""
+        """Yield the position of a request with its ``n`` completions, as soon as all of them are finished."""
         ...
 
     def generate(self, requests: Sequence[GenerateRequest], settings: SamplingSettings) -> list[list[Completion]]:
-        """The completions of each request, in request order."""
+        """Return the completions of each request, in request order."""
         ...
 
     def apply(self, update: Any, manifest: WeightManifest) -> list[ApplyReport]:
-        """Bring a published version into every engine; ``update`` is the handle that `Learner.export` gave."""
+        """Load a published version into every engine; ``update`` is the handle from `Learner.export`."""
         ...
 
     def probe(self) -> list[list[Completion]]:
@@ -192,15 +192,15 @@ class RolloutPool(MemoryReporting, Protocol):
 
 @runtime_checkable
 class Verifier(Protocol):
-    """Judges answers. Verdicts come in input order; equal items are checked once."""
+    """Verifies answers. Verdicts come in input order; equal items are checked once."""
 
     @property
     def fingerprint(self) -> str:
-        """Name, version and settings of what decides; part of every cache key."""
+        """Name, version and settings that verdicts depend on; part of every cache key."""
         ...
 
     def verify_batch(self, items: Sequence[VerifyItem]) -> list[Verdict]:
-        """One verdict for each item."""
+        """Return one verdict for each item."""
         ...
 
     def close(self) -> None:
@@ -209,11 +209,11 @@ class Verifier(Protocol):
 
 
 class Report(Protocol):
-    """What a verifier's own conformance test found."""
+    """The result of a verifier's own conformance test."""
 
     @property
     def failures(self) -> Sequence[object]:
-        """Gold answers it did not accept and cheats it did; empty where it may judge."""
+        """Gold answers that it did not accept and cheats that it did; empty if it passed."""
         ...
 
     def summary(self) -> str:
@@ -223,66 +223,66 @@ class Report(Protocol):
 
 @runtime_checkable
 class Reviewing(Protocol):
-    """A verifier that can say something about an answer where nobody knows the right one, as in a conversation."""
+    """A verifier that can also comment on an answer without a known right one, as in a conversation."""
 
     def review(self, columns: Mapping[str, Any], text: str) -> Verdict:
-        """A verdict whose items say what each part of the answer is; its outcome means nothing."""
+        """Return a verdict whose items describe each part of the answer; its outcome means nothing."""
         ...
 
 
 @runtime_checkable
 class SelfExamining(Protocol):
-    """A verifier that can show what it is worth. Asked before anything is trained or evaluated on its word."""
+    """A verifier with checks of its own, which run before it is used for training or evaluation."""
 
     def conformance(self) -> Report:
-        """Judge answers whose outcome is known."""
+        """Verify gold answers and known cheats."""
         ...
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
-        """Raise `rlpost.errors.DataError` for prompts whose answers it could not judge."""
+        """Raise `rlpost.errors.DataError` for prompts whose answers it cannot verify."""
         ...
 
 
 class RewardStage(Protocol):
-    """One stage of the reward pipeline: sees a group and what it was worth so far, returns what it is worth now."""
+    """One stage of the reward pipeline: takes a group with its rewards so far and returns the new rewards."""
 
     needs: tuple[str, ...]
-    """What the stage reads besides texts and verdicts: ``rollout_logprobs`` (`Completion.logprobs`),
-    ``learner_logprobs`` (`Group.learner_logprobs`: the stage and all after it wait for the learner). Empty for most."""
+    """Log-probabilities that the stage reads: ``rollout_logprobs`` (`Completion.logprobs`), ``learner_logprobs``
+    (`Group.learner_logprobs`: the stage and all after it run once the learner has computed them). Empty for most."""
 
     def __call__(self, group: Group) -> Sequence[Reward | None] | RewardOutput:
-        """The new reward of each completion, where None stays None; a `RewardOutput` adds figures to be logged."""
+        """Return the new reward of each completion, where None stays None; a `RewardOutput` adds metrics to log."""
         ...
 
 
 class ScoringQueue(Protocol):
-    """Groups on their way through the scoring workers."""
+    """A queue of groups that scoring workers verify and reward while others are still being sampled."""
 
     def submit(self, position: int, group: Group) -> None:
         """Queue a group for verification and rewards."""
         ...
 
     def results(self) -> dict[int, Group]:
-        """Every submitted group by position, once all are scored."""
+        """Wait until all submitted groups are scored; returns them by position."""
         ...
 
 
 class ScoringPool(MemoryReporting, Protocol):
-    """The scoring workers, as the loop sees them."""
+    """All scoring workers, as the loop sees them."""
 
     needs: frozenset[str]
-    """What the reward stages need, all together; see `RewardStage.needs`."""
+    """Union of the reward stages' `RewardStage.needs`."""
 
     def queue(self) -> AbstractContextManager[ScoringQueue]:
-        """A queue that takes groups one by one while others are being scored."""
+        """Open a queue that takes groups one by one while others are being scored."""
         ...
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
-        """Score groups that are complete, in order."""
+        """Score groups whose completions are all there; returns them in order."""
         ...
 
     def finish(self, groups: Sequence[Group]) -> list[Group]:
-        """Run the stages that wait for `Group.learner_logprobs`, which is filled in, in order."""
+        """Run the stages that need `Group.learner_logprobs`, which is filled in; returns the groups in order."""
         ...
 
 
@@ -290,24 +290,27 @@ class ScoringPool(MemoryReporting, Protocol):
 
 
 class Learner(MemoryReporting, Protocol):
-    """Owns the trained weights, on however many ranks."""
+    """The owner of the trained weights: it computes log-probabilities and updates, on one or more ranks."""
 
     def logprobs(
         self, samples: Sequence[TrainSample], *, reference: bool = False, temperature: float | None = None
     ) -> list[np.ndarray]:
-        """Log-probabilities ``[T]`` of each sample's completion tokens, in order."""
+        """Compute log-probabilities ``[T]`` of each sample's completion tokens; returns them in order.
+
+        ``reference``: under the frozen reference. ``temperature``: None for the sampling temperature.
+        """
         ...
 
     def step(self, batch: TrainBatch) -> dict[str, float]:
-        """All updates of one rollout batch; returns metrics."""
+        """Make all updates of one rollout batch; returns metrics."""
         ...
 
     def examine(self, batch: TrainBatch) -> GradientFigures | None:
-        """Loss and gradient of a few samples computed in several ways; None where no sample has an advantage."""
+        """Compute loss and gradient of a few samples in several ways; None if no sample has an advantage."""
         ...
 
     def changes(self) -> dict[str, TensorDelta]:
-        """What changed in each published tensor since this was last asked, and since the start."""
+        """Compare each published tensor with the last call of this method and with the start of the run."""
         ...
 
     def export(self) -> tuple[WeightManifest, Any]:
@@ -327,30 +330,30 @@ class Learner(MemoryReporting, Protocol):
         ...
 
     def restart(self, error: Exception) -> None:
-        """Start again from the starting model after the loss that ``error`` tells of."""
+        """Start all ranks again from the starting model; ``error`` says how they were lost."""
         ...
 
 
 class Supervision(Protocol):
-    """Who replaces lost actors."""
+    """The bookkeeping of lost and replaced actors."""
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """By kind, how many actors were lost so far."""
+        """Number of actors lost so far, by kind."""
         ...
 
     def take_replaced(self) -> list[str]:
-        """Names of the actors replaced since this was last asked."""
+        """Return the names of the actors replaced since the last call."""
         ...
 
     def log(self, text: str, /) -> object:
-        """Tell whoever watches the run."""
+        """Show a line to the user."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """An optimizer update: the gradient norm before clipping, and whether the update was skipped as non-finite."""
+    """One optimizer update: the gradient norm before clipping, and whether the update was skipped because of it."""
 
     grad_norm: float
     skipped: bool
@@ -365,13 +368,13 @@ class TrainEngine(Protocol):
     module: Any
     """The policy, a `rlpost.learner.logprob_model.LogprobModel`."""
     tuning: Any
-    """What of the module is trained, a `rlpost.tuning.method.TuningMethod`."""
+    """The `rlpost.tuning.method.TuningMethod` that says which weights of the module are trained."""
     optimizer: Any
     replicated: bool
     """Whether every rank holds all parameters."""
 
     def forward(self, *inputs: Tensor, **options: Any) -> Tensor:
-        """Log-probabilities; arguments of `rlpost.learner.logprob_model.LogprobModel.forward`."""
+        """Compute log-probabilities; arguments as of `rlpost.learner.logprob_model.LogprobModel.forward`."""
         ...
 
     def backward(self, loss: Tensor, last: bool) -> None:
@@ -379,39 +382,39 @@ class TrainEngine(Protocol):
         ...
 
     def gradients(self) -> Iterator[tuple[str, Tensor]]:
-        """Accumulated gradients of what the optimizer owns, by name, between the last `backward` and `apply`."""
+        """Yield the accumulated gradients of the optimizer's parameters by name, after `backward`, before `apply`."""
         ...
 
     def discard(self) -> None:
-        """Forget what was accumulated, so that training goes on as if it had never been computed."""
+        """Drop accumulated gradients, so that training goes on as if they had never been computed."""
         ...
 
     def apply(self, lr: float) -> Applied:
-        """One optimizer update with what was accumulated, which is then cleared."""
+        """Make one optimizer update with the accumulated gradients, then clear them."""
         ...
 
     def gathered(self, parameters: Sequence[nn.Parameter]) -> AbstractContextManager[object]:
-        """A block in which parameters are whole on every rank."""
+        """Open a block in which these parameters are unsharded on every rank."""
         ...
 
     def add_over_ranks(self, tensor: Tensor) -> None:
-        """Replace a tensor by its sum over all ranks."""
+        """All-reduce a tensor in place: it becomes its sum over all ranks."""
         ...
 
     def sum_over_ranks(self, values: dict[str, float]) -> dict[str, float]:
-        """Sums of the values over all ranks; every rank passes the same keys."""
+        """Return the sums of the values over all ranks; every rank passes the same keys."""
         ...
 
     def share_over_ranks(self, found: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-        """What all ranks found together, by sample."""
+        """Return the union of all ranks' results, by sample number."""
         ...
 
     def save(self, folder: str, state: dict[str, Any]) -> None:
-        """Write parameters, optimizer and ``state``."""
+        """Write parameters, optimizer state and ``state`` into a checkpoint folder."""
         ...
 
     def load(self, folder: str) -> dict[str, Any]:
-        """Read them back; returns ``state``."""
+        """Read a checkpoint folder back; returns ``state``."""
         ...
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The records that cross a stage, and nothing else.
+"""The records that pass from stage to stage: prompts, completions, verdicts, rewards, training samples, weights.
 
 Every record is frozen, slotted and picklable (it travels between Ray actors). Shapes: ``T`` is the number of
 sampled tokens of one completion, ``P`` the number of prompt tokens. Token ids are the record of what was sampled;
@@ -22,7 +22,7 @@ UpdateKind = Literal["full", "adapter", "values", "diff"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a chat.
+    """One message of a chat: a role, such as ``user`` or ``assistant``, and its text.
 
     >>> Message("user", "Prove it.").role
     'user'
@@ -34,9 +34,9 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the policy is asked, with everything the verifier will need.
+    """A question to the policy, together with the data set's columns, which the template, verifier and rewards read.
 
-    Exactly one of ``text`` and ``messages`` is set.
+    Exactly one of ``text`` and ``messages`` is set; ``id`` is unique within its data set.
 
     >>> Prompt(id="t1", text="∀ p : Prop, p → p :=", columns={"statement": "∀ p : Prop, p → p"}).id
     't1'
@@ -54,7 +54,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class TokenizedPrompt:
-    """A prompt with its token ids ``[P]``, made once (`rlpost.data.load.tokenized_prompts`).
+    """A prompt with its token ids ``[P]``, tokenized once at the start (`rlpost.data.load.tokenized_prompts`).
 
     >>> TokenizedPrompt(Prompt("t1", text="x"), (5, 6)).token_ids
     (5, 6)
@@ -66,20 +66,20 @@ class TokenizedPrompt:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One sampled answer: the trajectory of a single turn.
+    """One sampled answer to a prompt: the trajectory of a single turn.
 
     Attributes:
-        prompt_id: ``Prompt.id`` it answers.
+        prompt_id: ``Prompt.id`` of the prompt that it answers.
         index: position in its group, 0-based.
         prompt_ids: the prompt's token ids, ``[P]``.
         token_ids: the sampled ids, ``[T]``, the end-of-sequence token included where it was sampled.
-        offsets: for each sampled token the half-open character span of ``text`` it contributes to, ``[T]``;
-            tokens that share a character share its span, special tokens have a zero-length span.
+        offsets: half-open character spans of ``text``, one per sampled token, ``[T]``; tokens that share a character
+            share its span, special tokens have a zero-length span.
         logprobs: natural-log probability of each sampled token under the engine, ``[T]``, or None.
         text: the decoded completion without special tokens.
         finish_reason: ``stop`` (end token or stop string), ``length`` (token limit), ``abort`` (cut off by us).
-        policy_version: version of the weights that sampled it.
-        seed: the seed of this sample.
+        policy_version: version of the weights that it was sampled with.
+        seed: random seed of this sample.
 
     >>> c = Completion("t1", 0, (1, 2), (7, 2), ((0, 2), (2, 2)), (-0.1, -0.2), "ok", "stop", 0, 17)
     >>> len(c.token_ids) == len(c.offsets) == len(c.logprobs)
@@ -110,7 +110,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class VerifyItem:
-    """One question to a verifier: the prompt's columns and the model's text.
+    """One answer to verify: the columns of its prompt and the model's text.
 
     >>> VerifyItem({"statement": "True"}, "trivial").text
     'trivial'
@@ -122,7 +122,7 @@ class VerifyItem:
 
 @dataclass(frozen=True, slots=True)
 class ItemVerdict:
-    """A verdict on one part of a completion, located by character span (verifiers know no tokenizer).
+    """The verdict on one part of a completion, located by a character span of the text (verifiers know no tokenizer).
 
     >>> ItemVerdict(0, 5, "accepted", 1.0, "hit").score
     1.0
@@ -138,21 +138,21 @@ class ItemVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a verifier found.
+    """The result of verifying one completion.
 
     ``accepted`` and ``rejected`` are statements about the answer; ``undecided`` is a statement about the
-    verifier (a lost worker, a backend away, wall clock gone without the CPU being used) and never counts as wrong.
+    verifier (a lost worker, an unreachable backend, time up without the CPU being used) and never counts as wrong.
 
     Attributes:
-        outcome: accepted, rejected or undecided.
+        outcome: ``accepted``, ``rejected`` or ``undecided``.
         score: 1.0 or 0.0 for a binary verifier, any finite number for a graded one, None exactly when undecided.
         reason: a code from the verifier's closed set.
         items: verdicts on parts of the completion.
-        assurance: what the verdict rests on, e.g. ``elaborated`` or ``kernel_replayed``.
-        evidence: messages, axioms, matched items: plain data for people and transcripts.
+        assurance: name of the check that the verdict rests on, e.g. ``elaborated`` or ``kernel_replayed``.
+        evidence: plain data for people and transcripts, such as messages, axioms or matched items.
         seconds: wall-clock time of this check.
         cpu_seconds: CPU time of this check, or None where the backend cannot tell.
-        backend: fingerprint of what decided (name, version, hash).
+        backend: fingerprint of the backend that decided (name, version, hash).
         cached: whether the verdict was taken from a cache.
         queued_seconds: wall-clock time this check waited for a worker of the backend.
 
@@ -181,15 +181,16 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class SpanReward:
-    """A value for the tokens ``start`` to ``stop`` (half-open) of one completion.
+    """A reward for the tokens ``start`` to ``stop`` (half-open) of one completion.
 
     Attributes:
         start: first token of the span.
         stop: one past the last token; equal to ``start`` for a span without tokens (e.g. a missing rank), which
-            takes part in the group's baseline and moves no token.
-        value: the reward.
-        index: what groups are normalised by: 0 for the whole completion, the rank in a list, the tactic's number.
-        channel: ``reward`` is normalised within the group, ``advantage`` is added afterwards as it is.
+            counts in the group's baseline and trains no token.
+        value: the reward, or the advantage itself with the channel ``advantage``.
+        index: values are compared with those of the same index in the group: 0 for the whole completion, the rank in
+            a list, the number of a tactic.
+        channel: ``reward`` is normalised within the group, ``advantage`` is added afterwards unchanged.
 
     >>> SpanReward(0, 12, 1.0).index
     0
@@ -209,16 +210,16 @@ class SpanReward:
 
 
 Reward = tuple[SpanReward, ...]
-"""The reward of one completion; a completion that could not be judged has ``None`` in its place."""
+"""The reward of one completion, as spans; a completion whose check stayed undecided has ``None`` instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class RewardOutput:
-    """What a reward stage answers when it has figures to be logged besides rewards.
+    """The answer of a reward stage that also logs metrics.
 
     Attributes:
         rewards: the new reward of each completion, None where it stays None.
-        metrics: figures of this group; the run logs their mean over groups as ``reward/<stage>/<name>``.
+        metrics: metrics of this group by name; the run logs their mean over groups as ``reward/<stage>/<name>``.
 
     >>> RewardOutput([None], {"hits": 2.0}).metrics["hits"]
     2.0
@@ -230,17 +231,19 @@ class RewardOutput:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The completions of one prompt with what became of them; all tuples run parallel to ``completions``.
+    """All completions of one prompt, with their verdicts and rewards; every tuple runs parallel to ``completions``.
 
     Attributes:
-        prompt: what was asked.
+        prompt: the prompt that all completions answer.
         completions: the sampled answers.
-        verdicts: of the verifier, None where nobody judged.
-        rewards: after the reward stages that have run so far.
+        verdicts: the verifier's verdicts, None for a completion that no verifier has checked.
+        rewards: the rewards after the reward stages that have run so far, None where undecided. A truncated
+            completion that counts as wrong gets 0 after the stages that do not need the learner; until then None.
         learner_logprobs: log-probabilities ``[T]`` of each completion under the policy that sampled it, computed by the
             learner for reward stages that need them; empty otherwise.
-        stage_rewards: by reward stage, what it added to the sum of each completion's rewards; None where undecided.
-        metrics: figures that reward stages added, ``<stage>/<name>``.
+        stage_rewards: per reward stage, the amount it added to the sum of each completion's rewards; None where the
+            completion has no reward.
+        metrics: metrics that reward stages have reported, by ``<stage>/<name>``.
 
     >>> p = Prompt("t1", text="x")
     >>> Group(p, (), (), ()).rewards
@@ -258,18 +261,19 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class TrainSample:
-    """One completion, ready for the learner.
+    """One completion with its advantages, as the learner trains on it.
 
     Attributes:
-        prompt_ids: ``[P]`` int64.
-        completion_ids: ``[T]`` int64.
-        advantages: ``[T]`` float32.
+        prompt_ids: token ids of the prompt, ``[P]`` int64.
+        completion_ids: token ids of the completion, ``[T]`` int64.
+        advantages: advantage of each token, ``[T]`` float32.
         span_ids: ``[T]`` int64, the span each token belongs to for ratios and span aggregation, -1 for none.
         mask: ``[T]`` bool, the tokens that are trained on; set from positions, never from token identity.
-        rollout_logprobs: ``[T]`` float32 as the engine reported them, or None.
-        policy_version: version that sampled it.
-        old_logprobs: ``[T]`` float32 under the policy at the start of the update, filled in by the learner's pre-pass.
-        ref_logprobs: ``[T]`` float32 under the frozen reference, filled in likewise.
+        rollout_logprobs: log-probabilities that the engine reported, ``[T]`` float32, or None.
+        policy_version: version of the weights that it was sampled with.
+        old_logprobs: log-probabilities under the policy at the start of the step, ``[T]`` float32; None until the
+            learner has computed them.
+        ref_logprobs: log-probabilities under the frozen reference, ``[T]`` float32; None until computed.
 
     >>> one = np.ones(2, np.float32)
     >>> TrainSample(np.array([1]), np.array([5, 2]), one, np.zeros(2, np.int64), np.ones(2, bool), None, 0).length
@@ -288,18 +292,18 @@ class TrainSample:
 
     @property
     def length(self) -> int:
-        """Prompt and completion together, in tokens."""
+        """Tokens of prompt and completion together."""
         return len(self.prompt_ids) + len(self.completion_ids)
 
 
 @dataclass(frozen=True, slots=True)
 class Denominators:
-    """Counts over a whole (mini)batch, on every rank the same; losses divide by these and by nothing else.
+    """Counts over a whole (mini)batch, the same on every rank; losses divide by these and by nothing else.
 
     Attributes:
-        tokens: trained tokens.
-        sequences: completions with at least one trained token.
-        spans: (completion, span id) pairs with at least one trained token.
+        tokens: number of trained tokens.
+        sequences: number of completions with at least one trained token.
+        spans: number of (completion, span id) pairs with at least one trained token.
         max_tokens: the constant length of Dr. GRPO's aggregation.
 
     >>> Denominators(10, 2, 2, 64).tokens
@@ -314,7 +318,7 @@ class Denominators:
 
 @dataclass(frozen=True, slots=True)
 class TrainBatch:
-    """The samples of one rollout step. ``step`` counts rollout batches.
+    """The samples of one rollout batch; ``step`` is the number of the batch, 0-based.
 
     >>> TrainBatch((), 0).step
     0
@@ -326,7 +330,7 @@ class TrainBatch:
 
 @dataclass(frozen=True, slots=True)
 class TensorPayload:
-    """A tensor as plain bytes that every process can hold without torch: little-endian, row-major.
+    """A tensor as plain bytes, little-endian and row-major, which a process can hold without torch.
 
     ``dtype`` is torch's name (``float32``, ``bfloat16``, …); ``data`` is ``uint8 [bytes]``.
 
@@ -340,23 +344,23 @@ class TensorPayload:
 
     @property
     def nbytes(self) -> int:
-        """Size on the wire."""
+        """Size of the data in bytes."""
         return int(self.data.nbytes)
 
 
 @dataclass(frozen=True, slots=True)
 class WeightManifest:
-    """What a published version must look like once applied.
+    """The description of a published version, against which the canary checks what an engine holds.
 
     Attributes:
-        base_version: the version that an incomplete update changes; -1 for the model folder that engines start from.
-        new_version: the version it makes.
-        kind: what the payload is; see `WeightUpdate`.
-        checksums: for each name that an engine must then hold, the checksum of its bytes. Of an adapter these are the
-            base's tensors too: an adapter on another base is another policy.
-        nbytes: size of the payload, positions included.
-        shapes: of those names.
-        declares: whether it tells positions that later values rely on.
+        base_version: the version that a partial update is applied to; -1 for the model folder that engines start from.
+        new_version: the version after the update.
+        kind: form of the payload; see `WeightUpdate`.
+        checksums: checksum of the bytes of every tensor that an engine must hold after the update, by name. For an
+            adapter they include the base model's tensors: an adapter on another base is another policy.
+        nbytes: size of the payload in bytes, positions included.
+        shapes: shape of each tensor in ``checksums``, by name.
+        declares: whether the update carries positions that later updates of the kind ``values`` rely on.
 
     >>> WeightManifest(0, 1, "full", {"w": "ab"}, 4, {"w": (1,)}).new_version
     1
@@ -373,11 +377,12 @@ class WeightManifest:
 
 @dataclass(frozen=True, slots=True)
 class WeightUpdate:
-    """A published version: the manifest and the tensors, in Hugging Face names.
+    """A published version of the weights: its manifest and the tensors, by Hugging Face name.
 
     ``payload`` holds whole tensors (``full``), the two matrices of each adapted module (``adapter``, scaled so that the
-    change is their product), or one-dimensional ``values`` or ``diff``: new values at the positions in ``index``, or a
-    whole tensor where nearly all of it changed. Of ``values`` only the first update of a learner carries positions.
+    change is their product), or one-dimensional ``values`` or ``diff``: the new values at the positions in ``index``.
+    With ``diff``, a tensor of which more than ``sync.diff_density`` changed is sent whole. With ``values``, only the
+    first update of a learner carries positions.
 
     >>> WeightUpdate(WeightManifest(0, 1, "full", {}, 0, {}), {}).manifest.kind
     'full'
@@ -390,8 +395,8 @@ class WeightUpdate:
 
 @dataclass(frozen=True, slots=True)
 class GradientSketch:
-    """A loss, and its gradient in a few thousand numbers per tensor: a fixed linear projection that keeps inner
-    products on average, so that gradients can be compared of which none is held.
+    """A loss and a sketch of its gradient: at most 2048 numbers per tensor, by a fixed random linear projection that
+    preserves inner products on average, so that gradients can be compared without keeping them.
 
     >>> GradientSketch(0.5, {"w": np.array([3.0, 4.0])}).norm
     5.0
@@ -402,19 +407,19 @@ class GradientSketch:
 
     @property
     def norm(self) -> float:
-        """Estimate of the gradient's norm."""
+        """Estimate of the norm of the whole gradient."""
         return math.sqrt(sum(float(np.square(part, dtype=np.float64).sum()) for part in self.gradient.values()))
 
 
 @dataclass(frozen=True, slots=True)
 class GradientFigures:
-    """Loss and gradient of a few samples, computed in three ways; see `rlpost.learner.gradient_check`.
+    """Loss and gradient of the same few samples, computed in three ways; see `rlpost.learner.gradient_check`.
 
     Attributes:
-        samples: how many.
-        own: as the run lays them out.
-        single: one sample at a time.
-        plain: with plain torch; None where it cannot be run, on sharded parameters.
+        samples: number of samples.
+        own: result in the run's own layout (packing, shared prompts, chunks).
+        single: result of one sample at a time.
+        plain: result of plain torch, without the engine; None on ranks other than 0, and where parameters are sharded.
 
     >>> GradientFigures(0, GradientSketch(0.0, {}), GradientSketch(0.0, {}), None).plain is None
     True
@@ -428,18 +433,20 @@ class GradientFigures:
 
 @dataclass(frozen=True, slots=True)
 class TensorDelta:
-    """A tensor's movement, or several tensors' together.
+    """How one tensor has changed: since the version that was compared before it, and since the start of the run.
+
+    *Cast* is the weight rounded to bfloat16; *stored* is the weight in the published dtype.
 
     Attributes:
-        entries: of the tensor.
-        stepped: entries whose cast differs from the version looked at before.
+        entries: number of entries of the tensor.
+        stepped: entries whose cast differs from the version before.
         changed: entries whose cast differs from the start.
-        cancelled: entries whose cast was changed once and is as at the start.
-        stored_stepped: entries whose published value differs from the version before.
-        stored_changed: entries whose published value differs from the start.
-        step_norm: of the difference to the version before.
-        norm: of the difference to the start.
-        angle: between the weights of the version before and now, radians; 0 for a tensor that is zero.
+        cancelled: entries whose cast has changed at some time and is now as at the start.
+        stored_stepped: entries whose stored value differs from the version before.
+        stored_changed: entries whose stored value differs from the start.
+        step_norm: Euclidean norm of the difference to the version before.
+        norm: Euclidean norm of the difference to the start.
+        angle: angle between the weights of the version before and now, in radians; 0 for a tensor that is zero.
     """
 
     entries: int

@@ -1,8 +1,8 @@
-"""Lines a second that a catalog of many items is asked for, by level, and what its index costs.
+"""Lookups per second in a catalog of many items, by level of matching, and the cost of its index.
 
-The titles are made up: a million of two to five words from twenty thousand, with years. Lines are written as a model
-writes them, and parsed. The baseline is a search of the same lines in a plain dictionary of (title, year), which is
-what the published code does. Prints one JSON document; seconds are of the processor.
+Titles are generated: a million of two to five words out of twenty thousand, with years. Lines are written as a model
+writes them, and parsed. The baseline looks the same lines up in a plain dictionary of (title, year), as the published
+code does. Prints one JSON document; seconds are CPU time.
 
     scripts/bench_catalog.py --items 1000000 --lines 100000
 """
@@ -26,7 +26,7 @@ SLIPS = 0.05
 
 
 def items(count: int, rng: random.Random) -> list[Item]:
-    """A catalog."""
+    """A catalog of ``count`` items with random titles and years."""
 
     def word() -> str:
         return "".join(rng.choice("bcdfghklmnprstvw") + rng.choice("aeiou") for _ in range(rng.randint(1, 4))).title()
@@ -38,13 +38,13 @@ def items(count: int, rng: random.Random) -> list[Item]:
 
 
 def slip(title: str, rng: random.Random) -> str:
-    """The title with one letter wrong."""
+    """The title with one random letter replaced."""
     place = rng.randrange(len(title))
     return title[:place] + rng.choice("abcdefgh") + title[place + 1 :]
 
 
 def rate(work: Callable[[], object], lines: int) -> float:
-    """Lines per second of processor time, the best of three."""
+    """Lines per second of CPU time, the best of three."""
     best = float("inf")
     for _ in range(3):
         begun = time.process_time()

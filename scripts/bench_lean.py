@@ -1,11 +1,11 @@
-"""What a Lean check costs, against one cold Lean process per proof in the same run; prints JSON.
+"""The cost of a Lean check, compared with one cold Lean process per proof in the same run; prints JSON.
 
     python scripts/bench_lean.py                 about a minute on two cores
-    python scripts/bench_lean.py --soak 20000    and then that many checks, watching for what they leave behind
+    python scripts/bench_lean.py --soak 20000    also that many checks, to see what they leave over
 
-Ratios are what to read: ``throughput_ratio`` (one warm worker by one cold process per proof; ``_bare``: Python without
-its site packages) and ``scaling`` (two workers by one) come from rounds that take turns, so that a busy machine slows
-both sides alike. A cold process only elaborates; a warm check is audited and replayed as well.
+Compare ratios: ``throughput_ratio`` (one warm worker over one cold process per proof; ``_bare``: Python without its
+site packages) and ``scaling`` (two workers over one) come from alternating rounds, so that a busy machine slows both
+sides alike. A cold process only elaborates; a warm check is also audited and replayed.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ COLD = (
     "words = [b'lean', b'--json', b'-j1', b'-o', b'Cand.olean', b'Cand.lean']; "
     "sys.exit(lean.lean_main(len(words), (ctypes.c_char_p * (len(words) + 1))(*words, None)))"
 )
-"""What a verifier without a fork server runs for each proof; it neither audits nor replays."""
+"""Program that a verifier without a fork server runs for each proof; it neither audits nor replays."""
 
 
 def main() -> None:
-    """Run what the arguments ask for."""
+    """Run the measurements that the arguments ask for."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--proofs", type=int, default=400, help="distinct proofs per measurement")
     arguments.add_argument("--rounds", type=int, default=3, help="how often the sides take turns")
@@ -93,7 +93,7 @@ def measure(tasks: Sequence[ProofTask], one: EmbeddedLean, two: EmbeddedLean, ro
 
 
 def timed_cold(tasks: Sequence[ProofTask], *flags: str) -> float:
-    """Seconds for one new Python process after another, each with one proof."""
+    """Seconds for checking proofs one after another, each in a new Python process."""
     library = installation.find_library()
     path = installation.compile_prelude(library).parent
     with tempfile.TemporaryDirectory() as folder:
@@ -106,13 +106,13 @@ def timed_cold(tasks: Sequence[ProofTask], *flags: str) -> float:
 
 
 def cpu(lean: EmbeddedLean) -> float:
-    """CPU seconds so far of this process, the fork servers and all their finished checks."""
+    """CPU seconds used so far by this process, the fork servers and all their finished checks."""
     servers = [psutil.Process(pid).cpu_times() for pid in lean.pids()]
     return time.process_time() + sum(t.user + t.system + t.children_user + t.children_system for t in servers)
 
 
 def measure_batch(size: int = 512, duplicates: float = 0.4) -> dict[str, Any]:
-    """A rollout batch as training makes them: right and wrong answers, two in five of them repeated."""
+    """Measure a batch as in training: right and wrong answers, a share ``duplicates`` of them repeated."""
     distinct = round(size * (1 - duplicates))
     right = [ProofTask(each.statement, each.proof) for each in generate(distinct // 2, seed=9)]
     wrong = [ProofTask(row["statement"], row["proof"]) for row in refuted(distinct - len(right), seed=9)]
@@ -133,7 +133,7 @@ def measure_batch(size: int = 512, duplicates: float = 0.4) -> dict[str, Any]:
 
 
 def soak(checks: int) -> dict[str, Any]:
-    """Many checks, and what they leave: processes, descriptors, memory of this process and of the fork servers."""
+    """Processes, descriptors and memory, of this process and the fork servers, before and after many checks."""
     chunk = [ProofTask(each.statement, each.proof) for each in generate(500, seed=3)]
     with EmbeddedLean(workers=2) as lean:
         lean.check(chunk)
@@ -152,7 +152,7 @@ def soak(checks: int) -> dict[str, Any]:
 
 
 def residue(lean: EmbeddedLean) -> dict[str, float]:
-    """What is there now; memory after asking the allocator to give back what it only keeps."""
+    """Present processes, descriptors and memory; memory is read after the allocator has returned free pages."""
     ctypes.CDLL(None).malloc_trim(0)
     here, servers = psutil.Process(), [psutil.Process(pid) for pid in lean.pids()]
     children = [child for process in (here, *servers) for child in process.children()]

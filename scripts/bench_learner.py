@@ -1,10 +1,10 @@
-"""Seconds and memory of a learner's whole update, with each of its measures by itself and all together.
+"""Seconds and memory of a learner's whole update, with each optimization alone and with all together.
 
-One learner on SmolLM2-135M in this machine's memory, without Ray and without an engine: all samples of a rollout batch,
-one update, the old policy's log-probabilities needed (as the importance correction needs them). The baseline has every
-measure switched off: padded rows, all logits at once, no shared prompts, a pass before the update. Variants take turns,
-so that all see the same machine; each runs in a process of its own, whose peak memory is its own. On a machine with
-other work besides, compare CPU seconds. Prints one JSON document.
+One learner on SmolLM2-135M on CPU, without Ray and without an engine: all samples of a rollout batch in one update,
+with the old policy's log-probabilities (as the importance correction needs them). The baseline has every optimization
+off: padded rows, all logits at once, no shared prompts, a pre-pass before the update. Variants take turns, so that all
+see the same machine; each runs in a separate process, so that its peak memory is its own. On a machine with other load,
+compare CPU seconds. Prints one JSON document.
 
     scripts/bench_learner.py --rounds 3
     scripts/bench_learner.py --prompt 40 --dtype float32 --variants baseline all --rounds 1 --updates 2
@@ -52,7 +52,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def batch(groups: int, prompt: int, seed: int) -> Any:
-    """Random tokens: what they say costs nothing. Completions differ in length by a quarter."""
+    """A batch of random tokens, as content does not change the cost; lengths of completions differ by a quarter."""
     import numpy as np
 
     from rlpost.types import TrainBatch, TrainSample
@@ -77,7 +77,7 @@ def batch(groups: int, prompt: int, seed: int) -> Any:
 
 
 def worker(case: dict[str, Any]) -> None:
-    """Inside the process: updates of one variant, one for each line on standard input."""
+    """In the separate process: one update of a variant for each line on standard input."""
     import torch
 
     from rlpost.config.load import from_dict
@@ -99,7 +99,7 @@ def worker(case: dict[str, Any]) -> None:
             "learner": {"engine": "torch", "micro_tokens": case["micro_tokens"], **case["settings"]},
         }
     )
-    # the plain engine in bfloat16 loses small updates, for which a run refuses it; its speed is that of the hardware
+    # in bfloat16 the plain engine loses small updates, so a run refuses it; its speed can still be measured
     model = load(folder, case["dtype"])
     without_dropout(model)
     policy = LogprobModel(model).train()
@@ -116,8 +116,8 @@ def worker(case: dict[str, Any]) -> None:
 
 
 def measure(prompt: int, dtype: str, shape: dict[str, int], given: argparse.Namespace) -> dict[str, Any]:
-    """All variants of one case, one update of each in turn; the first update of each is warm-up."""
-    # threads that wait actively would count as work, and would disturb whatever else runs
+    """Measure all variants of one case in turn; the first update of each process is warm-up."""
+    # threads that wait by spinning would count as CPU time, and would disturb other processes
     env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in given.variants}
     for _ in range(given.rounds):

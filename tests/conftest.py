@@ -10,7 +10,7 @@ from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-# The same examples in every run, and no limit on an example's time: machines stall.
+# The same examples in every run, and no deadline for an example: machines stall.
 settings.register_profile("rlpost", deadline=None, derandomize=True)
 settings.load_profile("rlpost")
 

@@ -1,11 +1,11 @@
-r"""A loss of one's own: CISPO (MiniMax-M1, arXiv 2506.13585, eq. 4 and 5), which clips the importance weight and not
-the gradient, so that no token is left out of an update.
+r"""A custom loss: CISPO (MiniMax-M1, arXiv 2506.13585, eq. 4 and 5), which clips the importance weight instead of the
+gradient, so that no token is left out of an update.
 
     rlpost train configs/quickstart.yaml algorithm.loss=configs/examples/cispo.py:cispo
 
-Copy it anywhere, give its path. Before a run starts the loss is tried on three short completions: it must be a finite
-scalar with a gradient, leave masked tokens alone, add up over micro-batches, and read what the configuration computes
-for it (the reference of a KL term, the engine's log-probabilities of an importance correction).
+Copy it anywhere and give its path. Before a run starts the loss is tried on three short completions: it must be a
+finite scalar with a gradient, ignore masked tokens, add up over micro-batches, and read the log-probabilities that the
+configuration computes for it (of the reference for a KL term, of the engine for an importance correction).
 """
 
 import torch
@@ -21,18 +21,18 @@ def cispo(inputs, settings, counts, *, ceiling=None):
     Args:
         inputs: `rlpost.algorithms.losses.LossInputs`, tensors ``[B, T]`` of one micro-batch.
         settings: `rlpost.algorithms.losses.LossSettings`, from the section ``algorithm``.
-        counts: `rlpost.types.Denominators` over the whole minibatch: divide by these and by nothing else.
+        counts: `rlpost.types.Denominators` over the whole minibatch; divide by these and by nothing else.
         ceiling: largest importance weight, > 0 (``algorithm.loss_args: {ceiling: 3}``); None: 1 + ε_high of
             ``algorithm.clip``.
 
     Returns:
-        The micro-batch's share of the loss, and figures for the log, which are detached sums like the loss. ``capped``,
-        the share of tokens whose weight the ceiling cut, is logged as ``loss/capped``.
+        The micro-batch's share of the loss, and metrics, which are detached and summed over micro-batches like the
+        loss. ``capped``, the share of tokens whose weight was capped, is logged as ``loss/capped``.
     """
     mask = inputs.mask
     ratio = log_ratios(inputs.logprobs, inputs.old_logprobs, mask, inputs.span_ids, settings.ratio).detach().exp()
     ceiling = 1 + settings.clip_high if ceiling is None else ceiling
-    # masked positions may hold anything, NaN too: they are set to 0 before they meet a number
+    # masked positions may hold anything, even NaN, which 0 times would not remove: set them to 0 first
     logprobs = torch.where(mask, inputs.logprobs, 0.0)
     per_token = -ratio.clamp(max=ceiling) * inputs.advantages.masked_fill(~mask, 0) * logprobs
     if settings.importance_cap is not None:

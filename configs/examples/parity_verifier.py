@@ -1,9 +1,9 @@
-"""A verifier of one's own, as small as it can be: is the number in the answer even or odd, as the prompt asks?
+"""A custom verifier, as small as possible: is the number in the answer even or odd, as the prompt asks?
 
     rlpost train configs/examples/parity.yaml
 
-It shows every verb: `fingerprint`, `verify_batch` and `close` are needed, `conformance` and `check_prompts` are asked
-for where they are there. `rewards/README.md` has the contract.
+It shows every method: `fingerprint`, `verify_batch` and `close` are required, `conformance` and `check_prompts` are
+optional. `rewards/README.md` has the contract.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _CHEATS = (("even", "7"), ("odd", "12"), ("odd", ""), ("even", "12 7"), ("even",
 
 
 def rows(count: int, start: int = 0) -> list[dict[str, str]]:
-    """A data source: prompts that ask for an even or an odd number. Every fourth answer, for the warm start, is wrong:
-    the verifier has to teach which ones.
+    """A data source: prompts that ask for an even or an odd number. Every fourth answer, for the warm start, is wrong,
+    so that there is something to learn from the verifier.
     """
     found: list[dict[str, str]] = []
     for i in range(start, start + count):
@@ -32,12 +32,12 @@ def rows(count: int, start: int = 0) -> list[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Report:
-    """What the gate found: descriptions of the cases that were judged wrong."""
+    """Result of the conformance test: descriptions of the cases with a wrong verdict."""
 
     failures: tuple[str, ...]
 
     def summary(self) -> str:
-        """One line."""
+        """One line with the number of failures and the first."""
         first = f"; first: {self.failures[0]}" if self.failures else ""
         return f"parity: {len(self.failures)} of {len(_GOLD) + len(_CHEATS)} known answers judged wrong{first}"
 
@@ -46,7 +46,7 @@ class ParityVerifier:
     """Accepts one whole number of the parity in the column ``parity``.
 
     Args:
-        largest: numbers beyond it are rejected, so that nobody is paid for a long row of digits.
+        largest: larger numbers are rejected, so that a long row of digits gets no reward.
     """
 
     def __init__(self, largest: int = 999) -> None:
@@ -54,18 +54,18 @@ class ParityVerifier:
 
     @property
     def fingerprint(self) -> str:
-        """Name, version and everything else that a verdict depends on."""
+        """Name, version and all settings that a verdict depends on."""
         return f"parity/1/{self._largest}"
 
     def verify_batch(self, items: Sequence[VerifyItem]) -> list[Verdict]:
-        """One verdict per item, in order. An answer that cannot be read is wrong; nothing here can be undecided."""
+        """Return one verdict per item, in order. Anything but one whole number is rejected."""
         return [self._judge(item.text, str(item.columns["parity"])) for item in items]
 
     def close(self) -> None:
-        """No process to end."""
+        """Do nothing: there is no process to end."""
 
     def conformance(self) -> Report:
-        """Right answers must be accepted and cheats must not, or the run does not start."""
+        """Verify gold answers, which must be accepted, and cheats, which must not, or the run does not start."""
         cases = [(*case, "accepted") for case in _GOLD] + [(*case, "rejected") for case in _CHEATS]
         wrong = [
             f"{text!r} for {parity!r} was not {outcome}"
@@ -75,7 +75,7 @@ class ParityVerifier:
         return Report(tuple(wrong))
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
-        """A prompt that no answer could be judged for is a fault of the data."""
+        """Raise DataError for a prompt whose answers cannot be verified."""
         for prompt in prompts:
             if prompt.columns.get("parity") not in ("even", "odd"):
                 raise DataError(

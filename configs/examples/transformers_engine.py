@@ -1,9 +1,9 @@
-"""A rollout engine of one's own: transformers, one group at a time. Slow, and nothing needs vLLM.
+"""A custom rollout engine: transformers, one group at a time. It is slow and does not need vLLM.
 
     rlpost train configs/quickstart.yaml rollout.engine=configs/examples/transformers_engine.py:TransformersEngine
 
-Copy it anywhere, give its path. `rlpost.protocols.RolloutEngine` has the contract. Before a run starts an engine samples
-two tokens; after every sync its bytes and its log-probabilities are compared with the learner's.
+Copy it anywhere and give its path. `rlpost.protocols.RolloutEngine` has the contract. Before a run starts the engine is
+tried on two tokens; after every sync its bytes and its log-probabilities are compared with the learner's.
 """
 
 import time
@@ -22,8 +22,8 @@ class TransformersEngine:
     """Samples token by token with a key/value cache.
 
     Args:
-        config: the run configuration; of ``rollout``, ``top_p`` and ``top_k`` are not supported.
-        spec: `rlpost.protocols.EngineSpec`: model folder, pinned prompts, limits.
+        config: the run configuration; ``rollout.top_p`` and ``rollout.top_k`` are not supported.
+        spec: model folder, pinned prompts and limits, an `rlpost.protocols.EngineSpec`.
     """
 
     def __init__(self, config, spec):
@@ -36,20 +36,20 @@ class TransformersEngine:
         self.held = {}
 
     def submit(self, requests, settings):
-        """Queue requests."""
+        """Queue requests; returns their numbers."""
         first, self.number = self.number, self.number + len(requests)
         self.waiting += [(first + i, request, settings) for i, request in enumerate(requests)]
         return list(range(first, self.number))
 
     def step(self):
-        """Sample one whole group."""
+        """Sample one whole group, the oldest in the queue."""
         if not self.waiting:
             return []
         number, request, settings = self.waiting.pop(0)
         return [(number, completion) for completion in self._sample(request, settings)]
 
     def abort(self, numbers):
-        """Groups that have not been begun, without tokens."""
+        """Drop requests that are still queued; returns their completions, without tokens."""
         late = [one for one in self.waiting if one[0] in numbers]
         self.waiting = [one for one in self.waiting if one[0] not in numbers]
         return [
@@ -59,7 +59,7 @@ class TransformersEngine:
         ]
 
     def apply(self, update):
-        """Load whole tensors, and read back what is then held."""
+        """Copy whole tensors into the model, and read back what it then holds."""
         if update.manifest.kind != "full":
             raise ValueError(f"this engine takes whole tensors, not {update.manifest.kind}; set sync.kind: full")
         begun, before = time.perf_counter(), self.held
@@ -73,16 +73,16 @@ class TransformersEngine:
         return ApplyReport(self.version, self.held, changed, time.perf_counter() - begun)
 
     def probe(self):
-        """Greedy completions of the pinned prompts."""
+        """Complete the pinned prompts greedily."""
         requests = [GenerateRequest(f"probe{i}", ids, 1, 0) for i, ids in enumerate(self.probes)]
         return generate(self, requests, SamplingSettings(max_tokens=self.probe_tokens, temperature=0.0))
 
     def parity(self, prompts=()):
-        """The same twice: no cache outlives a group."""
+        """Return the probe twice: no cache outlives a group."""
         return self.probe(), self.probe()
 
     def close(self):
-        """Nothing was started."""
+        """Do nothing: no process was started."""
 
     @torch.inference_mode()
     def _sample(self, request: GenerateRequest, settings: SamplingSettings):
@@ -94,7 +94,7 @@ class TransformersEngine:
         for _ in range(settings.max_tokens):
             output = self.model(fed, past_key_values=cache, use_cache=True)
             cache = output.past_key_values
-            # log-probabilities of what was drawn from: at temperature 0 those of the untempered distribution
+            # log-probabilities at the sampling temperature; greedy decoding reports those at temperature 1
             logprobs = torch.log_softmax(output.logits[:, -1].float() / (settings.temperature or 1.0), -1)
             for i, source in enumerate(sources):
                 if reasons[i] == "stop":

@@ -1,4 +1,4 @@
-"""How a stage of the reward pipeline changes what a completion is worth so far."""
+"""How a stage of the reward pipeline changes the reward that a completion has so far."""
 
 from __future__ import annotations
 

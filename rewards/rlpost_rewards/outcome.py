@@ -1,4 +1,4 @@
-"""The verdict as reward."""
+"""The reward that pays for the verifier's verdict."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Outcome:
     A rejected answer scores 0, an accepted one 1 (or the verifier's grade); an undecided one has no reward at all.
 
     Args:
-        weight: of the score.
+        weight: factor on the verdict's score.
     """
 
     needs: tuple[str, ...] = ()

@@ -1,8 +1,9 @@
-r"""Rewards of ranked lists: what each place of a list is worth, and whether the list is as long as it should be.
+r"""Rewards of ranked lists: one reward for each rank, and length shaping.
 
 Zhu et al. 2025, "Rank-GRPO: training LLM-based conversational recommender systems with reinforcement learning" (arXiv
-2510.20150), section 3. A list of N items has relevances rel_1 … rel_N. Vanilla GRPO pays every token the whole list's
-DCG, also those of items that follow no hit; Rank-GRPO pays each rank what it and the ranks behind it contribute.
+2510.20150), section 3. A list of N items has relevances rel_1 … rel_N. Vanilla GRPO gives every token the whole
+list's DCG, even tokens of misses that no hit follows; Rank-GRPO gives each rank what it and the ranks after it
+contribute.
 """
 
 from __future__ import annotations
@@ -27,28 +28,29 @@ Share = Literal["token", "item"]
 Recipe = Literal["none", "paper", "released_code"]
 
 ENDING, OVERFLOW, ENDING_FAULT, OVERFLOW_FAULT = -1, -2, -3, -4
-"""Span indices of what is not a rank: the end of the list, what stands behind its last rank, and the faults of both."""
+"""Span indices of what is not a rank: the end of the list, what follows rank N, and the length shaping of both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankingSettings:
-    """What a list is worth.
+    """Settings of the reward of a list.
 
     Attributes:
-        size: N, the ranks asked for.
-        returns: of a rank: ``item`` its own relevance (the paper's exp∞, its best), ``exp`` that plus what follows over
-            powers of ``gamma``, ``log`` the discounted relevances from it on; or ``sequence``, the whole list's DCG as
-            one reward for all tokens (vanilla GRPO, GSPO).
-        gamma: Γ > 1 of ``exp``.
-        missing: ranks that the list does not reach count as worth ``zero`` in the group's baseline, or are left out.
-        early: added where the list ends before rank N (paper: ε_u = -0.1).
-        overflow: added for what stands behind rank N (paper: ε_o = -0.1).
-        complete: added where the list ends at rank N (released code: 0.1, which the paper does not mention).
-        shaping: those three are added to the advantage as they are (paper, code), or are rewards of their own that the
-            group normalises.
-        overflow_share: every token of an item behind rank N gets ``overflow`` (released code), or they share it.
-        ending: the end token belongs to the last ``item`` (paper), or earns nothing but the shaping (``own``: released
-            code).
+        size: number N of ranks that the prompt asks for.
+        returns: return of a rank: ``item``, its own relevance (the paper's exp∞, its best); ``exp``, that plus later
+            relevances over powers of ``gamma``; ``log``, the discounted relevances from it on; or ``sequence``, the
+            whole list's DCG as one reward for all tokens (vanilla GRPO, GSPO).
+        gamma: base Γ > 1 of ``exp``.
+        missing: ranks that the list does not reach count as ``zero`` in the group's baseline, or are left out
+            (``drop``).
+        early: value added where the list ends before rank N (paper: ε_u = -0.1).
+        overflow: value added for what follows rank N (paper: ε_o = -0.1).
+        complete: value added where the list ends at rank N (released code: 0.1, which the paper does not mention).
+        shaping: ``advantage`` adds those three to the advantage unchanged (paper, code); ``reward`` makes them rewards
+            of their own, which the group normalises.
+        overflow_share: ``token`` gives ``overflow`` to every token after rank N (released code); ``item`` divides it
+            among the tokens of an item.
+        ending: the end token belongs to the last ``item`` (paper), or gets the shaping only (``own``: released code).
     """
 
     size: int = 20
@@ -106,7 +108,7 @@ def exp_returns(relevances: Sequence[float], gamma: float) -> list[float]:
 
 
 def token_span(completion: Completion, start: int, stop: int) -> tuple[int, int]:
-    """The tokens that begin within characters ``start`` to ``stop`` (half-open); end tokens belong to what is last.
+    """The tokens that begin within characters ``start`` to ``stop`` (half-open); end tokens belong to the last span.
 
     A token that covers the end of one item and the beginning of the next belongs to the one in which it begins.
     """
@@ -117,21 +119,20 @@ def token_span(completion: Completion, start: int, stop: int) -> tuple[int, int]
 
 
 class Ranking:
-    """Pays the places of a list that a verifier has judged item by item (``Verdict.items``, with scores as relevances).
+    """Rewards the ranks of a list that a verifier has scored item by item (``Verdict.items``, scores are relevances).
 
-    With ``returns: sequence`` one span over the whole answer, else a span for every rank, whose index is the rank:
-    groups are normalised rank by rank, ``algorithm.ratio: span`` and ``aggregate: span`` then are Rank-GRPO. What
-    stands behind the last item and is none itself was an attempt at the next rank, worth nothing there: text without
-    items would otherwise be credited nowhere, and a policy that is pushed away from misses drifts into it. Further
-    ranks that the list does not reach are spans without tokens. Length shaping goes to the list's end and to what
-    stands behind rank N.
+    With ``returns: sequence`` there is one span over the whole answer, else one for every rank, whose index is the
+    rank: groups are normalised rank by rank, and ``algorithm.ratio: span`` with ``aggregate: span`` is Rank-GRPO. Text
+    after the last item that is no item counts as an attempt at the next rank with reward 0: it would otherwise get no
+    credit at all, and a policy that is pushed away from misses drifts into it. Further ranks that the list does not
+    reach are spans without tokens. Length shaping goes to the list's end and to what follows rank N.
 
     Args:
-        recipe: ``none``, ``paper`` or ``released_code``: where the settings start. What is given beside it wins.
-        settings: see `RankingSettings`.
+        recipe: ``none``, ``paper`` or ``released_code``: initial values of the settings.
+        settings: attributes of `RankingSettings` that replace those of the recipe.
 
     Raises:
-        UserError: for a setting that is none, or a value it cannot have.
+        UserError: for an unknown recipe or setting, or a value that a setting cannot have.
     """
 
     needs: tuple[str, ...] = ()
@@ -161,7 +162,7 @@ class Ranking:
         ended = completion.finish_reason == "stop" and length > 0
         if settings.ending == "own" and ended and places:
             places[-1] = places[-1][0], min(places[-1][1], length - 1)
-        begin, end = places[-1][1] if places else 0, length - int(ended)  # an end token by itself is no attempt
+        begin, end = places[-1][1] if places else 0, length - int(ended)  # an end token alone is no attempt
         if begin < end:
             places.append((begin, length if settings.ending == "item" else end))
         relevances = [item.score for item in items[: settings.size]]
@@ -189,14 +190,14 @@ class Ranking:
         settings = self.settings
         by_rank, spans = settings.returns != "sequence", list[SpanReward]()
         if by_rank:
-            # tokens outside every span have no ratio; these are worth nothing but the shaping
+            # tokens outside every span have no span ratio; these spans carry nothing but the shaping
             own = [(length - 1, length)] if ended and settings.ending == "own" else []
             spans += [SpanReward(*place, 0.0, ENDING) for place in own]
             spans += [SpanReward(*place, 0.0, OVERFLOW) for place in beyond]
         ending = settings.early if count < settings.size else settings.complete if count == settings.size else 0.0
         place = (length - 1, length) if ended else (length, length)
         if settings.shaping == "reward":
-            # one value for every list, or those without a fault would not be what the others are measured against
+            # every list gets a value: those without a fault are part of the baseline of the others
             begin = beyond[0][0] if beyond else length
             faults = SpanReward(begin, length, settings.overflow * len(beyond), OVERFLOW_FAULT)
             return [*spans, SpanReward(*place, ending if ended else 0.0, ENDING_FAULT), faults]

@@ -1,4 +1,4 @@
-"""Reward functions written for TRL, unchanged."""
+"""Unchanged use of reward functions that were written for TRL."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class TrlReward:
     message lists where the prompt is a chat), ``completion_ids``, and every further column of the data set; arguments
     it does not take are left out. Coroutine functions are awaited.
 
-    A ``None`` in its answer means "does not apply": the completion keeps what other stages gave it. One that no stage
-    values stays undecided and never counts as 0.
+    A ``None`` in its answer means "does not apply": the completion keeps the reward of other stages. A completion that
+    no stage rewards stays undecided and never counts as 0.
 
     Args:
-        function: as TRL's ``reward_funcs``.
-        weight: of its values.
+        function: reward function with the signature of TRL's ``reward_funcs``; it may be a coroutine function.
+        weight: factor on its values.
     """
 
     needs: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class TrlReward:
         """See `rlpost.protocols.RewardStage`.
 
         Raises:
-            UserError: if the function answers with the wrong number or kind of values.
+            UserError: if the function returns the wrong number or kind of values, or needs a missing column.
         """
         members = [i for i, reward in enumerate(group.rewards) if reward is not None]
         values = self._call(group, members)

@@ -1,7 +1,7 @@
-r"""The unlikeliness reward: among right answers, the likelier one is worth less.
+r"""The unlikeliness reward: among correct answers, a likelier one gets a smaller reward.
 
-He, Fried and Welleck 2025, "Rewarding the Unlikely" (arXiv 2506.02355), section 4. GRPO reinforces the right answers a
-policy already finds likely, so pass@1 rises and pass@N for large N falls. Weighing right answers by how unlikely they
+He, Fried and Welleck 2025, "Rewarding the Unlikely" (arXiv 2506.02355), section 4. GRPO reinforces the correct answers
+that are already likely, so pass@1 rises and pass@N for large N falls. Weighting correct answers by how unlikely they
 were counters that. Paper and released code disagree in details; each is a setting here (`UnlikelinessSettings`).
 `scripts/experiments/sharpening.py` shows when a larger KL penalty does as well, and when none does.
 """
@@ -31,18 +31,18 @@ Recipe = Literal["none", "paper", "released_code"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnlikelinessSettings:
-    """What "likely" means and what it costs.
+    """How likelihood is measured and how much reward it takes away.
 
     Attributes:
-        beta: β in [0, 1], the largest share of a right answer's reward that is taken away (paper: 0.25).
+        beta: β in [0, 1], the largest share of a correct answer's reward that is taken away (paper: 0.25).
         logprob: rank by the ``sum`` of a completion's log-probabilities, that is by the probability of the whole answer
-            (paper), or by the ``mean`` per token (released code), to which a long answer is not rare by its length.
-        source: whose log-probabilities: the ``learner``'s under the policy that sampled (released code), or those
-            of the ``rollout`` engine as it reported them, which costs the learner nothing but carries its rounding.
+            (paper), or by the ``mean`` per token (released code), by which length alone does not make an answer rare.
+        source: log-probabilities to rank by: the ``learner``'s under the policy that sampled (released code), or those
+            that the ``rollout`` engine reported, which cost the learner nothing but carry the engine's rounding.
         rank: ``code``: the likeliest of n loses β (n-1)/n, the least likely nothing. ``paper``: they lose β and β/n.
             The two differ by the constant β/n.
-        ties: ``average`` gives equal keys their mean rank and makes duplicates of one answer equal first; ``order``
-            ranks them as they come, as released: then rounding decides which copy of a proof is the rarer one.
+        ties: ``average`` gives equal keys their mean rank and gives duplicates of one answer equal keys first;
+            ``order`` ranks them as they come, as released: then rounding decides which copy of a proof is rarer.
         ranked: rank ``all`` decided completions of the group (released code), or only the ``correct`` ones.
     """
 
@@ -64,7 +64,7 @@ RECIPES: dict[Recipe, UnlikelinessSettings] = {
     "paper": UnlikelinessSettings(logprob="sum", rank="paper"),
     "released_code": UnlikelinessSettings(logprob="mean", rank="code", ties="order"),
 }
-"""Ours, the paper's text (which says nothing about ties), and what its repository computes."""
+"""Our defaults, the paper's text (which says nothing about ties), and what its repository computes."""
 
 
 def ranks(keys: Sequence[float], ties: Ties) -> list[float]:
@@ -91,16 +91,16 @@ def ranks(keys: Sequence[float], ties: Ties) -> list[float]:
 
 
 def weights(keys: Sequence[float], beta: float, rank: Rank, ties: Ties) -> list[float]:
-    r"""What a right answer keeps of its reward.
+    r"""The share of its reward that each answer keeps if it is correct.
 
     With n keys and q the ascending rank (`ranks`): 1 - β q/n (released code), or 1 - β (n - r)/n where r = n - 1 - q is
     the rank from the likeliest (paper), that is 1 - β (q + 1)/n.
 
     Args:
         keys: log-probabilities of the ranked completions.
-        beta: β.
-        rank: convention.
-        ties: see `ranks`.
+        beta: largest share β in [0, 1] that is taken away.
+        rank: convention for the rank, ``code`` or ``paper``.
+        ties: rank of equal keys, as in `ranks`.
 
     Returns:
         A factor in [1 - β, 1] for each key.
@@ -113,22 +113,23 @@ def weights(keys: Sequence[float], beta: float, rank: Rank, ties: Ties) -> list[
 
 
 class Unlikeliness:
-    r"""Multiplies what right answers are worth so far by a factor that falls with their likelihood in the group.
+    r"""Multiplies the rewards of correct answers by a factor that falls with their likelihood in the group.
 
-    A wrong answer, and one that is undecided, keeps what it has; an undecided one is not ranked either. Stands behind
-    the stage that pays for the verdict: ``rewards: [{name: outcome}, {name: unlikeliness, beta: 0.25}]``.
+    Wrong and undecided answers keep their reward; undecided ones are not ranked either. List this stage after the one
+    that pays for the verdict: ``rewards: [{name: outcome}, {name: unlikeliness, beta: 0.25}]``.
 
-    What it does after the group's normalisation follows from the formula, not from its intention:
+    After the group's normalisation the formula has effects that its intention does not suggest:
 
-    * With one right answer in the group it changes nothing: any positive reward has the same standardised advantage.
-    * When many are right, the likeliest of them falls below the group's mean and is pushed *down* although it is right.
-      With ranks spread evenly that begins at a success rate of (1 - β)/(1 - β/2): 0.857 for β = 0.25, 0.667 for 0.5.
-    * Where all are right, a filter on outcomes (``algorithm.filter: binary``, paper and code) drops the group before it
-      can teach anything; ``filter: shaped`` keeps it, and its advantages then sum to zero and favour the rare answers.
+    * With one correct answer in the group it changes nothing: any positive reward has the same standardised advantage.
+    * When many are correct, the likeliest of them falls below the group's mean and is pushed *down* although it is
+      correct. With ranks spread evenly that begins at a success rate of (1 - β)/(1 - β/2): 0.857 for β = 0.25, 0.667
+      for 0.5.
+    * Where all are correct, a filter on outcomes (``algorithm.filter: binary``, paper and code) drops the group before
+      training; ``filter: shaped`` keeps it, and its advantages then sum to zero and favour the rare answers.
 
     Args:
-        recipe: ``none``, ``paper`` or ``released_code``: where the settings start. What is given beside it wins.
-        beta: see `UnlikelinessSettings`, as the others.
+        recipe: ``none``, ``paper`` or ``released_code``: initial values of the settings, which the arguments replace.
+        beta: largest share of the reward that is taken away, in [0, 1]; None, here and below: the recipe's value.
         logprob: rank by ``sum`` or ``mean``.
         source: ``learner`` or ``rollout`` (``engine`` is its old name).
         rank: ``code`` or ``paper``.
@@ -136,7 +137,7 @@ class Unlikeliness:
         ranked: ``all`` or ``correct``.
 
     Raises:
-        UserError: for a value that is not one of these.
+        UserError: for a value that is not one of these; see `UnlikelinessSettings`.
     """
 
     def __init__(
@@ -161,7 +162,7 @@ class Unlikeliness:
         """See `rlpost.protocols.RewardStage`.
 
         Raises:
-            UserError: if the log-probabilities it ranks by are not there: it never leaves a group as it is in silence.
+            UserError: if the log-probabilities it ranks by are missing or not finite; it never skips a group silently.
         """
         settings = self.settings
         right = [member for member in range(len(group.rewards)) if correct(group, member)]
@@ -179,7 +180,7 @@ class Unlikeliness:
         return [member for member in range(len(group.rewards)) if correct(group, member) is not None]
 
     def _keys(self, group: Group, members: Sequence[int]) -> list[float]:
-        """The log-probability each member is ranked by."""
+        """The log-probability that each member is ranked by."""
         keys = [self._key(group, member) for member in members]
         if self.settings.ties == "order":
             return keys

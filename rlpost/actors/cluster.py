@@ -1,4 +1,4 @@
-"""Ray itself: started here or joined, and left."""
+"""The Ray cluster of a run: started here and stopped, or joined and left."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _OBJECT_STORE_BYTES = 2 * 2**30
 _KNOCK_S = 5.0
 _POLL_S = 1.0
 _PREFIX = "rlpost-ray-"
-# an argument by which an agent is known before it has given itself a name, and that name
+# an agent's command line before it has set its process title, and that title
 _AGENT = re.compile(r"/dashboard/agent\.py$|/runtime_env/agent/main\.py$|^ray::\w+Agent\b")
 
 
 @contextmanager
 def cluster(section: ClusterSection) -> Iterator[None]:
-    """A Ray cluster for the length of a block: a local one is started and stopped, another is joined and left.
+    """A Ray cluster for the duration of a block: a local one is started and stopped, another is joined and left.
 
-    Where this process is in a cluster already, as within another such block or in a notebook after ``ray.init``, that
-    one is used and left as it is.
+    If this process is connected to a cluster already, as within another such block or in a notebook after
+    ``ray.init``, that cluster is used and left running.
 
     Raises:
         InfrastructureError: if the address cannot be reached.
@@ -87,20 +87,20 @@ def cluster(section: ClusterSection) -> Iterator[None]:
 
 
 def _agents() -> list[psutil.Process]:
-    """The agents of the Ray node that this process has started, which stay for a minute after a driver that was killed.
+    """The agents of the Ray node that this process has started; if the driver is killed, they outlive it by a minute.
 
     They notice within seconds that their raylet is gone, and then try for 60 s to tell the driver.
     """
     found = []
     for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # one that has ended since
+        with suppress(psutil.NoSuchProcess):  # it has ended since
             if any(_AGENT.search(argument) for argument in process.cmdline()):
                 found.append(process)
     return found
 
 
 def sweep(parent: Path) -> None:
-    """Remove what drivers that were killed outright have left: our folders whose process is gone."""
+    """Remove the temporary folders of earlier drivers that were killed: ours, if their process is gone."""
     for folder in parent.glob(f"{_PREFIX}*"):
         owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
         if owner.isdigit() and not psutil.pid_exists(int(owner)) and folder.stat().st_uid == os.getuid():
@@ -109,7 +109,7 @@ def sweep(parent: Path) -> None:
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Ray puts a handler of its own for SIGTERM in place, which ends the driver where a run would finish its step."""
+    """Restore the SIGTERM handler that Ray replaces by its own: Ray's ends the driver, ours lets the step finish."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -120,7 +120,7 @@ def _signals_kept() -> Iterator[None]:
 
 @contextmanager
 def _temporary_files_in(folder: str) -> Iterator[None]:
-    """Processes started in the block put temporary files into ``folder``: vLLM leaves one behind at every start."""
+    """Processes started in the block put temporary files into ``folder``: vLLM leaves one over at every start."""
     before = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = folder
     try:
@@ -133,10 +133,10 @@ def _temporary_files_in(folder: str) -> Iterator[None]:
 
 
 def check_reachable(address: str) -> None:
-    """Knock at ``host:port`` first: Ray itself tries a dead address again and again for minutes.
+    """Connect to ``host:port`` before Ray does, because Ray retries a dead address for minutes.
 
     Raises:
-        InfrastructureError: if nobody answers.
+        InfrastructureError: if nothing answers there.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
@@ -159,7 +159,7 @@ def nodes() -> list[Node]:
             address=entry["NodeManagerAddress"],
             cpus=int(entry["Resources"].get("CPU", 0)),
             gpus=int(entry["Resources"].get("GPU", 0)),
-            # Ray has taken its object store off; what lies there is not lost to the actors, who read it in place
+            # Ray has subtracted its object store; actors can still use that memory, as they read objects in place
             memory_gb=sum(entry["Resources"].get(name, 0.0) for name in ("memory", "object_store_memory")) / 2**30,
         )
         for entry in ray.nodes()
@@ -169,7 +169,7 @@ def nodes() -> list[Node]:
 
 
 def this_machine(section: ClusterSection) -> Node:
-    """What a local cluster would offer, without starting one."""
+    """The resources that a local cluster would have, without starting one."""
     import torch
 
     memory = psutil.virtual_memory().available / 2**30
@@ -179,15 +179,15 @@ def this_machine(section: ClusterSection) -> Node:
 def wait_for_placement(
     find: Callable[[Sequence[Node]], Plan], section: ClusterSection, log: Callable[[str], None]
 ) -> Plan:
-    """A plan that the cluster's nodes can carry out; on a cluster that others run, nodes may still join.
+    """A plan that the cluster's nodes can hold; waits for nodes to join, except on a local cluster.
 
     Args:
-        find: nodes to plan.
+        find: makes a plan for a list of nodes.
         section: address and deadline.
-        log: told what is waited for.
+        log: called with a line about the resources that are waited for.
 
     Raises:
-        PlacementError: at once on this machine, at the deadline elsewhere, with what is missing in numbers.
+        PlacementError: if resources are missing, with numbers; at once on this machine, at the deadline elsewhere.
     """
     end, told = time.monotonic() + section.start_timeout_s, ""
     while True:

@@ -1,4 +1,4 @@
-"""The rollout engines: requests spread over them, completions handed out as they finish, lost engines replaced."""
+"""The pool of rollout engines: spreads requests over them, streams completions, replaces lost engines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rlpost.selfcheck import canary
 from rlpost.types import Completion, WeightManifest
 
 _GRACE_S = 30.0
-"""How much longer the driver waits than the worker it has given a deadline to."""
+"""Seconds that the driver waits longer than the deadline it has given the worker."""
 
 Finished = tuple[int, list[Completion]]
 """Position of a request and its completions."""
@@ -33,14 +33,15 @@ class RayRolloutPool(ActorPool):
     """`rlpost.protocols.RolloutPool` on Ray, an actor for each engine.
 
     Args:
-        config: the run configuration, which every engine is built from.
-        placements: where each engine runs.
-        supervisor: replaces lost actors.
-        spec: what every engine has to be ready for.
+        config: the run configuration, from which every engine is built.
+        placements: one placement per engine.
+        supervisor: finds a new place for a lost actor and counts losses.
+        spec: model folder and limits of every engine.
         shipped: the user's own code.
 
     Attributes:
-        snapshot: publishes every tensor of the version that is served, for engines that have missed one of a chain.
+        snapshot: publishes every tensor of the version that is served, for engines that have missed an update of the
+            kind ``diff``; None without a learner.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class RayRolloutPool(ActorPool):
         shipped: Shipped,
     ):
         def start(placement: Placement) -> Any:
-            # an engine's processes share its cores
+            # the processes of a tensor-parallel engine share its cores
             threads = max(placement.threads // config.rollout.tensor_parallel, 1)
             return spawn(RolloutWorker, placement, env_vars.rollout(threads, placement.gpus > 0))
 
@@ -60,18 +61,18 @@ class RayRolloutPool(ActorPool):
         self.config, self.spec, self.shipped = config, spec, shipped
         self.snapshot: Callable[[], tuple[WeightManifest, Any]] | None = None
         self.served: list[tuple[Any, WeightManifest]] = []
-        """What makes a new engine serve what the others do, in order."""
+        """The updates, in order, that bring a new engine to the version that the others serve."""
 
     def begin(self, index: int) -> Any:
-        """Begin loading."""
+        """Start loading the engine; returns the reference to wait for."""
         return self.handles[index].setup.remote(self.config, self.spec, self.shipped)
 
     def resync_weights(self, index: int) -> None:
-        """Load the version the others serve, and see that it arrived."""
+        """Load the version that the others serve, and check that it arrived."""
         if not self.served:
             return
         chain = self.served
-        if chain[-1][1].kind == "diff":  # what it differs from is gone
+        if chain[-1][1].kind == "diff":  # the version that it changes is gone
             assert self.snapshot is not None
             manifest, update = self.snapshot()
             chain = [(update, manifest)]
@@ -83,7 +84,8 @@ class RayRolloutPool(ActorPool):
     def stream(self, requests: Sequence[GenerateRequest], settings: SamplingSettings) -> Iterator[Finished]:
         """Completions of each request as soon as all of its samples are there, in the order they finish.
 
-        A thread per engine follows that engine alone, so a slow one, or one that is being replaced, holds nobody up.
+        One thread per engine waits for that engine only, so a slow engine, or one that is being replaced, delays no
+        other.
         """
         finished: queue.SimpleQueue[Finished | BaseException] = queue.SimpleQueue()
 
@@ -91,7 +93,7 @@ class RayRolloutPool(ActorPool):
             try:
                 for item in self._follow(index, share, requests, settings):
                     finished.put(item)
-            except BaseException as error:  # handed to whoever waits for the completions
+            except BaseException as error:  # raised in the thread that waits for the completions
                 finished.put(error)
 
         for index, share in enumerate(round_robin(requests, len(self.handles))):
@@ -110,23 +112,23 @@ class RayRolloutPool(ActorPool):
 
     def apply(self, update: Any, manifest: WeightManifest) -> list[ApplyReport]:
         """Load a published version into every engine; ``update`` is a reference."""
-        # values without positions need the update that told them
+        # values without positions need the earlier update that carried them
         needed = [one for one in self.served if one[1].declares] if manifest.kind == "values" else []
         self.served = [*needed, (update, manifest)]
         return self.each(partial(_apply, update), "apply weights", self.config.sync.timeout_s)
 
     def probe(self) -> list[list[Completion]]:
-        """The pinned prompts' completions of every engine."""
+        """Completions of the pinned prompts, by every engine."""
         return self.each(lambda handle: handle.probe.remote(), "probe", self.config.sync.timeout_s)
 
     def parity(self, prompts: Sequence[tuple[int, ...]]) -> list[tuple[list[Completion], list[Completion]]]:
-        """Both rounds of every engine; see `rlpost.protocols.RolloutEngine.parity`."""
+        """Both rounds of completions, by every engine; see `rlpost.protocols.RolloutEngine.parity`."""
         return self.each(lambda handle: handle.parity.remote(prompts), "parity", self.config.sync.timeout_s)
 
     def _follow(
         self, index: int, share: list[int], requests: Sequence[GenerateRequest], settings: SamplingSettings
     ) -> Iterator[Finished]:
-        """One engine's share; what it has not finished when it is lost is asked of its replacement."""
+        """One engine's share of the requests; what a lost engine has not finished, its replacement samples again."""
         limit = self.config.rollout.timeout_s
         while share:
             asked, handle = list(share), self.handles[index]

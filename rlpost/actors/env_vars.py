@@ -1,4 +1,4 @@
-"""The environment of each kind of actor, set before its process imports anything."""
+"""Environment variables of each kind of actor, set before its process imports anything."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ COMMON = {
     "PYTHONUNBUFFERED": "1",
     # libgomp's waiting threads otherwise spin, which costs a factor of 3 to 5 where actors share cores
     "OMP_WAIT_POLICY": "PASSIVE",
-    # glibc otherwise gives threads heaps of their own, which fill one after another: an engine grows by half within
-    # fifty adapters, and then no more, which looks like a leak
+    # glibc otherwise gives each thread its own heap, and these fill one after another: an engine grows by half within
+    # fifty adapter updates and then stops, which looks like a leak
     "MALLOC_ARENA_MAX": "2",
 }
 
 
 def rollout(threads: int, gpu: bool) -> dict[str, str]:
-    """For a vLLM engine in its actor's own process."""
+    """Variables for a vLLM engine in the process of its actor."""
     env = {
         **COMMON,
         "OMP_NUM_THREADS": str(threads),
@@ -28,7 +28,7 @@ def rollout(threads: int, gpu: bool) -> dict[str, str]:
     }
     if not gpu:
         env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-        # the sampler's helper is torch.compile'd: on CPU that means g++ at the first request, 3 to 33 s
+        # a helper of the sampler is compiled by torch.compile: on CPU that runs g++ at the first request, 3 to 33 s
         env["TORCHDYNAMO_DISABLE"] = "1"
         env["CUDA_VISIBLE_DEVICES"] = ""  # a GPU that the actor was not given
     else:
@@ -38,9 +38,9 @@ def rollout(threads: int, gpu: bool) -> dict[str, str]:
 
 
 def learner(threads: int, gpu: bool, rank: int, world: int, together: bool) -> dict[str, str]:
-    """For one data-parallel rank; where the ranks meet is set once rank 0 is up (`LearnerWorker.setup`).
+    """Variables for one data-parallel rank; `LearnerWorker.setup` adds the address of rank 0 once it is known.
 
-    ``together``: all ranks are on one machine, and need no network to talk.
+    ``together``: all ranks are on one machine and communicate over the loopback interface.
     """
     env = {
         **COMMON,
@@ -58,5 +58,5 @@ def learner(threads: int, gpu: bool, rank: int, world: int, together: bool) -> d
 
 
 def scoring() -> dict[str, str]:
-    """For a scoring worker: it computes nothing heavy itself."""
+    """Variables for a scoring worker: it computes nothing heavy itself."""
     return {**COMMON, "OMP_NUM_THREADS": "1"}

@@ -1,4 +1,4 @@
-"""The data-parallel ranks of the learner: called together, and lost together."""
+"""The learner's data-parallel ranks, which are called together and restarted together."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from rlpost.types import GradientFigures, TensorDelta, TrainBatch, TrainSample, 
 
 
 class RayLearner(ActorPool):
-    """`rlpost.protocols.Learner` on Ray, an actor for each data-parallel rank. Every verb is called on all together.
+    """`rlpost.protocols.Learner` on Ray, one actor per data-parallel rank. Every method is called on all ranks.
 
-    A rank cannot be replaced by itself: its peers wait for it inside a collective, and its share of a sharded optimizer
-    is gone with it. Every verb therefore raises `LearnerLostError` for a lost rank, and `restart` starts all again.
+    A single rank cannot be replaced: its peers wait for it inside a collective, and its shard of the optimizer state is
+    gone with it. Every method therefore raises `LearnerLostError` if a rank is lost, and `restart` starts all of them.
 
     Args:
-        config: the run configuration, which every rank is built from.
-        placements: where each rank runs.
-        supervisor: counts losses, and finds new places.
+        config: the run configuration, from which every rank is built.
+        placements: one placement per rank.
+        supervisor: counts losses and finds new places.
         folder: Hugging Face folder the policy starts from.
         shipped: the user's own code.
     """
@@ -46,12 +46,12 @@ class RayLearner(ActorPool):
                 env_vars.learner(placement.threads, on_gpu, placement.index, len(placements), together),
             )
 
-        self.placements = list(placements)  # where they all sit decides over what they talk
+        self.placements = list(placements)  # needed by `start`: ranks on one node communicate over loopback
         super().__init__("learner", placements, start, supervisor)
         self.config, self.folder, self.shipped = config, folder, shipped
 
     def setup(self) -> list[Any]:
-        """Begin loading; returns the references to wait for."""
+        """Start loading all ranks; returns the references to wait for."""
         together = self._on_one_node()
         meeting = self.handles[0].rendezvous.remote(together)
         address, port = wait([meeting], "learner: rendezvous", self.config.cluster.start_timeout_s)[0]
@@ -61,7 +61,7 @@ class RayLearner(ActorPool):
         """Start all ranks again, from the starting model and on a new port.
 
         Raises:
-            GivingUpError: if the group was lost too often.
+            GivingUpError: if the learner was lost more often than ``cluster.restarts`` allows.
         """
         reason: Exception = error
         while True:
@@ -81,7 +81,7 @@ class RayLearner(ActorPool):
     def logprobs(
         self, samples: Sequence[TrainSample], *, reference: bool = False, temperature: float | None = None
     ) -> list[np.ndarray]:
-        """Log-probabilities of every sample's completion tokens, in order."""
+        """Log-probabilities ``[T]`` of every sample's completion tokens, in order."""
         shared = ray.put(list(samples))
         found: dict[int, np.ndarray] = {}
         for part in self._all("logprobs", shared, reference, temperature, what="log-probabilities"):
@@ -93,11 +93,11 @@ class RayLearner(ActorPool):
         return self._all("examine", ray.put(batch), what="self-check")[0]
 
     def step(self, batch: TrainBatch) -> dict[str, float]:
-        """All updates of a batch; see `rlpost.learner.policy.PolicyLearner.step`."""
+        """Make all updates of a batch; see `rlpost.learner.policy.PolicyLearner.step`."""
         return self._all("step", ray.put(batch), what="update")[0]
 
     def changes(self) -> dict[str, TensorDelta]:
-        """What changed, by tensor; see `rlpost.learner.policy.PolicyLearner.changes`."""
+        """Changes of each tensor, by name; see `rlpost.learner.policy.PolicyLearner.changes`."""
         return self._all("changes", what="changes")[0]
 
     def export(self) -> tuple[WeightManifest, Any]:
@@ -105,7 +105,7 @@ class RayLearner(ActorPool):
         return self._published("export")
 
     def snapshot(self) -> tuple[WeightManifest, Any]:
-        """As `export`, of every tensor of the version that was published last."""
+        """Publish the last version again, with every tensor whatever the kind of update; returns as `export`."""
         return self._published("snapshot")
 
     def save(self, folder: str) -> None:

@@ -1,4 +1,4 @@
-"""Which actor runs where, with how much: worked out in numbers and checked before anything starts."""
+"""The placement of actors on nodes with threads, GPUs and memory, computed and checked before anything starts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rlpost.tuning.memory import Shapes, engine_bytes, learner_bytes
 Kind = Literal["rollout", "learner", "scoring"]
 
 _BASE_GB = {"rollout": 1.0, "learner": 0.7, "scoring": 0.2}
-"""What an actor holds before any weights: measured with a model of 0.14 M parameters on CPU."""
+"""GiB that an actor holds before any weights: measured with a model of 0.14 M parameters on CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine as Ray sees it.
+    """A machine of the cluster with its cores, GPUs and memory in GiB, as Ray reports them.
 
     >>> Node("a1", "10.0.0.1", 8, 1, 30.0).gpus
     1
@@ -33,15 +33,15 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """One actor's place.
+    """The node and the resources of one actor.
 
     Attributes:
         kind: rollout, learner or scoring.
-        index: number within its kind; for a learner its rank.
-        node: where it runs.
+        index: number within its kind, 0-based; for a learner its rank.
+        node: the node it runs on.
         threads: CPU threads it computes with.
-        gpus: GPUs it is given; a fraction where actors take turns on one.
-        memory_gb: what it needs at least, on the device it computes on; None where the model is not known yet.
+        gpus: GPUs it is given; a fraction if actors share one.
+        memory_gb: memory it needs at least, in GiB on the device it computes on; None if the model is not known yet.
 
     >>> Placement("rollout", 0, Node("a1", "10.0.0.1", 8, 1, 30.0), 1, 1.0, None).name
     'rollout0'
@@ -56,13 +56,13 @@ class Placement:
 
     @property
     def name(self) -> str:
-        """As in metrics and messages."""
+        """Name in metrics and messages, e.g. ``rollout0``."""
         return f"{self.kind}{self.index}"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every actor's placement, and what the nodes lack to hold them: lines with numbers, empty if nothing.
+    """The placements of all actors, and a line with numbers for each resource that the nodes lack.
 
     >>> Plan((), ("2 GPUs needed, 1 there",)).missing[0]
     '2 GPUs needed, 1 there'
@@ -79,15 +79,15 @@ class Plan:
 def place(config: RunConfig, nodes: Sequence[Node], shapes: Shapes | None = None) -> Plan:
     """Place every actor of a run.
 
-    Without a GPU, rollouts and learners take turns on the same cores, so each kind is spread over all nodes and shares
-    a node's cores among its own actors only. With GPUs every engine (times ``rollout.tensor_parallel``) and every
-    learner rank gets GPUs of its own; where there are too few, engines and a single rank share them evenly. Scoring
-    goes where cores are.
+    Without a GPU, rollouts and learners take turns on the same cores, so each kind is spread over all nodes and its
+    actors divide a node's cores among themselves only. With GPUs, every engine (times ``rollout.tensor_parallel``) and
+    every learner rank gets GPUs of its own; if there are too few, engines and a single rank share them evenly. Scoring
+    workers are spread over the nodes by cores.
 
     Args:
-        config: how many actors of each kind, with which threads.
+        config: number of actors and threads of each kind.
         nodes: machines that are alive.
-        shapes: shapes of the model's tensors, for memory; None if they are not known.
+        shapes: shapes of the model's tensors, from which memory is predicted; None if they are not known.
 
     Returns:
         The plan; ``missing`` says in numbers why it cannot be carried out.
@@ -102,15 +102,15 @@ def place(config: RunConfig, nodes: Sequence[Node], shapes: Shapes | None = None
 
 
 def place_again(placement: Placement, placements: Sequence[Placement], nodes: Sequence[Node]) -> Placement | None:
-    """A place for an actor that was lost: its own if the node is alive, else the node with the fewest of its kind.
+    """A new placement for a lost actor: on its own node if that is alive, else where the fewest of its kind run.
 
     Args:
-        placement: where the lost actor ran.
-        placements: where all others run.
+        placement: placement of the lost actor.
+        placements: placements of all other actors.
         nodes: machines that are alive.
 
     Returns:
-        None if no node has cores, or the GPUs it needs free.
+        The placement; None if no node has cores, or the GPUs it needs, free.
     """
     for node in nodes:
         if node.id == placement.node.id:
@@ -181,7 +181,7 @@ def _on_gpus(config: RunConfig, nodes: Sequence[Node]) -> Plan:
 
 
 def _shared_cores(placements: Sequence[Placement]) -> Iterator[Placement]:
-    """Seats without threads get their node's cores, divided by the processes there: a sync's checksums use them."""
+    """Placements without threads get their node's cores divided by the processes there; a sync's checksums use them."""
     here = Counter[str]()
     for placement in placements:
         here[placement.node.id] += max(round(placement.gpus), 1)  # an engine over several GPUs has a process for each
@@ -208,14 +208,14 @@ def _spread(workers: int, nodes: Sequence[Node]) -> list[Node]:
 
 
 def memory_bytes(placement: Placement, config: RunConfig, shapes: Shapes) -> dict[str, int]:
-    """What an actor holds by part; see `rlpost.tuning.memory`."""
+    """Bytes that an actor holds, by part; see `rlpost.tuning.memory`."""
     if placement.kind == "rollout":
         return engine_bytes(config, shapes, on_gpu=placement.gpus > 0)
     return learner_bytes(config, shapes) if placement.kind == "learner" else {}
 
 
 def _memory_gb(placement: Placement, config: RunConfig, shapes: Shapes | None) -> float | None:
-    """What the actor's libraries take, and what it holds; activations are left out."""
+    """GiB of the actor's libraries and of what it holds; activations are left out."""
     if placement.kind == "scoring":
         return _BASE_GB["scoring"]
     if shapes is None:

@@ -1,4 +1,4 @@
-"""Actors of one kind, called together or one by one; a lost one is replaced and brought up to date."""
+"""A pool of actors of one kind, called together or one by one; a lost actor is replaced and brought up to date."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class ActorPool:
     """Actors of one kind.
 
     Args:
-        kind: for messages.
-        placements: where each actor runs.
-        spawn: starts the actor of a placement.
-        supervisor: replaces lost actors.
+        kind: kind of the actors, as in the configuration and in messages.
+        placements: one placement per actor.
+        spawn: starts the actor of a placement and returns its handle.
+        supervisor: counts losses and finds new places.
     """
 
     def __init__(
@@ -40,24 +40,24 @@ class ActorPool:
         self._replacing = [threading.RLock() for _ in self.placements]
 
     def begin(self, index: int) -> Any:
-        """Begin setting an actor up; returns the reference to wait for."""
+        """Start setting an actor up; returns the reference to wait for."""
         raise NotImplementedError
 
     def resync_weights(self, index: int) -> None:
-        """Bring a replacement to where the others are."""
+        """Bring a replacement to the version of the weights that the others hold; nothing by default."""
 
     def call(self, method: str, *args: Any, what: str, deadline_s: float) -> list[Any]:
-        """The same call on every actor; results in order. A lost one is not replaced here."""
+        """Call a method on every actor; returns the results in order. A lost actor is not replaced here."""
         refs = [getattr(handle, method).remote(*args) for handle in self.handles]
         return wait(refs, f"{self.kind}: {what}", deadline_s)
 
     def each(self, ask: Callable[[Any], Any], what: str, deadline_s: float) -> list[Any]:
-        """As `call`, but an actor that is lost over it is replaced and asked again.
+        """Call every actor and return the results in order; an actor that is lost is replaced and called again.
 
         Args:
-            ask: handle to reference.
-            what: for messages.
-            deadline_s: seconds for each try.
+            ask: makes the remote call on a handle and returns its reference.
+            what: name of the call in messages.
+            deadline_s: seconds for each attempt.
         """
         calls = [(handle, ask(handle)) for handle in self.handles]
         return [self.persist(index, ask, what, deadline_s, call) for index, call in enumerate(calls)]
@@ -70,32 +70,32 @@ class ActorPool:
         deadline_s: float,
         under_way: tuple[Any, Any] | None = None,
     ) -> Any:
-        """One actor's answer; see `each`. ``under_way``: a handle and the reference of a call it is already at."""
+        """One actor's result, as in `each`. ``under_way``: handle and reference of a call that was made already."""
         while True:
             handle, ref = under_way or (self.handles[index], None)
             under_way = None
             try:
                 return wait([ref or ask(handle)], f"{self.kind}{index}: {what}", deadline_s)[0]
-            except LearnerLostError:  # an engine that cannot fetch what the learner published is not the one to replace
+            except LearnerLostError:  # an engine that cannot fetch published weights is not the one to replace
                 raise
             except LOST as error:
                 self.replace(index, handle, error)
 
     def memory(self) -> dict[str, tuple[float, float]]:
-        """By actor, resident memory in MiB and the part of it that is its own."""
+        """Resident memory of each actor in MiB, and the part of it that is not shared, by actor name."""
         found = self.each(lambda handle: handle.memory_mb.remote(), "memory", _MEMORY_S)
         return {placement.name: pair for placement, pair in zip(self.placements, found, strict=True)}
 
     def replace(self, index: int, lost: Any, error: Exception) -> None:
-        """Start a lost actor anew, on another node if its own is gone, and bring it up to date.
+        """Start a lost actor again, on another node if its own is gone, and bring it up to date.
 
         Args:
-            index: of the actor.
-            lost: its handle; if it is no longer the actor's, somebody else has replaced it meanwhile.
-            error: how it was lost.
+            index: number of the actor in the pool.
+            lost: handle of the lost actor; nothing is done if another thread has replaced it meanwhile.
+            error: the error by which the loss was noticed.
 
         Raises:
-            GivingUpError: if too many of the kind were lost.
+            GivingUpError: if more actors of the kind were lost than ``cluster.restarts`` allows.
         """
         with self._replacing[index]:
             while self.handles[index] is lost:
@@ -118,7 +118,7 @@ class ActorPool:
         self.supervisor.log(f"{self.kind}{index}: replaced in {time.monotonic() - begun:.1f} s")
 
     def close(self) -> None:
-        """Let every actor end what it has started; one that is gone has taken that with it."""
+        """Let every actor end what it has started; what a lost actor had started is gone with it."""
         with contextlib.suppress(RlpostError):
             self.call("close", what="close", deadline_s=_CLOSE_S)
 
@@ -133,7 +133,7 @@ class ActorPool:
 
 
 def spawn(cls: type, placement: Placement, env: dict[str, str], **options: Any) -> Any:
-    """An actor on its placement. It reserves GPUs, and no cores: kinds that take turns would otherwise not fit."""
+    """Start an actor on its placement. It reserves GPUs but no cores: kinds that take turns would otherwise not fit."""
     handle = (
         ray.remote(cls)
         .options(

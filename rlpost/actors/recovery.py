@@ -1,4 +1,4 @@
-"""Lost actors: counted, given a new place, and given up on when there are too many."""
+"""Recovery of lost actors: they are counted and get a new placement; too many of them end the run."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rlpost.config.schema import ClusterSection
 from rlpost.errors import ActorLostError, DeadlineError, GivingUpError, PlacementError
 
 LOST = (ActorLostError, DeadlineError)
-"""What counts as a lost actor: one that is gone, and one that does not answer in time."""
+"""Errors by which an actor counts as lost: it is gone, or it does not answer in time."""
 
 
 class Supervisor:
-    """Where actors run, how often each kind was lost, and when to stop replacing them.
+    """Knows the placement of every actor, counts losses by kind, and finds places for replacements.
 
     Args:
-        section: how many may be lost, and how long a replacement may take to start.
-        placements: where each actor runs.
-        log: told about losses and replacements.
+        section: number of losses allowed per kind, and deadline for a replacement to start.
+        placements: placements of all actors of the run.
+        log: called with a line about each loss and replacement.
     """
 
     def __init__(self, section: ClusterSection, placements: Sequence[Placement], log: Callable[[str], None]):
@@ -37,7 +37,7 @@ class Supervisor:
         """Count a loss.
 
         Raises:
-            GivingUpError: if it is one more than may be made good.
+            GivingUpError: if it is one more than ``cluster.restarts`` allows, or if the run is ending.
         """
         with self._lock:
             if self.closing:
@@ -56,13 +56,13 @@ class Supervisor:
             self._replaced.append(name)
 
     def take_replaced(self) -> list[str]:
-        """Names of the actors replaced since this was last asked."""
+        """Names of the actors replaced since the last call."""
         with self._lock:
             found, self._replaced = self._replaced, []
             return found
 
     def move(self, placement: Placement) -> Placement:
-        """A placement for a replacement, on the same node if that is alive; waits for one until the deadline.
+        """A placement for a replacement, on the same node if that is alive; waits for a node until the deadline.
 
         Raises:
             PlacementError: if no node can hold it in time.

@@ -1,4 +1,4 @@
-"""Waiting for Ray with a deadline, and its errors in our words."""
+"""Waiting for remote calls with a deadline; Ray's errors become `rlpost.errors`."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def wait(refs: Sequence[Any], what: str, deadline_s: float) -> list[Any]:
     """Results of remote calls, in order; the first failure ends the wait without looking at the others.
 
     Args:
-        refs: object references.
-        what: for messages: who does what, e.g. ``rollout 0: generate``.
+        refs: object references of the calls.
+        what: actor and call in messages, e.g. ``rollout0: generate``.
         deadline_s: seconds from now.
 
     Raises:
         DeadlineError: if the deadline passes.
         ActorLostError: if an actor died or cannot be reached.
-        LearnerLostError: if what the learner has published is gone with its machine.
-        RlpostError: whatever the remote code raised on purpose, as it is.
+        LearnerLostError: if weights that the learner has published are gone with its machine.
+        RlpostError: an error that the remote code raised on purpose, unchanged.
         InfrastructureError: for any other remote exception.
     """
     with _in_our_words(what, deadline_s):
         waiting, end = list(refs), time.monotonic() + deadline_s
-        while waiting:  # one at a time as they finish: a dead rank must not hide behind a peer that waits for it
+        while waiting:  # one at a time as they finish: a peer that waits for a dead rank must not hide its error
             done, waiting = ray.wait(waiting, num_returns=1, timeout=max(end - time.monotonic(), 0.0))
             if not done:
                 raise DeadlineError(
@@ -62,12 +62,12 @@ def wait(refs: Sequence[Any], what: str, deadline_s: float) -> list[Any]:
 
 
 def iterate(generator: Any, what: str, deadline_s: float) -> Iterator[Any]:
-    """What a remote generator yields, as it comes.
+    """The items of a remote generator, as they come.
 
     Args:
-        generator: from a method called with ``num_returns="streaming"``.
-        what: as in `wait`.
-        deadline_s: seconds from now for all of it.
+        generator: result of a method called with ``num_returns="streaming"``.
+        what: actor and call in messages, as in `wait`.
+        deadline_s: seconds from now until the generator must end.
 
     Raises:
         RlpostError: as `wait`.

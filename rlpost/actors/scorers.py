@@ -1,4 +1,4 @@
-"""The scoring workers: groups are scored as they come, and what stays undecided is tried again elsewhere."""
+"""The pool of scoring workers: groups are scored as they come, and undecided checks are retried on another worker."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from rlpost.types import Group, Prompt
 
 
 class RayScoringPool(ActorPool):
-    """`rlpost.protocols.ScoringPool` on Ray, an actor for each worker.
+    """`rlpost.protocols.ScoringPool` on Ray, one actor per worker.
 
     Args:
-        config: the run configuration, which verifier and rewards are built from.
-        placements: where each worker runs.
-        supervisor: replaces lost actors.
+        config: the run configuration, from which verifier and rewards are built.
+        placements: one placement per worker.
+        supervisor: counts losses and finds new places.
         shipped: the user's own code.
-        needs: what the reward stages need; see `rlpost.protocols.RewardStage`.
+        needs: log-probabilities that the reward stages read; see `rlpost.protocols.RewardStage`.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class RayScoringPool(ActorPool):
         self.config, self.shipped, self.needs = config, shipped, needs
 
     def begin(self, index: int) -> Any:
-        """Begin starting the verifier."""
+        """Start the worker's verifier; returns the reference to wait for."""
         return self.handles[index].setup.remote(self.config.scoring, self.shipped)
 
     def preflight(self, prompts: Sequence[Prompt], *, conformance: bool, trials: bool) -> list[Any]:
-        """Begin the checks before a run, each worker on its share of the prompts; returns the references to wait for.
+        """Start the checks before a run, each worker on its share of the prompts; returns the references to wait for.
 
-        Each resolves to one line about the verifier: see `rlpost.scoring.score.Scorer.preflight`.
+        Each reference resolves to one line about the verifier: see `rlpost.scoring.score.Scorer.preflight`.
         """
         shares = round_robin(prompts, len(self.handles))
         return [
@@ -59,7 +59,7 @@ class RayScoringPool(ActorPool):
 
     @contextmanager
     def queue(self) -> Iterator[RayScoringQueue]:
-        """A queue that takes groups one by one while others are being scored."""
+        """Open a queue that takes groups one by one while others are being scored."""
         queue = RayScoringQueue(self)
         try:
             yield queue
@@ -67,7 +67,7 @@ class RayScoringPool(ActorPool):
             queue.close()
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
-        """Score groups that are complete, in order."""
+        """Score groups whose completions are all there; returns them in order."""
         with self.queue() as queue:
             for position, group in enumerate(groups):
                 queue.submit(position, group)
@@ -75,7 +75,7 @@ class RayScoringPool(ActorPool):
         return [scored[position] for position in range(len(groups))]
 
     def finish(self, groups: Sequence[Group]) -> list[Group]:
-        """Run the reward stages that wait for the learner's log-probabilities, in order."""
+        """Run the reward stages that need the learner's log-probabilities; returns the groups in order."""
         shares = [share for share in round_robin(groups, len(self.handles)) if share]
         parts = [[groups[position] for position in share] for share in shares]
         calls = [(handle, handle.finish.remote(part)) for handle, part in zip(self.handles, parts, strict=False)]
@@ -90,7 +90,7 @@ class RayScoringPool(ActorPool):
 
 @dataclass(slots=True, eq=False)
 class _Submitted:
-    """A group to score: how often it was tried, and by which worker last."""
+    """A group to score, with the number of attempts so far and the worker of the last one."""
 
     position: int
     group: Group
@@ -99,14 +99,14 @@ class _Submitted:
 
 
 class RayScoringQueue:
-    """Groups on their way through the workers.
+    """`rlpost.protocols.ScoringQueue` over the workers of a pool.
 
-    A thread per worker takes its fair share of what waits, so batches are small while groups trickle in and grow when
-    they pile up. A group whose checks stay undecided is put back for another worker, ``scoring.retries`` times;
-    the better of the answers counts.
+    One thread per worker takes an equal share of the waiting groups, so batches are small while groups come one by one
+    and grow when many wait. A group with undecided checks is put back for another worker, at most ``scoring.retries``
+    times; the attempt with the fewest undecided checks counts.
 
     Args:
-        pool: the workers.
+        pool: the scoring workers.
     """
 
     def __init__(self, pool: RayScoringPool):
@@ -128,10 +128,10 @@ class RayScoringQueue:
             self._change.notify_all()
 
     def results(self) -> dict[int, Group]:
-        """Every submitted group by position, once all are scored.
+        """Wait until all submitted groups are scored; returns them by position.
 
         Raises:
-            RlpostError: what a worker ended with.
+            RlpostError: the error of a worker that failed.
         """
         with self._change:
             self._change.wait_for(lambda: self._error is not None or len(self._done) == self._expected)
@@ -140,7 +140,7 @@ class RayScoringQueue:
             return dict(self._done)
 
     def close(self) -> None:
-        """Let the threads go."""
+        """End the threads."""
         with self._change:
             self._open = False
             self._change.notify_all()
@@ -151,13 +151,13 @@ class RayScoringQueue:
                 groups = [item.group for item in batch]
                 answers = self.pool.persist(index, lambda h, g=groups: h.score.remote(g), "score", self.deadline)
                 self._collect(index, batch, answers)
-        except BaseException as error:  # handed to whoever waits for the verdicts
+        except BaseException as error:  # raised in the thread that waits for the results
             with self._change:
                 self._error = self._error or error
                 self._change.notify_all()
 
     def _take(self, index: int) -> list[_Submitted]:
-        """This worker's share of what waits; empty when the queue is closed."""
+        """This worker's share of the waiting groups; empty when the queue is closed."""
         with self._change:
             self._change.wait_for(lambda: not self._open or self._error is not None or bool(self._for(index)))
             if not self._open or self._error is not None:

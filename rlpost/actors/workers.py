@@ -1,4 +1,4 @@
-"""The actors' classes, undecorated: ordinary objects that move data in and out of an engine, learner or scorer."""
+"""The classes of the actors, undecorated: plain objects that pass calls to an engine, a learner or a scorer."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from rlpost.types import (
 
 
 def free_port(address: str) -> int:
-    """A port of this machine on which nobody listens.
+    """A port of this machine on which nobody listens, between 20000 and 32000.
 
-    Between 20000 and 32000, below those that the kernel hands out by itself (from 32768 on Linux): one of these could
-    go to another process before it is used.
+    That is below the ports that the kernel assigns by itself (from 32768 on Linux), one of which could go to another
+    process before it is used.
 
     Raises:
         InfrastructureError: if a hundred in a row are taken, or the address is not this machine's.
@@ -53,30 +53,30 @@ def free_port(address: str) -> int:
 
 
 class Worker:
-    """What every actor answers."""
+    """The methods that every actor has."""
 
     def end_with_node(self) -> None:
-        """Ray's own workers notice within seconds that their node is gone, unless they are too busy to look."""
+        """End this process with its node: Ray's own check takes seconds, or fails if the process is too busy."""
         end_with_parent()
 
     def memory_mb(self) -> tuple[float, float]:
-        """Resident memory of the actor's process in MiB, and what of it is its own.
+        """Resident memory of the actor's process in MiB, and the part of it that is not shared.
 
         Pages of Ray's object store count as resident in every process that has read them, and stay until others need
-        the room: they are no sign of a leak.
+        the space: they are no sign of a leak.
         """
         found = psutil.Process().memory_info()
         return found.rss / 2**20, (found.rss - getattr(found, "shared", 0)) / 2**20
 
 
 class RolloutWorker(Worker):
-    """Holds a rollout engine."""
+    """The actor of a rollout engine."""
 
     def __init__(self) -> None:
         self.engine: Any = None
 
     def setup(self, config: RunConfig, spec: EngineSpec, shipped: Shipped) -> None:
-        """Load the engine that ``rollout.engine`` names, and try one that is not rlpost's own."""
+        """Load the engine that ``rollout.engine`` names; an engine of the user's is tried once."""
         install(shipped)
         name = config.rollout.engine
         target = registry.resolve("engines", name)
@@ -111,17 +111,17 @@ class RolloutWorker(Worker):
 
 
 class LearnerWorker(Worker):
-    """Holds one data-parallel rank."""
+    """The actor of one data-parallel rank of the learner."""
 
     def __init__(self) -> None:
         self.learner: Any = None
         self.folder = ""
 
     def rendezvous(self, together: bool) -> tuple[str, int]:
-        """An address and a free port on this actor's machine, at which the ranks meet.
+        """Address and free port on this actor's machine for the ranks' process group.
 
         Args:
-            together: all ranks are on this machine.
+            together: whether all ranks are on this machine, and so use the loopback address.
         """
         import ray
 
@@ -129,7 +129,7 @@ class LearnerWorker(Worker):
         return address, free_port(address)
 
     def setup(self, config: RunConfig, folder: str, shipped: Shipped, address: str, port: int) -> None:
-        """Load model, optimizer and process group."""
+        """Build model and optimizer, and join the process group."""
         install(shipped)
         os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
         import torch
@@ -155,12 +155,12 @@ class LearnerWorker(Worker):
         return self.learner.step(batch)
 
     def export(self) -> tuple[WeightManifest | None, WeightUpdate | None]:
-        """The manifest for the driver, and the whole update, which goes to the engines without passing the driver."""
+        """The manifest, for the driver, and the whole update, which goes to the engines without passing the driver."""
         update = self.learner.export()
         return (update.manifest, update) if update else (None, None)
 
     def snapshot(self) -> tuple[WeightManifest | None, WeightUpdate | None]:
-        """As `export`, of every tensor and whatever the kind."""
+        """The version that was published last, with every tensor whatever the kind of update; returns as `export`."""
         update = self.learner.snapshot()
         return (update.manifest, update) if update else (None, None)
 
@@ -187,13 +187,13 @@ class LearnerWorker(Worker):
 
 
 class ScoringWorker(Worker):
-    """Holds a verifier and the reward pipeline."""
+    """The actor of a verifier and the reward pipeline."""
 
     def __init__(self) -> None:
         self.scorer: Any = None
 
     def setup(self, section: ScoringSection, shipped: Shipped) -> None:
-        """Start the verifier."""
+        """Build the verifier and the reward stages."""
         from rlpost.scoring.score import Scorer
 
         self.scorer = Scorer(section, shipped)
@@ -211,6 +211,6 @@ class ScoringWorker(Worker):
         return self.scorer.finish(groups)
 
     def close(self) -> None:
-        """End the verifier's processes."""
+        """End the processes of the verifier."""
         if self.scorer is not None:
             self.scorer.close()

@@ -1,8 +1,8 @@
 """Group-relative advantages of span-shaped rewards.
 
 A group is the set of completions sampled for one prompt. Values are compared only with values of the same span index
-(rank in a list, number of a tactic; 0 for the whole completion), so a sequence reward, a rank reward and a process
-reward pass through the same function.
+(rank in a list, number of a tactic; 0 for the whole completion), so that one function serves sequence, rank and process
+rewards.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class AdvantageSettings:
         baseline: ``mean`` of the group (GRPO), ``leave_one_out`` mean of the others (RLOO), or ``none``.
         std: divide by the group's standard deviation (GRPO) or not (Dr. GRPO).
         ddof: 1 for the sample standard deviation (TRL, verl), 0 for the population's.
-        eps: added to the standard deviation.
+        eps: ε > 0, added to the standard deviation.
     """
 
     baseline: Baseline = "mean"
@@ -46,11 +46,11 @@ def normalise(values: Sequence[float], settings: AdvantageSettings) -> list[floa
 
     Args:
         values: rewards of the decided members of one group at one span index.
-        settings: see `AdvantageSettings`.
+        settings: baseline, and whether and how to divide by the standard deviation.
 
     Returns:
-        One advantage per value. A group of one, or of equal values, has no baseline to beat and gets exactly 0
-        (rounding in the mean would otherwise be blown up by 1/ε), unless there is no baseline at all.
+        One advantage per value. A group of one, or of equal values, gets exactly 0 (1/ε would otherwise amplify
+        rounding in the mean), unless ``baseline`` is ``none``.
     """
     n = len(values)
     if settings.baseline == "none":
@@ -64,7 +64,7 @@ def normalise(values: Sequence[float], settings: AdvantageSettings) -> list[floa
     if not settings.std:
         return centred
     if n <= settings.ddof or max(values) == min(values):
-        return centred  # no spread to measure by; dividing by ε alone would multiply by a million
+        return centred  # no spread: dividing by ε alone would multiply by a million
     mean = math.fsum(values) / n
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - settings.ddof))
     return [c / (deviation + settings.eps) for c in centred]
@@ -75,11 +75,11 @@ def group_advantages(rewards: Sequence[Reward | None], settings: AdvantageSettin
 
     Args:
         rewards: one per completion; None for an undecided member, which takes no part in any baseline.
-        settings: see `AdvantageSettings`.
+        settings: baseline, and whether and how to divide by the standard deviation.
 
     Returns:
-        For each completion the advantages parallel to its spans, None where the reward is None. Spans of the channel
-        ``advantage`` are handed through as they are.
+        The advantages of each completion, parallel to its spans; None where the reward is None. Values of the channel
+        ``advantage`` are returned unchanged.
     """
     by_index: dict[int, list[tuple[int, int, float]]] = defaultdict(list)
     result: list[list[float] | None] = [None if reward is None else [0.0] * len(reward) for reward in rewards]
@@ -102,13 +102,13 @@ def spread_over_tokens(reward: Reward, advantages: Sequence[float], length: int)
 
     Args:
         reward: the spans of one completion.
-        advantages: parallel to ``reward``.
-        length: number of tokens T.
+        advantages: one advantage per span, parallel to ``reward``.
+        length: number T of the completion's tokens.
 
     Returns:
-        ``advantages [T]`` float32 (where spans overlap, their sum) and ``span_ids [T]`` int64: the position among the
-        distinct ``reward``-channel spans with tokens, in order of their start, outer before inner; where spans overlap
-        a token belongs to the innermost; -1 for tokens outside all of them.
+        ``advantages [T]`` float32 (the sum where spans overlap) and ``span_ids [T]`` int64: the position among the
+        distinct ``reward``-channel spans with tokens, in order of their start, outer before inner. Where spans overlap,
+        a token belongs to the innermost; tokens outside all of them have -1.
 
     Raises:
         ValueError: if a span ends beyond the completion.

@@ -1,8 +1,8 @@
 """Weights that turn per-token losses into one number.
 
 Every aggregation is loss = Σ_t w_t ℓ_t with weights that depend on the completion's own mask and on counts over the
-*global* minibatch. The counts are computed once, upstream, and handed down: splitting into micro-batches, padding,
-order and the number of learner ranks then cannot change the gradient.
+*global* minibatch. The caller computes these counts once, so that micro-batches, padding, order and the number of
+learner ranks cannot change the gradient.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ def token_weights(mask: Tensor, span_ids: Tensor, kind: Aggregation, counts: Den
 
     With |o_i| trained tokens in completion i and the global counts of `Denominators`:
 
-    * ``token``: 1 / tokens (DAPO, Yu et al. 2025, eq. 12)
-    * ``sequence``: 1 / (|o_i| · sequences) (GRPO, Shao et al. 2024, eq. 3)
-    * ``sequence_sum``: 1 / sequences (REINFORCE, RLOO: the completion is one action)
-    * ``span``: 1 / (|span| · spans) (Rank-GRPO, Zhu et al. 2026, eq. 6: each rank weighs the same)
-    * ``constant``: 1 / (max_tokens · sequences) (Dr. GRPO, Liu et al. 2025, section 3.2)
+    * ``token``: 1 / tokens (DAPO, Yu et al. 2025, eq. 12; verl's token-mean)
+    * ``sequence``: 1 / (|o_i| · sequences) (GRPO, Shao et al. 2024, eq. 3; seq-mean-token-mean)
+    * ``sequence_sum``: 1 / sequences (REINFORCE, RLOO: the completion is one action; seq-mean-token-sum)
+    * ``span``: 1 / (|span| · spans) (Rank-GRPO, Zhu et al. 2025, eq. 6: each rank weighs the same)
+    * ``constant``: 1 / (max_tokens · sequences) (Dr. GRPO, Liu et al. 2025, section 3.2; seq-mean-token-sum-norm)
 
     Args:
-        mask: ``[B, T]`` bool; each row holds a whole completion.
+        mask: ``[B, T]`` bool, trained tokens; each row holds a whole completion.
         span_ids: ``[B, T]`` int64; only read for ``span``.
-        kind: see above.
-        counts: over the global minibatch.
+        kind: aggregation, one of the names above.
+        counts: tokens, sequences and spans of the global minibatch.
 
     Returns:
         ``[B, T]`` float32, 0 where masked (and, for ``span``, outside every span).

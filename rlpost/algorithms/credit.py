@@ -1,4 +1,4 @@
-"""From judged groups to training samples: filters, advantages, masks."""
+"""From scored groups to training samples: filters, advantages, masks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rlpost.types import Completion, Group, Reward, TrainBatch, TrainSample
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """A batch, and what was left out of it.
+    """A training batch, and which completions it was made from.
 
     Attributes:
-        batch: the samples.
-        kept_groups: groups that are trained on.
-        advantages: for each group and completion the mean advantage over its tokens, None where it is not trained on.
+        batch: the samples that are trained on.
+        kept_groups: number of groups that passed the filter.
+        advantages: mean advantage over the tokens of each completion, by group; None where it is not trained on.
     """
 
     batch: TrainBatch
@@ -36,14 +36,15 @@ def assign(
     group_filter: GroupFilter = "off",
     truncated: Literal["reject", "mask", "keep"] = "reject",
 ) -> Credit:
-    """Advantages for every decided completion of every kept group.
+    """Training samples with advantages for every decided completion of every kept group.
 
     Args:
-        groups: with rewards; None marks an undecided completion, which takes no part.
-        advantages: the rewards of a group to advantages, parallel to the spans of each.
-        step: rollout batch, 0-based.
-        group_filter: which groups are trained on.
-        truncated: ``mask`` takes completions cut by length out of the loss (they stay in the baseline).
+        groups: scored groups; a reward of None marks an undecided completion, which takes no part.
+        advantages: function from a group's rewards to the advantages of each completion, parallel to its spans.
+        step: number of the rollout batch, 0-based.
+        group_filter: rule that selects groups; see `rlpost.algorithms.groups.keep`.
+        truncated: ``mask`` takes completions cut at the token limit out of the loss (they stay in the baseline); the
+            other two change nothing here.
 
     Returns:
         The samples in group order.
@@ -65,7 +66,7 @@ def assign(
 
 
 def as_samples(completions: Sequence[Completion]) -> list[TrainSample]:
-    """Completions in the form in which the learner scores them; nothing about them is to be learned."""
+    """Completions as samples without advantages, for the learner to compute log-probabilities of."""
     return [
         TrainSample(
             prompt_ids=np.asarray(c.prompt_ids, np.int64),

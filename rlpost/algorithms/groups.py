@@ -16,12 +16,12 @@ def total(group: Group, member: int) -> float | None:
 
 
 def keep(group: Group, rule: GroupFilter) -> bool:
-    """Whether a group has anything to teach under ``rule``.
+    """Whether a group is trained on under ``rule``.
 
     ``off`` keeps every group with a decided member. ``binary`` (DAPO's dynamic sampling: Yu et al. 2025, section 3.2;
     "Rewarding the Unlikely", released code) keeps a group whose decided members differ: by verdict where there is a
     verifier, by reward where there is none. It looks at outcomes before any shaping. ``shaped`` keeps a group whose
-    decided members differ in reward, after all stages: a group of right answers that are not worth the same stays.
+    decided members differ in reward after all stages, which includes correct answers with unequal rewards.
     """
     decided = [i for i, reward in enumerate(group.rewards) if reward is not None]
     if rule == "off":
@@ -34,7 +34,7 @@ def keep(group: Group, rule: GroupFilter) -> bool:
 
 
 def correct(group: Group, member: int) -> bool | None:
-    """Whether a completion counts as right: by its verdict if it has one, else by a positive reward; None if open."""
+    """Whether a completion is correct: by its verdict if it has one, else by a positive reward; None if undecided."""
     verdict = group.verdicts[member]
     if verdict is not None:
         return None if verdict.outcome == "undecided" else verdict.outcome == "accepted"
@@ -43,5 +43,5 @@ def correct(group: Group, member: int) -> bool | None:
 
 
 def _values(group: Group, member: int) -> tuple[tuple[int, float], ...]:
-    """What a member is worth, span by span: totals would call two lists equal that differ rank by rank."""
+    """A member's rewards span by span: totals would make two lists equal that differ rank by rank."""
     return tuple((span.index, span.value) for span in group.rewards[member] or () if span.channel == "reward")

@@ -1,4 +1,4 @@
-"""How sure a mean over problems or over seeds is."""
+"""Confidence intervals of a mean over problems or over seeds."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from rlpost.algorithms.passk import mean_and_error
 
 _DRAWS = 4000
 _BATCH = 500
-"""Draws made at a time: bounds memory."""
+"""Resamples drawn at a time, which bounds memory."""
 
 
 def over_problems(values: Sequence[float], level: float = 0.95, draws: int = _DRAWS) -> tuple[float, float]:
     """Percentile bootstrap of a mean: problems are drawn with replacement (Efron 1979).
 
-    For proportions near 0 or 1, where ± 1.96 standard errors would leave [0, 1], and for paired differences, whose
-    pairs stay together because each is one value.
+    Use it for proportions near 0 or 1, where ± 1.96 standard errors would leave [0, 1], and for paired differences,
+    whose pairs stay together because each is one value.
 
     Args:
-        values: one per problem.
-        level: of confidence, in (0, 1).
-        draws: resamples; the same values always give the same interval.
+        values: one value per problem.
+        level: confidence level in (0, 1).
+        draws: number of resamples; the same values always give the same interval.
 
     Returns:
         Lower and upper end.
@@ -50,8 +50,8 @@ def over_seeds(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
     With two or three runs t is large (12.7, 4.3), as it should be: a bootstrap of three values would be far too narrow.
 
     Args:
-        values: one per run, at least two.
-        level: of confidence, in (0, 1).
+        values: one value per run, at least two.
+        level: confidence level in (0, 1).
 
     Raises:
         ValueError: for fewer than two values, or a level outside (0, 1).

@@ -12,21 +12,21 @@ from rlpost.algorithms.masks import check_shapes
 KLKind = Literal["k1", "k2", "k3"]
 
 MAX_LOG_DIFFERENCE = 10.0
-"""k3 grows as exp(log π_ref - log π_θ): one token the policy has given up would otherwise own the whole gradient."""
+"""k3 grows as exp(log π_ref - log π_θ): without a clamp, one token of vanishing π_θ would dominate the gradient."""
 
 
 def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, kind: KLKind) -> Tensor:
     r"""With d = log π_ref - log π_θ: k1 = -d, k2 = d²/2, k3 = e^d - 1 - d.
 
     k1 and k3 are unbiased estimates of the divergence, k3 is never negative. As a *loss term* only k2's gradient is an
-    unbiased estimate of the divergence's gradient; k3's is its reverse-weighted cousin (the field's default), and k1's
-    has expectation zero: use k1 for reporting. d is clamped to ±10 as in verl.
+    unbiased estimate of the divergence's gradient; k3's (the field's default) estimates that of KL(π_ref ‖ π_θ), and
+    k1's has expectation zero: use k1 for reporting. d is clamped to ±10 as in verl.
 
     Args:
-        logprobs: ``[B, T]`` with gradient.
-        ref_logprobs: ``[B, T]``.
-        mask: ``[B, T]`` bool.
-        kind: see above.
+        logprobs: ``[B, T]`` log π_θ with gradient.
+        ref_logprobs: ``[B, T]`` log π_ref.
+        mask: ``[B, T]`` bool, trained tokens.
+        kind: estimator, ``k1``, ``k2`` or ``k3``.
 
     Returns:
         ``[B, T]`` nats per token, 0 where masked.

@@ -1,4 +1,4 @@
-"""Log-probabilities of chosen tokens from logits, and from hidden states without ever holding all logits."""
+"""Log-probabilities of chosen tokens from logits, and from hidden states without holding all logits at once."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def chosen_logprobs(logits: Tensor, token_ids: Tensor, temperature: float = 1.0)
     |Δ log p| 0.03 to 0.09 between two correct bf16 implementations), so the sum is always taken in float32.
 
     Args:
-        logits: ``[..., V]``.
+        logits: ``[..., V]``, any float dtype.
         token_ids: ``[...]`` int64 in [0, V).
-        temperature: > 0, the temperature the tokens were sampled at.
+        temperature: temperature > 0 that the tokens were sampled at.
 
     Returns:
         ``[...]`` float32, ≤ 0.
@@ -39,19 +39,19 @@ def chosen_logprobs(logits: Tensor, token_ids: Tensor, temperature: float = 1.0)
 def chunked_logprobs(
     hidden: Tensor, head: Callable[[Tensor], Tensor], token_ids: Tensor, temperature: float, chunks: int
 ) -> Tensor:
-    r"""log softmax(head(hidden) / temperature)[token] in chunks, of which one's logits are in memory at a time.
+    r"""log softmax(head(hidden) / temperature)[token], with the logits of one chunk in memory at a time.
 
-    The logits are the largest tensor of an update (N·V numbers, and as many again for their gradient). Here a chunk's
-    are dropped after the forward pass and computed again in the backward pass (Chen et al. 2016, "Training deep nets
-    with sublinear memory cost"), for one more multiplication with the head; only the last chunk's, whose backward pass
-    comes first, are kept.
+    The logits are the largest tensor of an update (N·V numbers, and as many again for their gradient). Here the logits
+    of a chunk are dropped after the forward pass and computed again in the backward pass (Chen et al. 2016, "Training
+    deep nets with sublinear memory cost"), at the cost of one more multiplication with the head. Only the last chunk,
+    whose backward pass comes first, keeps its logits.
 
     Args:
         hidden: ``[N, H]``, the states that predict the tokens.
-        head: ``[n, H]`` to logits ``[n, V]``, row by row.
+        head: function from states ``[n, H]`` to logits ``[n, V]``, row by row.
         token_ids: ``[N]`` int64 in [0, V).
-        temperature: > 0.
-        chunks: > 0, which is how often ``head`` is called in the forward pass; more than N leave some empty.
+        temperature: temperature > 0 that the tokens were sampled at.
+        chunks: number > 0 of chunks, and of calls of ``head`` in the forward pass; more than N leave some empty.
 
     Returns:
         ``[N]`` float32, ≤ 0.

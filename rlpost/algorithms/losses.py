@@ -13,21 +13,21 @@ from rlpost.algorithms.ratios import Level, log_ratios, truncated_importance
 from rlpost.types import Denominators
 
 METRICS = ("loss", "kl", "importance", "ratio", "clip_frac/low", "clip_frac/high")
-"""What `policy_loss` returns besides the loss."""
+"""Names of the metrics that `policy_loss` may return."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossSettings:
-    """What the loss is made of; see `rlpost.algorithms.ratios`, `kl` and `aggregation` for the choices.
+    """Settings of the loss; see `rlpost.algorithms.ratios`, `kl` and `aggregation` for the choices.
 
     Attributes:
-        ratio: level of the importance ratio.
+        ratio: level of the importance ratio, ``token``, ``span`` or ``sequence``.
         clip_low: ε_low ≥ 0; the ratio is clipped to [1 - ε_low, 1 + ε_high].
         clip_high: ε_high ≥ 0.
-        aggregate: weights of the tokens.
-        kl_coef: weight of the KL term, 0 for none.
-        kl_kind: its estimator.
-        importance_cap: cap of the rollout-to-learner importance weight (truncated importance sampling), None for none.
+        aggregate: aggregation of per-token losses, which sets the weight of each token.
+        kl_coef: weight β of the KL term; 0: no KL term.
+        kl_kind: estimator of the KL divergence.
+        importance_cap: cap of the rollout-to-learner weight (truncated importance sampling, TIS); None: no correction.
     """
 
     ratio: Level = "token"
@@ -44,13 +44,13 @@ class LossInputs:
     """One micro-batch, all ``[B, T]``, padded on the right with ``mask`` false.
 
     Attributes:
-        logprobs: under the current policy, with gradient.
-        old_logprobs: under the policy at the start of the update.
-        advantages: per token.
-        mask: bool, trained tokens.
-        span_ids: int64, -1 outside every span.
-        rollout_logprobs: as reported by the rollout engine; needed if an importance cap is set.
-        ref_logprobs: under the frozen reference; needed if the KL coefficient is not 0.
+        logprobs: log-probabilities under the current policy, with gradient.
+        old_logprobs: log-probabilities under the policy before the batch's first update.
+        advantages: advantage of each token.
+        mask: bool, true on trained tokens.
+        span_ids: int64 id of each token's span, -1 outside every span.
+        rollout_logprobs: log-probabilities reported by the rollout engine; needed if an importance cap is set.
+        ref_logprobs: log-probabilities under the frozen reference; needed if the KL coefficient is not 0.
     """
 
     logprobs: Tensor
@@ -67,12 +67,12 @@ def surrogate(log_ratio: Tensor, advantages: Tensor, clip_low: float, clip_high:
 
     Args:
         log_ratio: ``[B, T]`` log ρ with gradient.
-        advantages: ``[B, T]``.
-        clip_low: ε_low.
-        clip_high: ε_high, larger than ε_low for DAPO's clip-higher.
+        advantages: ``[B, T]`` advantage A of each token.
+        clip_low: ε_low ≥ 0.
+        clip_high: ε_high ≥ 0, larger than ε_low for DAPO's clip-higher.
 
     Returns:
-        ``[B, T]``.
+        ``[B, T]`` loss ℓ of each token.
     """
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
@@ -84,16 +84,16 @@ def policy_loss(inputs: LossInputs, settings: LossSettings, counts: Denominators
 
     Args:
         inputs: one micro-batch.
-        settings: see `LossSettings`.
-        counts: over the global minibatch, the same for every micro-batch and rank.
+        settings: ratio level, clip range, aggregation, KL term and importance cap.
+        counts: counts over the global minibatch, the same for every micro-batch and rank.
 
     Returns:
-        The micro-batch's share of the loss (shares add up over micro-batches and ranks) and detached sums that do
-        likewise: ``loss``, ``kl`` and ``importance`` weighted as the loss is, ``clip_frac/low``,
-        ``clip_frac/high`` and ``ratio`` already divided by the global token count.
+        The micro-batch's share of the loss (shares add up over micro-batches and ranks) and detached sums that also add
+        up: ``loss`` and, with a KL term, ``kl``, weighted as the loss is; ``ratio``, ``clip_frac/low``,
+        ``clip_frac/high`` and, with a cap, ``importance``, already divided by the global token count.
 
     Raises:
-        ValueError: if a tensor the settings ask for is missing.
+        ValueError: if a tensor that the settings need is missing.
     """
     mask = inputs.mask
     log_ratio = log_ratios(inputs.logprobs, inputs.old_logprobs, mask, inputs.span_ids, settings.ratio)

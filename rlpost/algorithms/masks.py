@@ -20,12 +20,12 @@ def check_shapes(mask: Tensor, *others: Tensor) -> None:
 
 
 def span_counts(mask: Tensor, span_ids: Tensor) -> Tensor:
-    """For each token the number of trained tokens in its span, ``[B, T]`` int64; 0 outside every span."""
+    """Number of trained tokens in each token's span, ``[B, T]`` int64; 0 outside every span."""
     return _scatter_back(mask.long(), mask, span_ids)
 
 
 def span_sums(values: Tensor, mask: Tensor, span_ids: Tensor) -> Tensor:
-    """For each token the sum of ``values`` over the trained tokens of its span, ``[B, T]``; 0 outside every span."""
+    """Sum of ``values`` over the trained tokens of each token's span, ``[B, T]``; 0 outside every span."""
     return _scatter_back(values.masked_fill(~mask, 0), mask, span_ids)
 
 

@@ -13,12 +13,12 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
     overflows.
 
     Args:
-        samples: n ≥ k decided samples.
-        correct: c in [0, n].
-        k: ≥ 1.
+        samples: number n ≥ k of decided samples.
+        correct: number c of correct samples, in [0, n].
+        k: number k ≥ 1 of samples to draw.
 
     Returns:
-        A probability.
+        A probability in [0, 1].
 
     Raises:
         ValueError: if k > n (the estimate would need samples that were not drawn) or a count is out of range.

@@ -1,8 +1,8 @@
-r"""How likely a place of a list was to be looked at: what clicks have to be divided by.
+r"""Propensities: how likely each rank of a list is to be looked at, to correct clicks for position bias.
 
-A click at rank k means that the item was relevant *and* looked at; logs therefore prefer what stood on top. Dividing
-each click by the propensity θ_k of its rank gives measures and rewards that are right on average (Joachims, Swaminathan
-and Schnabel 2017, "Unbiased learning-to-rank with biased feedback").
+A click at rank k means that the item was relevant *and* looked at; logs therefore favour top ranks. Dividing each click
+by the propensity θ_k of its rank gives unbiased metrics and rewards (Joachims, Swaminathan and Schnabel 2017, "Unbiased
+learning-to-rank with biased feedback").
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 def inverse_weights(ranks: Sequence[int], propensities: Sequence[float], least: float = 0.05) -> list[float]:
     """1 / max(θ_k, least) for clicks at these ranks (1-based).
 
-    The bound trades a little bias for a variance that does not explode at ranks that are hardly ever looked at.
+    The bound trades a little bias for bounded variance at ranks that are hardly ever looked at.
 
     Args:
-        ranks: of the clicks.
-        propensities: θ_1, θ_2, …; ranks beyond count as the last.
+        ranks: rank of each click, 1-based.
+        propensities: θ_1, θ_2, …, each in (0, 1]; later ranks use the last one.
         least: smallest propensity that is divided by, in (0, 1].
 
     Raises:
@@ -41,21 +41,22 @@ def estimate(
     r"""Propensities of ranks from logged impressions, by expectation maximisation of the position-based model.
 
     P(click on item i at rank k) = θ_k γ_i (Richardson, Dominowska and Ragno 2007; EM as in Wang et al. 2018, "Position
-    bias estimation for unbiased learning to rank in personal search", section 4). Only products are seen, so θ is
-    scaled to θ_1 = 1; and items must have been shown at several ranks, or rank and relevance cannot be told apart.
+    bias estimation for unbiased learning to rank in personal search", section 4). Only products are
+    observed, so θ is scaled to θ_1 = 1; and at least one item must have been shown at several ranks, or rank and
+    relevance cannot be told apart.
 
     Args:
-        items: of each impression, a number from 0.
-        ranks: 1-based.
-        clicks: whether it was clicked.
-        rounds: most rounds.
-        tolerance: stop when no θ moves by more.
+        items: item shown in each impression, numbered from 0.
+        ranks: rank of each impression, 1-based.
+        clicks: whether each impression was clicked.
+        rounds: largest number of EM rounds.
+        tolerance: stop once every θ changes by less than this.
 
     Returns:
         θ for ranks 1 to the largest, in (0, 1].
 
     Raises:
-        ValueError: if the three differ in length, hold nothing, or no item was shown at two ranks.
+        ValueError: if the three differ in length or are empty, or no item was shown at two ranks.
     """
     item, rank, click = np.asarray(items, np.int64), np.asarray(ranks, np.int64) - 1, np.asarray(clicks, bool)
     if not len(item) == len(rank) == len(click) or not len(item):

@@ -1,9 +1,9 @@
-"""Measures of ranked lists against what was relevant.
+"""Metrics of ranked lists against the relevant items.
 
-Gains are what each place of a list is worth, 0 for a miss; ranks count from 1. Two protocols are in use for lists that
-name items which cannot be recommended (seen, or in no catalog): ``strict`` keeps every place, ``released`` (Zhu et al.
-2025, "Rank-GRPO", evaluation code) drops those places and moves up what follows, and measures against the ideal of a
-list of the length that is left. Figures of the two are not comparable.
+A gain is the relevance found at one place of a list, 0 for a miss; ranks count from 1. Two protocols exist for lists
+that name items which cannot be recommended (seen, or in no catalog): ``strict`` keeps every place; ``released`` (Zhu et
+al. 2025, "Rank-GRPO", evaluation code) drops those places, moves up what follows, and uses the ideal of a list of the
+remaining length. Values of the two are not comparable.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Protocol = Literal["strict", "released"]
 
 
 def dcg(gains: Sequence[float], k: int | None = None) -> float:
-    r"""DCG@k = Σ_{r ≤ k} gain_r / log2(r + 1) (Järvelin and Kekäläinen 2002); without k, of the whole list.
+    r"""DCG@k = Σ_{r ≤ k} gain_r / log2(r + 1) (Järvelin and Kekäläinen 2002); k None: the whole list.
 
     >>> round(dcg([0, 1, 0, 0, 1]), 4), round(dcg([0, 1, 0, 0, 1], 3), 4)
     (1.0178, 0.6309)
@@ -26,14 +26,14 @@ def dcg(gains: Sequence[float], k: int | None = None) -> float:
 
 
 def ndcg(gains: Sequence[float], relevant: Sequence[float], k: int, protocol: Protocol = "strict") -> float:
-    """DCG@k over the DCG@k of the best list there could have been.
+    """DCG@k divided by the DCG@k of the best possible list.
 
     Args:
-        gains: of the list's places.
-        relevant: worth of every relevant item, found or not.
-        k: cut.
-        protocol: ``strict``: the best list has as many places as k allows. ``released``: no more than this list has, so
-            that a short list is measured against a shorter one.
+        gains: gain at each place of the list, in order.
+        relevant: relevance of every relevant item, found or not.
+        k: cut-off ≥ 1.
+        protocol: ``strict`` allows the best list k places; ``released`` allows it no more than this list has, so that a
+            short list is compared with a short ideal.
 
     Returns:
         A number in [0, 1].
@@ -48,7 +48,7 @@ def ndcg(gains: Sequence[float], relevant: Sequence[float], k: int, protocol: Pr
 
 
 def recall(gains: Sequence[float], relevant: Sequence[float], k: int) -> float:
-    """Share of the relevant items that stand within the first k places.
+    """Share of the relevant items that are within the first k places.
 
     Raises:
         ValueError: as `ndcg`.
@@ -58,13 +58,13 @@ def recall(gains: Sequence[float], relevant: Sequence[float], k: int) -> float:
 
 
 def coverage(recommended: Sequence[Sequence[str]], catalog: int) -> tuple[float, float]:
-    """Share of a catalog's items that were recommended to somebody, and its standard error.
+    """Share of a catalog's items that at least one list recommends, and its standard error.
 
     The error is the jackknife's over lists: without list i the share falls by the items that only i names.
 
     Args:
         recommended: items of each list.
-        catalog: how many items there are.
+        catalog: number of items in the catalog.
 
     >>> coverage([["a", "b"], ["b"]], 4)
     (0.5, 0.125)
@@ -78,12 +78,13 @@ def coverage(recommended: Sequence[Sequence[str]], catalog: int) -> tuple[float,
 
 
 def self_information(popularity: Sequence[float]) -> list[float]:
-    """-log2 p of every item in bits, p its share of all interactions (Zhou et al. 2010, "Solving the apparent
-    diversity-accuracy dilemma of recommender systems"): how surprising it is to be recommended it. The mean over a list
-    is its novelty.
+    """Self-information -log2 p of every item in bits, where p is its share of all interactions.
+
+    It says how surprising a recommendation of the item is; the mean over a list is the list's novelty (Zhou et al.
+    2010, "Solving the apparent diversity-accuracy dilemma of recommender systems").
 
     Args:
-        popularity: interactions with each item; those that nobody has interacted with count as if one had.
+        popularity: number of interactions with each item; an item without any counts as if it had one.
 
     >>> self_information([6.0, 2.0, 0.0])[1:]
     [2.0, 3.0]

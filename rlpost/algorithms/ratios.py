@@ -13,22 +13,22 @@ Level = Literal["token", "span", "sequence"]
 
 MAX_LOG_RATIO = 20.0
 """exp(20) = 5e8 is far outside every clip range and still finite in float32: a clamp here changes no clipped value and
-keeps an inf from meeting a zero advantage."""
+prevents inf · 0 = NaN where the advantage is 0."""
 
 
 def log_ratios(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, span_ids: Tensor, level: Level) -> Tensor:
-    r"""log of the importance ratio of each token at the given level.
+    r"""Log of each token's importance ratio at the given level.
 
     * ``token``: log π_θ(y_t) - log π_old(y_t)
-    * ``span``: the mean of that over the token's span, the ratio of geometric means (Rank-GRPO, Zhu et al. 2026)
+    * ``span``: the mean of that over the token's span, the ratio of geometric means (Rank-GRPO, Zhu et al. 2025)
     * ``sequence``: the mean over the completion (GSPO, Zheng et al. 2025, eq. 7)
 
     Args:
-        logprobs: ``[B, T]`` with gradient.
-        old_logprobs: ``[B, T]``.
-        mask: ``[B, T]`` bool. Masked positions are set to 0 before anything else, so a NaN under the mask cannot leak.
+        logprobs: ``[B, T]`` log π_θ with gradient.
+        old_logprobs: ``[B, T]`` log π_old.
+        mask: ``[B, T]`` bool, trained tokens. Other positions are set to 0 first, so that a NaN there cannot leak.
         span_ids: ``[B, T]`` int64; only read for ``span``.
-        level: see above.
+        level: ``token``, ``span`` or ``sequence``.
 
     Returns:
         ``[B, T]``; 0 where masked. Under ``span``, a trained token outside every span has ratio 1.
@@ -45,14 +45,14 @@ def log_ratios(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, span_ids: T
 def truncated_importance(learner_logprobs: Tensor, rollout_logprobs: Tensor, mask: Tensor, cap: float) -> Tensor:
     r"""w_t = min(π_learner(y_t) / π_engine(y_t), cap): corrects for tokens drawn by an engine that rounds differently.
 
-    Truncated importance sampling (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
+    Truncated importance sampling (TIS; Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
     training"). It multiplies the loss and carries no gradient.
 
     Args:
-        learner_logprobs: ``[B, T]`` of the sampling-time policy, recomputed by the learner.
-        rollout_logprobs: ``[B, T]`` as the engine reported them.
-        mask: ``[B, T]`` bool.
-        cap: > 0, usually 2.
+        learner_logprobs: ``[B, T]`` log-probabilities of the sampling-time policy, recomputed by the learner.
+        rollout_logprobs: ``[B, T]`` log-probabilities that the engine reported.
+        mask: ``[B, T]`` bool, trained tokens.
+        cap: largest weight, > 0, usually 2.
 
     Returns:
         ``[B, T]`` in (0, cap], 1 where masked.

@@ -1,4 +1,4 @@
-"""What training did to a policy beside raising its mean: which answers it made likelier, and which it lost."""
+"""What training did to a policy besides raising its mean reward: which answers became likelier, and which were lost."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """Right answers that had one place in their group.
+    """Correct answers that had the same likelihood rank in their group.
 
     Attributes:
-        rank: place by probability at the start, 0 for the likeliest of the group.
-        count: right answers with that place.
-        rose: how many of them are likelier now.
-        change: mean change of their log-probability, nats per answer.
+        rank: rank by probability at the start, 0 for the likeliest of the group.
+        count: number of correct answers with that rank.
+        rose: number of them that are likelier now.
+        change: mean change of their log-probability in nats per answer.
     """
 
     rank: int
@@ -26,7 +26,7 @@ class Rank:
 
 
 def likelihood_ranks(logprobs: Sequence[float]) -> list[int]:
-    """Place of each answer in its group by log-probability, 0 for the likeliest; equal ones in the order they come.
+    """Rank of each answer in its group by log-probability, 0 for the likeliest; ties keep their order.
 
     >>> likelihood_ranks([-3.0, -1.0, -2.0])
     [2, 0, 1]
@@ -38,15 +38,15 @@ def likelihood_ranks(logprobs: Sequence[float]) -> list[int]:
 
 
 def uplift_by_rank(ranks: Sequence[int], before: Sequence[float], now: Sequence[float]) -> list[Rank]:
-    """Share of right answers that became likelier, by how likely they were ("Rewarding the Unlikely", section 3).
+    """Share of correct answers that became likelier, by their rank ("Rewarding the Unlikely", section 3).
 
     A policy that only sharpens lifts rank 0 and lowers the rest; one that learns to find rare answers lifts high ranks.
 
     Args:
-        ranks: place of each right answer in its group at the start (`likelihood_ranks` over the whole group, wrong
+        ranks: rank of each correct answer in its group at the start (`likelihood_ranks` over the whole group, wrong
             answers included).
-        before: its log-probability at the start, summed over tokens.
-        now: the same under the present policy.
+        before: log-probability of each answer at the start, summed over tokens.
+        now: log-probability of each answer under the current policy, summed over tokens.
 
     Returns:
         One entry per rank that occurs, in order.

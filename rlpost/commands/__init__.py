@@ -1,1 +1,1 @@
-"""What the verbs of the command line do."""
+"""The implementations of the command line's commands."""

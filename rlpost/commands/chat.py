@@ -1,6 +1,6 @@
-"""Talking to a trained model: what is typed becomes a prompt as in training, and the verifier says what the answer is.
+"""``rlpost chat``: typed text becomes a prompt as in training, the model answers, and the verifier checks the answer.
 
-The model runs in this process by transformers' own ``generate``: slower than an engine, and there in seconds.
+The model runs in this process with transformers' ``generate``: slower than an engine, but it starts in seconds.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from rlpost.types import Prompt, Verdict, VerifyItem
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer.
+    """One answer of the model.
 
     Attributes:
-        text: of the model.
-        verdict: of the configured verifier; None where there is none, or it would have to know the right answer.
-        seconds: it took to write.
+        text: the answer.
+        verdict: verdict of the configured verifier; None without one, or if it needs columns that only a data set has.
+        seconds: wall-clock time of the generation.
     """
 
     text: str
@@ -41,14 +41,14 @@ class Reply:
 class Chat:
     """A conversation with one model.
 
-    What is typed goes into the one column that the configuration's template leaves open, or into the prompt itself. A
-    model that was trained on chats is shown the conversation so far, another one all that the user has said.
+    Typed text goes into the one column that the configuration's template leaves open, or into the prompt itself. A
+    model that was trained on chat messages gets the conversation so far, another one all that the user has said.
 
     Args:
-        config: of the run that trained the model: its prompts, its limits, its verifier.
+        config: configuration of the run that trained the model, with its templates, token limits and verifier.
         model: Hugging Face folder.
-        columns: what else stands in a row of the data, where template or verifier need it.
-        temperature: 0 answers greedily.
+        columns: values of the other data columns that the template or the verifier reads.
+        temperature: sampling temperature; 0 is greedy.
 
     Raises:
         UserError: if the template has more than one open column, or none.
@@ -77,10 +77,10 @@ class Chat:
         self.turns: list[tuple[str, str]] = []
 
     def say(self, text: str) -> Reply:
-        """The model's answer to what has been said so far and this.
+        """Add a message of the user to the conversation and return the model's answer.
 
         Raises:
-            DataError: if nothing is said, or there is no room for an answer.
+            DataError: if the message is blank, or the conversation leaves no room for an answer.
         """
         if not text.strip():
             raise DataError("nothing was said; type something")
@@ -94,11 +94,11 @@ class Chat:
         return Reply(answer, self._verdict(row, answer), seconds)
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Start a new conversation."""
         self.turns = []
 
     def close(self) -> None:
-        """End what the verifier has started."""
+        """End the processes of the verifier."""
         if self.verifier is not None:
             self.verifier.close()
 
@@ -118,7 +118,7 @@ class Chat:
         given = torch.tensor([ids], device=self.model.device)
         drawn: dict[str, Any] = {"do_sample": False}
         if self.temperature:
-            # transformers has a top_k of its own where none is given
+            # without a value, transformers uses a top_k of its own
             top_k = max(section.top_k, 0)
             drawn = {"do_sample": True, "temperature": self.temperature, "top_p": section.top_p, "top_k": top_k}
         stops = {"stop_strings": list(section.stop), "tokenizer": self.codec.tokenizer} if section.stop else {}
@@ -135,7 +135,7 @@ class Chat:
             return None
         try:
             return self.verifier.verify_batch([VerifyItem(row, answer)])[0]
-        except (DataError, KeyError):  # it asks for a column that only a data set has
+        except (DataError, KeyError):  # the verifier reads a column that only a data set has
             return None
 
     def _trained_on_chats(self) -> bool:
@@ -145,7 +145,7 @@ class Chat:
 
 
 def open_column(section: DataSection, given: Mapping[str, Any]) -> str | None:
-    """The column that the prompt's template leaves open; None for a configuration without template.
+    """The column that the prompt's template leaves open; None for a configuration without a template.
 
     Raises:
         UserError: if there are several, or none.
@@ -169,7 +169,7 @@ def as_document(reply: Reply) -> dict[str, Any]:
 
 
 def render(reply: Reply) -> str:
-    """A reply for people: a list place by place with what each is, anything else as it is with its verdict below."""
+    """A reply as text: a list item by item, each with its verdict, any other answer followed by its verdict."""
     verdict = reply.verdict
     if verdict is None:
         return reply.text

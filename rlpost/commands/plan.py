@@ -1,4 +1,4 @@
-"""What ``rlpost plan`` shows: every actor's placement and memory, before anything is started."""
+"""``rlpost plan``: every actor's placement and memory, before anything is started."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rlpost.tuning.memory import activations, trained
 
 
 def plan(config: RunConfig) -> Plan:
-    """Placement every actor on this machine, or on the cluster that the configuration names.
+    """Place every actor on this machine, or on the cluster that the configuration names.
 
     Raises:
         RlpostError: if the cluster cannot be reached, or the model's folder is not there.
     """
-    # a model that the warm start has yet to make has no size yet
+    # the size of a model that the warm start is to make is not known yet
     shapes = tensor_shapes(resolve_path(config.model.path)) if config.model.path else None
     if config.cluster.address == "local":
         return place(config, [this_machine(config.cluster)], shapes)
@@ -27,7 +27,7 @@ def plan(config: RunConfig) -> Plan:
 
 
 def render(found: Plan, config: RunConfig) -> str:
-    """The plan as lines for people: a line per actor, its memory by part, a total per node, and what is missing."""
+    """The plan as text: a line per actor, one per node with its resources, memory by part, and what is missing."""
     rows = [("actor", "node", "threads", "GPUs", "memory at least")]
     for placement in found.placements:
         memory = "not known yet" if placement.memory_gb is None else f"{placement.memory_gb:.1f} GB"
@@ -40,7 +40,7 @@ def render(found: Plan, config: RunConfig) -> str:
 
 
 def _parts(found: Plan, config: RunConfig) -> Iterator[str]:
-    """What the first engine and learner hold, where the model is there to be looked at."""
+    """Lines about the memory of the first engine and the first learner rank; none if the model is not known."""
     if config.model.path is None:
         return
     folder = resolve_path(config.model.path)

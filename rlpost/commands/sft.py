@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on prompt and target, by TRL's SFTTrainer. The one home of trl."""
+"""``rlpost sft``: supervised warm start on prompts and targets with TRL's SFTTrainer. Only this module imports trl."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rlpost.types import Prompt
 
 @dataclass(frozen=True, slots=True)
 class SftResult:
-    """What the warm start made: its folder, the rows it used, updates, and the mean loss of the last tenth of them."""
+    """The result of a warm start: model folder, number of rows and updates, mean of the last tenth of logged losses."""
 
     folder: str
     rows: int
@@ -29,12 +29,12 @@ class SftResult:
 def warm_start(config: RunConfig, target: str | Path, *, quiet: bool = False) -> SftResult:
     """Fine-tune ``model`` on ``sft.train`` and write a Hugging Face folder.
 
-    Prompts are tokenised by the same codec as in the loop, and the loss covers the targets only.
+    Prompts are tokenized by the same codec as in the loop, and the loss covers the targets only.
 
     Args:
-        config: of the run; needs a section ``sft``.
-        target: folder to write, complete or not at all.
-        quiet: no progress bar.
+        config: the run configuration, with a section ``sft``.
+        target: folder to write; it is replaced only if everything succeeds.
+        quiet: show no progress bar.
 
     Raises:
         ConfigError: without a section ``sft``.
@@ -64,7 +64,7 @@ def warm_start(config: RunConfig, target: str | Path, *, quiet: bool = False) ->
 
 
 def read_pairs(config: RunConfig, section: SftSection) -> list[tuple[Prompt, str]]:
-    """Prompts of the warm start with their targets.
+    """Prompts of the warm start, each with its target text.
 
     Raises:
         DataError: for a row without the target column.
@@ -85,8 +85,8 @@ def read_pairs(config: RunConfig, section: SftSection) -> list[tuple[Prompt, str
 
 
 def starting_folder(config: RunConfig, pairs: Sequence[tuple[Prompt, str]], work: Path) -> str:
-    """Folder of the model to fine-tune; with ``model.scratch`` it is built, its vocabulary taken from every text the
-    run will meet: the warm start's, and the prompts (and targets, where they are known) of training and evaluation.
+    """Folder of the model to fine-tune. With ``model.scratch`` it is built here, with a vocabulary from all texts of
+    the run: those of the warm start, and the prompts (and targets, if known) of training and evaluation.
     """
     scratch = config.model.scratch
     if scratch is None:

@@ -16,7 +16,7 @@ Add = Callable[..., argparse.ArgumentParser]
 
 
 def add_sparsity(add: Add) -> None:
-    """Declare the commands; ``add`` as in `rlpost.cli.parser`."""
+    """Declare the commands; ``add`` is the function of that name in `rlpost.cli.parser`."""
     command = add(
         "sparsity", _sparsity, "what changed between two checkpoints, beside what noise changes", config=False
     )
@@ -120,7 +120,7 @@ def _check_threads(arguments: argparse.Namespace) -> None:
 
 
 def _check_places(arguments: argparse.Namespace) -> None:
-    """Before the work, not after it."""
+    """Check the output paths before the work, not after it."""
     if arguments.plots and Path(arguments.plots).exists() and not Path(arguments.plots).is_dir():
         raise UserError(f"--plots: {arguments.plots} is a file; name a folder")
     page = getattr(arguments, "html", None)

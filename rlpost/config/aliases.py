@@ -21,8 +21,8 @@ def rename_keys(tree: dict[str, Any], origins: dict[tuple[str, ...], str], place
 
     Args:
         tree: sections as nested mappings.
-        origins: where each value came from, renamed alike.
-        place: what the tree was read from, for messages.
+        origins: origin of each value by its path; paths are renamed here too.
+        place: file or other source of the tree, for messages.
 
     Raises:
         ConfigError: if an old key and its new one are both given.
@@ -43,7 +43,7 @@ def rename_keys(tree: dict[str, Any], origins: dict[tuple[str, ...], str], place
 
 
 def new_path(path: tuple[str, ...], place: str) -> tuple[str, ...]:
-    """The path that an override means; an old one gives a warning."""
+    """The current path for an override; an old path gives a warning."""
     for old, new in RENAMED.items():
         if path[: len(old)] == old:
             _log.warning("%s: %s is now called %s; rename it", place, ".".join(old), ".".join(new))

@@ -1,4 +1,4 @@
-"""Rules that span sections: one named function each, saying why a combination is meaningless and what to use."""
+"""Rules that span sections: one function each, whose message says why a combination is refused and what to use."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_scratch_shape(config: RunConfig) -> None:
 
 
 def check_lengths(config: RunConfig) -> None:
-    """Prompt and completion fit the engine's plan."""
+    """Prompt and completion fit the lengths of engine and model."""
     positions = config.model.scratch.max_positions if config.model.scratch else None
     limit = config.rollout.max_model_len or positions
     if limit is not None and config.rollout.max_tokens >= limit:
@@ -53,7 +53,7 @@ def check_lengths(config: RunConfig) -> None:
 
 
 def check_group(config: RunConfig) -> None:
-    """A relative advantage needs someone to compare with."""
+    """A group-relative advantage needs at least two completions per prompt."""
     if config.rollout.group_size == 1 and config.algorithm.baseline != "none":
         raise ConfigError(
             f"rollout.group_size: 1 with algorithm.baseline {config.algorithm.baseline} makes every advantage 0; "
@@ -62,7 +62,7 @@ def check_group(config: RunConfig) -> None:
 
 
 def check_minibatches(config: RunConfig) -> None:
-    """Every minibatch can hold a sample."""
+    """Every minibatch has at least one sample."""
     samples = config.rollout.group_size * config.rollout.prompts_per_step
     if config.algorithm.minibatch_size is not None and config.algorithm.minibatches > 1:
         raise ConfigError(
@@ -76,7 +76,7 @@ def check_minibatches(config: RunConfig) -> None:
 
 
 def check_importance(config: RunConfig) -> None:
-    """The correction has what it corrects with."""
+    """Truncated importance sampling gets the engine's log-probabilities."""
     if config.importance_cap is not None and config.rollout.logprobs == "never":
         raise ConfigError(
             "rollout.logprobs: never, but algorithm.importance corrects with the engine's log-probabilities "
@@ -106,7 +106,7 @@ def check_torch_learner(config: RunConfig) -> None:
 
 
 def _needs_torch(config: RunConfig) -> str | None:
-    """What of a configuration only the plain torch learner can do."""
+    """The setting that only the plain torch learner supports; None if there is none."""
     if config.optimizer.name != "adamw":
         return f"optimizer.name {config.optimizer.name}"
     if config.tuning.compact:
@@ -117,7 +117,7 @@ def _needs_torch(config: RunConfig) -> str | None:
 
 
 def check_whole_parameters(config: RunConfig) -> None:
-    """What has to see whole matrices, or parameters of its own, does not run where DeepSpeed flattens them.
+    """Methods that need whole matrices, or parameters of their own, do not run where DeepSpeed flattens parameters.
 
     At stages 1 to 3, and in bfloat16 at 0 too, optimizers see flat pieces: GaLore's reference crashes there, others
     silently become AdamW.
@@ -131,7 +131,7 @@ def check_whole_parameters(config: RunConfig) -> None:
 
 
 def check_optimizer(config: RunConfig) -> None:
-    """A known optimizer, on parameters that it can do something with."""
+    """The optimizer is known and can train the parameters of the tuning method."""
     optimizer, tuning = config.optimizer, config.tuning
     name = optimizer.name
     if name not in OPTIMIZERS and not name.startswith(FOREIGN):
@@ -156,7 +156,7 @@ def check_optimizer(config: RunConfig) -> None:
 
 
 def check_tuning(config: RunConfig) -> None:
-    """A mask has what it is made from; nothing outside it is moved."""
+    """PEFT settings fit the method, a mask has the files it is made from, and weight decay leaves the rest alone."""
     tuning, section = config.tuning, config.tuning.subnetwork
     if tuning.peft and not tuning.method.startswith("peft:"):
         raise ConfigError(f"tuning.peft: {tuning.peft} is of peft:NAME, the method is {tuning.method}; remove it")
@@ -180,7 +180,7 @@ def check_tuning(config: RunConfig) -> None:
 
 
 def check_sync(config: RunConfig) -> None:
-    """The kind of update exists for what is trained, and for the engines."""
+    """Tuning method and engines support the kind of weight update."""
     kind = config.sync.kind
     reason = unsupported_reason(config, kind) if kind not in ("auto", "full") else None
     if reason is not None:
@@ -218,7 +218,7 @@ def check_evaluation(config: RunConfig) -> None:
 
 
 def check_judge(config: RunConfig) -> None:
-    """Somebody judges."""
+    """There is a reward, and a verifier where the reward ``outcome`` needs one."""
     names = [stage.name for stage in config.scoring.rewards]
     if not names:
         raise ConfigError("scoring.rewards: empty; name at least one reward")
@@ -227,7 +227,7 @@ def check_judge(config: RunConfig) -> None:
 
 
 def check_prompt_template(config: RunConfig) -> None:
-    """At most one way to make prompts."""
+    """At most one prompt template is given."""
     if config.data.template is not None and config.data.chat_template is not None:
         raise ConfigError("data.template: and data.chat_template are both given; keep one")
 

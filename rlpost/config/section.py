@@ -1,4 +1,4 @@
-"""What all sections of a configuration are made of."""
+"""Base class and number types of all configuration sections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which parameters of a model may change, and the optimizer that changes them."""
+"""Which parameters of a model are trained, and with which optimizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlpost.config.section import Decay, NonNegative, NonNegativeInt, Positive, 
 
 OPTIMIZERS = ("adamw", "muon", "lowrank")
 FOREIGN = "pytorch_optimizer:"
-"""Before the name of one of that package's."""
+"""Prefix of the names of that package's optimizers."""
 
 
 def _known_method(name: str) -> str:
@@ -21,98 +21,102 @@ def _known_method(name: str) -> str:
 
 
 class LoraSettings(Section):
-    """LoRA (Hu et al. 2022): W + s B A with A ``[r, in]``, B ``[out, r]``; W stays.
+    """LoRA (Hu et al. 2022): W + s B A with A ``[r, in]``, B ``[out, r]``; W is frozen.
 
-    There is no dropout: it would make the trained policy another than the sampled one.
+    There is no dropout: with it the trained policy would differ from the sampled one.
     """
 
     r: Annotated[int, Field(ge=1, le=512)] = 16
-    """Rank."""
+    """Rank r of the adapter."""
     alpha: Positive = 32.0
-    """s = alpha / r."""
+    """Scaling α; the adapter's scale is s = alpha / r."""
     targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
-    """Names of the linear layers, or all but the head."""
+    """Names of the linear layers to adapt (PEFT's ``target_modules``); ``all-linear``: all but the output head."""
     rslora: bool = False
-    """s = alpha / √r (Kalajdzievski 2023)."""
+    """Use the scale s = alpha / √r (rsLoRA, Kalajdzievski 2023)."""
     init: Literal["default", "gaussian", "orthogonal", "pissa", "olora"] = "default"
-    """How A and B begin (PEFT's ``init_lora_weights``). ``pissa`` and ``olora`` take a part of W out into B A."""
+    """How A and B are initialised (PEFT's ``init_lora_weights``); ``pissa`` and ``olora`` move a part of W into B A."""
     freeze_a: bool = False
-    """Train B only (FFA-LoRA, Sun et al. 2024)."""
+    """Train only B (FFA-LoRA, Sun et al. 2024)."""
     rank_pattern: dict[str, PositiveInt] = Field(default_factory=dict)
-    """Other ranks, by name of the layer (PEFT's ``rank_pattern``)."""
+    """Ranks of single layers that differ from ``r``, by layer name (PEFT's ``rank_pattern``)."""
     alpha_pattern: dict[str, Positive] = Field(default_factory=dict)
-    """Other alphas, likewise."""
+    """Alphas of single layers that differ from ``alpha``, by layer name (PEFT's ``alpha_pattern``)."""
 
     @property
     def moves_base(self) -> bool:
-        """Whether the start takes a part of W out into B A."""
+        """Whether initialisation moves a part of W into B A."""
         return self.init in ("pissa", "olora")
 
 
 class LoraXsSettings(Section):
-    """LoRA-XS (Bałazy et al. 2024): W + s B R A with frozen bases A and B, and R ``[r, r]`` trained."""
+    """LoRA-XS (Bałazy et al. 2024): W + s B R A with frozen bases A and B, and trained R ``[r, r]``."""
 
     r: Annotated[int, Field(ge=1, le=512)] = 16
-    """Rank."""
+    """Rank r; a layer trains r × r entries."""
     alpha: Positive = 16.0
-    """s = alpha / r."""
+    """Scaling α; the adapter's scale is s = alpha / r."""
     targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
-    """As of LoRA."""
+    """Names of the linear layers to adapt (PEFT's ``target_modules``); ``all-linear``: all but the output head."""
     init: Literal["svd", "gradient"] = "svd"
-    """``svd``: bases of W's largest singular values and R = 0; ``gradient``: of the first full update's direction, with
-    R such that the policy begins after an approximation of that update (LoRA-SB, Ponkshe et al. 2024)."""
+    """``svd``: the bases are those of W's largest singular values, and R = 0. ``gradient``: they are those of the first
+    full update's direction, and R is such that the policy starts from an approximation of that update (LoRA-SB, Ponkshe
+    et al. 2024)."""
     init_lr: Positive = 1e-4
-    """With ``gradient``: the size of that update, −init_lr sign(Σ g)."""
+    """With ``gradient``: learning rate of that first update, −init_lr sign(Σ g)."""
     warmup_steps: PositiveInt = 1
-    """With ``gradient``: rollout batches over which g is summed, before anything is trained."""
+    """With ``gradient``: number of rollout batches over which g is summed before anything is trained."""
 
 
 class SubnetworkSettings(Section):
     """Only some entries of the weights change; all others keep every bit of the starting model."""
 
     mask: Literal["gradient", "fisher", "random", "magnitude", "small", "difference", "file"] = "gradient"
-    """Which entries: those of the largest summed gradient |Σ g| or Fisher information Σ g² over ``warmup_steps``
-    batches, random ones, those of the largest or smallest |w|, those in which two checkpoints differ, or of a file."""
+    """Which entries are trained: those with the largest summed gradient |Σ g| (``gradient``) or Fisher information Σ g²
+    (``fisher``) over ``warmup_steps`` batches, ``random`` ones, those with the largest (``magnitude``) or smallest
+    (``small``) |w|, those that differ between two checkpoints (``difference``), or those of a mask file (``file``)."""
     density: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Share of the entries; ``difference`` and ``file`` bring their own."""
+    """Share of the entries that are trained; ``difference`` and ``file`` set their own."""
     scope: Literal["matrix", "global"] = "matrix"
-    """The share of each tensor, or of all together."""
+    """Apply ``density`` to each tensor by itself (``matrix``) or to all tensors together (``global``); ``random`` masks
+    are per tensor."""
     targets: Literal["all", "all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all"
-    """Which tensors have entries that may change: all, the linear layers but the head, or those whose name contains one
-    of these words."""
+    """Tensors whose entries may be trained: ``all``, ``all-linear`` (the linear layers but the output head), or those
+    whose name contains one of these words."""
     file: str | None = None
-    """With ``file``: a mask file."""
+    """With ``file``: path of the mask file."""
     before: str | None = None
     """With ``difference``: model folder of the first checkpoint."""
     after: str | None = None
-    """With ``difference``: of the second."""
+    """With ``difference``: model folder of the second checkpoint."""
     like: str | None = None
-    """With ``random``: a mask file whose share of each tensor is taken instead of ``density``."""
+    """With ``random``: a mask file whose share of each tensor replaces ``density``; None: use ``density``."""
     warmup_steps: PositiveInt = 1
-    """Rollout batches whose gradients are summed before anything is trained."""
+    """With ``gradient`` and ``fisher``: number of rollout batches whose gradients are summed before anything is
+    trained."""
     engine: Literal["compact", "hook"] = "compact"
     """``compact``: float32 masters and optimizer state for the kept entries only (plain torch, unsharded); ``hook``:
-    masked gradients, with a full-size optimizer that ZeRO may shard."""
+    masked gradients and a full-size optimizer, which ZeRO may shard."""
 
 
 class TuningSection(Section):
-    """Which parameters may change."""
+    """Which parameters are trained."""
 
     method: Annotated[str, AfterValidator(_known_method)] = "full"
-    """``full``: all parameters; ``lora``; ``lora_xs``; ``subnetwork``; ``peft:NAME``: another of PEFT's methods, e.g.
-    ``peft:miss``."""
+    """Which parameters are trained: ``full``, all of them; ``lora``; ``lora_xs``; ``subnetwork``, some entries of the
+    weights; ``peft:NAME``, another of PEFT's methods, e.g. ``peft:miss``."""
     lora: LoraSettings = LoraSettings()
-    """Of ``lora``."""
+    """Settings of ``method: lora``."""
     lora_xs: LoraXsSettings = LoraXsSettings()
-    """Of ``lora_xs``."""
+    """Settings of ``method: lora_xs``."""
     subnetwork: SubnetworkSettings = SubnetworkSettings()
-    """Of ``subnetwork``."""
+    """Settings of ``method: subnetwork``."""
     peft: dict[str, Any] = Field(default_factory=dict)
-    """Of ``peft:NAME``: keyword arguments of its PEFT configuration; ``target_modules`` is all-linear if not given."""
+    """Keyword arguments of the PEFT configuration of ``peft:NAME``; ``target_modules`` is all-linear if not given."""
 
     @property
     def warmup_steps(self) -> int:
-        """Rollout batches from which the method first learns what to train."""
+        """Number of rollout batches by whose gradients the method chooses what to train; 0: none are needed."""
         if self.method == "subnetwork" and self.subnetwork.mask in ("gradient", "fisher"):
             return self.subnetwork.warmup_steps
         if self.method == "lora_xs" and self.lora_xs.init == "gradient":
@@ -126,23 +130,25 @@ class TuningSection(Section):
 
 
 class LowRankSettings(Section):
-    """AdamW on a projection of each matrix's gradient (`rlpost.optim.lowrank`). A preset fills in what is missing."""
+    """AdamW on a projection of each matrix's gradient (`rlpost.optim.lowrank`)."""
 
     preset: Literal["galore", "fira", "frugal", "adarankgrad", "apollo"] = "galore"
-    """GaLore (Zhao et al. 2024), Fira (Chen et al. 2024), FRUGAL (Zmushko et al. 2024), AdaRankGrad (Refael et al.
-    2024), APOLLO (Zhu et al. 2024)."""
+    """Method that sets the keys below that are not given: GaLore (Zhao et al. 2024), Fira (Chen et al. 2024), FRUGAL
+    (Zmushko et al. 2024), AdaRankGrad (Refael et al. 2024) or APOLLO (Zhu et al. 2024)."""
     rank: PositiveInt = 128
-    """Of the projection; with ``adarankgrad`` the largest."""
+    """Rank of the projection; with ``energy``, as in ``adarankgrad``, the largest rank."""
     gap: PositiveInt = 200
-    """Updates between new projections."""
+    """Optimizer updates between new projections."""
     scale: Positive | None = None
-    """Factor of the projected update; None: the preset's."""
+    """Factor α on the projected update (√α with ``apollo``); None: the preset's."""
     residual_scale: Positive | None = None
-    """``frugal``: step of the gradient's rest, as a share of the learning rate; None: the preset's."""
+    """With ``frugal``: step size of the gradient outside the projection, as a share of the learning rate; None: the
+    preset's."""
     energy: Annotated[float, Field(gt=0, le=1)] | None = None
-    """``adarankgrad``: share of the gradient's squared norm that the rank must hold; None: the preset's."""
+    """Share of the gradient's squared norm that the projection must hold, by which its rank is chosen; None: the
+    preset's."""
     reset: bool = False
-    """Forget the moments with each new projection."""
+    """Reset Adam's moments with each new projection; False: as the preset does (``frugal`` resets)."""
 
 
 class OptimizerSection(Section):
@@ -150,29 +156,30 @@ class OptimizerSection(Section):
 
     name: str = "adamw"
     """``adamw``: torch's AdamW; ``muon``: torch's Muon for matrices (Jordan et al. 2024) and AdamW for the rest;
-    ``lowrank``: AdamW in a subspace of each matrix; ``pytorch_optimizer:NAME``: one of that package."""
+    ``lowrank``: AdamW in a subspace of each matrix's gradient; ``pytorch_optimizer:NAME``: an optimizer of that
+    package."""
     lowrank: LowRankSettings = LowRankSettings()
-    """Of ``lowrank``."""
+    """Settings of ``name: lowrank``."""
     args: dict[str, Any] = Field(default_factory=dict)
-    """Of ``muon`` and ``pytorch_optimizer:NAME``: further keyword arguments."""
+    """Further keyword arguments of ``muon`` and ``pytorch_optimizer:NAME``."""
     lora_plus_ratio: Positive | None = None
-    """LoRA+ (Hayou et al. 2024): learning rate of B over that of A."""
+    """Learning rate of LoRA's B divided by that of A (LoRA+, Hayou et al. 2024); None: the same for both."""
     lr: Positive = 1e-6
     """Peak learning rate."""
     betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """Decay of the two moments."""
+    """Decay rates of Adam's first and second moments; not used by ``pytorch_optimizer:NAME``."""
     eps: Positive = 1e-8
-    """Added to the root of the second moment."""
+    """ε added to the root of Adam's second moment; not used by ``pytorch_optimizer:NAME``."""
     weight_decay: NonNegative = 0.0
-    """Decoupled weight decay."""
+    """Decoupled weight decay: each update shrinks the weights by the share lr × weight_decay. 0: none."""
     grad_clip: Positive | None = 1.0
-    """Largest gradient norm; None: no clipping."""
+    """Largest global gradient norm; larger gradients are scaled down to it. None: no clipping."""
     skip_grad_norm: Positive | None = None
-    """Leave an update out whose gradient norm before clipping is at least this ("Rewarding the Unlikely", released
-    code: 20); None: only one that is not finite."""
+    """Skip an update whose gradient norm before clipping is at least this ("Rewarding the Unlikely", released code:
+    20); None: skip only updates with a norm that is not finite."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Course of the learning rate after the warmup, over all updates of the run."""
     warmup_steps: NonNegativeInt = 0
-    """Updates over which the rate rises linearly from 0."""
+    """Number of optimizer updates over which the learning rate rises linearly to ``lr``; 0: no warmup."""
     min_lr_ratio: Share = 0.0
-    """Where linear and cosine end, as a share of ``lr``."""
+    """Final learning rate of ``linear`` and ``cosine``, as a share of ``lr``."""

@@ -1,4 +1,4 @@
-"""What an engine is sent, by what is trained."""
+"""The kind of weight update that engines receive, by tuning method."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from rlpost.config.schema import RunConfig
 from rlpost.types import UpdateKind
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes as its largest adapter rank."""
+"""Values that vLLM accepts for ``max_lora_rank``."""
 
 
 def kind_of(config: RunConfig) -> UpdateKind:
-    """The kind of a run's updates: ``sync.kind``, or with ``auto`` the smallest that its method and engines allow."""
+    """The kind of a run's weight updates: ``sync.kind``, or with ``auto`` the smallest that method and engines take."""
     match config.sync.kind:
         case "auto":
             if unsupported_reason(config, "adapter") is None:
@@ -21,7 +21,7 @@ def kind_of(config: RunConfig) -> UpdateKind:
 
 
 def adapter_rank(config: RunConfig) -> int:
-    """Rank of the adapters that a run sends; the sum of two where the starting one has to be taken off."""
+    """Rank of the adapters that a run sends; doubled where the initial adapter has to be subtracted."""
     tuning = config.tuning
     if tuning.method == "lora_xs":
         return tuning.lora_xs.r
@@ -30,14 +30,14 @@ def adapter_rank(config: RunConfig) -> int:
 
 
 def engine_rank(config: RunConfig) -> int | None:
-    """The largest adapter rank that engines are prepared for; None if they are sent none."""
+    """The largest adapter rank that engines are prepared for; None if they receive no adapter."""
     if kind_of(config) != "adapter":
         return None
     return next(rank for rank in LORA_RANKS if rank >= adapter_rank(config))
 
 
 def unsupported_reason(config: RunConfig, kind: UpdateKind) -> str | None:
-    """Why a run cannot be published in a form; None if it can."""
+    """Why a run cannot publish updates of a kind; None if it can."""
     tuning = config.tuning
     if kind == "adapter":
         if tuning.method not in ("lora", "lora_xs"):

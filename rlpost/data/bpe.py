@@ -8,7 +8,7 @@ from pathlib import Path
 from rlpost.data.wordlevel import END, PAD, padded
 
 _LINE = r"[^\n]*\n|[^\n]+"
-"""Pieces grow within a line, its newline included: what is credited line by line shares no piece with its neighbour."""
+"""Pieces stay within a line, its newline included, so that lines with rewards of their own share no token."""
 _FEWEST = 320
 """256 bytes and some pieces."""
 
@@ -16,13 +16,13 @@ _FEWEST = 320
 def build(texts: Iterable[str], folder: str | Path, max_length: int, vocabulary: int) -> int:
     """Write a tokenizer by byte-pair encoding (Sennrich et al. 2016) that does not stop at the borders of words.
 
-    Every text can be written with it: what has no piece of its own is spelled in bytes.
+    It can encode every text: whatever has no piece of its own is spelled in bytes.
 
     Args:
-        texts: the corpus.
-        folder: where to write the Hugging Face tokenizer files.
-        max_length: longest sequence the model takes.
-        vocabulary: pieces, bytes included; at least 320. A corpus that has fewer gives fewer.
+        texts: the corpus that pieces are learned from.
+        folder: target folder of the Hugging Face tokenizer files.
+        max_length: longest sequence of the model, in tokens.
+        vocabulary: number of pieces, bytes included; at least 320. A small corpus may yield fewer.
 
     Returns:
         The vocabulary's size, a multiple of 64 (vLLM pads to it; unused ids fill up).

@@ -11,14 +11,14 @@ from rlpost.types import Prompt
 
 
 def by_pass_rate(prompts: list[Prompt], settings: CurriculumSettings) -> list[Prompt]:
-    """The prompts whose measured pass rate lies within the limits, in the order asked for.
+    """The prompts whose measured pass rate is within the limits, in the configured order.
 
-    A prompt that is always or never solved has no contrast in its group and teaches nothing; leaving it out saves its
-    rollouts (``lowest`` and ``highest``).
+    The completions of a prompt that is always or never solved have equal outcomes and, without reward shaping, no
+    advantage; leaving the prompt out saves its rollouts (``lowest`` and ``highest``).
 
     Args:
-        prompts: of the training set.
-        settings: where the measurements are, limits, order.
+        prompts: training prompts.
+        settings: file with the measured outcomes, limits on the pass rate, and order.
 
     Raises:
         DataError: for a prompt without a decided measurement, or if none is left.

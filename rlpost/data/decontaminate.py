@@ -1,6 +1,6 @@
 """Decontamination: training prompts that ask what a held-out prompt asks.
 
-A held-out theorem that is trained on under another name makes every figure on it worthless, and nothing crashes.
+Training on a held-out theorem under another name makes its evaluation worthless without any error.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ def normalise_text(text: str) -> str:
 
 
 def question(prompt: Prompt) -> str:
-    """What a prompt asks, whatever it is called and however it is spaced: its statement with the binders before it,
-    where the data has one, else its whole text.
+    """What a prompt asks, independent of its id and its white space.
+
+    This is its statement with the binders before it where the data has one, else its whole text.
     """
     statement = prompt.columns.get("statement")
     if isinstance(statement, str):
@@ -36,14 +37,14 @@ def question(prompt: Prompt) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Contamination:
-    """Positions of the training prompts that ask what a held-out one asks, and the ids of one such pair."""
+    """Positions of the contaminated training prompts, and the ids (training, held-out) of one such pair."""
 
     positions: frozenset[int]
     example: tuple[str, str] | None
 
 
 def find_contamination(train: Sequence[Prompt], held_out: Sequence[Prompt]) -> Contamination:
-    """Which training prompts are held out as well."""
+    """Find the training prompts that are held out as well."""
     known = {question(prompt): prompt.id for prompt in held_out}
     found = {place: known[asked] for place, prompt in enumerate(train) if (asked := question(prompt)) in known}
     first = min(found, default=None)
@@ -59,7 +60,7 @@ def decontaminate(train: list[Prompt], held_out: Sequence[Prompt], rule: str) ->
         rule: ``data.contamination``: ``refuse``, ``drop`` or ``allow``.
 
     Raises:
-        DataError: if there are some and ``rule`` is ``refuse``, or nothing would be left; with their number.
+        DataError: if there are some and ``rule`` is ``refuse``, or ``drop`` would leave none; it names their number.
     """
     found = find_contamination(train, held_out)
     if found.example is None or rule == "allow":

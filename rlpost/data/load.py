@@ -1,4 +1,4 @@
-"""The data sets a configuration names."""
+"""The data sets that a configuration names, as tokenized prompts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def rows(section: DataSection, arguments: str | dict[str, Any], where: str) -> l
 
 
 def prompts(section: DataSection, split: str) -> list[Prompt]:
-    """Prompts of the split ``train`` or ``eval``, the former without what `rlpost.data.curriculum` leaves out.
+    """Prompts of the split ``train`` or ``eval``; training prompts are selected by `rlpost.data.curriculum` if set.
 
     Raises:
         DataError: as `rows` and `to_prompts`, or if the split is not configured.
@@ -47,11 +47,11 @@ def prompts(section: DataSection, split: str) -> list[Prompt]:
 
 
 def make_prompts(section: DataSection, found: Sequence[Mapping[str, Any]], where: str) -> list[Prompt]:
-    """Rows as prompts in the form the section describes.
+    """Rows as prompts in the form that the section describes.
 
     Raises:
         DataError: as `to_prompts`.
-        UserError: for a template that nobody knows.
+        UserError: for an unknown template name.
     """
     template, chat = templates(section)
     return to_prompts(
@@ -65,10 +65,10 @@ def make_prompts(section: DataSection, found: Sequence[Mapping[str, Any]], where
 
 
 def templates(section: DataSection) -> tuple[str | None, Sequence[tuple[str, str]] | None]:
-    """The text template or the chat template of a section, names resolved; neither where prompts stand in a column.
+    """The text template or the chat template of a section, names resolved; neither where a column holds the prompts.
 
     Raises:
-        UserError: for a name that nobody knows.
+        UserError: for an unknown template name.
     """
     template, chat = section.template, section.chat_template
     if template is not None and "{" not in template:
@@ -83,9 +83,9 @@ def tokenized_prompts(
     """Training and held-out prompts with their token ids, each checked to fit the model.
 
     Args:
-        config: data, and the room that ``rollout`` leaves.
+        config: data settings, and the lengths in ``rollout`` that limit a prompt.
         model: Hugging Face folder with the tokenizer.
-        training: with training prompts; without, only held-out ones.
+        training: whether to load training prompts; False: only held-out ones, the first list is empty.
 
     Raises:
         DataError: for a prompt that is too long, with its id and length; or as `prompts` and `decontaminate`.

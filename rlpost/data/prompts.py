@@ -1,4 +1,4 @@
-"""Rows of a data set into `Prompt` records."""
+"""Rows of a data set as `Prompt` records."""
 
 from __future__ import annotations
 
@@ -66,15 +66,15 @@ def to_prompts(
     chat_template: Sequence[tuple[str, str]] | None = None,
     where: str = "data",
 ) -> list[Prompt]:
-    """Make prompts; every column is kept.
+    """Make prompts from rows; each prompt keeps every column of its row.
 
     Args:
         rows: mappings from column to value.
         prompt_key: column with the prompt, text or a list of ``{"role", "content"}``, unless a template is given.
-        id_key: column with the id; row numbers where it is absent.
-        template: text with ``{column}`` fields.
-        chat_template: (role, text with ``{column}`` fields) pairs.
-        where: names the data set in messages.
+        id_key: column with the id; without it, the row number is the id.
+        template: text with ``{column}`` fields; None: no text template.
+        chat_template: (role, text with ``{column}`` fields) pairs; None: no chat template.
+        where: name of the data set in messages.
 
     Raises:
         DataError: for no rows, a missing column, a prompt of the wrong type, or an id given twice.

@@ -1,7 +1,7 @@
 """Headers of safetensors files: which tensors there are and where, without reading one.
 
 safetensors' own reader maps the file: read slice by slice, all of it counts as resident in the end (measured: 512 MiB
-read in slices of 16 MiB raise the peak by 517), and it does not tell where a tensor lies.
+read in slices of 16 MiB raise the peak by 517), and it does not tell a tensor's offset.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ DTYPES = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-"""Number formats of weights; others are of integers or packed quantised blocks."""
+"""Number formats of weights; the others are integers or packed quantised blocks."""
 
 _LONGEST_HEADER = 100 * 2**20
 
 
 def header(file: Path) -> tuple[int, dict[str, Any]]:
-    """Where the numbers begin, and each tensor's format (``dtype``), ``shape`` and place (``data_offsets``).
+    """Byte offset of the tensor data, and by name each tensor's ``dtype``, ``shape`` and ``data_offsets``.
 
     Raises:
-        DataError: if they do not fit each other or the length of the file.
+        DataError: if the header is damaged, contradicts itself, or does not fit the length of the file.
     """
     size = file.stat().st_size
     with file.open("rb") as stream:

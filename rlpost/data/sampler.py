@@ -1,4 +1,4 @@
-"""Which prompts a step takes: a function of the step number alone, so that resuming needs no state."""
+"""Which prompts a step uses: a function of step number and seed, so that resuming needs no sampler state."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def indices(step: int, per_step: int, count: int, seed: int, shuffle: bool = Tru
     Every row is used once before any is used again; a step may span two epochs.
 
     Args:
-        step: 0-based.
-        per_step: rows per step.
-        count: rows in the data set.
+        step: number of the step, 0-based.
+        per_step: number of rows per step.
+        count: number of rows in the data set.
         seed: the run's seed.
-        shuffle: a new order each epoch, or the given one.
+        shuffle: draw a new order for each epoch; False: keep the order of the rows.
 
     Raises:
         ValueError: for an empty data set or a negative step.

@@ -28,8 +28,8 @@ def read_hf_disk(path: str, split: str | None = None) -> list[dict[str, Any]]:
     """Rows of a data set written by ``save_to_disk``.
 
     Args:
-        path: the folder.
-        split: which split of a ``DatasetDict``; may be left out if there is one.
+        path: folder written by ``save_to_disk``.
+        split: name of the split of a ``DatasetDict``; None: its only split.
 
     Raises:
         DataError: if the folder holds no data set, or several splits and none is named.

@@ -40,7 +40,7 @@ class TextCodec:
         tokenised with the special tokens the tokenizer adds to a sequence's start (if wanted), but none at its end.
 
         Raises:
-            DataError: if messages meet a tokenizer without a chat template, or nothing is left.
+            DataError: for chat messages if the tokenizer has no chat template, or if there are no tokens.
         """
         if prompt.messages is not None:
             if not self.tokenizer.chat_template:
@@ -59,7 +59,7 @@ class TextCodec:
         return tuple(ids)
 
     def encode_target(self, text: str) -> tuple[int, ...]:
-        """Token ids of a completion to imitate, the end-of-sequence token included."""
+        """Token ids of a target completion for supervised training, the end-of-sequence token included."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return (*ids, self.tokenizer.eos_token_id)
 
@@ -67,7 +67,7 @@ class TextCodec:
         """Text of sampled ids without special tokens, and the character span of each id.
 
         Tokens that together make one character (bytes of a multi-byte letter) share its span. Text from the first
-        stop string on is cut off; tokens behind the cut have a zero-length span at its end.
+        stop string on is cut off; tokens after the cut have a zero-length span at its end.
 
         Args:
             ids: sampled token ids.

@@ -1,4 +1,4 @@
-"""A small lossless tokenizer made from a corpus, for models trained from nothing."""
+"""A small lossless tokenizer made from a corpus, for models trained from scratch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def build(texts: Iterable[str], folder: str | Path, max_length: int) -> int:
 
     Args:
         texts: the corpus; other words become ``<unk>``.
-        folder: where to write the Hugging Face tokenizer files.
-        max_length: longest sequence the model takes.
+        folder: target folder of the Hugging Face tokenizer files.
+        max_length: longest sequence of the model, in tokens.
 
     Returns:
         The vocabulary's size, a multiple of 64 (vLLM pads to it; unused ids fill up).

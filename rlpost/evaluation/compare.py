@@ -1,4 +1,4 @@
-"""Two ways of training, compared on the same held-out prompts with the same seeds."""
+"""Comparison of two training methods on the same held-out prompts with the same seeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlpost.evaluation.outcomes import Outcome
 
 Interval = tuple[float, float]
 Measure = Callable[[Outcome], float]
-"""What a prompt's outcome is worth; raises DataError where it cannot tell."""
+"""Function from a prompt's outcome to a number; raises DataError where the outcome does not determine it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class Estimate:
     """A mean over seeds and prompts.
 
     Attributes:
-        mean: of all values.
-        problems: 95 % interval over prompts of the means over seeds (`over_problems`): would other prompts say so too?
-        seeds: 95 % interval over seeds of the means over prompts (`over_seeds`): would other runs? None for one seed.
+        mean: mean over all seeds and prompts.
+        problems: 95 % interval over prompts of the means over seeds (`over_problems`), for other prompts.
+        seeds: 95 % interval over seeds of the means over prompts (`over_seeds`), for other runs; None for one seed.
     """
 
     mean: float
@@ -56,10 +56,10 @@ def of_list(value: Callable[[Listed], float]) -> Measure:
 
 
 def mean(runs: Sequence[Sequence[Outcome]], measure: Measure) -> Estimate:
-    """A measure over runs with different seeds on the same prompts.
+    """Mean of a measure over runs with different seeds on the same prompts.
 
     Raises:
-        DataError: if they differ in prompts, or the measure cannot tell.
+        DataError: if the runs differ in prompts, or an outcome does not determine the measure.
     """
     return _estimate(_table(runs, measure))
 
@@ -69,8 +69,8 @@ def difference(first: Sequence[Sequence[Outcome]], second: Sequence[Sequence[Out
 
     Args:
         first: outcomes of each seed's run.
-        second: likewise, with the seeds in the same order.
-        measure: of an outcome.
+        second: outcomes of the runs to compare with, with the seeds in the same order.
+        measure: function from an outcome to a number.
 
     Raises:
         DataError: as `mean`, or if the two differ in prompts or in the number of seeds.

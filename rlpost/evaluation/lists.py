@@ -1,4 +1,4 @@
-"""Figures of ranked lists: how much of what was wanted they hold and where, and what kind of items they are made of."""
+"""Metrics of ranked lists: how many relevant items they hold and at which ranks, and what their other items are."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ MARKS = {
     "out_of_catalog": "o",
     "unparsable": "u",
 }
-"""What a place of a list was found to be (`ItemVerdict.reason`), and its character."""
+"""The verdict on a place of a list (`ItemVerdict.reason`), and the character that stands for it."""
 _NOT_RECOMMENDABLE = "sou"
 _PROTOCOLS: dict[Protocol, str] = {"strict": "", "released": " released"}
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A judged list.
+    """A scored list.
 
     Attributes:
-        marks: what stands in each place, see `MARKS`.
-        relevant: how many items there were to find.
-        items: the catalog's item in each place, None for what is none.
+        marks: one character of `MARKS` for each place.
+        relevant: number of relevant items to find.
+        items: catalog item at each place, None where the text is not an item.
         bits: self-information of each place's item, where popularity is known (`rlpost.algorithms.ranking`).
-        catalog: items in the catalog, 0 if that is not known.
+        catalog: number of items in the catalog, 0 if unknown.
 
     >>> Listed("hm", 3, ("Alien (1979)", "Up (2009)")).novelty is None
     True
@@ -47,7 +47,7 @@ class Listed:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Listed:
-        """From what `dataclasses.asdict` and JSON make of one."""
+        """Make a list from the JSON form of `dataclasses.asdict`."""
         return cls(**{**values, "items": tuple(values["items"]), "bits": tuple(values["bits"])})
 
     @property
@@ -57,7 +57,7 @@ class Listed:
         return sum(known) / len(known) if known else None
 
     def gains(self, protocol: Protocol = "strict") -> list[float]:
-        """1 for a hit, 0 for another place; the protocol ``released`` drops what could not have been recommended."""
+        """1 for a hit, 0 for any other place; the protocol ``released`` drops items that cannot be recommended."""
         kept = self.marks if protocol == "strict" else [mark for mark in self.marks if mark not in _NOT_RECOMMENDABLE]
         return [float(mark == "h") for mark in kept]
 
@@ -70,7 +70,7 @@ class Listed:
         return ndcg(self.gains(protocol), [1.0] * self.relevant, k, protocol)
 
     def share(self, marks: str) -> float:
-        """Of its places, those with one of these marks."""
+        """Share of its places with one of these marks."""
         return sum(mark in marks for mark in self.marks) / len(self.marks)
 
 
@@ -89,17 +89,18 @@ def listed(verdict: Verdict | None) -> Listed | None:
 
 
 def list_figures(lists: Sequence[Listed], ks: Sequence[int]) -> dict[str, float]:
-    """Recall@k and nDCG@k by both protocols, and what the lists are made of.
+    """Recall@k and nDCG@k by both protocols, and the composition of the lists.
 
     Args:
-        lists: of all prompts.
-        ks: cuts.
+        lists: one list per prompt.
+        ks: cut-offs k.
 
     Returns:
-        ``recall@k``, ``ndcg@k`` (strict: places kept), the same with `` released`` behind it (places that could not
-        have been recommended dropped, ideal no longer than the list); ``in_catalog`` and ``duplicates``, shares of a
-        list's places; ``novelty`` in bits. Each is a mean over lists with its standard error and 95 % interval.
-        ``places`` per list, and ``coverage`` of the catalog, which grows with the number of lists. Empty for no lists.
+        ``recall@k``, ``ndcg@k`` (strict: places kept), the same names with `` released`` appended (places that could
+        not have been recommended dropped, ideal no longer than the list); ``in_catalog`` and ``duplicates``, shares of
+        a list's places; ``novelty`` in bits. Each is a mean over lists with its standard error and 95 % interval.
+        Also ``places`` per list, and ``coverage`` of the catalog with its standard error, which grows with the number
+        of lists. Empty for no lists.
     """
     if not lists:
         return {}
@@ -123,15 +124,15 @@ def list_figures(lists: Sequence[Listed], ks: Sequence[int]) -> dict[str, float]
 
 
 def popularity_shift(before: Sequence[Listed], after: Sequence[Listed]) -> dict[str, float]:
-    """By how many bits the items of a prompt's list have become more popular, mean over prompts, with its errors.
+    """Mean over prompts of how many bits more popular the items of a list have become, with its errors.
 
     Args:
         before: lists of the reference policy.
-        after: of another, for the same prompts in the same order.
+        after: lists of another policy for the same prompts, in the same order.
 
     Returns:
-        ``popularity_shift`` and so on: positive where recommendations moved towards what everybody chooses. Empty
-        where popularity is not known.
+        ``popularity_shift`` with its standard error and interval: positive where recommendations moved towards popular
+        items. Empty where popularity is not known.
     """
     pairs = [(b.novelty, a.novelty) for b, a in zip(before, after, strict=True)]
     moved = [b - a for b, a in pairs if b is not None and a is not None]

@@ -1,4 +1,4 @@
-"""What became of the samples of held-out prompts, and the figures that follow from it."""
+"""Outcomes of the samples of held-out prompts, and the metrics computed from them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ RIGHT, WRONG, OPEN = "1", "0", "?"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One prompt's samples: a character each, ``1`` accepted, ``0`` rejected, ``?`` undecided.
+    """Outcomes of one prompt's samples, a character each: ``1`` accepted, ``0`` rejected, ``?`` undecided.
 
     Attributes:
-        id: of the prompt.
-        samples: in the order they were drawn.
-        distinct: different texts among the accepted ones.
-        greedy: the greedy answer, likewise a character; empty if none was asked for.
-        listed: the greedy answer as a judged list; None for an answer that is no list.
+        id: id of the prompt.
+        samples: one character per sample, in the order they were drawn.
+        distinct: number of different texts among the accepted samples.
+        greedy: one character for the greedy answer; empty if none was asked for.
+        listed: the greedy answer as a scored list; None for an answer that is no list.
 
     >>> Outcome("t1", "10?1", 2, "1").accepted
     2
@@ -41,12 +41,12 @@ class Outcome:
 
     @property
     def accepted(self) -> int:
-        """Accepted samples."""
+        """Number of accepted samples."""
         return self.samples.count(RIGHT)
 
     @property
     def decided(self) -> int:
-        """Samples that were accepted or rejected."""
+        """Number of samples that were accepted or rejected."""
         return len(self.samples) - self.samples.count(OPEN)
 
 
@@ -59,15 +59,16 @@ def figures(outcomes: Sequence[Outcome], ks: Iterable[int], list_ks: Sequence[in
     """pass@k and greedy accuracy, each with its standard error (``_se``) and 95 % interval (``_low``, ``_high``).
 
     Args:
-        outcomes: of all prompts.
-        ks: which pass@k.
-        list_ks: which recall@k and nDCG@k, where the answers are lists.
+        outcomes: outcomes of all prompts.
+        ks: values of k for pass@k.
+        list_ks: values of k for recall@k and nDCG@k, where the answers are lists.
 
     Returns:
-        Those, ``distinct`` (different accepted answers per prompt), ``prompts`` and ``undecided`` (a share).
+        Those, ``distinct`` (different accepted answers per prompt), ``prompts`` (their number) and ``undecided`` (share
+        of all samples).
 
     Raises:
-        InfrastructureError: if nothing could be decided.
+        InfrastructureError: if no prompt has k decided samples, or no greedy answer could be decided.
     """
     found: dict[str, float] = {}
     for k in ks:
@@ -89,14 +90,16 @@ def figures(outcomes: Sequence[Outcome], ks: Iterable[int], list_ks: Sequence[in
 
 
 def compare(before: Sequence[Outcome], after: Sequence[Outcome]) -> dict[str, float]:
-    """``negative_flips`` and ``positive_flips``: prompts of which some sample was accepted then and none now, and the
-    other way round, as shares of the prompts in both; for lists `rlpost.evaluation.lists.popularity_shift` as well.
+    """Shares of the prompts in both that were solved before and are not now, and the other way round.
+
+    They are ``negative_flips`` and ``positive_flips``; a prompt is solved if at least one sample was accepted. For
+    lists `rlpost.evaluation.lists.popularity_shift` is added.
     """
     known = {outcome.id: outcome for outcome in before}
     pairs = [(known[outcome.id], outcome) for outcome in after if outcome.id in known]
     if not pairs:
         return {}
-    # as many samples on both sides: more of them would find more
+    # equal numbers of samples on both sides: more samples solve more prompts
     most = min(min(len(b.samples), len(a.samples)) for b, a in pairs)
     solved = [tuple(RIGHT in one.samples[:most] for one in pair) for pair in pairs]
     lost, won = flips([b for b, _ in solved], [a for _, a in solved])
@@ -110,7 +113,7 @@ def compare(before: Sequence[Outcome], after: Sequence[Outcome]) -> dict[str, fl
 
 @contextmanager
 def recorder(path: Path) -> Iterator[Callable[[Outcome], None]]:
-    """A file that takes outcomes one by one, a JSON line each; what was written stays if the rest fails."""
+    """Open a file for outcomes, one JSON line each; lines already written stay if a later one fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
 
@@ -122,10 +125,10 @@ def recorder(path: Path) -> Iterator[Callable[[Outcome], None]]:
 
 
 def read(path: Path) -> list[Outcome]:
-    """What `recorder` wrote.
+    """Read the outcomes that `recorder` wrote.
 
     Raises:
-        DataError: for a file that holds something else.
+        DataError: for a file that cannot be read or holds something else.
     """
     try:
         return [_outcome(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,4 +1,4 @@
-"""Right answers of the starting policy, followed through a run: which of them become likelier?"""
+"""Correct answers of the starting policy, followed through a run to see which become likelier."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from rlpost.algorithms.sharpening import likelihood_ranks, uplift_by_rank
 from rlpost.types import Completion, Group
 
 Loglikelihoods = Callable[[Sequence[Completion]], Iterator[np.ndarray]]
-"""Completions to their log-probabilities ``[T]`` under the present policy."""
+"""Function from completions to their log-probabilities ``[T]`` under the current policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """A right answer drawn from the starting policy.
+    """A correct answer drawn from the starting policy.
 
     Attributes:
-        prompt_id: of its prompt.
+        prompt_id: id of its prompt.
         prompt_ids: token ids of the prompt.
-        token_ids: its own.
-        rank: its place by probability in its group, wrong answers included; 0 is the likeliest.
-        logprob: at the start, summed over tokens.
+        token_ids: token ids of the answer.
+        rank: its rank by probability in its group, wrong answers included; 0 is the likeliest.
+        logprob: its log-probability at the start, summed over tokens.
     """
 
     prompt_id: str
@@ -37,7 +37,7 @@ class Followed:
 
 
 def follow(groups: Sequence[Group], score: Loglikelihoods) -> list[Followed]:
-    """Choose the right answers of judged groups that the policy has just drawn."""
+    """Choose the correct answers of scored groups that the policy has just sampled."""
     likelihoods = score([c for group in groups for c in group.completions])
     followed: list[Followed] = []
     for group in groups:
@@ -51,11 +51,11 @@ def follow(groups: Sequence[Group], score: Loglikelihoods) -> list[Followed]:
 
 
 def measure(followed: Sequence[Followed], score: Loglikelihoods) -> dict[str, object]:
-    """How the followed answers fare under the present policy.
+    """Compare the likelihood of the followed answers under the current policy with that at the start.
 
     Returns:
-        ``share`` that became likelier, ``change`` (mean, nats per answer), and ``by_rank``: rows of rank, answers, how
-        many rose, mean change.
+        ``share`` that became likelier, ``change`` (mean, nats per answer), and ``by_rank``: rows of rank, number of
+        answers, number that rose, mean change.
     """
     completions = [
         Completion(f.prompt_id, 0, f.prompt_ids, f.token_ids, ((0, 0),) * len(f.token_ids), None, "", "stop", 0, 0)
@@ -72,11 +72,11 @@ def measure(followed: Sequence[Followed], score: Loglikelihoods) -> dict[str, ob
 
 
 def write(followed: Sequence[Followed], path: Path) -> None:
-    """Keep them for later parts of the run."""
+    """Write followed answers for later evaluations of the run."""
     path.write_text("".join(json.dumps(asdict(one)) + "\n" for one in followed))
 
 
 def read(path: Path) -> list[Followed]:
-    """What `write` wrote."""
+    """Read the answers that `write` wrote."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     return [Followed(**{**row, **{key: tuple(row[key]) for key in ("prompt_ids", "token_ids")}}) for row in rows]

@@ -1,4 +1,4 @@
-"""A learner from a configuration."""
+"""Build a learner from a configuration."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ from rlpost.tuning.build import build_tuning
 
 
 def build_learner(config: RunConfig, folder: str, device: torch.device) -> PolicyLearner:
-    """Load the policy, and with a KL term a frozen one where its tuning method cannot show it, and set up the engine.
+    """Load the policy and, for a KL term, a frozen reference, and set up the engine.
+
+    No reference is loaded where the tuning method can disable its adapter instead.
 
     Args:
         config: settings of model, tuning, optimizer and engine.
-        folder: Hugging Face folder the policy starts from.
-        device: where this rank computes.
+        folder: Hugging Face folder of the starting policy.
+        device: this rank's device.
 
     Raises:
         ModelError: if the folder cannot be loaded.
     """
-    # before it is tuned: what a method makes of the weights belongs on their device
+    # moved before the method is applied: the tensors it derives from the weights must be on the same device
     model = load(folder, config.model.dtype, config.model.trust_remote_code).to(device)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     tuning = build_tuning(config, model, folder)

@@ -1,4 +1,4 @@
-"""Collation: samples into the tensors of a micro-batch, several sequences in a row or one sequence per row."""
+"""Collate samples into the tensors of a micro-batch, with several sequences per row or one."""
 
 from __future__ import annotations
 
@@ -27,15 +27,17 @@ class MicroBatch:
 
     Attributes:
         input_ids: ``[R, L]``, padded on the right.
-        attention_mask: ``[R, L]`` if each row is one sequence, else ``[R, 1, L, L]`` bool: what each token sees.
+        attention_mask: ``[R, L]`` if each row is one sequence, else ``[R, 1, L, L]`` bool: true where row i attends to
+            column j.
         position_ids: ``[R, L]``, or None if each row is one sequence.
-        index: ``[N]``, which of the R·L positions predicts the token.
-        token_ids: ``[N]``.
-        cells: ``[N]``, the token's cell among the B·T cells of a table of the samples.
-        mask: ``[B, T]`` bool, trained tokens; T is the longest completion.
+        index: ``[N]``, flat position (of R·L) that predicts each completion token.
+        token_ids: ``[N]``, the completion tokens.
+        cells: ``[N]``, flat position (of B·T) of each completion token in a ``[B, T]`` table of the samples.
+        mask: ``[B, T]`` bool, true for trained tokens; T is the length of the longest completion.
         indices: numbers of the B samples in their batch.
-        sizes: lengths of their completions.
-        varlen_sequences: set where attention goes sequence by sequence; the mask then says nothing, and R is 1.
+        sizes: completion lengths of the B samples.
+        varlen_sequences: cu_seqlens and keys for attention sequence by sequence, or None. If set, R is 1 and
+            ``attention_mask`` a ``[1, 1, 1, 1]`` placeholder.
     """
 
     input_ids: Tensor
@@ -50,7 +52,7 @@ class MicroBatch:
     varlen_sequences: VarlenSequences | None = None
 
     def table(self, values: Tensor) -> Tensor:
-        """``[N]`` values as ``[B, T]``, 0 where a completion is shorter."""
+        """``[N]`` values as a ``[B, T]`` table, 0 after the end of a completion."""
         return (
             torch.zeros(self.mask.numel(), dtype=values.dtype, device=values.device)
             .index_put((self.cells,), values)
@@ -58,7 +60,7 @@ class MicroBatch:
         )
 
     def by_sample(self, values: Tensor) -> dict[int, np.ndarray]:
-        """``[N]`` values as one ``[T]`` array for each sample, by its number in the batch."""
+        """``[N]`` values split into one ``[T]`` array per sample, by the sample's number in the batch."""
         parts = np.split(values.detach().float().cpu().numpy(), np.cumsum(self.sizes)[:-1]) if self.indices else []
         return {index: part.copy() for index, part in zip(self.indices, parts, strict=True)}
 
@@ -66,16 +68,16 @@ class MicroBatch:
 def collate(
     samples: Sequence[TrainSample], micro: MicroBatchPlan, device: torch.device, varlen: bool = False
 ) -> MicroBatch:
-    """The tensors of a micro-batch.
+    """Make the tensors of a micro-batch.
 
     An empty plan makes one masked token, so that a rank without work still runs forward and backward: all ranks gather
     sharded parameters together.
 
     Args:
         samples: the whole batch.
-        micro: which samples, and where they stand.
-        device: where the tensors go.
-        varlen: put all rows into one, for attention that goes sequence by sequence.
+        micro: the samples of each row, as numbers in the batch.
+        device: device of the tensors.
+        varlen: join all rows into one, for attention sequence by sequence.
     """
     if not micro:
         ids, one = torch.zeros(1, 2, dtype=torch.long, device=device), torch.zeros(1, dtype=torch.long, device=device)
@@ -101,7 +103,7 @@ def collate(
     sequence_ids = stacked([row.sequence_ids for row in rows], _PADDING)
     seen = (sequence_ids != _PADDING).astype(np.int64)
     if varlen:
-        seen = np.ones((1, 1, 1, 1), bool)  # of four dimensions, or transformers would make a mask of its own
+        seen = np.ones((1, 1, 1, 1), bool)  # transformers builds its own mask unless given four dimensions
     elif not single:
         seen = visible(sequence_ids, stacked([row.branch for row in rows], _PADDING))[:, None]
     position_ids = stacked([row.position_ids for row in rows], 0)
@@ -124,14 +126,14 @@ def collate(
 
 
 def visible(sequence_ids: np.ndarray, branch: np.ndarray) -> np.ndarray:
-    r"""Token j is visible to i iff j ≤ i, both are of one sequence, and j is of the prompt or of i's completion.
+    r"""Block mask: i attends to j iff j ≤ i, both are in one sequence, and j is in the prompt or in i's completion.
 
     Args:
         sequence_ids: ``[R, L]`` number of the sequence in its row, -1 for padding.
         branch: ``[R, L]`` 0 for the prompt, 1, 2, … for the completions that follow it, -1 for padding.
 
     Returns:
-        ``[R, L, L]`` bool, first i, then j. Padding sees padding: a softmax over nothing is NaN.
+        ``[R, L, L]`` bool, indexed by row, i and j. Padding attends to padding: a softmax over no keys is NaN.
     """
     causal = np.tri(sequence_ids.shape[1], dtype=bool)
     same = sequence_ids[:, :, None] == sequence_ids[:, None, :]
@@ -140,7 +142,7 @@ def visible(sequence_ids: np.ndarray, branch: np.ndarray) -> np.ndarray:
 
 
 def prefetch(make: Callable[[Given], Made], given: Sequence[Given], on: bool = True) -> Iterator[Made]:
-    """``make`` of each, the next one in a thread while the present one is in use."""
+    """Yield ``make`` of each item; with ``on``, a thread makes the next one while the current one is in use."""
     if not on or len(given) < 2:
         yield from map(make, given)
         return
@@ -154,7 +156,7 @@ def prefetch(make: Callable[[Given], Made], given: Sequence[Given], on: bool = T
 
 @dataclass(frozen=True, slots=True)
 class _RowArrays:
-    """One row, ``[l]`` each; ``predicts`` ``[n]``: the positions that predict the completions' tokens."""
+    """Arrays ``[l]`` of one row; ``predicts`` is ``[n]``, the positions that predict the completion tokens."""
 
     ids: np.ndarray
     sequence_ids: np.ndarray

@@ -1,6 +1,6 @@
 """The learner's engine on DeepSpeed: ZeRO 0 to 3, float32, or bfloat16 with float32 masters.
 
-The one home of deepspeed.
+Besides the smoke test, the only module that imports deepspeed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rlpost.tuning.method import TuningMethod
 
 _TAG = "learner"
 _BEFORE_FIRST_MICRO_STEP = {1: -1, 2: -1, 3: 0}
-"""What DeepSpeed's optimizer of a ZeRO stage counts its backward passes from."""
+"""By ZeRO stage, ``micro_step_id`` of DeepSpeed's optimizer before the first backward pass."""
 
 
 class DeepSpeedEngine:
@@ -37,12 +37,12 @@ class DeepSpeedEngine:
     The process group's environment (``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR``, ``MASTER_PORT``) must be set.
 
     Args:
-        module: the policy, on every rank the same weights.
-        tuning: what of it is trained.
-        optimizer: settings.
-        learner: settings.
-        dtype: ``float32`` or ``bfloat16``.
-        device: of this rank.
+        module: the policy, with the same weights on every rank.
+        tuning: the tuning method, which names the trained parameters.
+        optimizer: optimizer and gradient clipping.
+        learner: ZeRO stage and offloading.
+        dtype: ``float32``, or ``bfloat16`` with float32 masters, which runs at ZeRO stage 1 or higher.
+        device: this rank's device.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class DeepSpeedEngine:
     def backward(self, loss: Tensor, last: bool) -> None:
         """See `TrainEngine`."""
         self.engine.set_gradient_accumulation_boundary(last)
-        # DeepSpeed averages over ranks; the loss is already divided by global counts and wants a sum
+        # DeepSpeed averages over ranks; the loss is already divided by global counts, so gradients must be summed
         self.engine.backward(loss * self.world, scale_wrt_gas=False)
 
     def gradients(self) -> Iterator[tuple[str, Tensor]]:
@@ -93,7 +93,7 @@ class DeepSpeedEngine:
         self.optimizer.zero_grad(set_to_none=True)
         if self.stage == 0:
             return
-        # as DeepSpeed's optimizers do themselves when they skip an update; zero_grad alone leaves the ranks' sums
+        # what DeepSpeed's optimizers do when they skip an update; zero_grad alone leaves the ranks' sums
         self.optimizer.micro_step_id = _BEFORE_FIRST_MICRO_STEP[self.stage]
         self.optimizer.reset_cpu_buffers()
         for offloaded in ("_offload_accumulated_param_ids", "_offload_boundary_param_ids"):
@@ -114,7 +114,7 @@ class DeepSpeedEngine:
             value = math.nan if norm is None else float(norm)
             skipped = bool(getattr(self.optimizer, "overflow", False)) or not math.isfinite(value)
             return Applied(value, skipped)
-        # unsharded float32 has no optimizer wrapper that would look at the gradients
+        # unsharded float32 has no optimizer wrapper that checks the gradients
         norm = float(torch.nn.utils.get_total_norm([p.grad for _, p in self.tuning.trained() if p.grad is not None]))
         skipped = not math.isfinite(norm)
         if skipped:
@@ -173,7 +173,7 @@ class DeepSpeedEngine:
 
 
 def _config(stage: int, dtype: str, grad_clip: float | None, learner: LearnerSection | None) -> dict[str, Any]:
-    """DeepSpeed's configuration; ``learner`` says what is offloaded."""
+    """DeepSpeed's configuration; without ``learner`` nothing is offloaded."""
     sharding: dict[str, Any] = {"stage": stage, "overlap_comm": False}
     if learner is not None and learner.offload_optimizer:
         sharding["offload_optimizer"] = learner.offload_optimizer
@@ -203,9 +203,9 @@ def _deepspeed() -> Any:
     if not torch.distributed.is_initialized():
         cpu = not torch.cuda.is_available()
         if cpu:
-            # init_distributed would compile a shared-memory collective with g++ (51 s), and a build that is killed
-            # leaves a lock on which every later process waits for ever; gloo does not need it. The module has to be
-            # taken from sys.modules: `import deepspeed.comm.torch as x` binds the real torch.
+            # init_distributed would compile a shared-memory collective with g++ (51 s), and a killed build leaves a
+            # lock on which every later process waits forever; gloo does not need it. The module must be taken from
+            # sys.modules: `import deepspeed.comm.torch as x` binds the real torch.
             sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # pyright: ignore[reportAttributeAccessIssue]
         deepspeed.init_distributed("gloo" if cpu else "nccl", verbose=False)
     return deepspeed

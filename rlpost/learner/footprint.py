@@ -1,4 +1,4 @@
-"""What a learner's rank holds, counted from its tensors, beside what was predicted."""
+"""Memory of a learner rank, counted from its tensors, next to the prediction."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from rlpost.tuning.memory import Shapes, learner_bytes
 
 
 def footprint(engine: TrainEngine, config: RunConfig, shapes: Shapes) -> dict[str, float]:
-    """Metrics: ``trainable_parameters``; ``memory_mb/weights`` and ``memory_mb/optimizer`` in MiB as held by this rank,
-    each with ``_planned`` beside it.
+    """Memory metrics of this rank, measured and planned.
+
+    They are ``trainable_parameters``, and ``memory_mb/weights`` and ``memory_mb/optimizer`` in MiB, each also with the
+    suffix ``_planned``.
 
     Args:
-        engine: after an update, when its optimizer has its state.
-        config: of the run.
-        shapes: of the starting model's tensors.
+        engine: the engine after an update, so that its optimizer has state.
+        config: the run configuration, from which `rlpost.tuning.memory` predicts.
+        shapes: shapes of the starting model's tensors by name.
     """
     planned = learner_bytes(config, shapes)
     module: Any = engine.module
     buffers = [buffer for name, buffer in module.named_buffers() if name.endswith(".basis")]
     held = {"weights": _bytes([*module.parameters(), *buffers]), "optimizer": _bytes(_state(engine.optimizer))}
-    # positions and masters of kept entries, and masks, are no part of the module
+    # positions and masters of kept entries, and masks, are not tensors of the module
     adapters = planned["method"] if config.tuning.method in ("lora", "lora_xs") else 0
     wanted = {"weights": planned["weights"] + adapters, "optimizer": planned["optimizer"]}
     figures = {"trainable_parameters": float(sum(p.numel() for _, p in engine.tuning.trained()))}
@@ -35,7 +37,7 @@ def footprint(engine: TrainEngine, config: RunConfig, shapes: Shapes) -> dict[st
 
 
 def _state(optimizer: Any) -> Iterable[Tensor]:
-    """Tensors of an optimizer's state, also where DeepSpeed has wrapped it."""
+    """Tensors of an optimizer's state, also if DeepSpeed wraps the optimizer."""
     inner = getattr(optimizer, "optimizer", optimizer)
     parts = getattr(inner, "parts", [inner])
     for part in parts:

@@ -1,7 +1,7 @@
 """Loss and gradient of a few samples in three ways, for `rlpost.selfcheck.invariance` to compare.
 
-As the run lays them out, in at least two micro-batches; one sample at a time without packing and chunks; and with plain
-torch on the module itself, without the engine. Nothing is kept: training goes on as if this had not been.
+The three are the run's own layout in at least two micro-batches, one sample at a time without packing and chunks, and
+plain torch on the module itself without the engine. The gradients are discarded, so training is unaffected.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from rlpost.types import GradientFigures, GradientSketch, TrainBatch
 
 SAMPLES = 8
 PER_PROMPT = 4
-"""Samples of one prompt at most while there are others: prompts must be kept apart, and shared."""
+"""Most samples of one prompt while others are available: the check needs both several prompts and shared prompts."""
 COLUMNS = 2048
 _SEED = 11
 
 
 def gradient_figures(passes: ModelPasses, batch: TrainBatch) -> GradientFigures | None:
-    """The figures of a batch, None if none of its samples has an advantage.
+    """Compute the figures of a batch; None if none of its samples has a nonzero advantage.
 
-    All ranks call it with the same batch. ``plain`` is rank 0's alone, and absent at ZeRO stage 3, where a rank does
-    not hold the parameters.
+    All ranks call it with the same batch. ``plain`` is None except on rank 0, and also there at ZeRO stage 3, where a
+    rank does not hold the parameters.
     """
     chosen = select(batch)
     if not chosen:
         return None
     subset = TrainBatch(tuple(batch.samples[index] for index in chosen), batch.step)
-    # old log-probabilities stay away: a first update runs under the old policy
+    # old log-probabilities are not computed: a first update runs under the old policy
     lacking = [index for index, sample in enumerate(subset.samples) if sample.ref_logprobs is None]
     if passes.loss.reads_reference:
         subset = passes.prepass(subset, Needed(reference=tuple(lacking), before=(), during=()))
@@ -56,7 +56,7 @@ def gradient_figures(passes: ModelPasses, batch: TrainBatch) -> GradientFigures 
 
 
 def select(batch: TrainBatch) -> list[int]:
-    """A few short samples with something to learn from: several of one prompt, and more than one prompt."""
+    """Numbers of up to `SAMPLES` short samples with a nonzero advantage: several per prompt, and several prompts."""
     groups: dict[int, list[int]] = {}
     for index, (sample, size) in enumerate(zip(batch.samples, sample_sizes(batch.samples), strict=True)):
         if np.any(sample.advantages[sample.mask]):
@@ -73,9 +73,10 @@ def select(batch: TrainBatch) -> list[int]:
 
 
 def project(gradients: Iterable[tuple[str, Tensor]]) -> dict[str, np.ndarray]:
-    r"""Each gradient g, row by row of a ``[n, COLUMNS]`` table, as Σ_r s_r g_r with fixed random signs s_r.
+    r"""Project each gradient g, laid out as rows g_r of COLUMNS numbers, to Σ_r s_r g_r with fixed random signs s_r.
 
-    Linear, and ⟨p(g), p(h)⟩ has the mean ⟨g, h⟩ over the signs. A gradient of at most COLUMNS numbers is kept whole.
+    The projection p is linear, and the mean of ⟨p(g), p(h)⟩ over the signs is ⟨g, h⟩. A gradient of at most COLUMNS
+    numbers is kept whole.
     """
     found: dict[str, np.ndarray] = {}
     for name, gradient in gradients:
@@ -91,7 +92,7 @@ def project(gradients: Iterable[tuple[str, Tensor]]) -> dict[str, np.ndarray]:
 
 @contextmanager
 def in_chunks_of(passes: ModelPasses, chunk: int | None) -> Iterator[None]:
-    """Logits of so many tokens at a time, None: all at once."""
+    """A block in which logits are computed for ``chunk`` tokens at a time; None means all at once."""
     before, passes.chunk = passes.chunk, chunk
     try:
         yield
@@ -100,7 +101,7 @@ def in_chunks_of(passes: ModelPasses, chunk: int | None) -> Iterator[None]:
 
 
 def _in_several(indices: tuple[int, ...], sizes: Sequence[SampleSize], ranks: int, layout: Layout) -> RankPlans:
-    """The run's own layout with the largest budget, halved as often as it takes, that gives two micro-batches."""
+    """Plan in the run's own layout, with the budget halved until each rank has at least two micro-batches."""
     plans = plan_pass(indices, sizes, ranks, layout)
     budget = layout.micro_tokens
     while len(plans[0]) < 2 and budget > 1:
@@ -110,7 +111,7 @@ def _in_several(indices: tuple[int, ...], sizes: Sequence[SampleSize], ranks: in
 
 
 def _at_most_half(chunk: int | None, plans: RankPlans, sizes: Sequence[SampleSize]) -> int | None:
-    """The run's chunk, or a smaller one that takes at least two for some micro-batch."""
+    """The run's chunk, or a smaller one with which at least one micro-batch takes two chunks."""
     if chunk is None:
         return None
     most = max(sum(sizes[i].completion_tokens for i in sample_indices(micro)) for share in plans for micro in share)
@@ -126,7 +127,7 @@ def _through_engine(passes: ModelPasses, subset: TrainBatch, update: Update) -> 
 
 
 def _plain(passes: ModelPasses, subset: TrainBatch) -> GradientSketch:
-    """torch.autograd on the module, sample by sample; the projections add up as the gradients do."""
+    """Loss and gradient by torch.autograd on the module, sample by sample; projections add up as gradients do."""
     module, device = passes.engine.module, passes.engine.device
     counts = passes.denominators(subset.samples, range(len(subset.samples)))
     tuning = passes.engine.tuning

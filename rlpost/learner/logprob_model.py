@@ -18,7 +18,7 @@ class LogprobModel(nn.Module):
 
     Args:
         model: a Hugging Face causal language model.
-        temperature: the tokens were sampled at.
+        temperature: sampling temperature of the tokens, > 0.
     """
 
     def __init__(self, model: Any, temperature: float = 1.0):
@@ -39,22 +39,22 @@ class LogprobModel(nn.Module):
         chunks: int = 1,
         varlen_sequences: VarlenSequences | None = None,
     ) -> Tensor:
-        """log π(token | what the position ``index`` sees).
+        """log π(token | context of the position ``index``).
 
         Args:
             input_ids: ``[R, L]``, padded on the right.
-            attention_mask: ``[R, L]``, or ``[R, 1, L, L]`` bool where true is seen.
-            index: ``[N]``, which of the R·L positions predicts the token; any shape will do.
-            token_ids: of the shape of ``index``.
-            temperature: instead of the model's own.
-            position_ids: ``[R, L]``, None: 0, 1, 2, … in each row.
+            attention_mask: ``[R, L]``, or ``[R, 1, L, L]`` bool, true where row i attends to column j.
+            index: ``[N]``, flat position (of R·L) that predicts each token; any shape is accepted.
+            token_ids: the tokens to score, same shape as ``index``.
+            temperature: overrides the temperature given to the constructor.
+            position_ids: ``[R, L]``; None means 0, 1, 2, … in each row.
             chunks: number of pieces in which logits are computed; see `rlpost.algorithms.logprobs.chunked_logprobs`.
-                Models whose logits are more than their head's output compute them all at once.
+                Models that transform their head's output compute all logits at once.
             varlen_sequences: the sequences of a single row, for a model whose attention takes them
                 (`rlpost.learner.varlen`).
 
         Returns:
-            Of the shape of ``index``, float32.
+            Log-probabilities, float32, same shape as ``index``.
         """
         inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": self._mask(attention_mask)}
         if position_ids is not None:
@@ -78,8 +78,10 @@ class LogprobModel(nn.Module):
         return chosen_logprobs(logits[row, column], token_ids, temperature)
 
     def _mask(self, seen: Tensor) -> Tensor:
-        """A block mask as what is added to attention scores: eager attention takes no other, and torch's own would turn
-        a boolean one into it again in every layer (measured: a fifth to a third of the attention's time on CPU).
+        """Turn a boolean block mask into an additive one.
+
+        Eager attention accepts no other, and torch's SDPA would convert a boolean mask again in every layer (measured:
+        a fifth to a third of the attention's time on CPU).
         """
         if seen.dim() == 2:
             return seen

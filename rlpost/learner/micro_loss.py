@@ -17,7 +17,7 @@ from rlpost.types import Denominators, TrainSample
 def pad(
     rows: Sequence[np.ndarray | None], width: int, fill: float, dtype: torch.dtype, device: torch.device
 ) -> Tensor | None:
-    """Arrays ``[T_i]`` as one ``[B, width]`` tensor; None if all are absent."""
+    """Arrays ``[T_i]`` as one ``[B, width]`` tensor padded with ``fill``; None if all are absent."""
     present = [row for row in rows if row is not None]
     if not present:
         return None
@@ -43,12 +43,12 @@ def micro_loss(
     Args:
         logprobs: ``[B, T]`` under the current policy, with gradient.
         micro: the collated samples.
-        samples: the same samples, in order.
+        samples: the samples that ``micro`` was collated from, in its order.
         loss: the configured loss.
-        counts: over the global minibatch.
+        counts: denominators, counted over the global minibatch.
 
     Returns:
-        A scalar to call backward on, also where there are no samples, and detached sums.
+        A scalar to call backward on, also if there are no samples, and detached sums by metric.
     """
     if not samples:
         return logprobs.sum() * 0.0, {}
@@ -80,8 +80,8 @@ def micro_loss(
 def old_or_current(logprobs: Tensor, samples: Sequence[TrainSample]) -> Tensor:
     """``[B, T]`` log-probabilities of the old policy, without gradient.
 
-    A sample that has none yet is in the first update since it was drawn, under which the current policy is the old one:
-    its ratio is 1 and only the ratio's gradient matters.
+    A sample without them is in the first update since it was drawn, where the current policy still is the old one: its
+    ratio is 1, and only the ratio's gradient matters.
     """
     old = logprobs.detach().clone()
     for row, sample in enumerate(samples):

@@ -1,4 +1,4 @@
-"""What a model's architecture allows the learner to do, decided once, with the reason."""
+"""What a model's architecture does not allow the learner to do, with the reason in words."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from rlpost.learner import varlen
 
 _HEAD_EXTRAS = ("final_logit_softcapping", "logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
-"""Names under which configurations keep what is done to logits behind the head; 1 and None mean nothing is."""
+"""Configuration fields of operations on the logits after the head; 1, None and False mean no operation."""
 
 
 def packing_unsupported_reason(model: Any) -> str | None:
-    """Why several sequences in a line, kept apart by a block mask and positions, are not what this model computes.
+    """Why this model cannot compute several sequences in one row, separated by a block mask and positions.
 
     Args:
         model: a Hugging Face causal language model.
@@ -33,7 +33,7 @@ def packing_unsupported_reason(model: Any) -> str | None:
     others = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
     if others:
         return f"it has layers of type {sorted(others)[0]!r}"
-    # with layer_types, a window is only used by layers of another type than full attention
+    # with layer_types, only layers of another type than full attention use a window
     if not getattr(config, "layer_types", None) and getattr(config, "use_sliding_window", True):
         window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
         if window:
@@ -44,7 +44,7 @@ def packing_unsupported_reason(model: Any) -> str | None:
 
 
 def varlen_unsupported_reason(model: Any) -> str | None:
-    """Why this model cannot be told to attend sequence by sequence (`rlpost.learner.varlen`).
+    """Why this model cannot use attention sequence by sequence (`rlpost.learner.varlen`).
 
     Args:
         model: a Hugging Face causal language model.

@@ -1,10 +1,10 @@
-"""Who computes what in an update: minibatches, ranks, micro-batches and their rows as a pure function of lengths.
+"""Plan an update: minibatches, ranks, micro-batches and their rows as a pure function of sample lengths.
 
-Every rank works out the same plan from the same batch, so nothing about it has to be communicated. Ranks run the
-same number of micro-batches (empty ones make up the difference), because sharded parameters are gathered together.
+Every rank computes the same plan from the same batch, so no plan is communicated. Ranks run the same number of
+micro-batches (empty ones make up the difference), because sharded parameters are gathered together.
 
 A micro-batch is a tensor of *rows*, a row holds *sequences* side by side, and a sequence is one prompt followed by
-completions of it. Padded, each row is one sequence of one sample.
+completions of it. In the padded layout each row is one sequence of one sample.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ import numpy as np
 from rlpost.types import Denominators, TrainSample
 
 _STREAM = 0x9C41
-"""Keeps the minibatch shuffle apart from every other stream of the run's seed."""
+"""Separates the minibatch shuffle from every other random stream of the run's seed."""
 
 ROW_TOKENS = 512
-"""Short sequences are put side by side up to here where none is longer: attention under a block mask costs the square
-of a row (measured on CPU with SmolLM2-135M: sequences of 70 tokens in rows of 512 cost a third more than padded)."""
+"""Longest row that is packed from several sequences under a block mask, whose attention costs the square of the row
+(measured on CPU with SmolLM2-135M: sequences of 70 tokens in rows of 512 cost a third more than padded)."""
 
 PackedSequence = tuple[int, ...]
-"""A prompt and the samples that answer it, by their numbers in the batch."""
+"""The samples that answer one prompt, by their numbers in the batch."""
 Row = tuple[PackedSequence, ...]
 """Sequences side by side in one row of the tensors."""
 MicroBatchPlan = tuple[Row, ...]
-"""Rows of one micro-batch; none: a rank without work."""
+"""Rows of one micro-batch; empty for a rank without work."""
 RankPlans = tuple[tuple[MicroBatchPlan, ...], ...]
-"""For each rank its micro-batches, the same number for every rank."""
+"""The micro-batches of each rank, the same number for every rank."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampleSize:
-    """What a plan needs to know of a sample.
+    """What a plan needs to know about a sample.
 
     Attributes:
-        prompt: number of its prompt; samples with the same prompt ids have the same.
+        prompt: number of its prompt; samples with equal prompt ids have the same number.
         prompt_tokens: length of the prompt.
         completion_tokens: length of the completion.
 
@@ -56,10 +56,10 @@ class Layout:
     """How samples become tensors.
 
     Attributes:
-        packed: several sequences in a row, or one sample.
-        share_prompts: in the packed layout, one prompt before all its completions, or before each.
-        micro_tokens: budget of a micro-batch, padding included; a longer sample gets one of its own.
-        varlen: in the packed layout, attention goes sequence by sequence, so rows may be as long as the budget.
+        packed: whether a row may hold several sequences; otherwise it holds one sample.
+        share_prompts: packed layout only: compute a prompt once for all its completions instead of once for each.
+        micro_tokens: token budget of a micro-batch, padding included; a longer sample gets a separate micro-batch.
+        varlen: packed layout only: attention runs sequence by sequence, so rows may be as long as the budget.
 
     >>> Layout(packed=False, micro_tokens=64).share_prompts
     False
@@ -77,7 +77,7 @@ class Update:
 
     Attributes:
         indices: samples of the minibatch, over all ranks.
-        micro: for each rank its micro-batches, some of which may be empty.
+        micro: the micro-batches of each rank, some of which may be empty.
         epoch: the pass over the batch it belongs to, 0-based.
     """
 
@@ -87,7 +87,7 @@ class Update:
 
 
 def sample_sizes(samples: Sequence[TrainSample]) -> list[SampleSize]:
-    """The lengths of samples, and which have the same prompt."""
+    """Lengths of samples, with a number for each distinct prompt."""
     known: dict[bytes, int] = {}
     return [
         SampleSize(
@@ -107,7 +107,8 @@ def sample_indices(micro: MicroBatchPlan) -> list[int]:
 def logprob_chunks(plans: RankPlans, sizes: Sequence[SampleSize], chunk: int | None) -> list[int]:
     """Number of chunks in which each micro-batch's logits are computed, so that none has more than ``chunk`` tokens.
 
-    The same on all ranks: at ZeRO stage 3 each call of the head is a collective. None: in one chunk.
+    It is the same on all ranks, because at ZeRO stage 3 each call of the head is a collective. A ``chunk`` of None
+    means one chunk.
     """
     if chunk is None:
         return [1] * len(plans[0])
@@ -126,9 +127,9 @@ def plan_updates(
     Args:
         sizes: the samples' lengths and prompts.
         epochs: passes over the batch.
-        minibatches: updates per pass; samples are shuffled into them in each pass, their numbers differ by at most one.
-        ranks: data-parallel learners.
-        layout: how micro-batches are laid out.
+        minibatches: updates per pass; samples are reshuffled in each pass, and minibatch sizes differ by at most one.
+        ranks: number of data-parallel ranks.
+        layout: layout and token budget of the micro-batches.
         seed: entropy of the shuffle, e.g. (run seed, step).
 
     Returns:
@@ -147,7 +148,7 @@ def plan_updates(
 
 
 def plan_pass(indices: Sequence[int], sizes: Sequence[SampleSize], ranks: int, layout: Layout) -> RankPlans:
-    """One pass over some samples: for each rank its micro-batches, the same number for every rank."""
+    """Plan one pass over some samples: the micro-batches of each rank, the same number for every rank."""
     shares = spread_over_ranks(group_by_prompt(indices, sizes, layout), sizes, ranks)
     micro = [micro_batches(share, sizes, layout) for share in shares]
     longest = max(len(batches) for batches in micro)
@@ -155,7 +156,7 @@ def plan_pass(indices: Sequence[int], sizes: Sequence[SampleSize], ranks: int, l
 
 
 def group_by_prompt(indices: Iterable[int], sizes: Sequence[SampleSize], layout: Layout) -> list[PackedSequence]:
-    """Samples that may follow one prompt, by first appearance."""
+    """Group samples that may share one prompt, in the order of first appearance."""
     if not (layout.packed and layout.share_prompts):
         return [(index,) for index in indices]
     groups: dict[int, list[int]] = {}
@@ -172,10 +173,10 @@ def sequence_length(sequence: PackedSequence, sizes: Sequence[SampleSize]) -> in
 def spread_over_ranks(
     parts: Sequence[PackedSequence], sizes: Sequence[SampleSize], ranks: int
 ) -> list[list[PackedSequence]]:
-    """Longest first, each to the rank with the fewest tokens so far.
+    """Assign sequences to ranks: longest first, each to the rank with the fewest tokens so far.
 
-    A sequence that would lift that rank over its fair share is cut there, and the rest goes on with its prompt computed
-    again, unless not even one completion fits.
+    A sequence that would exceed that rank's fair share is cut, and the rest is assigned separately with its prompt
+    computed again, unless not even one completion fits.
     """
     shares: list[list[PackedSequence]] = [[] for _ in range(ranks)]
     load = [0] * ranks
@@ -196,7 +197,7 @@ def spread_over_ranks(
 
 
 def micro_batches(parts: Sequence[PackedSequence], sizes: Sequence[SampleSize], layout: Layout) -> list[MicroBatchPlan]:
-    """Rows of similar length together, each batch within the budget once padded to its longest row."""
+    """Group rows of similar length into micro-batches that are within the budget when padded to their longest row."""
     batches: list[MicroBatchPlan] = []
     current: list[Row] = []
     rows = _rows(_within(parts, sizes, layout.micro_tokens), sizes, layout)
@@ -214,7 +215,7 @@ def denominators(samples: Sequence[TrainSample], indices: Sequence[int], max_tok
     Args:
         samples: the whole batch.
         indices: the minibatch's samples.
-        max_tokens: the constant of Dr. GRPO's aggregation.
+        max_tokens: constant denominator of Dr. GRPO's aggregation.
     """
     chosen = [samples[index] for index in indices]
     return Denominators(
@@ -237,7 +238,7 @@ def _cut(sequence: PackedSequence, sizes: Sequence[SampleSize], room: int) -> tu
 
 
 def _within(parts: Sequence[PackedSequence], sizes: Sequence[SampleSize], budget: int) -> list[PackedSequence]:
-    """Sequences cut to the budget where more than one completion makes them longer."""
+    """Cut sequences of several completions to the budget."""
     result: list[PackedSequence] = []
     for part in parts:
         rest = part
@@ -249,7 +250,10 @@ def _within(parts: Sequence[PackedSequence], sizes: Sequence[SampleSize], budget
 
 
 def _rows(parts: Sequence[PackedSequence], sizes: Sequence[SampleSize], layout: Layout) -> list[Row]:
-    """First fit, longest first, into rows no longer than the longest sequence: what saves padding and no more."""
+    """Pack sequences by first fit, longest first.
+
+    Without varlen, rows are no longer than the longest sequence: longer rows would save no padding.
+    """
     longest = max((sequence_length(part, sizes) for part in parts), default=0)
     capacity = min(ROW_TOKENS, layout.micro_tokens, longest) if layout.packed else 0
     if layout.varlen:

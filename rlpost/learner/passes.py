@@ -1,7 +1,7 @@
-"""Samples through the model: everything that runs a rank's micro-batches forward, and backward where it is trained.
+"""Forward and backward passes over a rank's micro-batches.
 
 Updates (`rlpost.learner.policy`), the gradient check (`rlpost.learner.gradient_check`) and the warm-up of a tuning
-method (`rlpost.learner.warmup`) share it.
+method (`rlpost.learner.warmup`) share them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 def layout_of(config: RunConfig, model: Any) -> Layout:
-    """The layout a configuration asks for, or the padded one where the model allows no other, which is logged."""
+    """The configured layout, or the padded one, with a warning, if the model cannot run packed."""
     learner = config.learner
     reason = packing_unsupported_reason(model) if learner.layout == "packed" else None
     if reason:
@@ -56,12 +56,12 @@ class ModelPasses:
 
     Args:
         engine: forward and backward of the policy.
-        reference: the frozen starting policy; None without a KL term, and where the tuning method can show it.
+        reference: the frozen starting policy; None without a KL term or if the tuning method can disable its adapter.
         config: settings of layout, loss and sampling.
 
     Attributes:
-        layout: how samples become tensors.
-        chunk: tokens whose logits are computed at a time; None: all at once.
+        layout: layout and token budget of the micro-batches.
+        chunk: number of tokens whose logits are computed at a time; None means all at once.
         loss: the configured loss.
     """
 
@@ -100,9 +100,9 @@ class ModelPasses:
 
         Args:
             samples: the whole batch.
-            indices: the samples to be computed, over all ranks.
-            reference: under the frozen reference instead of the policy.
-            temperature: instead of the sampling temperature.
+            indices: the samples to score, over all ranks.
+            reference: score under the frozen reference instead of the policy.
+            temperature: overrides the sampling temperature.
         """
         model, block = self._reference() if reference else (self.engine.forward, contextlib.nullcontext())
         plans = plan_pass(indices, sample_sizes(samples), self.engine.world, self.layout)
@@ -113,7 +113,10 @@ class ModelPasses:
         return found
 
     def prepass(self, batch: TrainBatch, want: Needed) -> TrainBatch:
-        """The batch with what must be known before the first update; any rank may train on any sample later."""
+        """Fill in the log-probabilities needed before the first update.
+
+        They are shared over ranks, because any rank may train on any sample later.
+        """
         share = self.engine.share_over_ranks
         reference = share(self.logprobs(batch.samples, want.reference, reference=True)) if want.reference else {}
         old = share(self.logprobs(batch.samples, want.before)) if want.before else {}
@@ -127,7 +130,7 @@ class ModelPasses:
         Args:
             batch: the whole batch.
             update: the minibatch and its micro-batches.
-            keep: is given the log-probabilities of this rank's samples, ``[T]`` each.
+            keep: filled with the log-probabilities ``[T]`` of this rank's samples, by number in the batch.
 
         Returns:
             Metrics, summed over micro-batches and ranks.
@@ -147,12 +150,13 @@ class ModelPasses:
         return self.engine.sum_over_ranks(totals)
 
     def denominators(self, samples: Sequence[TrainSample], indices: Sequence[int]) -> Denominators:
-        """The counts that the loss of a minibatch divides by."""
+        """The counts that a minibatch's loss divides by."""
         return denominators(samples, indices, self._max_tokens)
 
     def _reference(self) -> tuple[Any, contextlib.AbstractContextManager[object]]:
-        """What scores under the starting policy, and the block in which it does. Never the policy itself: a KL term
-        against it would be zero, and nobody would notice.
+        """The model that scores under the starting policy, and the block in which to call it.
+
+        It never falls back to the current policy: a KL term against that would be zero without any error.
         """
         if self.reference is not None:
             return self.reference, contextlib.nullcontext()
@@ -161,7 +165,7 @@ class ModelPasses:
         return self.engine.forward, self.engine.tuning.disable_adapter()
 
     def _metric_names(self, batch: TrainBatch) -> list[str]:
-        """The same on every rank, whatever samples it has."""
+        """Names of the metrics, the same on every rank whatever samples it has."""
         names = [*self.loss.metrics, "entropy"]
         if all(sample.rollout_logprobs is not None for sample in batch.samples):
             names.append("mismatch")

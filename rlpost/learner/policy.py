@@ -33,7 +33,7 @@ _TUNING = "tuning.pt"
 
 @dataclass(slots=True)
 class Counters:
-    """What a learner counts: optimizer updates, updates left out (`_apply`), published versions."""
+    """Counts of optimizer updates (skipped ones included), skipped updates, and policy versions."""
 
     updates: int = 0
     skipped: int = 0
@@ -41,7 +41,7 @@ class Counters:
 
 
 def clipped_by_epoch(updates: Sequence[Update], history: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Clipped shares of each pass over the batch: the first begins on-policy, clipping acts in the later ones."""
+    """Clip fractions of each pass over the batch: the first starts on-policy, so clipping acts in the later ones."""
     figures: dict[str, float] = {}
     for epoch in sorted({update.epoch for update in updates}):
         rows = [row for update, row in zip(updates, history, strict=True) if update.epoch == epoch]
@@ -64,9 +64,9 @@ class PolicyLearner:
 
     Args:
         engine: forward, backward and optimizer.
-        reference: the frozen starting policy; None without a KL term, and where the tuning method can show it.
-        config: settings of every part of an update.
-        shapes: shapes of the starting model's tensors.
+        reference: the frozen starting policy; None without a KL term or if the tuning method can disable its adapter.
+        config: loss, layout, optimizer, tuning and sync settings.
+        shapes: shapes of the starting model's tensors by name.
     """
 
     def __init__(
@@ -100,25 +100,26 @@ class PolicyLearner:
         """Log-probabilities of completion tokens, for this rank's share of the samples.
 
         Args:
-            samples: all samples; every rank is given the same.
-            reference: under the frozen reference instead of the policy.
-            temperature: instead of the sampling temperature.
+            samples: all samples, the same on every rank.
+            reference: score under the frozen reference instead of the policy.
+            temperature: overrides the sampling temperature.
 
         Returns:
-            Sample number to ``[T]`` float32; the ranks' answers together cover every sample.
+            Sample number to ``[T]`` float32; the results of all ranks together cover every sample.
         """
         return self.passes.logprobs(samples, range(len(samples)), reference, temperature)
 
     def step(self, batch: TrainBatch) -> dict[str, float]:
-        """All updates of a rollout batch.
+        """Make all updates of a rollout batch.
 
         Args:
-            batch: the whole batch; every rank is given the same and takes its share by `plan_updates`. What it lacks
-                of the old policy's and the reference's log-probabilities is computed here.
+            batch: the whole batch, the same on every rank, which takes its share by `plan_updates`. Missing
+                log-probabilities of the old policy and the reference are computed here.
 
         Returns:
-            Metrics, the same on every rank: means over the batch's updates, and the seconds of the pre-pass if there
-            was one. A batch of the tuning method's warm-up makes no update.
+            Metrics, the same on every rank except ``seconds/prepass`` and ``memory_mb/…``: means over the batch's
+            updates, the seconds of the pre-pass if there was one, and this rank's memory. A batch of the tuning
+            method's warm-up makes no update.
         """
         if self.warmup is not None:
             return self._warm_up(batch, self.warmup)
@@ -146,8 +147,8 @@ class PolicyLearner:
     def examine(self, batch: TrainBatch) -> GradientFigures | None:
         """Loss and gradient of a few samples in several ways, before the first update: `rlpost.learner.gradient_check`.
 
-        Every rank is called with the same batch and answers the same, but for plain torch's figures, which are
-        rank 0's. Training goes on as if this had not been. None also while it is not known what will be trained.
+        Every rank is called with the same batch and returns the same figures, except those of plain torch, which only
+        rank 0 has. Training is unaffected. None also during the tuning method's warm-up.
         """
         if self.warmup is not None:
             return None
@@ -166,7 +167,7 @@ class PolicyLearner:
         )
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """The policy in full, by Hugging Face name, one tensor at a time; all ranks take part."""
+        """The full policy, by Hugging Face name, one tensor at a time; all ranks take part."""
         return self.engine.tuning.weights(self.engine.gathered)
 
     def export(self) -> WeightUpdate | None:
@@ -177,11 +178,11 @@ class PolicyLearner:
         return self.publisher.update(self.counters.version)
 
     def snapshot(self) -> WeightUpdate | None:
-        """Every tensor of the version that was published last, for an engine that has missed what the others hold."""
+        """Every tensor of the last published version, for an engine that has missed updates."""
         return self.publisher.full(self.counters.version)
 
     def changes(self) -> dict[str, TensorDelta]:
-        """What has changed since this was last asked and since the start, by tensor; empty on ranks other than 0.
+        """Changes per tensor since the last call and since the start; empty on ranks other than 0.
 
         All ranks take part. The run must have been configured with ``logging.changes_every``.
         """
@@ -190,12 +191,12 @@ class PolicyLearner:
         return self.watch.track(self._published())
 
     def _watched(self) -> Any:
-        from rlpost.sparsity.tracker import ChangeTracker  # compiles; who does not ask for it does not wait
+        from rlpost.sparsity.tracker import ChangeTracker  # slow: importing it compiles
 
         return ChangeTracker(self._published())
 
     def _published(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """The policy as it is published, on rank 0; the others take part in gathering it."""
+        """The policy in the published dtype, on rank 0; the other ranks take part in gathering it."""
         dtype = getattr(torch, self.config.model.dtype)
         for name, tensor in self.weights():
             if self.engine.rank == 0:
@@ -205,7 +206,7 @@ class PolicyLearner:
         """Write a resumable checkpoint; all ranks take part.
 
         Raises:
-            SelfCheckError: if something changed that the tuning method does not train.
+            SelfCheckError: if a weight changed that the tuning method does not train.
         """
         if self.engine.replicated:
             self.engine.tuning.check()
@@ -221,7 +222,7 @@ class PolicyLearner:
         """Continue from a checkpoint; returns the policy version.
 
         Raises:
-            CheckpointError: if it is damaged, or of another method or engine.
+            CheckpointError: if it is damaged, or was written by another method or engine.
         """
         stored = read_tuning(Path(folder) / _TUNING, self.engine.device)
         try:
@@ -242,10 +243,10 @@ class PolicyLearner:
         return self.counters.version
 
     def save_model(self, folder: str, base: str) -> None:
-        """Write a Hugging Face folder, and in it the method's own small form; all ranks take part, rank 0 writes.
+        """Write a Hugging Face folder, and in it the method's compact form; all ranks take part, rank 0 writes.
 
         Args:
-            folder: to write into.
+            folder: output folder.
             base: the starting model's folder, whose tokenizer is copied.
         """
         dtype, tuning = getattr(torch, self.config.model.dtype), self.engine.tuning
@@ -259,7 +260,7 @@ class PolicyLearner:
                 tuning.save_delta(Path(folder), base)
 
     def _warm_up(self, batch: TrainBatch, warmup: Warmup) -> dict[str, float]:
-        """A batch that the tuning method learns from; the policy stays what it is."""
+        """Use a batch for the tuning method's warm-up; the policy does not change."""
         want = needed(batch, (), self.config)
         ready = self.passes.prepass(batch, dataclasses.replace(want, before=(), during=()))
         warmup.add(gradients(self.passes, ready))
@@ -286,7 +287,7 @@ class PolicyLearner:
         return {**metrics, "grad_norm": applied.grad_norm, "lr": rate}
 
     def _apply(self, rate: float, limit: float | None) -> Applied:
-        """One optimizer update, left out where the gradient is longer than allowed."""
+        """Make one optimizer update, skipped unless the gradient norm is below ``limit``; None means no limit."""
         if limit is not None:
             norm = total_norm(self.engine.gradients())
             if not norm < limit:

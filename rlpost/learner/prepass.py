@@ -18,9 +18,9 @@ class Needed:
     """Samples of a batch, by number, whose log-probabilities are needed and not yet filled in.
 
     Attributes:
-        reference: under the frozen reference.
-        before: under the old policy, from a pass before the first update.
-        during: under the old policy, from the first update's own forward pass, for the updates after it.
+        reference: samples to score under the frozen reference.
+        before: samples to score under the old policy, in a pass before the first update.
+        during: samples whose old-policy log-probabilities the first update's own forward pass gives to later updates.
     """
 
     reference: tuple[int, ...]
@@ -29,16 +29,16 @@ class Needed:
 
 
 def needed(batch: TrainBatch, updates: Sequence[Update], config: RunConfig) -> Needed:
-    """What a batch lacks.
+    """Find the log-probabilities that a batch lacks.
 
-    The old policy's log-probabilities are needed with more than one update, under the later of which the policy has
-    moved, and for the importance correction, which compares engine and learner at the same weights. The samples of the
-    first update are run under the old policy in that very update; only the others need a pass of their own.
+    The old policy's log-probabilities are needed with more than one update, because the policy has moved by the later
+    ones, and for truncated importance sampling, which compares engine and learner at the same weights. The first
+    update itself runs its samples under the old policy; only the others need a pass of their own.
 
     Args:
         batch: the step's samples.
-        updates: all of them, in order.
-        config: says whether there is a KL term or an importance correction.
+        updates: all updates of the step, in order.
+        config: KL coefficient, importance correction and ``learner.reuse_first_forward``.
     """
     samples = batch.samples
     reference = [index for index, s in enumerate(samples) if s.ref_logprobs is None] if config.algorithm.kl.coef else []
@@ -53,12 +53,12 @@ def needed(batch: TrainBatch, updates: Sequence[Update], config: RunConfig) -> N
 def fill(
     batch: TrainBatch, old: Mapping[int, np.ndarray] | None = None, reference: Mapping[int, np.ndarray] | None = None
 ) -> TrainBatch:
-    """The batch with log-probabilities of the old policy and the reference where they were missing.
+    """Fill in log-probabilities of the old policy and the reference where they are missing.
 
     Args:
         batch: the step's samples.
-        old: sample number to ``[T]`` under the policy at the start of the update.
-        reference: sample number to ``[T]`` under the frozen reference.
+        old: sample number to log-probabilities ``[T]`` under the policy at the start of the step.
+        reference: sample number to log-probabilities ``[T]`` under the frozen reference.
     """
     filled = []
     for index, sample in enumerate(batch.samples):

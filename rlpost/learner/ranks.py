@@ -1,4 +1,4 @@
-"""Data-parallel ranks without an engine of their own: meeting, and what they tell one another."""
+"""The process group of the data-parallel ranks, and the values they exchange."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 
 
 def join(device: torch.device) -> int:
-    """Meet the other ranks, as the environment says (``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR``, ``MASTER_PORT``); this
-    rank's number.
+    """Join the process group and return this rank.
+
+    The environment describes the group (``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR``, ``MASTER_PORT``).
     """
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -19,7 +20,7 @@ def join(device: torch.device) -> int:
 
 
 def leave() -> None:
-    """Leave the process group, where there is one."""
+    """Leave the process group, if there is one."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
@@ -36,7 +37,7 @@ def sums(values: dict[str, float], world: int, device: torch.device) -> dict[str
 
 
 def shares(found: dict[int, np.ndarray], world: int) -> dict[int, np.ndarray]:
-    """What all ranks found together, by sample."""
+    """The results of all ranks together, by sample."""
     if world == 1:
         return found
     parts: list[Any] = [None] * world

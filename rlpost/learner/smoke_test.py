@@ -1,4 +1,4 @@
-"""A gradient from torch, an update by DeepSpeed. Run by ``rlpost doctor`` with the name of the one to try."""
+"""Smoke tests of torch (a gradient) and DeepSpeed (an update), which ``rlpost doctor`` runs by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def try_torch() -> None:
 
 
 def try_deepspeed() -> None:
-    """One update of a group of one rank."""
+    """Make one update in a process group of one rank."""
     doing("importing deepspeed")
     import deepspeed
     import torch
@@ -36,7 +36,7 @@ def try_deepspeed() -> None:
     from rlpost.tuning.method import Full
 
     class Tiny(torch.nn.Module):
-        """What the engine takes for a policy."""
+        """Stands in for the policy."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -63,8 +63,8 @@ def try_deepspeed() -> None:
     doing("leaving the process group")
     engine.close()
     found(f"{deepspeed.__version__} made an update on {device.type}")
-    # threads of the process group may outlive it by a moment, and abort an interpreter that ends meanwhile;
-    # the ranks of a run never end that way
+    # threads of the process group may outlive it by a moment and abort an interpreter that exits meanwhile; the ranks
+    # of a run never exit that way
     os._exit(0)
 
 

@@ -25,16 +25,16 @@ _FILE = "learner.pt"
 
 
 class TorchEngine:
-    """`rlpost.protocols.TrainEngine` in the model's own dtype; several ranks add up their gradients.
+    """`rlpost.protocols.TrainEngine` in the model's own dtype; gradients are summed over ranks by all-reduce.
 
     With more than one rank the process group's environment must be set, as for `torch.distributed`.
 
     Args:
         module: the policy.
-        tuning: what of it is trained.
-        optimizer: settings.
-        device: where it runs.
-        world: ranks.
+        tuning: the tuning method, which names the trained parameters.
+        optimizer: optimizer and gradient clipping.
+        device: this rank's device.
+        world: number of ranks.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class TorchEngine:
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """Made when it is first needed: only then is it known what every method trains."""
+        """The optimizer, built on first use: some methods choose what they train only after a warm-up."""
         if self._optimizer is None:
             self._optimizer = build_optimizer(self.tuning.trained(), self.settings)
         return self._optimizer
@@ -65,7 +65,7 @@ class TorchEngine:
         """See `TrainEngine`."""
         loss.backward()
         if last and self.world > 1:
-            # every rank must name the same tensors: one that had no samples has no gradients
+            # all ranks must all-reduce the same tensors, and a rank without samples has no gradients
             for _, parameter in self.tuning.trained():
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
@@ -114,7 +114,7 @@ class TorchEngine:
     def save(self, folder: str, state: dict[str, Any]) -> None:
         """See `TrainEngine`."""
         if self.rank == 0:  # the others hold the same
-            begun = bool(self.tuning.trained())  # nothing is trained while gradients are being collected
+            begun = bool(self.tuning.trained())  # nothing is trained during a warm-up
             optimizer = self.optimizer.state_dict() if begun else None
             everything = {"model": self.module.state_dict(), "optimizer": optimizer, "state": state}
             torch.save(everything, Path(folder) / _FILE)
@@ -142,6 +142,6 @@ class TorchEngine:
 
 
 def set_rate(optimizer: Any, lr: float) -> None:
-    """Set the learning rate of every parameter group, in its own proportion (LoRA+)."""
+    """Set the learning rate of every parameter group, scaled by the group's ``lr_ratio`` (LoRA+)."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_ratio", 1.0)

@@ -1,8 +1,8 @@
-"""Attention over sequences of several lengths side by side, each by itself: without padding and without a mask.
+"""Variable-length attention: packed sequences attend separately, without padding and without a mask.
 
-A prompt that several completions share is a sequence of keys for each of them, so its projections and its feed-forward
-layers are computed once. On GPU in half precision torch's variable-length FlashAttention does it in one call; elsewhere
-each sequence is a call of torch's own attention.
+A prompt that several completions share gives its keys and values to each of them, so its projections and feed-forward
+layers are computed once. On GPU in half precision this is one call of torch's variable-length FlashAttention; elsewhere
+it is one call of torch's scaled dot-product attention per sequence.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ NAME = "rlpost_varlen"
 
 @dataclass(frozen=True, slots=True)
 class VarlenSequences:
-    """n runs of queries in one row, and what each sees: its keys, of which the last are the queries' own.
+    """n runs of queries in one row, and the keys that each attends to, of which the last are the queries' own.
 
     Attributes:
         cu_seqlens_q: ``[n + 1]`` int32, cumulative lengths of the runs of queries.
         cu_seqlens_k: ``[n + 1]`` int32, cumulative lengths of their keys in ``key_positions``.
-        key_positions: ``[K]`` int64, positions in the row whose keys are seen, run after run.
-        max_seqlen_q: most queries of a run.
-        max_seqlen_k: most keys of a run.
-        bounds: for each run (first query, end, first key, end), the same as numbers: reading them from a device would
-            wait for it.
+        key_positions: ``[K]`` int64, positions in the row of the attended keys, run after run.
+        max_seqlen_q: largest number of queries in a run.
+        max_seqlen_k: largest number of keys in a run.
+        bounds: (first query, end, first key, end) of each run as Python integers, because reading the tensors would
+            synchronize with the device.
     """
 
     cu_seqlens_q: Tensor
@@ -44,12 +44,12 @@ class VarlenSequences:
 
 
 def varlen_sequences(sequence_ids: np.ndarray, branch: np.ndarray, device: torch.device) -> VarlenSequences:
-    """The runs of a row.
+    """Find the runs of a row.
 
     Args:
         sequence_ids: ``[L]`` number of the sequence each token belongs to, ascending.
         branch: ``[L]`` 0 for the prompt, 1, 2, … for the completions that follow it.
-        device: where the tensors go.
+        device: device of the tensors.
     """
     starts = np.flatnonzero(np.diff(sequence_ids, prepend=-1) | np.diff(branch, prepend=-1))
     ends = np.append(starts[1:], len(sequence_ids))
@@ -76,7 +76,7 @@ def varlen_sequences(sequence_ids: np.ndarray, branch: np.ndarray, device: torch
 
 
 def use(model: Any) -> None:
-    """Have a Hugging Face model attend this way where it is given `VarlenSequences`, and as it did elsewhere."""
+    """Have a Hugging Face model use this attention if it is given `VarlenSequences`, and SDPA otherwise."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
@@ -102,15 +102,15 @@ def attend(
         module: the attention layer.
         query: ``[1, H, L, D]``.
         key: ``[1, H / groups, L, D]``.
-        value: as ``key``.
-        attention_mask: not read where ``varlen_sequences`` is given.
-        dropout: none is ever used.
-        scaling: factor of the scores; None: 1 / √D.
-        varlen_sequences: the row's sequences; None: transformers' own attention is called.
-        options: passed on to transformers' own.
+        value: ``[1, H / groups, L, D]``.
+        attention_mask: ignored if ``varlen_sequences`` is given.
+        dropout: ignored if ``varlen_sequences`` is given; models are loaded without dropout.
+        scaling: factor of the scores; None means 1 / √D.
+        varlen_sequences: the row's sequences; None calls transformers' SDPA attention.
+        options: passed on to transformers' SDPA attention.
 
     Returns:
-        ``[1, L, H, D]``, and no weights.
+        The attention output ``[1, L, H, D]``, and None for the attention weights.
     """
     if varlen_sequences is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -129,7 +129,7 @@ def _one_by_one(
     parts = []
     for first, last, begin, end in bounds:
         asked, known = last - first, end - begin
-        # torch's causal flag aligns queries with the first keys; after a prompt they belong to the last
+        # torch's is_causal aligns queries with the first keys; after a prompt they belong to the last
         mask = None if asked == known else _after_prompt(asked, known, query.device)
         parts.append(
             scaled_dot_product_attention(
@@ -141,7 +141,7 @@ def _one_by_one(
 
 
 def _after_prompt(asked: int, known: int, device: torch.device) -> Tensor:
-    """``[asked, known]`` bool: query i sees all keys up to its own, which is ``known - asked + i``."""
+    """``[asked, known]`` bool: query i attends to all keys up to its own, which is ``known - asked + i``."""
     return torch.ones(asked, known, dtype=torch.bool, device=device).tril(known - asked)
 
 
@@ -152,7 +152,7 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, run
     groups, options = q.shape[1] // k.shape[1], dict[str, Any]()
     if "enable_gqa" in inspect.signature(varlen_attn).parameters:
         options["enable_gqa"] = groups > 1
-    elif groups > 1:  # torch before 2.12 wants as many heads of keys as of queries
+    elif groups > 1:  # torch before 2.12 requires as many key heads as query heads
         k, v = (tensor.repeat_interleave(groups, dim=1) for tensor in (k, v))
     cumulative, longest = (runs.cu_seqlens_q, runs.cu_seqlens_k), (runs.max_seqlen_q, runs.max_seqlen_k)
     found = varlen_attn(q, k, v, *cumulative, *longest, scale=scaling, window_size=(-1, 0), **options)

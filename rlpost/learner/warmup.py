@@ -1,6 +1,6 @@
-"""Gradients of a tuning method's first batches, before it is known what is trained.
+"""Gradients of a tuning method's first batches, which decide what is trained.
 
-They go past the engine: `torch.autograd.grad` leaves no gradients behind, and sees weights that no optimizer owns.
+They bypass the engine: `torch.autograd.grad` stores no gradients, and reaches weights that no optimizer owns.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from rlpost.types import TrainBatch
 
 
 class Warmup:
-    """Sums over batches: of gradients, or of their squares.
+    """Sums over batches of gradients, or of their squares.
 
     Args:
-        tuning: says which sums, and over how many batches.
+        tuning: method, mask criterion, and number of warm-up batches.
     """
 
     def __init__(self, tuning: TuningSection):
@@ -36,7 +36,7 @@ class Warmup:
         self.sums: dict[str, Tensor] = {}
 
     def add(self, found: Mapping[str, Tensor]) -> None:
-        """A batch's gradients."""
+        """Add a batch's gradients."""
         self.batches += 1
         for name, gradient in found.items():
             part = gradient**2 if self.squares else gradient
@@ -44,7 +44,7 @@ class Warmup:
 
     @property
     def done(self) -> bool:
-        """Whether that was the last batch."""
+        """Whether all warm-up batches were added."""
         return self.batches >= self.wanted
 
     def scores(self) -> dict[str, Tensor]:
@@ -52,20 +52,20 @@ class Warmup:
         return {name: total if self.signed else total.abs() for name, total in self.sums.items()}
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """The state for a checkpoint."""
         return {"batches": self.batches, "sums": self.sums}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """From a checkpoint."""
+        """Continue from a checkpoint's state."""
         self.batches, self.sums = state["batches"], dict(state["sums"])
 
 
 def gradients(passes: ModelPasses, batch: TrainBatch) -> dict[str, Tensor]:
-    """Gradients of the loss of a whole batch with respect to what the tuning method asks for.
+    """Gradients of a whole batch's loss with respect to the tuning method's warm-up parameters.
 
     Args:
         passes: the model and its loss.
-        batch: with the reference's log-probabilities, where the loss has a KL term.
+        batch: the whole batch; with a KL term its samples need the reference's log-probabilities.
 
     Returns:
         Float32 tensors by name, the same on every rank.
@@ -102,7 +102,7 @@ def _differentiable(parameters: Any) -> Iterator[None]:
 
 
 def read_tuning(file: Path, device: torch.device) -> dict[str, Any]:
-    """What a checkpoint holds of the tuning method; a folder without it is left to the engine to judge.
+    """Read a checkpoint's tuning state; empty if the file is missing, since the engine checks the folder.
 
     Raises:
         CheckpointError: if it is damaged.

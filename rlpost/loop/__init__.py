@@ -1,1 +1,1 @@
-"""Training from configuration to model: the step's verbs, the session they act on, and the run around them."""
+"""Training from configuration to model: the verbs of a step, the session they act on, and the run around them."""

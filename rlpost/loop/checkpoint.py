@@ -1,4 +1,4 @@
-"""Checkpoint folders: written under a temporary name and renamed, found again, pruned."""
+"""Checkpoint folders: writing under a temporary name and renaming, finding, pruning."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from rlpost.errors import ActorLostError, CheckpointError, DeadlineError, first_
 _NAME = re.compile(r"step_(\d{6,})")
 _STATE = "state.json"
 FORMAT = 1
-"""Raised when older versions can no longer read what is written."""
+"""Number of the checkpoint format; increased when older versions can no longer read what is written."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What a run needs beside the learner's own state; everything else follows from the step number.
+    """The state of a run besides the learner's own; everything else follows from the step number.
 
     Attributes:
-        step: rollout batches done.
-        best: highest evaluation score so far, None before the first.
-        best_step: its step.
+        step: number of rollout batches done.
+        best: highest evaluation score so far, None before the first evaluation.
+        best_step: step after which that score was measured.
     """
 
     step: int
@@ -44,10 +44,10 @@ def version() -> str:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into that takes ``target``'s place only when the block ends well.
+    """A folder to write into, which replaces ``target`` only if the block ends without an error.
 
     Raises:
-        CheckpointError: if writing fails; nothing half-written is left, and what was at ``target`` stays.
+        CheckpointError: if writing fails; nothing half-written is left, and ``target`` stays as it was.
     """
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -66,7 +66,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def _replace(new: Path, target: Path) -> None:
-    """Put ``new`` in ``target``'s place, or leave ``target`` as it was."""
+    """Replace ``target`` by ``new``, or leave ``target`` as it was."""
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     had = target.exists()
@@ -82,19 +82,19 @@ def _replace(new: Path, target: Path) -> None:
 
 
 def write_state(folder: Path, state: RunState) -> None:
-    """Put the run's state into a checkpoint folder, with the version that wrote it."""
+    """Write the run's state into a checkpoint folder, with the version of rlpost."""
     (folder / _STATE).write_text(json.dumps({**asdict(state), "format": FORMAT, "rlpost": version()}))
 
 
 def read_state(folder: Path) -> RunState:
-    """The run's state of a checkpoint.
+    """Read the run's state from a checkpoint folder.
 
     Raises:
-        CheckpointError: if it is missing or damaged, or of a version whose checkpoints this one cannot read.
+        CheckpointError: if it is missing or damaged, or was written in a newer format.
     """
     try:
         stored = dict(json.loads((folder / _STATE).read_text()))
-        # checkpoints before 0.2 say neither, and are otherwise the same
+        # checkpoints before 0.2 hold neither, and are otherwise the same
         written, by = stored.pop("format", 0), stored.pop("rlpost", "0.1")
         if written > FORMAT:
             raise CheckpointError(
@@ -110,12 +110,12 @@ def read_state(folder: Path) -> RunState:
 
 
 def folder_of(checkpoints: Path, step: int) -> Path:
-    """Folder of the checkpoint written after ``step`` rollout batches."""
+    """Folder of the checkpoint after ``step`` rollout batches."""
     return checkpoints / f"step_{step:06d}"
 
 
 def steps(checkpoints: Path) -> list[int]:
-    """Steps of the complete checkpoints, ascending."""
+    """Steps of all complete checkpoints, ascending."""
     if not checkpoints.is_dir():
         return []
     found = [match and int(match[1]) for match in (_NAME.fullmatch(path.name) for path in checkpoints.iterdir())]

@@ -1,4 +1,4 @@
-"""Sampling held-out prompts and having the samples judged, prompt by prompt, whatever their number."""
+"""Evaluation: sampling completions of held-out prompts and scoring them, in chunks, however many there are."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Generate = Callable[[Sequence[GenerateRequest], SamplingSettings], list[list[Com
 Score = Callable[[Sequence[Group]], list[Group]]
 
 _CHUNK = 512
-"""Completions per request: bounds memory and how much one deadline has to cover."""
+"""Completions per chunk of prompts: bounds memory, and the work that one deadline has to cover."""
 
 
 @dataclass(slots=True)
 class Evaluation:
-    """What became of every prompt, and what the accepted samples rest on."""
+    """The outcome of every prompt, and the number of accepted samples by the check that they rest on."""
 
     outcomes: list[Outcome] = field(default_factory=list[Outcome])
     assurances: Counter[str] = field(default_factory=Counter[str])
 
     def figures(self, ks: Sequence[int], list_ks: Sequence[int] = ()) -> dict[str, float]:
-        """See `rlpost.evaluation.outcomes.figures`; beside them the assurances as shares (``accepted …``)."""
+        """Figures of `rlpost.evaluation.outcomes.figures`, and the assurances as shares (``accepted …``)."""
         total = sum(self.assurances.values())
         shares = {f"accepted {name}": count / total for name, count in sorted(self.assurances.items())}
         return figures(self.outcomes, ks, list_ks) | shares
@@ -44,19 +44,19 @@ def evaluate(
     samples: int | None = None,
     record: Callable[[Outcome], object] = lambda _: None,
 ) -> Evaluation:
-    """Sample as in training, judge, and keep a character per sample.
+    """Sample as in training, score, and keep one character per sample.
 
-    The same seeds every time, so that two evaluations differ by their policies only. Undecided completions count
-    neither for nor against; a prompt with fewer than k decided samples takes no part in pass@k. While one chunk of
-    prompts is being judged the next is being sampled; no more than two are ever in memory.
+    Seeds are the same every time, so that two evaluations differ by their policies only. Undecided completions count
+    neither for nor against; a prompt with fewer than k decided samples is left out of pass@k. While one chunk of
+    prompts is being scored the next is being sampled; no more than two are ever in memory.
 
     Args:
         prompts: held-out prompts.
-        generate: samples completions of requests.
-        score: scores groups.
-        config: how to sample, and how many.
-        samples: completions per prompt; None: ``evaluation.samples``.
-        record: is given every prompt's outcome as soon as it is there.
+        generate: returns the completions of each request.
+        score: returns groups with verdicts and rewards.
+        config: sampling parameters, ``evaluation.samples`` and ``evaluation.greedy``.
+        samples: completions per prompt; None for ``evaluation.samples``.
+        record: called with the outcome of every prompt as soon as it is known.
     """
     # a reward stage may read the engine's log-probabilities
     sampled = settings(config.rollout, logprobs=config.rollout.logprobs == "always")
@@ -84,7 +84,7 @@ def evaluate(
 def _sample(
     prompts: Sequence[TokenizedPrompt], samples: int, drawn: SamplingSettings, generate: Generate, seed: int
 ) -> Iterator[list[Group]]:
-    """The prompts with their completions, a chunk at a time."""
+    """Groups of the prompts with their completions, one chunk at a time."""
     per_chunk = max(_CHUNK // samples, 1)
     for start in range(0, len(prompts), per_chunk):
         chunk = prompts[start : start + per_chunk]
@@ -94,7 +94,7 @@ def _sample(
 
 
 def _score_while_sampling(chunks: Iterator[list[Group]], score: Score) -> Iterator[Group]:
-    """Judged groups, in order; the next chunk is being sampled while one is being judged."""
+    """Scored groups, in order; while one chunk is being scored the next is being sampled."""
     with ThreadPoolExecutor(1) as scorer:
         waiting: Future[list[Group]] | None = None
         for chunk in chunks:

@@ -1,4 +1,4 @@
-"""The evaluations of a run: before, on the way, after; written down, compared with the start, kept over a resume."""
+"""The evaluations of a run before, during and after training: measured, recorded, and compared with the start."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Evaluations:
     """The evaluations of one run.
 
     Args:
-        config: the run configuration.
-        folder: the run folder; ``evaluations.jsonl`` gets the figures, ``evaluations/`` what they come from.
+        config: settings of the evaluations, sampling parameters and seed.
+        folder: the run folder; figures go into ``evaluations.jsonl``, outcomes by prompt into ``evaluations/``.
         session: engines, scoring workers and learner.
-        log: told the figures.
+        log: called with a line of figures after each evaluation.
     """
 
     def __init__(self, config: RunConfig, folder: Path, session: Session, log: Callable[[str], None]):
@@ -43,27 +43,27 @@ class Evaluations:
 
     @property
     def figures(self) -> EvaluationFigures:
-        """Titles and figures, in order."""
+        """Title and figures of each evaluation so far, in order."""
         return [(title, figures) for _, title, figures in self.rows]
 
     def keep_up_to(self, step: int) -> None:
-        """Forget later ones: an evaluation after step N belongs to the checkpoint of step N. -1: forget all."""
+        """Drop later evaluations; one after step N belongs to the checkpoint of step N. -1 drops all."""
         self.rows = []
         for row in keep_lines_before(self.file, step + 1):
             self.rows.append((row.pop("step"), row.pop("when"), row))
 
     def begin(self) -> None:
-        """Draw the answers of the starting policy that are followed through the run."""
+        """Sample the answers of the starting policy whose likelihood is followed through the run."""
         if self.config.evaluation.uplift_prompts:
             self.details.mkdir(parents=True, exist_ok=True)
             uplift.write(uplift.follow(self._groups(), self.session.learner_logprobs), self._followed)
 
     def measure(self, title: str, step: int) -> float | None:
-        """Evaluate the present policy, unless that was done already.
+        """Evaluate the current policy, unless that was done already.
 
         Returns:
-            What policies of the run are ranked by: the first pass@k, over the prompts that every evaluation uses. None
-            if nothing was measured.
+            The score by which the best checkpoint is chosen: the first pass@k, over the prompts that every evaluation
+            uses. None if nothing was measured.
         """
         if not self.session.held_out or any((step, title) == (at, known) for at, known, _ in self.rows):
             return None
@@ -100,7 +100,7 @@ class Evaluations:
         return {"uplift": float(str(found["share"]))}
 
     def _groups(self) -> list[Group]:
-        """Judged samples of the starting policy, as many per prompt as in training."""
+        """Scored samples of the starting policy, as many per prompt as in training."""
         chosen = self.session.held_out[: self.config.evaluation.uplift_prompts]
         asked: list[GenerateRequest] = requests(
             [(one.prompt.id, one.token_ids) for one in chosen],

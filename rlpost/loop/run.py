@@ -39,14 +39,14 @@ from rlpost.system.processes import end_with_parent
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run left behind.
+    """The result of a run.
 
     Attributes:
         folder: the run folder.
-        steps: rollout batches done, earlier parts of a resumed run included.
+        steps: number of rollout batches done, earlier parts of a resumed run included.
         interrupted: whether it stopped on request before the last step.
-        metrics: of the last step.
-        evaluations: (``before``, ``step N`` or ``after``, figures) in order.
+        metrics: metrics of the last step; empty if this process made none.
+        evaluations: pairs of title (``before``, ``step N`` or ``after``) and figures, in order.
     """
 
     folder: str
@@ -59,24 +59,24 @@ class RunResult:
 def train(
     config: RunConfig, *, resume: bool = False, display: Display | None = None, on_step: OnStep | None = None
 ) -> RunResult:
-    """Run a configuration.
+    """Train as a configuration says, from the starting model to the final one.
 
     Args:
-        config: the run configuration.
+        config: the validated run configuration.
         resume: continue from the run folder's last checkpoint.
-        display: shows progress; None for silence.
+        display: shows progress; None shows nothing.
         on_step: called with every finished step; the run ends after it if it returns False.
 
     Returns:
-        See `RunResult`.
+        Folder, steps, the last step's metrics and all evaluations.
 
     Raises:
-        RlpostError: with one line that says what, the value and the remedy.
+        RlpostError: with one line that says what failed, the value and the remedy.
     """
     from rich.console import Console
 
     display = display or Display(Console(quiet=True), enabled=False)
-    # what is misspelt or broken should not cost a cluster's start
+    # errors of names and plug-ins should show before a cluster is started
     shipped = ship(config)
     config = with_logprobs(config, reward_needs(config))
     try_algorithm(config)
@@ -93,10 +93,10 @@ class Run:
     """The loop around the verbs of `rlpost.loop.sync`.
 
     Args:
-        config: the run configuration.
-        folder: where the run writes.
-        running: the parts that the verbs act on.
-        display: tells people how far the run is.
+        config: number of steps, and when to evaluate, checkpoint and log.
+        folder: the run folder, with its transcripts and checkpoints.
+        running: engines, scoring workers and learner.
+        display: shows progress.
         stop: set when the run should end after the current step.
         on_step: called with every finished step; the run ends after it if it returns False.
     """
@@ -117,8 +117,8 @@ class Run:
         self.evaluations = Evaluations(config, folder.path, running, display.say)
 
     def go(self, resume: bool) -> RunResult:
-        """Publish the starting policy, then step until done or asked to stop; if the learner is lost on the way, begin
-        again at the last checkpoint.
+        """Publish the starting policy, then train until done or asked to stop; if the learner is lost, continue from
+        the last checkpoint.
         """
         if not resume:
             self.evaluations.keep_up_to(-1)
@@ -132,7 +132,7 @@ class Run:
                 self._start_over(error)
 
     def _advance(self) -> Mapping[str, float]:
-        """Steps until done or asked to stop; the last one's metrics."""
+        """Make steps until done or asked to stop; returns the metrics of the last one."""
         self.session.publish()
         if self.state.step == 0:
             self.evaluations.begin()
@@ -165,8 +165,8 @@ class Run:
         return metrics
 
     def _start_over(self, error: LearnerLostError) -> None:
-        """A new learner at the last checkpoint, or at the start where there is none; later steps are done again, with
-        the same prompts and seeds.
+        """Restart the learner from the last checkpoint, or from the start if there is none; later steps are repeated
+        with the same prompts and seeds.
         """
         learner = self.session.learner
         assert learner is not None
@@ -188,10 +188,10 @@ class Run:
 
     @contextmanager
     def _progress_kept(self) -> Iterator[None]:
-        """Checkpoint before a failure outside the learner ends the run."""
+        """Write a checkpoint before a failure outside the learner ends the run."""
         try:
             yield
-        except LearnerLostError:  # nobody is left who could write one
+        except LearnerLostError:  # no learner is left to write one
             raise
         except (InfrastructureError, LeakError):
             if self.state.step and self._checkpoint():
@@ -234,11 +234,11 @@ class Run:
         value = self.evaluations.measure(title, self.state.step)
         if value is not None and (self.state.best is None or value > self.state.best):
             self.state = RunState(self.state.step, value, self.state.step)
-            if self.state.step:  # the best policy is kept whether or not a checkpoint was due
+            if self.state.step:  # the best policy is kept even if no checkpoint is due
                 self._checkpoint()
 
     def _checkpoint(self) -> bool:
-        """Write the current state, unless it is what was written or read last; whether it was written."""
+        """Write a checkpoint, unless this state was the last one written or read; returns whether it was written."""
         assert self.session.learner is not None
         if self.saved == self.state:
             return False
@@ -259,13 +259,13 @@ class Run:
 
 
 def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> str:
-    """Folder of the policy the run starts from; the warm start is made first where one is configured and missing."""
+    """Folder of the policy that the run starts from; a configured warm start that is missing is made first."""
     if config.sft is None:
         assert config.model.path is not None
         return str(Path(resolve_path(config.model.path)).resolve())
     if not (folder.warm_start / "config.json").is_file():
         display.say("warm start: supervised fine-tuning")
-        # a process of its own: the trainer's threads and memory are gone before the actors start
+        # in a separate process, so that the trainer's threads and memory are gone before the actors start
         with tempfile.TemporaryDirectory(prefix="rlpost-sft-") as scratch:
             resolved = Path(scratch) / "config.yaml"
             resolved.write_text(dump(config), encoding="utf-8")
@@ -275,7 +275,7 @@ def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> st
                 stderr=subprocess.PIPE,
                 text=True,
                 check=False,
-                # threads that wait must not spin: on a shared machine that costs a factor of three and more
+                # waiting threads must not spin: on a shared machine that costs a factor of three and more
                 env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "TMPDIR": scratch},
                 preexec_fn=partial(end_with_parent, signal.SIGTERM),
             )
@@ -288,14 +288,14 @@ def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> st
 
 @dataclass(slots=True)
 class StopRequest:
-    """Whether somebody asked the run to end."""
+    """A flag that asks the run to end after the current step."""
 
     asked: bool = False
 
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Ctrl-C or SIGTERM once: finish the step, checkpoint, leave. Twice: leave at once."""
+    """Ctrl-C or SIGTERM once: finish the step, write a checkpoint, leave. Twice: leave at once."""
     request = StopRequest()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -305,7 +305,7 @@ def stop_request() -> Iterator[StopRequest]:
         print("\nstopping after this step (once more to stop at once)", file=sys.stderr)
 
     previous = {}
-    with suppress(ValueError):  # not the main thread: whoever runs us there handles its own signals
+    with suppress(ValueError):  # not the main thread: the caller handles its own signals
         for number in (signal.SIGINT, signal.SIGTERM):
             previous[number] = signal.signal(number, ask)
     try:

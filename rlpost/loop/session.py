@@ -1,6 +1,6 @@
-"""What the verbs of a step act on: engines, scoring workers, learner, prompts, and what has been published.
+"""The session that the verbs of a step act on: engines, scoring workers, learner, prompts, and the published version.
 
-It holds nothing of Ray: `rlpost.loop.start` fills it with the actors of a run, tests with fakes.
+It does not depend on Ray: `rlpost.loop.start` fills it with the actors of a run, tests with fakes.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ from rlpost.selfcheck.memory import MemoryWatch
 from rlpost.types import Completion, Group, TokenizedPrompt, TrainBatch, WeightManifest
 
 _SAME = {"float32": 1e-4, "bfloat16": 0.02}
-"""Largest mean difference between two scores of the same tokens by the same weights, nats per token."""
+"""Largest mean |Δ log p| between two scores of the same tokens by the same weights, in nats per token."""
 
 
 @dataclass(slots=True)
 class Session:
-    """The parts of a run and what has been published to them.
+    """The running parts of a run and the version that has been published to them.
 
     Attributes:
         config: the run configuration.
-        rollouts: the engines.
-        scoring: the scoring workers.
-        learner: the ranks; None for an evaluation.
+        rollouts: pool of rollout engines.
+        scoring: pool of scoring workers.
+        learner: the learner; None for an evaluation.
         train: training prompts.
-        held_out: evaluation prompts, empty without.
-        advantages: the configured advantage.
-        supervision: who replaces lost actors.
-        watch: the actors' memory over the last steps.
-        verifiers: a line about each kind of verifier, with how it did in its conformance test.
-        published: manifest of the version the engines serve.
-        recorded: the pinned prompts' completions when it was published, scored by the learner then.
-        starting: those of the first version, scored by the reference policy, where there is one.
+        held_out: evaluation prompts; empty without ``data.eval``.
+        advantages: the configured advantage function.
+        supervision: bookkeeping of lost and replaced actors.
+        watch: the actors' own memory over the last steps.
+        verifiers: one line about each distinct verifier, with the result of its conformance test.
+        published: manifest of the version that the engines serve; None before the first publish.
+        recorded: completions of the pinned prompts at the last publish, with the learner's log-probabilities then.
+        starting: completions of the pinned prompts at this session's first publish, with the log-probabilities of the
+            reference policy; None without a KL term.
         examined: whether the learner's gradient has been checked on a batch of this run.
         recent: the last ``scoring.undecided_window`` scored batches.
     """
@@ -62,7 +63,7 @@ class Session:
     recent: list[list[Group]] = field(default_factory=list[list[Group]])
 
     def remember(self, groups: list[Group]) -> list[list[Group]]:
-        """Add a scored batch to the recent ones and return those."""
+        """Add a scored batch to the recent ones and return them."""
         self.recent = [*self.recent, groups][-self.config.scoring.undecided_window :]
         return self.recent
 
@@ -70,7 +71,7 @@ class Session:
         """Send the learner's weights to every engine and check that they arrived; see `rlpost.selfcheck.canary`.
 
         Args:
-            metrics: figures of the update that led to this version; None at the start of a run.
+            metrics: metrics of the update that led to this version; None at the start of a run.
 
         Returns:
             Metrics of the sync.
@@ -91,7 +92,7 @@ class Session:
         return found
 
     def probe(self) -> dict[str, float]:
-        """Compare every engine with the learner on the pinned prompts; the worst engine's figures."""
+        """Compare every engine with the learner on the pinned prompts; returns the worst engine's figures."""
         worst: dict[str, float] = {}
         for engine, completions in enumerate(self.rollouts.probe()):
             scored = self._with_learner(completions)
@@ -104,13 +105,13 @@ class Session:
         return worst
 
     def parity(self, prompts: Sequence[tuple[int, ...]]) -> dict[str, float]:
-        """What separates the engines from the learner, by cause; the worst engine's figures.
+        """Measure how engines and learner differ, by cause; returns the worst engine's figures.
 
         Args:
-            prompts: token ids of the present rollouts' prompts, whose keys and values are in the engines' caches.
+            prompts: token ids of this step's prompts, whose keys and values are in the engines' prefix caches.
 
         Raises:
-            SelfCheckError: if any part is too large; see `rlpost.selfcheck.parity`.
+            SelfCheckError: if any part is above its limit; see `rlpost.selfcheck.parity`.
         """
         before = self.recorded
         assert before is not None
@@ -128,14 +129,14 @@ class Session:
         return worst
 
     def examine(self, batch: TrainBatch) -> dict[str, float]:
-        """Have the learner show on the run's own samples that its gradient is the right one.
+        """Check on samples of this run that the learner's gradient is correct.
 
         Raises:
             SelfCheckError: if it is not; see `rlpost.selfcheck.invariance`.
         """
         assert self.learner is not None
         figures = self.learner.examine(batch)
-        self.examined = figures is not None  # a batch without contrast shows nothing: the next one will have to
+        self.examined = figures is not None  # a batch without advantages shows nothing: try the next
         if figures is not None and figures.plain is None:
             self.supervision.log("invariance: sharded parameters, no comparison of the gradient with plain torch")
         return invariance.check(figures, self.config.model.dtype) if figures is not None else {}
@@ -145,16 +146,16 @@ class Session:
         assert self.learner is not None
         samples = as_samples([completion for completion in completions if completion.token_ids])
         found = iter(self.learner.logprobs(samples) if samples else [])
-        for completion in completions:  # one that was cut off before its first token has none
+        for completion in completions:  # one aborted before its first token has none
             yield next(found) if completion.token_ids else np.zeros(0, np.float32)
 
     @property
     def tolerance(self) -> float:
-        """Largest mean difference between engine and learner, nats per token."""
+        """Largest mean |Δ log p| allowed between engine and learner, in nats per token."""
         return self.config.selfcheck.probe_tolerance or canary.TOLERANCE[self.config.model.dtype]
 
     def memory(self) -> dict[str, float]:
-        """Resident memory of every actor in MiB, all of it and its own part; the latter is watched."""
+        """Resident memory of every actor in MiB, total and its own part; growth of the latter is monitored."""
         figures: dict[str, tuple[float, float]] = {}
         for pool in (self.rollouts, self.scoring, self.learner):
             figures |= pool.memory() if pool is not None else {}
@@ -166,7 +167,7 @@ class Session:
 
     def _with_learner(self, completions: Sequence[Completion], reference: bool = False) -> parity.Scored:
         assert self.learner is not None
-        # greedy tokens carry the log-probabilities of the untempered distribution
+        # engines report greedy tokens with the log-probabilities at temperature 1
         found = self.learner.logprobs(as_samples(completions), reference=reference, temperature=1.0)
         return parity.Scored(completions, found)
 

@@ -1,4 +1,4 @@
-"""Starting the actors of a run, and ending them however it ends."""
+"""Starting the actors of a run, and ending them however the run ends."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from rlpost.selfcheck.memory import MemoryWatch
 from rlpost.types import TokenizedPrompt
 
 _MAX_NUM_SEQS = 256
-"""vLLM reserves memory for every completion that may run at once; more than this gains nothing on two cores."""
+"""vLLM reserves memory for every completion that can run at once; more than this gains nothing on two cores."""
 
 _LEAST_MODEL_LEN = 256
-"""Leaves room for the probe that is longer than a block of the prefix cache (128 tokens on CPU)."""
+"""Tokens; leaves room for the probe that is longer than a block of the prefix cache (128 tokens on CPU)."""
 
 
 @contextmanager
@@ -44,9 +44,9 @@ def session(
     Args:
         config: the run configuration.
         model: Hugging Face folder of the policy.
-        training: with a learner; without, only rollouts and scoring.
-        shipped: the user's own code, if it was packed up already.
-        log: told what is waited for, and about lost actors.
+        training: whether a learner is started; False starts rollouts and scoring only.
+        shipped: the user's own code, if `rlpost.plugins.ship.ship` was called already; None calls it.
+        log: called with a line about what is waited for, and about lost actors.
 
     Raises:
         RlpostError: if data, model, cluster or an actor's start fails.
@@ -101,7 +101,7 @@ def session(
 def engine_spec(
     config: RunConfig, model: str, train: Sequence[TokenizedPrompt], held_out: Sequence[TokenizedPrompt]
 ) -> EngineSpec:
-    """What the engines have to be ready for."""
+    """Pinned prompts and limits of the engines, from the configuration and the longest prompt."""
     probes = tuple(tokenized.token_ids for tokenized in train[: config.selfcheck.probe_prompts])
     at_once = -(-config.rollout.group_size * config.rollout.prompts_per_step // config.rollout.workers)
     longest = max(len(one.token_ids) for one in [*train, *held_out]) + config.rollout.max_tokens

@@ -5,7 +5,7 @@
     publish   weights -> engines -> canary                                 waits for every engine
 
 Every verb ends before the next begins, so every sample was drawn by the policy that is updated with it. Completions go
-to scoring as they finish: a slow engine holds only its own prompts back.
+to scoring as they finish: a slow engine delays only its own prompts.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from rlpost.types import Group, TensorDelta
 
 @dataclass(slots=True)
 class Step:
-    """What one pass of the loop produced.
+    """The result of one step of the loop.
 
     Attributes:
-        number: rollout batch, 0-based.
+        number: number of the rollout batch, 0-based.
         groups: prompts with completions, verdicts and rewards.
-        advantages: per group and completion, None where it was not trained on.
-        metrics: registered figures.
-        changes: what changed of each tensor; empty where that is not looked at.
+        advantages: mean advantage of each completion, by group; None where it was not trained on.
+        metrics: metrics of the step, by names of `rlpost.observability.metrics.METRICS`.
+        changes: changes of each published tensor, by name; empty in steps without ``logging.changes_every``.
     """
 
     number: int
@@ -52,14 +52,14 @@ OnStep = Callable[[Step], object]
 
 @dataclass(slots=True)
 class ScoredBatch:
-    """A rollout batch before the learner has seen it: until here nothing in the run has changed.
+    """A scored rollout batch, on which the learner has not trained yet.
 
     Attributes:
-        number: rollout batch, 0-based.
+        number: number of the rollout batch, 0-based.
         groups: prompts with completions, verdicts and rewards.
-        credit: samples with advantages.
-        timer: seconds of the step so far.
-        checked: figures of the self-checks that were due.
+        credit: training samples with advantages.
+        timer: seconds of the step so far, by stage.
+        checked: metrics of the self-checks that were due in this step.
     """
 
     number: int
@@ -70,11 +70,11 @@ class ScoredBatch:
 
 
 def collect(session: Session, number: int) -> ScoredBatch:
-    """Prompts, rollouts, verdicts, rewards, advantages.
+    """Sample completions of the step's prompts, score them, and compute advantages.
 
     Args:
-        session: the running parts.
-        number: rollout batch, 0-based.
+        session: engines, scoring workers, learner and prompts.
+        number: number of the rollout batch, 0-based.
 
     Raises:
         InfrastructureError: if too many checks stayed undecided.
@@ -101,10 +101,10 @@ def collect(session: Session, number: int) -> ScoredBatch:
 
 
 def learn(session: Session, scored: ScoredBatch) -> Step:
-    """All updates of a batch.
+    """Make all updates of a batch.
 
     Raises:
-        SelfCheckError: on the first batch, if the learner's gradient is not the loss's.
+        SelfCheckError: on the first batch with advantages, if the learner's gradient is not that of the loss.
     """
     groups, timer, batch = scored.groups, scored.timer, scored.credit.batch
     metrics = {
@@ -125,7 +125,7 @@ def learn(session: Session, scored: ScoredBatch) -> Step:
 
 
 def publish(session: Session, step: Step, timer: StageTimer) -> None:
-    """Bring the new version to the engines, check it there, and add to the step's metrics.
+    """Publish the new version to the engines, check it there, and add to the step's metrics.
 
     Raises:
         SelfCheckError: if the sync's canary fails.
@@ -141,22 +141,22 @@ def publish(session: Session, step: Step, timer: StageTimer) -> None:
     metrics |= session.memory()
     metrics |= prefixed("recoveries", session.supervision.lost)
     metrics["policy_version"] = float(session.published.new_version if session.published else 0)
-    # the learner measures its own pre-pass, which is part of the update here
+    # the learner reports the seconds of its pre-pass, which are part of the update here
     metrics |= prefixed("seconds", {**timer.seconds, "step": timer.total()})
 
 
 def finish_rewards(session: Session, groups: list[Group], timer: StageTimer) -> list[Group]:
-    """Close the reward pipeline: the stages that need the learner's log-probabilities, which it computes here.
+    """Run the reward stages that need the learner's log-probabilities, which are computed here.
 
-    Groups that the filter on outcomes leaves out anyway stay as they are.
+    Groups that are left out of the update anyway (all undecided, or by ``algorithm.filter: binary``) skip these stages.
     """
     if "learner_logprobs" not in session.scoring.needs:
         return [drop_empty_rewards(group) for group in groups]
     config = session.config
-    # without a verifier it can be a late stage that says what is right
+    # without a verifier a late stage can decide which answers are right
     rule = config.algorithm.filter if config.scoring.verifier is not None else "off"
     chosen = [i for i, group in enumerate(groups) if keep(group, "binary" if rule == "binary" else "off")]
-    with timer("shaping"):  # the learner computes as its answers are taken
+    with timer("shaping"):  # a generator: the learner computes while it is consumed
         found = iter(list(session.learner_logprobs([c for i in chosen for c in groups[i].completions])))
         waiting = [
             dataclasses.replace(groups[i], learner_logprobs=tuple(next(found) for _ in groups[i].completions))
@@ -168,8 +168,8 @@ def finish_rewards(session: Session, groups: list[Group], timer: StageTimer) -> 
 
 
 def rollout_and_score(session: Session, number: int, timer: StageTimer) -> list[Group]:
-    """The step's prompts with what the engines sample for them, scored; each group is on its way to a scoring worker
-    while the others are still being sampled.
+    """Sample the completions of the step's prompts and score them; each group goes to a scoring worker as soon as it is
+    complete, while others are still being sampled.
     """
     config = session.config
     chosen = indices(number, config.rollout.prompts_per_step, len(session.train), config.run.seed, config.shuffles)
@@ -185,7 +185,7 @@ def rollout_and_score(session: Session, number: int, timer: StageTimer) -> list[
         with timer("rollout"):
             for position, completions in session.rollouts.stream(asked, drawn):
                 queue.submit(position, Group(batch[position].prompt, tuple(completions)))
-        with timer("scoring"):  # what is left of it once the last completion is there
+        with timer("scoring"):  # the part that is left after the last completion
             scored = queue.results()
     return [scored[position] for position in range(len(batch))]
 
@@ -194,11 +194,11 @@ def check_undecided(recent: Sequence[Sequence[Group]], limit: float) -> None:
     """Stop a run whose verifier does not decide.
 
     Args:
-        recent: the last batches, whose completions count together.
-        limit: largest share that may stay undecided.
+        recent: groups of the last batches; the share is taken over all their completions.
+        limit: largest share of completions that may stay undecided.
 
     Raises:
-        InfrastructureError: with the commonest reason.
+        InfrastructureError: if the share is above the limit, with the most frequent reason.
     """
     groups = [group for batch in recent for group in batch]
     share = undecided_share(groups)

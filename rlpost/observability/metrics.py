@@ -1,4 +1,4 @@
-"""Every metric a run may write, with unit and meaning. A name that is not here cannot be written."""
+"""The registry of metrics, with unit and meaning. A run cannot write a name that is not registered."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ RENAMED: dict[str, str] = {
     "clip_high": "clip_frac/high",
     "trained_parameters": "trainable_parameters",
 }
-"""Old names, as run folders of earlier versions have them."""
+"""Old names of metrics in run folders of earlier versions, and their new names."""
 
 
 def current_name(name: str) -> str:
-    """The name that a metric has now.
+    """The current name of a metric.
 
     >>> current_name("clip_low/epoch_1"), current_name("loss")
     ('clip_frac/low/epoch_1', 'loss')
@@ -97,7 +97,7 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
-    """What a judged rollout batch looks like. Shares over nothing are left out, not 0."""
+    """Metrics of a scored rollout batch. A share over nothing is left out, not 0."""
     completions = [c for g in groups for c in g.completions]
     verdicts = [v for g in groups for v in g.verdicts if v is not None]
     lengths = [len(c.token_ids) for c in completions]
@@ -114,7 +114,7 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
             metrics[f"reason/{reason}"] = _share(v.reason == reason for v in verdicts)
         metrics |= _costs(verdicts) | prefixed("assurance", assurances(verdicts))
         decided = [v for v in verdicts if v.outcome != "undecided"]
-        # without a verifier only truncated completions have a verdict: they say nothing about the rest
+        # without a verifier only aborted completions have a verdict: it says nothing about the others
         if decided and len(verdicts) == len(completions):
             metrics["pass_rate"] = _share(v.outcome == "accepted" for v in decided)
             solved = [any(v is not None and v.outcome == "accepted" for v in g.verdicts) for g in groups]
@@ -134,7 +134,7 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
 
 
 def stage_figures(groups: Sequence[Group]) -> dict[str, float]:
-    """What each reward stage added: mean and standard deviation over decided completions, and its own figures."""
+    """Mean and standard deviation over decided completions of what each reward stage added, and its own metrics."""
     figures: dict[str, float] = {}
     for name in dict.fromkeys(name for group in groups for name in group.stage_rewards):
         added = [v for group in groups for v in group.stage_rewards.get(name, ()) if v is not None]
@@ -146,7 +146,7 @@ def stage_figures(groups: Sequence[Group]) -> dict[str, float]:
 
 
 def assurances(verdicts: Iterable[Verdict]) -> dict[str, float]:
-    """What accepted verdicts rest on, as shares; empty where none was accepted or the verifier does not say."""
+    """Shares of accepted verdicts by assurance; empty if none was accepted or the verifier does not say."""
     accepted = [v.assurance for v in verdicts if v.outcome == "accepted"]
     return {name: _share(each == name for each in accepted) for name in sorted(set(accepted)) if name}
 
@@ -169,12 +169,12 @@ def _costs(verdicts: Sequence[Verdict]) -> dict[str, float]:
 
 
 def undecided_share(groups: Sequence[Group]) -> float:
-    """Share of completions without a reward."""
+    """Share of completions whose reward is None."""
     return _share(reward is None for group in groups for reward in group.rewards)
 
 
 def tokens(groups: Sequence[Group]) -> int:
-    """Sampled tokens of a batch."""
+    """Number of sampled tokens in a batch."""
     return sum(len(c.token_ids) for g in groups for c in g.completions)
 
 

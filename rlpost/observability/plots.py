@@ -1,4 +1,4 @@
-"""Figures of a run, and of several side by side. The one home of matplotlib."""
+"""Figures of one run or of several side by side. Only this module imports matplotlib."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PASS = re.compile(r"pass@(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One line of a figure with the band around it: all four run parallel."""
+    """One line of a figure and the band around it; the four sequences run parallel."""
 
     label: str
     x: Sequence[float]
@@ -25,7 +25,7 @@ class Curve:
 
 
 def pass_curve(label: str, figures: Mapping[str, Any]) -> Curve | None:
-    """pass@N over N from the figures of an evaluation; None for fewer than two N."""
+    """pass@N over N from the figures of an evaluation; None if there are fewer than two N."""
     ks = sorted(int(found[1]) for name in figures if (found := _PASS.fullmatch(name)))
     if len(ks) < 2:
         return None
@@ -34,22 +34,22 @@ def pass_curve(label: str, figures: Mapping[str, Any]) -> Curve | None:
 
 
 def uplift_curve(label: str, by_rank: Sequence[Sequence[float]]) -> Curve:
-    """Share of right answers that became likelier over their rank, with a 95 % Wilson interval for each rank."""
+    """Share of right answers that became likelier, by rank, with a 95 % Wilson interval for each rank."""
     ends = [_wilson(int(rose), int(count)) for _, count, rose, *_ in by_rank]
     shares = [rose / count for _, count, rose, *_ in by_rank]
     return Curve(label, [row[0] for row in by_rank], shares, [low for low, _ in ends], [high for _, high in ends])
 
 
 def draw(curves: Sequence[Curve], path: Path, *, title: str, x: str, y: str, base: int | None = None) -> Path:
-    """Write curves with their bands as SVG (or what the suffix says).
+    """Write curves with their bands as SVG, or in the format of the suffix.
 
     Args:
-        curves: at least one.
-        path: of the file; its folder is made.
-        title: above the figure.
+        curves: lines of the figure, at least one.
+        path: file to write; its folder is made.
+        title: title of the figure.
         x: label of the horizontal axis.
         y: label of the vertical axis.
-        base: of a logarithmic horizontal axis; None: linear.
+        base: base of a logarithmic horizontal axis; None for a linear one.
     """
     from matplotlib.figure import Figure
 
@@ -70,7 +70,7 @@ def draw(curves: Sequence[Curve], path: Path, *, title: str, x: str, y: str, bas
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """A histogram with what was expected of it: ``x`` are the bars' names, None where nothing was expected."""
+    """A histogram with expected heights: ``x`` names the bars; the expected height is None if there is none."""
 
     x: Sequence[str]
     found: Sequence[float]
@@ -78,7 +78,7 @@ class Bars:
 
 
 def draw_bars(bars: Bars, path: Path, *, title: str, x: str, y: str, expected: str) -> list[Path]:
-    """Write a histogram as bars with the expectation as marks, as SVG and PNG; ``expected`` is the marks' label."""
+    """Write a histogram with its expected heights as marks, as SVG and PNG; ``expected`` is the label of the marks."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
@@ -101,15 +101,15 @@ def draw_heat(values: Sequence[Sequence[float | None]], path: Path, *, rows: Seq
     """Write a matrix as coloured cells with their numbers, as SVG and PNG; None leaves a cell empty.
 
     Args:
-        values: by row and column.
-        path: of the file without suffix.
-        rows: their names.
-        columns: their names.
-        title: above the figure.
+        values: matrix of values, row by row.
+        path: file to write; its suffix is replaced.
+        rows: names of the rows.
+        columns: names of the columns.
+        title: title of the figure.
         x: label of the columns.
         y: label of the rows.
-        label: of the colours.
-        middle: value in the middle of a diverging scale; None: a sequential one.
+        label: label of the colour bar.
+        middle: middle value of a diverging colour scale; None for a sequential scale.
     """
     import numpy as np
     from matplotlib.figure import Figure
@@ -143,10 +143,10 @@ def _save(figure: Any, path: Path) -> list[Path]:
 
 
 def draw_run(folder: Path) -> list[Path]:
-    """``plots/`` of a run folder: pass@N of its evaluations, and uplift by rank where answers were followed.
+    """Write the plots of a run folder: pass@N of its evaluations, changes of the weights, uplift by rank.
 
     Returns:
-        The files written; none where the run has nothing to show.
+        The files written; none if the run has no data for them.
     """
     written: list[Path] = []
     rows = read_lines(folder / "evaluations.jsonl")
@@ -175,7 +175,7 @@ def draw_run(folder: Path) -> list[Path]:
 
 
 def _wilson(rose: int, count: int) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson 1927), 95 %."""
+    """The 95 % score interval of a share (Wilson 1927)."""
     from scipy.stats import binomtest
 
     found = binomtest(rose, count).proportion_ci(0.95, method="wilson")

@@ -1,4 +1,4 @@
-"""What a person sees while a run is going."""
+"""Progress output of a run on the console."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ STAGES = ("rollout", "scoring", "prepass", "update", "sync")
 
 
 class Display:
-    """A progress bar on a terminal, a line per step elsewhere, nothing where output is machine-readable.
+    """Shows a progress bar on a terminal, one line per step elsewhere, and nothing if disabled.
 
     Args:
-        console: where to write.
-        enabled: False for silence.
-        bar: show the bar on a terminal.
+        console: console to write to.
+        enabled: whether anything is shown.
+        bar: show a progress bar if the console is a terminal.
     """
 
     def __init__(self, console: Console, enabled: bool = True, bar: bool = True):
@@ -28,12 +28,12 @@ class Display:
         self._bar = bar and console.is_terminal
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Print one line."""
         if self.enabled:
             self.console.print(text, highlight=False, soft_wrap=True)
 
     def begin(self, done: int, total: int) -> None:
-        """Start counting steps."""
+        """Start the progress bar at ``done`` of ``total`` steps."""
         if not (self.enabled and self._bar):
             return
         columns = ("step", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "eta", TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip # noqa: E501
@@ -50,7 +50,7 @@ class Display:
             self.say(f"step {step + 1}/{total}  {note}")
 
     def end(self) -> None:
-        """Leave the terminal in order."""
+        """Stop the progress bar."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
@@ -70,7 +70,7 @@ def summary(metrics: Mapping[str, float]) -> str:
 
 
 def evaluation_table(evaluations: list[tuple[str, Mapping[str, float]]]) -> Table:
-    """Figures of evaluations side by side, with standard errors over problems."""
+    """A table of evaluations side by side, with standard errors over problems."""
     table = Table(title="held-out prompts")
     table.add_column("measure")
     for title, _ in evaluations:

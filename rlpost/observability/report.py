@@ -1,4 +1,4 @@
-"""A run as one HTML file: no scripts, nothing loaded from elsewhere, readable without the run folder."""
+"""The report of a run as one HTML file, without scripts or external files, readable without the run folder."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_report(run: str | Path) -> Path:
         run: the run folder.
 
     Returns:
-        The file.
+        Path of the file.
 
     Raises:
         UserError: if the folder holds no run.
@@ -81,7 +81,7 @@ def _evaluations(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def inline(file: Path) -> str:
-    """The drawing itself, without the XML declaration and document type that HTML does not take."""
+    """The ``<svg>`` element of a file, without XML declaration and document type, which HTML does not allow."""
     text = file.read_text(encoding="utf-8")
     return text[text.index("<svg") :]
 
@@ -94,7 +94,7 @@ def _figure(row: dict[str, Any], name: str) -> str:
 
 
 def _chart(name: str, rows: Sequence[dict[str, Any]]) -> str:
-    """One metric over the steps, scaled to its own range; steps without a value are left out."""
+    """Line chart of one metric over the steps, scaled to its own range; steps without a value are left out."""
     points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
     low, high = min(v for _, v in points), max(v for _, v in points)
     first, last = points[0][0], points[-1][0]

@@ -25,11 +25,11 @@ class RunFolder:
     """Paths and small files of one run.
 
     Args:
-        config: of the run.
-        resume: continue a run that is already there.
+        config: the run configuration, which names the folder and is written into it.
+        resume: continue a run that the folder already holds.
 
     Raises:
-        UserError: if a run is there and ``resume`` is not given, or the other way round.
+        UserError: if the folder holds a run and ``resume`` is false, or holds none and ``resume`` is true.
     """
 
     def __init__(self, config: RunConfig, resume: bool):
@@ -46,18 +46,18 @@ class RunFolder:
             raise UserError(f"--resume: {self.path} holds no run; start it without --resume")
 
     def create(self) -> None:
-        """Make the folder with configuration and environment, once everything that can be refused has been."""
+        """Make the folder with configuration and environment; called once all checks before the start have passed."""
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / "config.yaml").write_text(dump(self.config), encoding="utf-8")
         (self.path / "environment.json").write_text(json.dumps(environment(), indent=1))
 
     def record_verifiers(self, verifiers: Sequence[str]) -> None:
-        """Add to the environment what judges in this run and how it did when it was examined."""
+        """Add the verifiers of this run, with their conformance results, to the environment file."""
         path = self.path / "environment.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "verifiers": list(verifiers)}, indent=1))
 
     def transcript(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float | None]]) -> None:
-        """Write every completion of a step with what became of it."""
+        """Write every completion of a step with its verdict, reward and advantage."""
         folder = self.path / "transcripts"
         folder.mkdir(exist_ok=True)
         with (folder / f"step_{step:06d}.jsonl").open("w", encoding="utf-8") as file:
@@ -66,14 +66,14 @@ class RunFolder:
                     file.write(json.dumps(_line(group, member, advantage), ensure_ascii=False, default=str) + "\n")
 
     def changes(self, step: int, tensors: Mapping[str, Any]) -> None:
-        """Write what changed of each tensor."""
+        """Write the changes of each tensor in a step."""
         folder = self.path / "changes"
         folder.mkdir(exist_ok=True)
         (folder / f"step_{step:06d}.json").write_text(json.dumps({"step": step, "tensors": tensors}))
 
 
 def environment() -> dict[str, Any]:
-    """Versions and hardware: what somebody needs to run this again."""
+    """Versions of packages and hardware, for reproducing the run."""
     versions = {}
     for name in _PACKAGES:
         try:

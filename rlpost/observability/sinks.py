@@ -1,4 +1,4 @@
-"""Where metrics go: always ``metrics.jsonl``; TensorBoard and Weights & Biases where asked for."""
+"""Sinks of metrics: always ``metrics.jsonl``, and TensorBoard and Weights & Biases if configured."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from rlpost.observability.metrics import check_names, current_name
 
 
 class Sink(Protocol):
-    """Takes one step's metrics."""
+    """A destination of the metrics of each step."""
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record them."""
+        """Write the metrics of one step."""
         ...
 
     def close(self) -> None:
-        """Flush and release."""
+        """Flush and close."""
         ...
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Objects of a JSON-lines file that we wrote; a last line cut off by a kill is left out."""
+    """Objects of a JSON-lines file written by rlpost; a last line cut off by a kill is left out."""
     rows: list[dict[str, Any]] = []
     for line in path.read_text().splitlines() if path.is_file() else []:
         try:
@@ -37,23 +37,23 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """A run's metrics, a row per step, under the names they have now."""
+    """Metrics of a run, one row per step, under their current names."""
     return [{current_name(name): value for name, value in row.items()} for row in read_lines(run / "metrics.jsonl")]
 
 
 def keep_lines_before(path: Path, step: int) -> list[dict[str, Any]]:
-    """Drop the lines of ``step`` and later ones, which are about to be written again; returns what is left."""
+    """Drop the lines of ``step`` and later from a file, as they will be written again; returns the remaining rows."""
     kept = [row for row in read_lines(path) if row["step"] < step]
     path.write_text("".join(json.dumps(row) + "\n" for row in kept))
     return kept
 
 
 class JsonlSink:
-    """One JSON object a line. Lines of steps that are run again after a resume are dropped first.
+    """Writes one JSON object per line. Lines of steps that are repeated after a resume are dropped first.
 
     Args:
-        path: the file.
-        first_step: the step this process starts with.
+        path: file to append to.
+        first_step: first step that this process runs.
     """
 
     def __init__(self, path: Path, first_step: int):
@@ -61,7 +61,7 @@ class JsonlSink:
         self._file = path.open("a")
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append a line and flush it; numbers that JSON cannot hold become null."""
+        """Append a line and flush it; numbers that are not finite become null."""
         check_names(metrics)
         row = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
         self._file.write(json.dumps({"step": step, **row}) + "\n")
@@ -73,7 +73,7 @@ class JsonlSink:
 
 
 class TensorBoardSink:
-    """TensorBoard events."""
+    """Writes TensorBoard events."""
 
     def __init__(self, folder: Path):
         try:
@@ -93,7 +93,7 @@ class TensorBoardSink:
 
 
 class WandbSink:
-    """A Weights & Biases run."""
+    """Logs to a Weights & Biases run."""
 
     def __init__(self, project: str, name: str, config: Mapping[str, Any], folder: Path):
         try:
@@ -114,10 +114,10 @@ class WandbSink:
 def open_sinks(
     section: LoggingSection, folder: Path, name: str, config: Mapping[str, Any], first_step: int
 ) -> list[Sink]:
-    """The sinks a configuration asks for.
+    """Open the sinks that a configuration asks for.
 
     Raises:
-        MissingPackageError: for one whose package is absent.
+        MissingPackageError: if the package of a sink is not installed.
     """
     sinks: list[Sink] = [JsonlSink(folder / "metrics.jsonl", first_step)]
     if section.tensorboard:

@@ -18,18 +18,18 @@ Named = Sequence[tuple[str, nn.Parameter]]
 
 
 def build_optimizer(named: Named, settings: OptimizerSection) -> torch.optim.Optimizer:
-    """The optimizer of what is trained.
+    """The optimizer for the trained parameters.
 
     DeepSpeed is given such an object too: an optimizer named in its JSON is compiled with g++ at start, which takes
     minutes on CPU.
 
     Args:
-        named: parameters with their names; which are matrices decides how they are treated.
-        settings: see `OptimizerSection`.
+        named: trained parameters with their names; `is_map` decides by name and shape which are matrices.
+        settings: name of the optimizer, learning rate, moments, weight decay, and its own arguments.
 
     Raises:
-        ConfigError: for arguments that the optimizer does not take, or one that takes no plain steps.
-        MissingPackageError: if pytorch_optimizer is asked for and absent.
+        ConfigError: for arguments that the optimizer does not take, or for one that needs more than gradients.
+        MissingPackageError: if pytorch_optimizer is configured and absent.
     """
     common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     adam = {**common, "betas": settings.betas, "eps": settings.eps}
@@ -61,7 +61,7 @@ def build_optimizer(named: Named, settings: OptimizerSection) -> torch.optim.Opt
 
 
 def _by_ratio(named: Named, ratio: float | None) -> list[dict[str, Any]]:
-    """LoRA+: B learns faster than A."""
+    """Parameter groups of LoRA+, in which B has ``ratio`` times the learning rate of A."""
     if ratio is None:
         return [{"params": [p for _, p in named]}]
     b = [p for name, p in named if ".lora_B." in name]
@@ -82,14 +82,14 @@ def _foreign(named: Named, settings: OptimizerSection, common: dict[str, Any]) -
         made: Any = pytorch_optimizer.load_optimizer(name)
         _try(lambda parameters: made(parameters, **common, **settings.args))
         return made([p for _, p in named], **common, **settings.args)
-    except Exception as error:  # it has over a hundred optimizers; what they want else, each says in its own way
+    except Exception as error:  # it has over a hundred optimizers, which raise all kinds of exceptions
         raise ConfigError(
             f"optimizer.name: pytorch_optimizer's {name!r} cannot be used here ({first_line(error)})"
         ) from None
 
 
 def _try(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> None:
-    """Two steps of a matrix and a vector: some optimizers want closures, second derivatives or names."""
+    """Take two steps on a matrix and a vector: some optimizers need closures, second derivatives or names."""
     toys = [nn.Parameter(torch.full(shape, 0.1)) for shape in ((4, 4), (4,))]
     optimizer = make(toys)
     for _ in range(2):

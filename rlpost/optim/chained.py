@@ -9,10 +9,10 @@ import torch
 
 
 class ChainedOptimizer(torch.optim.Optimizer):
-    """Steps its parts in order; its parameter groups are theirs.
+    """Steps its parts in order; its parameter groups are the parts' own.
 
     Args:
-        parts: optimizers of disjoint parameters.
+        parts: optimizers with disjoint parameters.
     """
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]):

@@ -1,20 +1,20 @@
 r"""AdamW on a projection of each matrix's gradient: GaLore, Fira, FRUGAL, AdaRankGrad, APOLLO as settings of one step.
 
-Of a gradient G ``[m, n]`` the shorter side is projected: where m ≥ n with Q ``[n, r]``, R = G Q, else with Q
-``[m, r]``, R = Qᵀ G. Q is renewed every ``gap`` updates. Adam's moments are kept of R, and N is Adam's direction
-m / (√v + ε) with bias correction in the step size η √(1 − β₂ᵗ) / (1 − β₁ᵗ). What becomes of N:
+The shorter side of a gradient G ``[m, n]`` is projected: with Q ``[n, r]`` to R = G Q where m ≥ n, else with Q
+``[m, r]`` to R = Qᵀ G. Q is renewed every ``gap`` updates. Adam's moments are those of R, and N is Adam's direction
+m / (√v + ε) with bias correction in the step size η √(1 − β₂ᵗ) / (1 − β₁ᵗ). The presets make the step from N:
 
-- ``galore`` (Zhao et al. 2024, arXiv 2403.03507, algorithm 2): Q singular vectors of G, step α N Qᵀ.
-- ``fira`` (Chen et al. 2024, arXiv 2410.01623): as GaLore, and the rest E = G − R Qᵀ scaled by ‖N‖ / ‖R‖ of each column
-  (or row), with a limit on the growth of its norm.
-- ``frugal`` (Zmushko et al. 2024, arXiv 2411.07837): as GaLore with α = 1, and − η c sign(E); moments begin anew
-  with Q.
+- ``galore`` (Zhao et al. 2024, arXiv 2403.03507, algorithm 2): Q has singular vectors of G; the step is α N Qᵀ.
+- ``fira`` (Chen et al. 2024, arXiv 2410.01623): as GaLore, plus the residual E = G − R Qᵀ scaled by ‖N‖ / ‖R‖ of each
+  column (or row), with a limit on the growth of its norm.
+- ``frugal`` (Zmushko et al. 2024, arXiv 2411.07837): as GaLore with α = 1, and − η c sign(E); moments are reset with
+  each new Q.
 - ``adarankgrad`` (Refael et al. 2024, arXiv 2410.17881): as GaLore with α = 1 and the smallest rank that holds a share
   of ‖G‖²; moments are carried over into the new basis.
-- ``apollo`` (Zhu et al. 2024, arXiv 2412.05270): Q random, and G itself scaled by ‖N‖ / ‖R‖ of each column (or row)
-  and √α, with the same limit.
+- ``apollo`` (Zhu et al. 2024, arXiv 2412.05270): Q is random, and the step is G itself scaled by ‖N‖ / ‖R‖ of each
+  column (or row) and √α, with the same limit.
 
-The state is tensors and numbers only.
+The optimizer state is tensors and numbers only.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _LEAST_RANK = 4
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """How gradients are projected and what is made of the rest.
+    """How gradients are projected and how the residual E outside the projection is used.
 
     Attributes:
-        rank: of the projection, the largest one with ``energy``.
-        gap: updates between new projections.
-        basis: singular vectors of the gradient, or random.
-        rest: what becomes of the part outside: nothing, scaled as the inside was, its sign.
-        scale: α.
-        rest_scale: c of the sign.
-        energy: share of the squared norm that the rank must hold; None: ``rank`` as it is.
-        reset: forget the moments with each new basis.
+        rank: rank r of the projection; with ``energy`` the largest one.
+        gap: optimizer updates between new projections.
+        basis: ``svd`` for singular vectors of the gradient, or ``random``.
+        rest: use of the residual: ``none``, ``scaled`` by the gain of the projected part, or its ``sign``.
+        scale: factor α of the step.
+        rest_scale: factor c of the residual's sign.
+        energy: share of the gradient's squared norm that the projection must hold; None: always use ``rank``.
+        reset: reset the moments with each new basis.
     """
 
     rank: int
@@ -68,7 +68,7 @@ PRESETS: dict[str, Projection] = {
 
 
 def preset(name: str, **given: Any) -> Projection:
-    """A preset with what is given, where that is not None, in its place."""
+    """A preset, in which every given value that is not None replaces the preset's."""
     return replace(PRESETS[name], **{key: value for key, value in given.items() if value is not None})
 
 
@@ -77,11 +77,11 @@ class LowRankAdamW(torch.optim.Optimizer):
 
     Args:
         params: parameters or groups; a group's ``projection`` is a `Projection`, None or absent for plain AdamW.
-        lr: learning rate.
-        betas: decay of the moments.
-        eps: added to the root of the second moment.
-        weight_decay: decoupled, of the weights after the step.
-        seed: of random bases.
+        lr: learning rate η.
+        betas: decay rates of the two moments.
+        eps: ε added to the root of the second moment.
+        weight_decay: decoupled weight decay, applied to the weights after the step.
+        seed: seed of the random bases.
 
     Raises:
         ValueError: for a projected parameter that is not a matrix, as after ZeRO has flattened it.
@@ -120,13 +120,13 @@ class LowRankAdamW(torch.optim.Optimizer):
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """As torch's, without the projections, which are settings."""
+        """The state as torch's optimizers give it, without the projections, which are settings."""
         found = super().state_dict()
         groups = [{k: v for k, v in group.items() if k != "projection"} for group in found["param_groups"]]
         return {**found, "param_groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's; the projections stay what they are."""
+        """Load a state as torch's optimizers do; the projections keep their values."""
         kept = [group["projection"] for group in self.param_groups]
         super().load_state_dict(state_dict)
         for group, projection in zip(self.param_groups, kept, strict=True):
@@ -202,7 +202,7 @@ def _limited(scaled: Tensor, state: dict[str, Any]) -> Tensor:
 
 
 def _renew(state: dict[str, Any], gradient: Tensor, projection: Projection, seed: int) -> None:
-    """A new basis, and the moments in it."""
+    """Make a new basis, and reset the moments or rotate them into it where the projection says so."""
     old, basis = state.get("basis"), _basis(gradient, projection, seed)
     state["basis"] = basis
     if old is None or "exp_avg" not in state:

@@ -13,14 +13,14 @@ def learning_rate(
 
     Args:
         update: 0-based number of the optimizer update.
-        peak: highest rate.
-        warmup: updates of the rise; update ``u`` of it has rate peak · (u + 1) / (warmup + 1), never 0.
-        total: updates of the whole run; beyond it the rate stays at the floor.
-        kind: course after the warmup.
-        floor: share of the peak at the end.
+        peak: highest learning rate.
+        warmup: updates of the linear rise; update ``u`` of it has rate peak · (u + 1) / (warmup + 1), never 0.
+        total: updates of the whole run; after them the decayed rate stays at the floor.
+        kind: course of the rate after the warmup.
+        floor: final rate of a decay, as a share of the peak.
 
     Returns:
-        The rate.
+        The learning rate of that update.
     """
     if update < warmup:
         return peak * (update + 1) / (warmup + 1)

@@ -1,1 +1,1 @@
-"""How a user's code gets in: names, source text, building, and one trial call before a run depends on it."""
+"""The user's own code: looked up by name, sent to actors as source, built, and tried once before a run uses it."""

@@ -1,10 +1,10 @@
-"""The loss and the advantage that a configuration names, bound to their settings.
+"""The loss and the advantage function that a configuration names, bound to their settings.
 
-A loss is ``(LossInputs, LossSettings, Denominators, **loss_args) -> loss`` or ``-> (loss, metrics)``: a scalar share of
-the loss that adds up over micro-batches, and detached sums that do likewise. An advantage is ``(rewards,
-AdvantageSettings, **advantage_args)`` to one list of numbers for each completion, parallel to its spans, None where the
-reward is None. A class is made with the arguments first and then called without them. `configs/examples/cispo.py` is a
-worked example; `rlpost.plugins.trial_call` says what a loss must keep to.
+A loss is ``(LossInputs, LossSettings, Denominators, **loss_args) -> loss`` or ``-> (loss, metrics)``: the micro-batch's
+scalar share of the loss, and detached metrics; both are summed over micro-batches. An advantage function is ``(rewards,
+AdvantageSettings, **advantage_args) -> list``, with one list of numbers for each completion, parallel to its spans, or
+None where the reward is None. A class is instantiated with the arguments first, and the instance is called without
+them. `configs/examples/cispo.py` is a worked example; `rlpost.plugins.trial_algorithm` has the rules for a loss.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rlpost.plugins.build import instantiate
 from rlpost.types import Denominators, Reward
 
 Advantages = Callable[[Sequence[Reward | None]], list[list[float] | None]]
-"""The rewards of one group to advantages, with every setting bound."""
+"""A function from the rewards of one group to advantages, with every setting bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class BoundLoss:
     """A loss with its settings.
 
     Attributes:
-        name: as the configuration has it.
-        function: the loss, with its own arguments bound.
+        name: value of ``algorithm.loss``.
+        function: the loss function, with its own arguments bound.
         settings: clip range, level of the ratio, aggregation, KL term, importance cap.
-        metrics: names of what it returns besides the loss, the same for every micro-batch.
+        metrics: names of its metrics, ``loss`` included, the same for every micro-batch.
     """
 
     name: str
@@ -49,7 +49,7 @@ class BoundLoss:
     def __call__(self, inputs: LossInputs, counts: Denominators) -> tuple[Tensor, dict[str, Tensor]]:
         """The micro-batch's share of the loss, with gradient, and detached metrics, ``loss`` among them.
 
-        Metrics that are not those of `rlpost.algorithms.losses.policy_loss` are called ``loss/<name>``.
+        Metrics other than those of `rlpost.algorithms.losses.policy_loss` are named ``loss/<name>``.
         """
         answer = self.function(inputs, self.settings, counts)
         loss, sums = answer if isinstance(answer, tuple) else (answer, {})
@@ -82,7 +82,7 @@ def build_loss(config: RunConfig) -> BoundLoss:
     unnamed = BoundLoss(algorithm.loss, function, settings)
     try:
         _, sums = unnamed(example_inputs(settings), EXAMPLE_COUNTS)
-    except Exception:  # a plug-in's trial call says what is wrong with it; without one its first update does
+    except Exception:  # the trial call reports errors of a plug-in, or its first update if trials are off
         if algorithm.loss in registry.BUILTIN["losses"]:
             raise
         return unnamed
@@ -90,7 +90,7 @@ def build_loss(config: RunConfig) -> BoundLoss:
 
 
 def build_advantage(config: RunConfig) -> Advantages:
-    """The configured advantage.
+    """The configured advantage function.
 
     Raises:
         UserError: if the name is unknown or the arguments do not fit.
@@ -104,14 +104,15 @@ def build_advantage(config: RunConfig) -> Advantages:
 
 
 EXAMPLE_COUNTS = Denominators(tokens=8, sequences=3, spans=5, max_tokens=8)
-"""The denominators of `example_inputs`."""
+"""Denominators that fit `example_inputs`."""
 
 
 def example_inputs(settings: LossSettings) -> LossInputs:
-    """Three short completions, off-policy and with advantages of both signs: what a trial call of a loss is given.
+    """Inputs for a trial call of a loss: three short completions, off-policy and with advantages of both signs.
 
     Args:
-        settings: say whether there are log-probabilities of the engine and of a reference.
+        settings: importance cap and KL coefficient, which say whether log-probabilities of the engine and of a
+            reference are included.
     """
     source = torch.Generator().manual_seed(0)
 
@@ -148,7 +149,7 @@ def _bound(kind: str, name: str, arguments: Mapping[str, Any], key: str, first: 
         raise UserError(
             f"{who} cannot be called with {dict(arguments)} ({error}); see rlpost.plugins.algorithm"
         ) from None
-    except ValueError:  # some functions written in C tell nothing about their arguments
+    except ValueError:  # some functions written in C have no signature
         pass
     return partial(target, **arguments)
 

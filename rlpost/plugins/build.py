@@ -1,4 +1,4 @@
-"""From names in a configuration to the objects that verify and reward."""
+"""Building verifiers and reward stages from the names in a configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlpost.protocols import RewardStage, Verifier
 
 
 def build_stage(spec: RewardSpec) -> RewardStage:
-    """A stage of the reward pipeline: a registered class, or a plain function in TRL's manner.
+    """A stage of the reward pipeline: a class, or a plain function with the signature of TRL's reward functions.
 
     Raises:
         UserError: if the name is unknown or the arguments do not fit.
@@ -44,28 +44,28 @@ def build_verifier(section: ScoringSection) -> Verifier | None:
 
 
 def stage_needs(stage: RewardStage) -> tuple[str, ...]:
-    """What a reward stage reads besides texts and verdicts; ``engine_logprobs`` is an old name."""
+    """Log-probabilities that a reward stage reads; ``engine_logprobs`` is an old name of ``rollout_logprobs``."""
     return tuple("rollout_logprobs" if need == "engine_logprobs" else need for need in getattr(stage, "needs", ()))
 
 
 def reward_needs(config: RunConfig) -> frozenset[str]:
-    """What the reward stages of a configuration need, all together. Building them finds what is misspelt.
+    """Union of the needs of all reward stages; building the stages also reports misspelt names.
 
     Raises:
-        UserError: as `build_stage`.
+        UserError: if a name is unknown or the arguments do not fit.
     """
     return frozenset(need for spec in config.scoring.rewards for need in stage_needs(build_stage(spec)))
 
 
 def with_logprobs(config: RunConfig, needs: Collection[str]) -> RunConfig:
-    """The configuration, with engines that always report log-probabilities where a reward stage reads them.
+    """The configuration, with ``rollout.logprobs`` set to ``always`` if a reward stage reads the engine's.
 
     Args:
         config: the run configuration.
-        needs: what its reward stages need.
+        needs: union of the needs of its reward stages.
 
     Raises:
-        ConfigError: if engines are told never to.
+        ConfigError: if ``rollout.logprobs`` is ``never``.
     """
     if "rollout_logprobs" not in needs:
         return config
@@ -81,19 +81,19 @@ def instantiate(target: Any, given: tuple[Any, ...], arguments: Mapping[str, Any
     """Call a class or function of the user's with the arguments of a configuration.
 
     Args:
-        target: what is called.
+        target: the class or function.
         given: positional arguments.
         arguments: keyword arguments from the configuration.
-        who: key and name, for messages.
+        who: configuration key and name in messages.
 
     Raises:
-        UserError: if the arguments do not fit, or the call fails, with the user's line.
+        UserError: if the arguments do not fit, or the call fails, with the file and line of the user's code.
     """
     try:
         inspect.signature(target).bind(*given, **arguments)
     except TypeError as error:
         raise UserError(f"{who} cannot take {dict(arguments)} ({error})") from None
-    except ValueError:  # some classes written in C tell nothing about their arguments
+    except ValueError:  # some classes written in C have no signature
         pass
     try:
         return target(*given, **arguments)

@@ -1,4 +1,4 @@
-"""Names to objects: a plain table for what ships here, entry points for third parties, nothing imported early.
+"""The registry of names: a plain table for what ships here, entry points for third parties, all imported on use.
 
 A name is one of
 
@@ -76,38 +76,38 @@ BUILTIN: dict[str, dict[str, str]] = {
 
 
 def names(kind: str) -> list[str]:
-    """Every known name of ``kind``, third-party entry points included."""
+    """All known names of ``kind``, third-party entry points included."""
     return sorted({*BUILTIN[kind], *(point.name for point in metadata.entry_points(group=f"rlpost.{kind}"))})
 
 
 _ADOPTED: dict[tuple[str, str], str] = {}
-"""Names that another process has looked up: (kind, name) to ``module:attribute``."""
+"""Names that the driver has looked up for this process: (kind, name) to ``module:attribute``."""
 
 
 def adopt(targets: Mapping[tuple[str, str], str]) -> None:
-    """Take over what names stand for in the process that looked them up; kind ``""`` is any."""
+    """Resolve these names from now on as the driver did; the kind ``""`` matches any."""
     _ADOPTED.update(targets)
 
 
 def resolve(kind: str, name: str) -> Any:
-    """The object behind ``name``.
+    """The object that ``name`` stands for.
 
     Args:
         kind: a key of `BUILTIN`.
-        name: see the module's docstring.
+        name: key, entry point, ``module:attribute`` or ``path.py:attribute``; see the module's docstring.
 
     Raises:
-        UserError: for a name nobody knows (with the near misses) or one that cannot be loaded.
+        UserError: for an unknown name (with similar known names) or one that cannot be loaded.
     """
     module, attribute = locate(kind, name)
     return operator.attrgetter(attribute)(module)
 
 
 def locate(kind: str, name: str) -> tuple[ModuleType, str]:
-    """The module that ``name`` stands in, loaded, and the attribute there.
+    """The module that holds ``name``, imported, and the attribute there.
 
     Raises:
-        UserError: as `resolve`.
+        UserError: for an unknown name or one that cannot be loaded.
     """
     target = _target(kind, name)
     module = _load(target, kind, name)

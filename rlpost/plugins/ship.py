@@ -1,8 +1,8 @@
-"""A user's own rewards, verifiers, losses and engines: looked up once, in the driver, and sent to the actors as text.
+"""The user's own rewards, verifiers, losses and engines: looked up once, in the driver, and sent to actors as source.
 
-What is sent: the source of a ``path.py`` or ``module``, and of what it imports from its own folder or the working
-directory. So a plug-in runs on machines that have neither, and every actor runs what the driver read. What is not
-sent: installed packages and data files; those have to be on every machine that runs the plug-in.
+Sent is the source of a ``path.py`` or ``module``, and of everything it imports from its own folder or the working
+directory. So a plug-in runs on machines without these files, and every actor runs what the driver read. Installed
+packages and data files are not sent; they have to be on every machine that runs the plug-in.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from rlpost.plugins.usercode import SourceModule
 _FILE = re.compile(r"([^:]+\.py):[A-Za-z_][\w.]*")
 _MODULE = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_][\w.]*")
 _MOST_BYTES = 16 * 2**20
-"""Source that is sent to every worker; more than this is no plug-in but a library, to be installed there."""
+"""Limit on the source sent to every worker; anything larger is a library, to be installed there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """Plug-ins as plain data.
+    """Plug-ins as plain data, to be sent to actors.
 
     Attributes:
-        modules: their source.
-        targets: what their names stand for, (kind, name) to ``module:attribute``; kind ``""`` is any.
+        modules: source of every module.
+        targets: meaning of the names in the configuration, from (kind, name) to ``module:attribute``; the kind ``""``
+            matches any.
 
     >>> Shipped().modules
     ()
@@ -46,13 +47,13 @@ class Shipped:
 
 
 def ship(config: RunConfig) -> Shipped:
-    """Load every plug-in that a configuration names and pack it up. For the driver, before anything is started.
+    """Load every plug-in that a configuration names, and pack its source. The driver calls it before anything starts.
 
     Relative paths start at the working directory, ``~`` is the home folder.
 
     Raises:
-        UserError: for a name nobody knows, a file or module that cannot be imported (with the user's line), or an
-            attribute that is not there.
+        UserError: for an unknown name, a file or module that cannot be imported (with the user's line), or a missing
+            attribute.
     """
     modules: dict[str, SourceModule] = {}
     targets: dict[tuple[str, str], str] = {}
@@ -64,7 +65,7 @@ def ship(config: RunConfig) -> Shipped:
 
 
 def install(shipped: Shipped) -> None:
-    """Make shipped plug-ins loadable by their names. For a worker, before it builds anything."""
+    """Make shipped plug-ins loadable by their names. An actor calls it before it builds anything."""
     usercode.adopt(shipped.modules)
     registry.adopt(shipped.targets)
 
@@ -72,8 +73,8 @@ def install(shipped: Shipped) -> None:
 def named(config: RunConfig) -> Iterator[tuple[str, str]]:
     """(kind, name) of everything in a configuration that is not built in.
 
-    Among the arguments of all of these that is every text of the form ``path.py:attribute`` or
-    ``module:attribute`` whose file or module is there; its kind is ``""``.
+    That includes every text of the form ``path.py:attribute`` or ``module:attribute`` among the arguments of verifier,
+    rewards, loss and advantage, if its file or module exists; its kind is ``""``.
     """
     scoring, algorithm = config.scoring, config.algorithm
     names = [
@@ -90,13 +91,13 @@ def named(config: RunConfig) -> Iterator[tuple[str, str]]:
 
 
 def closure(module: ModuleType) -> list[SourceModule]:
-    """The module with everything it imports, however indirectly, from its own root folder or the working directory.
+    """The module with everything it imports, directly or not, from its own root folder or the working directory.
 
-    Not among them: what is installed (it has to be installed wherever it is to run), and modules whose names are put
-    together at run time.
+    Installed modules are left out (they have to be installed on every machine), and so are modules whose names are
+    made at run time.
 
     Raises:
-        UserError: if that is more text than a plug-in has.
+        UserError: if the source is larger than 16 MiB.
     """
     roots = {str(Path.cwd()), *_root(module)}
     found: dict[str, SourceModule] = {}
@@ -140,7 +141,7 @@ def _names_code(text: str) -> bool:
 
 
 def _root(module: ModuleType) -> list[str]:
-    """The folder that a module's top-level name lies in."""
+    """The folder that contains a module's top-level package or file."""
     top = sys.modules.get(module.__name__.partition(".")[0], module)
     file = getattr(top, "__file__", None)
     if file is not None:
@@ -149,7 +150,7 @@ def _root(module: ModuleType) -> list[str]:
 
 
 def _own(name: str, roots: Collection[str]) -> SourceModule | None:
-    """The text of a module below ``roots``, None for what is installed, built in, ours or absent."""
+    """The source of a module below ``roots``; None if it is installed, built in, part of rlpost or absent."""
     if (known := usercode.adopted(name)) is not None:
         return known
     top, dot, _ = name.partition(".")
@@ -157,7 +158,7 @@ def _own(name: str, roots: Collection[str]) -> SourceModule | None:
         return None
     try:
         spec = importlib.util.find_spec(name)
-    except Exception:  # a parent that cannot be imported: the plug-in never gets that far, or says so itself
+    except Exception:  # a parent package that fails to import also fails in the plug-in, unless it handles that
         return None
     if spec is None:
         return None
@@ -178,7 +179,7 @@ def _below(path: str, roots: Collection[str]) -> bool:
 
 
 def _imports(unit: SourceModule) -> list[str]:
-    """Every module name that a text may import, parents first; names that turn out to be no modules do no harm."""
+    """Every module name that a source may import, parents first; names that are no modules are ignored later."""
     try:
         tree = ast.parse(unit.source)
     except SyntaxError:

@@ -1,7 +1,7 @@
-"""What a loss or an advantage of the user's own must keep to, tried once before a run depends on it.
+"""The rules for a loss or an advantage function of the user's own, checked by one trial before a run depends on it.
 
-The faults looked for are those that never crash: a mean over the micro-batch where the global count belongs, a masked
-token that is trained on, a KL term that is computed and not read.
+The trial looks for errors that never crash: a mean over the micro-batch instead of the global count, a masked token
+that is trained on, a KL term that is computed and not read.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from rlpost.plugins.trial_call import blaming, short_repr
 from rlpost.types import Reward, SpanReward
 
 _ADDS_UP = 1e-4
-"""Largest difference of two sums of a loss, as a share of it or of 1: float32 rounds at 1e-7."""
+"""Largest difference of two sums of a loss, as a share of the loss or of 1: float32 rounds at 1e-7."""
 
 
 def try_algorithm(config: RunConfig) -> None:
-    """Try the loss and the advantage of a configuration, where they are not rlpost's own.
+    """Try the loss and the advantage function of a configuration, if they are not rlpost's own.
 
     Raises:
-        UserError: as `try_loss` and `try_advantage`.
+        UserError: if one cannot be built, or breaks a rule; see `try_loss` and `try_advantage`.
     """
     algorithm = config.algorithm
     loss, advantages = build_loss(config), build_advantage(config)
@@ -51,14 +51,14 @@ def try_algorithm(config: RunConfig) -> None:
 
 
 def try_loss(loss: BoundLoss) -> None:
-    """Call a loss on three short completions and look at what comes back.
+    """Call a loss on three short completions and check what it returns.
 
     Args:
-        loss: bound to the run's settings.
+        loss: the loss, bound to the run's settings.
 
     Raises:
-        UserError: if it fails, is no finite scalar with a gradient, reaches masked tokens, does not add up over
-            micro-batches, or does not read what the configuration computes for it.
+        UserError: if it fails, is no finite scalar with a gradient, has a gradient at masked tokens, does not add up
+            over micro-batches, or ignores log-probabilities that the configuration computes for it.
     """
     with blaming(f"algorithm.loss {loss.name!r}", "on three completions"):
         inputs = example_inputs(loss.settings)
@@ -70,14 +70,14 @@ def try_loss(loss: BoundLoss) -> None:
 
 
 def try_advantage(advantages: Advantages, name: str) -> None:
-    """Have an advantage compare four completions, one of them undecided, and look at what comes back.
+    """Call an advantage function on four completions, one of them undecided, and check what it returns.
 
     Args:
-        advantages: bound to the run's settings.
-        name: as the configuration has it.
+        advantages: the advantage function, bound to the run's settings.
+        name: value of ``algorithm.advantage``.
 
     Raises:
-        UserError: if it fails, or answers with something else than numbers parallel to the spans.
+        UserError: if it fails, or returns anything but finite numbers parallel to the spans.
     """
     with blaming(f"algorithm.advantage {name!r}", "on a group of four"):
         spans = [(SpanReward(0, 2, value, 0), SpanReward(2, 4, 1.0 - value, 1)) for value in (0.0, 1.0, 0.5)]
@@ -121,7 +121,7 @@ def _loss_and_gradient(loss: BoundLoss, inputs: LossInputs) -> tuple[float, Tens
 
 
 def _check_additive(loss: BoundLoss, inputs: LossInputs, value: float) -> None:
-    """The shares of two micro-batches must be the loss of both together: which samples share one is chance."""
+    """The shares of two micro-batches must add up to the loss of both: how samples are divided is arbitrary."""
     parts = (slice(0, 1), slice(1, None))
     shares = [_loss_and_gradient(loss, _rows(inputs, part))[0] for part in parts]
     if abs(sum(shares) - value) > _ADDS_UP * max(abs(value), 1.0):
@@ -132,7 +132,7 @@ def _check_additive(loss: BoundLoss, inputs: LossInputs, value: float) -> None:
 
 
 def _check_reads(loss: BoundLoss, inputs: LossInputs, gradient: Tensor) -> None:
-    """What the configuration computes for the loss must matter to it, or a setting would mean nothing."""
+    """Log-probabilities that the configuration computes for the loss must change it, or a setting has no effect."""
     settings = loss.settings
     for on, name, key in (
         (settings.kl_coef != 0.0, "ref_logprobs", "algorithm.kl.coef"),

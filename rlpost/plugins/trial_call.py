@@ -1,4 +1,4 @@
-"""What a verifier or reward that is not part of rlpost must keep to, tried once before a run depends on it.
+"""The rules for a verifier or reward of the user's own, checked by one trial before a run depends on it.
 
 Every failure is a `UserError` of one line that names the plug-in, the user's file and line where there is one, what
 happened and what to do.
@@ -20,26 +20,26 @@ from rlpost.types import Completion, Group, Prompt, RewardOutput, SpanReward, Ve
 
 _SKIP = "(selfcheck.plugins=false skips this trial)"
 _TEXTS = ("", "a short answer")
-"""Answers that do no harm, whatever judges them."""
+"""Answers that are harmless for any verifier."""
 _MOST_COLUMNS, _LONGEST_COLUMN = 3, 400
-"""Columns tried as answers too: where one of them is the right answer, a verifier has something to accept."""
+"""Limits on the columns that are tried as answers too: one of them may be the right answer, to be accepted."""
 _REPEATS = 4
-"""Calls in reverse order before a verifier is said to mix up its answers: a random one may do it by chance."""
+"""Calls in reverse order before a verifier is said to mix up its verdicts: a random one may do so by chance."""
 
 
 def try_verifier(verifier: Any, name: str, prompt: Prompt) -> float:
-    """Ask a verifier about a few harmless answers to a real prompt and look at what comes back.
+    """Call a verifier on a few harmless answers to a real prompt and check what it returns.
 
     Args:
-        verifier: built from its arguments.
-        name: as the configuration has it.
-        prompt: the first of the run.
+        verifier: the verifier, built from its arguments.
+        name: value of ``scoring.verifier``.
+        prompt: first prompt of the worker's share.
 
     Returns:
         Wall-clock seconds of the first call.
 
     Raises:
-        UserError: if it lacks something, fails, or answers with the wrong number, kind or order of verdicts.
+        UserError: if a method is missing, it fails, or it returns the wrong number, type or order of verdicts.
     """
     who = f"scoring.verifier {name!r}"
     missing = [verb for verb in ("fingerprint", "verify_batch", "close") if not hasattr(verifier, verb)]
@@ -58,19 +58,19 @@ def try_verifier(verifier: Any, name: str, prompt: Prompt) -> float:
 
 
 def try_stage(stage: RewardStage, name: str, prompt: Prompt, judged: bool) -> float:
-    """Have a reward stage value a few harmless answers to a real prompt and look at what comes back.
+    """Call a reward stage on a few harmless answers to a real prompt and check what it returns.
 
     Args:
-        stage: built from its arguments.
-        name: as the configuration has it.
-        prompt: the first of the run.
-        judged: whether answers come with verdicts.
+        stage: the reward stage, built from its arguments.
+        name: its name in ``scoring.rewards``.
+        prompt: first prompt of the worker's share.
+        judged: whether the answers come with verdicts.
 
     Returns:
-        Wall-clock seconds of the call; 0 for a stage that waits for the learner, of which only the signature is read.
+        Wall-clock seconds of the call; 0 for a stage with needs, of which only the signature is checked.
 
     Raises:
-        UserError: if it cannot be called with what the data has, fails, or answers with something else than rewards.
+        UserError: if it cannot be called with the columns of the data, fails, or returns anything but rewards.
     """
     who = f"scoring.rewards {name!r}"
     with blaming(who, f"on prompt {prompt.id!r}"):
@@ -90,7 +90,7 @@ def try_stage(stage: RewardStage, name: str, prompt: Prompt, judged: bool) -> fl
 
 @contextmanager
 def blaming(who: str, when: str) -> Iterator[None]:
-    """Turn whatever the user's code raises in the block into one line that says who, where and what."""
+    """Turn an exception of the user's code in the block into one line that says who, where and what."""
     try:
         yield
     except UserError as error:
@@ -134,9 +134,9 @@ def _check_crashes(verdicts: Sequence[Verdict]) -> None:
 
 
 def _check_order(verifier: Verifier, items: Sequence[VerifyItem], verdicts: Sequence[Verdict]) -> None:
-    """The same items in reverse order must not get the same row of verdicts, unless it reads the same backwards.
+    """The same items in reverse order must not get the same row of verdicts, unless that row is symmetric.
 
-    Verdicts may differ from call to call; that is no matter of order.
+    Verdicts may differ from call to call; that does not count as a wrong order.
     """
     row = [(verdict.outcome, verdict.score) for verdict in verdicts]
     if row == row[::-1]:
@@ -149,7 +149,7 @@ def _check_order(verifier: Verifier, items: Sequence[VerifyItem], verdicts: Sequ
 
 
 def _check_signature(stage: Any) -> None:
-    """A function in TRL's manner is called by keyword."""
+    """A function as TRL's trainers take it is called by keyword."""
     function = getattr(stage, "function", None)
     if function is None:
         if not callable(stage) or not isinstance(getattr(stage, "needs", None), tuple):
@@ -159,14 +159,14 @@ def _check_signature(stage: Any) -> None:
         raise UserError(f"it is {short_repr(function)}, which cannot be called; a function or a class is needed")
     try:
         parameters = inspect.signature(function).parameters.values()
-    except ValueError:  # some functions written in C tell nothing
+    except ValueError:  # some functions written in C have no signature
         return
     if fixed := [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY and p.default is p.empty]:
         raise UserError(f"its parameter {fixed[0]!r} is positional-only; it is called by keyword, remove the `/`")
 
 
 def _group(prompt: Prompt, judged: bool) -> Group:
-    """Two answers to be paid, and one that is undecided and must stay so."""
+    """A group of two answers to be rewarded, and an undecided one whose reward must stay None."""
     texts = (*_TEXTS, _TEXTS[-1])
     completions = tuple(
         Completion(
@@ -207,7 +207,7 @@ def _check_rewards(answer: Any, group: Group) -> None:
 
 
 def short_repr(value: Any) -> str:
-    """A value in at most 80 characters, for messages."""
+    """Representation of a value in at most 80 characters, for messages."""
     text = (
         repr(dataclasses.asdict(value))
         if dataclasses.is_dataclass(value) and not isinstance(value, type)

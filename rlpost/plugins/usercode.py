@@ -1,7 +1,7 @@
 """The user's own Python as source text: read once by the driver, run under the same name in every process.
 
-A file ``path.py`` becomes the module ``rlpost_user_path``. Modules that exist only as text here (the file lies on
-another machine, or in a folder that is not searched) are found by an import hook, so that classes of theirs pickle,
+A file ``path.py`` becomes the module ``rlpost_user_path``. Modules that exist only as text here (the file is on
+another machine, or in a folder that is not searched) are found by an import hook, so that their classes pickle,
 tracebacks show their lines, and `inspect.getsource` works.
 """
 
@@ -26,17 +26,17 @@ from types import ModuleType
 
 _PREFIX = "rlpost_user_"
 OURS = frozenset({"rlpost", "rlpost_rewards", "rlpost_verifiers"})
-"""Top-level modules that are on every machine anyway."""
+"""Top-level modules that are installed on every machine anyway."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceModule:
-    """A module as text.
+    """A Python module as text.
 
     Attributes:
-        name: it is imported as.
+        name: full module name, as in an import.
         path: absolute path it was read from, shown in tracebacks.
-        source: its text; empty for a folder without ``__init__.py``.
+        source: text of the module; empty for a folder without ``__init__.py``.
         package: whether it has submodules.
 
     >>> SourceModule("rlpost_user_style", "/home/me/style.py", "x = 1", False).name
@@ -64,7 +64,7 @@ class _Loader(ExecutionLoader):
 
 
 class _Finder(MetaPathFinder):
-    """Finds what was adopted, before anything on the disk: every process runs the text that the driver read."""
+    """Finds adopted modules before files on disk, so that every process runs the text that the driver read."""
 
     def __init__(self) -> None:
         self.units: dict[str, SourceModule] = {}
@@ -80,7 +80,7 @@ _FINDER = _Finder()
 
 
 def adopt(units: Iterable[SourceModule]) -> None:
-    """Make modules importable from their text; one that was imported from another text is imported anew."""
+    """Make modules importable from their text; a module that was imported from another text is imported again."""
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
     for unit in units:
@@ -91,24 +91,24 @@ def adopt(units: Iterable[SourceModule]) -> None:
         if known is not None or (loaded is not None and getattr(loaded, "__file__", None) != unit.path):
             sys.modules.pop(unit.name, None)
         _FINDER.units[unit.name] = unit
-        # the file may be absent here, or another one: show what runs
+        # on this machine the file may be missing or differ: tracebacks must show the text that runs
         linecache.cache[unit.path] = (len(unit.source), None, unit.source.splitlines(keepends=True), unit.path)
 
 
 def adopted(name: str) -> SourceModule | None:
-    """The text that a module name stands for here, if it was loaded or adopted as text."""
+    """The module of this name, if it was loaded from a file or adopted as text in this process."""
     return _FINDER.units.get(name)
 
 
 def load_file(path: str) -> ModuleType:
-    """The module made from a Python file, the same object for the same text; its folder is searched for imports, last.
+    """Load a Python file as a module, the same object for the same text; imports are also searched in its folder.
 
     Args:
-        path: relative to the working directory, or absolute; ``~`` is the home folder.
+        path: path of the file, relative to the working directory or absolute; ``~`` is the home folder.
 
     Raises:
         ImportError: if there is no such file.
-        Exception: whatever the file raises.
+        Exception: any exception that the file raises.
     """
     file = Path(os.path.abspath(Path(path).expanduser()))
     if not file.is_file():
@@ -120,7 +120,7 @@ def load_file(path: str) -> ModuleType:
 
 
 def search_also(folder: Path) -> None:
-    """Look for imports in ``folder``, after everywhere else."""
+    """Search ``folder`` for imports, after all other folders."""
     importlib.invalidate_caches()
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
@@ -129,11 +129,11 @@ def search_also(folder: Path) -> None:
 def place_of(error: BaseException) -> str:
     """``path:line`` at which the user's code failed.
 
-    That is the innermost frame in a file that was loaded or adopted here, else in anything that is not installed, else
-    the first one outside rlpost.
+    That is the innermost frame in a module that was loaded or adopted here, else the innermost one in a file that is
+    not installed, else the outermost one outside rlpost.
 
     Returns:
-        The place, empty if nothing but rlpost's own code was running.
+        The place; empty if only rlpost's own code was running.
     """
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
@@ -147,7 +147,7 @@ def place_of(error: BaseException) -> str:
 
 
 def read(file: Path) -> str:
-    """Text of a Python file, in the encoding it declares."""
+    """Text of a Python file, decoded as the file declares."""
     return importlib.util.decode_source(file.read_bytes())
 
 
@@ -160,7 +160,7 @@ def _module_name(file: Path) -> str:
 
 
 def installed_folders() -> list[str]:
-    """Where the standard library and installed packages lie."""
+    """Folders of the standard library and of installed packages."""
     paths = sysconfig.get_paths()
     found = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")}
     return [*found, *site.getsitepackages(), site.getusersitepackages()]

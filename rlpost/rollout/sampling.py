@@ -9,21 +9,21 @@ from rlpost.config.schema import RolloutSection
 from rlpost.protocols import GenerateRequest, SamplingSettings
 
 _SEED_SPACE = 2**62
-"""vLLM takes seeds as signed 64-bit integers; two bits are left for the group's offsets."""
+"""vLLM takes seeds as signed 64-bit integers; 2⁶² leaves room for the samples' offsets in a group."""
 
 
 def group_seed(run_seed: int, step: int, slot: int, group_size: int, stream: str = "train") -> int:
     """Seed of the first sample of a group; sample ``i`` uses this plus ``i``.
 
-    A hash of (stream, run seed, step, slot), rounded down to a multiple of the group size so that two groups' seeds
-    never overlap by less than a whole group.
+    It is a hash of (stream, run seed, step, slot), rounded down to a multiple of the group size so that two groups
+    never share only some of their seeds.
 
     Args:
         run_seed: ``run.seed``.
-        step: rollout batch.
+        step: number of the rollout batch.
         slot: position of the prompt in the batch; two occurrences of a prompt in a batch draw differently.
         group_size: samples per prompt.
-        stream: keeps training apart from evaluation.
+        stream: name that separates the seeds of training and evaluation.
     """
     digest = hashlib.blake2b(f"{stream}:{run_seed}:{step}:{slot}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") % _SEED_SPACE // group_size * group_size
@@ -36,10 +36,10 @@ def requests(
 
     Args:
         prompts: (prompt id, prompt token ids).
-        run_seed: as in `group_seed`.
-        step: as in `group_seed`.
-        group_size: as in `group_seed`.
-        stream: as in `group_seed`.
+        run_seed: ``run.seed``.
+        step: number of the rollout batch.
+        group_size: samples per prompt.
+        stream: name that separates the seeds of training and evaluation.
     """
     return [
         GenerateRequest(name, ids, group_size, group_seed(run_seed, step, slot, group_size, stream))
@@ -48,7 +48,7 @@ def requests(
 
 
 def settings(section: RolloutSection, logprobs: bool) -> SamplingSettings:
-    """How training completions are drawn, with or without their tokens' log-probabilities."""
+    """Sampling settings of training completions, with or without their tokens' log-probabilities."""
     return SamplingSettings(
         max_tokens=section.max_tokens,
         temperature=section.temperature,
@@ -60,5 +60,5 @@ def settings(section: RolloutSection, logprobs: bool) -> SamplingSettings:
 
 
 def round_robin(items: Sequence[object], workers: int) -> list[list[int]]:
-    """Positions of the items each worker takes: round robin, so that neighbours in the batch run side by side."""
+    """Positions of the items that each worker takes: round robin, so that neighbours in the batch run concurrently."""
     return [list(range(worker, len(items), workers)) for worker in range(workers)]

@@ -1,4 +1,4 @@
-"""Driving an engine: requests in, each request's completions out as soon as all of them are there."""
+"""Drive an engine: submit requests, and yield each request's completions as soon as all of them are complete."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ def stream(
     settings: SamplingSettings,
     deadline_s: float | None = None,
 ) -> Iterator[tuple[int, list[Completion]]]:
-    """Sample, and hand out each request's completions as soon as all of them are there.
+    """Sample, and yield each request's completions as soon as all of them are complete.
 
-    What is unfinished at the deadline is aborted and handed out with finish reason ``abort``.
+    Completions that are unfinished at the deadline are aborted and yielded with finish reason ``abort``.
 
     Args:
-        engine: in this process.
+        engine: an engine in this process.
         requests: prompts with their group sizes and seeds.
-        settings: how tokens are drawn.
-        deadline_s: seconds from now, None for no limit.
+        settings: sampling settings.
+        deadline_s: seconds from now; None for no limit.
 
     Yields:
         Position of a request, and its ``n`` completions by index.
@@ -46,7 +46,7 @@ def stream(
                 found[place][completion.index] = completion
                 if len(found[place]) == requests[place].n:
                     yield complete(place)
-    finally:  # also when nobody wants the rest
+    finally:  # also if the caller stops iterating early
         if found:
             late = engine.abort([number for number, place in places.items() if place in found])
     for number, completion in late:

@@ -1,4 +1,4 @@
-"""What a rollout engine of the user's own must keep to, tried once in its actor before a run depends on it."""
+"""A trial call of a user's own rollout engine, made once in its actor before a run depends on it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _DEADLINE_S = 60.0
 
 
 def try_engine(engine: Any, name: str, prompt_ids: tuple[int, ...]) -> None:
-    """Have an engine sample two completions of two tokens and look at what comes back.
+    """Have an engine sample two completions of two tokens and check what it returns.
 
     Args:
-        engine: ready, in its actor's process.
-        name: as the configuration has it.
-        prompt_ids: a prompt of the run.
+        engine: a ready engine, in its actor's process.
+        name: the engine's name in the configuration, for messages.
+        prompt_ids: token ids of a prompt of the run.
 
     Raises:
-        UserError: if it lacks a verb, fails, or answers with something else than was asked for.
+        UserError: if it lacks a method, fails, or returns something else than was requested.
     """
     who = f"rollout.engine {name!r}"
     verbs = ("submit", "step", "abort", "apply", "probe", "parity", "close")

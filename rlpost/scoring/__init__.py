@@ -1,1 +1,1 @@
-"""From completions to verdicts to span rewards."""
+"""Scoring: from completions to verdicts to span rewards."""

@@ -1,4 +1,4 @@
-"""From completions to verdicts to rewards: what a scoring worker does."""
+"""The scorer of one scoring worker: from completions to verdicts to rewards."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ ABORTED = Verdict("undecided", None, "unavailable", evidence={"messages": ["the 
 
 
 def run_stages(group: Group, stages: Sequence[tuple[str, RewardStage]]) -> Group:
-    """Send a verified group through reward stages, and note what each added.
+    """Run reward stages on a verified group, and record what each added.
 
     Args:
-        group: with verdicts; a completion that is undecided, or that no stage gives a value, ends with reward None.
-        stages: each with the name it is logged under.
+        group: a group with verdicts, and rewards of earlier stages; an undecided completion keeps the reward None.
+        stages: pairs of the name that a stage is logged under and the stage, in order.
 
     Raises:
-        UserError: if a stage answers with the wrong number of values.
-        InfrastructureError: if it fails otherwise, with the user's line.
+        UserError: if a stage returns the wrong number of rewards.
+        InfrastructureError: if a stage fails otherwise, with the file and line of the user's code.
     """
     for name, stage in stages:
         with _named_failure(f"reward {getattr(stage, 'name', type(stage).__name__)!r}"):
@@ -47,12 +47,12 @@ def run_stages(group: Group, stages: Sequence[tuple[str, RewardStage]]) -> Group
 
 
 def drop_empty_rewards(group: Group) -> Group:
-    """Close the reward pipeline: a reward without any span is no reward."""
+    """Close the reward pipeline: a reward without any span becomes None."""
     return dataclasses.replace(group, rewards=tuple(reward or None for reward in group.rewards))
 
 
 def stage_names(specs: Sequence[RewardSpec]) -> list[str]:
-    """Names that stages are logged under: the last part of the configured name, numbered where it comes again.
+    """Names that stages are logged under: the last part of the configured name, numbered if it is repeated.
 
     >>> stage_names([RewardSpec(name="outcome"), RewardSpec(name="my.py:style"), RewardSpec(name="outcome")])
     ['outcome', 'style', 'outcome_2']
@@ -70,11 +70,11 @@ class Scorer:
     """Verifier and reward pipeline of one scoring worker.
 
     Args:
-        section: settings.
-        shipped: the plug-ins among them as the driver read them; None: they are looked up here.
+        section: verifier, reward stages and their arguments.
+        shipped: source of the plug-ins among them, as the driver read it; None: they are looked up in this process.
 
     Raises:
-        UserError: for a name nobody knows, or arguments that do not fit.
+        UserError: for an unknown name, or arguments that do not fit.
     """
 
     def __init__(self, section: ScoringSection, shipped: ship.Shipped | None = None):
@@ -88,34 +88,34 @@ class Scorer:
         self.verifier = build_verifier(section)
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
-        """The groups with verdicts, and with rewards of the stages before the first that needs the learner."""
+        """Add verdicts, and the rewards of all stages before the first that needs the learner."""
         return [self._reject_truncated(run_stages(group, self.early)) for group in self._judge(groups)]
 
     def finish(self, groups: Sequence[Group]) -> list[Group]:
-        """The groups, once the learner's log-probabilities are filled in, after the remaining stages."""
+        """Run the remaining reward stages on groups in which the learner's log-probabilities are filled in."""
         return [run_stages(group, self.late) for group in groups]
 
     def preflight(self, prompts: Sequence[Prompt], conformance: bool, trials: bool = True) -> str:
-        """Have whatever judges here show what it is worth, before anything depends on its word.
+        """Test the verifier and the user's own plug-ins before anything depends on them.
 
         Args:
-            prompts: whose answers it must be able to judge.
-            conformance: put the verifier's gold answers and cheats to it, where it has some.
+            prompts: prompts whose answers the verifier must be able to verify.
+            conformance: test the verifier on its own gold answers and known cheats, if it has some.
             trials: try every verifier and reward that is not part of rlpost on the first prompt.
 
         Returns:
-            One line: what judges here, how it did, and how long the trials took.
+            One line: the verifier, its conformance result, and how long the trials took.
 
         Raises:
             SelfCheckError: if the verifier does not accept a gold answer, or accepts a cheat.
-            DataError: for prompts it could not judge an answer to.
+            DataError: for prompts whose answers the verifier cannot verify.
             UserError: for a plug-in that does not keep to its contract; see `rlpost.plugins.trial_call`.
         """
         tried = self._try_plugins(prompts[0]) if trials and prompts else []
         return "; ".join([self._check_verifier(prompts, conformance), *tried])
 
     def _try_plugins(self, prompt: Prompt) -> list[str]:
-        """A note on each trial."""
+        """One line for each trial, with its duration."""
         notes: list[str] = []
         name = self.section.verifier
         if self.verifier is not None and name is not None and _is_plugin("verifiers", name):
@@ -146,14 +146,14 @@ class Scorer:
         return said
 
     def close(self) -> None:
-        """End the verifier's processes."""
+        """End the processes of the verifier."""
         if self.verifier is not None:
             self.verifier.close()
 
     def _judge(self, groups: Sequence[Group]) -> list[Group]:
         fixed = [[self._fixed(c) for c in group.completions] for group in groups]
         if self.verifier is None:
-            # a verdict on the truncated ones alone would be read as the group's
+            # verdicts on truncated completions only would be taken for those of the group
             verdicts = [[ABORTED if v is ABORTED else None for v in known] for known in fixed]
         else:
             verdicts = self._verify(self.verifier, groups, fixed)
@@ -162,7 +162,7 @@ class Scorer:
     def _verify(
         self, verifier: Verifier, groups: Sequence[Group], fixed: Sequence[Sequence[Verdict | None]]
     ) -> list[list[Verdict | None]]:
-        """The fixed verdicts, with the verifier's where there is none yet."""
+        """Verdicts of all completions: the fixed ones, and the verifier's for the others."""
         items = [
             VerifyItem(group.prompt.columns, completion.text)
             for group, known in zip(groups, fixed, strict=True)
@@ -177,7 +177,7 @@ class Scorer:
         return [[next(answers) if verdict is None else verdict for verdict in known] for known in fixed]
 
     def _reject_truncated(self, group: Group) -> Group:
-        """Truncated completions are worth 0 whatever the stages would have paid; they were not shown to them."""
+        """Give truncated completions the reward 0; it was None in the stages that do not need the learner."""
         rewards: list[Reward | None] = [
             (SpanReward(0, len(completion.token_ids), 0.0),) if self._fixed(completion) is TRUNCATED else reward
             for completion, reward in zip(group.completions, group.rewards, strict=True)
@@ -185,7 +185,7 @@ class Scorer:
         return dataclasses.replace(group, rewards=tuple(rewards))
 
     def _fixed(self, completion: Completion) -> Verdict | None:
-        """The verdict that follows from how the completion ended, None if it has to be judged."""
+        """The verdict that follows from how the completion ended, None if it has to be verified."""
         if completion.finish_reason == "abort":
             return ABORTED
         if completion.finish_reason == "length" and self.section.truncated == "reject":
@@ -194,18 +194,18 @@ class Scorer:
 
 
 def undecided(group: Group) -> int:
-    """How many completions of a group have an undecided verdict."""
+    """Number of completions of a group with an undecided verdict."""
     return sum(verdict is not None and verdict.outcome == "undecided" for verdict in group.verdicts)
 
 
 def _is_plugin(kind: str, name: str) -> bool:
-    """Whether the user's own code decides: `function` and `trl` are ours, what they call is not."""
+    """Whether the user's own code decides; `function` and `trl` are built in, but call the user's code."""
     return name not in registry.BUILTIN[kind] or name in ("function", "trl")
 
 
 @contextmanager
 def _named_failure(who: str) -> Iterator[None]:
-    """An exception of a plug-in during a run, as one line with the user's file and line."""
+    """Turn an exception of a plug-in during a run into one line with the user's file and line."""
     try:
         yield
     except RlpostError:
@@ -221,7 +221,7 @@ def _duration(seconds: float) -> str:
 
 
 def _added(before: Reward | None, after: Reward | None) -> float | None:
-    """What a stage added to the sum of a completion's rewards; None for a completion that has none."""
+    """Amount that a stage added to the sum of a completion's rewards; None for a completion without a reward."""
     if after is None:
         return None
     return sum(s.value for s in after if s.channel == "reward") - sum(
@@ -230,7 +230,7 @@ def _added(before: Reward | None, after: Reward | None) -> float | None:
 
 
 def _begin(group: Group, verdicts: Sequence[Verdict | None], fixed: Sequence[Verdict | None]) -> Group:
-    """The group as the reward stages first see it: nothing yet for what was judged, None for what is not to be paid."""
+    """The group with verdicts and initial rewards: empty, but None where the verdict is fixed or undecided."""
     start: list[Reward | None] = [
         None if known is not None or (verdict is not None and verdict.outcome == "undecided") else ()
         for verdict, known in zip(verdicts, fixed, strict=True)

@@ -1,1 +1,1 @@
-"""Checks that turn silent failures into loud ones."""
+"""Checks that turn silent failures into errors."""

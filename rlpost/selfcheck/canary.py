@@ -1,8 +1,9 @@
 """After each sync: did the published weights arrive, and does the engine compute with them?
 
-Three independent questions. The checksum compares bytes read back from the engine's own parameters; in bfloat16 it is
-the sharp one. The probe compares log-probabilities, and so also sees copies of the weights that no parameter shows (a
-packed ``lm_head``), and a prefix cache that serves an older policy. The third asks whether training changed anything.
+There are three independent checks. The checksum compares bytes read back from the engine's own parameters; in bfloat16
+it is the sensitive one. The probe compares log-probabilities, and so also detects stale copies of the weights that are
+no parameters (a packed ``lm_head``), and a prefix cache of an older policy. The third checks that training changed
+anything.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ def check_arrival(
     """Compare what every engine holds with what was published.
 
     Args:
-        manifest: of the published version.
-        reports: one per engine.
-        previous: of the version before, None at the first sync.
+        manifest: manifest of the published version.
+        reports: one report per engine.
+        previous: manifest of the previous version; None at the first sync.
 
     Returns:
-        Metrics: tensors published, and those whose bytes changed against the previous version.
+        Metrics: number of published tensors, and of those whose bytes differ from the previous version.
 
     Raises:
         SelfCheckError: if an engine serves another version, lacks a tensor, or holds other bytes than published.
@@ -62,9 +63,9 @@ def check_arrival(
 
 
 def check_movement(manifest: WeightManifest, previous: WeightManifest, metrics: dict[str, float], dtype: str) -> None:
-    """An update with a gradient must change published bytes.
+    """Verify that an update with a gradient changed published bytes.
 
-    Only in float32: bfloat16 rounds small updates away, and the masters keep them.
+    This is checked in float32 only: bfloat16 rounds small updates away, which only the masters keep.
 
     Raises:
         SelfCheckError: if nothing changed although an update was applied.
@@ -89,10 +90,10 @@ def check_probe(
     """Compare an engine's log-probabilities of its own greedy tokens with the learner's.
 
     Args:
-        completions: of the pinned prompts.
+        completions: the engine's greedy completions of the pinned prompts.
         learner: the learner's log-probabilities of the same tokens.
-        tolerance: largest mean difference.
-        engine: number for the message.
+        tolerance: largest allowed mean |Δ log p|, in nats per token.
+        engine: number of the engine, for the message.
 
     Returns:
         Metrics: mean and maximum |Δ log p|.

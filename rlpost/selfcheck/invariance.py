@@ -1,7 +1,7 @@
-"""Before the first update: is the learner's gradient a property of the batch, and is it the right one?
+"""Before the first update: is the learner's gradient independent of the layout, and is it correct?
 
-The same few samples go through the learner as the run lays them out, through the learner one at a time, and through
-plain torch. A factor between two gradients tells what went wrong: 0.5 on two ranks is an average where a sum belongs.
+The same few samples go through the learner in the run's layout, through the learner one at a time, and through plain
+torch. A factor between two gradients tells the cause: 0.5 on two ranks is an average instead of a sum.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def check(figures: GradientFigures, dtype: str) -> dict[str, float]:
     """Compare the learner with itself and with plain torch.
 
     Args:
-        figures: of the first batch.
+        figures: losses and gradients of the first batch's samples.
         dtype: ``float32`` or ``bfloat16``.
 
     Returns:
-        Metrics: ‖g - r‖ / ‖r‖ between two layouts of the same samples, and to plain torch where that was run.
+        Metrics: ‖g - r‖ / ‖r‖ between two layouts of the same samples, and to plain torch if that was run.
 
     Raises:
-        SelfCheckError: for the first pair of losses or gradients further apart than rounding takes them.
+        SelfCheckError: for the first pair of losses or gradients that differ by more than the tolerances.
     """
     metrics = {
         "invariance/micro_batching": _compare(
@@ -77,7 +77,7 @@ def _compare(
     relative, factor, worst = difference(found, reference)
     end = f"; {remedy}, or selfcheck.invariance: false to train regardless"
     if not relative <= TOLERANCE[dtype]:
-        # what is left when the factor is taken out: relative² = (1 - factor)² + residue²
+        # the part that the factor does not explain: relative² = (1 - factor)² + residue²
         residue = math.sqrt(max(relative**2 - (1 - factor) ** 2, 0.0)) if math.isfinite(relative) else math.nan
         scaled = residue <= max(TOLERANCE[dtype], 0.05 * abs(1 - factor))
         what = f"is {factor:.4g} times that {that}" if scaled else f"is not that {that}, above all for {worst!r}"

@@ -1,4 +1,4 @@
-"""Does an actor's memory grow without end?"""
+"""Does an actor's memory keep growing?"""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 from rlpost.errors import LeakError
 
 _WARM_UP = 5
-"""Steps at an actor's start that are not looked at: caches fill, allocators take their arenas."""
+"""Steps at an actor's start that are ignored, while caches fill and allocators reserve their arenas."""
 
 _LEAST_MB = 256.0
-"""Growth below this is not worth a run, however small the actor was."""
+"""Growth in MiB that never ends a run, however small the actor was."""
 
 _STEADY = 0.6
-"""A leak grows in most steps; a bigger batch grows once."""
+"""Share of steps that must grow: a leak grows in most steps, a bigger batch grows memory once."""
 
 
 class MemoryWatch:
     """The actors' own memory over the last steps.
 
     Args:
-        window: steps over which growth is taken.
+        window: number of steps over which growth is measured.
     """
 
     def __init__(self, window: int):
@@ -35,17 +35,17 @@ class MemoryWatch:
             self._seen[name] = [*self._seen.get(name, []), value][-(self.window + _WARM_UP) :]
 
     def forget(self, name: str) -> None:
-        """Begin anew with an actor that was replaced."""
+        """Drop the figures of an actor that was replaced."""
         self._seen.pop(name, None)
 
     def check(self, limit: float) -> None:
         """Look for an actor that keeps growing.
 
         Args:
-            limit: largest growth over the window as a share of the memory at its beginning.
+            limit: largest allowed growth over the window, as a share of the memory at its start.
 
         Raises:
-            LeakError: with the actor, the figures and what to do.
+            LeakError: for an actor that grew by more, in most steps; names the actor and what to do.
         """
         for name, values in self._seen.items():
             if len(values) < self.window + _WARM_UP:
@@ -61,9 +61,9 @@ class MemoryWatch:
 
 
 def growth(values: Sequence[float]) -> tuple[float, float, float]:
-    """Level at the beginning, growth, and the share of steps that grew.
+    """Initial level, growth, and the share of steps that grew.
 
-    Levels are medians of the first and the last fifth, so that a spike is not a level.
+    Levels are medians of the first and the last fifth, so that a single spike does not count.
 
     >>> growth([100.0] * 5 + [200.0] * 5)
     (100.0, 100.0, 0.1111111111111111)

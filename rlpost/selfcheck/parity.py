@@ -4,8 +4,8 @@ Three causes look alike in the total. *Numerics*: other kernels, another dtype, 
 *Staleness*: the learner has moved since the version that the engine serves; intended in an asynchronous loop, a lost
 update in a synchronous one. *Stale cache*: the engine reads keys and values that an older policy wrote.
 
-The engine answers pinned prompts twice, as it is and with its prefix cache emptied, and the learner scores both; the
-learner also scores again what it scored when it last published.
+The engine answers pinned prompts twice, with its prefix cache as it is and with it emptied, and the learner scores
+both. The learner also scores again what it scored when it last published.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CAUSES = {
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Greedy completions with their log-probabilities under the engine and, ``learner``, under the learner now.
+    """Greedy completions with the engine's log-probabilities, and the ``learner``'s current ones.
 
     >>> probe = Completion("p", 0, (1,), (5,), ((0, 1),), (-1.0,), "x", "length", 1, 0)
     >>> Scored([probe], [np.array([-1.5])]).learner[0].tolist()
@@ -57,7 +57,7 @@ class Published:
 def check_parity(
     as_is: Scored, fresh: Scored, published: Published, tolerance: float, synchronous: bool, engine: int = 0
 ) -> dict[str, float]:
-    """Split the difference between an engine and the learner, and hold each part against a limit.
+    """Split the difference between an engine and the learner by cause, and compare each part with a limit.
 
     With E the engine as it is, F the engine with an emptied cache, L the learner now and P the learner when it last
     published, all in nats per token: ``total`` = mean |E - L|, ``stale_cache`` = mean |E - F|, ``staleness`` =
@@ -65,16 +65,16 @@ def check_parity(
     differences of either sign cancel.
 
     Args:
-        as_is: of an engine in whatever state its cache is.
-        fresh: of the same engine and prompts after its cache was emptied.
-        published: of completions recorded when the served version was published.
-        tolerance: largest mean difference, `rlpost.selfcheck.canary.TOLERANCE` of the dtype.
-        synchronous: whether the engine should serve what the learner now holds; else staleness has no limit, and the
-            total, which contains it, neither.
-        engine: number for the message.
+        as_is: completions of an engine with its cache as it is.
+        fresh: completions of the same engine and prompts after its cache was emptied.
+        published: learner log-probabilities of completions recorded when the served version was published.
+        tolerance: largest allowed mean difference in nats per token, `rlpost.selfcheck.canary.TOLERANCE` of the dtype.
+        synchronous: whether the engine should serve the learner's current weights; otherwise neither staleness nor the
+            total, which contains it, has a limit.
+        engine: number of the engine, for the message.
 
     Returns:
-        Metrics.
+        Metrics ``parity/total``, and ``parity/…`` for each part.
 
     Raises:
         SelfCheckError: if a part is above the tolerance, or the figures cannot be compared.
@@ -101,17 +101,17 @@ def check_parity(
 
 
 def check_reference(published: Published, tolerance: float) -> dict[str, float]:
-    """The reference of a KL term must give the same completions the same log-probabilities from the first step on.
+    """Verify that the reference of a KL term gives the same completions the same log-probabilities as at the start.
 
-    One that has become the policy makes the KL term zero, and one that drifts pulls the policy somewhere else; neither
-    shows in the loss.
+    A reference that has become the policy makes the KL term zero, and one that drifts pulls the policy elsewhere; the
+    loss shows neither.
 
     Args:
         published: the reference's log-probabilities at the start of the run, and now.
-        tolerance: largest mean difference, nats per token.
+        tolerance: largest allowed mean difference, in nats per token.
 
     Returns:
-        Metrics.
+        Metric ``parity/reference``, the mean difference.
 
     Raises:
         SelfCheckError: above the tolerance.
@@ -127,7 +127,7 @@ def check_reference(published: Published, tolerance: float) -> dict[str, float]:
 
 
 def _excess(value: float, explained: float) -> float:
-    """What staleness does not explain; an infinite difference is explained by nothing."""
+    """The part of a difference that staleness does not explain; an infinite difference stays infinite."""
     return max(0.0, value - explained) if np.isfinite(value) else value
 
 

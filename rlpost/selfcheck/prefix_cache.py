@@ -1,7 +1,7 @@
 """Does an engine answer from keys and values that an older policy wrote?
 
 It answers the same prompts twice, with its prefix cache as it is and with the cache emptied. vLLM caches whole blocks
-only, so the prompts must be longer than one; the present rollouts' have just left theirs in the cache.
+only, so the prompts must be longer than a block; those of the current rollouts have just left theirs in the cache.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from rlpost.types import Completion
 
 
 def stale_cache(as_is: Sequence[Completion], fresh: Sequence[Completion]) -> float:
-    """Mean |log p as it is - log p with an emptied cache| in nats per token, as long as both continue the same tokens.
+    """Mean |log p as it is - log p with an emptied cache| in nats per token, while both continue the same tokens.
 
-    The first token in which they differ belongs to it: there each side reports its own favourite, and two maxima differ
-    by no more than the two distributions do somewhere.
+    The first token in which they differ is included: there each side reports its own most likely token, and two maxima
+    differ by no more than the two distributions do at some token.
 
     Args:
         as_is: greedy completions with the cache as it is.
-        fresh: of the same prompts with the cache emptied.
+        fresh: greedy completions of the same prompts with the cache emptied.
 
     Raises:
         ValueError: if the completions are not of the same prompts, or lack log-probabilities.
@@ -48,7 +48,7 @@ def reported_logprobs(completions: Sequence[Completion]) -> list[list[float]]:
 
 
 def _shared(first: Sequence[int], second: Sequence[int]) -> int:
-    """Positions that two token sequences reach with the same tokens before them.
+    """Number of positions that two token sequences reach with the same tokens before them.
 
     >>> _shared((1, 2, 3), (1, 2, 3)), _shared((1, 2, 3), (1, 9, 9)), _shared((1,), (1, 2))
     (3, 2, 1)

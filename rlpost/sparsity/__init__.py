@@ -1,1 +1,1 @@
-"""What training changed between two sets of weights, beside what rounding and chance alone would have changed."""
+"""What training changed between two sets of weights, next to what rounding and chance alone would have changed."""

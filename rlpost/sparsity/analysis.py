@@ -1,4 +1,4 @@
-"""One comparison from two paths to findings."""
+"""The comparison of two checkpoints: from two paths to findings."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ def sparsity(
     threads: int | None = None,
     on_tensor: Callable[[Compared], object] | None = None,
 ) -> Findings:
-    """What changed between two checkpoints, beside what noise would have changed.
+    """What changed between two checkpoints, next to what noise would have changed.
 
     Args:
         before: Hugging Face folder or safetensors file.
-        after: the same, or a folder with a LoRA adapter of ``before``.
-        training: what is known of the training between them, for the null model.
-        atol: largest |Δ| of the counts with a tolerance.
-        matrices: how many are looked at closer, with their rank; None: all of at most 2²⁴ entries.
-        mask_out: file for a mask of the changed entries.
-        pickles: read ``pytorch_model*.bin`` too.
-        threads: None: one for each core.
-        on_tensor: is shown each tensor's counts as they come.
+        after: Hugging Face folder or safetensors file, or a folder with a LoRA adapter of ``before``.
+        training: learning rate, steps and optimizer of the training between the two, as far as known, for the null
+            model.
+        atol: tolerance: largest |Δ| that ``within_atol`` counts as no change.
+        matrices: number of matrices inspected as a whole, rank included; None: all of at most 2²⁴ entries.
+        mask_out: safetensors file to write a mask of the changed entries into.
+        pickles: also read ``pytorch_model*.bin``.
+        threads: counting threads; None: one per core.
+        on_tensor: called with the counts of each tensor as soon as they are complete.
 
     Raises:
         DataError: if a checkpoint cannot be read, or they do not belong together.

@@ -1,7 +1,7 @@
-"""Checkpoints of any size as tensors that are read in pieces: nothing is held but the piece asked for.
+"""Reads checkpoints of any size piece by piece: only the requested piece is in memory.
 
-A checkpoint is a Hugging Face folder (one safetensors file or several), one such file, or a folder with a LoRA adapter,
-which stands for its base with the adapter merged in.
+A checkpoint is a Hugging Face folder (one safetensors file or several), a single safetensors file, or a folder with a
+LoRA adapter, which is read as its base model with the adapter merged in.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ class Stored:
     """A tensor of a checkpoint.
 
     Attributes:
-        name: as in the file.
+        name: tensor name in the file.
         dtype: safetensors' name of the number format.
-        shape: of the tensor.
-        read: `read(start, stop)` gives the entries of the flattened tensor in that range, as a flat tensor; with a
-            third argument, a `Scratch` whose memory it may lie in, until the next read with it.
+        shape: tensor shape.
+        read: `read(start, stop)` returns the entries of the flattened tensor in that range, as a flat tensor. An
+            optional third argument is a `Scratch` whose memory the result may use; it is valid until the next read with
+            the same `Scratch`.
     """
 
     name: str
@@ -45,27 +46,27 @@ class Stored:
 
     @property
     def size(self) -> int:
-        """Entries."""
+        """Number of entries."""
         return math.prod(self.shape)
 
     @property
     def columns(self) -> int:
-        """Entries of a row: the last dimension; a vector is one row."""
+        """Entries per row: the size of the last dimension; a vector is one row."""
         return max(self.shape[-1], 1) if self.shape else 1
 
     def whole(self) -> Tensor:
-        """All of it, in its shape."""
+        """Read the whole tensor, in its shape."""
         return self.read(0, self.size).reshape(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Tensors by name, and what was found but is not compared.
+    """The readable tensors of a checkpoint by name, and those left out.
 
     Attributes:
-        path: as given.
-        tensors: of the formats in `DTYPES`; a head tied to the embeddings is left out.
-        left_out: a reason for each other name.
+        path: path it was opened by.
+        tensors: tensors whose number format is in `DTYPES`, without an output head tied to the embeddings.
+        left_out: the other tensors, name to reason.
     """
 
     path: str
@@ -74,15 +75,15 @@ class Checkpoint:
 
 
 def open_checkpoint(path: str | Path, base: Checkpoint | None = None, pickles: bool = False) -> Checkpoint:
-    """A checkpoint, ready to be read from; its files' headers are checked, its numbers not yet.
+    """Open a checkpoint for reading; the headers of its files are checked, its numbers are not.
 
     Args:
-        path: a Hugging Face folder, a safetensors file, or an adapter's folder.
-        base: what an adapter is merged into.
+        path: a Hugging Face folder, a safetensors file, or the folder of a LoRA adapter.
+        base: model that an adapter is merged into; unused for a model.
         pickles: also read ``pytorch_model*.bin``, with `torch.load` restricted to weights.
 
     Raises:
-        DataError: if it is missing, damaged, of a kind that is not read, or an adapter without a base.
+        DataError: if it is missing, damaged, of an unsupported kind, or an adapter without a base.
     """
     place = Path(path)
     try:
@@ -145,7 +146,7 @@ def _safetensors(place: Path) -> list[Path]:
 
 
 class _Descriptor:
-    """An open file, closed when nothing reads from it any more."""
+    """An open file, closed when the last reader is gone."""
 
     def __init__(self, file: Path) -> None:
         self.file, self.number = file, os.open(file, os.O_RDONLY)
@@ -155,7 +156,7 @@ class _Descriptor:
             os.close(self.number)
 
     def fill(self, buffer: Any, offset: int) -> None:
-        """Read until the buffer is full: a read of more than 2 GiB comes in parts."""
+        """Read until the buffer is full: the system returns a read of more than 2 GiB in parts."""
         view, done = memoryview(buffer), 0
         while done < len(view):
             count = os.preadv(self.number, [view[done:]], offset + done)
@@ -165,13 +166,13 @@ class _Descriptor:
 
 
 class Scratch:
-    """Memory that is used again: a piece in memory of its own costs as much to get as to read."""
+    """Reusable memory: allocating memory for a piece costs as much as reading it."""
 
     def __init__(self) -> None:
         self.held = np.empty(0, np.uint8)
 
     def bytes(self, count: int) -> np.ndarray:
-        """So many, of no particular content."""
+        """The first ``count`` bytes, uninitialised."""
         if len(self.held) < count:
             self.held = np.empty(count, np.uint8)
         return self.held[:count]
@@ -246,11 +247,11 @@ def _merged(place: Path, base: Checkpoint | None) -> Checkpoint:
 
 
 def _scale(place: Path) -> float:
-    """Factor of B A, for adapters that are nothing but that beside the base's own weights."""
+    """The factor s of s B A, for adapters that add nothing else to the base's weights."""
     try:
         settings: dict[str, Any] = dict(json.loads((place / _ADAPTER).read_text()))
         odd = [key for key in ("use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out") if settings.get(key)]
-        # others take a part out of the base, which the adapter then holds
+        # other initialisations take a part out of the base weights and move it into the adapter
         if settings.get("init_lora_weights", True) not in (True, False, None, "gaussian", "orthogonal", "eva"):
             odd.append(f"init_lora_weights={settings['init_lora_weights']}")
         if settings.get("peft_type") != "LORA" or odd:
@@ -287,5 +288,5 @@ def as_float32(piece: Tensor) -> np.ndarray:
 
 
 def as_bits(piece: Tensor) -> np.ndarray:
-    """A bfloat16 piece's bits, ``uint16``."""
+    """The bits of a bfloat16 piece, ``uint16``."""
     return piece.view(torch.uint16).numpy()

@@ -1,4 +1,4 @@
-"""Two checkpoints against each other, tensor by tensor, piece by piece, on all cores."""
+"""Compares two checkpoints tensor by tensor, in pieces, on all cores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rlpost.sparsity.counting import BROKEN, Counts, count
 from rlpost.sparsity.nullmodel import CODES
 
 PIECE = 2**19
-"""Entries that are read at a time: few enough for a core's cache, enough that Python's part of the work is small."""
+"""Entries read at a time: few enough for a core's cache, enough to keep Python's overhead small."""
 _JOB = 2**23
 _WIDEST = 2**20
 
@@ -30,15 +30,15 @@ OnPiece = Callable[[str, int, Tensor, Tensor], object]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Tensors that both checkpoints have, in one order.
+    """Two checkpoints and the tensors they have in common.
 
     Attributes:
-        before: checkpoint the changes count from.
-        after: the other.
-        names: of the tensors that are compared.
+        before: checkpoint from before training.
+        after: checkpoint from after training.
+        names: names of the tensors that are compared, in the order of ``before``.
         only_before: names that AFTER lacks.
         only_after: names that BEFORE lacks.
-        left_out: reasons by name for what neither compares.
+        left_out: tensors excluded from the comparison, name to reason.
     """
 
     before: Checkpoint
@@ -50,12 +50,12 @@ class Pair:
 
 
 def pair(before: str | Path, after: str | Path, pickles: bool = False) -> Pair:
-    """Open two checkpoints that are to be compared.
+    """Open two checkpoints for comparison.
 
     Args:
-        before: folder or file.
-        after: folder or file, or a folder with a LoRA adapter of ``before``.
-        pickles: as in `rlpost.sparsity.checkpoint.open_checkpoint`.
+        before: Hugging Face folder or safetensors file.
+        after: Hugging Face folder or safetensors file, or a folder with a LoRA adapter of ``before``.
+        pickles: also read ``pytorch_model*.bin``, with `torch.load` restricted to weights.
 
     Raises:
         DataError: if one cannot be read, both are the same, they share no tensor, or a tensor's shapes differ.
@@ -67,15 +67,15 @@ def pair(before: str | Path, after: str | Path, pickles: bool = False) -> Pair:
 
 
 def same(one: str | Path, two: str | Path) -> bool:
-    """Whether two paths lead to one place."""
+    """Whether two paths lead to the same file or folder."""
     try:
         return os.path.samefile(one, two)
-    except OSError:  # whoever opens them says what is wrong
+    except OSError:  # opening them raises the error with a reason
         return False
 
 
 def match(first: Checkpoint, second: Checkpoint) -> Pair:
-    """The tensors two checkpoints have in common; for errors see `pair`."""
+    """Pair two open checkpoints by the tensors they have in common; raises as `pair` does."""
     names = tuple(name for name in first.tensors if name in second.tensors)
     if not names:
         some = [next(iter(one.tensors), "nothing") for one in (first, second)]
@@ -96,16 +96,17 @@ def match(first: Checkpoint, second: Checkpoint) -> Pair:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What is known of one tensor.
+    """The comparison of one tensor.
 
     Attributes:
-        name: of the tensor.
-        shape: of it.
-        formats: number formats before and after.
-        counts: see `rlpost.sparsity.counting`; without ``codes``, which are kept as those that occur.
-        codes: magnitude bits that occur, ascending, and how often on bfloat16's values and between, int64 ``[3, k]``.
-        columns_changed: columns with a changed entry, None for vectors.
-        column_squares: sum over columns of the squared number of changed entries.
+        name: tensor name.
+        shape: tensor shape.
+        formats: number formats before and after, under safetensors' names.
+        counts: all counts of `rlpost.sparsity.counting` but ``codes``, which are kept here for occurring codes only.
+        codes: int64 ``[3, k]``: the magnitude bits that occur, ascending; how often exactly on a bfloat16 value; how
+            often between two.
+        columns_changed: number of columns with a changed entry; None for vectors and for rows of more than 2²⁰ entries.
+        column_squares: sum over columns of the squared number of changed entries; 0 where ``columns_changed`` is None.
     """
 
     name: str
@@ -118,23 +119,23 @@ class Compared:
 
     @property
     def size(self) -> int:
-        """Entries."""
+        """Number of entries."""
         return int(np.prod(self.shape, dtype=np.int64))
 
 
 def compare(
     pair: Pair, atol: float = 1e-5, threads: int | None = None, on_piece: OnPiece | None = None
 ) -> Iterator[Compared]:
-    """Each tensor's counts as soon as they are complete, in order.
+    """Yield each tensor's counts as soon as they are complete, in order.
 
     Args:
-        pair: what to compare.
-        atol: largest |Δ| that counts as unchanged in the counts with a tolerance.
-        threads: that count at a time; None: one for each core.
-        on_piece: is shown every piece too.
+        pair: the two checkpoints.
+        atol: tolerance: largest |Δ| that the counts with a tolerance take as unchanged.
+        threads: counting threads; None: one per core.
+        on_piece: called with every piece, from several threads at once.
 
     Raises:
-        DataError: for a tensor with entries that are not finite, or a file that changes meanwhile.
+        DataError: for a tensor with entries that are not finite, or a file that is truncated meanwhile.
     """
     threads = threads or os.cpu_count() or 1
     waiting: deque[tuple[_Tensor, list[Future[Counts]]]] = deque()
@@ -143,7 +144,7 @@ def compare(
             for name in pair.names:
                 task = _Tensor(pair.before.tensors[name], pair.after.tensors[name], atol, on_piece)
                 waiting.append((task, [pool.submit(task.count, *span) for span in task.spans()]))
-                # enough tensors in work to keep every core busy, few enough to bound what is held
+                # enough tensors in progress to keep every core busy, few enough to bound memory
                 while sum(len(jobs) for _, jobs in waiting) > 4 * threads and len(waiting) > 1:
                     yield _finished(*waiting.popleft())
             while waiting:
@@ -177,7 +178,7 @@ class _Tensor:
 
     def spans(self) -> Iterator[tuple[int, int]]:
         length = _JOB
-        if self.by_rows:  # eight rows, so that a mask's bytes belong to one piece
+        if self.by_rows:  # multiples of eight rows, so that no byte of a mask is shared by two pieces
             length = max(_JOB // (8 * self.old.columns), 1) * 8 * self.old.columns
         for start in range(0, self.old.size, length):
             yield start, min(start + length, self.old.size)
@@ -221,17 +222,20 @@ class _Tensor:
 
 
 def as_trained(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-    """Where AFTER cannot hold BEFORE's values, training began from BEFORE rounded to its format, which is no change."""
+    """Both pieces, the first rounded to the second's format if that cannot hold its values.
+
+    Training began from the rounded values then, and the rounding is no change.
+    """
     return (old if holds(new.dtype, old.dtype) else old.to(new.dtype)), new
 
 
 @cache
 def holds(wide: torch.dtype, narrow: torch.dtype) -> bool:
-    """Whether a number format has every value of another."""
+    """Whether the ``wide`` number format represents every value of the ``narrow`` one."""
     one, two = torch.finfo(wide), torch.finfo(narrow)
     return one.eps <= two.eps and one.max >= two.max and one.smallest_normal <= two.smallest_normal
 
 
 def cast_changed(old: Tensor, new: Tensor) -> Tensor:
-    """Where the bfloat16 casts differ; of zeros the sign does not matter."""
+    """Where the bfloat16 casts differ; the sign of zero does not count."""
     return old.to(torch.bfloat16) != new.to(torch.bfloat16)

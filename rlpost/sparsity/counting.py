@@ -1,4 +1,4 @@
-r"""One pass over a piece of two tensors: everything that is counted of how they differ. The home of numba.
+r"""One pass over a piece of two tensors counts everything about how they differ. The numba kernels are all here.
 
 Counts are kept in plain arrays that add up over pieces, threads and tensors:
 
@@ -6,7 +6,7 @@ Counts are kept in plain arrays that add up over pieces, threads and tensors:
 ``largest``  float64 [1]: the largest :math:`|\Delta|`
 ``codes``    int64 [2, 32768]: entries by the magnitude bits of bfloat16(w); second row: those that bfloat16 cannot hold
 ``octaves``  int64 [256]: changed entries by the exponent bits of bfloat16(w)
-``bins``     int64 [2304] and ``squares`` float64 [2304]: entries and :math:`\sum\Delta^2` by |Δ|, eight bins an octave
+``bins``     int64 [2304] and ``squares`` float64 [2304]: entries and :math:`\sum\Delta^2` by |Δ|, eight bins per octave
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from rlpost.sparsity.checkpoint import as_bits, as_float32
 from rlpost.sparsity.nullmodel import CODES
 
 STORED, CHANGED, BEYOND_ATOL, STORED_BEYOND, BEYOND_ULP, ZERO_SIGN, UP, OUTWARD, ROWS, ROW_SQUARES, BROKEN = range(11)
-"""Entries whose stored values differ; whose bfloat16 casts differ; by more than the tolerance, of casts and as stored;
-casts by more than one step of bfloat16; zeros of another sign; stored values that rose; that grew in magnitude; rows
-with a changed cast; sum over rows of their number squared; entries of the second tensor that are NaN or infinite."""
+"""Indices into ``tally``. In order: entries whose stored values differ; whose bfloat16 casts differ; whose casts differ
+by more than the tolerance; whose stored values do; whose casts differ by more than one step of bfloat16; zeros whose
+sign changed; stored values that rose; that grew in magnitude; rows with a changed cast; sum over rows of the squared
+number of changed casts; entries of the second tensor that are NaN or infinite."""
 
 TALLIES = 11
 OCTAVES, BINS = 256, 2304
@@ -38,7 +39,7 @@ VALUES = (np.arange(2**16, dtype=np.uint32) << 16).view(np.float32)
 
 @dataclass
 class Counts:
-    """What `count` has found; see the module's docstring."""
+    """The arrays that `count` fills; see the module's docstring."""
 
     tally: np.ndarray = field(default_factory=lambda: np.zeros(TALLIES, np.int64))
     largest: np.ndarray = field(default_factory=lambda: np.zeros(1))
@@ -48,7 +49,7 @@ class Counts:
     squares: np.ndarray = field(default_factory=lambda: np.zeros(BINS))
 
     def add(self, other: Counts) -> None:
-        """Take another piece's counts in."""
+        """Add the counts of another piece."""
         for name in ("tally", "codes", "octaves", "bins", "squares"):
             getattr(self, name)[...] += getattr(other, name)
         np.maximum(self.largest, other.largest, out=self.largest)
@@ -62,15 +63,15 @@ class Counts:
 def count(
     old: Tensor, new: Tensor, columns: np.ndarray, atol: float, counts: Counts, places: np.ndarray | None = None
 ) -> None:
-    """Count a piece.
+    """Count the differences between two pieces, adding to ``columns`` and ``counts`` in place.
 
     Args:
-        old: flat, whole rows.
-        new: as many.
-        columns: int64 ``[c]``, changed casts by column; grows.
-        atol: of the tolerance that is counted with.
-        counts: grows.
-        places: uint32 ``[n + 1]`` to write into, if there is one.
+        old: entries before training ``[n]``, whole rows of ``c`` entries.
+        new: the same entries after training ``[n]``.
+        columns: int64 ``[c]``, changed casts by column; added to.
+        atol: largest |Δ| within the tolerance.
+        counts: counts so far; added to.
+        places: uint32 ``[n + 1]``, scratch memory for bfloat16 pieces; None: allocated.
     """
     if old.dtype == new.dtype == torch.bfloat16:
         _count16(
@@ -89,13 +90,13 @@ def count(
 def follow(
     start: Tensor, before: Tensor, now: Tensor, touched: np.ndarray, counts: np.ndarray, sums: np.ndarray
 ) -> None:
-    """Three versions of a tensor, as `rlpost.sparsity.tracker` looks at them.
+    """Compare three versions of a tensor for `rlpost.sparsity.tracker`; ``touched``, ``counts``, ``sums`` are updated.
 
     Args:
-        start: flat, bfloat16 or anything that float32 holds.
-        before: as many entries of the same format.
-        now: the same.
-        touched: bits, little order, of entries whose cast ever changed; grows.
+        start: starting weights ``[n]``, bfloat16 or any format whose values float32 holds.
+        before: previous version ``[n]``, in the same format.
+        now: present version ``[n]``, in the same format.
+        touched: uint8 ``[⌈n/8⌉]``, a bit per entry (little-endian order), set once its cast has changed; updated.
         counts: int64 ``[5]``: casts stepped, changed, cancelled; stored values stepped, changed.
         sums: float64 ``[4]``: squared step, squared distance from the start, ‖before‖², ‖now‖².
     """
@@ -106,23 +107,23 @@ def follow(
 
 
 def bin_edges() -> np.ndarray:
-    """Lower ends of the bins of |Δ|, and the end of the last: float64 ``[2305]``."""
+    """Lower edges of the bins of |Δ|, then the upper edge of the last: float64 ``[2305]``."""
     number = np.arange(BINS + 1)
     return np.ldexp(1 + (number % 8) / 8, number // 8 + _LOWEST_OCTAVE)
 
 
 def bin_of(sizes: np.ndarray) -> np.ndarray:
-    """Bin of each |Δ| > 0."""
+    """Index of the bin of each |Δ| > 0."""
     mantissa, exponent = np.frexp(sizes)
     return (exponent - 1 - _LOWEST_OCTAVE) * 8 + (mantissa * 16).astype(np.int64) - 8
 
 
 @njit(nogil=True, cache=True, inline="always")
 def _measure(was, now, atol, bins, squares):
-    """A stored value that differs: its size, and whether it is beyond the tolerance, rose, and grew in magnitude."""
+    """|Δ| of a stored value that changed, and whether it is beyond the tolerance, rose, and grew in magnitude."""
     delta = np.float64(now) - np.float64(was)
     size = abs(delta)
-    # exponent and three bits of the mantissa: eight bins an octave
+    # exponent and three bits of the mantissa: eight bins per octave
     place = np.uint64(np.float64(size).view(np.int64) >> 49) - np.uint64((1023 + _LOWEST_OCTAVE) * 8)
     bins[place] += 1
     squares[place] += size * size
@@ -131,7 +132,7 @@ def _measure(was, now, atol, bins, squares):
 
 @njit(nogil=True, cache=True, inline="always")
 def _step(bits):
-    """Position of a bfloat16 among all, in order: neighbours differ by one, and both zeros are 0."""
+    """Rank of a bfloat16 value in numerical order: neighbours differ by one, and both zeros are 0."""
     magnitude = np.int64(bits & 0x7FFF)
     return -magnitude if bits & 0x8000 else magnitude
 
@@ -145,7 +146,9 @@ def _row(touched, tally):
 
 @njit(nogil=True, cache=True)
 def _differing16(old, new, codes, places):
-    """Count magnitudes, and note where bits differ; how many do. Unsigned indices are not checked for a sign."""
+    """Count magnitudes and write down where bits differ; returns how many do. Unsigned indices avoid numba's checks for
+    negative ones.
+    """
     found = np.uint64(0)
     for i in range(np.uint64(old.size)):
         bits = old[i]
@@ -184,7 +187,7 @@ def _count16(old, new, values, columns, atol, tally, largest, codes, octaves, bi
         touched += 1
     _row(touched, tally)
     largest[0] = most
-    # a cast is what is stored
+    # bfloat16 values are their own casts
     _add(tally, changed, beyond, risen, outward)
     tally[BEYOND_ATOL] += beyond
     tally[BEYOND_ULP] += far
@@ -243,7 +246,7 @@ def _count32(old, new, old_bits, new_bits, values, columns, atol, tally, largest
 
 @njit(nogil=True, cache=True, inline="always")
 def _note(i, stepped, changed, touched, counts):
-    """A cast's three states."""
+    """Count one cast as stepped, changed or cancelled."""
     bit = np.uint8(1 << (i & 7))
     if stepped:
         counts[0] += 1

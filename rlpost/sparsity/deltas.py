@@ -1,4 +1,4 @@
-"""What changed in a model in training, tensor by tensor, as metrics and as plain data."""
+"""The changes of a model's tensors in training, as metrics and as plain data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlpost.types import TensorDelta
 
 
 def summary(deltas: Mapping[str, TensorDelta]) -> dict[str, float]:
-    """Metrics of all tensors together, without the family's name; the angle is the mean over matrices by entries."""
+    """Metrics over all tensors, without the family's prefix; the angle is the mean over tensors weighted by entries."""
     parts = deltas.values()
     entries = sum(part.entries for part in parts)
     if not entries:
@@ -26,5 +26,5 @@ def summary(deltas: Mapping[str, TensorDelta]) -> dict[str, float]:
 
 
 def document(deltas: Mapping[str, TensorDelta]) -> dict[str, Any]:
-    """Every tensor's figures as plain data."""
+    """The figures of every tensor as plain data."""
     return {name: asdict(part) for name, part in deltas.items()}

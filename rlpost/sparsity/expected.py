@@ -1,4 +1,4 @@
-"""The null model of one pair: which displacement it assumes, and what that predicts for each group of tensors."""
+"""The null model of one pair: the displacement it assumes, and what that predicts for each group of tensors."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from rlpost.sparsity.counting import BINS, VALUES, bin_edges, bin_of
 from rlpost.sparsity.nullmodel import CODES, TINY, Displacement, Null, round_bfloat16
 
 WIDE = ("F32", "F64")
-"""Formats in which a displacement is seen as it is."""
+"""Formats fine enough to show a displacement as it is."""
 
 _DRAWS, _MORE_DRAWS = 2**15, 2**17
-"""Of a tensor, and of several together: a tail of one in a hundred is known to some percent."""
+"""Sample size for one tensor and for several together: enough to know a tail of one in a hundred to some percent."""
 _FEWEST = 100
-"""Changed ones among those drawn, for anything to be said of their sizes."""
+"""Fewest changed entries in a sample from which sizes are estimated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How the pair came about, as far as it is known; the noise that the null model puts in the place of learning.
+    """The training that led from one checkpoint to the other, as far as known; the null model replays it with noise.
 
     Attributes:
         lr: peak learning rate; None: unknown, the displacement is taken from the pair.
-        steps: optimizer updates.
-        optimizer: whose steps.
-        betas: of AdamW.
-        weight_decay: decoupled, as AdamW's.
-        snr: mean over standard deviation of a weight's gradient, from step to step.
-        gradient: standard deviation of a weight's gradient, which SGD needs.
-        schedule: course of the learning rate after the warmup.
-        warmup: updates of the rise.
+        steps: number of optimizer updates; None exactly if ``lr`` is.
+        optimizer: optimizer whose steps on noise are modelled.
+        betas: β₁, β₂ of AdamW, each in [0, 1).
+        weight_decay: decoupled weight decay, as in AdamW.
+        snr: mean over standard deviation of a weight's gradient across steps.
+        gradient: standard deviation of a weight's gradient; needed for SGD.
+        schedule: shape of the learning rate after the warmup.
+        warmup: number of warmup updates.
         masters: number format in which the optimizer holds the weights.
-        seed: of simulations.
+        seed: random seed of the simulations.
     """
 
     lr: float | None = None
@@ -73,19 +73,19 @@ class Training:
             raise UserError("null model: bfloat16 masters are simulated for AdamW with known lr and steps; give both")
 
     def factor(self, step: int) -> float:
-        """On the learning rate, of a step."""
+        """Factor on the learning rate in a step (0-based)."""
         return learning_rate(step, peak=1.0, warmup=self.warmup, total=self.steps or 1, kind=self.schedule, floor=0.0)
 
     @property
     def decay(self) -> float:
-        """Factor that weight decay alone leaves of a weight."""
+        """Factor by which weight decay alone shrinks a weight over the whole training."""
         if self.lr is None or not self.weight_decay:
             return 1.0
         rates = [self.lr * self.factor(step) * self.weight_decay for step in range(self.steps or 0)]
         return float(np.prod([1 - rate for rate in rates]))
 
     def displacement(self) -> Displacement:
-        """For known lr and steps."""
+        """The displacement that the optimizer makes on noise; ``lr`` and ``steps`` must be known."""
         assert self.lr is not None
         assert self.steps is not None
         if self.optimizer == "sgd":
@@ -97,14 +97,14 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One run of the null model over a sample of weights, scaled to all of them.
+    """One run of the null model over a sample of weights, scaled up to all of them.
 
     Attributes:
-        bins: entries by |Δ|, as `rlpost.sparsity.counting` has them.
+        bins: changed entries by |Δ|, in the bins of `rlpost.sparsity.counting`.
         squares: sum of Δ² in each bin.
         within_atol: entries whose stored values differ by at most the tolerance.
-        risen: share of the changed ones that rose; None with weight decay, which moves each sign its own way.
-        outward: share of the changed ones that grew in magnitude.
+        risen: share of the changed entries that rose; None with weight decay, which moves each sign its own way.
+        outward: share of the changed entries that grew in magnitude.
     """
 
     bins: np.ndarray
@@ -116,15 +116,15 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the null model says of a group of tensors; None where it says nothing.
+    """What the null model predicts for a group of tensors; None where it predicts nothing.
 
     Attributes:
-        unchanged: entries whose bfloat16 cast stays.
+        unchanged: entries whose bfloat16 cast stays the same.
         within_atol: entries whose casts differ by at most the tolerance.
-        within_ulp: entries whose casts are neighbours at most.
-        stored: whether stored values are casts, so that the same holds of them.
-        drawn: of stored values; None too where they are of a format that is not modelled, or so few change that a
-            sample shows nothing.
+        within_ulp: entries whose casts are equal or neighbours.
+        stored: whether the stored values are bfloat16, so that the same predictions hold for them.
+        drawn: sizes of the changes of stored values; None also for formats that are not modelled, and where so few
+            entries change that a sample shows nothing.
     """
 
     unchanged: float
@@ -136,13 +136,14 @@ class Expected:
 
 @dataclass
 class Chance:
-    """Predictions under one displacement.
+    """Predictions of the null model under one displacement.
 
     Args:
-        displacement: of every weight alike.
-        atol: tolerance of the counts with one.
-        training: see there.
-        rounding: P(unchanged) by code where the weights are bfloat16 and every step rounds.
+        displacement: distribution of δ, the same for every weight.
+        atol: tolerance of the predictions for ``within_atol``.
+        training: weight decay and seed of the null model.
+        rounding: float64 ``[32768]``, P(unchanged) by magnitude bits, for bfloat16 masters, where every step rounds;
+            None: float32 masters.
     """
 
     displacement: Displacement
@@ -166,7 +167,7 @@ class Chance:
         return f"{words}, rounded to bfloat16 at each step" if self.rounding is not None else words
 
     def expect(self, items: Sequence[Compared]) -> Expected:
-        """For these tensors together."""
+        """Predictions for these tensors together."""
         codes = together(items)
         if self.rounding is not None:
             return Expected(float((codes.sum(axis=0) * self.rounding).sum()))
@@ -216,12 +217,12 @@ class Chance:
 
 
 def stored_as(items: Sequence[Compared], formats: Sequence[str]) -> bool:
-    """Whether AFTER is stored in one of some number formats."""
+    """Whether AFTER holds all these tensors in one of the given number formats."""
     return all(item.formats[1] in formats for item in items)
 
 
 def together(items: Sequence[Compared]) -> np.ndarray:
-    """How often each code occurs, on bfloat16's values and between: int64 ``[2, 32768]``."""
+    """How often each code occurs exactly on a bfloat16 value and between two: int64 ``[2, 32768]``."""
     total = np.zeros((2, CODES), np.int64)
     for item in items:
         total[:, item.codes[0]] += item.codes[1:]
@@ -232,8 +233,8 @@ def chance(items: Sequence[Compared], training: Training, atol: float) -> Chance
     """The null model of a pair that has been compared.
 
     With a known learning rate and number of steps the displacement is simulated. Otherwise it comes from the pair: its
-    own displacements dealt out anew where AFTER is float32, else the normal one that leaves as many entries unchanged.
-    None where nothing has changed, or no such noise leaves so many as they were: then it explains nothing.
+    own displacements in random order where AFTER is float32, else the normal one that leaves as many entries unchanged.
+    None where nothing has changed, or no such noise leaves as many entries unchanged: then it explains nothing.
     """
     wide = stored_as(items, WIDE)
     if training.lr is not None:
@@ -254,7 +255,7 @@ def chance(items: Sequence[Compared], training: Training, atol: float) -> Chance
         edges = bin_edges()
         sizes = np.concatenate([[0.0], (edges[1:] + edges[:-1]) / 2])
         return Chance(nullmodel.measured(sizes, np.concatenate([[size - bins.sum()], bins])), atol, training)
-    # zeros change under any noise; where padding and pruned weights stay zero, they say nothing about its size
+    # zeros change under any noise; padding and pruned weights that stay zero carry no information about its size
     codes = together(items)
     codes[:, :TINY] = 0
     changed = sum(int(item.counts.octaves[1:].sum()) for item in items)

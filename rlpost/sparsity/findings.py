@@ -1,4 +1,4 @@
-"""What was found, as figures beside those of the null model: of the whole, of each kind of module, layer and tensor."""
+"""Findings as figures next to those of the null model: over all tensors, by kind of module, by layer and by tensor."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _LAYER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
 _QUANTILES = (0.1, 0.5, 0.9)
 _TOP = (0.01, 0.1)
 OUTSIDE = "outside"
-"""Name of the layer of what is in none."""
+"""Layer name for tensors that belong to no layer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number and what the null model says in its place; None where there is nothing to say."""
+    """A number found and the null model's prediction of it; None where there is none."""
 
     value: float | None
     null: float | None = None
@@ -45,16 +45,16 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A tensor, or several together.
+    """Figures of one tensor, or of several together.
 
     Attributes:
-        name: of the tensor, layer or kind of module.
-        tensors: how many.
-        entries: of all of them.
-        still: tensors in which no bfloat16 cast changed.
-        figures: see `FIGURES`.
-        octaves: by exponent e of |w| in [2^e, 2^(e+1)): entries, changed ones, and what the null model expects.
-        sizes: by exponent of |Δ|: entries that moved so far, and what the null model expects.
+        name: name of the tensor, layer or kind of module.
+        tensors: number of tensors.
+        entries: number of entries in all of them.
+        still: number of tensors in which no bfloat16 cast changed.
+        figures: figures by the names in `FIGURES`.
+        octaves: (exponent e of |w| in [2^e, 2^(e+1)), entries, changed entries, changed entries by the null model).
+        sizes: (exponent e of |Δ| in [2^e, 2^(e+1)), changed entries, changed entries by the null model).
     """
 
     name: str
@@ -86,27 +86,27 @@ FIGURES = {
     "column_dispersion": "the same by column",
     "zero_signs": "entries that are zero in both, with another sign",
 }  # fmt: skip
-"""What each figure is. Those of rows and columns are of single matrices."""
+"""Description of each figure. Those of rows and columns exist for single matrices only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """A comparison.
+    """The result of comparing two checkpoints.
 
     Attributes:
-        before: path.
-        after: path.
-        atol: tolerance.
+        before: path of the checkpoint before training.
+        after: path of the checkpoint after training.
+        atol: tolerance of the ``within_atol`` figures.
         null: displacement of the null model, in words; empty where there is none (`rlpost.sparsity.expected.chance`).
-        start: share of the weights that bfloat16 holds exactly before training.
+        start: share of the weights before training that bfloat16 represents exactly.
         whole: all tensors together.
-        modules: by kind of module.
-        layers: by layer.
-        tensors: each by itself.
+        modules: one part per kind of module.
+        layers: one part per layer.
+        tensors: one part per tensor.
         only_before: tensors that AFTER lacks.
         only_after: tensors that BEFORE lacks.
-        left_out: tensors that are not compared, with the reason.
-        matrices: what a closer look at some found (`rlpost.sparsity.matrices`).
+        left_out: tensors that are not compared, name to reason.
+        matrices: the `rlpost.sparsity.matrices.MatrixFindings` of the inspected matrices.
     """
 
     before: str
@@ -124,14 +124,14 @@ class Findings:
     matrices: Sequence[Any] = ()
 
     def document(self) -> dict[str, Any]:
-        """As plain data."""
+        """The findings as plain data."""
         return asdict(self)
 
 
 def findings(
     pair: Pair, items: Sequence[Compared], chance: Chance | None, atol: float, matrices: Sequence[Any] = ()
 ) -> Findings:
-    """Put figures together."""
+    """Assemble the findings from the counts of all tensors."""
     codes = together(items)
     return Findings(
         pair.before.path,
@@ -157,13 +157,13 @@ def layer_of(name: str) -> str:
 
 
 def module_of(name: str) -> str:
-    """Kind of module: the last word of the name but ``weight``; a bias is of a kind of its own."""
+    """Kind of module: the last part of the name before ``weight``; a bias is a kind of its own (``up_proj.bias``)."""
     words = name.removesuffix(".weight").split(".")
     return ".".join(words[-2:]) if words[-1] == "bias" and len(words) > 1 else words[-1]
 
 
 def part(name: str, items: Sequence[Compared], chance: Chance | None) -> Part:
-    """Figures of some tensors together."""
+    """Compute the figures of some tensors together."""
     counts = Counts(codes=np.zeros((0, CODES), np.int64))
     for item in items:
         counts.add(item.counts)
@@ -230,7 +230,7 @@ def _rms(bins: np.ndarray | None, squares: np.ndarray | None) -> float | None:
 
 
 def _quantile(bins: np.ndarray | None, share: float) -> float | None:
-    """Within a bin, entries are taken to be spread evenly."""
+    """Quantile of |Δ|; entries are assumed to be spread evenly within a bin."""
     if bins is None or not bins.sum():
         return None
     edges, total = bin_edges(), np.cumsum(bins)
@@ -240,7 +240,7 @@ def _quantile(bins: np.ndarray | None, share: float) -> float | None:
 
 
 def _top(bins: np.ndarray | None, squares: np.ndarray | None, count: float) -> float | None:
-    """Share of the squares in the ``count`` largest; a bin that is split gives in proportion."""
+    """Share of the squared norm that the ``count`` largest entries hold; a bin that is split counts in proportion."""
     if bins is None or squares is None or not squares.sum():
         return None
     number, amount = np.cumsum(bins[::-1]), np.cumsum(squares[::-1])
@@ -248,7 +248,7 @@ def _top(bins: np.ndarray | None, squares: np.ndarray | None, count: float) -> f
 
 
 def _structure(item: Compared, expected: Expected | None) -> dict[str, Figure]:
-    """Of rows and columns; the null model has the weights of every row drawn from the tensor's."""
+    """Figures of rows and columns; the null model assumes that each row's weights are drawn from the whole tensor's."""
     columns, rows = item.shape[-1], item.size // max(item.shape[-1], 1)
     changed, tally = int(item.counts.tally[CHANGED]), item.counts.tally
     kept = None if expected is None else expected.unchanged / item.size

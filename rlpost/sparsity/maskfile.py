@@ -24,14 +24,14 @@ from rlpost.tuning import masks
 
 
 class MaskFile:
-    """The bits of changed casts, put into a file beside the one they will be in, as pieces come.
+    """Collects the bits of changed casts in a temporary file next to the final one while pieces are compared.
 
     Args:
-        file: to write; its folder exists.
-        pair: what is compared.
+        file: mask file to write, ending in ``.safetensors``; its folder must exist.
+        pair: the two checkpoints that are compared.
 
     Raises:
-        DataError: if it cannot be written there.
+        DataError: if the file cannot be written there.
     """
 
     def __init__(self, file: str | Path, pair: Pair) -> None:
@@ -50,7 +50,7 @@ class MaskFile:
             self.descriptor = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
 
     def put(self, name: str, start: int, old: Tensor, new: Tensor) -> None:
-        """One piece; it begins at a multiple of eight entries."""
+        """Write the bits of one piece, which begins at a multiple of eight entries."""
         bits = np.packbits(cast_changed(old, new).numpy(), bitorder="little")
         left, place = memoryview(bits.tobytes()), self.places[name][0] + start // 8
         with self._written():
@@ -61,7 +61,7 @@ class MaskFile:
             self.counts[name] += int(np.bitwise_count(bits).sum())
 
     def finish(self, made: Mapping[str, Any]) -> Path:
-        """Write the file; nothing is left beside it."""
+        """Write the mask file; ``made`` goes into its metadata."""
         base = masks.hash_of(
             (name, DTYPES[stored.dtype], stored.shape, _digest(stored))
             for name, stored in self.pair.before.tensors.items()
@@ -80,13 +80,13 @@ class MaskFile:
         return self.file
 
     def close(self) -> None:
-        """Remove what is beside the file."""
+        """Remove the temporary files."""
         os.close(self.descriptor)
         for rest in (self.part, self.whole):
             rest.unlink(missing_ok=True)
 
     def _is_read(self) -> bool:
-        """Whether the place belongs to a checkpoint that is compared."""
+        """Whether the path belongs to a checkpoint that is compared."""
         roots = [Path(one.path) for one in (self.pair.before, self.pair.after)]
         here = self.file.resolve()
         return any(here in (root.resolve(), *(file.resolve() for file in root.glob("*"))) for root in roots)
@@ -100,7 +100,7 @@ class MaskFile:
 
 
 def _digest(stored: Stored) -> str:
-    """`rlpost.sync.codec.checksum`, piece by piece."""
+    """The same as `rlpost.sync.codec.checksum`, computed piece by piece."""
     state = xxhash.xxh3_128()
     for at in range(0, stored.size, PIECE):
         state.update(raw_bytes(stored.read(at, min(at + PIECE, stored.size))).data)

@@ -1,5 +1,5 @@
-"""A closer look at some matrices: the rank of what changed, and how it lies in rows and columns, beside two kinds of
-chance: the same entries in random places, and one run of the null model from the same weights.
+"""A closer look at some matrices: the rank of the update and its spread over rows and columns, next to two baselines:
+the same entries in random places, and one run of the null model from the same weights.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from rlpost.sparsity.nullmodel import round_bfloat16
 from rlpost.sparsity.rank import UpdateStructure, rank, shuffled, update_structure
 
 LARGEST = 2**24
-"""Entries of the largest matrix that is looked at whole: half a gigabyte while its rank is found."""
+"""Entries of the largest matrix that is inspected as a whole: finding its rank takes half a gigabyte."""
 
 
 @dataclass(frozen=True, slots=True)
 class MatrixFindings:
-    """One matrix.
+    """The update of one matrix.
 
     Attributes:
-        name: of the tensor.
-        shape: of it.
-        found: of the difference of the bfloat16 casts.
-        stored_rank: of the difference of the stored values, where they are wider than bfloat16.
-        shuffled_rank: of the same entries in random places.
-        null: of one run of the null model; None without a model.
+        name: tensor name.
+        shape: rows and columns.
+        found: structure of the difference of the bfloat16 casts.
+        stored_rank: rank of the difference of the stored values; None where both are stored as bfloat16.
+        shuffled_rank: rank with the entries of the difference in random places.
+        null: structure of the update by one run of the null model; None without one, and where bfloat16 masters are
+            modelled.
     """
 
     name: str
@@ -41,7 +42,7 @@ class MatrixFindings:
 
 
 def sample(pair: Pair, count: int | None) -> list[str]:
-    """Names of matrices to look at: spread evenly over the checkpoint's order; None: all that fit."""
+    """Names of ``count`` matrices, spread evenly in the checkpoint's order; None: all of at most `LARGEST` entries."""
     names = [n for n in pair.names if len(pair.before.tensors[n].shape) == 2]
     fit = [n for n in names if 0 < pair.before.tensors[n].size <= LARGEST]
     if count is None or count >= len(fit):
@@ -50,14 +51,14 @@ def sample(pair: Pair, count: int | None) -> list[str]:
 
 
 def inspect_matrices(pair: Pair, names: Sequence[str], chance: Chance | None, seed: int = 0) -> list[MatrixFindings]:
-    """UpdateStructure at these matrices, one at a time."""
+    """Inspect these matrices one at a time."""
     found = []
     for name in names:
         both = as_trained(*(one.tensors[name].whole() for one in (pair.before, pair.after)))
         old, new = both[0].float(), both[1].float()
         casts = [torch.from_numpy(round_bfloat16(tensor.numpy())) for tensor in (old, new)]
         delta = casts[1] - casts[0]
-        if not bool(delta.isfinite().all()):  # the ends of the format: their difference has none
+        if not bool(delta.isfinite().all()):  # the difference of two values near the format's ends overflows
             continue
         narrow = both[0].dtype == both[1].dtype == torch.bfloat16
         null = None

@@ -1,19 +1,19 @@
-r"""What rounding alone leaves unchanged: weights moved by noise that knows nothing of them.
+r"""What rounding alone leaves unchanged: a null model that moves weights by noise independent of them.
 
-A weight w starts at w₀, is moved by a displacement δ that is independent of it, and is looked at in bfloat16 before and
-after. It is seen unchanged if w₀ + δ rounds to what w₀ rounds to: if it stays within the rounding interval
+A weight w starts at w₀, is moved by a displacement δ that is independent of it, and is compared in bfloat16 before and
+after. It appears unchanged if w₀ + δ rounds to the same value as w₀: if it stays within the rounding interval
 :math:`[\ell, h]` of bfloat16(w₀),
 
 .. math:: P(\text{unchanged} \mid w_0) = P(\ell - w_0 \le \delta \le h - w_0),
 
 where :math:`h - \ell` is one step of bfloat16, :math:`2^{\lfloor\log_2|w|\rfloor - 7}`. That is exact for any δ; it
 depends on the weights, and on whether they start on bfloat16's values (as after loading a bfloat16 checkpoint) or
-anywhere (as after training in float32). Only the distribution of δ is modelled: of AdamW on noise by simulation, of SGD
-on noise in closed form. Weights held in bfloat16 themselves have no such interval, as each step rounds: they are
-simulated. The same intervals, made wider, give the shares within a tolerance and the histogram of |Δ|; two such runs
-from the same start give the overlap that chance alone explains.
+anywhere (as after training in float32). Only the distribution of δ is modelled: for AdamW on noise by simulation, for
+SGD on noise in closed form. bfloat16 master weights have no such interval, as each step rounds: they are simulated. The
+same intervals, made wider, give the shares within a tolerance; two such runs from the same start give the overlap that
+chance alone explains.
 
-Why the model is needed: "RL Finetunes Small Subnetworks" (arXiv 2505.11711) reads sparsity, rank and overlap off
+The model is needed because "RL Finetunes Small Subnetworks" (arXiv 2505.11711) reads sparsity, rank and overlap off
 bfloat16 checkpoints; "RL's Razor" (2509.04259) and "The Path Not Taken" (2511.08567) point to rounding.
 """
 
@@ -28,16 +28,16 @@ import numpy as np
 from scipy.special import ndtri
 
 Start = Literal["exact", "between"]
-"""Weights on bfloat16's values, or spread evenly over the rounding interval of the value nearest to them."""
+"""Whether weights are exact bfloat16 values, or spread evenly over the rounding interval of the nearest one."""
 
 STARTS: tuple[Start, Start] = ("exact", "between")
-"""In the order in which counts by start are kept."""
+"""Row order of counts by start."""
 
 CODES = 2**15
-"""Magnitude bits of bfloat16."""
+"""Number of codes: the bit patterns of a bfloat16 magnitude."""
 
 TINY = 128
-"""Codes of zero and of what is below the smallest normal number."""
+"""Number of codes of zero and the subnormal numbers."""
 
 _FINITE = 0x7F80
 _MAGNITUDES = (np.arange(_FINITE + 1, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
@@ -46,11 +46,11 @@ _MAGNITUDES[-1] = 2.0**128
 
 _VALUES = np.concatenate([-_MAGNITUDES[:0:-1], _MAGNITUDES])
 _MIDDLES = (_VALUES[1:] + _VALUES[:-1]) / 2
-"""The same with their negatives, and where rounding turns from one to the next."""
+"""Midpoints between neighbouring values of bfloat16, negative ones included: where rounding switches to the next."""
 
 _MISSED = 0.01
 _POINTS = 4096
-"""Points by which a distribution of δ is stood for."""
+"""Quantiles that represent a distribution of δ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Displacement:
 
     Attributes:
         sizes: equally likely values of |δ|, ascending, in the weights' unit.
-        made: where it comes from, in words.
+        made: origin of the distribution, in words.
     """
 
     sizes: np.ndarray
@@ -67,7 +67,7 @@ class Displacement:
 
     @property
     def scale(self) -> float:
-        """Root mean square."""
+        """Root mean square of δ."""
         return float(np.sqrt(np.mean(np.square(self.sizes))))
 
     def share_within(self, limit: np.ndarray | float) -> np.ndarray:
@@ -82,13 +82,13 @@ class Displacement:
 
 
 def gaussian(scale: float, made: str = "") -> Displacement:
-    """Normal with standard deviation ``scale``: the sum of many independent steps."""
+    """Normal displacement with standard deviation ``scale``, the limit of many independent steps."""
     quantiles = (np.arange(_POINTS) + 0.5) / _POINTS
     return Displacement(scale * ndtri(0.5 + quantiles / 2), made or f"normal, standard deviation {scale:.3g}")
 
 
 def measured(sizes: np.ndarray, weights: np.ndarray) -> Displacement:
-    """As found, without regard to the weights: ``sizes`` of |Δ| with how often each occurs."""
+    """The displacement found, independent of the weights: values of |Δ| (``sizes``) and how often each occurs."""
     order = np.argsort(sizes)
     total = np.cumsum(weights[order])
     at = np.searchsorted(total, (np.arange(_POINTS) + 0.5) / _POINTS * total[-1])
@@ -104,7 +104,7 @@ def sgd(
         lr: learning rate η.
         steps: number of steps t.
         gradient: standard deviation σ of a weight's gradient.
-        snr: μ / σ, a part of the gradient that is the same in every step.
+        snr: μ / σ, the part of the gradient that is the same in every step.
         schedule: factor f on η by step, 0-based; None: 1.
     """
     factors = np.array([schedule(step) if schedule else 1.0 for step in range(steps)])
@@ -128,11 +128,11 @@ def adamw(
 
     Args:
         lr: learning rate η.
-        steps: T.
+        steps: number of steps T.
         betas: β₁, β₂.
         snr: μ, as a multiple of the gradient's standard deviation.
         schedule: factor on η by step, 0-based; None: 1.
-        seed: of the noise.
+        seed: random seed of the noise.
     """
     source = np.random.default_rng(seed)
     walk = _Adam(_POINTS * 4, betas, snr, source)
@@ -144,7 +144,7 @@ def adamw(
 
 
 class _Adam:
-    """Adam's directions on noise, for many weights at once; as ε is far below a gradient, it is left out."""
+    """Adam's update directions on noise, for many weights at once; ε is omitted, as it is far below a gradient."""
 
     def __init__(self, count: int, betas: tuple[float, float], snr: float, source: np.random.Generator) -> None:
         self.first, self.second, self.steps = np.zeros(count), np.zeros(count), 0
@@ -161,22 +161,22 @@ class _Adam:
 
 @dataclass(frozen=True, slots=True)
 class Null:
-    r"""Probabilities by the magnitude bits of bfloat16(w): float64 ``[32768]``, or for each start one such row.
+    r"""Probabilities under the null model by the magnitude bits of bfloat16(w): float64 ``[32768]`` for a given start.
 
     Attributes:
-        displacement: of the weights.
-        decay: factor on every weight, :math:`(1 - \eta\lambda)^T` with weight decay λ.
+        displacement: distribution of δ, the same for every weight.
+        decay: factor on every weight over the whole training, :math:`(1 - \eta\lambda)^T` with weight decay λ.
     """
 
     displacement: Displacement
     decay: float = 1.0
 
     def unchanged(self, start: Start) -> np.ndarray:
-        """P(the bfloat16 cast is what it was)."""
+        """P(the bfloat16 cast is unchanged)."""
         return self._kept(*_interval(0), start)
 
     def within_steps(self, start: Start, steps: int = 1) -> np.ndarray:
-        """P(the cast moved by at most so many values of bfloat16)."""
+        """P(the cast moved by at most ``steps`` values of bfloat16)."""
         return self._kept(*_interval(steps), start)
 
     def within(self, start: Start, limit: float) -> np.ndarray:
@@ -209,7 +209,7 @@ class Null:
         return (up + down) / 2
 
     def _kept_between(self, first: np.ndarray, last: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """The same for weights spread evenly from ``first`` to ``last``."""
+        """P(low ≤ decay · w + δ ≤ high) for weights spread evenly from ``first`` to ``last``."""
         here, there, room = self.decay * first, self.decay * last, self.displacement.room_within
         up = room(high - here) - room(high - there) - room(low - here) + room(low - there)
         down = room(there - low) - room(here - low) - room(there - high) + room(here - high)
@@ -227,20 +227,20 @@ def bfloat16_weights(
     draws: int = 16,
     seed: int = 0,
 ) -> np.ndarray:
-    """P(unchanged) where every step of AdamW on noise is rounded into a bfloat16 weight, simulated.
+    """P(unchanged) for bfloat16 master weights, where every step of AdamW on noise is rounded; simulated.
 
     Args:
-        codes: int ``[n]``, magnitude bits for which it is wanted.
+        codes: int ``[n]``, magnitude bits to simulate.
         lr: learning rate.
-        steps: of training.
+        steps: number of steps.
         betas: β₁, β₂.
-        snr: as of `adamw`.
-        schedule: factor on the learning rate by step.
-        draws: runs for each.
-        seed: of the noise.
+        snr: mean of the gradient, as a multiple of its standard deviation.
+        schedule: factor on the learning rate by step, 0-based; None: 1.
+        draws: simulated weights per code.
+        seed: random seed of the noise.
 
     Returns:
-        float64 ``[32768]``, 1 for all others.
+        float64 ``[32768]`` by code, 1 for codes that were not asked for.
     """
     walk = _Adam(len(codes) * draws, betas, snr, np.random.default_rng(seed))
     begun = np.repeat(_MAGNITUDES[codes], draws).astype(np.float32)
@@ -254,27 +254,27 @@ def bfloat16_weights(
 
 
 def round_bfloat16(values: np.ndarray) -> np.ndarray:
-    """The nearest bfloat16 values of float32 ones, ties to even, as float32; NaN is not expected."""
+    """Round float32 values to bfloat16, ties to even; returns float32. NaN is not handled."""
     bits = values.astype(np.float32).view(np.uint32)
     return (((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) << 16).astype(np.uint32).view(np.float32)
 
 
 def unchanged_share(codes: np.ndarray, null: Null) -> float:
-    """Share that stays, of entries counted by start and magnitude bits: int ``[2, 32768]``."""
+    """Expected unchanged share of entries that are counted by start and magnitude bits, int ``[2, 32768]``."""
     return weighted(codes, null.unchanged) / max(float(codes.sum()), 1.0)
 
 
 def weighted(codes: np.ndarray, probability: Callable[[Start], np.ndarray]) -> float:
-    """Entries for which something is expected, from its probabilities by code; a start that none has is not asked."""
+    """Expected number of entries from probabilities by code; ``probability`` is not called for a start without any."""
     return float(sum(codes[k] @ probability(start) for k, start in enumerate(STARTS) if codes[k].any()))
 
 
 def fitted(codes: np.ndarray, share: float) -> Displacement | None:
-    """The normal displacement under which a share of weights stays unchanged; None where there is none.
+    """The normal displacement under which a given share of weights stays unchanged; None where there is none.
 
     Args:
-        codes: counts by start and magnitude bits, int ``[2, 32768]``. Zeros should be left out: they change under any.
-        share: that was found.
+        codes: counts by start and magnitude bits, int ``[2, 32768]``. Leave out zeros, which change under any noise.
+        share: share of unchanged entries to reproduce.
     """
 
     def unchanged(displacement: Displacement) -> float:
@@ -293,13 +293,13 @@ def fitted(codes: np.ndarray, share: float) -> Displacement | None:
 
 
 def _interval(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of what rounds to a magnitude or one of its neighbours up to ``steps`` away, which may be negative."""
+    """Interval that rounds to each magnitude or to a neighbour up to ``steps`` away; neighbours may be negative."""
     at = np.arange(_FINITE) + _FINITE
     return _between(at - steps, at + steps)
 
 
 def _interval_within(limit: float) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of what rounds to a value at most ``limit`` away from a magnitude."""
+    """Interval that rounds to a value at most ``limit`` away from each magnitude."""
     here = _MAGNITUDES[:-1]
     return _between(
         np.searchsorted(_VALUES, here - limit, side="left"), np.searchsorted(_VALUES, here + limit, side="right") - 1
@@ -307,13 +307,13 @@ def _interval_within(limit: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _between(lowest: np.ndarray, highest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of what rounds to one of the values between two places among `_VALUES`."""
+    """Interval that rounds to one of the values between two indices into `_VALUES`."""
     return _MIDDLES[np.maximum(lowest - 1, 0)], _MIDDLES[np.minimum(highest, len(_MIDDLES) - 1)]
 
 
 def _graded() -> tuple[np.ndarray, np.ndarray]:
-    """Points of the unit interval and their shares, finer towards both ends, where displacements that are small against
-    the interval decide.
+    """Quadrature points of the unit interval and their weights, finer towards both ends: displacements that are small
+    against the interval only matter there.
     """
     edges = np.concatenate([[0.0], np.geomspace(2.0**-16, 0.5, 15 * 2 + 1)])
     points, shares = (edges[1:] + edges[:-1]) / 2, np.diff(edges)

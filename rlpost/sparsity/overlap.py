@@ -1,13 +1,13 @@
 r"""Do two runs change the same entries more often than chance?
 
-Of entries changed in one run, the share changed in another as well is compared with four expectations:
+The share of one run's changed entries that another run changed too is compared with four expectations:
 
-- **density chance**, as "RL Finetunes Small Subnetworks" (arXiv 2505.11711) has it: the density of the other's changes;
+- **density chance**, as in "RL Finetunes Small Subnetworks" (arXiv 2505.11711): the density of the other's changes;
 - **density by tensor**: the same within each tensor, :math:`\sum_t a_t b_t / n_t`;
 - **magnitude-matched chance**: within each tensor and octave of |w|, :math:`\sum_s a_s b_s / n_s` over strata s. In
-  bfloat16 small weights change first in every run, whatever it learns; only what exceeds this chance can be learning's;
+  bfloat16 small weights change first in every run, whatever it learns; only an excess over this can come from learning;
 - **noise**: two runs of the null model (`rlpost.sparsity.nullmodel`) from the actual weights, each with the normal
-  displacement that changes as many entries as the run did. It knows nothing of tensors, but every single weight.
+  displacement that changes as many entries as the run did. It uses every single weight, but ignores tensors.
 
 Under independence within strata the number in common has the hypergeometric variance
 :math:`\sum_s a_s b_s (n_s-a_s)(n_s-b_s) / (n_s^2 (n_s-1))`. That holds for independent entries; entries of a tensor are
@@ -33,11 +33,12 @@ from rlpost.sparsity.nullmodel import CODES, TINY, Null, fitted, weighted
 from rlpost.tuning.masks import in_common
 
 Counted = tuple[np.ndarray, np.ndarray]
-"""Octaves of a tensor that occur, and entries of each by which checkpoints have changed them."""
+"""The octaves that occur in a tensor ``[o]``, and the entries of each by the set of checkpoints that changed them
+``[o, 2^k]``."""
 
 OCTAVES = 256
 MOST = 10
-"""Checkpoints that are compared with one another at most: every combination of changes is counted."""
+"""Largest number of checkpoints compared at once: every combination of changes is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,8 @@ class Strata:
         first: entries changed in the first run, a.
         second: entries changed in the second run, b.
         both: entries changed in both.
-        unit: number of the tensor a stratum belongs to.
-        octave: exponent bits of its weights; 0: zeros, and what is below the smallest normal number.
+        unit: index of the tensor that a stratum belongs to.
+        octave: exponent bits of its weights; 0: zeros and subnormal numbers.
     """
 
     total: np.ndarray
@@ -63,20 +64,21 @@ class Strata:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Two runs' changes in common. Shares are None where a run has changed nothing.
+    """The changes that two runs have in common. Shares are None where a run has changed nothing.
 
     Attributes:
-        first: name of a run.
-        second: name of the other.
-        changed: entries each has changed.
-        both: entries both have changed.
+        first: name of one run.
+        second: name of the other run.
+        changed: entries changed by each run.
+        both: entries changed by both.
         share_of_first: both / changed by the first.
         share_of_second: both / changed by the second.
-        jaccard: both / changed by any.
-        expected: entries that both change by each kind of chance: ``density``, ``tensor``, ``magnitude``, ``noise``.
-        excess: (both − magnitude-matched chance) as a share of the first's changes.
+        jaccard: both / changed by either.
+        expected: entries that both change under each kind of chance: ``density``, ``tensor``, ``magnitude``, ``noise``.
+        excess: (both − magnitude-matched chance) as a share of the first run's changes.
         error: standard error of the excess if entries are independent.
-        error_by_tensor: its standard error with tensors as units (jackknife); None for a single one.
+        error_by_tensor: standard error of the excess with tensors as units (jackknife); None if it cannot be estimated,
+            as for a single tensor.
     """
 
     first: str
@@ -92,7 +94,7 @@ class Overlap:
     error_by_tensor: float | None
 
     def chance(self, kind: str) -> tuple[float | None, float | None, float | None]:
-        """The two shares and the Jaccard index that a kind of chance gives; None where it gives none."""
+        """The two shares and the Jaccard index expected under a kind of chance; None where there is no expectation."""
         if kind not in self.expected:
             return None, None, None
         (one, two), both = self.changed, self.expected[kind]
@@ -101,14 +103,14 @@ class Overlap:
 
 
 def overlap_of(first: str, second: str, strata: Strata, codes: np.ndarray | None = None) -> Overlap:
-    """From counts.
+    """Compute the overlap of two runs from counts.
 
     Args:
-        first: name of a run.
-        second: name of the other.
-        strata: see there.
-        codes: int64 ``[2, 32768]``, entries by magnitude bits of the starting weights, on bfloat16's values and
-            between; None: without the chance called ``noise``.
+        first: name of one run.
+        second: name of the other run.
+        strata: changes by tensor and octave of |w|.
+        codes: int64 ``[2, 32768]``, entries by magnitude bits of the starting weights, exactly on bfloat16's values and
+            between them; None: no expectation under ``noise``.
     """
     one, two, both = (int(x.sum()) for x in (strata.first, strata.second, strata.both))
     total = int(strata.total.sum())
@@ -139,7 +141,7 @@ def overlap_of(first: str, second: str, strata: Strata, codes: np.ndarray | None
 
 
 def _jackknife(above: np.ndarray, below: np.ndarray) -> float | None:
-    """Standard error of Σ above / Σ below over the terms, by leaving each out (Efron, 1982)."""
+    """Standard error of the ratio Σ above / Σ below by leaving out one term at a time (Efron, 1982)."""
     rest = below.sum() - below
     if len(below) < 2 or (rest <= 0).any():
         return None
@@ -150,8 +152,8 @@ def _jackknife(above: np.ndarray, below: np.ndarray) -> float | None:
 def _noise(codes: np.ndarray, strata: Strata) -> dict[str, float]:
     """Entries that two runs of noise both change, if each changes as many as found; empty where no noise does.
 
-    Zeros change under any noise; where padding and pruned weights stay zero, they say nothing about its size. They are
-    taken to change independently.
+    Zeros change under any noise; padding and pruned weights that stay zero carry no information about its size. Zeros
+    are assumed to change independently in the two runs.
     """
     normal = codes.copy()
     normal[:, :TINY] = 0
@@ -167,16 +169,16 @@ def _noise(codes: np.ndarray, strata: Strata) -> dict[str, float]:
 def overlaps(
     base: str | Path, paths: Sequence[str | Path], pickles: bool = False, threads: int | None = None
 ) -> tuple[list[Overlap], dict[str, str]]:
-    """Every pair of some checkpoints that began as one.
+    """The overlap of every pair of checkpoints that were trained from the same base.
 
     Args:
-        base: what they began as.
-        paths: of at least two; named in the result as given.
-        pickles: as in `rlpost.sparsity.checkpoint.open_checkpoint`.
-        threads: that count at a time; None: one for each core.
+        base: checkpoint that all of them were trained from.
+        paths: 2 to `MOST` checkpoints; the result names them by these paths.
+        pickles: also read ``pytorch_model*.bin``, with `torch.load` restricted to weights.
+        threads: counting threads; None: one per core.
 
     Returns:
-        Overlaps, and tensors that were left out with the reason.
+        The overlap of each pair, and the tensors that were left out, name to reason.
 
     Raises:
         DataError: if one cannot be read, or shapes differ.
@@ -213,8 +215,8 @@ def _all_different(paths: Sequence[Path]) -> None:
 
 
 def _patterns(name: str, start: Checkpoint, ends: Sequence[Checkpoint]) -> tuple[np.ndarray, np.ndarray]:
-    """Entries by octave of |w| and by which checkpoints have changed them, int64 ``[256, 2^k]``; and by magnitude bits,
-    int64 ``[2, 32768]``.
+    """Entries by octave of |w| and by the set of checkpoints that changed them, int64 ``[256, 2^k]``; and by magnitude
+    bits, int64 ``[2, 32768]``.
     """
     kinds = 2 ** len(ends)
     size = start.tensors[name].size
@@ -224,7 +226,7 @@ def _patterns(name: str, start: Checkpoint, ends: Sequence[Checkpoint]) -> tuple
         span = at, min(at + PIECE, size)
         old = start.tensors[name].read(*span)
         news = [end.tensors[name].read(*span) for end in ends]
-        # where runs are of several formats, the null model has all of them begin as the first did
+        # where runs differ in format, the null model starts all of them as the first began
         old, _ = as_trained(old, news[0])
         cast = old.bfloat16()
         magnitude = as_bits(cast).astype(np.int64) & (CODES - 1)

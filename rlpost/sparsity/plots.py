@@ -1,4 +1,4 @@
-"""Findings as pictures, and as one page that needs nothing else."""
+"""Findings as plots, and as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROWS = 60
 
 
 def pictures(found: Findings, folder: Path) -> list[Path]:
-    """Write what was found as SVG and PNG.
+    """Write the plots of the findings as SVG and PNG.
 
     Returns:
         The files: ``unchanged`` and ``against_null`` by layer and module, ``sizes`` of changes, ``octaves`` of weights.
@@ -45,7 +45,7 @@ def pictures(found: Findings, folder: Path) -> list[Path]:
 
 
 def overlap_matrix(found: Sequence[Overlap], folder: Path) -> list[Path]:
-    """Write shares in common by pair of runs, and what of them exceeds the magnitude-matched chance."""
+    """Plot the share in common for each pair of runs, and its excess over magnitude-matched chance."""
     runs = list(dict.fromkeys(name for one in found for name in (one.first, one.second)))
     shares: dict[tuple[str, str], float | None] = {}
     beyond: dict[tuple[str, str], float | None] = {}
@@ -86,7 +86,7 @@ def _heat(
 
 
 def _mean(parts: Sequence[Part], value: Callable[[Part], float | None]) -> float | None:
-    """Over the entries of several tensors in one cell, e.g. experts."""
+    """Mean over the tensors of one cell (e.g. experts), weighted by entries."""
     known = [(part.entries, found) for part in parts if (found := value(part)) is not None]
     total = sum(entries for entries, _ in known)
     return sum(entries * found for entries, found in known) / total if total else None
@@ -102,7 +102,7 @@ def _difference(part: Part) -> float | None:
 
 
 def write_page(found: Findings, file: Path) -> Path:
-    """Write one HTML file: no scripts, nothing loaded from elsewhere."""
+    """Write one self-contained HTML file, without scripts."""
     with TemporaryDirectory(prefix="rlpost-") as scratch:
         drawn = [inline(path) for path in pictures(found, Path(scratch)) if path.suffix == ".svg"]
     whole = found.whole

@@ -1,11 +1,11 @@
-r"""The numerical rank of an update, and whether its rows and columns say anything that chance does not.
+r"""The numerical rank of an update, and how far its spread over rows and columns differs from chance.
 
 The rank of Δ is the number of singular values above :math:`\tau = \max(m, n)\,\varepsilon\,\sigma_{\max}` with the ε
-of float32, as `torch.linalg.matrix_rank` has it and "RL Finetunes Small Subnetworks" (arXiv 2505.11711) reports it. It
-is not found by a singular value decomposition: the eigenvalues of :math:`G = \Delta\Delta^\top` are the squares of the
-singular values, and by Sylvester's law of inertia as many of them exceed τ² as the factorisation
-:math:`G - \tau^2 I = L D L^\top` has positive values in D. Float64 has room for the square: τ²/σ² is above 10⁻¹⁴ for
-every matrix with a side of at least two, and its rounding is near 10⁻¹⁶.
+of float32, as in `torch.linalg.matrix_rank` and as "RL Finetunes Small Subnetworks" (arXiv 2505.11711) reports it. It
+is computed without a singular value decomposition: the eigenvalues of :math:`G = \Delta\Delta^\top` are the squares of
+the singular values, and by Sylvester's law of inertia the number of them above τ² is the number of positive values in D
+of the factorisation :math:`G - \tau^2 I = L D L^\top`. Float64 is precise enough for the square: τ²/σ² is above 10⁻¹⁴
+for every matrix with a side of at least two, and the rounding error of float64 is near 10⁻¹⁶.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _SETTLED = 1e-9
 
 
 def rank(delta: Tensor) -> int:
-    """Numerical rank of a matrix ``[m, n]``, which is taken as float32.
+    """Numerical rank of a matrix ``[m, n]`` at the precision of float32.
 
     Raises:
-        ValueError: for another number of dimensions, or entries that are not finite.
+        ValueError: if ``delta`` is no matrix, or has entries that are not finite.
     """
     if delta.dim() != 2:
         raise ValueError(f"the rank of a tensor with {delta.dim()} dimensions; use a matrix")
@@ -48,7 +48,7 @@ def _gram(delta: Tensor, scale: float) -> Tensor:
 
 
 def _largest_eigenvalue(gram: Tensor) -> float:
-    """By Lanczos' method with full reorthogonalisation, until it no longer changes."""
+    """Largest eigenvalue by Lanczos' method with full reorthogonalisation, until it no longer changes."""
     size = len(gram)
     basis = torch.zeros(min(_ROUNDS, size) + 1, size, dtype=gram.dtype)
     start = torch.randn(size, dtype=gram.dtype, generator=torch.Generator().manual_seed(0))
@@ -77,7 +77,7 @@ def _top(diagonal: list[float], beside: list[float]) -> float:
 
 def _positive(matrix: Tensor) -> int:
     """Positive eigenvalues of a symmetric matrix, which is overwritten: those of D in its LDLᵀ factorisation."""
-    # the same bytes read column by column are the transpose, which is the matrix
+    # LAPACK reads columns; the matrix is symmetric, so its transposed view is the same matrix and needs no copy
     held = matrix.numpy().T
     factorise, ask = get_lapack_funcs(("sytrf", "sytrf_lwork"), (held,))
     work, _ = ask(len(held), lower=1)
@@ -97,15 +97,16 @@ def _positive(matrix: Tensor) -> int:
 
 @dataclass(frozen=True, slots=True)
 class UpdateStructure:
-    """What is looked at in a whole matrix.
+    """Structure of an update to one matrix.
 
     Attributes:
-        changed: entries that are not zero.
-        rank: see `rank`.
-        rows: variance of the number of changed entries by row over that of independent entries, 1 by chance.
-        columns: the same by column.
+        changed: number of entries that are not zero.
+        rank: numerical rank.
+        rows: dispersion by row: variance of a row's number of changed entries, relative to independent entries (1 by
+            chance); None where nothing or everything has changed.
+        columns: dispersion by column, in the same way; None where nothing or everything has changed.
         still_rows: share of rows without a change.
-        still_columns: share of columns without one.
+        still_columns: share of columns without a change.
     """
 
     changed: int
@@ -117,7 +118,7 @@ class UpdateStructure:
 
 
 def update_structure(delta: Tensor) -> UpdateStructure:
-    """Of an update ``[m, n]``."""
+    """Compute the structure of an update ``[m, n]``."""
     changed = delta != 0
     by_row, by_column = changed.sum(1).double(), changed.sum(0).double()
     density = float(changed.double().mean())
@@ -132,13 +133,13 @@ def update_structure(delta: Tensor) -> UpdateStructure:
 
 
 def shuffled(delta: Tensor, seed: int) -> Tensor:
-    """The same entries in random places: a random sparse update of equal density."""
+    """The same entries in random places: a random sparse update of the same density."""
     order = torch.randperm(delta.numel(), generator=torch.Generator().manual_seed(seed))
     return delta.reshape(-1)[order].reshape(delta.shape)
 
 
 def _dispersion(counts: Tensor, density: float, entries: int) -> float | None:
-    """Against Var = n p (1 − p); None where nothing or everything has changed."""
+    """Variance of ``counts`` over the binomial n p (1 − p); None where nothing or everything has changed."""
     if not 0 < density < 1:
         return None
     return float(((counts - density * entries) ** 2).mean()) / (entries * density * (1 - density))

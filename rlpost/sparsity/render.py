@@ -1,4 +1,4 @@
-"""Findings as tables for a terminal."""
+"""Renders findings as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COLUMNS = ("unchanged", "within_atol", "within_ulp", "relative_norm")
 
 
 def wide_console() -> Console:
-    """Tables keep their columns whole; a narrower terminal wraps the lines."""
+    """A console at least 140 wide: tables keep their columns whole, and a narrower terminal wraps the lines."""
     return Console(width=max(Console().width, 140))
 
 
@@ -27,7 +27,7 @@ def _table(title: str) -> Table:
 
 
 def number(value: float | None) -> str:
-    """Shares and norms with four digits; a dash where there is none."""
+    """Format a share or norm with four digits; a dash for None."""
     if value is None:
         return "–"
     if isinstance(value, int) or float(value).is_integer():
@@ -36,7 +36,7 @@ def number(value: float | None) -> str:
 
 
 def render(found: Findings, by: Sequence[str]) -> Iterator[Table | str]:
-    """Lines and tables: the whole, then the groups asked for, then what was looked at closer."""
+    """Yield lines and tables: all tensors together, then the groups named in ``by``, then the inspected matrices."""
     whole = found.whole
     yield f"{found.before} → {found.after}"
     yield (
@@ -102,7 +102,7 @@ def _matrices(matrices: Sequence[Any]) -> Table:
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
-    """Paths without what all of them begin and end with.
+    """Shorten paths by the parts that all of them begin and end with.
 
     >>> short_names(["runs/a/model", "runs/b/model"])
     {'runs/a/model': 'a', 'runs/b/model': 'b'}
@@ -116,7 +116,7 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _alike(rows: Sequence[Sequence[str]]) -> int:
-    """How many parts all begin with, of which each keeps one."""
+    """Number of leading parts that all rows share; at least one part of each row is kept."""
     count = 0
     while all(len(row) > count + 1 for row in rows) and len({row[count] for row in rows}) == 1:
         count += 1
@@ -124,7 +124,7 @@ def _alike(rows: Sequence[Sequence[str]]) -> int:
 
 
 def render_overlap(found: Sequence[Overlap]) -> Table:
-    """A line for each pair: what they share and what each kind of chance gives, with standard errors."""
+    """A table with a row per pair: the changes in common and those expected by chance, with standard errors."""
     table = _table("changed entries (bfloat16 casts) in common, as shares of each")
     for name in (
         "runs",

@@ -1,10 +1,10 @@
-r"""What changes while a model is trained: from one published version to the next, and since the start.
+r"""How weights change during training: from one published version to the next, and since the start.
 
-Of each tensor, in the number format that is published: the share of bfloat16 casts that a step changed, that differ
-from the start, and that were changed once and are back (touched, then cancelled; "RL Finetunes Small Subnetworks",
-arXiv 2505.11711, tells these apart); the norm of the step; and the angle between the weights before and after it,
-:math:`\arccos(\langle w, w'\rangle / \lVert w\rVert\lVert w'\rVert)`, which analyses of learning-rate warmup follow.
-Two versions and one bit for each weight are held on the host.
+For each tensor, in the number format that is published: the share of bfloat16 casts that a step changed, the share that
+differ from the start, and the share that changed once and are back at the start (touched, then cancelled; "RL Finetunes
+Small Subnetworks", arXiv 2505.11711, distinguishes these); the norm of the step; and the angle between the weights
+before and after it, :math:`\arccos(\langle w, w'\rangle / \lVert w\rVert\lVert w'\rVert)`, which analyses of
+learning-rate warmup follow. The host holds two versions and one bit per weight.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _BEFORE = "before."
 
 
 class ChangeTracker:
-    """Follows the versions of a model.
+    """Compares the successive versions of a model.
 
     Args:
-        weights: the starting ones, by name; they are copied. None on ranks that take part in gathering only.
+        weights: starting weights as (name, tensor); they are copied. Empty on ranks that only take part in gathering.
     """
 
     def __init__(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -40,21 +40,21 @@ class ChangeTracker:
         self.touched = {name: np.zeros(-(-len(tensor) // 8), np.uint8) for name, tensor in self.start.items()}
 
     def track(self, weights: Iterable[tuple[str, Tensor]]) -> dict[str, TensorDelta]:
-        """Compare a version with the one looked at before and with the start."""
+        """Compare a version with the one tracked before it and with the start."""
         return {name: self._look(name, _flat(tensor)) for name, tensor in weights}
 
     def resume(self, weights: Iterable[tuple[str, Tensor]], folder: Path) -> None:
-        """Go on from the version that was the present one when `save` wrote into ``folder``.
+        """Continue from ``weights``, the present version when `save` wrote into ``folder``.
 
         Raises:
-            CheckpointError: if what is there is damaged or another model's.
+            CheckpointError: if the file there is damaged or belongs to another model.
         """
         now = {name: _flat(tensor) for name, tensor in weights}
         if not self.start:
             return
         for name, tensor in now.items():
             self.before[name].copy_(tensor)
-        if not (folder / FILE).is_file():  # the run was not watched so far
+        if not (folder / FILE).is_file():  # changes were not tracked before this checkpoint
             return
         try:
             stored = load_file(folder / FILE)
@@ -71,7 +71,7 @@ class ChangeTracker:
             self.before[name].copy_(tensor)
 
     def save(self, folder: Path, present: bool) -> None:
-        """Write which entries were ever touched, and the version looked at last unless it is the ``present`` one."""
+        """Write which entries were ever touched, and the last tracked version unless it is the ``present`` one."""
         tensors = {name: torch.from_numpy(bits) for name, bits in self.touched.items()}
         if not present:
             tensors |= {f"{_BEFORE}{name}": tensor for name, tensor in self.before.items()}
@@ -90,8 +90,8 @@ class ChangeTracker:
 
 
 def _angle(step: float, one: float, two: float) -> float:
-    """Between vectors of two lengths whose difference has this squared length; the law of cosines by half the angle,
-    which is exact for small ones.
+    """Angle between two vectors from their lengths and the squared length of their difference; the law of cosines in
+    its half-angle form is exact for small angles.
     """
     if not one or not two:
         return 0.0

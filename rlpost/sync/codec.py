@@ -18,7 +18,8 @@ from rlpost.types import TensorPayload
 Named = tuple[str, Tensor | TensorPayload]
 
 _BATCH_BYTES = 4 << 20
-"""What a thread sums at a time: a model has hundreds of tensors that take less than handing them over does."""
+"""Bytes that a thread checksums at a time: hundreds of a model's tensors are so small that passing one to a thread
+takes longer than its checksum."""
 
 
 def raw_bytes(tensor: Tensor) -> np.ndarray:
@@ -28,12 +29,12 @@ def raw_bytes(tensor: Tensor) -> np.ndarray:
 
 
 def encode(tensor: Tensor, shared: bool = False) -> TensorPayload:
-    """A tensor for the wire.
+    """Encode a tensor for transfer to another process.
 
     Args:
-        tensor: on any device.
-        shared: the payload may lie over the tensor's own memory, and is used before that changes or goes. Otherwise
-            it owns its bytes: later updates of the tensor do not reach it.
+        tensor: a tensor on any device.
+        shared: let the payload share the tensor's memory; it must be used before that changes or is freed. Otherwise
+            it owns its bytes, and later updates of the tensor do not reach it.
     """
     data = raw_bytes(tensor)
     if not shared and data.ctypes.data == tensor.data_ptr():
@@ -42,7 +43,7 @@ def encode(tensor: Tensor, shared: bool = False) -> TensorPayload:
 
 
 def decode(payload: TensorPayload) -> Tensor:
-    """The tensor of a payload, over the same memory: to be read from, not written to.
+    """The tensor of a payload. It shares the payload's memory and must not be written to.
 
     Raises:
         ValueError: if the bytes do not fill the shape.
@@ -60,8 +61,9 @@ def decode(payload: TensorPayload) -> Tensor:
 
 @functools.cache
 def _hear_the_warning() -> None:
-    """What arrives through Ray is read-only memory, of which torch warns, once in a process: here, where nobody hears
-    it. Whoever decodes only copies from it.
+    """Trigger torch's warning about read-only memory here, where it is suppressed; torch gives it once per process.
+
+    Payloads that arrive through Ray are read-only, and decoded tensors are only copied from.
     """
     data = np.zeros(1, np.uint8)
     data.flags.writeable = False
@@ -71,24 +73,24 @@ def _hear_the_warning() -> None:
 
 
 def checksum(tensor: Tensor | TensorPayload) -> str:
-    """128-bit xxh3 of the bytes. It catches mistakes; it is not meant to stop a forger."""
+    """128-bit xxh3 of the bytes. It detects mistakes, not deliberate forgery."""
     data = tensor.data if isinstance(tensor, TensorPayload) else raw_bytes(tensor)
     return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(data).data)
 
 
 def checksums(tensors: Iterable[Named]) -> dict[str, str]:
-    """`checksum` of each by name, in their order, on as many threads as torch uses here.
+    """`checksum` of each tensor by name, in their order, on as many threads as torch uses here.
 
     Args:
-        tensors: names with tensors or payloads. Each is still read when later ones are asked for: not for parameters
-            that are only lent, as by ZeRO stage 3.
+        tensors: names with tensors or payloads. Each may still be read after the next ones are requested, so it must
+            not be a parameter that is gathered for the moment only (ZeRO stage 3).
     """
     threads, found = torch.get_num_threads(), dict[str, str]()
     pending: deque[Future[dict[str, str]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for batch in _batches(tensors):
             pending.append(pool.submit(lambda part: {name: checksum(tensor) for name, tensor in part}, batch))
-            # what is made on the way, such as a copy in another dtype, is not to be held for the whole model
+            # bounded, so that temporaries such as copies in another dtype are not held for the whole model
             if len(pending) > 2 * threads:
                 found |= pending.popleft().result()
         while pending:

@@ -1,5 +1,6 @@
-"""A policy version as an update for the engines: every tensor, an adapter, the values of known positions, or what
-differs from the version before.
+"""A policy version as an update for the engines.
+
+An update holds every tensor, an adapter, the values at known positions, or what differs from the previous version.
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ from rlpost.sync.codec import checksum, checksums, decode, encode
 from rlpost.types import TensorPayload, UpdateKind, WeightManifest, WeightUpdate
 
 ADAPTER = "{}.lora_{}.weight"
-"""Names of an adapter's matrices in an update, after the layer's."""
+"""Name of an adapter's matrix in an update, from the layer's name and ``A`` or ``B``."""
 
 
 class Publisher:
-    """Makes updates of one kind, one after another.
+    """Makes successive updates of one kind.
 
-    A learner that has just been made or restored cannot know what engines hold: its first update stands by itself.
+    A learner that has just been created or restored cannot know what engines hold, so its first update does not build
+    on earlier ones.
 
     Args:
-        kind: of the updates.
-        tuning: a `rlpost.tuning.method.TuningMethod` that has what the kind sends.
-        dtype: in which engines hold weights.
-        gather: see `rlpost.tuning.method.GatherParameters`.
-        writes: whether this rank is the one that sends; the others take part in gathering.
-        dense: with ``diff``, the share of a tensor above which it is sent whole.
-        shared: updates may lie over the model's own memory: whoever takes one is done with it, or has copied it (as
-            Ray does), before the model changes. Not where ``gather`` only lends parameters.
+        kind: what an update holds: ``full``, ``adapter``, ``values`` or ``diff``.
+        tuning: a `rlpost.tuning.method.TuningMethod` that provides what the kind sends.
+        dtype: dtype in which engines hold weights.
+        gather: makes sharded parameters whole; see `rlpost.tuning.method.GatherParameters`.
+        writes: whether this rank sends; the other ranks take part in gathering.
+        dense: ``diff`` only: share of changed entries above which a tensor is sent whole.
+        shared: let updates share the model's memory: a receiver must be done with one, or have copied it (as Ray
+            does), before the model changes. False if ``gather`` shards parameters again after its block.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Publisher:
         self.previous: dict[str, Tensor] = {}
 
     def update(self, version: int) -> WeightUpdate | None:
-        """The present weights as a version; None on ranks that do not send."""
+        """The current weights as a version; None on ranks that do not send."""
         match self.kind:
             case "full":
                 return self.full(version)
@@ -64,12 +66,12 @@ class Publisher:
                 return self._diff(version)
 
     def forget(self) -> None:
-        """The model was restored: nobody knows any more what engines hold."""
+        """Forget what engines hold, after the model was restored."""
         self.declared = set()
         self.base, self.shapes, self.previous = {}, {}, {}
 
     def full(self, version: int) -> WeightUpdate | None:
-        """Every tensor, whatever the kind: for an engine that has missed what the others hold."""
+        """Every tensor, whatever the kind, for an engine that has missed updates."""
         payload = {name: self.encode(tensor) for name, tensor in self._weights() if self.writes}
         if not self.writes:
             return None
@@ -79,7 +81,7 @@ class Publisher:
         return _finish(version, "full", checksums(payload.items()), shapes, payload)
 
     def _adapter(self, version: int) -> WeightUpdate | None:
-        """The adapter; the base is named in the checksums, not sent."""
+        """The adapter; the base is not sent, only its checksums."""
         adapter = self.tuning.adapter(self.gather)
         if not self.base:
             self._know_base()
@@ -100,7 +102,7 @@ class Publisher:
                 self.base[name], self.shapes[name] = checksum(held), tuple(held.shape)
 
     def _values(self, version: int) -> WeightUpdate | None:
-        """Kept entries; their positions with the first update only."""
+        """Values of the kept entries; their positions are sent with the first update only."""
         chosen: Mapping[str, tuple[Tensor, Tensor]] = self.tuning.values()
         self.base |= checksums(self._held_by_values(chosen))
         new = chosen.keys() - self.declared
@@ -112,14 +114,14 @@ class Publisher:
         return _finish(version, "values", dict(self.base), dict(self.shapes), payload, index)
 
     def _held_by_values(self, chosen: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-        """What has to be summed: what no mask touches stays as it was when it was first."""
+        """Tensors that need a checksum: those without mask entries keep their first one."""
         for name, tensor in self._weights():
             if self.writes and (name in chosen or name not in self.base):
                 self.shapes[name] = tuple(tensor.shape)
                 yield name, tensor
 
     def _diff(self, version: int) -> WeightUpdate | None:
-        """New values and their positions where bits differ from the version before."""
+        """New values and their positions where bits differ from the previous version."""
         if not self.previous:
             return self.full(version)
         payload: dict[str, TensorPayload] = {}
@@ -147,8 +149,9 @@ class Publisher:
 
 
 def changed(old: Tensor, new: Tensor) -> Tensor:
-    """Positions ``[k]`` in the flattened tensors at which their bits differ, ascending int64: −0.0 is not 0.0, and a
-    NaN is itself.
+    """Positions ``[k]`` in the flattened tensors at which their bits differ, ascending int64.
+
+    −0.0 differs from 0.0, and a NaN equals itself.
     """
     integer = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[old.element_size()]
     return (old.reshape(-1).view(integer) != new.reshape(-1).view(integer)).nonzero().flatten()

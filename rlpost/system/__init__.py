@@ -1,1 +1,1 @@
-"""Processes of this machine: children that end with their parent, and programs tried in a process of their own."""
+"""Processes on this machine: children that end with their parent, and smoke tests in separate processes."""

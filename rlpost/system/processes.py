@@ -1,4 +1,4 @@
-"""Processes that end with the one they belong to, however that ended."""
+"""Processes that end when their parent process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from contextlib import contextmanager, suppress
 import psutil
 
 _PR_SET_PDEATHSIG = 1
-# a line says that all is done; the end of the file without one, that whoever held the other end is gone
+# a line on stdin means that all is done; end of file without a line means that the parent is gone
 _GUARD = 'read -r _ || kill -s KILL "$@"'
 
 
 def end_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> None:
-    """Have the kernel signal this process when the process that started it is gone; on Linux only.
+    """Have the kernel signal this process when its parent process is gone; on Linux only.
 
     Args:
-        number: of the signal.
-        parent: its id where it is known: one that is gone already is noticed too.
+        number: number of the signal.
+        parent: process id of the parent if known; then a parent that is already gone is noticed too.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -33,10 +33,10 @@ def end_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> 
 
 @contextmanager
 def taken_along(processes: Sequence[psutil.Process]) -> Iterator[None]:
-    """Kill these processes at the end of the block, or when this process is gone without having come there.
+    """Kill these processes at the end of the block, or when this process ends before that.
 
-    For processes whose code is not ours, so that they cannot ask for `end_with_parent` themselves. A shell waits on a
-    pipe of which this process holds the other end; a session of its own keeps a terminal's Ctrl-C from it.
+    For processes whose code is not ours, so that they cannot call `end_with_parent` themselves. A shell waits on a
+    pipe of which this process holds the other end; it runs in a session of its own, out of reach of Ctrl-C.
     """
     guard = subprocess.Popen(
         ["/bin/sh", "-c", _GUARD, "rlpost-guard", *(str(process.pid) for process in processes)],

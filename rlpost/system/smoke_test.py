@@ -1,7 +1,7 @@
-"""Trying things out in processes of their own, so that neither a crash nor a hang is ours.
+"""Smoke tests in separate processes, so that neither a crash nor a hang reaches this one.
 
-A trial is a module that is run as a program: it says what it is doing with `doing`, and at its end what it found with
-`found`. `run` starts it, reads what it says, and ends it and everything it started when its time is up.
+A trial is a module that is run as a program: it reports its current phase with `doing`, and at the end its result with
+`found`. `run` starts it, reads its output, and kills it and everything it started at the deadline.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _MARK = "RLPOST_TRIAL"
 _DOING, _FOUND = "@doing ", "@found "
 _POLL_S = 0.05
 _STACK_BEFORE_S = 3.0
-"""The stack of a trial that hangs is written this long before its deadline."""
+"""Seconds before the deadline at which a trial that hangs writes its stack."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What is to be run.
+    """One program to be tried.
 
     Attributes:
-        topic: name, for people.
-        module: run as ``python -m module``.
-        arguments: of the program.
-        env: added to the environment.
-        deadline_s: wall-clock seconds.
+        topic: name of the trial in the output.
+        module: name of the module, run as ``python -m module``.
+        arguments: command-line arguments of the program.
+        env: variables added to the environment.
+        deadline_s: wall-clock seconds until it is killed.
 
     >>> Trial("ray", "rlpost.actors.smoke_test").deadline_s
     150.0
@@ -53,11 +53,11 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a trial.
+    """The result of a trial.
 
     Attributes:
-        data: what it found, None if it did not get that far.
-        problem: one line about why not, empty where it did.
+        data: argument of its call of `found`; None if it failed before.
+        problem: the failure in one line; empty if it succeeded.
         seconds: wall-clock time.
 
     >>> Outcome("a task ran", "", 3.1).problem
@@ -70,30 +70,30 @@ class Outcome:
 
 
 def begin() -> None:
-    """For a trial: have the stack written shortly before the deadline."""
-    # the clock is the machine's, and so the same in both processes
+    """Called by a trial: have its stack written shortly before the deadline."""
+    # the monotonic clock is the same in both processes
     left = float(os.environ.get(f"{_MARK}_END", "inf")) - time.monotonic()
     faulthandler.dump_traceback_later(min(max(left - _STACK_BEFORE_S, 0.1), 1e6))
 
 
 def doing(what: str) -> None:
-    """For a trial: say what comes next."""
+    """Called by a trial: report the phase that begins."""
     print(_DOING + what, flush=True)
 
 
 def found(what: object) -> None:
-    """For a trial: say what was found, text or plain data."""
+    """Called by a trial: report its result, text or plain data."""
     print(_FOUND + json.dumps(what), flush=True)
 
 
 def run_all(trials: Sequence[Trial], at_a_time: int = 2) -> list[Outcome]:
-    """The outcome of each trial, in order; ``at_a_time`` of them run together."""
+    """Run all trials, ``at_a_time`` of them in parallel; returns their outcomes in order."""
     with ThreadPoolExecutor(at_a_time) as pool:
         return list(pool.map(run, trials))
 
 
 def run(trial: Trial) -> Outcome:
-    """Run one trial; whatever it started is gone afterwards."""
+    """Run one trial; all processes that it started are gone afterwards."""
     mark = uuid.uuid4().hex
     search = os.pathsep.join(path or os.getcwd() for path in sys.path)
     began = time.monotonic()
@@ -123,7 +123,7 @@ def _outcome(status: int | None, said: Sequence[str], errors: str, took: float) 
     last = next((line for line in reversed(said) if line.startswith((_DOING, _FOUND))), "")
     if status == 0 and last.startswith(_FOUND):
         return Outcome(json.loads(last.removeprefix(_FOUND)), "", took)
-    # one that has found what it wanted and then does not end is stuck at its end
+    # a trial that has reported its result and does not end hangs while ending
     phase = last.removeprefix(_DOING) if last.startswith(_DOING) else "ending" if last else "starting"
     if status is None:
         frames = re.findall(r'File "([^"]+)", line (\d+) in (\S+)', errors.rpartition("most recent call first")[2])
@@ -135,7 +135,7 @@ def _outcome(status: int | None, said: Sequence[str], errors: str, took: float) 
 
 
 def _end(process: subprocess.Popen[bytes], mark: str) -> None:
-    """Kill what the trial has left, by process id: what it started has inherited the mark."""
+    """Kill the trial's remaining processes by id; they are known by the environment variable they inherit."""
     left = [process.pid] if process.poll() is None else []
     for other in psutil.process_iter():
         try:

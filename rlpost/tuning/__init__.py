@@ -1,1 +1,1 @@
-"""Which parameters may change, and in what form what changed is published."""
+"""Which parameters are trained, and in what form their changes are published."""

@@ -1,4 +1,4 @@
-"""A tuning method from a configuration."""
+"""Build a tuning method from a configuration."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _log = logging.getLogger(__name__)
 
 
 def build_tuning(config: RunConfig, model: nn.Module, folder: str) -> TuningMethod:
-    """Make a loaded model ready for its method. On its device, before it goes to an engine.
+    """Apply the configured tuning method to a loaded model, on its device and before an engine takes it.
 
-    What a method draws (A of LoRA) follows from the run's seed alone: every rank draws the same.
+    Random initial values (A of LoRA) depend on the run's seed only, so every rank draws the same.
 
     Args:
-        config: of the run.
-        model: the starting model; adapters are put into it.
-        folder: it was loaded from.
+        config: tuning settings, learner engine, dtype, seed and KL coefficient.
+        model: the starting model; adapters are injected into it.
+        folder: folder the model was loaded from, for messages.
 
     Raises:
         ConfigError: for targets or arguments that do not fit the model.
-        DataError: for a mask that cannot be read or is another model's.
+        DataError: for a mask that cannot be read or belongs to another model.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
@@ -44,7 +44,7 @@ def build_tuning(config: RunConfig, model: nn.Module, folder: str) -> TuningMeth
 def _build(config: RunConfig, model: nn.Module, folder: str) -> TuningMethod:
     section = config.tuning
     if section.method == "full":
-        # plain torch has no masters of its own: without them bfloat16 rounds small updates away
+        # plain torch has no float32 masters, without which bfloat16 rounds small updates away
         masters = config.learner_engine == "torch" and config.model.dtype == "bfloat16"
         return Compact(model) if masters else Full(model)
     if section.method == "subnetwork":
@@ -82,7 +82,7 @@ def _subnetwork(config: RunConfig, model: nn.Module, folder: str) -> TuningMetho
 
 
 def _made(section: SubnetworkSettings, model: nn.Module, config: RunConfig, how: dict[str, Any]) -> Mapping[str, Bits]:
-    """The entries, where gradients do not matter."""
+    """The mask's entries by tensor, for criteria that need no gradients."""
     if section.mask == "difference":
         how |= {"before": section.before, "after": section.after}
         before, after = (_weights(str(one), config) for one in (section.before, section.after))
@@ -101,14 +101,14 @@ def _made(section: SubnetworkSettings, model: nn.Module, config: RunConfig, how:
 
 
 def _weights(folder: str, config: RunConfig) -> dict[str, Tensor]:
-    """In the dtype of the run, in which checkpoints are published."""
+    """A checkpoint's tensors, in the run's dtype, in which weights are published."""
     model = load(folder, config.model.dtype, config.model.trust_remote_code)
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Parameters that may have entries: ``all``, ``all-linear``, or names that contain one of some words.
+    """Parameters that may have mask entries: ``all``, ``all-linear``, or those whose name contains a given word.
 
     >>> sorted(Targets(("bias",))(nn.Linear(1, 1)))
     ['bias']
@@ -117,7 +117,7 @@ class Targets:
     given: str | tuple[str, ...]
 
     def __call__(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """By name, in the model's order.
+        """The selected parameters by name, in the model's order.
 
         Raises:
             ConfigError: if there are none.

@@ -1,8 +1,8 @@
 r"""LoRA: the method, and the export of an adapter as the folder that PEFT and vLLM load.
 
-What is published is always relative to the starting model's weights, which engines hold. Some initialisations (PiSSA,
-OLoRA) take a part of W out into B A; PEFT then calls the rest the base. Their adapter is published as the difference
-from where they began: ΔW = s (B A − B₀ A₀) = s [B, −B₀] [A; A₀], of twice the rank.
+The published adapter is always relative to the starting model's weights, which engines hold. Some initialisations
+(PiSSA, OLoRA) move a part of W into B A; PEFT then calls the rest the base. Their adapter is published as the
+difference from its initial value: ΔW = s (B A − B₀ A₀) = s [B, −B₀] [A; A₀], of twice the rank.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from rlpost.tuning.peft_methods import NAME, Adapted, peft_config
 
 
 class Lora(Adapted):
-    """LoRA, which engines can be sent as it is.
+    """LoRA, whose adapter can be sent to engines unmerged.
 
     Args:
-        model: see `Adapted`.
-        settings: of the method.
+        model: a Hugging Face causal language model; changed in place.
+        settings: rank, scale, targets and initialisation.
     """
 
     def __init__(self, model: nn.Module, settings: LoraSettings):
@@ -77,8 +77,10 @@ def lora_config(settings: LoraSettings) -> Any:
 
 
 def save_adapter(folder: Path, adapter: Adapter, base: str) -> None:
-    """Write a LoRA folder as PEFT and vLLM read it. Matrices of a smaller rank are filled up with zeros, and their
-    scale is in B, so that nothing but the largest rank has to be told.
+    """Write a LoRA folder that PEFT and vLLM can load.
+
+    Matrices of a smaller rank are padded with zeros, and their scale is in B, so that the largest rank is the only
+    setting needed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = sorted({name.rpartition(".")[2] for name in adapter.matrices})

@@ -2,8 +2,8 @@ r"""LoRA-XS and LoRA-SB: W + s B R A, of which only the r × r matrix R is train
 
 LoRA-XS (Bałazy et al. 2024, arXiv 2405.17604): with W = U S Vᵀ, B = U_r, A = S_r V_rᵀ, R = 0. LoRA-SB (Ponkshe et al.
 2024, arXiv 2411.19557): with −η sign(Σ ∇W) = U S Vᵀ, the first step of a full update, B = U_r, A = V_rᵀ, R = S_r / s,
-so that s B R A is that step's best approximation of rank r. Either way B and A are orthonormal up to a diagonal, and
-the adapter that engines are sent is the plain pair B, R A.
+so that s B R A is that step's best approximation of rank r. In both, B and A are orthonormal up to a diagonal, and the
+adapter sent to engines is the plain pair B, R A.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rlpost.tuning.peft_methods import NAME
 
 
 class Core(nn.Module):
-    """What stands where LoRA has A: R A with A frozen.
+    """Replaces LoRA's A by R A, with A frozen.
 
     Args:
         basis: A ``[r, in]``.
@@ -35,7 +35,7 @@ class Core(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """R A ``[r, in]``, which PEFT merges and casts by."""
+        """R A ``[r, in]``, which PEFT reads to merge and to cast."""
         return self.core @ self.basis
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class LoraXs(Lora):
 
     Args:
         model: a Hugging Face causal language model; changed in place.
-        settings: of the method.
+        settings: rank, scale, targets and initialisation.
     """
 
     def __init__(self, model: nn.Module, settings: LoraXsSettings):
@@ -64,7 +64,7 @@ class LoraXs(Lora):
         return {name: layer.get_base_layer().weight for name, layer in self.layers()} if self.waiting else {}
 
     def finish_warmup(self, scores: Mapping[str, Tensor]) -> None:
-        """See `TuningMethod`; here the scores are summed gradients with their signs."""
+        """See `TuningMethod`; the scores are sums of signed gradients."""
         for name, layer in self.layers():
             u, s, v = _svd(-self.settings.init_lr * scores[name].sign(), layer.r[NAME])
             self._place(layer, v, s.diag() / layer.scaling[NAME], u)

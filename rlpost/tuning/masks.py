@@ -1,8 +1,8 @@
-r"""Which entries of a model's tensors may change: made from scores, kept as a file that others can use.
+r"""Masks of the entries of a model's tensors that may change: how they are made, combined, and stored in files.
 
 A file is safetensors: for each Hugging Face name a ``uint8`` bitset (row-major, little bit order: numpy's
 ``packbits``), and as metadata the shapes, the checksum of the weights it was made for, how it was made, and the share
-kept of each tensor.
+of each tensor that it keeps.
 """
 
 from __future__ import annotations
@@ -41,26 +41,26 @@ class Bits:
 
     @classmethod
     def of(cls, kept: Tensor) -> Bits:
-        """From a boolean tensor."""
+        """Make it from a boolean tensor."""
         return cls(tuple(kept.shape), np.packbits(kept.detach().cpu().numpy().reshape(-1), bitorder="little"))
 
     @property
     def size(self) -> int:
-        """Entries of the tensor."""
+        """Number of entries of the tensor."""
         return math.prod(self.shape)
 
     @property
     def count(self) -> int:
-        """Entries that may change."""
+        """Number of entries that may change."""
         return int(np.bitwise_count(self.packed).sum())
 
     def dense(self) -> Tensor:
-        """Boolean tensor of the shape."""
+        """The mask as a boolean tensor of the tensor's shape."""
         flat = np.unpackbits(self.packed, count=self.size, bitorder="little").astype(bool)
         return torch.from_numpy(flat).reshape(self.shape)
 
     def index(self) -> Tensor:
-        """Positions in the flattened tensor, ascending; int32 where they fit, int64 otherwise."""
+        """Positions in the flattened tensor, ascending; int32 if they fit, int64 otherwise."""
         found = torch.from_numpy(np.flatnonzero(np.unpackbits(self.packed, count=self.size, bitorder="little")))
         return found.to(torch.int32) if self.size < 2**31 else found
 
@@ -70,9 +70,9 @@ class Mask:
     """A bitset for each tensor that may change; tensors without one may not.
 
     Attributes:
-        tensors: by Hugging Face name.
-        base: `weights_hash` of the weights it was made for, empty where unknown.
-        made: how, as plain data.
+        tensors: bitsets by Hugging Face name.
+        base: `weights_hash` of the weights it was made for; empty if unknown.
+        made: how the mask was made, as plain data.
 
     >>> Mask({"w": Bits.of(torch.tensor([True, False, False, False]))}).density
     0.25
@@ -84,39 +84,40 @@ class Mask:
 
     @property
     def count(self) -> int:
-        """Entries that may change."""
+        """Number of entries that may change."""
         return sum(bits.count for bits in self.tensors.values())
 
     @property
     def density(self) -> float:
-        """Share of the entries of its tensors that may change."""
+        """Share of the entries of the named tensors that may change."""
         return self.count / max(sum(bits.size for bits in self.tensors.values()), 1)
 
 
 def weights_hash(weights: Iterable[tuple[str, Tensor]]) -> str:
-    """One checksum of all tensors with their names, in whatever order they come."""
+    """One checksum of all tensors with their names, independent of their order."""
     return hash_of((name, tensor.dtype, tuple(tensor.shape), checksum(tensor)) for name, tensor in weights)
 
 
 def hash_of(tensors: Iterable[tuple[str, torch.dtype, tuple[int, ...], str]]) -> str:
-    """The same from each tensor's name, number format, shape and checksum."""
+    """`weights_hash` from each tensor's name, dtype, shape and checksum."""
     lines = sorted(f"{name} {dtype} {shape} {digest}" for name, dtype, shape, digest in tensors)
     return xxhash.xxh3_128_hexdigest("\n".join(lines).encode())
 
 
 def top(scores: Mapping[str, Tensor], density: float, scope: Scope = "matrix") -> dict[str, Bits]:
-    """The entries with the highest scores.
+    """Keep the entries with the highest scores.
 
     Args:
         scores: a score for each entry, by name.
         density: share to keep, in (0, 1]; of n entries round(density n), at least one.
-        scope: of each tensor by itself, or of all entries together.
+        scope: ``matrix`` applies the density to each tensor, ``global`` to all entries together.
 
     Returns:
-        Exactly that many entries: of equal scores the earlier ones are kept, by name and then by position.
+        Exactly that many entries: of equal scores the earlier ones are kept, in the order of ``scores`` and then by
+        position.
 
     Raises:
-        ValueError: for a density outside (0, 1], or scores that are not numbers.
+        ValueError: for a density outside (0, 1], or NaN scores.
     """
     if not 0 < density <= 1:
         raise ValueError(f"density is {density}; use a share in (0, 1]")
@@ -132,12 +133,12 @@ def top(scores: Mapping[str, Tensor], density: float, scope: Scope = "matrix") -
 
 
 def random(like: Mapping[str, tuple[int, ...]], density: float | Mapping[str, float], seed: int) -> dict[str, Bits]:
-    """Entries drawn without replacement, each as likely as any other of its tensor.
+    """Draw entries without replacement, uniformly in each tensor.
 
     Args:
         like: shapes by name.
-        density: of every tensor, or of each (a mask of the same size per layer as another).
-        seed: of the draw; a tensor's entries depend on it, the tensor's name and its size alone.
+        density: share to keep of every tensor, or by name (to match another mask's size in each layer).
+        seed: seed of the draw; a tensor's entries do not depend on which other tensors there are.
     """
     found = {}
     for name, shape in like.items():
@@ -155,11 +156,11 @@ def difference(before: Mapping[str, Tensor], after: Mapping[str, Tensor], tolera
 
     Args:
         before: tensors by name.
-        after: of the same names and shapes.
-        tolerance: largest |Δ| that counts as equal; 0: exactly, where NaN differs from everything.
+        after: tensors of the same names and shapes.
+        tolerance: largest |Δ| that counts as equal; 0 compares exactly, and NaN then differs from everything.
 
     Raises:
-        DataError: for a tensor that only one of them has, or of another shape.
+        DataError: for a tensor that only one of them has, or whose shapes differ.
     """
     if odd := set(before) ^ set(after):
         raise DataError(f"mask: tensor {min(odd)!r} is in one checkpoint only ({len(odd)} such); compare two of a kind")
@@ -193,10 +194,10 @@ def complement(mask: Mask) -> Mask:
 
 
 def thin(mask: Mask, density: float, seed: int) -> Mask:
-    """As many of its entries, drawn at random, that a share ``density`` of each tensor that has any is left.
+    """Draw entries of a mask at random, so that each tensor with any entries keeps a share ``density``.
 
     Raises:
-        ValueError: for a density outside (0, 1], or one above a tensor's.
+        ValueError: for a density outside (0, 1], or above that of a tensor.
     """
     if not 0 < density <= 1:
         raise ValueError(f"density is {density}; use a share in (0, 1]")
@@ -219,11 +220,11 @@ class Agreement:
     """Entries that two masks share.
 
     Attributes:
-        both: how many.
-        first: as a share of the first's.
-        second: as a share of the second's.
-        chance: how many random masks with as many entries in each tensor share on average.
-        error: standard deviation of that.
+        both: number of shared entries.
+        first: ``both`` as a share of the first mask's entries.
+        second: ``both`` as a share of the second mask's entries.
+        chance: mean number that random masks with as many entries in each tensor share.
+        error: standard deviation of that number.
     """
 
     both: int
@@ -244,13 +245,14 @@ def agreement(one: Mask, two: Mask) -> Agreement:
 
 
 def in_common(total: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of how many entries two random choices share (hypergeometric): a b / n, and
-    a b (n − a) (n − b) / (n² (n − 1)).
+    """Mean and variance of the number of entries that two random choices share.
+
+    The number is hypergeometric: its mean is a b / n, its variance a b (n − a) (n − b) / (n² (n − 1)).
 
     Args:
-        total: n, entries there are, by stratum.
-        first: a, how many of them one chooses.
-        second: b, how many the other does.
+        total: n, number of entries in each stratum.
+        first: a, number of entries in the first choice, by stratum.
+        second: b, number of entries in the second choice, by stratum.
     """
     n, a, b = (np.asarray(x, np.float64) for x in (total, first, second))
     return a * (b / np.maximum(n, 1)), a * b * (n - a) * (n - b) / np.maximum(n * n * (n - 1), 1)
@@ -283,7 +285,7 @@ def save(mask: Mask, file: str | Path) -> None:
 def metadata(
     shapes: Mapping[str, tuple[int, ...]], counts: Mapping[str, int], base: str, made: Mapping[str, Any]
 ) -> dict[str, str]:
-    """What a mask file says of itself."""
+    """Metadata of a mask file; ``counts`` are the kept entries of each tensor."""
     return {
         "format": FORMAT,
         "base": base,
@@ -297,7 +299,7 @@ def load(file: str | Path) -> Mask:
     """Read a mask file.
 
     Raises:
-        DataError: if it is missing, damaged, or no mask.
+        DataError: if it is missing, damaged, or not a mask.
     """
     try:
         with safe_open(str(file), "numpy") as stored:
@@ -316,7 +318,7 @@ def load(file: str | Path) -> Mask:
 
 
 def _source(seed: int, name: str) -> np.random.Generator:
-    """A stream of its own for each tensor, whatever other tensors there are."""
+    """A random stream for each tensor, independent of which other tensors there are."""
     return np.random.default_rng([seed, xxhash.xxh32_intdigest(name.encode())])
 
 
@@ -325,7 +327,7 @@ def _quota(size: int, share: float) -> int:
 
 
 def _highest(flat: Tensor, density: float) -> Tensor:
-    """Boolean ``[n]``; a threshold and not a sort decides, so that ties go to the earlier entries."""
+    """Boolean ``[n]``, true for the highest; a threshold and not a sort decides, so that ties go to earlier entries."""
     if not flat.numel():
         return torch.zeros(0, dtype=torch.bool)
     count = _quota(flat.numel(), density)

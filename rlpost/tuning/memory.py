@@ -1,7 +1,7 @@
-"""How many bytes a learner's rank and an engine hold, predicted from a configuration and the model's shapes.
+"""Predict the memory of a learner rank and of an engine from a configuration and the model's shapes.
 
 Weights, masters, gradients and optimizer state follow from what is trained and are exact for the plain torch learner.
-Activations are an estimate from the layer's widths; what the allocator and the libraries take comes on top.
+Activations are estimated from the layer's widths; allocator and library overhead is not included.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Shapes = Mapping[str, tuple[int, ...]]
 _FLOAT = 4
 _MOMENTS = 2 * _FLOAT
 _STEP = 4
-"""torch's AdamW counts the steps of each parameter in a tensor."""
+"""Bytes of the step counter that torch's AdamW keeps for each parameter."""
 _CPU_CACHE_MB = 256
 _MOVING = ("pissa", "olora", "corda", "loftq")
-"""LoRA starts that take a part of W out, by how their PEFT names begin; no other method of PEFT does so."""
+"""Prefixes of PEFT's LoRA initialisations that move a part of W into B A; no other method of PEFT does so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What the optimizer owns: shapes by name, and the bytes that masks, positions and frozen bases take.
+    """Shapes of what the optimizer owns, by name, and ``extra``, the bytes of masks, positions and frozen bases.
 
     >>> Trained({"w": (2, 3)}, 0).size
     6
@@ -41,16 +41,16 @@ class Trained:
 
     @property
     def size(self) -> int:
-        """Numbers."""
+        """Number of trained values."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
 
 def trained(config: RunConfig, shapes: Shapes) -> Trained | None:
-    """What a method trains of a model; None where only PEFT knows.
+    """What a tuning method trains; None for a ``peft:`` method, whose parameters only PEFT knows.
 
     Args:
-        config: of the run.
-        shapes: of the model's tensors, tied ones once.
+        config: tuning method and its settings.
+        shapes: shapes of the model's tensors by name, tied tensors once.
     """
     tuning = config.tuning
     if tuning.method == "full":
@@ -72,14 +72,14 @@ def learner_bytes(config: RunConfig, shapes: Shapes, widths: Mapping[str, Any] |
     """Bytes of one learner rank by part.
 
     Args:
-        config: of the run.
-        shapes: of the model's tensors, tied ones once.
-        widths: the model's ``config.json``, for the activations; None: leave them out.
+        config: dtype, tuning method, optimizer, learner engine, sharding and batch sizes.
+        shapes: shapes of the model's tensors by name, tied tensors once.
+        widths: the model's ``config.json``, for the activations; None leaves them out.
 
     Returns:
-        ``weights``, ``reference``, ``method`` (adapters' frozen bases, masks, positions), ``masters``, ``gradients``,
-        ``optimizer``, ``watched`` (of rank 0, on the host), ``activations``; those of a method that only PEFT knows as
-        if there were none.
+        ``weights``, ``reference``, ``method`` (adapters, frozen bases, masks, positions), ``masters``, ``gradients``,
+        ``optimizer``, ``watched`` (change tracking, on the host of rank 0), ``activations``. The parameters of a
+        ``peft:`` method are not counted.
     """
     size = sum(math.prod(shape) for shape in shapes.values())
     number = _number(config)
@@ -106,8 +106,10 @@ def learner_bytes(config: RunConfig, shapes: Shapes, widths: Mapping[str, Any] |
 
 
 def engine_bytes(config: RunConfig, shapes: Shapes, on_gpu: bool) -> dict[str, int]:
-    """Bytes of one engine by part: ``weights``, ``packed`` copies of them on CPU, ``adapters``, ``positions`` of
-    a subnetwork's entries, ``cache``.
+    """Bytes of one engine by part.
+
+    The parts are ``weights``, ``packed`` copies of them on CPU, ``adapters``, ``positions`` of a subnetwork's entries,
+    and ``cache``, the KV cache (on GPU 0: it is a share of the card).
     """
     size = sum(math.prod(shape) for shape in shapes.values())
     number, shards = _number(config), config.rollout.tensor_parallel
@@ -120,17 +122,17 @@ def engine_bytes(config: RunConfig, shapes: Shapes, on_gpu: bool) -> dict[str, i
         # the served adapter's buffers and vLLM's own copy
         "adapters": 2 * rank * sum(map(sum, maps)) * number // shards if rank else 0,
         "positions": 8 * Trained(_chosen(config, shapes)[1], 0).size if kind_of(config) == "values" else 0,
-        # on a GPU the cache takes its share of the card, whatever the model
+        # on a GPU the KV cache is a share of the card, whatever the model
         "cache": 0 if on_gpu else (config.rollout.kv_cache_mb or _CPU_CACHE_MB) << 20,
     }
 
 
 def activations(config: RunConfig, widths: Mapping[str, Any]) -> int:
-    """Estimate of what one micro-batch keeps for its backward pass.
+    """Estimate the bytes that one micro-batch keeps for its backward pass.
 
-    Of each layer and token about nine vectors of the model's width, the keys and values, and four of the
-    feed-forward's; with checkpointing one vector for each layer and one layer in full. Logits are held for
-    ``logprob_chunk`` tokens.
+    Each layer keeps, per token, about nine vectors of the model's width, the keys and values, and four vectors of the
+    feed-forward's width; with gradient checkpointing, one vector per layer and one layer in full are kept. Logits are
+    held for ``logprob_chunk`` tokens.
     """
     number, tokens = _number(config), config.learner.micro_tokens
     hidden, layers = int(widths["hidden_size"]), int(widths["num_hidden_layers"])
@@ -150,7 +152,7 @@ def _number(config: RunConfig) -> int:
 
 
 def _shows_base(config: RunConfig) -> bool:
-    """Whether the starting policy is shown without a second model."""
+    """Whether the starting policy can be computed without a second model."""
     tuning = config.tuning
     if tuning.method.startswith("peft:"):
         return not str(tuning.peft.get("init_lora_weights")).startswith(_MOVING)
@@ -166,7 +168,7 @@ def _targeted(shapes: Shapes, targets: str | tuple[str, ...]) -> Shapes:
 
 
 def _lora(config: RunConfig, chosen: Shapes) -> Trained:
-    """A ``[r, in]``, B ``[out, r]`` of each ``[out, in]``."""
+    """Shapes A ``[r, in]`` and B ``[out, r]`` for each matrix ``[out, in]``."""
     lora = config.tuning.lora
     found: dict[str, tuple[int, ...]] = {}
     frozen = 0
@@ -182,7 +184,7 @@ def _lora(config: RunConfig, chosen: Shapes) -> Trained:
 
 
 def _chosen(config: RunConfig, shapes: Shapes) -> tuple[Shapes, Shapes]:
-    """The tensors a mask may have entries in, and how many it has in each (exact for a density per matrix)."""
+    """The tensors that may have mask entries, and the number of entries in each (exact for a density per matrix)."""
     section = config.tuning.subnetwork
     chosen: Shapes = shapes
     if section.targets == "all-linear":
@@ -200,7 +202,7 @@ def _subnetwork(config: RunConfig, shapes: Shapes) -> Trained:
     size = Trained(kept, 0).size
     positions = 4 * size
     if section.engine == "hook":
-        # a byte for each entry of what may change, and dense gradients
+        # a mask byte per entry of the selected tensors, and dense gradients
         return Trained(chosen, positions + sum(math.prod(shape) for shape in chosen.values()))
     return Trained(kept, positions + (size * _number(config) if config.algorithm.kl.coef else 0))
 

@@ -1,4 +1,4 @@
-"""What a tuning method answers: what the optimizer owns, and what the policy is in full."""
+"""The interface of tuning methods: what the optimizer owns, and the full policy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rlpost.errors import SelfCheckError
 
 GatherParameters = Callable[[Sequence[nn.Parameter]], AbstractContextManager[object]]
-"""Makes parameters whole on every rank inside its block, where an engine shards them."""
+"""Gives a block in which sharded parameters are whole on every rank."""
 
 
 def unsharded(_: Sequence[nn.Parameter]) -> AbstractContextManager[object]:
@@ -26,7 +26,7 @@ class Adapter:
     """A plain LoRA adapter relative to the base that engines hold.
 
     Attributes:
-        matrices: by Hugging Face name of the layer: A ``[r, in]`` and B ``[out, r]``, scaled: ΔW = B A.
+        matrices: A ``[r, in]`` and scaled B ``[out, r]`` by Hugging Face name of the layer, so that ΔW = B A.
         rank: the largest r.
 
     >>> Adapter({}, 8).rank
@@ -38,25 +38,25 @@ class Adapter:
 
 
 class TuningMethod(Protocol):
-    """A model of which some parameters change."""
+    """A model with trained parameters."""
 
     can_disable_adapter: bool
-    """Whether `disable_adapter` can show the starting policy without a second copy of the model."""
+    """Whether `disable_adapter` can restore the starting policy without a second copy of the model."""
 
     def trained(self) -> list[tuple[str, nn.Parameter]]:
-        """What the optimizer owns, by name."""
+        """The parameters that the optimizer owns, by name."""
         ...
 
     def write_back(self) -> None:
-        """After an update: bring what the optimizer owns into the model."""
+        """Write what the optimizer owns into the model, after an update."""
         ...
 
     def mask_gradient(self, name: str, gradient: Tensor) -> Tensor:
-        """The part of a full gradient of a trained name that the optimizer sees."""
+        """The part of a trained parameter's full gradient that the optimizer sees."""
         ...
 
     def weights(self, gather: GatherParameters) -> Iterator[tuple[str, Tensor]]:
-        """The policy in full, by Hugging Face name, one tensor at a time. The model itself is not touched."""
+        """The full policy by Hugging Face name, one tensor at a time. The model itself is not changed."""
         ...
 
     def disable_adapter(self) -> AbstractContextManager[object]:
@@ -64,27 +64,28 @@ class TuningMethod(Protocol):
         ...
 
     def warmup_parameters(self) -> dict[str, nn.Parameter]:
-        """Parameters whose gradients on the first batches decide what is trained; empty where that is known."""
+        """Parameters whose gradients on the first batches decide what is trained; empty if that is already known."""
         ...
 
     def finish_warmup(self, scores: Mapping[str, Tensor]) -> None:
-        """Take those gradients, summed and named as `warmup_parameters` are, and decide what is trained."""
+        """Decide what is trained from scores by the names of `warmup_parameters`; see `rlpost.learner.warmup`."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs besides the model's and the optimizer's state; tensors and plain data."""
+        """The state a checkpoint needs besides the model's and the optimizer's: tensors and plain data."""
         ...
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take it back, before the optimizer's state is loaded.
+        """Restore that state, before the optimizer's state is loaded.
 
         Raises:
-            ValueError: if it is of another mask; KeyError, RuntimeError: of another method or shape.
+            ValueError: if it has another mask.
+            KeyError, RuntimeError: if it is from another method or has other shapes.
         """
         ...
 
     def check(self) -> None:
-        """Compare what must not change with what it was, of parameters that are whole on this rank.
+        """Verify that what must not change is unchanged, in parameters that are whole on this rank.
 
         Raises:
             SelfCheckError: if a bit of it changed.
@@ -92,12 +93,12 @@ class TuningMethod(Protocol):
         ...
 
     def save_delta(self, folder: Path, base: str) -> None:
-        """Write what was learned in the method's own small form (an adapter, a mask with values), where it has one."""
+        """Write the method's compact form of what was learned (an adapter, a mask with values), if it has one."""
         ...
 
 
 class Full:
-    """Every parameter changes.
+    """Full fine-tuning: every parameter is trained.
 
     Args:
         model: a Hugging Face causal language model.
@@ -151,7 +152,7 @@ class Full:
 
 
 def check_untouched(before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Raise SelfCheckError for the first name whose checksum is not what it was."""
+    """Raise SelfCheckError for the first name whose checksum changed."""
     moved = [name for name, value in before.items() if now[name] != value]
     if moved:
         raise SelfCheckError(

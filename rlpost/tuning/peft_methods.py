@@ -1,4 +1,4 @@
-"""Every method of PEFT, injected into the model in place. The one home of peft.
+"""PEFT methods, injected into the model in place. The only module that imports peft.
 
 What is published is always relative to the starting model's weights, which engines hold; see `rlpost.tuning.lora`.
 """
@@ -24,7 +24,7 @@ NAME = "default"
 
 
 class Adapted(Full):
-    """A model with one of PEFT's methods in it.
+    """A model with one of PEFT's methods injected.
 
     Args:
         model: a Hugging Face causal language model; changed in place.
@@ -37,7 +37,7 @@ class Adapted(Full):
         super().__init__(model)
         before = {name: p.detach().clone() for name, p in model.named_parameters()} if _may_move_base(config) else {}
         try:
-            # the wrapper is kept for what some methods keep in it, shared by their layers; nothing is run through it
+            # some methods store what their layers share in the wrapper; nothing is run through it
             self.peft = PeftModel(model, config, NAME, autocast_adapter_dtype=False)
         except (ValueError, TypeError, AttributeError, NotImplementedError, KeyError) as error:
             raise ConfigError(f"tuning.{config.peft_type.value.lower()}: {first_line(error)}") from None
@@ -64,7 +64,7 @@ class Adapted(Full):
                 yield name, module
 
     def base(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The model's own parameters by Hugging Face name, as they now are, without what was injected."""
+        """The model's own current parameters by Hugging Face name, without what was injected."""
         adapted = dict(self.layers())
         injected = {id(p) for module in adapted.values() for p in module.parameters()}
         injected -= {id(p) for module in adapted.values() for p in module.get_base_layer().parameters()}
@@ -73,8 +73,10 @@ class Adapted(Full):
                 yield name.replace(".base_layer.", "."), parameter
 
     def weights(self, gather: GatherParameters) -> Iterator[tuple[str, Tensor]]:
-        """See `TuningMethod`: W + ΔW. A copy of one layer at a time is merged: merging and unmerging the layer itself
-        in bfloat16 would change W (4 % of its entries, measured).
+        """See `TuningMethod`: W + ΔW.
+
+        A copy of one layer at a time is merged: merging and unmerging the layer itself in bfloat16 would change W (4 %
+        of its entries, measured).
         """
         adapted = dict(self.layers())
         for name, parameter in self.base():
@@ -87,7 +89,7 @@ class Adapted(Full):
                 yield name, dict(merged(layer).named_parameters())[name.rpartition(".")[2]].detach()
 
     def check(self) -> None:
-        """See `TuningMethod`: the base, as the method left it at the start."""
+        """See `TuningMethod`: the base must be as it was after the injection."""
         check_untouched(self.sealed, checksums(self.base()))
 
     def save_delta(self, folder: Path, base: str) -> None:
@@ -99,16 +101,16 @@ class Adapted(Full):
         config.base_model_name_or_path, config.inference_mode = base, True
         part, whole = (getattr(config, name, None) for name in ("feedforward_modules", "target_modules"))
         if isinstance(part, set) and isinstance(whole, set):
-            # IA3's: PEFT has the targets by their whole names by now, and refuses to load short ones beside them
+            # IA3: PEFT has expanded the targets to full names, and refuses to load short ones next to them
             config.feedforward_modules = {name for name in whole if f".{name}".endswith(tuple(f".{p}" for p in part))}
         config.save_pretrained(str(folder / "adapter"))
-        # tensors that share memory cannot be written as they are
+        # safetensors refuses tensors that share memory
         tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in held.items()}
         save_file(tensors, folder / "adapter" / "adapter_model.safetensors")
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
-        """See `TuningMethod`: adapters off. Not through PEFT's own switch, which forgets what was frozen."""
+        """See `TuningMethod`: adapters off. PEFT's own switch is not used, because it forgets what was frozen."""
         layers = [layer for _, layer in self.layers()]
         for layer in layers:
             layer._disable_adapters = True
@@ -134,7 +136,7 @@ def peft_config(name: str, arguments: Mapping[str, Any]) -> Any:
     known = {
         kind.value.lower(): kind
         for kind in PEFT_TYPE_TO_TUNER_MAPPING
-        # what changes prompts and not weights has none
+        # methods that change prompts and not weights have no target_modules
         if "target_modules" in {field.name for field in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[kind])}
     }
     if name in _REFUSED:
@@ -161,7 +163,7 @@ _REFUSED = {
 
 
 def merged(layer: Any) -> nn.Module:
-    """The layer that an adapted one amounts to, as a copy."""
+    """A copy of an adapted layer's base layer with the adapter merged."""
     twin = copy.deepcopy(layer)
     with torch.no_grad():
         twin.merge()
@@ -169,5 +171,5 @@ def merged(layer: Any) -> nn.Module:
 
 
 def _may_move_base(config: Any) -> bool:
-    """Whether PEFT may change W at the start: everything but plain LoRA is looked at."""
+    """Whether PEFT may change W at initialisation; assumed of every method but plain LoRA."""
     return getattr(config, "init_lora_weights", None) not in (True, "gaussian", "orthogonal")

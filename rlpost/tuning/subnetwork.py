@@ -1,14 +1,14 @@
-r"""Training some entries of the weights, while all others keep every bit of the starting model.
+r"""Train some entries of the weights, while all others keep every bit of the starting model.
 
 "Reinforcement learning finetunes small subnetworks" (Mukherjee et al. 2025) found that such a subnetwork suffices; its
 code only measures. Two ways to train one:
 
-`Compact` gives the optimizer a vector of the kept entries of each tensor in float32. A gradient is computed as always,
-its kept entries are added to the vector's, and it is freed tensor by tensor. With n parameters of b bytes and density ρ
-that takes b n for the weights and 20 ρ n for positions, masters, gradients and two moments.
+`Compact` gives the optimizer a float32 vector of each tensor's kept entries. Gradients are computed in full; tensor by
+tensor, the kept entries are added to the vector's gradient and the rest is freed. With n parameters of b bytes and
+density ρ that takes b n bytes for the weights and 20 ρ n for positions, masters, gradients and two moments.
 
-`Hooked` multiplies gradients with the mask before anyone adds, clips or shards them, so that an optimizer without
-weight decay leaves the other entries alone: its moments there stay zero.
+`Hooked` multiplies gradients with the mask before they are accumulated, clipped or sharded, so that an optimizer
+without weight decay leaves the other entries alone: its moments there stay zero.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Kept:
     """Entries of one tensor that the optimizer owns.
 
     Attributes:
-        parameter: of the model.
-        index: positions in the flattened tensor, int32 or int64; None: all.
+        parameter: the model's parameter.
+        index: positions in the flattened tensor, int32 or int64; None means all.
         values: float32 masters, one for each position.
-        base: the starting values in the model's dtype, empty where nobody will ask for them.
+        base: the starting values in the model's dtype; empty if they are not stored.
     """
 
     parameter: nn.Parameter
@@ -49,14 +49,14 @@ class Kept:
 
     @classmethod
     def of(cls, parameter: nn.Parameter, index: Tensor | None, keep_base: bool) -> Kept:
-        """Of a tensor that holds the starting values."""
+        """Make it from a parameter that holds the starting values."""
         held = _take(parameter.detach(), index)
         base = held.clone() if keep_base else held.new_empty(0)
         return cls(parameter, index, nn.Parameter(held.to(torch.float32, copy=True)), base)
 
     @torch.no_grad()
     def collect(self, parameter: nn.Parameter) -> None:
-        """Add the kept entries of a gradient to the masters' and free it."""
+        """Add the kept entries of a gradient to the masters' gradient and free the full one."""
         assert parameter.grad is not None
         gradient = _take(parameter.grad, self.index).to(torch.float32)
         self.values.grad = gradient if self.values.grad is None else self.values.grad.add_(gradient)
@@ -73,17 +73,17 @@ class Kept:
 
 
 def _take(tensor: Tensor, index: Tensor | None) -> Tensor:
-    """The entries ``[k]``; the tensor in its own shape where it is all of them, for optimizers of matrices."""
+    """The entries ``[k]``; for all of them the tensor in its own shape, which optimizers of matrices need."""
     return tensor if index is None else tensor.reshape(-1).index_select(0, index)
 
 
 class Subnetwork(Full):
-    """What both engines know: the mask, and checksums of everything outside it.
+    """Common part of `Compact` and `Hooked`: the mask, and checksums of everything outside it.
 
     Args:
         model: a Hugging Face causal language model.
-        mask: which entries; None while gradients have yet to choose.
-        choose: makes the mask from gradients.
+        mask: the trained entries; None until they are chosen from gradients.
+        choose: makes the mask from gradients; None if they are not needed.
     """
 
     def __init__(self, model: nn.Module, mask: Mask | None, choose: Chooser | None):
@@ -101,7 +101,7 @@ class Subnetwork(Full):
             check_untouched(self.outside, checksums(self._outside()))
 
     def values(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Of each tensor that may change the positions, int32 or int64, and what the model holds there."""
+        """Positions (int32 or int64) of each tensor's trained entries, and the model's values there."""
         raise NotImplementedError
 
     def save_delta(self, folder: Path, base: str) -> None:
@@ -109,11 +109,11 @@ class Subnetwork(Full):
         save_subnetwork(folder, self.mask, {name: found for name, (_, found) in self.values().items()}, base)
 
     def _seal(self) -> None:
-        """Remember what may not change from now on."""
+        """Record checksums of everything outside the mask."""
         self.outside = checksums(self._outside()) if self.mask is not None else {}
 
     def _outside(self) -> Iterator[tuple[str, Tensor]]:
-        """The tensors with their kept entries set to zero."""
+        """All tensors, with their trained entries set to zero."""
         tensors = (self.mask or Mask({})).tensors
         for name, parameter in self.model.named_parameters():
             held = parameter.detach()
@@ -123,13 +123,13 @@ class Subnetwork(Full):
 
 
 class Compact(Subnetwork):
-    """Float32 masters of kept entries, the model in whatever dtype it is.
+    """Float32 masters of the kept entries; the model stays in its own dtype.
 
     Args:
         model: a Hugging Face causal language model.
-        mask: which entries; None: all, which is plain training with float32 masters.
-        choose: makes the mask from gradients, where there is none yet; see `Chooser`.
-        keep_base: hold the kept entries' starting values, for `disable_adapter`.
+        mask: the trained entries; None without ``choose`` means all, which is plain training with float32 masters.
+        choose: makes the mask from gradients if there is none yet; see `Chooser`.
+        keep_base: store the kept entries' starting values, for `disable_adapter`.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Compact(Subnetwork):
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
-        """See `TuningMethod`: the kept entries' starting values for the time of the block."""
+        """See `TuningMethod`: the kept entries have their starting values inside the block."""
         for kept in self.kept.values():
             kept.put(kept.base)
         try:
@@ -171,7 +171,7 @@ class Compact(Subnetwork):
         self._divide()
 
     def values(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """See `Subnetwork`: from the masters, which `write_back` rounds alike: gathering takes longer."""
+        """See `Subnetwork`: from the masters, rounded as in `write_back`; reading them from the model takes longer."""
         found: dict[str, tuple[Tensor, Tensor]] = {}
         for name, kept in self.kept.items():
             if kept.index is not None:
@@ -198,7 +198,7 @@ class Compact(Subnetwork):
         self.write_back()
 
     def _divide(self) -> None:
-        """Give the optimizer its entries; what has none is frozen."""
+        """Give the optimizer its entries, and freeze tensors without any."""
         tensors = None if self.mask is None else _fitting(self.mask, self.model)
         for name, parameter in self.model.named_parameters():
             bits = None if tensors is None else tensors.get(name)
@@ -214,12 +214,12 @@ class Compact(Subnetwork):
 class Hooked(Subnetwork):
     """Masked gradients of whole tensors, for engines that shard; the optimizer must not decay weights.
 
-    Made before the engine, whose own hooks then only ever see masked gradients.
+    It must be created before the engine, so that the engine's own hooks see only masked gradients.
 
     Args:
         model: a Hugging Face causal language model.
-        mask: which entries.
-        choose: makes the mask from gradients, where there is none yet.
+        mask: the trained entries; None until they are chosen from gradients.
+        choose: makes the mask from gradients if there is none yet.
     """
 
     def __init__(self, model: nn.Module, mask: Mask | None, choose: Chooser | None = None):
@@ -250,7 +250,7 @@ class Hooked(Subnetwork):
         self.choose = None
 
     def values(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """See `Subnetwork`; of parameters that are whole on this rank."""
+        """See `Subnetwork`; parameters must be whole on this rank."""
         named = dict(self.model.named_parameters())
         return {n: (i, _take(named[n].detach(), i.to(named[n].device))) for n, i in self.index.items()}
 
@@ -270,7 +270,7 @@ class Hooked(Subnetwork):
     def _adopt(self, mask: Mask) -> None:
         self.mask = mask
         if all(tuple(p.shape) == mask.tensors[n].shape for n, p in self.model.named_parameters() if n in mask.tensors):
-            self._seal()  # ZeRO stage 3 has taken the tensors apart by the time that a checkpoint brings a mask
+            self._seal()  # at ZeRO stage 3 the tensors are already sharded when a checkpoint brings a mask
         self.dense = {name: bits.dense() for name, bits in mask.tensors.items()}
         self.index = {name: bits.index() for name, bits in mask.tensors.items() if bits.count}
 
@@ -286,11 +286,11 @@ class Chooser:
     """How a mask is made once gradients are known.
 
     Attributes:
-        density: share of the entries.
-        scope: see `rlpost.tuning.masks.top`.
-        targets: parameters that may have entries, of a model.
+        density: share of the entries to keep, in (0, 1].
+        scope: ``matrix`` applies the density to each tensor, ``global`` to all entries together.
+        targets: function from a model to its parameters that may have entries, by name.
         base: `rlpost.tuning.masks.weights_hash` of the starting model.
-        how: for the mask's file.
+        how: how the mask is made, as plain data for its file.
     """
 
     density: float
@@ -315,7 +315,7 @@ def save_subnetwork(folder: Path, mask: Mask | None, values: Mapping[str, Tensor
 
 
 def _fitting(mask: Mask, model: nn.Module) -> Mapping[str, Bits]:
-    """The mask's tensors, each of which the model must have in the same shape."""
+    """The mask's tensors; raises DataError for one that the model lacks or has in another shape."""
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     for name, bits in mask.tensors.items():
         if shapes.get(name) != bits.shape:

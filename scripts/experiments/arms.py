@@ -1,5 +1,7 @@
-"""What the experiments share: recipes as arms, several seeds, a seed's arms from one warm start, all through the real
-loop in one Ray session; started again with the same folder, an experiment goes on where it was.
+"""Code that the experiments share.
+
+An arm is a recipe, trained with several seeds. All arms of a seed start from one warm start and run through the real
+loop in one Ray cluster. Started again with the same folder, an experiment continues where it stopped.
 """
 
 from __future__ import annotations
@@ -26,24 +28,24 @@ from rlpost.observability.sinks import read_lines
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 Outcomes = Mapping[str, Sequence[Sequence[Outcome]]]
-"""Of each arm, a list for each seed."""
+"""Outcomes by arm, one list per seed."""
 Measures = Mapping[str, compare.Measure]
 BASE = "base"
-"""The arm that is not trained: the starting policy."""
+"""Name of the arm that is not trained: the starting policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """Arms, and what holds for all of them.
+    """The arms of an experiment and their common settings.
 
     Attributes:
-        out: its folder, with a folder for each seed.
-        seeds: of warm start and training.
-        arms: names to recipes (files in configs/).
+        out: folder of the experiment, with a folder for each seed.
+        seeds: random seeds; each is used for one warm start and the training of all arms.
+        arms: recipe (file in configs/) of each arm, by name.
         start: recipe that makes the warm start and measures the starting policy.
-        settings: over the recipes of all arms, warm start included.
-        trained: over the recipes of the arms only.
-        own: likewise, of single arms.
+        settings: overrides for all recipes; those of ``sft`` and ``model`` for the warm start only.
+        trained: overrides for the recipes of the arms only.
+        own: overrides for single arms, by name.
     """
 
     out: Path
@@ -55,11 +57,11 @@ class Experiment:
     own: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
     def folder(self, seed: int) -> Path:
-        """Of a seed."""
+        """Folder of a seed."""
         return self.out / f"seed_{seed}"
 
     def config(self, arm: str, seed: int) -> RunConfig:
-        """An arm's recipe from the seed's warm start."""
+        """Configuration of an arm, which starts from the seed's warm start."""
         folder = self.folder(seed)
         overrides = [
             *self.trained,
@@ -71,7 +73,7 @@ class Experiment:
         return load(CONFIGS / self.arms.get(arm, self.start), overrides).config
 
     def warm_start(self, seed: int) -> None:
-        """The policy that all arms of a seed start from."""
+        """Make the policy that all arms of a seed start from, unless it exists."""
         target = self.folder(seed) / BASE
         if (target / "config.json").is_file():
             return
@@ -81,11 +83,11 @@ class Experiment:
         subprocess.run([*command, "--output", str(target)], check=True, stdout=subprocess.DEVNULL)
 
     def measure_base(self, seed: int) -> None:
-        """Outcomes of the starting policy."""
+        """Evaluate the starting policy of a seed, unless that is done."""
         measured(self.config(BASE, seed), self.folder(seed) / BASE, self.folder(seed) / "base.jsonl")
 
     def train(self, arm: str, seed: int) -> bool:
-        """Run an arm to its end, from where it was; False if somebody asked it to stop."""
+        """Train an arm to the end, from its last checkpoint if there is one; False if it was interrupted."""
         config = self.config(arm, seed)
         folder = Path(config.folder)
         if any(row["when"] == "after" for row in read_lines(folder / "evaluations.jsonl")):
@@ -96,8 +98,8 @@ class Experiment:
         return not rlpost.train(config, resume=resume).interrupted
 
     def run(self, minutes: float, before: Callable[[str], object] = lambda arm: None) -> bool:
-        """Everything that is not done yet; False if the time or the user ended it before. ``before`` is called with
-        each arm before it is trained.
+        """Run everything that is not done yet; False if the time limit or the user ended it before. ``before`` is
+        called with each arm before it is trained.
         """
         begun, longest = time.monotonic(), 0.0
         for seed in self.seeds:
@@ -116,7 +118,7 @@ class Experiment:
         return True
 
     def outcomes(self, arm: str) -> list[list[Outcome]]:
-        """Outcomes of an arm's final policies, a list for each seed."""
+        """Outcomes of an arm's final policies, one list per seed."""
         return [
             read(self.folder(s) / "base.jsonl" if arm == BASE else self.evaluations(arm, s) / "after.jsonl")
             for s in self.seeds
@@ -137,7 +139,7 @@ class Experiment:
 
 
 def measured(config: RunConfig, model: Path, target: Path) -> list[Outcome]:
-    """Outcomes of a policy, from the file if they are known."""
+    """Outcomes of a policy on held-out prompts, from the file if it exists."""
     if not target.is_file():
         partial = target.with_suffix(".partial")
         rlpost.evaluate(config, model, output=partial)
@@ -146,7 +148,7 @@ def measured(config: RunConfig, model: Path, target: Path) -> list[Outcome]:
 
 
 def arguments(description: str, arms: Sequence[str], small: str) -> argparse.ArgumentParser:
-    """The options of every experiment."""
+    """Command-line parser with the options of every experiment."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder of the experiment")
     parser.add_argument("--small", action="store_true", help=small)
@@ -171,12 +173,12 @@ def asked_for(
 
 
 def estimates(found: Outcomes, measures: Measures) -> dict[str, Any]:
-    """Every measure of every arm, as plain data."""
+    """Estimates of every measure for every arm, as plain data."""
     return {arm: {n: asdict(compare.mean(runs, m)) for n, m in measures.items()} for arm, runs in found.items()}
 
 
 def differences(found: Outcomes, measures: Measures, controls: Sequence[str]) -> dict[str, Any]:
-    """``minus_CONTROL`` for each control that takes part: every measure of every other arm against it."""
+    """``minus_CONTROL`` for each control among the arms: differences of every measure of every other arm to it."""
     return {
         f"minus_{control}": {
             arm: {n: asdict(compare.difference(runs, found[control], m)) for n, m in measures.items()}
@@ -191,7 +193,7 @@ def differences(found: Outcomes, measures: Measures, controls: Sequence[str]) ->
 def difference_lines(
     found: Mapping[str, Any], controls: Sequence[str], columns: Mapping[str, str], over: str
 ) -> list[str]:
-    """The differences as Markdown tables, one for each control; ``columns`` are measures and what they are called."""
+    """The differences as Markdown tables, one per control; ``columns`` maps measures to column titles."""
     lines: list[str] = []
     for control in controls:
         if by_arm := found.get(f"minus_{control}"):
@@ -202,7 +204,7 @@ def difference_lines(
 
 
 def draw_passes(found: Mapping[str, Any], out: Path) -> str:
-    """pass@N of all arms as ``pass_at_n.svg``; its title. ``found`` has ``pass`` from `estimates`, by k."""
+    """Draw pass@N of all arms as ``pass_at_n.svg``; returns the title. ``found["pass"]`` is from `estimates`, by k."""
     curves = []
     for arm, by_k in found["pass"].items():
         ends = [entry["problems"] for entry in by_k.values()]
@@ -214,14 +216,14 @@ def draw_passes(found: Mapping[str, Any], out: Path) -> str:
 
 
 def publish(out: Path, found: Mapping[str, Any], table: str) -> str:
-    """Write ``results.json`` and ``results.md``; the table."""
+    """Write ``results.json`` and ``results.md``; returns the table."""
     (out / "results.json").write_text(json.dumps(found, indent=1))
     (out / "results.md").write_text(table)
     return table
 
 
 def finish(experiment: Experiment, minutes: float, report: Callable[[Experiment], str]) -> int:
-    """Run what is left and print the report; the exit status."""
+    """Run the rest of an experiment and print its report; returns the exit status."""
     experiment.out.mkdir(parents=True, exist_ok=True)
     if not experiment.run(minutes):
         print("not finished; start it again with the same folder to go on", file=sys.stderr)
@@ -231,17 +233,17 @@ def finish(experiment: Experiment, minutes: float, report: Callable[[Experiment]
 
 
 def head(names: Sequence[str]) -> list[str]:
-    """The first two lines of a Markdown table."""
+    """The first two lines of a Markdown table, with the column titles."""
     return [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
 
 
 def row(cells: Sequence[str]) -> str:
-    """A line of it."""
+    """One row of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
 def with_intervals(estimate: Mapping[str, Any]) -> str:
-    """A difference: mean [95 % over prompts] (95 % over seeds)."""
+    """A difference as text: mean [95 % over prompts] (95 % over seeds)."""
     low, high = estimate["problems"]
     seeds = "" if estimate["seeds"] is None else f" ({estimate['seeds'][0]:+.3f}, {estimate['seeds'][1]:+.3f})"
     return f"{estimate['mean']:+.3f} [{low:+.3f}, {high:+.3f}]{seeds}"

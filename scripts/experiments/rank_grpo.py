@@ -1,16 +1,16 @@
 """Does credit by rank make a better recommender than credit for the whole list? Five policies, several seeds.
 
-"Rank-GRPO" (Zhu et al. 2025), table 1, at the scale of two CPU cores: the starting policy, and what
-`configs/recommender_*_cpu.yaml` make of it: GRPO and GSPO with the list's DCG as one reward, and Rank-GRPO with the
-returns "log" and "exp∞". Every arm of a seed starts from the same warm start and sees the same prompts for as many
-steps; all run through the real loop, in one Ray cluster. The final conversations are other users' than the recipes' own
-held-out ones.
+"Rank-GRPO" (Zhu et al. 2025), table 1, at the scale of two CPU cores: the starting policy, and the policies trained by
+`configs/recommender_*_cpu.yaml`: GRPO and GSPO with the list's DCG as one reward, and Rank-GRPO with the returns "log"
+and "exp∞". All arms of a seed start from the same warm start and see the same prompts for as many steps; all run
+through the real loop, in one Ray cluster. The final conversations are of other users than the recipes' own held-out
+ones.
 
     scripts/experiments/rank_grpo.py runs/rank_grpo                     # three seeds, about 35 minutes
     scripts/experiments/rank_grpo.py runs/rank_grpo_small --small       # one seed, short, under 10 minutes
 
-Started again with the same folder it goes on where it was. Writes `results.json`, `results.md`, `ndcg.svg`, `hits.svg`,
-`reward.svg`.
+Started again with the same folder it continues where it stopped. Writes `results.json`, `results.md`, `ndcg.svg`,
+`hits.svg`, `reward.svg`.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ SMALL = ["run.steps=20", "data.eval.count=150"]
 KS = (1, 2, 3, 5, 10)
 SHOWN = (1, 5, 10)
 WINDOW = 10
-"""Steps that a point of the reward's curve is a mean of."""
+"""Number of steps averaged into one point of the reward curve."""
 
 
 def measures() -> dict[str, compare.Measure]:
-    """What is compared: nDCG and recall at some k, strict."""
+    """The measures that are compared: strict nDCG and recall at some k."""
     found: dict[str, compare.Measure] = {}
     for k in KS:
         found[f"ndcg@{k}"] = compare.of_list(lambda one, k=k: one.ndcg(k))
@@ -65,12 +65,12 @@ def measures() -> dict[str, compare.Measure]:
 
 
 def lists(outcomes: Sequence[Sequence[Outcome]]) -> list[Listed]:
-    """The lists of all seeds."""
+    """The recommended lists of all seeds."""
     return [outcome.listed for run in outcomes for outcome in run if outcome.listed is not None]
 
 
 def summarise(experiment: Experiment) -> dict[str, Any]:
-    """Everything the experiment found, as one document."""
+    """All results of the experiment, as one document."""
     arms = [BASE, *experiment.arms]
     found = {arm: experiment.outcomes(arm) for arm in arms}
     result: dict[str, Any] = {"seeds": list(experiment.seeds), "prompts": len(found[BASE][0])}
@@ -84,7 +84,7 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
 
 
 def made_of(before: Sequence[Sequence[Outcome]], after: Sequence[Sequence[Outcome]]) -> dict[str, float]:
-    """What the lists of an arm are made of, all seeds together, and how popular against the start."""
+    """Composition of an arm's lists, all seeds together, and their shift in popularity against the start."""
     exact = float(np.mean([len(one.marks) == 10 for one in lists(after)]))
     figures = {**list_figures(lists(after), []), "exactly_ten": exact}
     return figures | popularity_shift(lists(before), lists(after))
@@ -100,14 +100,14 @@ def hits(outcomes: Sequence[Sequence[Outcome]]) -> list[list[float]]:
 
 
 def course(experiment: Experiment, arm: str) -> list[float]:
-    """Share of sampled lists with a hit, mean over seeds and windows of steps."""
+    """Share of sampled lists with a hit during training, mean over seeds and windows of steps."""
     by_seed = [[float(one["pass_rate"]) for one in experiment.metrics(arm, seed)] for seed in experiment.seeds]
     means = np.mean(by_seed, axis=0)
     return [float(np.mean(means[start : start + WINDOW])) for start in range(0, len(means) - WINDOW + 1, WINDOW)]
 
 
 def plots(found: dict[str, Any], experiment: Experiment) -> None:
-    """nDCG over k, hits by rank, and the course of training."""
+    """Draw nDCG over k, hits by rank, and the course of training."""
     title = f"{found['prompts']} held-out conversations, {len(found['seeds'])} seeds"
     curves = []
     for arm, figures in found["figures"].items():
@@ -132,7 +132,7 @@ def plots(found: dict[str, Any], experiment: Experiment) -> None:
 
 
 def table(found: dict[str, Any]) -> str:
-    """The result as Markdown."""
+    """The results as Markdown."""
     names = [f"{name}@{k}" for name in ("ndcg", "recall") for k in SHOWN]
     made = ("exactly_ten", "in_catalog", "duplicates", "coverage", "novelty", "popularity_shift")
     lines = [f"{found['prompts']} conversations, seeds {found['seeds']}, greedy lists, protocol strict.", ""]
@@ -145,7 +145,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def report(experiment: Experiment) -> str:
-    """Write the results; the table."""
+    """Write the results; returns the table."""
     found = summarise(experiment)
     plots(found, experiment)
     return publish(experiment.out, found, table(found))

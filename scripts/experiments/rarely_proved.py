@@ -1,14 +1,14 @@
-"""Does the unlikeliness reward help where the start rarely succeeds? Finished policies, asked about new theorems.
+"""Does the unlikeliness reward help where the start rarely succeeds? Trained policies, tested on new theorems.
 
-Of all held-out theorems most cannot tell: they are proved nearly always, or by nobody. Here the starting policies of a
-finished experiment are asked first; theorems that they prove in some samples, but in at most an eighth, are kept, and
-only then the trained policies are asked. What chose the theorems are samples of the start, so the two trained policies
-compare fairly with one another and neither does with the start, which is left out of the table. Each folder is one that
-`unlikeliness.py` has finished; its own held-out theorems are passed over.
+Most held-out theorems show no difference: they are proved nearly always, or never. Here the starting policies of a
+finished experiment are sampled first; theorems that they prove in some samples, but in at most an eighth, are kept, and
+only on these the trained policies are sampled. The theorems are chosen by samples of the start, so the two trained
+policies compare fairly with one another but neither does with the start, which is left out of the table. Each folder is
+one that `unlikeliness.py` has finished; its own held-out theorems are skipped.
 
     scripts/experiments/rarely_proved.py runs/rare runs/pushed runs/spellings        # about 40 minutes
 
-Started again with the same folder it goes on where it was. Writes `results.json` and `results.md`.
+Started again with the same folder it continues where it stopped. Writes `results.json` and `results.md`.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from rlpost.evaluation.outcomes import Outcome
 
 CONTROL, TREATED = "high_kl", "unlikeliness_1"
 SCREEN, SAMPLES, MOST = 64, 128, 1 / 8
-"""Samples of the start and of the trained policies for each theorem; the largest share of the start's that is rare."""
+"""Samples per theorem of the start and of the trained policies; largest share proved by the start that is rare."""
 TOGETHER = "together"
 
 
 def settings(finished: Path, seed: int, *overrides: str) -> RunConfig:
-    """What the policies of a seed were trained with, for evaluations."""
+    """The configuration that the policies of a seed were trained with, for evaluations."""
     return load(finished / f"seed_{seed}" / CONTROL / "config.yaml", ["evaluation.greedy=false", *overrides]).config
 
 
 def screen(finished: Path, seeds: Sequence[int], theorems: int, out: Path) -> Path:
-    """A file of the new theorems that the starts rarely prove, all seeds together."""
+    """Write the new theorems that the starting policies of all seeds together rarely prove; returns the file."""
     target = out / "rare.jsonl"
     if target.is_file():
         return target
@@ -59,7 +59,7 @@ def screen(finished: Path, seeds: Sequence[int], theorems: int, out: Path) -> Pa
 
 
 def rare(found: Sequence[Sequence[Outcome]]) -> set[str]:
-    """Theorems that somebody has proved, in at most a share ``MOST`` of all samples."""
+    """Ids of theorems that were proved in some samples, but in at most a share ``MOST`` of the decided ones."""
     counts = {
         same[0].id: (sum(one.accepted for one in same), sum(one.decided for one in same))
         for same in zip(*found, strict=True)
@@ -68,7 +68,7 @@ def rare(found: Sequence[Sequence[Outcome]]) -> set[str]:
 
 
 def ask(finished: Path, seeds: Sequence[int], chosen: Path, out: Path) -> dict[str, list[list[Outcome]]]:
-    """Outcomes of both trained policies on the chosen theorems, a list for each seed."""
+    """Outcomes of both trained policies on the chosen theorems, one list per seed."""
     given = ["data.source=jsonl", f"data.train={chosen}", f"data.eval={chosen}", f"evaluation.samples={SAMPLES}"]
     found: dict[str, list[list[Outcome]]] = {}
     for arm in (CONTROL, TREATED):
@@ -78,14 +78,14 @@ def ask(finished: Path, seeds: Sequence[int], chosen: Path, out: Path) -> dict[s
 
 
 def summarise(found: dict[str, list[list[Outcome]]]) -> dict[str, Any]:
-    """Pass@N of both and their difference."""
+    """pass@N of both policies, and the difference."""
     measures = {str(k): compare.passes(k) for k in (1, 8, 32, 128)}
     pass_at = estimates(found, measures)
     return {"theorems": len(found[CONTROL][0]), "pass": pass_at, **differences(found, measures, (CONTROL,))}
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """The result as Markdown."""
+    """The results as Markdown."""
     lines: list[str] = []
     for name, found in results.items():
         ks = list(found["pass"][CONTROL])

@@ -1,15 +1,16 @@
-"""When does the unlikeliness reward hold pass@N up? One decision instead of a proof, so that many seeds cost minutes.
+"""When does the unlikeliness reward maintain pass@N? One decision instead of a proof, so that many seeds take minutes.
 
-A policy over 512 answers, softmax(W x) with x ~ N(0, 1) in 32 dimensions, meets problems that each have a set of right
-answers. What the start finds likely is right more often; on three problems of ten, the hard ones, all of it twenty
-times more rarely. Training is rlpost's own mathematics (`policy_loss`, `normalise`, the reward's `weights`): 400 steps
-of 16 groups of 32. pass@N needs no sampling: it is 1 - (1 - probability of all right answers)^N, exactly.
+A policy over 512 answers, softmax(W x) with x ~ N(0, 1) in 32 dimensions, gets problems that each have a set of right
+answers. Answers that the starting policy finds likely are right more often; on the hard problems, three of ten, every
+answer is right twenty times more rarely. Training uses rlpost's own functions (`policy_loss`, `normalise`, the reward's
+`weights`): 400 steps of 16 groups of 32. pass@N needs no sampling: it is 1 - (1 - probability of all right answers)^N,
+exactly.
 
-Two worlds, alike but for what held-out problems have in common with the trained ones:
+Two worlds differ only in what held-out problems have in common with the training problems:
 
-* ``fresh``: the right answers are drawn anew for each problem. Nothing can be learned but to trust one's likely answers
-  more.
-* ``function``: the right answers are a function of x, which training can find out.
+* ``fresh``: the right answers are drawn independently for each problem. The policy can only learn to trust its likely
+  answers more.
+* ``function``: the right answers are a function of x, which training can learn.
 
     scripts/experiments/sharpening.py runs/sharpening              # eight seeds, six minutes
     scripts/experiments/sharpening.py runs/sharpening --seeds 1 2
@@ -46,7 +47,7 @@ CONTROL = "KL 0.1"
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """Weight of the KL term, and β of the reward."""
+    """One setting: weight of the KL term, and β of the unlikeliness reward."""
 
     kl: float
     beta: float = 0.0
@@ -66,8 +67,8 @@ class World:
     """Problems of one seed, and the policy before training.
 
     Args:
-        kind: of `WORLDS`.
-        seed: of everything random in it.
+        kind: one of `WORLDS`.
+        seed: random seed of the starting policy and the problems.
     """
 
     def __init__(self, kind: str, seed: int):
@@ -79,7 +80,7 @@ class World:
         if kind == "fresh":
             lots = torch.rand(len(self.x), ANSWERS, generator=draws)
             hard = torch.rand(len(self.x), generator=draws) < 0.3
-        else:  # as likely in all, but determined by x
+        else:  # with the same marginal probabilities, but determined by x
             lots = torch.special.ndtr(self.x @ rule.T / lengths)
             hard = torch.special.ndtr(self.x @ direction / (lengths[:, 0] * direction.norm() / WIDTH**0.5)) < 0.3
         chance = (ANSWERS / 8 * (self.x @ self.start.T / 2).softmax(1)).clamp(max=0.95)
@@ -93,7 +94,7 @@ class World:
 
 
 def advantages(right: np.ndarray, logprobs: np.ndarray, beta: float) -> list[float] | None:
-    """Of one group ``[G]``; None where all or none are right (``algorithm.filter: binary``)."""
+    """Advantages of one group ``[G]``; None if all or none are right (``algorithm.filter: binary``)."""
     if right.all() or not right.any():
         return None
     factors = weights(logprobs.tolist(), beta, "code", "average") if beta else np.ones(len(right))
@@ -101,7 +102,7 @@ def advantages(right: np.ndarray, logprobs: np.ndarray, beta: float) -> list[flo
 
 
 def train(world: World, arm: Arm, seed: int) -> tuple[Tensor, dict[str, float]]:
-    """The trained policy, and what its last fifty steps were like."""
+    """Train; returns the policy, and the mean distinct answers per group and reward of the last fifty steps."""
     draws = torch.Generator().manual_seed(1000 + seed)
     policy = world.start.clone().requires_grad_()
     optimizer = torch.optim.Adam([policy], lr=0.01)
@@ -136,7 +137,7 @@ def train(world: World, arm: Arm, seed: int) -> tuple[Tensor, dict[str, float]]:
 def _loss(
     policy: Tensor, start: Tensor, x: Tensor, taken: Tensor, before: Tensor, given: Tensor, settings: LossSettings
 ) -> Tensor:
-    """Answers are completions of one token."""
+    """The policy loss, with answers as completions of one token."""
     chosen, mask = taken[:, None], torch.ones(len(x), 1, dtype=torch.bool)
     with torch.no_grad():
         reference = (x @ start.T).log_softmax(1).gather(1, chosen)
@@ -152,8 +153,8 @@ def _loss(
 
 
 def uplift(world: World, policy: Tensor, seed: int) -> tuple[float, float]:
-    """Share of right answers that became likelier, among the likeliest and the least likely quarter of each group that
-    the starting policy samples on the held-out problems.
+    """Share of right answers that became likelier, among the likeliest and among the least likely quarter of each
+    group that the starting policy samples on the held-out problems.
     """
     draws = torch.Generator().manual_seed(2000 + seed)
     x = world.x[TRAINED:]
@@ -166,7 +167,7 @@ def uplift(world: World, policy: Tensor, seed: int) -> tuple[float, float]:
 
 
 def measure(kind: str, seeds: list[int]) -> dict[str, Any]:
-    """Every arm in one world: a list over seeds for each figure."""
+    """Measure every arm in one world; returns a list over seeds for each figure."""
     base: list[dict[str, float]] = []
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ARMS}
     for seed in seeds:
@@ -209,7 +210,7 @@ def _difference(values: np.ndarray) -> str:
 
 
 def curves(found: dict[str, dict[str, list[float]]]) -> list[Curve]:
-    """pass@N minus the start's."""
+    """pass@N minus that of the start, with the standard error over seeds as band."""
     made = []
     for name in ARMS:
         gains = np.array([np.subtract(found[name][str(n)], found["base"][str(n)]) for n in NS])
@@ -243,5 +244,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # matrices this small lose by sharing
+    torch.set_num_threads(1)  # with matrices this small, more threads are slower
     main()

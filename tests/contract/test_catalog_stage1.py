@@ -1,5 +1,6 @@
-"""Stage 1 with the real embedder and the real OpenAI client: `rlpost demonstrate` from a file, and from a server. The server
-is a small one of the test's own; what a good teacher would say is not covered.
+"""Stage 1 with the real embedder and the real OpenAI client: `rlpost demonstrate` from a file, and from a server.
+
+The server is a small one of the test's own. Not covered: the answers of a good teacher.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def test_lists_of_a_noisy_teacher_are_moved_to_what_users_want(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = rows(count=150, seed=4, items=1000, places=20, teacher_noise=1.5)
-    # a teacher that lives in its own world: every second title is in no catalog
+    # a teacher that invents titles: every second one is in no catalog
     lists = [
         {"id": row["id"], "items": [f"Unknown {i} (2000)" if i % 2 else name for i, name in enumerate(row["completion"].split("\n"))]}
         for row in made
@@ -114,7 +115,7 @@ def test_lists_of_a_noisy_teacher_are_moved_to_what_users_want(
     assert figures["nll_after"] < figures["nll_before"]
 
 
-def test_a_server_is_asked_once_whatever_happens(
+def test_answers_of_the_server_are_kept_and_failed_requests_repeated(
     tmp_path: Path, server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     conversations = write(tmp_path / "c.jsonl", rows(count=6, seed=4, items=100))
@@ -130,7 +131,7 @@ def test_a_server_is_asked_once_whatever_happens(
     assert Teacher.calls == answered, "answers are kept"
 
 
-def test_a_server_that_is_away_is_a_failure_of_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_server_is_a_one_line_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     conversations = write(tmp_path / "c.jsonl", rows(count=2, seed=4, items=100))
     out = tmp_path / "d.jsonl"
     arguments = ["--endpoint", "http://127.0.0.1:9/v1", "--teacher", "m", "--output", str(out)]

@@ -1,4 +1,4 @@
-"""`rlpost doctor` for real: vLLM, DeepSpeed, Ray, Lean, math-verify and torch each do a little work."""
+"""`rlpost doctor` with real packages: vLLM, DeepSpeed, Ray, Lean, math-verify and torch each do a little work."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Cheats, each with what it tries: by text, by a forged module, against the kernel's replay, the sandbox and the cache.
 
-The cheats by text ship with the library (``conformance/cases.jsonl``); here they also meet a verifier without its filter.
+The text cheats ship with the library (``conformance/cases.jsonl``); here a verifier without its filter gets them too.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def test_the_gate_holds(monkeypatch: pytest.MonkeyPatch, filtering: bool) -> Non
 
 
 def test_the_gate_tells_a_verifier_that_can_be_fooled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An audit that finds nothing to object to: the replay alone does not see what a theorem states."""
+    """With an audit that objects to nothing: the replay alone does not see what a theorem states."""
     monkeypatch.setattr("rlpost_verifiers.lean.embedded.judge.audit", lambda *_: (Ruling("accepted", "proved"), ()))
     with EmbeddedLean(import_once=False, wall_seconds=300) as lean:
         report = examine(lean)
@@ -165,14 +165,16 @@ def test_forged_modules_prove_nothing(server: Server, false_statement: bytes, ch
 
 
 @pytest.mark.parametrize("cheat", UNREADABLE)
-def test_modules_no_lean_writes_are_not_judged(server: Server, false_statement: bytes, cheat: str) -> None:
+def test_modules_that_lean_cannot_have_written_are_undecided(
+    server: Server, false_statement: bytes, cheat: str
+) -> None:
     builder = Builder()
     found = inspect(builder.written(["RLPre"], UNREADABLE[cheat](builder)), server.prelude, false_statement)
     assert (found.ruling.outcome, found.ruling.reason, found.export) == ("undecided", "crashed", None)
 
 
 def test_an_honest_module_passes_and_one_changed_term_does_not(server: Server) -> None:
-    """Every constant of a real proof exchanged for another one, one at a time: the kernel refuses what is not equal."""
+    """Each constant of a real proof is replaced by another one, one at a time: the kernel rejects unequal ones."""
     task = ProofTask("∀ p q : Prop, p ∧ q → q ∧ p", "fun p q h => ⟨h.2, h.1⟩")
     assert server.run(build_source(task)).exit_code == 0
     export = export_module(Olean(server.compiled() or b""))
@@ -217,7 +219,7 @@ def _claim() -> dict[str, Any]:
     }
 
 
-def test_a_check_can_do_nothing_to_the_machine() -> None:
+def test_the_sandbox_denies_every_probed_access_to_the_machine() -> None:
     with EmbeddedLean(wall_seconds=300) as lean:
         if lean.unconfined:
             pytest.skip(f"this machine cannot confine a check: {lean.unconfined}")
@@ -240,7 +242,7 @@ class ImportOnce:
 
 
 def run_in_place_of_lean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str) -> client.Zygote:
-    """A fork server whose checks run ``act``: native code that a proof got hold of, confined like any check."""
+    """A fork server whose checks run ``act``: native code that a proof got to execute, confined like any check."""
     shutil.copytree(client._SCRIPT.parent, tmp_path, dirs_exist_ok=True)
     (tmp_path / "import_once.py").write_text(EVIL.format(act=act))
     monkeypatch.setattr(client, "_SCRIPT", tmp_path / "zygote.py")
@@ -316,8 +318,8 @@ def test_native_code_in_a_check_is_confined(tmp_path: Path, monkeypatch: pytest.
         zygote.close()
 
 
-def test_a_check_inherits_nothing_of_its_server_that_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither pipes to other checks nor rings through which the kernel would act in the server's name."""
+def test_a_check_inherits_no_open_descriptor_of_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither pipes to other checks nor io_uring rings, through which the kernel would act in the server's name."""
     zygote = run_in_place_of_lean(tmp_path, monkeypatch, "os.write(7, b'x')")
     try:
         links = [os.readlink(path) for path in Path(f"/proc/{zygote.pid}/fd").iterdir()]
@@ -352,7 +354,7 @@ ODD: dict[str, tuple[ProofTask, str]] = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_no_proof_hides_behind_what_looks_like_a_failure_of_ours(name: str) -> None:
+def test_a_proof_cannot_fake_an_infrastructure_failure(name: str) -> None:
     task, reason = ODD[name]
     with EmbeddedLean(wall_seconds=300) as lean:
         [verdict] = lean.check([task])
@@ -363,9 +365,7 @@ def test_no_proof_hides_behind_what_looks_like_a_failure_of_ours(name: str) -> N
 @pytest.mark.parametrize(
     "make", [lambda p: os.symlink("/etc/passwd", p), os.mkfifo, os.mkdir], ids=["link", "fifo", "folder"]
 )
-def test_what_stands_in_a_module_s_place_is_neither_followed_nor_waited_for(
-    server: Server, make: Callable[[Path], None]
-) -> None:
+def test_a_link_pipe_or_folder_in_place_of_a_module_is_not_read(server: Server, make: Callable[[Path], None]) -> None:
     server.run(build_source(ProofTask("True", "trivial")))
     place = server._zygote._folder / "Cand.olean"
     place.unlink()
@@ -376,7 +376,7 @@ def test_what_stands_in_a_module_s_place_is_neither_followed_nor_waited_for(
 
 
 def test_the_cache_answers_equal_questions_only(tmp_path: Path) -> None:
-    """Texts that read the same when joined, and the same proof of another statement, in another mode or header."""
+    """Not for texts that are equal when joined, nor for the same proof with another statement, mode or header."""
     accepted = [
         ProofTask("∀ p : Prop, p → p", "fun _ h => h"),
         ProofTask("a = a", "rfl", binders="(a : Nat)"),

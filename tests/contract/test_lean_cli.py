@@ -1,6 +1,6 @@
-"""Lean's command line: the embedded Lean, run as a ``lean`` executable, judges what passes through real processes.
+"""Lean's command line: the embedded Lean, run as a ``lean`` executable, checks proofs in real processes.
 
-Not covered: Lake, Mathlib, and the real ``leanchecker``, for which a stand-in shows the plumbing only.
+Not covered: Lake, Mathlib, and the real ``leanchecker``, whose stand-in tests the plumbing only.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ else: {}
         ("pass", ("undecided", "statement_mismatch")),
     ],
 )
-def test_a_lean_that_misbehaves_decides_nothing(tmp_path: Path, does: str, expected: tuple[str, str]) -> None:
+def test_a_misbehaving_lean_leaves_the_proof_undecided(tmp_path: Path, does: str, expected: tuple[str, str]) -> None:
     fake = script(tmp_path / "lean", SLEEPER.format(does))
     with LeanCli(fake, cpu_seconds=1, wall_seconds=2 if expected[1] == "timeout" else 120) as lean:
         start = time.monotonic()
@@ -182,7 +182,7 @@ ALLOCATES = """
     ],
 )
 def test_memory_limit(tmp_path: Path, always: bool, expected: tuple[str, str]) -> None:
-    """A stand-in asks for memory and then does what Lean does; the real one takes 20 s to get there."""
+    """A stand-in allocates memory and then behaves as Lean does; the real Lean takes 20 s to reach the limit."""
     fake = script(tmp_path / "lean", SLEEPER.format(ALLOCATES.format(always=always)))
     greedy = ProofTask("True", "GREEDY")
     with LeanCli(fake, memory_mb=4096) as small, LeanCli(fake, memory_mb=16384) as large:
@@ -191,7 +191,7 @@ def test_memory_limit(tmp_path: Path, always: bool, expected: tuple[str, str]) -
 
 
 def test_memory_of_the_process_that_checks_does_not_count(command: tuple[str, ...], tmp_path: Path) -> None:
-    """Linux lets a new process begin with the peak of the one that started it."""
+    """On Linux a new process inherits the peak memory of the one that started it."""
     held = b"x" * (1100 << 20)
     test_too_little_address_space_is_not_the_proofs_fault(command)
     assert held[-1:] == b"x"
@@ -253,7 +253,7 @@ assert os.path.getsize(os.path.join(folder, module + ".olean")) > 1000
         ("os.kill(os.getpid(), 6)", ("undecided", "crashed"), ""),
     ],
 )  # fmt: skip
-def test_what_the_checker_says_is_heard(
+def test_the_verdict_follows_the_checkers_result(
     command: tuple[str, ...], tmp_path: Path, does: str, expected: tuple[str, str], assurance: str
 ) -> None:
     checker = script(tmp_path / "leanchecker", CHECKER.format(does))

@@ -1,7 +1,7 @@
 """The embedded Lean itself: what it accepts, what it refuses, and what happens when its processes die.
 
-The text filter and the audit are unit-tested beside the code; here everything passes through real Lean processes.
-Not covered: attacks that need the whole file in the model's hand (file mode is not supported).
+The text filter and the audit have unit tests; here everything passes through real Lean processes.
+Not covered: attacks that need the model to write the whole file (file mode is not supported).
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def test_header_and_binders_are_part_of_the_theorem(verifier: LeanVerifier) -> N
 
 @pytest.mark.parametrize("statement", ["p → p", "∀ p : Prop, p →", "∀ x, x = x", "2 + 2", "True := trivial", "(True"])
 def test_unreadable_statement_is_a_fault_of_the_data(verifier: LeanVerifier, statement: str) -> None:
-    """Lean must not close an open statement by itself either: that would be another statement."""
+    """Lean must not bind a free variable of a statement by itself either: that would be another statement."""
     task = ProofTask(statement, "fun h => h", "t3")
     [verdict] = verifier.verify_tasks([task])
     assert (verdict.outcome, verdict.reason) == ("undecided", "statement_mismatch")
@@ -211,8 +211,8 @@ def test_own_cpu_limit_rejects() -> None:
     assert 1 <= verdict.cpu_seconds < 2.5
 
 
-def test_a_busy_machine_takes_nothing_from_the_cpu_limit() -> None:
-    """The kernel's own limit would end these at 0.7 to 0.95 of their time: it charges whole ticks."""
+def test_a_busy_machine_does_not_shorten_the_cpu_limit() -> None:
+    """``RLIMIT_CPU`` would end these at 0.7 to 0.95 of their time: it charges whole ticks."""
     crowd = [
         subprocess.Popen(["/bin/sh", "-c", "while :; do /bin/true; done"], start_new_session=True) for _ in range(2)
     ]
@@ -251,7 +251,7 @@ def new_child_of(server: int, before: list[int]) -> int:
     while not (new := set(children_of(server)) - set(before)):
         assert time.monotonic() < deadline, "the fork server started no check"
         time.sleep(0.02)
-    # The child makes itself a group leader first; a moment later it is Lean.
+    # The child makes itself a group leader first and becomes Lean a moment later.
     time.sleep(0.3)
     return new.pop()
 
@@ -290,7 +290,7 @@ def test_killed_server_is_replaced_and_no_verdict_is_lost_or_wrong() -> None:
 
 
 def test_whatever_is_killed_during_a_batch_every_task_gets_one_verdict_and_none_a_wrong_one() -> None:
-    """Fork servers, the processes that replay and the checks themselves, at random moments."""
+    """Fork servers, replay processes and the checks themselves are killed at random moments."""
     good = [ProofTask(theorem.statement, theorem.proof) for theorem in generate(400, seed=29)]
     bait = [ProofTask(row["statement"], row["proof"]) for row in refuted(100, seed=29)]
     stop, killed = threading.Event(), list[str]()
@@ -363,7 +363,7 @@ def test_close_leaves_no_process_and_no_folder() -> None:
 
 def test_close_does_not_wait_for_a_long_check_and_starts_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     lean = EmbeddedLean(cpu_seconds=100)
-    # whoever starts one from here on gets a TypeError
+    # starting a server from here on raises a TypeError
     monkeypatch.setattr(worker, "Server", None)
     [server] = lean.pids()
     before = children_of(server)
@@ -450,7 +450,7 @@ def test_senseless_limits_are_refused(settings: dict[str, float], message: str) 
         EmbeddedLean(**settings)  # pyright: ignore[reportArgumentType]
 
 
-def test_a_fault_of_the_verifier_leaves_its_task_undecided_and_the_others_judged(
+def test_a_fault_of_the_verifier_leaves_its_task_undecided_and_the_others_decided(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def inspect(compiled: bytes | None, prelude: Olean, statement: bytes | None) -> Inspected:

@@ -1,4 +1,4 @@
-"""Proofs played tactic by tactic on the embedded Lean, in LeanDojo's own types.
+"""Proofs run tactic by tactic on the embedded Lean, in LeanDojo's own types.
 
 Not covered: agreement with a real Dojo, which takes a Lean toolchain.
 """

@@ -1,4 +1,4 @@
-"""Lean with the prelude kept imported against Lean's command line: the same in everything but time, or not used.
+"""Lean with the prelude kept imported against Lean's command line: equal in everything but time, or not used.
 
 Not covered: another build of Lean, which is refused before any of this is tried.
 """
@@ -77,7 +77,7 @@ def servers() -> Iterator[tuple[Server, Server]]:
 
 
 def test_same_verdicts_and_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the text filter, so that Lean itself is asked about every cheat."""
+    """Runs without the text filter, so that Lean itself checks every cheat."""
     monkeypatch.setattr(backend, "find_forbidden", lambda proof: None)
     honest = [ProofTask(theorem.statement, theorem.proof) for theorem in generate(300, seed=31)]
     bait = [ProofTask(row["statement"], row["proof"]) for row in refuted(100, seed=31)]
@@ -160,7 +160,7 @@ def test_falls_back_and_says_so(
         assert len(lean.pids()) == 1
 
 
-def test_a_self_test_that_is_judged_otherwise_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_self_test_with_another_verdict_falls_back_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "SELF_TEST", ((ProofTask("True", "nonsense"), "proved"), (TRUE, "proved")))
     with (
         pytest.warns(RuntimeWarning, match="judges 'True' by 'nonsense' differently"),

@@ -95,7 +95,7 @@ def test_evidence_counts_from_the_proof(lean: KiminaServer) -> None:
     require_evidence(lean)
 
 
-def test_old_endpoint_judges_alike(command: tuple[str, ...]) -> None:
+def test_old_endpoint_gives_the_same_verdicts(command: tuple[str, ...]) -> None:
     with serve(kimina(command, ("/verify",))) as (url, seen):
         lean = made(url)
         for _ in range(2):
@@ -161,7 +161,7 @@ GOOD = {"time": 0.1, "response": {"env": 0}}
         (records({"id": "0", "response": {"sorries": "none"}}), "nonsense"),
     ],
 )
-def test_a_server_that_misbehaves_decides_nothing(respond: Respond, said: str) -> None:
+def test_a_misbehaving_server_leaves_the_proof_undecided(respond: Respond, said: str) -> None:
     with serve(respond) as (url, seen):
         [verdict] = made(url, retries=1).check([TRUE])
         assert 1 <= len(seen) <= 2
@@ -173,7 +173,7 @@ def test_a_server_that_misbehaves_decides_nothing(respond: Respond, said: str) -
             made(url, retries=0).read_statements([TRUE])
 
 
-def test_silence_about_the_statement_decides_nothing() -> None:
+def test_an_answer_without_the_statements_message_is_undecided() -> None:
     with serve(records({"id": "0", **GOOD}, {"id": "strange", **GOOD})) as (url, _):
         assert ruled(made(url).check([TRUE])[0]) == ("undecided", "statement_mismatch")
 
@@ -199,7 +199,7 @@ def test_a_server_that_is_away_is_named() -> None:
 
 
 @pytest.mark.parametrize("trickle", [False, True])
-def test_a_server_that_hangs_is_left(trickle: bool) -> None:
+def test_a_request_to_a_hanging_server_times_out(trickle: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         stop = threading.Event()
         thread = threading.Thread(target=hang, args=(listener, stop, trickle))
@@ -208,7 +208,7 @@ def test_a_server_that_hangs_is_left(trickle: bool) -> None:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
             [verdict] = made(url, timeout_s=1, wait_s=0.2, retries=0).check([TRUE])
-            # the trickle would take 100 s
+            # waiting for the whole trickle would take 100 s
             assert time.monotonic() - start < 60
         finally:
             stop.set()

@@ -126,7 +126,7 @@ def test_killed_process_is_replaced_and_no_verdict_is_lost_or_wrong(command: tup
     good, bad = tasks_from("theorems.jsonl")[:15], [ProofTask("False", f"trivial -- {n}") for n in range(5)]
     with made(command, workers=2) as lean, ThreadPoolExecutor(1) as pool:
         [killed] = lean.pids()
-        # stopped, it cannot be done before it is killed
+        # a stopped process cannot finish before it is killed
         os.killpg(killed, signal.SIGSTOP)
         pending = pool.submit(lean.check, [*good, *bad])
         time.sleep(0.5)
@@ -192,7 +192,7 @@ def test_a_forgotten_repl_ends_its_processes(command: tuple[str, ...]) -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
-# Answers imports and the question for the version as a REPL, and does something else at the first check.
+# Answers imports and the version query as a REPL does, and runs DOES at the first check.
 FAKE = """import json, os, sys, time
 def say(text): print(text, end="\\n\\n", flush=True)
 while line := sys.stdin.readline():
@@ -227,7 +227,7 @@ while line := sys.stdin.readline():
         ("os.write(2, b'INTERNAL PANIC: out of memory\\n'); os._exit(1)", ("rejected", "memory")),
     ],
 )
-def test_a_repl_that_misbehaves_decides_nothing(tmp_path: Path, does: str, expected: tuple[str, str]) -> None:
+def test_a_misbehaving_repl_never_accepts_the_proof(tmp_path: Path, does: str, expected: tuple[str, str]) -> None:
     (tmp_path / "fake.py").write_text(FAKE.replace("DOES", does), encoding="utf-8")
     wall = 1.5 if expected[1] == "timeout" else 120
     with LeanRepl((sys.executable, str(tmp_path / "fake.py")), cpu_seconds=1, wall_seconds=wall) as lean:

@@ -1,4 +1,4 @@
-"""Bad input ends in one line that says what, the value and the remedy; nothing is written, nothing keeps running."""
+"""Bad input ends in one line with the problem, the value and the remedy; nothing is written, nothing keeps running."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ print("checkpoint written" if asked else "nobody asked")
 
 @pytest.fixture
 def work(tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with a configuration. Whatever a test has started and not ended is ended by its process id."""
+    """A folder with a configuration. Processes that a test started and did not end are ended by process id."""
     (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "∀ p q : Prop, p → q :="}) + "\n")
     config = {
         "run": {"name": "r", "steps": 1},
@@ -76,7 +76,7 @@ def work(tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     try:
         yield tmp_path
-        # what was sent SIGKILL may still be on its way out
+        # a process that was sent SIGKILL may still be exiting
         left = Command([], tmp_path, mark=mark).survivors(grace_s=30)
         folders = list(Path(root).iterdir())
     finally:
@@ -122,7 +122,7 @@ def test_misuse_is_a_line(work: Path, path: Path, arguments: list[str], status: 
     assert part in done.stderr
 
 
-def test_nodes_by_hand(work: Path) -> None:
+def test_nodes_are_started_shown_and_ended_by_hand(work: Path) -> None:
     port = free_port("")
     head = script(NODE, "head", "--port", str(port), "--cpus", "1", *SMALL)
     assert head.returncode == 0, head.stderr
@@ -144,8 +144,8 @@ def test_nodes_by_hand(work: Path) -> None:
     assert "no node of yours" in script(NODE, "show").stdout
 
 
-def test_a_job_from_its_nodes_to_their_end(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Started again after a checkpoint, and told that its time is up."""
+def test_a_requeued_job_starts_its_nodes_and_ends_them(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job was requeued after a checkpoint, and then receives the signal that its time is up."""
     tools = work / "tools"
     tools.mkdir()
     for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):

@@ -1,6 +1,6 @@
-"""The gradient is a property of the batch: one or two ranks, ZeRO 0 to 3, any micro-batch size give the same one.
+"""The gradient depends on the batch only: one or two ranks, ZeRO 0 to 3, any micro-batch size give the same one.
 
-The batch is off-policy on purpose; an on-policy loss is near zero whatever is wrong with it. Real DeepSpeed, real
+The batch is off-policy on purpose: an on-policy loss is near zero whatever is wrong with it. Real DeepSpeed, real
 gloo, real processes. Not covered: NCCL, more than two ranks.
 """
 
@@ -32,20 +32,20 @@ OFFLOADED = (
 
 
 def measure(learner, batch) -> dict:
-    """Gradient of the first update, then log-probabilities and the distance from the reference after some more."""
+    """Gradient of the first update, then log-probabilities and the KL to the reference after more updates."""
     update = learner.plan(batch)[0]
     learner.passes.accumulate(batch, update)
     gradients = {name: gradient.cpu().clone() for name, gradient in learner.engine.gradients()}
     norms = [learner.engine.apply(1e-3).grad_norm]
     for _ in range(2):
         norms.append(learner.step(batch)["grad_norm"])
-    # this batch asks the learner for the reference's log-probabilities; the recorded one brings them
+    # for this batch the learner computes the reference log-probabilities; the recorded one has them already
     apart = learner.step(recorded.grouped())["kl"]
     return {"gradients": gradients, "logprobs": learner.logprobs(batch.samples), "norms": norms, "kl": apart}
 
 
 def poison(learner, batch) -> dict:
-    """A batch with a NaN advantage: whether it was skipped, and whether any weight moved."""
+    """Train on a batch with a NaN advantage: whether it was skipped, and whether any weight moved."""
     before = {name: p.float().cpu().clone() for name, p in learner.weights()}
     samples = list(batch.samples)
     bad = samples[0].advantages.copy()
@@ -65,7 +65,9 @@ def held(learner) -> dict[str, torch.Tensor]:
 
 
 def examined(model: str, dtype: str, world: int, **settings) -> dict:
-    """Figures of the first batch, whether training afterwards is bit-identical, and a planted factor's message."""
+    """Gradient figures of the first batch, whether training afterwards is bit-identical, and the figures with the loss
+    halved.
+    """
     kept, norms = [], []
     for look in (False, True):
         learner = build(model, fast(model, dtype, world, **settings))
@@ -82,7 +84,9 @@ def examined(model: str, dtype: str, world: int, **settings) -> dict:
 
 
 def reused(model: str, dtype: str, world: int, **settings) -> list[dict]:
-    """Metrics and weights of several updates, the old log-probabilities from the first one and from a pass before."""
+    """Metrics and weights after several updates, with old log-probabilities from the first forward pass and from a
+    separate one before it.
+    """
     result = []
     for reuse in (True, False):
         config = fast(model, dtype, world, reuse_first_forward=reuse, **settings)
@@ -95,7 +99,7 @@ def reused(model: str, dtype: str, world: int, **settings) -> list[dict]:
 
 
 def limited(model: str, dtype: str, world: int, **settings) -> dict:
-    """Weights after two updates without a limit on the gradient, with one far above it, and with one below it."""
+    """Weights after two updates: without a limit on the gradient norm, with one far above it, and with one below it."""
     found: dict = {}
     for name, limit in (("free", None), ("far", 1e6), ("below", 1e-9)):
         config = fast(model, dtype, world, **settings)
@@ -120,11 +124,11 @@ TUNED: dict[str, tuple[dict, tuple[int, ...]]] = {
     "compact_gradient": ({"method": "subnetwork", "subnetwork": {"density": 0.2}}, (0,)),
     "lora_sb": ({"method": "lora_xs", "lora_xs": {"r": 4, "init": "gradient", "init_lr": 1e-3}}, (0,)),
 }
-"""TuningMethod methods, and the stages they run at; the last two on plain torch, whose ranks add up their gradients."""
+"""Tuning methods and the ZeRO stages they run at; the last two run on plain torch, whose ranks sum their gradients."""
 
 
 def tuned(model: str, dtype: str, world: int, folder: str) -> dict:
-    """By method and stage: the policy before, after three updates, and after the last of them on a resumed learner."""
+    """The policy by method and stage: before, after three updates, and after the last of them on a resumed learner."""
     found: dict = {}
     for name, (method, stages) in TUNED.items():
         for stage in stages:
@@ -154,7 +158,7 @@ def fast(model: str, dtype: str, world: int, **settings) -> RunConfig:
 
 
 def masters(learner) -> float:
-    """Share of weights whose float32 master is not just the bfloat16 weight."""
+    """Share of weights whose float32 master differs from the bfloat16 weight."""
     from deepspeed.utils import safe_get_full_fp32_param
 
     apart = total = 0
@@ -199,7 +203,7 @@ def worker(rank: int, world: int, port: int, model: str, out: str, dtype: str) -
         found["limited"] = limited(model, dtype, world, zero_stage=stage)
         torch.save(found, f"{out}/{world}-{stage}-{rank}.pt")
     torch.save(tuned(model, dtype, world, out), f"{out}/{world}-tuned-{rank}.pt")
-    # what is offloaded must be sharded: the optimizer at stage 2, the parameters too at stage 3
+    # DeepSpeed offloads only what is sharded: the optimizer from stage 2 on, the parameters at stage 3
     for stage, offload in OFFLOADED if dtype == "float32" else ():
         learner = build(model, fast(model, dtype, world, zero_stage=stage, **offload))
         found = {
@@ -251,7 +255,7 @@ def test_a_bfloat16_learner_keeps_float32_masters_and_stays_near_the_float32_pol
     pairs = [(found["logprobs"][row], expected) for row, expected in oracle["logprobs"].items()]
     apart = np.concatenate([np.abs(a - b) for a, b in pairs])
     assert apart.mean() < 0.02
-    # a token whose ratio rounds to the other side of the clip (0.7994 and 0.8002) is trained once more: 0.25 nats
+    # a token whose ratio rounds to the other side of the clip (0.7994 and 0.8002) gets one more update: 0.25 nats
     assert (apart > 0.1).sum() <= 1
 
 
@@ -370,7 +374,7 @@ def test_the_limit_holds_in_bfloat16(in_bfloat16: Path, stage: int) -> None:
 
 @pytest.fixture(scope="module")
 def alone(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """Each method on one rank of plain torch."""
+    """The results of each method on one rank of plain torch."""
     found = {}
     for name, (method, _) in TUNED.items():
         config = recorded.config(tiny_model, tuning=method, learner={"engine": "torch", "micro_tokens": 10**6})

@@ -1,6 +1,6 @@
 """Every tuning method and kind of update with a real vLLM engine: after an update, learner and engine are one policy.
 
-One process for the engine with adapters, one for that without (`tests/support/tuning_checks.py`); the tests read their
+One process runs the engine with adapters, one that without (`tests/support/tuning_checks.py`); the tests read their
 findings. Not covered: GPU, and bfloat16 beyond the one case with float32 masters.
 """
 
@@ -34,7 +34,7 @@ def test_engine_and_learner_are_one_policy_before_and_after_updates(found: dict,
     assert one["start"] <= tolerance
     assert one["after"] <= tolerance
     assert one["moved"] > 0.01
-    # the starting policy, however it is kept, is still the starting policy
+    # the reference policy must not move, however the method keeps it
     assert one["reference"] <= (0.05 if name == BFLOAT16 else 1e-6)
 
 
@@ -43,7 +43,7 @@ def test_only_the_kept_entries_change(found: dict, name: str) -> None:
     assert 0.09 < found[name]["changed"] <= 0.1001
 
 
-def test_what_travels_is_what_the_kind_promises(found: dict) -> None:
+def test_each_method_sends_its_kind_of_update_at_the_expected_size(found: dict) -> None:
     whole = found["full"]["bytes"]
     assert {
         name: found[name]["kind"] for name in ("full", "subnetwork", "subnetwork_hook", "lora", "lora_xs", "miss")
@@ -56,7 +56,7 @@ def test_what_travels_is_what_the_kind_promises(found: dict) -> None:
         "miss": "full",
     }
     assert found["subnetwork"]["bytes"] <= 0.1002 * whole
-    # position and value
+    # every changed entry is sent as position and value
     assert found["subnetwork_diff"]["bytes"] == 2 * found["subnetwork"]["bytes"]
     assert found["planted"]["difference_bytes"] == "8"
 
@@ -78,5 +78,5 @@ def test_planted_failures_are_found(found: dict, failure: str, said: str) -> Non
     assert said in found["planted"][failure]
 
 
-def test_nothing_is_found_where_nothing_is_wrong(found: dict) -> None:
+def test_a_healthy_sync_passes_the_canary(found: dict) -> None:
     assert found["planted"]["sent"] == found["planted"]["after_a_snapshot"] == "healthy"

@@ -1,6 +1,6 @@
-"""The real vLLM engine on tiny models: agreement with the learner, updates in place, and traps that are planted.
+"""The real vLLM engine on tiny models: agreement with the learner, updates in place, and planted failures.
 
-One process per model loads the engine once and does everything (`tests/support/engine_checks.py`); the tests read its
+One process per model loads the engine once and runs all checks (`tests/support/engine_checks.py`); the tests read its
 findings. Not covered: GPU, bfloat16, other architectures than Llama and Qwen2.
 """
 
@@ -26,7 +26,7 @@ def check(folder: str, kernels: str, *names: str, shards: int = 1) -> dict:
 
 
 def untied(folder: Path) -> str:
-    """A Llama whose output matrix is its own."""
+    """A Llama whose output matrix is not tied to the embeddings."""
     from rlpost.config.schema import ScratchModel
     from rlpost.data.models import build_scratch
     from rlpost.data.wordlevel import build
@@ -38,7 +38,7 @@ def untied(folder: Path) -> str:
 
 
 def biased(folder: Path) -> str:
-    """A Qwen2 with tied embeddings; its attention has biases, drawn here because they start at zero."""
+    """A Qwen2 with tied embeddings; its attention biases are randomised here because they start at zero."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -118,11 +118,11 @@ def test_an_update_arrives_and_is_computed_with(found: dict) -> None:
 
 
 @pytest.mark.parametrize("make", [untied, biased])
-def test_so_it_does_with_untied_embeddings_and_with_biases(tmp_path: Path, make: Callable[[Path], str]) -> None:
+def test_an_update_arrives_with_untied_embeddings_and_with_biases(tmp_path: Path, make: Callable[[Path], str]) -> None:
     check_updating(check(make(tmp_path / "model"), "packed", "updating")["updating"], 2 * 4 + 1)
 
 
-def test_so_it_does_without_packed_kernels(tiny_model: str) -> None:
+def test_an_update_arrives_without_packed_kernels(tiny_model: str) -> None:
     check_updating(check(tiny_model, "plain", "updating")["updating"], 0)
 
 
@@ -132,7 +132,7 @@ def test_a_stale_prefix_cache_is_caught_and_blamed(found: dict) -> None:
     assert "mostly stale_cache" in stale["parity"]
 
 
-def test_a_stale_block_of_the_rollouts_shows_where_their_prompts_are_asked_again(found: dict) -> None:
+def test_a_stale_block_of_the_rollouts_is_found_by_asking_their_prompts_again(found: dict) -> None:
     stale = found["stale_cache"]
     assert stale["pinned_only"]["parity/stale_cache"] < 1e-4
     assert "mostly stale_cache" in stale["rollouts_prompt"]
@@ -140,10 +140,12 @@ def test_a_stale_block_of_the_rollouts_shows_where_their_prompts_are_asked_again
 
 
 @pytest.mark.parametrize(("arrived", "probe"), [("arrived", "probe"), ("head_arrived", "head")])
-def test_kernels_not_made_anew_are_invisible_to_checksums_and_caught(found: dict, arrived: str, probe: str) -> None:
+def test_kernels_that_were_not_repacked_pass_checksums_and_are_caught_by_the_probe(
+    found: dict, arrived: str, probe: str
+) -> None:
     assert found["stale_kernels"][arrived]
     assert "a stale packed copy" in found["stale_kernels"][probe]
-    assert found["stale_kernels"]["renewed"] == "healthy"
+    assert found["stale_kernels"]["repacked"] == "healthy"
 
 
 def test_an_engine_that_computes_with_other_weights_is_blamed_for_it(found: dict) -> None:

@@ -1,4 +1,4 @@
-"""Tensors over the wire, bit for bit. Not covered: Ray's and vLLM's own transport."""
+"""Encoding and decoding of tensors is bit-exact. Not covered: Ray's and vLLM's own transport."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_round_trips_are_bit_exact(
     dtype: torch.dtype, shape: tuple[int, ...], seed: int, turned: bool, readonly: bool
 ) -> None:
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    # every bit pattern there is: NaNs with payloads, infinities, subnormal numbers
+    # all bit patterns: NaNs with payloads, infinities, subnormal numbers
     raw = np.random.default_rng(seed).integers(0, 2 if dtype == torch.bool else 256, size, np.uint8)
     tensor = torch.from_numpy(raw).view(dtype).reshape(shape) if size else torch.empty(shape, dtype=dtype)
     tensor = tensor.transpose(0, -1) if turned and tensor.dim() > 1 else tensor

@@ -1,4 +1,4 @@
-"""What holds of extraction from any answer. Not covered: chosen cases and time (tests/unit/verifiers/test_lean_extract.py)."""
+"""Properties of extraction from any answer. Chosen cases and time: tests/unit/verifiers/test_lean_extract.py."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ SETTINGS = st.builds(ExtractSettings)
 
 
 def extract(text: str, task: ProofTask, chosen: ExtractSettings) -> str:
-    """The proof; where there is none, the example is of no use."""
+    """The proof; an example without one is discarded."""
     try:
         return extract_proof(text, task, chosen)
     except NoProofError:
@@ -147,7 +147,7 @@ def test_a_proof_put_into_a_block_is_found_again(text: str, task: ProofTask, cho
 
 
 def assert_only_the_signature_is_cut(text: str, task: ProofTask) -> None:
-    """Whatever stood before the proof ends with the task's own binders and statement, token by token."""
+    """The text before the proof must end with the task's own binders and statement, token by token."""
     whole = extract(text, task, ExtractSettings())
     proof = extract(text, task, ExtractSettings(restated="allow"))
     wanted = tokens(f"{task.binders} : {task.statement} :=")
@@ -156,13 +156,13 @@ def assert_only_the_signature_is_cut(text: str, task: ProofTask) -> None:
 
 @MODES
 @given(TEXTS, st.sampled_from(TASKS))
-def test_no_other_statement_is_cut_from_any_text(text: str, task: ProofTask) -> None:
+def test_only_the_tasks_signature_is_cut_from_any_text(text: str, task: ProofTask) -> None:
     assert_only_the_signature_is_cut(text, task)
 
 
 @MODES
 @given(st.data(), st.sampled_from(TASKS))
-def test_no_changed_statement_is_taken_for_the_tasks(data: st.DataObject, task: ProofTask) -> None:
+def test_a_changed_signature_is_not_cut(data: st.DataObject, task: ProofTask) -> None:
     signature = f"theorem t {task.binders} : {task.statement} := "
     words = re.findall(r"\s+|[\w']+|:=|[^\w\s]", signature)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -175,7 +175,7 @@ def test_no_changed_statement_is_taken_for_the_tasks(data: st.DataObject, task: 
 
 @MODES
 @given(st.sampled_from(TASKS), st.sampled_from([" ", "\n", "  ", "\n  "]))
-def test_a_statement_with_other_words_in_front_or_behind_is_not_the_tasks(task: ProofTask, gap: str) -> None:
+def test_a_statement_with_words_added_before_or_after_differs_from_the_tasks(task: ProofTask, gap: str) -> None:
     for other in CHANGES:
         for binders, statement in (
             *((f"{task.binders} {other}", task.statement), (f"{other} {task.binders}", task.statement)),

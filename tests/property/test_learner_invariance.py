@@ -1,4 +1,4 @@
-"""The gradient of the whole learner path is a property of the batch, on a small real Llama.
+"""The gradient of the whole learner path depends on the batch only, on a small real Llama.
 
 Not covered: several ranks and sharding (tests/integration), bfloat16.
 """
@@ -75,9 +75,9 @@ def configured(micro_tokens: int = 64, learner: dict[str, Any] | None = None, **
 
 
 def batch(seed: int, count: int = 5, prompts: int | None = None) -> TrainBatch:
-    """Off-policy on purpose: an on-policy loss is near zero whatever is wrong with it.
+    """A random batch, off-policy on purpose: an on-policy loss is near zero whatever is wrong with it.
 
-    Each sample has a prompt of its own, or one of ``prompts``.
+    Each sample has a prompt of its own, or one of ``prompts`` shared ones.
     """
     rng, samples = np.random.default_rng(seed), []
     known = [rng.integers(0, VOCABULARY, int(rng.integers(1, 6))) for _ in range(prompts or 0)]
@@ -111,7 +111,7 @@ def learner_of(model: Any, config: RunConfig) -> PolicyLearner:
 def measure(
     model: Any, config: RunConfig, data: TrainBatch, update: Update | None = None
 ) -> tuple[Tensor, dict[str, float]]:
-    """The accumulated gradient of an update, flat, and its metrics."""
+    """The accumulated gradient of an update as a flat tensor, and its metrics."""
     learner = learner_of(model, config)
     [planned] = learner.plan(data)
     metrics = learner.passes.accumulate(data, update or planned)
@@ -138,7 +138,7 @@ def test_the_gradient_does_not_depend_on_micro_batches_order_or_padding(model: A
         shuffle.shuffle(rows)
         permuted = TrainBatch(tuple(data.samples[row] for row in rows), 0)
         close(measure(model, configured(micro_tokens, **algorithm), permuted), expected)
-        # any way of dealing the rows out, empty micro-batches included
+        # any split of the rows over micro-batches, empty ones included
         cut = shuffle.randint(0, len(rows))
         halves = [tuple(((row,),) for row in part) for part in (rows[:cut], rows[cut:])]
         dealt = Update(tuple(rows), (((), halves[0], (), halves[1]),))
@@ -188,7 +188,7 @@ def test_attention_sequence_by_sequence_changes_no_loss_or_gradient(model: Any, 
         expected = measure(model, configured(10_000, ratio="span"), data)
         varlen.use(model)
         close(measure(model, configured(micro_tokens, measures, ratio="span"), data), expected)
-        # without varlen_sequences it is torch's attention still: the plain comparison of the self-check runs so
+        # without varlen_sequences torch's attention is used: the self-check's plain comparison runs that way
         close(measure(model, configured(micro_tokens, ratio="span"), data), expected)
 
     check()
@@ -196,7 +196,7 @@ def test_attention_sequence_by_sequence_changes_no_loss_or_gradient(model: Any, 
 
 
 def test_completions_of_one_prompt_do_not_see_each_other(model: Any) -> None:
-    """Whatever stands beside it in the line, a completion's log-probabilities are those it has alone."""
+    """A completion's log-probabilities do not depend on what else is in its row."""
     data = batch(2, count=6, prompts=2)
     learner = learner_of(model, configured(10_000, MEASURES["shared prompts"]))
     together = learner.logprobs(data.samples)
@@ -228,7 +228,7 @@ def test_a_fully_masked_sample_changes_nothing_but_the_padding(model: Any, aggre
 
 
 def slow_loss(model: Any, config: RunConfig, data: TrainBatch) -> Tensor:
-    """Sample by sample without padding, token by token, straight from the formulas."""
+    """The loss sample by sample without padding, token by token, directly from the formulas."""
     a, total = config.algorithm, torch.zeros((), dtype=torch.float64)
     trained = [[t for t in range(len(s.mask)) if s.mask[t]] for s in data.samples]
     tokens, sequences = sum(map(len, trained)), sum(bool(t) for t in trained)
@@ -299,7 +299,7 @@ def without(data: TrainBatch, *names: str) -> TrainBatch:
 
 @pytest.mark.parametrize("present", [0, 2])
 def test_missing_old_logprobs_are_those_of_the_policy(model: Any, present: int) -> None:
-    """Of all samples, and of those that have none beside others that have."""
+    """If no sample has old log-probabilities, and if only some have none."""
     data = batch(4)
     bare = without(data, "old_logprobs")
     bare = TrainBatch((*data.samples[:present], *bare.samples[present:]), 0)

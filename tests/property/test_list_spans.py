@@ -1,5 +1,5 @@
-"""From a judged list to the tokens that are credited, with three real tokenizers: the span of an item holds its text, and
-credit that moves to another item moves to its tokens.
+"""From a scored list to the tokens that receive credit, with three real tokenizers: the span of an item holds its text,
+and credit that moves to another item moves to its tokens.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def test_the_tokens_of_a_span_are_those_of_its_item(
                 inside += [t for t in range(len(ids)) if offsets[t][0] >= len(decoded)]
             assert list(range(first, last)) == inside
             own = decoded[offsets[first][0] : offsets[last - 1][1]]
-            # a token may reach over the border; it belongs to the item in which it begins
+            # a token may cross the border between items; it belongs to the item in which it begins
             assert entry.title is None or entry.title.strip('"*') in own or own.lstrip() in decoded[entry.start :]
         borders = [place for span in spans for place in span]
         assert borders == sorted(borders), "no token belongs to two items"

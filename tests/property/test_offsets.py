@@ -1,4 +1,4 @@
-"""Character spans of random tokens. Not covered: chosen cases (tests/unit/data/test_chat.py), other tokenizers."""
+"""Character spans of random tokens. Not covered: chosen cases (tests/unit/data/test_tokenizer.py), other tokenizers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def word_level(tiny_model: str) -> TextCodec:
 def check(codec: TextCodec, ids: list[int]) -> None:
     text, spans = codec.decode(ids)
     expected = codec.tokenizer.decode(ids, skip_special_tokens=True)
-    # bytes that never become a letter are left out at the end; a full decoding writes a replacement sign for them
+    # trailing bytes that never become a character are left out; a full decoding writes a replacement character for them
     assert expected.startswith(text)
     assert set(expected[len(text) :]) <= {"\ufffd"}
     assert len(spans) == len(ids)
@@ -76,7 +76,7 @@ def test_valid_text_is_covered_and_equals_the_full_decoding(byte_level: TextCode
 
 
 def byte_spans(codec: TextCodec, ids: list[int], text: str) -> list[tuple[int, int]]:
-    """Slow and obvious: write every token's bytes one after another and see which letters they fall on."""
+    """Spans by the slow and obvious way: concatenate the bytes of all tokens and see which characters they fall on."""
     table = {letter: byte for byte, letter in zip(*byte_table(), strict=True)}
     owner = [c for c, letter in enumerate(text) for _ in letter.encode()]
     spans, at = [], 0
@@ -88,7 +88,7 @@ def byte_spans(codec: TextCodec, ids: list[int], text: str) -> list[tuple[int, i
 
 
 def byte_table() -> tuple[list[int], list[str]]:
-    """GPT-2's letters for bytes (Radford et al. 2019, ``encoder.py``, ``bytes_to_unicode``)."""
+    """GPT-2's characters for bytes (Radford et al. 2019, ``encoder.py``, ``bytes_to_unicode``)."""
     shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     hidden = [b for b in range(256) if b not in shown]
     return shown + hidden, [*map(chr, shown), *(chr(256 + i) for i in range(len(hidden)))]

@@ -63,11 +63,11 @@ def test_every_row_is_trained_on_exactly_once_a_pass(
         assert all(any(batches[i] for batches in update.micro) for i in range(len(update.micro[0])))
         for batches in update.micro:
             for micro in batches:
-                within(micro, sizes, layout)
+                check_micro_batch(micro, sizes, layout)
 
 
-def within(micro: MicroBatchPlan, sizes: list[SampleSize], layout: Layout) -> None:
-    """A micro-batch's lines and what is computed for them."""
+def check_micro_batch(micro: MicroBatchPlan, sizes: list[SampleSize], layout: Layout) -> None:
+    """A micro-batch's padded size is within the budget, and its rows and sequences follow the layout."""
     lengths = [sum(sequence_length(segment, sizes) for segment in line) for line in micro]
     assert len(sample_indices(micro)) <= 1 or max(lengths) * len(lengths) <= layout.micro_tokens
     for line, length in zip(micro, lengths, strict=True):
@@ -79,7 +79,7 @@ def within(micro: MicroBatchPlan, sizes: list[SampleSize], layout: Layout) -> No
 
 @MODES
 @given(pairs=ITEMS.filter(len), ranks=st.integers(1, 4), shared=st.booleans())
-def test_no_rank_has_more_than_its_share_and_one_segment_of_one_completion(
+def test_no_rank_exceeds_its_fair_share_by_more_than_a_sequence_and_repeated_prompts(
     pairs: list[tuple[int, int]], ranks: int, shared: bool
 ) -> None:
     sizes = [SampleSize(prompt, 2 * prompt + 1, completion) for prompt, completion in pairs]
@@ -102,8 +102,8 @@ def test_every_row_is_used_once_before_any_is_used_again(count: int, per_step: i
 
 @MODES
 @given(count=st.integers(1, 30), per_step=st.integers(1, 40), start=st.integers(0, 50), seed=st.integers(0, 99))
-def test_a_step_needs_no_memory_of_the_steps_before(count: int, per_step: int, start: int, seed: int) -> None:
-    # the same stream cut into single rows gives the same rows: the step number is all there is to resume from
+def test_the_rows_of_a_step_do_not_depend_on_earlier_steps(count: int, per_step: int, start: int, seed: int) -> None:
+    # the same stream in steps of one row gives the same rows: the step number is all that a resumed run knows
     singles = [indices(start * per_step + i, 1, count, seed)[0] for i in range(per_step)]
     assert indices(start, per_step, count, seed) == singles
 
@@ -119,7 +119,7 @@ def test_the_seeds_of_different_groups_never_overlap(run_seed: int, step: int, s
     ]
     seeds = [request.seed + i for request in asked for i in range(request.n)]
     assert len(set(seeds)) == len(seeds)
-    # what vLLM takes: a signed 64-bit integer
+    # vLLM takes a signed 64-bit integer
     assert min(seeds) >= 0
     assert max(seeds) < 2**63
 

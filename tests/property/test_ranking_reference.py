@@ -1,5 +1,5 @@
-"""nDCG and recall against trec_eval's on random lists, where the definitions are the same: whole lists without repeats, the
-strict protocol, positive gains. Not covered: the released protocol, which trec_eval does not have.
+"""nDCG and recall against trec_eval's on random lists, where the definitions are the same: whole lists without repeats,
+the strict protocol, positive gains. Not covered: the released protocol, which trec_eval does not have.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CUTS = (1, 5, 10, 20)
 
 
 def drawn(rng: random.Random, graded: bool) -> tuple[list[str], dict[str, int]]:
-    """A list of items without repeats, and what some of the catalog's items are worth."""
+    """A random list of items without repeats, and the gains of the relevant items of the catalog."""
     catalog = [f"d{i}" for i in range(40)]
     ranked = rng.sample(catalog, rng.randint(1, 25))
     relevant = rng.sample(catalog, rng.randint(1, 12))
@@ -25,7 +25,7 @@ def drawn(rng: random.Random, graded: bool) -> tuple[list[str], dict[str, int]]:
 
 
 @pytest.mark.parametrize("graded", [False, True])
-def test_random_lists_are_worth_what_trec_eval_says(graded: bool) -> None:
+def test_ndcg_and_recall_of_random_lists_agree_with_trec_eval(graded: bool) -> None:
     rng = random.Random(int(graded))
     cases = {f"q{i}": drawn(rng, graded) for i in range(200)}
     cuts = ",".join(map(str, CUTS))

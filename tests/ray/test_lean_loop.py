@@ -1,6 +1,6 @@
 """The quickstart at a small scale: warm start by TRL, rollouts by vLLM, verdicts by the Lean kernel, updates by DeepSpeed.
 
-Whether it learns is measured by `scripts/quickstart`; here every part must do its work.
+`scripts/quickstart` measures whether it learns; here every part must work.
 """
 
 from __future__ import annotations

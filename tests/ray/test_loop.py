@@ -1,7 +1,7 @@
 """The whole loop from the command line: real Ray, vLLM and DeepSpeed on a tiny untrained model.
 
-A function judges, so that the tests here are about the loop; Lean is in test_lean_loop.py, lost actors in
-test_supervision.py. Not covered: GPUs.
+A plain function is the verifier, so that the tests here are about the loop; Lean is in test_lean_loop.py, lost actors
+in test_supervision.py. Not covered: GPUs.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def test_a_run_writes_what_it_promises(straight: Path, work: Path) -> None:
     assert [row["when"] for row in evaluations] == ["before", "after"]
 
 
-def test_what_changed_is_followed(straight: Path, work: Path, tiny_model: str) -> None:
+def test_tracked_changes_agree_with_comparing_the_checkpoints(straight: Path, work: Path, tiny_model: str) -> None:
     from rlpost.sparsity.analysis import sparsity
 
     last = lines(work, "straight")[-1]

@@ -22,7 +22,7 @@ STORE = 200 * 2**20
 
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator:
-    """A head without cores; nodes are added by the tests."""
+    """A head node without cores; the tests add nodes."""
     from ray.cluster_utils import Cluster
 
     monkeypatch.setitem(os.environ, "RAY_worker_niceness", "0")

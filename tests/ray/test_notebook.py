@@ -1,4 +1,4 @@
-"""The verbs as a notebook would use them: one Python process, dictionaries, a callback."""
+"""`plan`, `train`, `evaluate` and `verify` as a notebook uses them: one Python process, dictionaries, a callback."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Bugs that never crash, planted one by one into a real run: each ends it, with the reason and the remedy.
+"""Silent bugs, planted one by one into a real run: each ends the run, with the reason and the remedy.
 
     pytest -m '' -s tests/ray/test_planted_failures.py
 
-prints what each run said. The breaks are in support/sabotage; a verifier that cannot tell and a reward that leaks come
-as plug-ins. Verifiers that accept what is false are in tests/contract/test_lean_cheats.py.
+prints the last line of each run. The bugs are in support/sabotage; an undecided verifier and a reward that leaks memory
+are plug-ins. Verifiers that accept what is false are in tests/contract/test_lean_cheats.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from support.tiny_run import JUDGE, prepare
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.deepspeed, pytest.mark.slow]
 LONG = pytest.mark.long
-"""Also planted between a learner and an engine alone, in tests/integration, or like another one here."""
+"""For bugs that are also planted between a learner and an engine in tests/integration, or are like another one here."""
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 
 

@@ -1,5 +1,5 @@
-"""The recommender's recipe in small, as a user runs it: warm start, Rank-GRPO off-policy, figures of lists, and a talk with the
-model. Not covered: whether it gets better, which is what scripts/experiments/rank_grpo.py measures.
+"""The recommender's recipe at a small scale, as a user runs it: warm start, Rank-GRPO off-policy, figures of lists, and
+a chat with the model. Not covered: whether it improves, which scripts/experiments/rank_grpo.py measures.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def rows(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_from_nothing_to_recommendations(tmp_path: Path) -> None:
+def test_the_recommender_recipe_from_warm_start_to_chat(tmp_path: Path) -> None:
     status, _, err = Command(["train", RECIPE, *SMALL], tmp_path).start().finish()
     assert status == 0, err
     folder = tmp_path / "runs" / "films"

@@ -1,5 +1,5 @@
-"""``kill -9`` of each kind of actor in the middle of a run, and actors that hang: a finished run or a clean stop, and
-nothing left behind.
+"""``kill -9`` of each kind of actor during a run, and actors that hang: a finished run or a clean stop, and no process
+left behind.
 
 The first tests put several losses into one run. ``pytest -m long -s tests/ray/test_supervision.py`` runs each case by
 itself and prints a line of JSON with its seconds to recovery. Not covered: GPUs, machines that go away
@@ -44,7 +44,7 @@ def whole(work: Path) -> dict[str, torch.Tensor]:
 
 
 def ends_as_if_nothing_had_happened(work: Path, name: str, whole: dict[str, torch.Tensor]) -> None:
-    """The same prompts, seeds and weights: what was lost was done again, and nothing twice."""
+    """The same prompts, seeds and weights: lost work was repeated, and nothing was done twice."""
     assert [row["step"] for row in lines(work, name)] == list(range(10))
     assert [row["policy_version"] for row in lines(work, name)] == list(range(1, 11))
     found = weights(work, name)
@@ -52,7 +52,7 @@ def ends_as_if_nothing_had_happened(work: Path, name: str, whole: dict[str, torc
 
 
 def test_one_loss_of_each_kind_in_one_run(work: Path, whole: dict[str, torch.Tensor]) -> None:
-    """Only differences travel to the engines: a new one has missed those before, and is told everything."""
+    """Engines receive differences only: a new engine has missed the earlier ones and is sent the whole model."""
     running = command(work, "each", "rollout.workers=2", "scoring.workers=2", "sync.kind=diff")
     for after, actor in ((2, "RolloutWorker"), (4, "ScoringWorker"), (6, "LearnerWorker")):
         running.until(lambda least=after: len(lines(work, "each")) >= least)

@@ -1,5 +1,5 @@
-"""The unlikeliness reward in a real run, beside what an evaluation leaves in the run folder. Not covered: whether it helps,
-which is what scripts/experiments/unlikeliness.py measures.
+"""The unlikeliness reward in a real run, and the files that an evaluation writes into the run folder. Not covered:
+whether it helps, which scripts/experiments/unlikeliness.py measures.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Rewards and verifiers of a user's own, from a folder outside the repository: used by real actors, or refused at start.
+"""A user's own rewards, verifiers, losses and engines from a folder outside the repository: used by real actors, or
+refused at start.
 
-Not covered: several machines; that the sent source runs where neither file nor folder is: tests/unit/scoring.
+Not covered: several machines; that shipped source runs where the files do not exist (tests/unit/plugins/test_ship.py).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ GOOD: dict = {
 
 @pytest.fixture
 def work(tmp_path: Path, tiny_model: str) -> Path:
-    """A user's folder with a configuration, data, and the examples copied into it."""
+    """A user's folder with a configuration, data, and copies of the examples."""
     rows = [{"id": f"row{i}", "prompt": "∀ p q : Prop, p → q :=", "parity": "even", "answer": "4"} for i in range(4)]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = {**GOOD, "model": {"path": tiny_model, "dtype": "float32"}}
@@ -54,7 +55,7 @@ def refused(work: Path, *overrides: str) -> str:
 
 
 @pytest.mark.vllm
-def test_a_verifier_class_and_a_trl_reward_of_ones_own_judge_a_run(work: Path) -> None:
+def test_a_verifier_class_and_a_trl_reward_of_ones_own_score_a_run(work: Path) -> None:
     status, _, err = run(
         work,
         "scoring.verifier=./mine/parity_verifier.py:ParityVerifier",
@@ -75,7 +76,7 @@ def test_a_verifier_class_and_a_trl_reward_of_ones_own_judge_a_run(work: Path) -
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        # the contract's other clauses are tested by value in tests/unit/scoring/test_contract.py
+        # the other clauses of the contract are tested in tests/unit/plugins/test_trial_call.py
         ("def mine(completions, **_):\n    return [c.score for c in completions]\n", ["mine.py:2", "AttributeError"]),
         ("def mine(completions):\n    retrun 1\n", ["mine.py:2", "SyntaxError"]),
         ("def mein(completions): ...\n", ["has no 'mine'; did you mean mein?"]),
@@ -104,14 +105,14 @@ def test_a_broken_verifier_is_refused(work: Path, change: tuple[str, str], parts
         assert part in said, said
 
 
-def test_data_that_the_verifier_cannot_judge_is_refused(work: Path) -> None:
+def test_data_that_the_verifier_cannot_check_is_refused(work: Path) -> None:
     (work / "prompts.jsonl").write_text('{"prompt": "p :=", "parity": "prime"}\n')
     said = refused(work, "scoring.verifier=mine/parity_verifier.py:ParityVerifier")
     assert "column 'parity' is 'prime'; even or odd" in said
 
 
 def test_a_loss_and_an_engine_of_ones_own_run_a_step(work: Path) -> None:
-    """Neither actor has the file's folder on its path; canary, parity and gradient check hold for both as for ours."""
+    """Neither actor has the file's folder on its path; canary, parity and gradient check apply as to built-in ones."""
     status, _, err = run(
         work,
         "scoring.rewards=[{name: mine/brevity.py:brevity}]",

@@ -1,4 +1,4 @@
-"""Small checkpoints as folders."""
+"""Writes small checkpoints as Hugging Face folders."""
 
 from __future__ import annotations
 

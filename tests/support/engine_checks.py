@@ -1,4 +1,4 @@
-"""Runs in a process of its own (vLLM takes over threads and memory policy): prints one JSON object of findings."""
+"""Checks of the vLLM engine in a process of its own (vLLM changes threads and memory policy); prints JSON findings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TOLERANCE = canary.TOLERANCE["float32"]
 
 
 class Pair:
-    """An engine and a learner's model of the same folder, with a loop's verbs in small."""
+    """An engine and a learner's model from the same folder, with a small version of the loop's steps."""
 
     def __init__(self, folder: str, packed: bool, shards: int):
         codec = TextCodec(folder)
@@ -50,12 +50,12 @@ class Pair:
         return values
 
     def worst(self, completions, temperature=1.0):
-        """Largest |Δ log p| between what the engine reported and the learner."""
+        """Largest |Δ log p| between engine and learner."""
         pairs = zip(self.score(completions, temperature), completions, strict=True)
         return max(float(abs(v - torch.tensor(c.logprobs).numpy()).max()) for v, c in pairs)
 
     def publish(self):
-        """Send the learner's weights; the report and whether every byte arrived."""
+        """Send the learner's weights; returns the engine's report and whether every byte arrived."""
         self.version += 1
         payload = {name: encode(p) for name, p in self.model.named_parameters()}
         sums = checksums(payload.items())
@@ -68,7 +68,7 @@ class Pair:
         return SimpleNamespace(changed=report.changed, tensors=len(sums), arrived=dict(report.checksums) == sums)
 
     def move(self, scale=0.05):
-        """What an optimizer step does, and larger."""
+        """Change all weights, by more than an optimizer step would."""
         with torch.no_grad():
             for p in self.model.parameters():
                 p.add_(torch.randn_like(p) * scale)
@@ -114,7 +114,7 @@ def sampling(pair: Pair) -> dict:
 
 
 def updating(pair: Pair) -> dict:
-    """An update arrives everywhere and is computed with."""
+    """An update arrives in every tensor, and the engine computes with it."""
     found: dict = {"at_start": pair.worst(pair.engine.probe()), "nothing_changed": pair.publish().changed}
     pair.move()
     found["update"] = vars(pair.publish())
@@ -125,7 +125,7 @@ def updating(pair: Pair) -> dict:
 
 
 def stale_cache(pair: Pair) -> dict:
-    """Planted: a prefix cache that outlives the weights."""
+    """Planted: a prefix cache that is kept across an update."""
     engine, found = pair.engine, {}
     reset = engine.llm.reset_prefix_cache
     pair.move()
@@ -134,7 +134,7 @@ def stale_cache(pair: Pair) -> dict:
     found["probe"] = pair.probe_verdict()
     engine.llm.reset_prefix_cache = reset
     found["parity"] = pair.parity_verdict()
-    # what the pinned prompts do not touch: a block of the rollouts' own
+    # a cache block that only a rollout uses, and none of the pinned prompts
     rollout = tuple(5 + i % 50 for i in range(200))
     generate(engine, [GenerateRequest("r", rollout, 1, 1)], SamplingSettings(max_tokens=2))
     pair.move()
@@ -156,7 +156,7 @@ def stale_cache(pair: Pair) -> dict:
 
 
 def stale_kernels(pair: Pair) -> dict:
-    """Planted: packed kernels that are not made anew, which no parameter shows."""
+    """Planted: packed kernels that are not rebuilt, which no parameter shows."""
     found, repack = {}, packed_linear.repack
     packed_linear.repack = lambda model: 0
     pair.move()
@@ -178,7 +178,7 @@ def stale_kernels(pair: Pair) -> dict:
 
 
 def disturb(model):
-    """Change one rank's weights; by name, so that it reaches a worker process."""
+    """Change one rank's weights; a module-level function, so that it can be sent to a worker process."""
     from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
 
     if get_tensor_model_parallel_rank() == get_tensor_model_parallel_world_size() - 1:
@@ -188,7 +188,7 @@ def disturb(model):
 
 
 def lost_updates(pair: Pair) -> dict:
-    """Planted: a learner that moved without publishing, and an engine whose weights were changed behind its back."""
+    """Planted: a learner that moved without publishing, and an engine whose weights changed without an update."""
     pair.publish()
     pair.move()
     found: dict = {"moved": pair.parity_verdict(), "moved_asynchronous": pair.parity_verdict(synchronous=False)}
@@ -206,8 +206,8 @@ CHECKS = {f.__name__: f for f in (sampling, updating, stale_cache, stale_kernels
 
 
 def main(folder: str, packed: str, shards: str, names: list[str]) -> dict:
-    # an engine must start beside what compiles: see `rlpost.rollout.vllm.compat.tolerate_numba`. Not at the module's
-    # level: vLLM's worker processes import this file again
+    # an engine must start in a process that has imported numba (`rlpost.rollout.vllm.compat.tolerate_numba`). Not at
+    # module level: vLLM's worker processes import this file again
     importlib.import_module("numba")
     torch.manual_seed(3)
     pair = Pair(folder, packed == "packed", int(shards))

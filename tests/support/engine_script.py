@@ -1,4 +1,4 @@
-"""The environment of a rollout actor, for tests that load vLLM in a process of their own."""
+"""Runs scripts in the environment of a rollout actor, for tests that load vLLM in a process of their own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_engine_script(name: str, *arguments: str, timeout_s: float = 300) -> str:
-    """Run ``tests/support/<name>`` as a rollout actor would be run; its output, or an AssertionError with its end."""
+    """Run ``tests/support/<name>`` in a rollout actor's environment; returns its output, or raises with its end."""
     env = {**os.environ, **env_vars.rollout(2, gpu=torch.cuda.is_available())}
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), env.get("PYTHONPATH", "")])
     command = [sys.executable, str(ROOT / "tests" / "support" / name), *arguments]

@@ -1,4 +1,4 @@
-"""Stand-ins for the surroundings of what is under test: an engine without a model, and pools and a learner without Ray."""
+"""Stand-ins for collaborators of the code under test: an engine without a model, pools and a learner without Ray."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from rlpost.types import (
 )
 
 Answer = Callable[[str, random.Random], str]
-"""(prompt id, random generator) to the text of a completion."""
+"""Maps (prompt id, random generator) to the text of a completion."""
 
 
 class FakeEngine:
-    """A `rlpost.protocols.RolloutEngine` that answers with the words of a script, reproducibly from the request's seed.
+    """A `rlpost.protocols.RolloutEngine` that answers from a script, reproducibly from the request's seed.
 
     Args:
-        answer: the script; one token per character.
+        answer: the script; the answer becomes one token per character.
     """
 
     def __init__(self, answer: Answer):
@@ -42,18 +42,18 @@ class FakeEngine:
         self.numbers = 0
 
     def submit(self, requests: Sequence[GenerateRequest], settings: SamplingSettings) -> list[int]:
-        """``n`` scripted completions per request, cut at ``max_tokens``."""
+        """Queue ``n`` scripted completions per request, cut at ``max_tokens``."""
         first, self.numbers = self.numbers, self.numbers + len(requests)
         for number, request in enumerate(requests, first):
             self.waiting += [(number, self._one(request, index, settings)) for index in range(request.n)]
         return list(range(first, self.numbers))
 
     def step(self) -> list[tuple[int, Completion]]:
-        """The last one submitted ends first, so that nobody relies on the order."""
+        """Finish the completion submitted last, so that no caller relies on the order."""
         return [self.waiting.pop()] if self.waiting else []
 
     def abort(self, numbers: Collection[int]) -> list[tuple[int, Completion]]:
-        """What is left of these, without tokens."""
+        """Abort the unfinished completions of these requests; they have no tokens."""
         late = [(n, c) for n, c in self.waiting if n in numbers]
         self.waiting = [(n, c) for n, c in self.waiting if n not in numbers]
         return [
@@ -62,7 +62,7 @@ class FakeEngine:
         ]
 
     def apply(self, update: WeightUpdate) -> ApplyReport:
-        """Note the version; hold exactly what was published."""
+        """Store version and checksums as published."""
         new = dict(update.manifest.checksums)
         changed = sum(self.checksums.get(name) != value for name, value in new.items())
         self.checksums, self.version = new, update.manifest.new_version
@@ -74,7 +74,7 @@ class FakeEngine:
         return generate(self, asked, SamplingSettings(max_tokens=4, temperature=0.0))
 
     def parity(self, prompts: Sequence[tuple[int, ...]] = ()) -> tuple[list[Completion], list[Completion]]:
-        """The probe twice: there is no cache."""
+        """The probe twice, as there is no cache."""
         return self.probe(), self.probe()
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ class FakeRollouts:
     """`rlpost.protocols.RolloutPool` over engines of this process.
 
     Args:
-        engines: at least one; requests go to the first.
+        *engines: at least one engine; requests go to the first.
     """
 
     def __init__(self, *engines: FakeEngine):
@@ -160,7 +160,7 @@ class FakeScoring:
 class FakeLearner:
     """`rlpost.protocols.Learner` whose only weight is a number that each step raises by one.
 
-    It gives every token the log-probability that `FakeEngine` reports, less ``off``.
+    It gives every token the log-probability that `FakeEngine` reports, minus ``off``.
     """
 
     def __init__(self, off: float = 0.0):

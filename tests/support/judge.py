@@ -1,4 +1,4 @@
-"""A judge that an untrained model pleases now and then, so that groups have contrast."""
+"""Verifier functions that accept some answers of an untrained model, so that groups have contrast; and rewards."""
 
 import os
 import time
@@ -9,7 +9,7 @@ def names_a_hypothesis(text: str, columns: dict) -> bool:
 
 
 def takes_its_time(text: str, columns: dict) -> bool:
-    """As above, so slowly that there is time to kill somebody meanwhile."""
+    """The same, so slow that a test can kill an actor meanwhile."""
     time.sleep(0.04)
     return names_a_hypothesis(text, columns)
 
@@ -22,6 +22,6 @@ _KEPT: list[bytearray] = []
 
 
 def leaks(prompts: list, completions: list, **columns: list) -> list[float]:
-    """A reward that keeps what it has seen, and then some."""
+    """A reward that leaks 16 MiB per call."""
     _KEPT.append(bytearray(os.urandom(2**20) * 16))
     return [float(" h1" in text) for text in completions]

@@ -1,4 +1,4 @@
-"""The embedded Lean as the engine of tests' own toolchains: what it says about a text, in the REPL's JSON."""
+"""The embedded Lean as the engine of the tests' toolchains: its messages about a text, in the REPL's JSON."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 
 def answer(lean: Sequence[str], before: str, text: str, timeout: float | None = None) -> dict[str, Any]:
-    """The REPL's answer to ``text`` in the environment that the lines of ``before`` make, but for its number.
+    """The REPL's answer to ``text`` in the environment after ``before``, without the number of the environment.
 
     Raises:
         subprocess.TimeoutExpired: after ``timeout`` seconds.
     """
     messages: list[dict[str, Any]] = []
     sorries: list[dict[str, Any]] = []
-    # The REPL counts lines within the command alone.
+    # The REPL counts lines from the start of the command.
     skipped = before.count("\n")
     for record in _messages(lean, before + text, timeout):
         position = {"line": record["pos"]["line"] - skipped, "column": record["pos"]["column"]}

@@ -14,7 +14,7 @@ from typing import Any
 
 from support.lean_engine import answer
 
-# What an HTTP handler sends: a status and a body.
+# Status and body of an HTTP response.
 Answer = tuple[int, bytes]
 Respond = Callable[[str, Any], Answer]
 
@@ -43,7 +43,7 @@ def kimina(lean: Sequence[str], endpoints: tuple[str, ...] = ("/api/check", "/ve
 
 
 def check(lean: Sequence[str], code: str, timeout: float) -> dict[str, Any]:
-    """One record; the header is what the server's own splitting makes of the imports, and lines count after it."""
+    """One result record; as in the real server the imports become a header, and lines are counted after it."""
     lines = code.split("\n")
     body = next(index for index, line in enumerate(lines) if line.strip() and not line.startswith("import "))
     header = "prelude\n" + "".join(f"{line}\n" for line in lines[:body] if line.strip())
@@ -71,7 +71,7 @@ def serve(respond: Respond) -> Iterator[tuple[str, list[tuple[str, Any, dict[str
             try:
                 self.wfile.write(data)
             except (BrokenPipeError, ConnectionResetError):
-                # The client gave up, which is what some tests want.
+                # The client gave up, as some tests intend.
                 return
 
         def log_message(self, format: str, *args: Any) -> None:

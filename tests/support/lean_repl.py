@@ -1,6 +1,6 @@
 """A REPL that speaks the protocol of leanprover-community/repl: ``python lean_repl.py COMMAND OF LEAN…``.
 
-An environment is the text that led to it. Answers are printed over several lines and end with a blank one.
+An environment is stored as the text that led to it. Answers take several lines and end with a blank one.
 """
 
 from __future__ import annotations

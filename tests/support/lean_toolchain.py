@@ -1,7 +1,7 @@
-"""A small Lean toolchain made of the embedded Lean, and what every backend that uses one must get right.
+"""A small Lean toolchain made of the embedded Lean, and the checks that every backend on a toolchain must pass.
 
-Its library is the prelude and a module that declares what a full toolchain has and the prelude leaves out on purpose:
-``sorryAx``, without which ``sorry`` cannot be written, and an axiom that proves anything, as ``Lean.ofReduceBool`` can.
+Its library is the prelude and a module with declarations that a full toolchain has and the prelude omits on purpose:
+``sorryAx``, which ``sorry`` needs, and an axiom that proves anything, as ``Lean.ofReduceBool`` can.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ HONEST: tuple[ProofTask, ...] = (
     ProofTask(IDENTITY, "by\n  -- by hand /- not a comment\n  intro p /- a /- b -/ -/ h\n  exact h"),
     ProofTask(IDENTITY, "by\n  set_option maxRecDepth 1000 in\n  open Nat in\n  intro p h; exact h"),
     ProofTask("∀ p : Prop, p ∨ ¬ p", "fun p => Classical.em p"),
-    # "X" means something else here, and must go on to do so inside the proof.
+    # "X" is a variable of the statement here, and must stay so inside the proof.
     ProofTask("X = X ∧ X = 0", "And.intro (rfl : X = X) h", binders="(X : Nat) (h : X = 0)"),
     ProofTask(
         IDENTITY,
@@ -76,7 +76,7 @@ HONEST: tuple[ProofTask, ...] = (
     ),
 )
 
-# Of False unless said otherwise: what the filter lets pass and Lean's own answer must refute.
+# Cheats that the filter lets pass and Lean's own answer must refute, mostly of False.
 CHEATS: tuple[tuple[ProofTask, str], ...] = (
     (ProofTask("False", "RLUnsound.cheat _"), "axiom"),
     (ProofTask("False", "X"), "failed"),
@@ -93,7 +93,7 @@ CHEATS: tuple[tuple[ProofTask, str], ...] = (
     (ProofTask("True", "theorem X : True := trivial\ntheorem Y : False := trivial", mode="file"), "failed"),
 )  # fmt: skip
 
-# What only the filter stops on purpose: without it, Lean's answer must still refute these.
+# Cheats that the filter stops; without the filter Lean's answer must still refute them.
 FILTERED: tuple[tuple[ProofTask, str], ...] = (
     (ProofTask("False", "sorry"), "sorry"),
     (ProofTask("False", "by sorry"), "sorry"),

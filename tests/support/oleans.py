@@ -1,4 +1,4 @@
-"""Compiled modules made by hand, for the reader, the audit and the kernel to look at."""
+"""Compiled Lean modules made by hand, for tests of the reader, the audit and the kernel."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 BASE = 0x1000000
 KINDS = {"axiom": 0, "definition": 1, "theorem": 2, "opaque": 3}
 Declaration = tuple[str, str, Sequence[str]]
-"""A name, a kind and the constants its value (an axiom's type) mentions."""
+"""Name, kind, and the constants that its value mentions (for an axiom: its type)."""
 
 
 class Builder:
-    """Writes the few kinds of runtime object that a module consists of."""
+    """Writes the few kinds of runtime objects that a module consists of."""
 
     def __init__(self) -> None:
         self.data = bytearray(b"olean\x02\x00" + b"4.35.0".ljust(33, b"\0") + b"e" * 40 + struct.pack("<QQ", BASE, 0))
@@ -47,7 +47,7 @@ class Builder:
         return expression
 
     def definition(self, head: int, value: int) -> int:
-        """Four fields and the byte that says safe."""
+        """A definition's value: four fields and the byte that marks it as safe."""
         raw = struct.pack("<iHBB4QQ", 0, 48, 4, 0, head, value, 1, 1, 1)
         return self.put(raw)
 
@@ -63,16 +63,16 @@ class Builder:
         return self.constructor(4, self.name(name), 1)
 
     def loose(self, index: int) -> int:
-        """A bound variable that no binder above it binds."""
+        """A bound variable outside of any binder."""
         return self.constructor(0, 2 * index + 1)
 
     def itself(self) -> int:
-        """An application of itself to itself."""
+        """A cyclic object: an application of itself to itself."""
         here = BASE + len(self.data)
         return self.constructor(5, here, here)
 
     def theorem(self, name: str, type_: int, value: int) -> int:
-        """A theorem with whatever type and value."""
+        """A theorem with arbitrary type and value."""
         head = self.constructor(0, self.name(name), 1, type_)
         return self.constructor(KINDS["theorem"], self.constructor(0, head, value))
 

@@ -1,4 +1,4 @@
-"""A command in a process of its own, and whether anything it started outlives it."""
+"""Runs a command in a process of its own, and finds processes it started that outlive it."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Command:
         return self
 
     def finish(self, timeout_s: float = 300) -> tuple[int, str, str]:
-        """Exit status, output and errors; whatever hangs is ended by its id."""
+        """Exit status, output and errors; processes that are left are killed by id and fail the test."""
         try:
             self.process.wait(timeout=timeout_s)
         finally:
             left = self.survivors(grace_s=30)
-            # a process that is killed has no command line any more
+            # a killed process has no command line any more
             named = [(process.pid, _name(process)) for process in left]
             for process in left:
                 process.kill()
@@ -70,7 +70,7 @@ class Command:
         found = []
         for process in psutil.process_iter():
             try:
-                # a process that gives itself a name may write it over its environment; Ray's agents do
+                # a process that changes its title may overwrite its environment, as Ray's agents do
                 ours = os.getsid(process.pid) == self.session or process.environ().get(_MARK) == self.mark
                 if ours and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
@@ -93,7 +93,7 @@ class Command:
 
 
 def _text(file: IO[str]) -> str:
-    """What a process has written so far: read past its own position, which the process moves."""
+    """The output so far, read through a new descriptor: the process moves the position of its own."""
     return Path(f"/proc/self/fd/{file.fileno()}").read_text()
 
 

@@ -1,4 +1,4 @@
-"""A recorded batch: ragged lengths, two spans per completion, off-policy, so that every term of the loss is at work."""
+"""A fixed batch: ragged lengths, two spans per completion, off-policy, so that every term of the loss is nonzero."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def config(folder: str, **sections: dict) -> RunConfig:
 
 
 def grouped(count: int = 8) -> TrainBatch:
-    """The recorded batch as two groups, without what a learner finds itself."""
+    """The fixed batch as two groups, without old and reference log-probabilities."""
     samples = batch(count).samples
     half = count // 2
     changed = [

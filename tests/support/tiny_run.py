@@ -1,4 +1,4 @@
-"""A small real run for tests of the whole loop: its folder, and what it has written."""
+"""A small real run for tests of the whole loop: its folder, and the files it has written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ JUDGE = Path(__file__).resolve().parent / "judge.py"
 
 
 def prepare(folder: Path, model: str, run: dict[str, Any], judge: str, **sections: Any) -> Path:
-    """Prompts and a configuration; ``sections`` are put over the usual ones, a judge by a function of `judge`."""
+    """Write prompts and a configuration; ``sections`` replace the usual ones, ``judge`` names a function of `judge`."""
     rows = [{"id": f"t{i}", "prompt": f"∀ p q : Prop, p {c} q :="} for i, c in enumerate("→∧∨↔→∧")]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = {
@@ -34,13 +34,13 @@ def prepare(folder: Path, model: str, run: dict[str, Any], judge: str, **section
 
 
 def lines(work: Path, name: str) -> list[dict]:
-    """The metrics of a run so far, a row per step."""
+    """The metrics of a run so far, one row per step."""
     file = work / "runs" / name / "metrics.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def weights(work: Path, name: str) -> dict[str, torch.Tensor]:
-    """The model a run has left."""
+    """The weights of the final model of a run."""
     from safetensors.torch import load_file
 
     return load_file(work / "runs" / name / "model" / "model.safetensors")

@@ -1,7 +1,7 @@
 """Every tuning method and kind of update between a learner and a real vLLM engine; prints one JSON object of findings.
 
-A process of its own, as `engine_checks.py`. One engine serves all methods of its kind: before each, the starting model is
-put back (an engine with adapters never leaves it).
+Runs in a process of its own, as `engine_checks.py` does. One engine serves all methods of its kind: before each, the
+starting model is restored (an engine with adapters always holds it).
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Pair:
         return "healthy"
 
     def reference(self) -> float:
-        """Largest |Δ log p| between the reference after training and the starting model."""
+        """Largest |Δ log p| between the reference policy after training and the starting model."""
         samples = batch(0).samples
         plain = build_learner(configured(self.folder, {}), self.folder, DEVICE)
         one, other = self.learner.logprobs(samples, reference=True), plain.logprobs(samples)
@@ -148,7 +148,7 @@ class Pair:
 
 
 def invariant(pair: Pair, change: dict[str, Any]) -> dict[str, Any]:
-    """Differences at the start and after updates, and what moved."""
+    """Differences between engine and learner at the start and after updates, and how far the policy moved."""
     pair.start(change)
     found: dict[str, Any] = {"start": pair.difference(), "kind": kind_of(pair.config)}
     before = pair.learner.logprobs(batch(9).samples)
@@ -167,7 +167,7 @@ def invariant(pair: Pair, change: dict[str, Any]) -> dict[str, Any]:
 
 
 def planted(pair: Pair) -> dict[str, str]:
-    """What the canary says of failures that never crash."""
+    """The canary's findings on planted silent failures."""
     engine, found = pair.engine, {}
     if engine.adapter is not None:
         pair.start(ADAPTERS["lora"])
@@ -208,12 +208,12 @@ def planted(pair: Pair) -> dict[str, str]:
         pair.learner.step(batch(step))
     with held(engine, "_drop_cache", lambda: None):
         found["stale_cache"] = pair.verdict()
-    if DEVICE.type == "cuda":  # there are no packed kernels
+    if DEVICE.type == "cuda":  # packed kernels exist on CPU only
         return found
     pair.learner.step(batch(1))
-    renew, packed_linear.renew = packed_linear.renew, lambda model: 0
+    repack, packed_linear.repack = packed_linear.repack, lambda model: 0
     found["stale_kernels"] = pair.verdict()
-    packed_linear.renew = renew
+    packed_linear.repack = repack
     return found
 
 

@@ -1,4 +1,4 @@
-"""Configurations in all their forms, and answers that cannot be judged; whole runs are in tests/ray/test_notebook.py."""
+"""Configurations in all their forms, and answers that cannot be verified; whole runs: tests/ray/test_notebook.py."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_importing_the_package_imports_nothing_of_it() -> None:
         _ = rlpost.trian  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_verify_judges_in_order_and_refuses_answers_without_text() -> None:
+def test_verify_answers_in_order_and_refuses_answers_without_text() -> None:
     found = rlpost.verify([{"text": "a"}, {"text": "b"}], "function", function=lambda text, columns: text == "a")
     assert [verdict.outcome for verdict in found] == ["accepted", "rejected"]
     with pytest.raises(UserError, match=r"answers\[1\]: 'text' is None"):

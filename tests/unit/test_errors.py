@@ -1,4 +1,4 @@
-"""The errors: kinds and travelling between processes. Not covered: their messages, which have their own tests."""
+"""The errors: kinds and pickling between processes. Not covered: their messages, which have their own tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The experiments' arms load, and their reports say what outcome files hold. Not covered: the runs themselves."""
+"""The experiments' arms load, and their reports agree with outcome files. Not covered: the runs themselves."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_the_report_of_provers(scripts: dict[str, ModuleType], tmp_path: Path) -
     assert "Minus high_kl" in text
 
 
-def test_rare_is_what_all_starts_together_prove_in_an_eighth_of_their_samples_at_most(
+def test_a_theorem_is_rare_if_all_starts_prove_it_in_at_most_an_eighth_of_their_samples(
     scripts: dict[str, ModuleType],
 ) -> None:
     def start(*rights: int) -> list[Outcome]:

@@ -1,4 +1,4 @@
-"""What importing the pure modules drags in. No circle of files. Not covered: layers, which import-linter holds."""
+"""The modules that importing the pure modules loads, and import cycles. Not covered: layers (import-linter)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ print(len(names))
 
 
 def test_actors_do_not_import_what_compiles() -> None:
-    """vLLM looks into every module of its process when it starts, and a second of imports is saved in each actor."""
+    """vLLM inspects every module of its process when it starts, and each actor saves a second of imports."""
     code = "import rlpost.actors.workers, rlpost.loop.run, rlpost.learner.policy, rlpost.cli, sys; print('numba' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True, cwd=ROOT
@@ -53,7 +53,7 @@ def test_pure_modules_import_no_runtime() -> None:
 
 
 def _imports(file: Path) -> set[str]:
-    """Modules of rlpost that a file imports, also inside functions and for types."""
+    """Modules of rlpost that a file imports, imports inside functions and for types included."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -64,18 +64,18 @@ def _imports(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("package", ["rlpost", "rewards/rlpost_rewards", "verifiers/rlpost_verifiers"])
-def test_no_file_imports_itself_by_way_of_others(package: str) -> None:
+def test_files_do_not_import_each_other_in_cycles(package: str) -> None:
     top = ROOT / package
     files = {".".join(f.relative_to(top.parent).with_suffix("").parts): f for f in top.rglob("*.py")}
     graph = {name: _imports(file) & (files.keys() - {name}) for name, file in files.items()}
-    # the package's own four verbs are looked up on first use
+    # the package's four functions are imported on first use
     graph.pop("rlpost.__init__", None)
     order = list(graphlib.TopologicalSorter(graph).static_order())
     assert len(order) >= len(graph) > 5
 
 
-def test_rooms_and_loose_modules() -> None:
-    """A reader finds a thing by its room: what is loose are doors and contracts."""
+def test_only_entry_points_and_contracts_are_top_level_modules() -> None:
+    """Everything else is in a subpackage, where a reader can find it."""
     loose = {file.stem for file in (ROOT / "rlpost").glob("*.py")} - {"__init__"}
     assert loose == {"api", "cli", "errors", "paths", "protocols", "types"}
     inits = [file for top in ("rlpost", "rewards", "verifiers") for file in (ROOT / top).rglob("__init__.py")]

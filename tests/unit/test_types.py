@@ -1,4 +1,4 @@
-"""The records: validation and travelling between processes. Not covered: what stages put into them."""
+"""The records: validation and pickling between processes. Not covered: the values that stages put into them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ EXAMPLES: list[Any] = [
 
 
 def plain(value: Any) -> Any:
-    """Something that compares: arrays become (dtype, list)."""
+    """A form that can be compared: arrays become (dtype, list)."""
     if isinstance(value, np.ndarray):
         return str(value.dtype), value.tolist()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -1,1 +1,1 @@
-"""Verifiers for rlpost: they judge what a model wrote and say what the judgement rests on."""
+"""Verifiers for rlpost: they verify what a model wrote and report what the verdict rests on."""

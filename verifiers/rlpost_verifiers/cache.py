@@ -1,4 +1,4 @@
-"""A bounded memory of verdicts, and a file of them that outlives the run."""
+"""Cache of verdicts: bounded in memory, and optionally in a file that later runs read."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _KEPT = ("outcome", "score", "reason", "assurance", "evidence", "seconds", "cpu_
 
 
 class VerdictCache:
-    """Verdicts by content key; safe to share between threads, the file also between processes of one machine.
+    """Verdicts by content key. Threads may share it; the file may also be shared by processes of one machine.
 
     Undecided verdicts are never kept: they say something about the verifier at that moment, not about the answer.
 
     Args:
         capacity: number of verdicts kept in memory, the most recently used ones; 0 keeps none.
-        folder: where to keep all of them in a file as well (SQLite, not for network file systems), None for nowhere.
+        folder: folder of an SQLite file that keeps all of them as well (not for network file systems); None: no file.
 
     Raises:
         UserError: for a negative capacity, or a folder whose file cannot be used.
@@ -41,7 +41,7 @@ class VerdictCache:
         self._file = None if folder is None else VerdictFile(folder)
 
     def get(self, key: str) -> Verdict | None:
-        """The verdict kept under ``key``, marked as cached and as having cost nothing."""
+        """The verdict cached under ``key``, marked as cached and with zero times; None if there is none."""
         with self._lock:
             verdict = self._verdicts.get(key)
             if verdict is None and self._file is not None:
@@ -55,7 +55,7 @@ class VerdictCache:
         return as_cached(verdict)
 
     def put(self, key: str, verdict: Verdict) -> None:
-        """Keep ``verdict`` unless it is undecided; in memory the least recently used one makes room."""
+        """Keep ``verdict`` unless it is undecided; in memory the least recently used one is evicted."""
         if verdict.outcome == "undecided":
             return
         with self._lock:
@@ -81,19 +81,19 @@ class VerdictCache:
 
 
 class VerdictFile:
-    """Decided verdicts in an SQLite file; used under its owner's lock.
+    """Decided verdicts in an SQLite file; the caller holds the lock.
 
-    Plain text in a table of its own and no diskcache: that unpickles what a row says it should (5.6.3, also with
-    ``JSONDisk``), and whoever can write the file would run code in every scoring worker.
+    It stores JSON text in its own table instead of using diskcache, which unpickles rows marked as pickles (5.6.3, also
+    with ``JSONDisk``): whoever can write the file could run code in every scoring worker.
 
-    A row that does not read as a decided verdict counts as absent and is written anew. A file that fails during the run
-    (a full disk) is given up with a warning: it only ever saved time.
+    A row that does not read as a decided verdict counts as absent and is written again. If the file fails during the
+    run (a full disk), a warning is given and the run goes on without it: the file only saves time.
 
     Args:
-        folder: made if it does not exist, readable by its owner only.
+        folder: folder of the file, created readable by its owner only if it does not exist.
 
     Raises:
-        UserError: if the file is no such cache or cannot be opened.
+        UserError: if the file is not such a cache or cannot be opened.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -112,7 +112,7 @@ class VerdictFile:
             ) from None
 
     def get(self, key: str) -> Verdict | None:
-        """The verdict under ``key``, None if there is none that can be read."""
+        """The verdict under ``key``; None if there is none or it cannot be read."""
         rows = self._ask("SELECT verdict FROM verdicts WHERE key = ?", key)
         return _read(rows[0][0]) if rows else None
 
@@ -139,7 +139,7 @@ class VerdictFile:
 
 
 def as_cached(verdict: Verdict) -> Verdict:
-    """The same verdict for an equal question, which cost no time."""
+    """The same verdict for an equal item: marked as cached, with zero times."""
     return replace(verdict, cached=True, seconds=0.0, cpu_seconds=0.0, queued_seconds=0.0)
 
 

@@ -19,12 +19,12 @@ Judge = Callable[[str, Mapping[str, Any]], Any]
 
 
 class FunctionVerifier:
-    """Judges an answer by ``function(text, columns)``.
+    """Verifies an answer with ``function(text, columns)``.
 
-    The function returns True or False, a finite number (accepted if positive, the number being the score), or None
-    where it cannot tell. None leaves the answer undecided with reason ``unavailable``; an exception, or a value of
-    any other kind, leaves it undecided with reason ``crashed`` and says so in the evidence: a broken function is no
-    statement about the answer.
+    The function returns True or False, a finite number (the score; accepted if positive), or None where it cannot
+    tell. None leaves the answer undecided with reason ``unavailable``. An exception, or a value of any other kind,
+    leaves it undecided with reason ``crashed`` and a message in the evidence: a broken function says nothing about the
+    answer.
 
     Args:
         function: a callable, or its name as ``module:attribute`` or ``path.py:attribute``.
@@ -50,7 +50,7 @@ class FunctionVerifier:
         return self._fingerprint
 
     def verify_batch(self, items: Sequence[VerifyItem]) -> list[Verdict]:
-        """One verdict for each item, in order; equal texts with the same columns object are judged once."""
+        """One verdict for each item, in order; equal texts with the same columns object are verified once."""
         known: dict[tuple[str, int], Verdict] = {}
         for item in items:
             key = (item.text, id(item.columns))
@@ -59,7 +59,7 @@ class FunctionVerifier:
         return [known[item.text, id(item.columns)] for item in items]
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Does nothing: there is no process to end."""
 
     def __enter__(self) -> FunctionVerifier:
         return self
@@ -93,10 +93,10 @@ class FunctionVerifier:
 
 
 def _score(result: Any) -> tuple[float | None, str]:
-    """The score and, where there is none, the reason."""
+    """The score and an empty reason, or None and the reason."""
     if result is None:
         return None, "unavailable"
-    # Scalars of numpy and torch know how to become Python's.
+    # scalars of numpy and torch
     plain = result.item() if hasattr(result, "item") else result
     if isinstance(plain, numbers.Real) and math.isfinite(plain):
         return float(plain), ""
@@ -112,6 +112,6 @@ def _digest(function: Any) -> str:
     try:
         source = inspect.getsource(function if hasattr(function, "__qualname__") else type(function))
     except (OSError, TypeError):
-        # Built-in or typed at a prompt: there is no source, and its name has to do.
+        # a built-in, or typed at a prompt: without source, the fingerprint rests on the name alone
         source = ""
     return hashlib.sha256(source.encode()).hexdigest()[:8]

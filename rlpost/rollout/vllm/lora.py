@@ -1,4 +1,4 @@
-"""A LoRA adapter in vLLM: handed over as a folder, and read back from the buffers that it computes with."""
+"""A LoRA adapter in vLLM: passed as a folder, and read back from the buffers that vLLM computes with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlpost.tuning.method import Adapter
 
 _NAME = re.compile(r"(.+)\.lora_([AB])\.weight")
 _SLOT = 0
-"""Of the one adapter that is held at a time."""
+"""Slot of the only adapter that is loaded at a time."""
 
 
 def is_adapter(name: str) -> bool:
@@ -28,7 +28,7 @@ def is_adapter(name: str) -> bool:
 
 
 def parse(tensors: Mapping[str, Tensor]) -> Adapter:
-    """The adapter of an update's tensors."""
+    """The adapter that an update's tensors make."""
     halves: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         found = _NAME.fullmatch(name)
@@ -38,9 +38,9 @@ def parse(tensors: Mapping[str, Tensor]) -> Adapter:
 
 
 class ActiveAdapter:
-    """The adapter that an engine answers with; a new one for each version.
+    """The adapter that an engine samples with; a new one for each version.
 
-    vLLM keeps an adapter under its number, and its prefix cache knows adapters by name: neither is ever used twice.
+    vLLM identifies an adapter by its number, and its prefix cache identifies it by name: neither is ever used twice.
 
     Args:
         llm: ``vllm.LLM`` with adapters enabled.
@@ -50,11 +50,11 @@ class ActiveAdapter:
         self.llm, self.number, self.request = llm, 0, None
 
     def replace(self, adapter: Adapter, folder: str, base: str) -> None:
-        """Load an adapter and let the one before go.
+        """Load an adapter and unload the previous one.
 
         Args:
-            adapter: plain, relative to the engine's weights.
-            folder: empty, gone after the call.
+            adapter: a plain LoRA adapter, relative to the engine's weights.
+            folder: an empty folder, which may be deleted after the call.
             base: name of the starting model.
 
         Raises:
@@ -72,7 +72,7 @@ class ActiveAdapter:
             engine.remove_lora(previous.lora_int_id)
         try:
             accepted = engine.add_lora(request)
-        except Exception as error:  # what it refuses arrives as whatever its worker raised
+        except Exception as error:  # a refusal is whatever exception the worker raised
             raise InfrastructureError(f"vLLM refuses the adapter: {first_line(error)}") from error
         if not accepted:
             raise InfrastructureError("vLLM did not take the adapter")
@@ -80,11 +80,11 @@ class ActiveAdapter:
 
 
 def adapter_views(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor | None]:
-    """The matrices that vLLM multiplies with, by published name; None where it holds none of that shape.
+    """The matrices that vLLM multiplies with, by published name; None if it holds none of that shape.
 
     Args:
-        model: vLLM's.
-        shapes: published names; only those of adapters are looked at.
+        model: vLLM's model.
+        shapes: shapes by published name; names other than adapters' are ignored.
     """
     held = dict(_buffers(model, getattr(model, "packed_modules_mapping", {})))
     return {name: _cut(held.get(name), shape) for name, shape in shapes.items() if is_adapter(name)}
@@ -103,7 +103,7 @@ def _buffers(model: Any, packed: Mapping[str, list[str]]) -> Iterator[tuple[str,
 
 
 def _cut(buffer: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
-    """The published part of a buffer; what lies beyond it must be empty, or more is multiplied with than was sent."""
+    """The published part of a buffer; the rest must be zero, or vLLM would multiply with more than was sent."""
     if buffer is None or buffer.shape[0] < shape[0] or buffer.shape[1] < shape[1]:
         return None
     part = buffer[: shape[0], : shape[1]]

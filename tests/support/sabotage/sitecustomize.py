@@ -1,7 +1,7 @@
-"""Imported by every Python process whose PYTHONPATH names this folder, actors included: breaks one part of rlpost, the
-one that $RLPOST_SABOTAGE names, as soon as its module has been imported.
+"""Plants the bug that $RLPOST_SABOTAGE names, as soon as the module concerned has been imported.
 
-Each break is a bug that libraries of this kind have really had: nothing crashes, the curves just look a little worse.
+Every Python process whose PYTHONPATH names this folder imports this file, actors included. Each bug is one that
+libraries of this kind have really had: nothing crashes, the curves just look a little worse.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 
 def stale_lm_head(module: Any) -> None:
-    """The packed copy of the tied output matrix is not made anew after a sync."""
+    """The packed copy of the tied output matrix is not rebuilt after a sync."""
     repack = module.PackedLinear.repack
 
     def all_but_the_head(self: Any) -> None:
@@ -27,17 +27,17 @@ def stale_lm_head(module: Any) -> None:
 
 
 def stale_prefix_cache(module: Any) -> None:
-    """The engine keeps the keys and values of the policy before."""
+    """The engine keeps the prefix cache of the previous policy."""
     module.VllmEngine._drop_cache = lambda self: None
 
 
 def update_lost_in_the_engine(module: Any) -> None:
-    """The engine takes the tensors and does not load them."""
+    """The engine receives the tensors and does not load them."""
     module.LocalWeights.load = lambda self, tensors: None
 
 
 def update_not_sent(module: Any) -> None:
-    """Nothing reaches the engine, which says that all is well: an adapter that was saved under an old name."""
+    """Nothing reaches the engine, which reports success: as with an adapter that was saved under an old name."""
 
     def apply(self: Any, update: Any) -> Any:
         self.version = update.manifest.new_version
@@ -47,7 +47,7 @@ def update_not_sent(module: Any) -> None:
 
 
 def update_lost_in_the_learner(module: Any) -> None:
-    """The optimizer steps on something else than what is published."""
+    """The optimizer updates other tensors than those that are published."""
     applied = module.DeepSpeedEngine.apply
 
     def apply(self: Any, lr: float) -> Any:
@@ -61,13 +61,13 @@ def update_lost_in_the_learner(module: Any) -> None:
 
 
 def loss_halved(module: Any) -> None:
-    """A factor of one half on its way into the backward pass: a mean over two where a sum belongs."""
+    """The loss is halved before the backward pass: a mean over two in place of a sum."""
     backward = module.DeepSpeedEngine.backward
     module.DeepSpeedEngine.backward = lambda self, loss, last: backward(self, loss * 0.5, last=last)
 
 
 def loss_divided_by_micro_batches(module: Any) -> None:
-    """The accumulation divides what was already divided by the global counts."""
+    """The accumulation divides a loss that the global counts have already normalised."""
     accumulate = module.ModelPasses.accumulate
 
     def divided(self: Any, batch: Any, update: Any, *rest: Any) -> Any:
@@ -82,7 +82,7 @@ def loss_divided_by_micro_batches(module: Any) -> None:
 
 
 def reference_is_the_policy(module: Any) -> None:
-    """The KL term compares the policy with itself: an engine's method that was thought to return the engine."""
+    """The KL term compares the policy with itself."""
     module.ModelPasses._reference = lambda self: (self.engine.forward, contextlib.nullcontext())
 
 
@@ -99,7 +99,7 @@ PLACES: dict[str, tuple[str, Callable[[Any], None]]] = {
 
 
 class Saboteur(importlib.abc.MetaPathFinder):
-    """Lets a module be found as usual and breaks it once it has run."""
+    """Lets a module be found as usual and plants the bug once it has run."""
 
     def __init__(self, name: str, breaks: Callable[[Any], None]):
         self.name, self.breaks = name, breaks

@@ -1,4 +1,4 @@
-"""What is left of killed drivers is swept, what belongs to living ones is not. Not covered: Ray itself."""
+"""Folders left by killed drivers are swept, those of living ones are not. Not covered: Ray itself."""
 
 from __future__ import annotations
 

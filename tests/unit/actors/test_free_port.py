@@ -9,7 +9,7 @@ from rlpost.actors.workers import free_port
 from rlpost.errors import InfrastructureError
 
 
-def test_a_port_is_free_and_none_that_the_kernel_hands_out() -> None:
+def test_a_free_port_is_outside_the_kernels_ephemeral_range() -> None:
     with socket.socket() as taken:
         port = free_port("127.0.0.1")
         assert 20_000 <= port < 32_000
@@ -29,6 +29,6 @@ def test_a_taken_port_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_address_of_another_machine_is_named() -> None:
-    # of a block that is set apart for documentation (RFC 5737)
+    # an address from a block reserved for documentation (RFC 5737)
     with pytest.raises(InfrastructureError, match=r"at 192\.0\.2\.1: "):
         free_port("192.0.2.1")

@@ -1,4 +1,4 @@
-"""Seats worked out by hand. Nodes are named by their letters; a GPU node is big, the others are not."""
+"""Placements worked out by hand. Nodes are named by letters. Not covered: real clusters (tests/ray)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_more_actors_than_cores_are_missing_cores_unless_threads_are_given() -> 
     assert not place(config(rollout={"workers": 3, "threads": 1}), [node("a")]).missing
 
 
-def test_gpus_are_given_whole_while_they_last_engines_that_need_several_first() -> None:
+def test_whole_gpus_go_first_to_engines_that_need_several() -> None:
     wanted = config(rollout={"workers": 1, "tensor_parallel": 2}, learner={"workers": 2})
     found = placements(place(wanted, [node("a", 16, 2), node("b", 16, 2), node("c", 32)]))
     assert found["rollout0"] == ("a", 8, 2.0)
@@ -61,13 +61,13 @@ def test_gpus_are_given_whole_while_they_last_engines_that_need_several_first() 
 
 
 @pytest.mark.parametrize(("workers", "gpus", "share"), [(1, 1, 0.5), (2, 2, 0.5), (3, 1, 0.25)])
-def test_engines_and_one_rank_take_turns_where_gpus_are_few(workers: int, gpus: int, share: float) -> None:
+def test_engines_and_a_single_rank_share_gpus_where_there_are_too_few(workers: int, gpus: int, share: float) -> None:
     plan = place(config(rollout={"workers": workers}), [node("a", 16, gpus)])
     assert not plan.missing
     given = [placement.gpus for placement in plan.placements if placement.kind != "scoring"]
     assert given == [share] * (workers + 1)
     assert {placement.threads for placement in plan.placements if placement.kind != "scoring"} == {16 // (workers + 1)}
-    # Ray packs fractions into single GPUs: so many of them must fit
+    # Ray packs fractions into single GPUs, so their sum must fit
     assert sum(given) <= gpus
 
 

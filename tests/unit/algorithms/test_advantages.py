@@ -101,7 +101,7 @@ def test_values_are_compared_with_values_of_the_same_index_only() -> None:
 def test_ragged_groups_normalise_each_index_over_those_who_have_it() -> None:
     three = tuple(SpanReward(i, i + 1, v, index=i) for i, v in enumerate([3.0, 4.0, 9.0]))
     two = tuple(SpanReward(i, i + 1, v, index=i) for i, v in enumerate([1.0, 0.0]))
-    # index 0: 3, 1 around 2; index 1: 4, 0 around 2; index 2 has one member: nobody to compare with
+    # index 0: 3, 1 around 2; index 1: 4, 0 around 2; index 2 has one member and no other to compare with
     assert group_advantages([three, two, ()], MEAN) == [[1.0, 2.0, 0.0], [-1.0, -2.0], []]
 
 
@@ -140,8 +140,8 @@ def test_two_rewards_of_the_same_place_are_one_span() -> None:
 
 
 @pytest.mark.parametrize("inner", [(0, 3), (4, 7), (7, 10)])
-def test_an_inner_span_stays_a_span_of_its_own_wherever_it_lies(inner: tuple[int, int]) -> None:
-    """An outcome over the whole completion beside a reward for one part: the part must not depend on its place."""
+def test_an_inner_span_stays_separate_at_any_position(inner: tuple[int, int]) -> None:
+    """A reward for one part, besides an outcome over the whole completion: its span must not depend on its position."""
     reward = (SpanReward(0, 10, 1.0), SpanReward(*inner, 1.0, index=1))
     _, span_ids = spread_over_tokens(reward, [0.0, 0.0], 10)
     inside = set(span_ids[inner[0] : inner[1]].tolist())

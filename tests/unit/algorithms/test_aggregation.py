@@ -1,4 +1,4 @@
-"""Token weights. Not covered: where the counts come from (tests/unit/data/test_packing.py)."""
+"""Token weights. Not covered: where the counts come from (tests/unit/learner/test_packing.py)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_weights_of_a_mean_sum_to_one(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["token", "sequence", "sequence_sum", "span", "constant"])
-def test_an_empty_minibatch_divides_by_nothing(kind: str) -> None:
+def test_the_weights_of_an_empty_minibatch_are_zero(kind: str) -> None:
     off = torch.zeros(2, 3, dtype=torch.bool)
     found = token_weights(off, torch.full((2, 3), -1), kind, Denominators(0, 0, 0, 0))  # type: ignore[arg-type]
     assert found.abs().sum() == 0

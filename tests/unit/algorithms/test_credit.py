@@ -1,4 +1,4 @@
-"""From judged groups to samples. Not covered: the advantages themselves (algorithms/test_advantages.py)."""
+"""From scored groups to samples. Not covered: the advantages themselves (algorithms/test_advantages.py)."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_completion_without_tokens_moves_nothing_but_counts() -> None:
     assert found.advantages == [[None, 0.5]]
 
 
-def test_without_engine_figures_there_are_none() -> None:
+def test_without_engine_logprobs_a_sample_has_none() -> None:
     [sample] = credited(group((completion(0, 1, logprobs=False), 1.0))).batch.samples
     assert sample.rollout_logprobs is None
 
@@ -87,8 +87,8 @@ def test_nothing_decided_gives_no_batch() -> None:
     assert (found.batch.samples, found.kept_groups, found.advantages) == ((), 0, [[None]])
 
 
-def test_figures_that_a_reward_stage_needed_are_the_old_policys() -> None:
-    """The learner has scored the batch already; it should not do so twice."""
+def test_logprobs_computed_for_a_reward_stage_become_the_old_logprobs() -> None:
+    """The learner has computed them already and should not do so twice."""
     one = group((completion(0, 2), 1.0), (completion(1, 1), 0.0))
     scored = dataclasses.replace(one, learner_logprobs=(np.float32([-1, -2]), np.float32([-3])))
     first, second = credited(scored).batch.samples

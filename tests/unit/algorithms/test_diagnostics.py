@@ -16,7 +16,7 @@ def test_mean_and_maximum_by_hand() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_figure_that_is_no_number_is_infinitely_far(bad: float) -> None:
+def test_a_nan_or_infinite_logprob_gives_an_infinite_mismatch(bad: float) -> None:
     assert mismatch([[0.0, bad]], [[0.0, 0.0]]) == Mismatch(math.inf, math.inf, 2)
 
 

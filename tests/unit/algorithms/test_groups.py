@@ -1,4 +1,4 @@
-"""Which groups are trained on. Not covered: what verdicts a scorer gives (tests/unit/scoring)."""
+"""Which groups are trained on. Not covered: the verdicts of a scorer (tests/unit/scoring)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def group(verdicts: list[Verdict | None], values: list[float | None]) -> Group:
         ([NO, NO], [0.0, 0.0], False),
         # shaped rewards differ, outcomes do not: the filter looks before any shaping
         ([YES, YES], [1.0, 0.8], False),
-        # the undecided member is no contrast
+        # an undecided member gives no contrast
         ([YES, LOST], [1.0, None], False),
         ([YES, LOST, NO], [1.0, None, 0.0], True),
         ([LOST, LOST], [None, None], False),
@@ -48,7 +48,7 @@ def test_off_keeps_every_group_with_a_decided_member() -> None:
     assert not keep(group([LOST, LOST], [None, None]), "off")
 
 
-def test_members_without_a_verdict_are_compared_by_reward_beside_a_truncated_one() -> None:
+def test_members_without_a_verdict_are_compared_by_reward_next_to_a_truncated_one() -> None:
     cut = Verdict("rejected", 0.0, "truncated")
     assert not keep(group([cut, None, None], [0.0, 0.0, 0.0]), "binary")
     assert keep(group([cut, None], [0.0, 1.0]), "binary")

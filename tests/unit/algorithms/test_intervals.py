@@ -1,4 +1,4 @@
-"""Intervals against values that can be worked out or looked up. Not covered: coverage in the long run."""
+"""Intervals against values worked out by hand or looked up. Not covered: coverage in the long run."""
 
 from __future__ import annotations
 

@@ -71,6 +71,6 @@ def test_nan_under_the_mask_leaks_neither_value_nor_gradient(kind: str) -> None:
     assert torch.isfinite(x.grad).all()
 
 
-def test_one_abandoned_token_cannot_own_the_gradient() -> None:
+def test_k3_is_capped_for_a_token_the_policy_abandoned() -> None:
     found = kl_estimate(torch.tensor([[-300.0]]), torch.tensor([[-1.0]]), ON[:, :1], "k3")
     assert found.item() == pytest.approx(math.exp(MAX_LOG_DIFFERENCE) - 1 - MAX_LOG_DIFFERENCE, rel=1e-6)

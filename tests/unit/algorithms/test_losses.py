@@ -168,5 +168,5 @@ def test_the_gradient_agrees_with_finite_differences(aggregate: str, ratio: str)
         )
         return policy_loss(inputs, settings, Denominators(5, 2, 4, 4))[0]
 
-    # the weights are float32 numbers, so the function is smooth and exact in float64
+    # the token weights are float32 constants, so the function is smooth and exact in float64
     assert torch.autograd.gradcheck(loss, (start.requires_grad_(),))

@@ -21,7 +21,7 @@ def test_sums_by_hand() -> None:
     assert span_sums(VALUES, MASK, IDS).tolist() == [[3.0, 3.0, 0.0, 4.0, 0.0]]
 
 
-def test_rows_are_apart() -> None:
+def test_spans_of_different_rows_are_summed_separately() -> None:
     values = torch.tensor([[1.0, 2.0], [4.0, 8.0]])
     ids = torch.zeros(2, 2, dtype=torch.long)
     assert span_sums(values, torch.ones(2, 2, dtype=torch.bool), ids).tolist() == [[3.0, 3.0], [12.0, 12.0]]

@@ -1,4 +1,4 @@
-"""Propensities by hand, and found again in clicks that were drawn from them."""
+"""Propensities by hand, and estimated from clicks that were drawn from them."""
 
 from __future__ import annotations
 

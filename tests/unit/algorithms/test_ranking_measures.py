@@ -1,4 +1,4 @@
-"""Measures of ranked lists by hand. Not covered: who judges the lists."""
+"""Measures of ranked lists by hand. Not covered: the verifier of the lists."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_short_list_is_measured_against_a_short_ideal_only_by_the_released_pro
     assert ndcg([], [1.0], 5, "released") == 0.0
 
 
-def test_weights_make_the_ideal() -> None:
+def test_the_ideal_list_is_sorted_by_gain() -> None:
     assert ndcg([1.0, 3.0], [3.0, 1.0], 2) == pytest.approx((1 + 3 * TWO) / (3 + TWO))
 
 
@@ -48,7 +48,7 @@ def test_what_cannot_be_measured_is_refused(relevant: list[float], k: int, messa
 def test_coverage_and_its_error_by_hand() -> None:
     assert coverage([["a", "b"], ["b"]], 4) == (0.5, 0.125)
     assert coverage([["a", "a"]], 2) == (0.5, 0.0)
-    # three lists that share everything: leaving one out changes nothing
+    # three equal lists: leaving one out changes nothing
     assert coverage([["a"]] * 3, 2) == (0.5, 0.0)
 
 

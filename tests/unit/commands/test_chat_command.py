@@ -1,5 +1,5 @@
-"""Talking to a model: prompts as in training, turns, verdicts, one-line errors; with a real tiny model. Not covered: whether it
-says anything sensible.
+"""`Chat` with a real tiny model: prompts as in training, turns, verdicts, one-line errors. Not covered: the quality of
+its answers.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def test_a_model_that_was_trained_on_chats_sees_the_conversation(tiny_model: str
     assert Message("user", SAID).content == one._row()["prompt"][0]["content"]
 
 
-def test_the_verifier_judges_where_it_can(tiny_model: str) -> None:
+def test_replies_are_verified_where_possible(tiny_model: str) -> None:
     def longer(text: str, columns: dict[str, Any]) -> bool:
         return len(columns["gold"]) < len(text)
 
@@ -91,7 +91,7 @@ def test_no_or_several_open_columns_are_refused(template: str, message: str) -> 
         open_column(DataSection(template=template), {})
 
 
-def test_what_cannot_be_said(tiny_model: str) -> None:
+def test_unusable_input_is_refused(tiny_model: str) -> None:
     one = talk(tiny_model, rollout={"max_tokens": 60})
     with pytest.raises(DataError, match="nothing was said"):
         one.say("  ")

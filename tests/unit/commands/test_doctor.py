@@ -1,4 +1,4 @@
-"""Trials in processes of their own: a crash, a hang, a module that hides a package. The real ones: tests/contract."""
+"""Trials in processes of their own: a crash, a hang, a module that hides a package. Real trials: tests/contract."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ doing("something first")
 
 @pytest.fixture
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that comes first on every trial's search path."""
+    """A folder that is first on every trial's search path."""
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
 
@@ -49,7 +49,7 @@ def test_what_a_trial_finds_comes_back(planted: Path) -> None:
         ("found('x'); sys.exit('late')", "failed while ending: late"),
     ],
 )  # fmt: skip
-def test_a_trial_that_fails_says_in_what(planted: Path, body: str, problem: str) -> None:
+def test_a_failing_trial_names_the_step_that_failed(planted: Path, body: str, problem: str) -> None:
     assert outcome(planted, body).problem == problem
 
 

@@ -23,7 +23,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return write(tmp_path / "before", before), write(tmp_path / "after", after)
 
 
-def test_the_mask_is_the_one_of_the_whole_tensors(
+def test_the_mask_written_in_pieces_equals_that_of_whole_tensors(
     folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rlpost.sparsity.compare.PIECE", 1024)
@@ -44,7 +44,7 @@ def test_the_mask_is_the_one_of_the_whole_tensors(
     assert masks.load(whole).density == made.density
 
 
-def test_what_people_and_programs_read(
+def test_the_output_as_text_html_plots_and_json(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "page.html"

@@ -24,7 +24,7 @@ def changed(*patches: dict[str, Any]) -> dict[str, Any]:
 
 
 BROKEN: list[tuple[str, dict[str, Any], str, list[str]]] = [
-    # rule, change, key at the start of the message, what it must name (values and remedy)
+    # rule, change, key at the start of the message, texts it must contain (values and remedy)
     ("check_policy_start", {"model": {"scratch": {}}, "sft": {}}, "model.path", ["'m'", "model.scratch", "keep one"]),
     ("check_policy_start", {"model": {"path": None, "scratch": {}}}, "model.scratch", ["add an sft section"]),
     ("check_policy_start", {"model": {"path": None}}, "model.path", ["missing", "give a Hugging Face folder"]),
@@ -173,7 +173,7 @@ def test_a_broken_rule_names_key_value_and_remedy(rule: str, change: dict, key: 
         assert name in message
 
 
-def test_every_rule_is_broken_above() -> None:
+def test_every_rule_has_a_case_that_breaks_it() -> None:
     assert {rule for rule, *_ in BROKEN} == {rule.__name__ for rule in checks.ALL}
 
 
@@ -190,7 +190,7 @@ def test_what_the_rules_allow() -> None:
     [
         # the run takes evaluation.k[0] to find its best checkpoint
         ({"evaluation": {"k": []}}, "evaluation.k"),
-        # every text holds the empty string at its start: all completions would be cut to nothing
+        # the empty string occurs at the start of every text: all completions would be cut to nothing
         ({"rollout": {"stop": [""]}}, "rollout.stop"),
         # torch's AdamW refuses a decay of 1, in an actor, with a traceback
         ({"optimizer": {"betas": [0.9, 1.0]}}, "optimizer.betas"),

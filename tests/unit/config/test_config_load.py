@@ -62,7 +62,7 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("run: {steps: many}", ["run.yaml:3: run.steps", "'many'", "valid integer", "Rollout batches"]),
+        ("run: {steps: many}", ["run.yaml:3: run.steps", "'many'", "valid integer", "rollout batches"]),
         ("run: {steps: -1}", ["run.steps", "-1", "greater than or equal to 0"]),
         ("run: {name: a/b}", ["run.name", "'a/b'", "letters, digits"]),
         ("optimizer: {lr: .nan}", ["optimizer.lr", "nan"]),
@@ -179,7 +179,7 @@ def test_a_recipe_fills_in_what_is_not_given(name: str) -> None:
         assert algorithm[key] == ({**algorithm[key], **value} if isinstance(value, dict) else value)
 
 
-def test_a_value_beside_the_recipe_wins_also_inside_kl() -> None:
+def test_a_given_value_overrides_the_recipe_also_inside_kl() -> None:
     given = {"recipe": "grpo", "aggregate": "token", "kl": {"coef": 0.1}}
     algorithm = from_dict({**GOOD, "algorithm": given}).algorithm
     assert (algorithm.aggregate, algorithm.kl.coef, algorithm.kl.kind) == ("token", 0.1, "k3")

@@ -1,6 +1,6 @@
 """The named recipes against their papers, token by token in plain Python; the gradient by finite differences.
 
-From rewards to loss through the same functions as a run. Not covered: log-probabilities of a real model
+Rewards become a loss through the same functions as in a run. Not covered: log-probabilities of a real model
 (tests/property/test_learner_invariance.py), loading of files (test_config_load.py).
 """
 
@@ -31,7 +31,7 @@ REWARDS = [[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0]]
 
 @dataclass(frozen=True)
 class Drawn:
-    """Log-probabilities of one completion's tokens."""
+    """Log-probabilities of the tokens of one completion."""
 
     new: list[float]
     old: list[float]
@@ -236,7 +236,7 @@ def test_rloos_advantage_is_the_centred_reward_times_k_over_k_minus_one() -> Non
     tokens = iter(gradient)
     for rewards, members in zip(REWARDS, batch, strict=True):
         for reward, one in zip(rewards, members, strict=True):
-            # on the policy the slope of every token is -A_i over 12 completions
+            # on-policy the slope of every token is -A_i over 12 completions
             expected = -(4 / 3) * (reward - mean(rewards)) / 12
             assert [next(tokens) for _ in one.new] == pytest.approx([expected] * len(one.new), rel=1e-6)
 

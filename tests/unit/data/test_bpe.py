@@ -34,7 +34,7 @@ def test_any_text_can_be_written_and_read(codec: TextCodec, text: str) -> None:
     assert len(spans) == len(ids)
 
 
-def test_phrases_are_pieces_and_lines_share_none(codec: TextCodec) -> None:
+def test_phrases_are_single_pieces_that_do_not_cross_lines(codec: TextCodec) -> None:
     ids = codec.encode_target("Alien (1979)\nUp (2009)")
     text, spans = codec.decode(ids)
     assert len(ids) < 12

@@ -1,4 +1,4 @@
-"""Data sets as a configuration names them. Not covered: the readers themselves."""
+"""Loading data sets that a configuration names. Not covered: the readers themselves."""
 
 from __future__ import annotations
 

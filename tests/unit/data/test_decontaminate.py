@@ -1,4 +1,4 @@
-"""The same question in training and held-out data; curricula. Not covered: who calls them (tests/integration)."""
+"""Contamination of held-out data by training data; curricula. Not covered: their callers (tests/integration)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def theorem(name: str, statement: str, binders: str | None = None) -> Prompt:
     return Prompt(name, text=f"theorem {name} {binders or ''} : {statement} := by", columns=columns)
 
 
-def test_names_and_spacing_do_not_hide_a_statement() -> None:
+def test_a_statement_is_recognised_despite_another_name_and_spacing() -> None:
     train = [theorem("a", "1 + 1 = 2"), theorem("b", "n\n  = n", "(n : ℕ)"), theorem("c", "n = n", "(n : ℤ)")]
     held_out = [theorem("x", "n = n", "(n  : ℕ)")]
     found = find_contamination(train, held_out)

@@ -1,4 +1,4 @@
-"""Rows into prompts, and JSON lines. Not covered: tokenisation (test_chat.py), other formats (test_tables.py)."""
+"""Rows into prompts, and JSON lines. Not covered: tokenisation (test_tokenizer.py), other formats (test_tables.py)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_only_a_newline_ends_a_line(tmp_path: Path, separator: str) -> None:
     row = {"prompt": f"one{separator}two"}
     written = json.dumps(row, ensure_ascii=False).replace("\\u001c", separator)
     file.write_text(written + "\n", encoding="utf-8")
-    if separator == "\x1c":  # a control character has to be escaped: the line itself is wrong
+    if separator == "\x1c":  # JSON requires control characters to be escaped: the line itself is wrong
         with pytest.raises(DataError, match=":1: not valid JSON"):
             read_jsonl(str(file))
     else:
@@ -85,7 +85,7 @@ def test_ids_become_text() -> None:
 
 
 def test_an_absent_id_is_the_row_number_also_where_a_column_of_nulls_says_so() -> None:
-    """Parquet gives every row every column: a missing id arrives as None."""
+    """In Parquet every row has every column: a missing id is None."""
     assert [p.id for p in to_prompts([{"id": None, "prompt": "a"}, {"id": None, "prompt": "b"}])] == ["0", "1"]
 
 
@@ -135,7 +135,7 @@ def test_a_bad_row_is_named_in_one_line(rows: list[dict[str, Any]], options: dic
 
 @pytest.mark.parametrize("template", ["{a", "a}", "{a!z}", "{a:d}", "{a:{b}}"])
 def test_a_broken_template_is_the_users_mistake_and_says_so_in_one_line(template: str) -> None:
-    """Lean and LaTeX are full of braces: forgetting to double one is the commonest mistake of all."""
+    """Lean and LaTeX are full of braces: forgetting to double one is the most common mistake."""
     with pytest.raises(DataError) as caught:
         to_prompts([{"a": "x"}], template=template, where="train")
     assert "template" in one_line(caught)

@@ -1,4 +1,4 @@
-"""Parquet files and data sets on disk. Not covered: prompts made of the rows (test_prompts.py)."""
+"""Parquet files and data sets on disk. Not covered: prompts made from the rows (test_prompts.py)."""
 
 from __future__ import annotations
 

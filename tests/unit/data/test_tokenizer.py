@@ -44,9 +44,9 @@ def test_the_end_token_has_a_span_of_no_length(byte_level: TextCodec) -> None:
     assert byte_level.decode([]) == ("", ())
 
 
-def test_bytes_behind_a_token_with_a_space_belong_to_their_own_character(byte_level: TextCodec) -> None:
-    """`` \\xe2`` is a token of GPT-2's and SmolLM2's vocabularies: it writes the space and begins the letter; the two
-    bytes behind it write the letter alone.
+def test_bytes_after_a_token_with_a_space_belong_to_their_own_character(byte_level: TextCodec) -> None:
+    """`` \\xe2`` is a token of GPT-2's and SmolLM2's vocabularies: it writes the space and begins the character; the
+    two bytes after it write the character alone.
     """
     text, spans = byte_level.decode(ids(byte_level, "Ġâ", "Ī", "Ģ"))
     assert text == " ∀"
@@ -71,7 +71,7 @@ def test_an_unfinished_character_at_the_end_has_no_text(byte_level: TextCodec) -
 
 def test_text_from_the_first_stop_string_on_is_cut(byte_level: TextCodec) -> None:
     tokens = ids(byte_level, "a", "b", "hi", "b", "<eos>")
-    # "b" stands first at 1, "ib" only at 3: the earlier one cuts
+    # "b" first occurs at 1, "ib" at 3: the text is cut at the earlier one
     assert byte_level.decode(tokens, ["ib", "b"]) == ("a", ((0, 1), (1, 1), (1, 1), (1, 1), (1, 1)))
     # the cut goes through the token "hi"
     assert byte_level.decode(tokens, ["ib"]) == ("abh", ((0, 1), (1, 2), (2, 3), (3, 3), (3, 3)))

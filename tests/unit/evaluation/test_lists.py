@@ -1,4 +1,4 @@
-"""Figures of lists by hand, in both protocols. Not covered: judging them (tests/unit/verifiers/test_catalog_verifier.py)."""
+"""Figures of lists by hand, in both protocols. Their verifier: tests/unit/verifiers/test_catalog_verifier.py."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_list_by_hand_in_both_protocols() -> None:
     assert (found["in_catalog"], found["duplicates"], found["places"]) == (0.75, 0.0, 4.0)
 
 
-def test_shares_are_of_a_lists_places_and_means_are_over_lists() -> None:
+def test_shares_are_taken_over_the_places_of_a_list_and_averaged_over_lists() -> None:
     found = list_figures([Listed("hddd", 1), Listed("uo", 1), Listed("", 1)], [1])
     assert found["recall@1"] == pytest.approx(1 / 3)
     assert found["recall@1_se"] == pytest.approx(1 / 3)
@@ -38,7 +38,7 @@ def test_shares_are_of_a_lists_places_and_means_are_over_lists() -> None:
     assert not {"novelty", "coverage"} & set(found)
 
 
-def test_what_lists_are_made_of() -> None:
+def test_novelty_and_coverage_by_hand() -> None:
     one = Listed("hm", 1, ("a", "b"), (1.0, 3.0), 4)
     two = Listed("ho", 1, ("a", None), (1.0, None), 4)
     found = list_figures([one, two], [1])

@@ -1,4 +1,4 @@
-"""Outcomes to figures, files and comparisons by hand. Not covered: sampling (test_evaluate.py)."""
+"""Figures, files and comparisons of outcomes by hand. Not covered: sampling (tests/unit/loop/test_evaluate.py)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_nothing_decided_is_a_failure() -> None:
 def test_flips_look_at_the_prompts_and_samples_that_both_have() -> None:
     before = [Outcome("a", "0010", 1), Outcome("b", "0000", 0), Outcome("c", "1000", 1), Outcome("d", "1111", 1)]
     after = [Outcome("a", "00", 0), Outcome("b", "01", 1), Outcome("c", "00", 0), Outcome("e", "11", 1)]
-    # two samples of a, b, c: a was not solved by its first two then, b is now, c is lost
+    # the first two samples of a, b, c: a was not solved before, b is solved now, c is lost
     assert outcomes.compare(before, after) == pytest.approx({"negative_flips": 1 / 3, "positive_flips": 1 / 3})
     assert outcomes.compare(before, [Outcome("z", "1", 1)]) == {}
 

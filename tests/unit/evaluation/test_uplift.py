@@ -36,7 +36,7 @@ def scorer(table: dict[tuple[int, ...], list[float]]) -> uplift.Loglikelihoods:
 
 def test_right_answers_are_followed_with_their_rank_among_all() -> None:
     found = uplift.follow([GROUP], scorer({(5, 6): [-1.0, -2.0], (7,): [-0.5], (8,): [-4.0]}))
-    # the empty completion is likeliest of all (0) and is not followed
+    # the empty completion is the likeliest (0) and is not followed
     assert [(f.token_ids, f.rank, f.logprob) for f in found] == [((5, 6), 2, -3.0), ((8,), 3, -4.0)]
 
 

@@ -1,4 +1,4 @@
-"""Samples into tensors by hand. Not covered: what a model makes of them (tests/property/test_learner_invariance.py)."""
+"""Samples into tensors by hand. Not covered: a model's pass over them (tests/property/test_learner_invariance.py)."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def test_a_shared_prompt_and_another_sequence_in_one_row_by_hand() -> None:
         [1, 0, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0, 0],
         [1, 1, 1, 0, 0, 0, 0],
-        [1, 1, 0, 1, 0, 0, 0],  # the second completion does not see the first
+        [1, 1, 0, 1, 0, 0, 0],  # the second completion does not attend to the first
         [1, 1, 0, 1, 1, 0, 0],
-        [0, 0, 0, 0, 0, 1, 0],  # another sequence sees nothing of this one
+        [0, 0, 0, 0, 0, 1, 0],  # another sequence does not attend to this one
         [0, 0, 0, 0, 0, 1, 1],
     ]
 

@@ -38,7 +38,7 @@ def test_scores_are_the_log_softmax_at_the_position_before_the_token(tiny_model:
 def test_chunks_change_neither_scores_nor_gradients(
     tiny_model: str, chunks: int, dtype: str, checkpointing: bool
 ) -> None:
-    """With the head tied to the embeddings, whose gradient has two parts."""
+    """The head is tied to the embeddings, so that its gradient has two parts."""
     results = []
     for number in (1, chunks):
         model = load(tiny_model, dtype).train()
@@ -54,7 +54,7 @@ def test_chunks_change_neither_scores_nor_gradients(
 
 
 class NoSelection(torch.nn.Module):
-    """A model that cannot compute the logits of chosen positions only."""
+    """A model that cannot restrict the logits to selected positions."""
 
     def __init__(self, inner: torch.nn.Module):
         super().__init__()
@@ -73,7 +73,7 @@ def test_models_that_give_all_logits_score_the_same(tiny_model: str) -> None:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_written_folder_holds_every_weight(tiny_model: str, tmp_path: Path, tied: bool) -> None:
-    """transformers lists tied names for the *class*: Llama lists lm_head also where this model does not tie it."""
+    """transformers lists tied names per *class*: Llama lists lm_head even where this model does not tie it."""
     source = tmp_path / "source"
     shutil.copytree(tiny_model, source)
     spec = ScratchModel(hidden_size=64, heads=2, layers=1, max_positions=64, tie_embeddings=tied)

@@ -38,7 +38,7 @@ def one_per_row(samples: list[TrainSample]) -> MicroBatch:
     return collate(samples, tuple(((row,),) for row in range(len(samples))), CPU)
 
 
-def test_a_rank_without_samples_still_has_something_to_run() -> None:
+def test_a_rank_without_samples_runs_a_zero_loss_and_its_backward_pass() -> None:
     micro = one_per_row([])
     assert not micro.mask.any()
     logprobs = torch.full((1, 1), -3.0, requires_grad=True)
@@ -96,8 +96,8 @@ def test_the_mismatch_is_over_trained_tokens() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, -math.inf])
-def test_what_the_model_says_under_the_mask_reaches_no_figure(bad: float) -> None:
-    """A padded token's log-probability is arbitrary: -inf where a model forbids token 0."""
+def test_masked_logprobs_reach_neither_loss_nor_metrics(bad: float) -> None:
+    """The log-probability of a padding token is arbitrary: -inf where a model forbids token 0."""
     samples = [sample([1], [2, 3], [True, False], old=[-1.0, bad], engine=[-1.0, bad])]
     logprobs = torch.tensor([[-1.0, bad]], requires_grad=True)
     loss, sums = micro_loss(logprobs, one_per_row(samples), samples, LOSS, Denominators(1, 1, 1, 8))

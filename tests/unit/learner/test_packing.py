@@ -39,7 +39,7 @@ def shared(micro_tokens: int) -> Layout:
     return Layout(packed=True, share_prompts=True, micro_tokens=micro_tokens)
 
 
-def test_samples_with_the_same_prompt_are_known_by_it() -> None:
+def test_samples_with_equal_prompts_get_the_same_prompt_number() -> None:
     a, b = sample([True], [0]), sample([True, True], [0, 0])
     c = dataclasses.replace(b, prompt_ids=np.array([1, 2, 3]))
     d = dataclasses.replace(b, prompt_ids=np.array([1, 2], np.int32))
@@ -72,7 +72,7 @@ def test_the_budget_counts_padding() -> None:
     assert micro_batches([], [], padded(10)) == []
 
 
-def test_short_sequences_stand_side_by_side_and_long_ones_alone() -> None:
+def test_short_sequences_share_a_row_and_long_ones_have_their_own() -> None:
     # rows of at most 10: 7 + 3, 5 + 4, 20 alone; 10 · 1 ≤ 10 lets one row into a micro-batch
     parts, sizes = [(row,) for row in range(5)], alone(5, 3, 20, 7, 4)
     packed = Layout(packed=True, micro_tokens=10)

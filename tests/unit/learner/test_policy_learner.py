@@ -101,7 +101,7 @@ def test_a_nan_advantage_skips_the_update_and_is_counted(tiny_model: str) -> Non
     assert all(torch.equal(kept[k], after[k]["exp_avg"]) for k in kept)
     assert (metrics["skipped_updates"], learner.counters.skipped, learner.counters.updates) == (1.0, 1, 2)
     assert math.isnan(metrics["grad_norm"])
-    # and the next good batch trains on as if nothing had been
+    # the next good batch trains as usual
     metrics = learner.step(batch(2))
     assert not same(weights(learner), before)
     assert metrics["skipped_updates"] == 1.0
@@ -165,7 +165,7 @@ def test_a_damaged_checkpoint_is_named(tiny_model: str, tmp_path: Path) -> None:
         learner.load(str(tmp_path))
 
 
-def test_what_is_published_is_what_is_held(tiny_model: str) -> None:
+def test_an_export_holds_the_learners_weights(tiny_model: str) -> None:
     learner = build_learner(configured(tiny_model), tiny_model, CPU)
     first = learner.export()
     metrics = learner.step(batch(0))
@@ -225,7 +225,7 @@ def with_engine(data: TrainBatch) -> TrainBatch:
 def test_old_logprobs_of_the_first_update_are_those_of_a_pass_before_it(
     tiny_model: str, algorithm: dict[str, Any]
 ) -> None:
-    """The same updates to rounding, and a step computes what it was not given."""
+    """The updates are equal up to rounding, and a step computes the log-probabilities that it was not given."""
     data, found = without_old(with_engine(batch(0, count=6))), []
     for reuse, given in ((True, False), (False, False), (False, True)):
         config = configured(tiny_model, algorithm=algorithm, learner={"reuse_first_forward": reuse})
@@ -240,7 +240,7 @@ def test_old_logprobs_of_the_first_update_are_those_of_a_pass_before_it(
     for metrics, held in found[1:]:
         assert metrics == pytest.approx(found[0][0], rel=1e-4, abs=1e-5)
         for name, tensor in held.items():
-            # Adam's step has the size of the rate whatever the gradient's: nearly zero gradients may turn it round
+            # Adam's step has the size of the rate whatever the gradient's: rounding may flip it for tiny gradients
             assert (tensor - found[0][1][name]).abs().mean() < 1e-4, name
     assert found[0][0]["updates"] == algorithm.get("epochs", 1) * algorithm.get("minibatches", 1)
 
@@ -260,7 +260,7 @@ def test_with_one_update_there_is_no_second_forward_pass(tiny_model: str) -> Non
     assert passes[1] == 2 * passes[0]
 
 
-def test_what_is_filled_in_already_is_kept(tiny_model: str) -> None:
+def test_given_old_and_reference_logprobs_are_kept(tiny_model: str) -> None:
     data = batch(0)
     assert data.samples[0].old_logprobs is not None
     same_again = fill(data, {0: data.samples[0].old_logprobs + 1})
@@ -302,7 +302,7 @@ def test_a_model_that_cannot_run_packed_runs_padded_and_says_so(
 
 
 def test_a_reference_that_was_not_loaded_is_not_replaced_by_the_policy(tiny_model: str) -> None:
-    """Comparing the policy with itself would report a divergence of 0 for ever."""
+    """Comparing the policy with itself would always report a divergence of 0."""
     learner = build_learner(configured(tiny_model), tiny_model, CPU)
     with pytest.raises(ValueError, match="reference"):
         learner.logprobs(batch(0).samples, reference=True)
@@ -321,7 +321,7 @@ def test_the_same_tokens_score_the_same_twice_whatever_the_models_dropout(tiny_m
 
 
 def test_small_updates_of_a_bfloat16_learner_add_up_or_it_is_refused(tiny_model: str) -> None:
-    """`model.dtype`: "bfloat16 learners keep float32 masters". Without them 1 + 1e-3 is 1 in bfloat16, for ever."""
+    """`model.dtype`: "bfloat16 learners keep float32 masters". Without them 1 + 1e-3 stays 1 in bfloat16."""
     moved = {}
     for dtype in ("float32", "bfloat16"):
         try:
@@ -339,7 +339,7 @@ def test_small_updates_of_a_bfloat16_learner_add_up_or_it_is_refused(tiny_model:
         for _ in range(12):
             learner.step(rewarded)
         moved[dtype] = (weights(learner)["model.norm.weight"].float() - 1.0).abs().max().item()
-    # Adam moves a weight by up to 1e-3 an update; bfloat16's steps beside 1 are 3.9e-3 below and 7.8e-3 above
+    # Adam moves a weight by up to 1e-3 per update; bfloat16's steps next to 1 are 3.9e-3 below and 7.8e-3 above
     assert moved["float32"] > 8e-3
     assert moved["bfloat16"] > 0
 
@@ -384,7 +384,7 @@ def test_clipping_is_told_by_epoch_and_begins_on_policy(tiny_model: str) -> None
     learner = build_learner(configured(tiny_model, algorithm=settings), tiny_model, CPU)
     fresh = TrainBatch(tuple(dataclasses.replace(s, old_logprobs=None) for s in batch(count=5).samples), 1)
     found = learner.step(fresh)
-    assert found["updates"] == 6.0  # ceil(5 / 3) a pass
+    assert found["updates"] == 6.0  # ceil(5 / 3) per epoch
     clipped = [found[f"clip_frac/low/epoch_{e}"] + found[f"clip_frac/high/epoch_{e}"] for e in range(3)]
     assert clipped[0] < clipped[2]
     mean = sum(found[f"clip_frac/low/epoch_{e}"] for e in range(3)) / 3

@@ -1,5 +1,5 @@
-"""Runs of queries and keys by hand, and attention over them. Not covered: FlashAttention, which needs a GPU (tests marked
-gpu), and the gradient of a whole model (tests/property/test_learner_invariance.py).
+"""Sequences of queries and keys by hand, and attention over them. FlashAttention needs a GPU (tests marked gpu). Not
+covered: the gradient of a whole model (tests/property/test_learner_invariance.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SEGMENT = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1])
 BRANCH = np.array([0, 0, 1, 1, 1, 2, 0, 1, 1])
 
 
-def test_runs_by_hand() -> None:
+def test_varlen_sequences_by_hand() -> None:
     found = varlen_sequences(SEGMENT, BRANCH, CPU)
     assert found.cu_seqlens_q.tolist() == [0, 2, 5, 6, 7, 9]
     assert found.cu_seqlens_k.tolist() == [0, 2, 7, 10, 11, 14]
@@ -32,7 +32,7 @@ def test_runs_by_hand() -> None:
 
 
 def attended(device: torch.device, dtype: torch.dtype, tolerance: float) -> None:
-    """The same as torch's attention under the block mask, with grouped queries, forward and backward."""
+    """Varlen attention equals torch's attention under the block mask, with grouped queries, forward and backward."""
     torch.manual_seed(0)
     given = [torch.randn(1, heads, 9, 16, device=device, dtype=dtype, requires_grad=True) for heads in (4, 2, 2)]
     layer = SimpleNamespace(num_key_value_groups=2, is_causal=True)
@@ -46,17 +46,19 @@ def attended(device: torch.device, dtype: torch.dtype, tolerance: float) -> None
         torch.testing.assert_close(separate, masked, atol=tolerance, rtol=tolerance)
 
 
-def test_attention_run_by_run_is_attention_under_the_block_mask() -> None:
+def test_varlen_attention_equals_attention_under_the_block_mask() -> None:
     attended(CPU, torch.float32, 1e-5)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_flash_attention_run_by_run_is_attention_under_the_block_mask() -> None:
+def test_flash_varlen_attention_equals_attention_under_the_block_mask() -> None:
     attended(torch.device("cuda"), torch.bfloat16, 2e-2)
 
 
-def test_a_model_that_cannot_attend_so_is_refused(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_without_support_for_varlen_attention_is_refused(
+    tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import LlamaForCausalLM
 
     config = from_dict(

@@ -1,4 +1,4 @@
-"""Checkpoint folders. Not covered: what the learner writes into them (test_policy_learner.py)."""
+"""Checkpoint folders. Not covered: the learner's files in them (tests/unit/learner/test_policy_learner.py)."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_full_disk_is_one_line_with_a_remedy(tmp_path: Path, error: Exception)
 
 
 def test_a_failure_at_the_very_end_keeps_the_old_folder_too(tmp_path: Path) -> None:
-    """The last rename fails (here because the folder is gone): what was at the target stays."""
+    """The last rename fails (here because the folder is gone): the old folder stays."""
     target = tmp_path / "step_000001"
     save(target, "old")
     with pytest.raises(CheckpointError), atomic_folder(target) as partial:
@@ -101,7 +101,7 @@ def test_what_a_killed_process_left_behind_does_not_block_the_next_save(tmp_path
 
 
 def test_a_deadline_inside_is_not_a_full_disk(tmp_path: Path) -> None:
-    """`DeadlineError` is an OSError by inheritance (TimeoutError); its remedy is not to free some space."""
+    """`DeadlineError` is an OSError by inheritance (TimeoutError), but freeing disk space is not its remedy."""
     with pytest.raises(DeadlineError, match="learner"), atomic_folder(tmp_path / "step_000001"):
         raise DeadlineError("learner: write checkpoint not done after 1800 s")
 

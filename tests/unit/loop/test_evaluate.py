@@ -32,7 +32,7 @@ def paid(completions, answer):
 
 
 class Scripted:
-    """`FakeEngine`'s manners with an answer for each place in the group; ``long`` answers are cut by length."""
+    """A scripted engine with an answer for each member of the group; the answer ``cut`` is truncated by length."""
 
     def __init__(self, script: dict[str, list[str]], greedy: dict[str, str]):
         self.script, self.greedy, self.asked = script, greedy, []
@@ -91,19 +91,19 @@ def test_figures_by_hand(configured: Any, verifier: bool) -> None:
 def test_undecided_answers_count_neither_for_nor_against(configured: Any) -> None:
     script = {**SCRIPT, "half": ["y", "?", "?", "n"]}
     found = run(configured(k=[1, 4]), script)
-    # half: 1 of 2 decided; pass@4 is left to the two prompts with four decided answers
+    # half: 1 of 2 decided; pass@4 is over the two prompts with four decided answers
     assert found["pass@1"] == pytest.approx(1 / 2)
     assert found["pass@4"] == pytest.approx(1 / 2)
     assert found["undecided"] == pytest.approx(2 / 12)
 
 
-def test_a_truncated_answer_is_a_wrong_one_beside_judged_ones(configured: Any) -> None:
+def test_a_truncated_answer_counts_as_wrong_next_to_verified_ones(configured: Any) -> None:
     found = run(configured(k=[1]), {**SCRIPT, "easy": ["y", "y", "y", "cut"]})
     assert found["pass@1"] == pytest.approx((3 / 4 + 1 / 2) / 3)
 
 
-def test_one_truncated_answer_does_not_hide_the_others_where_rewards_judge(configured: Any) -> None:
-    """Without a verifier a truncated completion is the only one with a verdict; the other three were judged too."""
+def test_one_truncated_answer_does_not_hide_the_others_where_rewards_score(configured: Any) -> None:
+    """Without a verifier a truncated completion is the only one with a verdict; the other three were scored too."""
     found = run(configured(verifier=False, k=[1]), {**SCRIPT, "easy": ["y", "y", "y", "cut"]})
     assert found["undecided"] == 0.0
     assert found["pass@1"] == pytest.approx((3 / 4 + 1 / 2) / 3)
@@ -145,7 +145,7 @@ def test_many_prompts_are_asked_in_chunks_with_seeds_of_their_own(configured: An
         **{"pass@4": 1.0, "pass@4_se": 0.0, "pass@4_low": 1.0, "pass@4_high": 1.0},
         **{"distinct": 1.0, "prompts": 300.0, "undecided": 0.0, "accepted function": 1.0},
     }
-    # 512 completions a request: 128 prompts of 4
+    # 512 completions per request: 128 prompts of 4
     assert scored == [128, 128, 44]
     seeds = [r.seed for asked, _ in engine.asked for r in asked]
     assert len(set(seeds)) == 300

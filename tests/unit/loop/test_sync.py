@@ -1,4 +1,4 @@
-"""The loop's verbs with fakes for engines, scoring workers and learner. Not covered: the Ray-backed ones (tests/ray)."""
+"""The loop's steps with fakes for engines, scoring workers and learner. Not covered: Ray (tests/ray)."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_the_same_step_is_collected_again_in_the_same_way(tmp_path: Path) -> Non
     assert first != other
 
 
-def test_parity_is_looked_at_where_it_is_due_and_ends_the_run(tmp_path: Path) -> None:
+def test_parity_is_checked_when_due_and_a_failure_ends_the_run(tmp_path: Path) -> None:
     learner = FakeLearner()
     session = started(tmp_path, learner=learner)
     session.publish()
@@ -143,7 +143,7 @@ def test_the_first_gradient_is_checked_once_and_a_wrong_one_ends_the_run(tmp_pat
     session.publish()
     sketch = GradientSketch(1.0, {"w": np.ones(3)})
     learn(session, collect(session, 0))
-    assert not session.examined  # a batch that shows nothing is followed by another look
+    assert not session.examined  # a batch without gradient figures does not count as the check
     learner.figures = GradientFigures(8, sketch, sketch, None)
     assert learn(session, collect(session, 0)).metrics["invariance/micro_batching"] == 0.0
     assert session.examined
@@ -172,7 +172,7 @@ def test_an_undecided_verifier_ends_the_run(tmp_path: Path) -> None:
         collect(session, 1)
 
 
-def test_changes_are_looked_at_where_they_are_due(tmp_path: Path) -> None:
+def test_changes_are_tracked_when_due(tmp_path: Path) -> None:
     session = started(tmp_path, logging={"changes_every": 2})
     session.publish()
     found = []
@@ -192,7 +192,7 @@ def batch(lost: int, decided: int) -> list[Group]:
     return [Group(Prompt("p", text="p"), completions, verdicts, rewards)]
 
 
-def test_an_undecided_batch_is_averaged_with_its_neighbours() -> None:
+def test_the_undecided_share_is_averaged_over_several_batches() -> None:
     check_undecided([batch(0, 8), batch(6, 2), batch(0, 8)], limit=0.25)
 
 
@@ -203,7 +203,7 @@ def test_the_share_over_the_window_stops_the_run_with_the_commonest_reason() -> 
         check_undecided([batch(0, 8), batch(6, 2)], limit=0.25)
 
 
-def test_the_first_batch_is_judged_by_itself() -> None:
+def test_the_undecided_limit_applies_to_the_first_batch_alone() -> None:
     with pytest.raises(InfrastructureError, match="100% of the last 1 batches"):
         check_undecided([batch(4, 0)], limit=0.5)
 
@@ -233,7 +233,7 @@ def test_late_stages_see_the_learners_figures_of_the_groups_that_will_be_trained
     assert [[span.value for span in reward or ()] for reward in groups[0].rewards] == [[1.0], [1.0]]
 
 
-def test_every_group_is_finished_where_shaping_decides(tmp_path: Path) -> None:
+def test_every_group_is_finished_under_the_shaped_filter(tmp_path: Path) -> None:
     session = late(tmp_path, filter="shaped")
     finish_rewards(session, [scored_group(RIGHT, RIGHT), scored_group(RIGHT, WRONG)], StageTimer())
     assert session.scoring.finished == [2]  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Figures of a batch by hand, names, and the file they go to. Not covered: TensorBoard, W&B, the terminal."""
+"""Metrics of a batch by hand, their names, and their file. Not covered: TensorBoard, W&B, the terminal."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_figures_by_hand() -> None:
             "solved_share": 1 / 2,
             "all_accepted_share": 0.0,
             "unique_accepted": 1.0,
-            "reward_mean": 1 / 3,  # the advantage channel is no reward
+            "reward_mean": 1 / 3,  # the advantage channel is not a reward
             "reward_std": math.sqrt(2) / 3,  # 1, 0, 0: variance 2/9
         }
     )
@@ -68,8 +68,8 @@ def test_shares_over_nothing_are_left_out() -> None:
     assert "cached_share" not in describe_groups([group("a", ("x", "stop", None, 1.0))])
 
 
-def test_one_truncated_completion_is_no_pass_rate_where_rewards_judge() -> None:
-    """Without a verifier nothing is "accepted": a pass rate of 0 beside a mean reward of 1/2 would be a wrong figure."""
+def test_one_truncated_completion_gives_no_pass_rate_where_rewards_score() -> None:
+    """Without a verifier nothing is "accepted": a pass rate of 0 next to a mean reward of 1/2 would be a wrong figure."""
     found = describe_groups([group("a", ("x", "stop", None, 1.0), ("xyz", "length", CUT, 0.0))])
     assert found["reward_mean"] == 0.5
     assert found.get("pass_rate") != 0.0
@@ -127,7 +127,7 @@ def verdict(outcome: Any, assurance: str = "", seconds: float = 0.5, cached: boo
     )
 
 
-def test_what_accepted_verdicts_rest_on_is_shown_beside_the_pass_rate() -> None:
+def test_the_assurance_of_accepted_verdicts_is_shown_next_to_the_pass_rate() -> None:
     verdicts = [verdict("accepted", "kernel_replayed")] * 3 + [verdict("accepted", "axioms_checked")]
     found = assurances([*verdicts, verdict("rejected", "elaborated"), verdict("undecided")])
     assert found == {"axioms_checked": 0.25, "kernel_replayed": 0.75}

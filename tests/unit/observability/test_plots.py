@@ -1,4 +1,4 @@
-"""Curves from figures, and files that are there. Not covered: how they look."""
+"""Curves from figures, and the files that are written. Not covered: how they look."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run folder's files. Not covered: checkpoints (tests/unit/learner/test_checkpoint.py), a whole run."""
+"""The run folder's files. Not covered: checkpoints (tests/unit/loop/test_checkpoint.py), a whole run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_refused_resume_leaves_no_trace(tmp_path: Path) -> None:
     assert not (tmp_path / "r").exists()
 
 
-def test_a_transcript_says_what_became_of_every_completion(tmp_path: Path) -> None:
+def test_a_transcript_records_every_completion_with_verdict_and_reward(tmp_path: Path) -> None:
     one = Completion("p", 0, (1,), (5, 6), ((0, 1), (1, 2)), None, "∀x", "stop", 3, 11)
     two = Completion("p", 1, (1,), (5,), ((0, 1),), None, "y", "length", 3, 12)
     verdict = Verdict("accepted", 1.0, "ok", evidence={"axioms": ("a",)}, seconds=0.5)

@@ -91,7 +91,7 @@ def test_optimizers_of_the_package_learn_and_resume(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["nonesuch", "sophiah", "lomo", "alig", "muon", "spectralsphere"])
-def test_one_that_takes_no_plain_steps_is_refused(name: str) -> None:
+def test_an_optimizer_without_plain_steps_is_refused(name: str) -> None:
     pytest.importorskip("pytorch_optimizer")
     with pytest.raises(ConfigError, match=f"{name}.*cannot be used here"):
         build_optimizer(named(), OptimizerSection(name=f"pytorch_optimizer:{name}"))

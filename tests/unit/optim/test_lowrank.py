@@ -1,4 +1,4 @@
-"""The low-rank steps: by hand, against what they reduce to, and against the authors' packages where those are installed."""
+"""Low-rank optimizers: by hand, in special cases that are known, and against the authors' packages where installed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def close(found: list[Tensor], expected: list[Tensor], tolerance: float = 1e-6) 
 
 
 def test_the_first_galore_step_by_hand() -> None:
-    """One direction, g = 3 e₁ e₁ᵀ: Adam's first step is η g / |g|, whatever the size, times α."""
+    """With the gradient g = 3 e₁ e₁ᵀ Adam's first step is η g / |g|, whatever the size, times α."""
     weight = nn.Parameter(torch.zeros(3, 2))
     optimizer = LowRankAdamW([{"params": [weight], "projection": Projection(1, scale=0.25)}], lr=0.1, eps=1e-12)
     weight.grad = torch.tensor([[3.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
@@ -77,7 +77,7 @@ def test_adarankgrad_takes_the_smallest_rank_that_holds_the_energy() -> None:
 
 
 def test_carried_over_moments_stay_moments_in_the_new_basis() -> None:
-    """With a basis of full rank, turning it changes nothing about the first moment as a matrix."""
+    """With a basis of full rank, rotating the basis leaves the first moment unchanged as a matrix."""
     optimizer, parameters = low(Projection(12, gap=1, energy=1.0))
     run(optimizer, parameters, 1)
     state = optimizer.state[parameters[0]]
@@ -88,7 +88,7 @@ def test_carried_over_moments_stay_moments_in_the_new_basis() -> None:
 
 
 def test_without_projection_it_is_adamw() -> None:
-    """torch adds ε after the bias correction, here before: with a tiny ε they are the same."""
+    """torch adds ε after the bias correction, this optimizer before it: with a tiny ε the steps are equal."""
     optimizer, parameters = low(None, eps=1e-12, weight_decay=0.1)
     other = matrices()
     plain = torch.optim.AdamW(other, lr=1e-2, eps=1e-12, weight_decay=0.0)
@@ -195,5 +195,5 @@ def test_step_for_step_as_the_authors_package(package: str, made: Callable, ours
     reference = made(module, theirs)
     for step in range(30):
         found, expected = run(optimizer, parameters, 1, step), run(reference, theirs, 1, step)
-        # a weight is decayed by one rounding or by two
+        # weight decay rounds once or twice
         close(found, expected, 2e-6)

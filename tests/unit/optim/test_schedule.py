@@ -1,4 +1,4 @@
-"""The learning rate by hand. Not covered: which update number a run is at (test_policy_learner.py)."""
+"""The learning rate by hand. Not covered: counting updates (tests/unit/learner/test_policy_learner.py)."""
 
 from __future__ import annotations
 

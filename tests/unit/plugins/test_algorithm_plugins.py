@@ -1,4 +1,4 @@
-"""Losses and advantages of the user's own: what a sound one gives, and what each kind of mistake is answered with.
+"""Losses and advantages of the user's own: the result of a sound one, and the message for each kind of mistake.
 
 Not covered: a run with one (tests/ray/test_user_code.py).
 """

@@ -1,4 +1,4 @@
-"""Names to objects, those of other distributions included."""
+"""Resolving names to objects, those of other distributions included."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Parity:
 
 
 def distribution(folder: Path, name: str, rewards: str, verifiers: str = "") -> None:
-    """What `pip install` of a wheel leaves behind: a module and its dist-info."""
+    """The files that `pip install` of a wheel writes: a module and its dist-info."""
     info = folder / f"{name}-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")

@@ -1,4 +1,4 @@
-"""Plug-ins sent as text: they load where neither file nor folder is. Not covered here: real actors (tests/ray)."""
+"""Plug-ins sent as source text: they load where the files do not exist. Not covered here: real actors (tests/ray)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ for _, stage in scorer.stages:
 
 
 def in_another_place(section: ScoringSection, shipped: Shipped, folder: Path) -> str:
-    """What a worker says that is started in an empty folder and knows nothing but what was sent."""
+    """The output of a worker that starts in an empty folder and has only what was sent."""
     folder.mkdir()
     (folder / "sent").write_bytes(pickle.dumps((section, shipped)))
     roots = [str(Path(__file__).parents[3] / part) for part in (".", "rewards", "verifiers")]
@@ -63,7 +63,7 @@ def gone(folder: Path) -> None:
             file.unlink()
 
 
-def test_a_file_with_its_neighbour_runs_where_neither_is(elsewhere: Path, tmp_path: Path) -> None:
+def test_a_file_and_the_module_it_imports_run_where_neither_exists(elsewhere: Path, tmp_path: Path) -> None:
     (elsewhere / "mine").mkdir()
     (elsewhere / "mine" / "shipped_reward.py").write_text(
         "def length(completions):\n    import shipped_words\n    return [shipped_words.count(c) for c in completions]\n"

@@ -1,4 +1,4 @@
-"""The trial of plug-ins at start: what each kind of mistake is answered with. Not covered here: actors (tests/ray)."""
+"""The trial of plug-ins at start: the message for each kind of mistake. Not covered here: actors (tests/ray)."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_a_verifier_without_its_verbs(tmp_path: Path) -> None:
     [
         "return [self.verdict(item) for item in items]",
         "return [Verdict('undecided', None, 'unavailable') for item in items]",
-        # graded at random: no two calls agree, and that is no matter of order
+        # random scores: no two calls agree, which must not be taken for a wrong order
         "import random; return [Verdict('rejected', random.random(), 'x') for item in items]",
     ],
 )
@@ -177,7 +177,7 @@ def test_a_constructor_that_fails_is_named_with_its_line(tmp_path: Path) -> None
 
 
 def test_what_fails_during_a_run_is_named_with_its_line_and_is_not_the_inputs_fault(tmp_path: Path) -> None:
-    """Not a `UserError`: progress is kept where the run ends for a reason that is not its input."""
+    """Not a `UserError`: a run that ends for another reason than its input keeps its progress."""
     scorer = reward(tmp_path, "def mine(completions):\n    return [1 / len(c) for c in completions]\n")
     text = Completion("first", 0, (1,), (1,), ((0, 0),), None, "", "stop", 0, 0)
     with pytest.raises(InfrastructureError, match=r"reward 'mine' fails at .*tried_reward\.py:2 \(ZeroDivisionError"):

@@ -11,7 +11,7 @@ X = torch.tensor([[1.0, 2.0]])
 
 
 class Packing:
-    """As vLLM's: multiplies with a copy of the matrix, and turns the bias to float32 where asked."""
+    """Packs as vLLM does: multiplies with a copy of the matrix, and converts the bias to float32 if asked."""
 
     def __init__(self, bias_to_float: bool = False):
         self.bias_to_float = bias_to_float
@@ -35,11 +35,11 @@ def multiply(made: nn.Linear, x: torch.Tensor = X) -> float:
     return made.cpu_linear(x, made.weight, made.bias).item()  # pyright: ignore
 
 
-def test_a_new_matrix_is_multiplied_with_after_renewal_and_only_then() -> None:
+def test_a_new_matrix_is_used_after_repacking_and_only_then() -> None:
     made = layer(Packing())
     assert multiply(made) == 3.0
     made.weight.data.fill_(10.0)
-    assert multiply(made) == 3.0  # the stale copy that renewal is for
+    assert multiply(made) == 3.0  # the packed copy is stale until `repack`
     assert repack(made) == 1
     assert multiply(made) == 30.0
 
@@ -51,7 +51,7 @@ def test_a_layer_nobody_multiplies_with_is_never_packed() -> None:
     assert unused.cpu_linear.kernel is None  # pyright: ignore
 
 
-def test_layers_that_share_a_matrix_are_both_renewed() -> None:
+def test_layers_that_share_a_matrix_are_both_repacked() -> None:
     first, second = layer(Packing()), layer(Packing())
     second.weight = first.weight
     assert [multiply(first), multiply(second)] == [3.0, 3.0]
@@ -65,7 +65,7 @@ def test_a_bias_that_packing_would_change_keeps_its_dtype_and_its_layer_plain() 
     made.bias.data.fill_(0.5)
     assert multiply(made, X.bfloat16()) == 3.5
     assert made.bias.dtype == torch.bfloat16
-    # plain: an update is seen at once, renewal changes nothing
+    # a layer that stays plain uses an update at once, and repacking changes nothing
     made.bias.data.fill_(1.0)
     made.weight.data.fill_(10.0)
     assert multiply(made, X.bfloat16()) == 31.0

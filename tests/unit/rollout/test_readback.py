@@ -1,4 +1,4 @@
-"""Undoing an engine's stacking and padding by hand. Not covered: vLLM itself (tests/contract)."""
+"""Undoing an engine's stacking and padding by hand. Not covered: vLLM itself (tests/integration)."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_two_ranks_shards_make_the_published_tensors() -> None:
 
 
 def test_key_heads_that_ranks_hold_in_copies_are_not_taken_for_shares() -> None:
-    # four query rows in two shares, but both key rows on each rank
+    # four query rows in two shards, but both key rows on each rank
     shapes = {"l.0.attn.q_proj.weight": (4, 2), "l.0.attn.k_proj.weight": (2, 2), "l.0.attn.v_proj.weight": (2, 2)}
     held = {"l.0.attn.qkv_proj.weight": torch.zeros(6, 2)}
     assert set(shard_views(held, PACKED, shapes, 2).values()) == {None}

@@ -1,4 +1,4 @@
-"""Seeds and the spread over engines by hand. Not covered: that groups never overlap (tests/property/test_plans.py)."""
+"""Seeds and the split over engines by hand. Not covered: that groups never overlap (tests/property/test_plans.py)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_parts_of_an_address_do_not_run_together() -> None:
 
 
 def test_the_seed_of_a_version_is_fixed() -> None:
-    """Do not mend this test without a decision: another value makes every recorded run irreproducible."""
+    """Do not adapt this test without a decision: another value makes every recorded run irreproducible."""
     assert group_seed(17, 0, 0, 8) == 1444121167274829080
 
 
@@ -71,7 +71,7 @@ def test_the_fake_engine_never_samples_more_than_max_tokens() -> None:
             [GenerateRequest("a", (1,), 1, 0)],
             SamplingSettings(max_tokens=5, logprobs=False),
         )
-        # the end token is a token: four letters and it are five, five letters leave no room for it
+        # the end token counts: four letters and it are five tokens, five letters leave no room for it
         assert (len(c.token_ids), c.finish_reason) == {
             3: (4, "stop"),
             4: (5, "stop"),

@@ -1,4 +1,4 @@
-"""What can be refused before vLLM is loaded."""
+"""Settings that are refused before vLLM is loaded."""
 
 from __future__ import annotations
 

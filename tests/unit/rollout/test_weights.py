@@ -1,4 +1,4 @@
-"""Weights of a model in this process, loaded by its own loader and past it. Not covered: vLLM's loaders
+"""Weights of a model in this process, loaded by its own loader and written directly. Not covered: vLLM's loaders
 (tests/integration), shards.
 """
 
@@ -16,7 +16,7 @@ NAMES = ("q_proj.weight", "k_proj.weight", "norm.weight", "other.weight")
 
 
 class Layer(nn.Module):
-    """The rows of q and k lie in one matrix."""
+    """A layer with the rows of q and k stacked in one matrix."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Layer(nn.Module):
 
 
 class Model(nn.Module):
-    """Keeps ``other.weight`` with its rows turned round."""
+    """A model that stores ``other.weight`` with its rows reversed."""
 
     packed_modules_mapping = {"qk": ["q_proj", "k_proj"]}  # noqa: RUF012
 
@@ -46,7 +46,7 @@ class Model(nn.Module):
 
 
 class Llm:
-    """As ``vllm.LLM``: calls a function with its model."""
+    """Calls a function with its model, as ``vllm.LLM`` does."""
 
     def __init__(self) -> None:
         self.model = Model()
@@ -64,7 +64,7 @@ def test_only_places_that_the_loader_has_confirmed_are_written_to_directly() -> 
     weights = LocalWeights(llm)
     for start in (0.0, 100.0, 200.0):
         weights.load(tensors(start))
-    # a tensor that the loader rearranges stays its business
+    # a tensor that the loader rearranges always goes through the loader
     assert llm.model.loaded == [sorted(NAMES), ["other.weight"], ["other.weight"]]
     new = tensors(200.0)
     assert torch.equal(llm.model.net.qk.weight, torch.cat([new["net.q_proj.weight"], new["net.k_proj.weight"]]))
@@ -72,7 +72,7 @@ def test_only_places_that_the_loader_has_confirmed_are_written_to_directly() -> 
     assert torch.equal(llm.model.net.other.weight, new["net.other.weight"].flip(0))
 
 
-def test_rows_whose_place_depends_on_what_did_not_come_along_go_through_the_loader() -> None:
+def test_rows_of_a_partial_update_go_through_the_loader() -> None:
     llm = Llm()
     weights = LocalWeights(llm)
     weights.load(tensors(0.0))

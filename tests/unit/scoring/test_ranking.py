@@ -1,4 +1,4 @@
-"""Rewards of ranked lists by hand, through to the tokens' advantages. Not covered: who judges the items
+"""Rewards of ranked lists by hand, through to the tokens' advantages. Not covered: verifying the items
 (tests/unit/verifiers/test_catalog_*.py).
 """
 
@@ -22,7 +22,7 @@ LOST = Verdict("undecided", None, "crashed")
 
 
 def completion(lines: list[str], index: int = 0, reason: FinishReason = "stop", ended: bool = True) -> Completion:
-    """A token per word, newlines glued to the word before them, an end token without text."""
+    """A completion with a token per word, newlines as part of the word before them, and an end token without text."""
     text, offsets = "", []
     for line in lines:
         for word in line.replace("\n", "").split(" "):
@@ -90,7 +90,7 @@ def test_ranks_that_are_missing_have_no_tokens_and_the_early_end_is_told() -> No
     assert [index for *_, index in spans(dropped)] == [0, 1, 2]
 
 
-def test_what_stands_behind_the_last_rank_is_told_token_by_token_or_as_a_whole() -> None:
+def test_overflow_after_the_last_rank_is_penalised_per_token_or_per_item() -> None:
     [reward] = Ranking(size=1)(group((LIST, [1, 1, 0])))
     assert spans(reward) == [(0, 3, 1.0, 0), (3, 5, 0.0, -2), (5, 10, 0.0, -2)]
     assert spans(reward, "advantage") == [(3, 5, -0.1, -2), (5, 10, -0.1, -2)]
@@ -122,7 +122,7 @@ def test_the_whole_list_is_one_reward_for_the_baselines() -> None:
     assert spans(reward) == [(0, 10, round(0.6309 + 0.5, 4), 0)]
 
 
-def test_undecided_lists_stay_so_and_empty_ones_are_worth_nothing() -> None:
+def test_undecided_lists_stay_undecided_and_empty_ones_earn_nothing() -> None:
     judged = group((LIST, [0, 1, 0]))
     open_ = Group(judged.prompt, judged.completions, (LOST,), (None,))
     assert list(Ranking()(open_)) == [None]
@@ -134,7 +134,7 @@ def test_undecided_lists_stay_so_and_empty_ones_are_worth_nothing() -> None:
 
 
 def wordy(text: str, found: list[tuple[int, int, float]], ended: bool = True) -> Group:
-    """A text of one token a character, with items at these characters."""
+    """A text with one token per character, and items at these character spans."""
     offsets = tuple((i, i + 1) for i in range(len(text))) + (((len(text),) * 2,) if ended else ())
     one = Completion("p", 0, (1,), (5,) * len(offsets), offsets, None, text, "stop" if ended else "length", 0, 0)
     items = tuple(ItemVerdict(a, b, "rejected", score, "x", i) for i, (a, b, score) in enumerate(found))
@@ -145,15 +145,15 @@ def test_text_without_items_is_a_failed_attempt_at_the_next_rank() -> None:
     # nothing but prose, cut by the limit: all of it was an attempt at rank 0
     [reward] = Ranking(size=3)(wordy("blah", [], ended=False))
     assert spans(reward) == [(0, 4, 0.0, 0), (4, 4, 0.0, 1), (4, 4, 0.0, 2)]
-    # an item and prose behind it
+    # an item and prose after it
     [reward] = Ranking(size=3)(wordy("AAxx", [(0, 2, 1.0)], ended=False))
     assert spans(reward) == [(0, 2, 1.0, 0), (2, 4, 0.0, 1), (4, 4, 0.0, 2)]
-    # the end belongs to what stands before it, or is a span of its own
+    # the end token belongs to what is before it, or is a span of its own
     [reward] = Ranking(size=3)(wordy("AAxx", [(0, 2, 1.0)]))
     assert spans(reward)[1] == (2, 5, 0.0, 1)
     [reward] = Ranking("released_code", size=3)(wordy("AAxx", [(0, 2, 1.0)]))
     assert (spans(reward)[1], spans(reward)[-1]) == ((2, 4, 0.0, 1), (4, 5, 0.0, -1))
-    # behind the last rank it is overflow
+    # text after the last rank is overflow
     [reward] = Ranking(size=1)(wordy("AAxx", [(0, 2, 1.0)]))
     assert spans(reward) == [(0, 2, 1.0, 0), (2, 5, 0.0, -2)]
     assert spans(reward, "advantage") == [(2, 5, -0.1, -2)]
@@ -171,7 +171,7 @@ def test_in_a_group_text_without_items_is_pushed_down() -> None:
 
 
 def pushes(scores: list[float]) -> np.ndarray:
-    """-∂L/∂log p of the tokens of a list, beside one that hits nothing; ratio and aggregation by rank."""
+    """-∂L/∂log p of the tokens of a list, in a group with one that hits nothing; ratio and aggregation by rank."""
     judged = group((LIST, scores), (LIST, [0, 0, 0]))
     rewards = Ranking(size=3)(judged)
     advantages = group_advantages(rewards, AdvantageSettings(eps=1e-4))
@@ -210,6 +210,6 @@ def test_a_hit_that_moves_moves_the_gradient_with_it_and_every_rank_weighs_the_s
         ({"recipe": "mine"}, "recipe is 'mine'"),
     ],
 )
-def test_a_setting_that_is_none_is_named(settings: dict, message: str) -> None:
+def test_an_invalid_setting_is_named(settings: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Ranking(**settings)

@@ -86,7 +86,7 @@ def test_an_aborted_completion_is_undecided(functions: str, verifier: bool) -> N
     assert (scored.verdicts[0].outcome, scored.verdicts[0].reason) == ("undecided", "unavailable")
 
 
-def test_only_what_is_open_is_sent_to_the_verifier_and_answers_go_back_to_their_places(functions: str) -> None:
+def test_only_open_completions_are_verified_and_verdicts_keep_their_order(functions: str) -> None:
     groups = [group("4", "4", "5", reasons=["length", "stop", "stop"]), group("6", "7", answer="7")]
     scored = Scorer(section(functions)).score(groups)
     assert [values(g) for g in scored] == [[0.0, 1.0, 0.0], [0.0, 1.0]]
@@ -107,12 +107,12 @@ def test_stages_run_in_order_and_add_up(functions: str) -> None:
         RewardSpec(name=f"{functions}:length", weight=0.5),
     )
     [scored] = Scorer(section(functions, rewards=rewards)).score([group("4", "55", "crash")])
-    # 10 + 0.5 · 1; 0 + 0.5 · 2; undecided stays so whatever the second stage would pay
+    # 10 + 0.5 · 1; 0 + 0.5 · 2; undecided stays undecided whatever the second stage would pay
     assert values(scored) == [10.5, 1.0, None]
     assert scored.rewards[0] == (SpanReward(0, 1, 10.5),)
 
 
-def test_a_value_that_no_stage_gives_is_no_reward_in_the_end(functions: str) -> None:
+def test_a_completion_that_no_stage_rewards_has_no_reward_in_the_end(functions: str) -> None:
     rewards = (RewardSpec(name=f"{functions}:some"),)
     [scored] = Scorer(section(functions, verifier=None, rewards=rewards)).score([group("?", "x")])
     assert scored.rewards == ((), (SpanReward(0, 1, 2.0),))
@@ -135,7 +135,7 @@ class Late:
 """
 
 
-def test_stages_from_the_first_that_waits_for_the_learner_on_run_once_its_figures_are_there(functions: str) -> None:
+def test_stages_from_the_first_late_one_on_run_once_the_learners_logprobs_are_there(functions: str) -> None:
     (Path(functions).parent / "late.py").write_text(LATE)
     late = RewardSpec(name=f"{Path(functions).parent}/late.py:Late")
     scorer = Scorer(section(functions, rewards=(RewardSpec(name="outcome"), late, RewardSpec(name="outcome"))))
@@ -162,7 +162,7 @@ def test_a_stage_that_answers_too_few_is_named() -> None:
 
 
 class Miscounting:
-    """Loses the first item, as a plug-in with a bug might."""
+    """A verifier that loses the first item, as a plug-in with a bug might."""
 
     fingerprint = "miscounting"
 
@@ -196,7 +196,7 @@ def test_bad_names_and_arguments_are_the_users_mistake(functions: str) -> None:
 
 
 class Examined:
-    """A verifier that shows what it is worth: so many failures of its own gate, and no judgement of prompt ``bad``."""
+    """A verifier with a conformance report of so many failures, which cannot verify the prompt ``bad``."""
 
     fingerprint = "examined/1"
 
@@ -229,7 +229,7 @@ def examined(functions: str, verifier: Examined | None, conformance: bool = True
     return scorer.preflight([Prompt(prompt, text="2+2")], conformance, trials=False)
 
 
-def test_a_verifier_that_can_be_fooled_judges_nothing(functions: str) -> None:
+def test_a_verifier_that_can_be_fooled_is_refused(functions: str) -> None:
     with pytest.raises(SelfCheckError, match=r"accepted 1 cheats; .* selfcheck\.conformance=false"):
         examined(functions, Examined(failures=1))
     unasked = Examined(failures=1)
@@ -237,7 +237,7 @@ def test_a_verifier_that_can_be_fooled_judges_nothing(functions: str) -> None:
     assert unasked.asked == 0
 
 
-def test_prompts_that_cannot_be_judged_are_refused_before_training(functions: str) -> None:
+def test_prompts_that_cannot_be_verified_are_refused_before_training(functions: str) -> None:
     assert examined(functions, Examined()) == "examined/1: accepted 0 cheats"
     with pytest.raises(DataError, match="prompt 'bad'"):
         examined(functions, Examined(), prompt="bad")

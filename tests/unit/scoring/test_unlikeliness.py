@@ -1,5 +1,5 @@
-"""The unlikeliness reward by hand, and what it does behind the group's normalisation. Not covered: the learner that gives
-the log-probabilities (tests/ray/test_unlikeliness_loop.py).
+"""The unlikeliness reward by hand, and its effect after the group's normalisation. Not covered: the learner that
+computes the log-probabilities (tests/ray/test_unlikeliness_loop.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MEANS = [-0.1, -0.9, -0.5, -0.3]
 def group(
     verdicts: list[Verdict], logprobs: list[list[float]], engine: bool = False, ids: list[int] | None = None
 ) -> Group:
-    """A completion per row; ``ids`` tells which are copies of one another."""
+    """A group with a completion per row; rows with equal ``ids`` are copies of one another."""
     names = ids or list(range(len(logprobs)))
     completions = tuple(
         Completion(
@@ -76,7 +76,7 @@ def test_sum_and_mean_rank_a_long_answer_differently() -> None:
     assert values(Unlikeliness(logprob="mean")(judged)) == [1.0, 0.875]
 
 
-def test_what_is_given_beside_a_recipe_wins() -> None:
+def test_given_settings_override_the_recipe() -> None:
     stage = Unlikeliness("released_code", beta=0.5, ties="average")
     assert (stage.settings.logprob, stage.settings.ties, stage.settings.beta) == ("mean", "average", 0.5)
 
@@ -116,7 +116,7 @@ def test_the_engines_own_figures_can_be_ranked_by() -> None:
 
 
 @pytest.mark.parametrize("source", ["learner", "rollout"])
-def test_absent_figures_are_an_error_and_not_a_reward_left_as_it_was(source: str) -> None:
+def test_absent_logprobs_are_an_error(source: str) -> None:
     judged = group([RIGHT, WRONG], [[-0.1], [-1.0]], engine=source == "learner")
     with pytest.raises(UserError, match=f"no log-probabilities of the {source}"):
         Unlikeliness(source=source)(judged)  # type: ignore[arg-type]
@@ -131,13 +131,15 @@ def test_a_completion_of_probability_zero_is_an_error() -> None:
     ("settings", "message"),
     [({"beta": 1.5}, "beta is 1.5"), ({"rank": "best"}, "rank is 'best'"), ({"recipe": "mine"}, "recipe is 'mine'")],
 )
-def test_a_setting_that_is_none_is_named(settings: dict, message: str) -> None:
+def test_an_invalid_setting_is_named(settings: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Unlikeliness(**settings)
 
 
 def shaped(successes: int, beta: float, size: int = 32) -> tuple[float, float, float]:
-    """Advantages of the rarest and the likeliest right answer and of a wrong one, right ones spread_over_tokens evenly over ranks."""
+    """Advantages of the rarest and the likeliest right answer and of a wrong one; the right ones are spread evenly over
+    the ranks.
+    """
     places = np.round(np.linspace(0, size - 1, successes)) if successes > 1 else np.array([size // 2])
     keep_share = dict(enumerate(weights(list(map(float, range(size))), beta, "code", "average")))
     rewards = [keep_share[i] if i in places else 0.0 for i in range(size)]
@@ -180,7 +182,7 @@ def test_the_likeliest_right_answer_is_pushed_down_above_a_success_rate(beta: fl
     assert abs(flip / 32 - limit) < 1.5 / 32
 
 
-def test_a_group_of_right_answers_teaches_only_behind_the_shaped_filter() -> None:
+def test_a_group_of_right_answers_is_kept_by_the_shaped_filter_only() -> None:
     judged = group([RIGHT] * 4, [[m] for m in MEANS])
     found = Group(judged.prompt, judged.completions, judged.verdicts, tuple(Unlikeliness()(judged)))
     assert not keep(found, "binary")
@@ -209,8 +211,8 @@ def test_the_order_of_a_group_does_not_matter(keys: list[float], rank: str, logp
 
 
 @given(st.lists(st.integers(-2000, -1), min_size=2, max_size=8, unique=True), st.floats(0.01, 1.0))
-def test_a_less_likely_right_answer_is_worth_more_and_none_more_than_it_was(steps: list[int], beta: float) -> None:
-    keys = [step / 100 for step in steps]  # apart in float32 as well
+def test_a_less_likely_right_answer_earns_more_and_none_more_than_before(steps: list[int], beta: float) -> None:
+    keys = [step / 100 for step in steps]  # far enough apart for float32
     found = values(Unlikeliness(beta=beta)(group([RIGHT] * len(keys), [[key] for key in keys])))
     by_likelihood = [v for _, v in sorted(zip(np.float32(keys), found, strict=True), reverse=True)]
     assert all(a is not None and b is not None and a <= b for a, b in itertools.pairwise(by_likelihood))

@@ -1,4 +1,4 @@
-"""Every failure the canary is for, planted and caught. Not covered: real engines and learners."""
+"""Every failure that the canary must catch, planted. Not covered: real engines and learners."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_one_flipped_bit_is_caught() -> None:
         check_arrival(manifest, [ApplyReport(1, {"w": checksum(held)}, 1, 0.0)], None)
 
 
-def test_a_sync_of_nothing_is_no_sync() -> None:
+def test_a_sync_of_no_tensor_or_to_no_engine_fails() -> None:
     """A learner that publishes no tensor, or a cluster without engines, must not look healthy."""
     empty = WeightManifest(0, 1, "full", {}, 0, {})
     with pytest.raises(SelfCheckError):
@@ -85,7 +85,7 @@ def test_an_update_that_changed_nothing_is_caught() -> None:
         ({}, "bfloat16"),
     ],
 )
-def test_no_movement_is_asked_for_where_none_is_due(change: dict[str, float], dtype: str) -> None:
+def test_no_movement_is_required_where_none_is_expected(change: dict[str, float], dtype: str) -> None:
     check_movement(replace(FIRST, new_version=2), FIRST, {**MOVED, **change}, dtype)
 
 

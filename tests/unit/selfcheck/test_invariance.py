@@ -1,4 +1,4 @@
-"""The comparison by hand, and planted failures of a real learner in plain torch.
+"""The gradient comparison by hand, and planted failures of a real learner in plain torch.
 
 Not covered: DeepSpeed and several ranks (tests/integration/test_learner_equivalence.py).
 """
@@ -79,7 +79,7 @@ def test_the_projection_is_linear_keeps_small_tensors_and_nearly_keeps_products(
     np.testing.assert_allclose(one + two, both, atol=1e-4)
     assert float(one @ one) == pytest.approx(float((a * a).sum()), rel=0.1)
     assert abs(float(one @ two)) < 0.1 * float((a * a).sum())
-    # one number of a gradient in a million shows
+    # a change in one of 70,000 gradient entries is detected
     c = a.clone()
     c[3, 5] += 1
     assert np.linalg.norm(project([("w", c)])["w"] - one) == pytest.approx(1.0, rel=1e-3)

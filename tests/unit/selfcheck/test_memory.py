@@ -1,4 +1,4 @@
-"""Leaks and what is none, as series of MiB."""
+"""Series of memory use in MiB that are leaks, and others that are not."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def test_a_leak_is_named_with_its_actor_and_remedy() -> None:
         pytest.param([9000.0 + 40 * step for step in range(25)], id="small against what it was"),
     ],
 )
-def test_what_is_no_leak(values: list[float]) -> None:
+def test_growth_that_is_not_a_leak_passes(values: list[float]) -> None:
     watch(values).check(0.5)
 
 
-def test_a_replaced_actor_begins_anew() -> None:
+def test_a_replaced_actor_starts_a_new_series() -> None:
     found = watch([600.0 + 40 * step for step in range(25)])
     found.forget("scoring1")
     found.check(0.5)

@@ -1,4 +1,4 @@
-"""Splitting a difference by cause, on figures worked out by hand. Real engines: tests/integration/test_vllm_engine.py."""
+"""Splitting a difference by cause, worked out by hand. Real engines: tests/integration/test_vllm_engine.py."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_staleness_explains_no_more_than_there_is() -> None:
         (replace(ENGINE, token_ids=(5,), offsets=((0, 1),), logprobs=(-1.5,)), 0.5),
     ],
 )
-def test_the_cache_is_judged_on_common_context_only(second: Completion, expected: float) -> None:
+def test_the_cache_is_compared_on_common_context_only(second: Completion, expected: float) -> None:
     fresh = Scored([second], [np.array(second.logprobs)])
     found = check_parity(scored(ENGINE, -1, -2), fresh, UNMOVED, 1.0, True)
     assert found["parity/stale_cache"] == pytest.approx(expected)
@@ -105,7 +105,7 @@ def test_a_tolerance_is_a_limit_and_not_a_strict_one() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), -float("inf")])
-def test_what_is_no_number_is_above_any_limit(value: float) -> None:
+def test_nan_and_infinity_exceed_any_limit(value: float) -> None:
     broken = scored(ENGINE, -1.0, value)
     moved = Published([np.array([-1.0])], [np.array([value])])
     for published in (UNMOVED, moved):

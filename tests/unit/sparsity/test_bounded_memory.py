@@ -1,4 +1,4 @@
-"""A tensor that is larger than the memory its comparison may take. The files are holes: they cost no disk."""
+"""A tensor that is larger than the memory its comparison may take. The files are sparse: they take no disk space."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write(file: Path, changed: list[int]) -> Path:
     return file
 
 
-def test_a_gigabyte_in_half_of_one(tmp_path: Path) -> None:
+def test_comparing_a_large_tensor_stays_below_a_memory_limit(tmp_path: Path) -> None:
     places = [0, 77, COLUMNS, ROWS * COLUMNS - 1]
     before, after = write(tmp_path / "a.safetensors", []), write(tmp_path / "b.safetensors", places)
     mask = tmp_path / "mask.safetensors"

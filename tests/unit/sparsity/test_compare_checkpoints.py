@@ -1,4 +1,4 @@
-"""Pairs whose changes are known exactly."""
+"""Pairs of checkpoints whose changes are known exactly."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_shards_formats_missing_and_extra(tmp_path: Path) -> None:
     assert result.only_before == ("model.norm.weight",)
     assert result.only_after == ("extra.weight",)
     assert result.left_out == {"steps": "number format I64"}
-    # training in bfloat16 begins from what was rounded to it
+    # training in bfloat16 begins from the rounded weights
     assert result.whole.figures["unchanged"].value == result.whole.figures["stored_unchanged"].value == 1.0
     assert result.start == 1.0
     other = sparsity(b, a)
@@ -216,7 +216,7 @@ def test_an_adapter_stands_for_its_merge(tmp_path: Path) -> None:
         sparsity(tmp_path / "adapter", tmp_path / "merged")
 
 
-def test_no_sequence_of_words_confuses_groups() -> None:
+def test_layer_and_module_of_tensor_names() -> None:
     assert layer_of("model.layers.17.mlp.experts.3.w1.weight") == "17"
     assert layer_of("model.embed_tokens.weight") == "outside"
     assert module_of("model.layers.0.self_attn.q_proj.weight") == "q_proj"
@@ -284,7 +284,7 @@ def test_rounding_to_another_format_is_no_training(tmp_path: Path, dtypes: tuple
     assert figures["unchanged"].value == figures["stored_unchanged"].value == 1.0
 
 
-def test_what_decay_and_zeros_do_to_signs_is_expected_too(tmp_path: Path) -> None:
+def test_the_null_model_includes_weight_decay_and_zeros(tmp_path: Path) -> None:
     training = Training(lr=1e-5, steps=1000, weight_decay=0.1)
     source = torch.Generator().manual_seed(0)
     before = {"w": torch.ones(200, 100), "bias": torch.zeros(20_000)}
@@ -348,7 +348,7 @@ def test_a_pickle_that_would_run_code(tmp_path: Path) -> None:
         sparsity(good, folder, pickles=True)
 
 
-def test_a_closer_look_stands_beside_chance(tmp_path: Path) -> None:
+def test_inspected_matrices_are_compared_with_shuffled_entries_and_the_null_model(tmp_path: Path) -> None:
     before = {"a.weight": (0.02 * torch.randn(96, 64, generator=torch.Generator().manual_seed(0))).bfloat16()}
     low = torch.randn(96, 2, generator=torch.Generator().manual_seed(1)) @ torch.randn(
         2, 64, generator=torch.Generator().manual_seed(2)
@@ -357,7 +357,7 @@ def test_a_closer_look_stands_beside_chance(tmp_path: Path) -> None:
     result = found(tmp_path, {n: t.float() for n, t in before.items()}, after, matrices=None, training=Training())
     (one,) = result.matrices
     assert one.stored_rank is not None
-    assert one.stored_rank < 64  # two and what float32's rounding adds
+    assert one.stored_rank < 64  # two, and the rank that float32's rounding adds
     assert one.shuffled_rank == 64
     assert one.null is not None
     assert one.null.changed == pytest.approx(one.found.changed, rel=0.1)

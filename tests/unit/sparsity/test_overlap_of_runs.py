@@ -63,7 +63,7 @@ def test_noise_exceeds_density_chance_but_not_the_matched_one(tmp_path: Path) ->
     assert density is not None
     assert matched is not None
     assert one.share_of_first > 1.8 * density
-    # an octave's own slope is left: where half of it changes, its smaller half does more often
+    # magnitudes within an octave still differ: where half of the octave changes, its smaller half does more often
     assert one.share_of_first == pytest.approx(matched, abs=0.012)
     assert one.share_of_first == pytest.approx(one.chance("noise")[0], abs=0.006)
 
@@ -96,7 +96,7 @@ def test_the_standard_error_is_that_of_independent_runs(tmp_path: Path) -> None:
     assert np.std([both.sum() for both in drawn]) / 1000 == pytest.approx(error, rel=0.05)
 
 
-def test_nothing_changed_is_not_zero(tmp_path: Path) -> None:
+def test_the_share_of_a_run_without_changes_is_none(tmp_path: Path) -> None:
     before = model()
     base, paths = runs(tmp_path, [dict(before), noise(before, 1)], before)
     (one,), _ = overlaps(base, paths)
@@ -124,7 +124,7 @@ def test_bad_input(tmp_path: Path) -> None:
     assert left_out == {"model.norm.weight": "not in every checkpoint"}
 
 
-def test_padding_that_stays_zero_says_nothing_of_noise(tmp_path: Path) -> None:
+def test_padding_that_stays_zero_does_not_affect_the_noise_chance(tmp_path: Path) -> None:
     before = model(width=WIDTH)
     before["padding"] = torch.zeros(400, WIDTH, dtype=torch.bfloat16)
     after = [{**noise(before, seed), "padding": before["padding"]} for seed in (1, 2)]

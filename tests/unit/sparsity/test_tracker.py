@@ -49,7 +49,7 @@ def test_against_torch(dtype: torch.dtype) -> None:
     assert moved["a.weight"].cancelled > 100
 
 
-def test_resumed_it_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+def test_a_resumed_tracker_continues_as_if_uninterrupted(tmp_path: Path) -> None:
     all_versions = versions(torch.bfloat16)
     straight = ChangeTracker(all_versions[0].items())
     for version in all_versions[1:4]:
@@ -59,7 +59,7 @@ def test_resumed_it_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     resumed.resume(all_versions[3].items(), tmp_path)
     for version in all_versions[4:]:
         assert resumed.track(version.items()) == straight.track(version.items())
-    peer = ChangeTracker([])  # another rank, which has gathered only
+    peer = ChangeTracker([])  # another rank, which only took part in gathering
     peer.resume([], tmp_path)
     assert peer.track([]) == {}
     unwatched = ChangeTracker(all_versions[0].items())
@@ -67,11 +67,11 @@ def test_resumed_it_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     assert unwatched.track(all_versions[3].items())["a.weight"].stepped == 0
 
 
-def test_a_checkpoint_between_two_looks(tmp_path: Path) -> None:
+def test_a_checkpoint_between_two_tracked_versions(tmp_path: Path) -> None:
     all_versions = versions(torch.float32)
     straight = ChangeTracker(all_versions[0].items())
     straight.track(all_versions[1].items())
-    straight.save(tmp_path, present=False)  # of version 2, which nobody has looked at
+    straight.save(tmp_path, present=False)  # a checkpoint of version 2, which was not tracked
     resumed = ChangeTracker(all_versions[0].items())
     resumed.resume(all_versions[2].items(), tmp_path)
     assert resumed.track(all_versions[3].items()) == straight.track(all_versions[3].items())

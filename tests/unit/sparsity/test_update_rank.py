@@ -37,13 +37,13 @@ def test_low_rank_is_seen(true: int) -> None:
 
 
 def test_a_sparse_random_update_is_of_full_rank() -> None:
-    """0.9 % of 512 × 512 entries: what "nearly full rank" has to be compared with."""
+    """0.9 % of 512 × 512 entries: the baseline for a finding of "nearly full rank"."""
     source = torch.Generator().manual_seed(0)
     delta = torch.randn(512, 512, generator=source) * (torch.rand(512, 512, generator=source) < 0.009)
     assert rank(delta) == int(torch.linalg.matrix_rank(delta)) > 500
 
 
-def test_one_row_is_not_chance() -> None:
+def test_an_update_of_one_row_has_high_row_dispersion() -> None:
     delta = torch.zeros(50, 40)
     delta[3] = 1.0
     found = update_structure(delta)

@@ -37,7 +37,7 @@ def test_the_checksum_of_a_view_is_that_of_its_bytes_in_rows() -> None:
     assert checksum(matrix[1:]) == checksum(encode(matrix[1:]))
 
 
-def test_many_are_summed_as_each_is_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checksums_of_many_tensors_equal_those_of_each_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rlpost.sync.codec._BATCH_BYTES", 1000)
     tensors = {f"t{i}": torch.full((i * 7 % 400,), float(i)) for i in range(100)}
     found = checksums(tensors.items())
@@ -47,7 +47,7 @@ def test_many_are_summed_as_each_is_and_in_order(monkeypatch: pytest.MonkeyPatch
     assert checksums([]) == {}
 
 
-def test_what_is_made_on_the_way_is_not_held_for_the_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checksums_do_not_hold_copies_of_the_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rlpost.sync.codec._BATCH_BYTES", 1)
     made: list[weakref.ref[torch.Tensor]] = []
     most = 0

@@ -30,7 +30,7 @@ def publisher(kind: str, tuning: Full, dtype: torch.dtype = torch.bfloat16, **se
 
 
 def apply(held: dict[str, Tensor], update: WeightUpdate, known: dict[str, np.ndarray]) -> None:
-    """What an engine does."""
+    """Apply an update to the weights as an engine does."""
     known |= {name: decode(index).numpy() for name, index in update.index.items()}
     for name, payload in update.payload.items():
         if update.manifest.kind == "full" or name not in known:
@@ -58,8 +58,8 @@ def test_differences_follow_one_another() -> None:
     assert (first.manifest.kind, set(first.payload)) == ("full", set(held))
     apply(held, first, {})
     model[0].weight.data[1, 2] += 1.0
-    model[0].bias.data[3] += 1e-9  # below what bfloat16 can tell
-    model[1].bias.data += 1.0  # all of it: sent whole
+    model[0].bias.data[3] += 1e-9  # below the resolution of bfloat16
+    model[1].bias.data += 1.0  # all entries change: sent whole
     second = made.update(1)
     assert {name: len(p.data) for name, p in second.payload.items()} == {"0.weight": 2, "1.bias": 6}
     assert {name: decode(p).tolist() for name, p in second.index.items()} == {"0.weight": [8]}
@@ -111,7 +111,7 @@ def test_positions_are_told_once_and_values_are_absolute() -> None:
     second = made.update(2)
     assert (second.manifest.declares, second.index, second.manifest.nbytes) == (False, {}, 24)
     assert lost.payload.keys() == second.payload.keys()
-    apply(held, second, known)  # without the one before
+    apply(held, second, known)  # without the update before
 
 
 def test_ranks_that_do_not_send_make_no_update() -> None:
@@ -138,7 +138,7 @@ def test_ranks_that_do_not_send_make_no_update() -> None:
         ({"tuning": {"method": "subnetwork"}, "sync": {"kind": "diff"}}, "diff", None),
     ],
 )
-def test_what_is_sent_follows_what_is_trained(change: dict, kind: str, rank: int | None) -> None:
+def test_the_update_kind_follows_the_tuning_method(change: dict, kind: str, rank: int | None) -> None:
     config = configured("m", change)
     assert (kind_of(config), engine_rank(config)) == (kind, rank)
     assert adapter_rank(config) >= 1

@@ -35,7 +35,7 @@ def test_a_parent_that_is_gone_already_counts() -> None:
     assert subprocess.run([sys.executable, "-c", nobody], check=False).returncode == -signal.SIGKILL
 
 
-def test_a_killed_process_takes_along_what_cannot_ask_for_it() -> None:
+def test_a_killed_process_takes_along_processes_that_it_guards() -> None:
     with subprocess.Popen([sys.executable, "-c", GUARD, "60"], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         other = psutil.Process(int(parent.stdout.readline()))

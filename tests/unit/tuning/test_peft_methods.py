@@ -61,7 +61,7 @@ def test_publishing_does_not_touch_a_bit_of_the_base_in_bfloat16(tiny_model: str
     assert all(torch.equal(before[name], p) for name, p in tuning.base())
 
 
-def test_the_starting_policy_is_shown_and_what_is_frozen_stays_frozen(tiny_model: str) -> None:
+def test_disabling_the_adapter_gives_the_starting_policy_and_frozen_parts_stay_frozen(tiny_model: str) -> None:
     first = logits(load(tiny_model, "float32"))
     tuning = Lora(load(tiny_model, "float32"), LoraSettings(r=8, freeze_a=True))
     names = [name for name, _ in tuning.trained()]

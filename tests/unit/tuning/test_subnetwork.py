@@ -1,4 +1,4 @@
-"""Against dense AdamW with a mask, entry by entry."""
+"""Subnetwork training against dense AdamW with a mask, entry by entry."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def steps(model: nn.Module, tuning: Compact | Hooked, optimizer: torch.optim.Opt
 
 
 def masked_dense(mask: Mask) -> nn.Module:
-    """AdamW with decay on the masked entries: gradients masked before the norm, all else put back after each step."""
+    """AdamW with decay on the kept entries: gradients are masked before the norm, other entries restored each step."""
     model = net()
     base = {name: p.detach().clone() for name, p in model.named_parameters()}
     dense = {
@@ -72,7 +72,7 @@ def masked_dense(mask: Mask) -> nn.Module:
 
 
 def test_compact_is_masked_dense_adamw() -> None:
-    """The norm of a vector and of a matrix with zeros are summed in another order: equal to the last bits, not to all."""
+    """Norms of a vector and of a matrix with zeros are summed in different order: equal except for the last bits."""
     model = net()
     tuning = Compact(model, some(model))
     steps(model, tuning, build_optimizer(tuning.trained(), SETTINGS), 0, STEPS)
@@ -92,7 +92,7 @@ def test_compact_is_exactly_masked_dense_adamw_without_clipping(monkeypatch: pyt
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", [Compact, Hooked])
-def test_what_the_mask_does_not_keep_keeps_every_bit(kind: type[Compact | Hooked], dtype: torch.dtype) -> None:
+def test_entries_outside_the_mask_keep_every_bit(kind: type[Compact | Hooked], dtype: torch.dtype) -> None:
     model, mask = net(dtype), some(net())
     base = {name: p.detach().clone() for name, p in model.named_parameters()}
     tuning = kind(model, mask)
@@ -129,7 +129,7 @@ def test_masters_see_what_bfloat16_rounds_away() -> None:
         assert torch.equal(values, held[name].detach().flatten()[index.long()]), name
 
 
-def test_the_starting_policy_is_shown_and_put_away() -> None:
+def test_disabling_the_adapter_gives_the_starting_policy() -> None:
     model = net()
     x = torch.randn(5, 6)
     first = model(x).detach()

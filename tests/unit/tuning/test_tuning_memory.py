@@ -1,4 +1,4 @@
-"""Predicted bytes against those of learners that were built and took a step."""
+"""Predicted bytes against those of real learners after a step."""
 
 from __future__ import annotations
 

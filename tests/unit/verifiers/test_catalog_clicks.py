@@ -1,4 +1,4 @@
-"""Logged clicks as rows: weights by hand, propensities found again, and what they pay in the end."""
+"""Logged clicks as rows: weights by hand, estimated propensities, and the rewards they lead to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generated conversations: reproducible, apart by split, judged by the catalog they are about, and with something to learn."""
+"""Generated conversations: reproducible, disjoint splits, verified by the catalog they are about, and learnable."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""From a teacher's lists to demonstrations, by hand: what stage does what to a list. Vectors are written down here; the real
-embedder and a real server are in tests/contract/test_catalog_stage1.py.
+"""From a teacher's lists to demonstrations, by hand: the effect of each stage on a list. Vectors are given here; the
+real embedder and a real server are in tests/contract/test_catalog_stage1.py.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CATALOG = catalog_of(
 
 
 def embed(texts: list[str]) -> np.ndarray:
-    """Horror, comedy and action are the axes."""
+    """Vectors whose axes are horror, comedy and action."""
     axes = (("horror", "alien", "leviathan"), ("comedy", "fun"), ("action",))
     found = [[float(any(word in text.lower() for word in words)) for words in axes] for text in texts]
     return np.array(found, np.float32).reshape(len(texts), 3)
@@ -56,16 +56,16 @@ ROWS = [row("a", "something fun", ["Up"]), row("b", "horror please", ["Aliens"],
 
 def test_scores_by_hand() -> None:
     remapper = Remapper(CatalogVerifier(CATALOG, relevant_required=False), embed, DemonstrationSettings())
-    # Leviathan is in no catalog and like the two horrors; 300 is exact: 1/√2 for its place, twice
+    # Leviathan is in no catalog and similar to the two horrors; 300 is an exact match: 1/√2 for its place, twice
     [found] = remapper.scores([ROWS[0]], ["Leviathan (1989)\n300 (2006)\nprose"])
     assert found == pytest.approx([1.0, 1.0, 1.0, 2 / np.sqrt(2)])
-    # λ = 0: what was said does not count
+    # λ = 0: the conversation does not count
     bare = Remapper(remapper.verifier, embed, DemonstrationSettings(conversation=0.0))
     assert bare.scores([ROWS[0]], ["300"])[0] == pytest.approx([0.0, 0.0, 0.0, 0.0]), "without a year it is no title"
     assert bare.scores([ROWS[0]], ["no list at all"])[0] == pytest.approx([0.0] * 4)
 
 
-def test_what_was_seen_is_not_recommended_and_strangers_lead_to_their_like() -> None:
+def test_seen_items_are_not_recommended_and_unknown_titles_lead_to_similar_ones() -> None:
     lists, figures = made(ROWS, {"a": "Leviathan (1989)", "b": "Leviathan (1989)"}, size=2)
     assert lists[1].split("\n")[0] == "Aliens (1986)"
     assert "Alien (1979)" not in lists[1]

@@ -31,7 +31,7 @@ ITEMS = [
         ("Undated", 1950, Match(4, "title")),
         ("300", 2006, Match(5, "exact")),
         ("le fabuleux destin d'amelie poulain", 2001, Match(6, "exact")),
-        ("Solaris", 1973, None),  # as near to one as to the other
+        ("Solaris", 1973, None),  # equally near to both
         ("Solaris", 1971, Match(7, "year")),
         ("Nothing", 2000, None),
     ],
@@ -46,7 +46,7 @@ def test_without_tolerance_the_year_must_be_right() -> None:
     assert index.find_all([("King Kong", 1976), ("300", 2005)]) == [Match(1, "exact"), None]
 
 
-def test_a_slip_is_forgiven_only_where_it_is_asked_for() -> None:
+def test_a_misspelt_title_is_found_only_with_a_similarity_limit() -> None:
     slip = "The Lord of the Rings: The Too Towers"
     assert CatalogIndex(ITEMS).find(slip, 2002) is None
     found = CatalogIndex(ITEMS, similarity=90.0).find(slip, 2002)
@@ -57,7 +57,7 @@ def test_a_slip_is_forgiven_only_where_it_is_asked_for() -> None:
     assert CatalogIndex(ITEMS, similarity=99.0).find(slip, 2002) is None
 
 
-def test_what_is_as_similar_to_two_is_neither() -> None:
+def test_a_title_equally_similar_to_two_items_matches_neither() -> None:
     items = [Item("0", "Return to Planet Alpha", 2000), Item("1", "Return to Planet Alphe", 2000)]
     assert CatalogIndex(items, similarity=90.0).find("Return to Planet Alphi", 2000) is None
 

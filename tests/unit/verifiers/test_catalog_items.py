@@ -1,4 +1,4 @@
-"""Catalogs with planted defects: each is reported, none crashes, nothing is dropped in silence."""
+"""Catalogs with planted defects: each is reported, none crashes, nothing is dropped silently."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_every_planted_defect_is_reported_with_its_row_and_nothing_else(planted:
     assert "3 duplicate" in found.summary()
 
 
-def test_what_is_kept_is_mended(planted: str) -> None:
+def test_kept_items_are_repaired(planted: str) -> None:
     names = {item.name for item in load_catalog(planted).items}
     assert {"300 (2006)", "300 (2014)", "21 (2008)", "Two spaces (2001)", "zerowidth (2001)", "Léon (1994)"} <= names
     assert {"Amélie (2001)", "Lolita (1962)", "King Kong (2005)", "Undated", "Late (1946)", "Alien (2003)"} <= names

@@ -1,4 +1,4 @@
-"""Texts as lists: every policy, and that characters are where they should be. Not covered: tokens
+"""Texts as lists: every policy, and the character spans of entries. Not covered: tokens
 (tests/property/test_list_spans.py).
 """
 
@@ -102,6 +102,6 @@ def test_texts_without_a_list_have_no_entries(text: str) -> None:
     assert parse_list(text, KEEP) == []
 
 
-def test_a_setting_that_is_none_is_named() -> None:
+def test_an_invalid_setting_is_named() -> None:
     with pytest.raises(UserError, match="unparsable is 'shift'; use 'keep_rank' or 'skip'"):
         ListSettings(unparsable="shift")  # type: ignore[arg-type]

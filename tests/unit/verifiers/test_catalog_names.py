@@ -39,14 +39,14 @@ def test_different_titles_stay_apart(one: str, other: str) -> None:
 
 
 @given(st.text(max_size=40))
-def test_a_canonical_form_is_its_own(title: str) -> None:
+def test_canonicalising_twice_changes_nothing(title: str) -> None:
     once = canonical(title)
-    assert canonical(once) == once or len(once.split()) > 1  # "a the x" loses an article at a time
+    assert canonical(once) == once or len(once.split()) > 1  # "a the x" loses one article per pass
 
 
 @given(st.text(alphabet=st.characters(codec="ascii"), max_size=40))
 def test_the_fast_way_for_plain_text_is_the_slow_way(title: str) -> None:
-    """A character outside ASCII that folds to nothing sends the same text down the other branch."""
+    """A character outside ASCII that folds to nothing makes the same text take the slow way."""
     assert canonical(title) == canonical(title + "\u0301") or not any(c.isalnum() for c in title)
 
 

@@ -14,7 +14,7 @@ S = np.array([[1.0, 0.2, 0.0], [0.0, 0.5, 0.4]])
 def test_scores_by_hand() -> None:
     second = 1 / np.sqrt(2)
     plain = remap(S, [0, None])
-    # similarity by place, and 1 for the exact match of the first
+    # similarity weighted by place, and 1 for the exact match of the first
     assert plain.tolist() == pytest.approx([1.0 + 1.0, 0.2 + 0.5 * second, 0.4 * second])
     talked = remap(S, [0, None], np.array([0.0, 0.1, 0.9]), weight=2.0)
     assert (talked - plain).tolist() == pytest.approx([0.0, 0.2, 1.8])
@@ -30,7 +30,7 @@ def test_equal_scores_keep_the_catalogs_order() -> None:
 
 
 def drawn(seed: int = 0) -> tuple[np.ndarray, list[list[int]]]:
-    """Users who want popular items more than the scores say: a bias that can be found."""
+    """Users who want popular items more than the scores say: a bias that the fit can find."""
     rng = np.random.default_rng(seed)
     scores = rng.normal(size=(400, 6))
     logits = scores * np.array([1.0, 1.0, 2.0, 1.0, 1.0, 0.2]) + np.array([2.0, 0.0, 0.0, 0.0, -2.0, 0.0])

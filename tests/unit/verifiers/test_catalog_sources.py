@@ -28,7 +28,7 @@ def asked(text: str, *items: str, time: str = "2022-10") -> dict[str, Any]:
     }
 
 
-def test_users_of_one_conversation_know_of_each_other_and_repeats_go(tmp_path: Path) -> None:
+def test_rows_of_one_conversation_list_each_others_items_without_repeats(tmp_path: Path) -> None:
     path = put(tmp_path, asked("hi", "A", "B"), asked("hi ", "C"), asked("hi", "B", "A"), asked("ho", "A"))
     found = reddit(path)
     assert [(row["conversation"], row["relevant_elsewhere"]) for row in found] == [

@@ -1,4 +1,4 @@
-"""Lists judged place by place. Not covered: rewards from it (tests/unit/scoring/test_ranking.py)."""
+"""Lists verified item by item. Not covered: rewards from the verdicts (tests/unit/scoring/test_ranking.py)."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ def test_the_list_as_a_whole() -> None:
     assert found[0].evidence == {"items": ["Alien (1979)"], "relevant": 2, "catalog": 6}
 
 
-def test_what_is_wanted_may_be_written_in_any_way_and_weighed() -> None:
+def test_wanted_items_may_be_written_in_several_forms_with_weights() -> None:
     row = {"groundtruth_with_release_year": ["Alien (1979)", {"title": "300", "year": "2006", "weight": 2.5}, ["Up"]]}
     assert judged("300 (2006)\nUp (2009)\nAlien (1979)", row) == [("hit", 2.5), ("hit", 1.0), ("hit", 1.0)]
 
 
-def test_what_is_wanted_is_not_seen() -> None:
+def test_a_wanted_item_does_not_count_as_seen() -> None:
     row = {"groundtruth_with_release_year": [["Alien", 1979]], "seen_titles": ["Alien"]}
     assert judged("Alien (1979)", row) == [("hit", 1.0)]
 
 
-def test_a_slip_of_the_pen_is_forgiven_where_asked_for() -> None:
+def test_a_misspelt_title_is_matched_only_with_a_similarity_limit() -> None:
     assert judged("The Thang (1982)") == [("out_of_catalog", 0.0)]
     assert judged("The Thang (1982)", similarity=75.0) == [("seen", 0.0)]
 
@@ -83,7 +83,7 @@ def test_prompts_that_could_earn_nothing_are_refused_before_training(row: dict[s
         verifier.check_prompts([Prompt("fine", text="x", columns=ROW), Prompt("bad", text="x", columns=row)])
 
 
-def test_it_shows_that_it_finds_its_own_names_and_no_invention() -> None:
+def test_conformance_finds_every_catalog_name_and_no_invented_one() -> None:
     verifier = CatalogVerifier(CATALOG)
     assert isinstance(verifier, Verifier)
     assert isinstance(verifier, SelfExamining)
@@ -148,12 +148,12 @@ def test_a_catalog_may_be_cut_and_the_films_that_ship_are_the_usual_one() -> Non
     assert (verdict.reason, verdict.evidence["catalog"]) == ("hits", 100)
 
 
-def test_a_review_needs_nobody_to_know_what_is_right() -> None:
+def test_a_review_needs_no_ground_truth() -> None:
     verifier = CatalogVerifier(CATALOG)
     said = "I loved The Thing and King Kong (1933), and 300 people told me so."
     text = "The Thing (1982)\nKing Kong (1933)\nKing Kong (2005)\n300 (2006)\n300 (2006)\nNone (1999)"
     verdict = verifier.review({"prompt": said}, text)
-    # one word is not taken for a film without its year, and another year is another film
+    # a single word counts as a film only with its year, and another year is another film
     wanted = ["seen", "seen", "in_catalog", "in_catalog", "duplicate", "out_of_catalog"]
     assert [item.reason for item in verdict.items] == wanted
     turns = {"prompt": [{"role": "user", "content": "Seen: Up (2009)"}]}

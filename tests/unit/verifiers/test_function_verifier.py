@@ -42,7 +42,7 @@ def test_an_exception_is_not_a_wrong_answer() -> None:
     assert verdict.evidence["messages"] == ["KeyError: 'missing'"]
 
 
-def test_order_is_kept_and_equal_items_are_judged_once() -> None:
+def test_order_is_kept_and_equal_items_are_verified_once() -> None:
     seen: list[str] = []
 
     def judge(text: str, columns: Mapping[str, Any]) -> bool:
@@ -65,13 +65,13 @@ def test_numpy_scalars_count_as_numbers() -> None:
 
 
 def test_function_by_name(tmp_path: Path) -> None:
-    (tmp_path / "judge.py").write_text("def short(text, columns):\n    return len(text) < 3\n\nLIMIT = 3\n")
-    with FunctionVerifier(f"{tmp_path}/judge.py:short") as verifier:
+    (tmp_path / "brief.py").write_text("def short(text, columns):\n    return len(text) < 3\n\nLIMIT = 3\n")
+    with FunctionVerifier(f"{tmp_path}/brief.py:short") as verifier:
         assert isinstance(verifier, Verifier)
         assert [v.score for v in verifier.verify_batch([VerifyItem({}, "ab"), VerifyItem({}, "abc")])] == [1.0, 0.0]
-        assert verifier.fingerprint.startswith("function/rlpost_user_judge:short/")
+        assert verifier.fingerprint.startswith("function/rlpost_user_brief:short/")
     with pytest.raises(UserError, match="cannot be called"):
-        FunctionVerifier(f"{tmp_path}/judge.py:LIMIT")
+        FunctionVerifier(f"{tmp_path}/brief.py:LIMIT")
 
 
 def test_fingerprint_follows_the_source() -> None:

@@ -1,6 +1,6 @@
-"""The tactic environments without Lean: what they make of verdicts, what they remember, what a Dojo may do to them.
+"""The tactic environments without Lean: verdicts into states, memory, and failures of a Dojo.
 
-Not covered: Lean itself (`tests/contract/test_lean_gym.py`) and a Dojo with a process behind it, which takes a
+Not covered: Lean itself (`tests/contract/test_lean_gym.py`) and a Dojo with a real process, which takes a
 toolchain; the one here follows `lean_dojo.Dojo`'s interface and raises LeanDojo's own errors.
 """
 
@@ -30,7 +30,7 @@ def rejected(*messages: str, reason: str = "failed", **evidence: Any) -> Verdict
 
 
 class Scripted:
-    """A backend that says what it was told to say about a proof's last line, and that a goal is open otherwise."""
+    """A backend with scripted verdicts by a proof's last line; for other lines a goal stays open."""
 
     modes: frozenset[Mode] = frozenset({"proof"})
     fingerprint = "scripted"
@@ -157,7 +157,7 @@ def test_forbidden_tactics_are_errors_that_lean_never_sees(tactic: str, error: s
     assert result.error.startswith(error)
 
 
-def test_a_search_that_comes_back_asks_nothing_twice() -> None:
+def test_a_repeated_tactic_does_not_ask_the_backend_again() -> None:
     backend = Scripted(bad=rejected("error at 3:2: no"))
     gym = ReplayGym(backend)
     first = gym.reset(TASK)
@@ -200,7 +200,7 @@ def test_close_closes_the_backend() -> None:
 
 
 class FakeDojo:
-    """Follows `lean_dojo.Dojo`: entered for (itself, first state), then asked by ``run_tac``."""
+    """Follows `lean_dojo.Dojo`: entering it gives (itself, first state), then ``run_tac`` is called."""
 
     def __init__(self, answers: dict[str, Any], enter: Callable[[], Any] | None = None) -> None:
         self.exits = 0

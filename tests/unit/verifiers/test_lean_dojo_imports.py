@@ -1,4 +1,4 @@
-"""Importing LeanDojo where it would fail by itself. Not covered: requests LeanDojo makes later, which need GitHub."""
+"""Importing LeanDojo where a plain import would fail. Not covered: LeanDojo's later requests, which need GitHub."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ print(getattr(client.requester.auth, "token", None))
 
 
 def run_python(code: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own that no server can be reached from: the only proxy is a port where nothing listens."""
+    """Run code in a process of its own without network: its only proxy is a port where nothing listens."""
     inherited = {key: value for key, value in os.environ.items() if "proxy" not in key.lower() and key != imports.TOKEN}
     paths = os.pathsep.join(str(ROOT / part) for part in ("", "rewards", "verifiers"))
     dead = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}

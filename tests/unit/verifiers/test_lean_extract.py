@@ -1,4 +1,4 @@
-"""How a proof is cut from an answer, case by case. Any text at all: tests/property/test_lean_extraction.py."""
+"""How a proof is cut from an answer, case by case. Random texts: tests/property/test_lean_extraction.py."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_thought_without_end_holds_no_proof(text: str, settings: ExtractSettin
 )
 @pytest.mark.parametrize("frame", ["{}rfl", "rf{}l", "rfl{}", "by\n{}\nrfl", "by\n  simp{}\n  rfl"])
 @pytest.mark.parametrize("settings", [RAW, TACTIC])
-def test_marks_nobody_sees_are_left_for_the_filter(mark: str, frame: str, settings: ExtractSettings) -> None:
+def test_invisible_characters_are_left_for_the_filter(mark: str, frame: str, settings: ExtractSettings) -> None:
     if mark == "\r":
         frame = frame.replace("}\n", "} \n")
     problem = find_forbidden(extract_proof(frame.format(mark), TASK, settings))
@@ -343,7 +343,7 @@ ENDLESS = [
 @pytest.mark.parametrize(("piece", "frame"), ENDLESS, ids=ascii)
 def test_a_megabyte_of_anything_takes_no_time(piece: str, frame: str) -> None:
     text = frame.format(piece * (MEGABYTE // len(piece)))
-    # Half a second at most as it is; anything that is not linear takes minutes.
+    # Linear time takes half a second at most; anything worse takes minutes.
     start = time.process_time()
     for settings in (RESTATED, ExtractSettings("fence", "allow", form="tactic", restated="allow")):
         try:

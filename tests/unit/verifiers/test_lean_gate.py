@@ -1,4 +1,4 @@
-"""What the gate asks and how it counts; the cases themselves pass through real Lean in tests/contract."""
+"""The gate's questions and counts; tests/contract runs the cases themselves through real Lean."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VERDICTS = {
 
 
 class Scripted:
-    """Answers as it is told, and knows what it was asked."""
+    """A backend with scripted answers that records what it was asked."""
 
     def __init__(self, *answers: str) -> None:
         self.answers, self.asked = list(answers), list[str]()

@@ -1,4 +1,4 @@
-"""Lean's output and exit, turned into outcomes. The lines are those that Lean 4.35 prints."""
+"""Lean's output and exit status, turned into outcomes. The lines are those that Lean 4.35 prints."""
 
 from __future__ import annotations
 

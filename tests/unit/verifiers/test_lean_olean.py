@@ -1,4 +1,4 @@
-"""The module reader and the audit, on modules made by hand. Modules that Lean wrote are read where Lean runs."""
+"""The module reader and the audit, on modules made by hand. Modules written by Lean: tests/contract."""
 
 from __future__ import annotations
 

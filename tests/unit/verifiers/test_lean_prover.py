@@ -1,4 +1,4 @@
-"""Formulas, the prover and its terms. That Lean accepts the terms is tested where Lean runs."""
+"""Formulas, the prover and its terms. Whether Lean accepts the terms: tests/contract."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_notation_has_the_fewest_parentheses(formula: Formula, text: str) -> Non
     assert render(formula_tokens(formula)) == text
 
 
-def test_measures() -> None:
+def test_atoms_size_and_shape_of_a_formula() -> None:
     formula = implies(Q, Not(either(P, Q)))
     assert atoms(formula) == ("q", "p")
     assert size(formula) == 3

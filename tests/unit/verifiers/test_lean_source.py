@@ -1,4 +1,4 @@
-"""The checked file and the lexical filter. That Lean agrees is tested where Lean runs."""
+"""The checked file and the lexical filter. Whether Lean agrees: tests/contract."""
 
 from __future__ import annotations
 

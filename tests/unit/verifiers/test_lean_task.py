@@ -1,4 +1,4 @@
-"""Rows become proof tasks, or one clear line."""
+"""Rows become proof tasks, or a one-line error."""
 
 from __future__ import annotations
 

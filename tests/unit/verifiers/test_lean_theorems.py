@@ -70,7 +70,7 @@ def test_splits_share_no_shape_whatever_the_seed() -> None:
     assert not train & evaluation
 
 
-def test_eval_share_decides_who_gets_what() -> None:
+def test_eval_share_divides_theorems_between_the_splits() -> None:
     assert generate(20, seed=1, split="eval", eval_share=1.0) == generate(20, seed=1, eval_share=0.0)
 
 

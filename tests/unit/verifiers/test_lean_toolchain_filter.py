@@ -1,4 +1,4 @@
-"""What a model's text may hold when a full toolchain checks it: Mathlib proofs pass, tricks do not."""
+"""The filter of a model's text before a full toolchain checks it: Mathlib proofs pass, tricks do not."""
 
 from __future__ import annotations
 

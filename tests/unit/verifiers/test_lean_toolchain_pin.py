@@ -1,4 +1,4 @@
-"""The checked file and what an answer to it proves: no Lean runs, the messages are written by hand."""
+"""The checked file and the verdict on Lean's answer to it: no Lean runs, the messages are written by hand."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_file_may_share_names_with_the_task() -> None:
     build_question(ProofTask("f = f", file, "X", "", "(f : Nat → Nat)", "file"), IMPORTS)
 
 
-def test_theorem_makes_way_for_a_statement_that_says_x() -> None:
+def test_theorem_is_renamed_if_the_statement_uses_its_name() -> None:
     question = build_question(ProofTask("(X : ℝ[X]) = X", "rfl", header="open Polynomial"), IMPORTS)
     assert question.theorem.startswith("RlTheorem_")
     assert build_question(ProofTask("Polynomial.X = p.X", "rfl"), IMPORTS).theorem == "X"
@@ -132,7 +132,7 @@ def ruling(*messages: LeanMessage, header_lines: int = 0) -> tuple[str, str]:
 
 @pytest.mark.parametrize("shift", [0, 1, 7])
 @pytest.mark.parametrize("axioms", [None, "propext", "propext,\n Classical.choice,\n Quot.sound"])
-def test_a_full_answer_proves(shift: int, axioms: str | None) -> None:
+def test_a_complete_answer_accepts_the_proof(shift: int, axioms: str | None) -> None:
     read = asked(QUESTION.reference, QUESTION.reference_line + shift)
     noise = info("'X' depends on axioms: [sorryAx]", 7 + shift)
     assert ruling(read, noise, asked(QUESTION.pin, LAST + shift, axioms)) == ("accepted", "proved")
@@ -164,7 +164,7 @@ ERROR = info("unsolved goals\n⊢ True", QUESTION.proof_line, "error")
         ((READ, info("(kernel) deep recursion detected", 6, "error")), ("rejected", "kernel_rejected")),
         ((READ, info("Type mismatch", LAST - 1, "error")), ("rejected", "statement_mismatch")),
         ((READ, info("Unknown constant `_root_.X`", LAST - 1, "error")), ("rejected", "failed")),
-        # The pin of a failed theorem fails too; what counts is what is wrong with the text.
+        # The pin of a failed theorem fails too; the error in the model's text counts.
         ((READ, ERROR, info("(kernel) unknown constant 'X'", LAST - 1, "error")), ("rejected", "failed")),
         ((PROVED,), ("undecided", "statement_mismatch")),
         ((info("Unknown identifier `p`", 4, "error"), READ), ("undecided", "statement_mismatch")),
@@ -172,11 +172,13 @@ ERROR = info("unsolved goals\n⊢ True", QUESTION.proof_line, "error")
         ((), ("undecided", "statement_mismatch")),
     ],
 )
-def test_anything_less_does_not(messages: tuple[LeanMessage, ...], expected: tuple[str, str]) -> None:
+def test_an_incomplete_answer_does_not_accept_the_proof(
+    messages: tuple[LeanMessage, ...], expected: tuple[str, str]
+) -> None:
     assert ruling(*messages) == expected
 
 
-def test_an_error_in_the_imports_is_the_machinerys() -> None:
+def test_an_error_in_the_imports_is_undecided() -> None:
     assert ruling(info("unknown module prefix", 1, "error"), header_lines=1) == ("undecided", "unavailable")
 
 

@@ -1,4 +1,4 @@
-"""Lean source as text: comments, words and places where two scanners might disagree."""
+"""Lean source as text: comments, words, and text on which two scanners might disagree."""
 
 from __future__ import annotations
 

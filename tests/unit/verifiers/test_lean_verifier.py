@@ -1,4 +1,4 @@
-"""Extraction, deduplication and caching of `LeanVerifier`, on a stand-in for Lean that says what it was asked."""
+"""Extraction, deduplication and caching of `LeanVerifier`, on a stand-in for Lean that records what it was asked."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_undecided_is_asked_again(fake: FakeLean) -> None:
     assert len(fake.asked) == 2
 
 
-def test_a_backend_that_was_away_is_asked_again_about_what_it_left(fake: FakeLean) -> None:
+def test_a_backend_that_was_unavailable_is_asked_again_about_open_items(fake: FakeLean) -> None:
     fake.unavailable = 1
     verdicts = LeanVerifier(fake).verify_batch(items("good", "bad"))
     assert [verdict.score for verdict in verdicts] == [1.0, 0.0]
@@ -178,7 +178,7 @@ def test_the_same_text_as_proof_and_as_file_are_two_questions(fake: FakeLean) ->
     assert [task.mode for task in fake.asked] == ["proof", "file"]
 
 
-def test_half_characters_are_another_question_than_the_character_they_would_spell(fake: FakeLean) -> None:
+def test_surrogate_halves_are_another_question_than_the_character_they_encode(fake: FakeLean) -> None:
     verdicts = LeanVerifier(fake).verify_tasks([ProofTask("True", "\ud835\udce4"), ProofTask("True", "\U0001d4e4")])
     assert [verdict.cached for verdict in verdicts] == [False, False]
 

@@ -1,4 +1,4 @@
-"""Finding the final answer in a text, and refusing what is none. Not covered: comparing (test_math_verifier.py)."""
+"""Finding the final answer in a text, and refusing other text. Not covered: comparing (test_math_verifier.py)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_long_texts_take_no_time(text: str) -> None:
     [("12*7", "84"), ("80+4", "84"), ("90-6", "84"), ("4!", "24"), (r"\sqrt{16}", "4"), ("84/2", "42"), ("2^3", "8"),
      (r"12 \times 7", "84"), ("sum(1)", "1"), ("0.5+0", "1/2")],
 )  # fmt: skip
-def test_work_left_to_do_is_no_answer(answer: str, gold: str) -> None:
+def test_an_unevaluated_expression_is_not_an_answer(answer: str, gold: str) -> None:
     with pytest.raises(NoAnswerError, match="unevaluated"):
         refuse_unevaluated(answer, gold)
 
@@ -85,7 +85,7 @@ def test_answers_in_their_usual_forms_are_let_through(answer: str, gold: str) ->
 
 
 @pytest.mark.parametrize("answer", ["9**9**9", "9^{9^{9}}", "2^{100000}", "2 ^ 123456", "99999!", "3!!"])
-def test_bombs_are_refused_before_anybody_evaluates_them(answer: str) -> None:
+def test_expressions_too_large_to_evaluate_are_refused(answer: str) -> None:
     with pytest.raises(NoAnswerError, match="too_big"):
         refuse_bombs(answer)
 

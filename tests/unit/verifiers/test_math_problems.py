@@ -23,7 +23,7 @@ def test_the_same_arguments_give_the_same_problems_and_no_two_are_alike() -> Non
     to_prompts(rows(200, 7))
 
 
-def test_the_splits_share_nothing_not_even_the_other_way_round() -> None:
+def test_the_splits_share_no_problem_even_with_operands_swapped() -> None:
     def keys(split: str, seed: int) -> set[tuple[str, ...]]:
         found = rows(20 if split == "eval" else 150, seed, split=split, max_operands=2, operators="+*")  # pyright: ignore
         return {(*sorted(row["question"].split()),) for row in found}

@@ -70,12 +70,12 @@ def test_gold_answers_that_cannot_be_read_are_a_fault_of_the_data(math: MathVeri
         math.check_prompts([good, *bad])
     with pytest.raises(DataError, match=r"prompt 'd': column 'answer' holds None, .*gold_key \(columns are solution\)"):
         math.check_prompts([Prompt("d", text="x", columns={"solution": "4"})])
-    # where nobody checked beforehand, it says nothing about the answer
+    # without a check beforehand, the failure is undecided and not the answer's fault
     [verdict] = math.verify_batch([VerifyItem({"answer": r"\frac{"}, "4")])
     assert (verdict.outcome, verdict.reason) == ("undecided", "bad_gold")
 
 
-def test_an_answer_that_uses_up_its_cpu_is_rejected_and_the_next_one_judged(comparer: Comparer) -> None:
+def test_an_answer_that_uses_up_its_cpu_is_rejected_and_the_next_one_checked(comparer: Comparer) -> None:
     # one call of C that no signal interrupts
     found = comparer.ask("x^2", "9^{9^{9^{9}}}")
     assert (found.reason, found.own_fault) == ("timeout", True)
@@ -89,7 +89,7 @@ def test_a_process_that_is_killed_leaves_its_question_undecided(comparer: Compar
     assert comparer._process is not None
     os.kill(comparer._process.pid, signal.SIGKILL)
     comparer._process.wait()
-    # it is noticed before the next question, which is judged by a new one
+    # the death is noticed before the next question, which a new process answers
     assert comparer.ask("4", "4").reason == "correct"
 
 
@@ -132,7 +132,7 @@ def test_the_fingerprint_follows_versions_and_settings() -> None:
         assert one.fingerprint != other.fingerprint
 
 
-def test_nothing_is_left_behind_and_a_closed_one_says_so() -> None:
+def test_close_leaves_no_process_and_a_closed_verifier_raises() -> None:
     verifier = MathVerifier(workers=2)
     pids = [c._process.pid for c in verifier._comparers if c._process is not None]
     verifier.close()

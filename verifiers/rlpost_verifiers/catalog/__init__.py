@@ -1,1 +1,1 @@
-"""Catalogs of items, and lists of recommendations judged against them."""
+"""Catalogs of items, and verification of recommendation lists against them."""

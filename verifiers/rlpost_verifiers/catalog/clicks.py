@@ -1,7 +1,7 @@
-"""Logged feedback as rows: what users clicked on in lists that they were shown, each click over its rank's propensity.
+"""Logged clicks as rows: items clicked in lists that were shown, each weighted by 1 / propensity of its rank.
 
-A click at rank k says that the item was wanted *and* looked at; dividing by how likely the rank was to be looked at
-makes rewards right on average (`rlpost.algorithms.propensity`).
+A click at rank k means that the item was relevant *and* examined; dividing by the probability that the rank was
+examined makes rewards unbiased (`rlpost.algorithms.propensity`), up to the bound ``least``.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ def rows(
 
     Args:
         path: JSON lines with ``prompt``, ``shown`` (items in the order they were shown, as ``Title (Year)`` or
-            ``[title, year]``) and ``clicks`` (for each whether it was clicked).
-        propensities: of the ranks, first to last; ``estimate``: from the log, for which items must have been shown at
-            several ranks.
+            ``[title, year]``) and ``clicks`` (whether each item was clicked).
+        propensities: examination probability of each rank in (0, 1], first to last; ``estimate``: estimated from the
+            log, in which items must have been shown at several ranks.
         least: smallest propensity that is divided by.
 
     Returns:
         The rows with a click: all columns, and ``groundtruth_with_release_year`` with a weight for each clicked item.
 
     Raises:
-        DataError: for a row without these columns, or a log without a click.
-        UserError: for propensities that are none, or cannot be estimated from this log.
+        DataError: for a row without ``shown`` and ``clicks``, or a log without a click.
+        UserError: for propensities out of range, or a log from which they cannot be estimated.
     """
     log = [_shown(row, f"{path}, row {number}") for number, row in enumerate(read_jsonl(path))]
     if not any(any(clicks) for _, _, clicks in log):
@@ -49,7 +49,7 @@ def rows(
 
 _Item = tuple[str, int | None]
 _Shown = tuple[Mapping[str, Any], list[_Item], list[bool]]
-"""A row, the items it shows, and which were clicked."""
+"""A row, the items it shows, and whether each was clicked."""
 
 
 def _shown(row: Mapping[str, Any], place: str) -> _Shown:
@@ -66,7 +66,7 @@ def _shown(row: Mapping[str, Any], place: str) -> _Shown:
 def _weighed(
     items: Sequence[_Item], clicks: Sequence[bool], propensities: Sequence[float], least: float
 ) -> list[dict[str, Any]]:
-    """The clicked items with their weights."""
+    """The clicked items, weighted by inverse propensity."""
     places = [place for place, click in enumerate(clicks) if click]
     weights = inverse_weights([place + 1 for place in places], propensities, least)
     return [

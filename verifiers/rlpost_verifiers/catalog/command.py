@@ -1,4 +1,4 @@
-"""What ``rlpost verify catalog`` and ``rlpost demonstrate`` do."""
+"""The commands ``rlpost verify catalog`` and ``rlpost demonstrate``."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from rlpost_verifiers.catalog.verifier import CatalogVerifier
 
 
 def verify_file(path: str, catalog: str | None, **settings: Any) -> int:
-    """Print one verdict per list, in the file's order: each place with its title, the item it is, and the reason.
+    """Print one verdict per list, in the file's order: each entry with its line, the catalog item and the reason.
 
     Args:
-        path: JSON lines with ``text`` (or ``completion``), a label ``name`` or ``id``, and the columns that say what is
-            relevant and what was seen, where they are known; ``-`` reads standard input.
-        catalog: file of the catalog; None: the films that ship.
-        settings: of `CatalogVerifier`.
+        path: JSON lines with ``text`` (or ``completion``), a label ``name`` or ``id``, and the columns with relevant
+            and seen items where they are known; ``-`` reads standard input.
+        catalog: path of the catalog; None: the films that ship.
+        settings: further keyword arguments of `CatalogVerifier`.
 
     Returns:
         The exit status.
 
     Raises:
-        UserError: for a line that is no list, or a setting that is none; nothing is printed then.
+        UserError: for a line without a list, or an unknown setting; nothing is printed then.
     """
     try:
         verifier = _verifier(catalog, **settings)
@@ -74,26 +74,26 @@ def demonstrate_file(
     as_json: bool = False,
     **settings: Any,
 ) -> int:
-    """Write demonstrations for the conversations of a file: the teacher's lists, moved into a catalog.
+    """Write demonstrations for the conversations of a file: the teacher's lists, mapped to a catalog.
 
     Args:
-        path: JSON lines with ``id``, ``prompt``, and the columns that say what was seen and wanted.
-        output: file to write; a server's answers are kept beside it, in ``OUTPUT.answers``.
-        catalog: file of the catalog; None: the films that ship.
+        path: JSON lines with ``id``, ``prompt``, and the columns with seen and relevant items.
+        output: file to write; a server's answers are kept next to it, in ``OUTPUT.answers``.
+        catalog: path of the catalog; None: the films that ship.
         lists: file with the teacher's lists; None: ask a server.
-        url: of that server, such as ``http://localhost:8000/v1``.
-        teacher: its model.
+        url: base URL of the server, such as ``http://localhost:8000/v1``.
+        teacher: name of the server's model.
         rate: ask the server to rate the best candidates as well.
-        embedder: see `embedding.Embedder`.
+        embedder: folder of a sentence-transformers model, or ``package:…``; see `embedding.Embedder`.
         as_json: print the figures as one JSON document.
-        settings: of `DemonstrationSettings`.
+        settings: fields of `DemonstrationSettings`.
 
     Returns:
         The exit status.
 
     Raises:
         UserError: for files, columns or settings that cannot be used.
-        InfrastructureError: if the server answers nothing.
+        InfrastructureError: if the server answers no question.
     """
     if (lists is None) == (url is None) or (url is None) != (teacher is None) or (rate and url is None):
         raise UserError(
@@ -125,7 +125,7 @@ def demonstrate_file(
 
 
 def _verifier(catalog: str | None, **settings: Any) -> CatalogVerifier:
-    """A verifier for lists to which no right one is known; what is wrong with the catalog's rows goes to stderr."""
+    """A verifier that takes rows without ground truth; defects of the catalog's rows are printed to stderr."""
     verifier = CatalogVerifier(catalog, relevant_required=False, **settings)
     for defect in verifier.catalog.defects:
         print(f"rlpost: {catalog}, row {defect.row}: {defect.reason} {defect.value}", file=sys.stderr)

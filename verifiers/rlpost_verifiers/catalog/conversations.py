@@ -1,11 +1,12 @@
-r"""Conversations over a real catalog whose answers a model can learn: users with tastes, what they say, what they want.
+r"""Generated conversations over a real catalog: users with tastes, their messages, and the items they want.
 
-A user likes some genres, an era, one or two directors, and popular films more or less:
+A user likes some genres, an era, two directors, and popular films to some degree:
 
     u(i) = a[genre_i] + b · exp(-((year_i - era) / width)²) + c · [director_i liked] + d · log(votes_i) + noise(user, i)
 
-Seen films are drawn from softmax(u / τ), and so is, without them, what the user wants next. The user names seen films
-and says more or less about the taste; so the conversation tells what to recommend, but not all of it.
+Seen films are drawn from softmax(u / τ), and the relevant films from the same distribution without the seen ones. The
+user names the seen films and mentions some of the preferences, so the conversation determines the relevant films only
+in part: a model can learn to predict them, but not perfectly.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _DIRECTOR_WISHES = ("I am a fan of {director}.", "{director} is great.")
 
 @dataclass(frozen=True, slots=True)
 class Taste:
-    """What a user likes; see the module's formula."""
+    """A user's preferences: the parameters of the formula in the module's docstring."""
 
     genres: dict[str, float]
     era: float
@@ -69,25 +70,25 @@ def rows(
     """The data source ``catalog_conversations``.
 
     Args:
-        count: conversations, each of a user of its own.
-        seed: of the users.
-        split: ``train`` and ``eval`` share no user, whatever the seeds.
-        catalog: file of the catalog, whose items need ``genre``, ``director`` and ``votes``; None: the films that ship.
-        items: use the first so many items; None: all.
+        count: number of conversations, each of a different user.
+        seed: random seed of the users.
+        split: ``train`` or ``eval``; the two share no user, whatever the seeds.
+        catalog: path of the catalog, whose items need ``genre``, ``director`` and ``votes``; None: the films that ship.
+        items: use only the first ``items`` items of the catalog; None: all.
         places: length of the teacher's list.
-        teacher_noise: standard deviation of what the teacher misjudges anew for each user and film.
-        teacher_bias: standard deviation of what it misjudges about a film whoever is asking. Both are left to be
-            learned from reward.
-        candour: how likely a user is to say each of what he likes (a genre, an era, popular or rare films, a director);
+        teacher_noise: standard deviation of the teacher's error in utility, drawn for each user and film.
+        teacher_bias: standard deviation of the teacher's error per film, the same for all users. Both errors are left
+            for the reward to correct.
+        candour: probability that a user mentions each preference (a genre, an era, popular or rare films, a director);
             None: 0.6, 0.5, 0.5 and 0.3.
-        wanted: fewest and most items that a user wants.
+        wanted: fewest and most relevant items of a user.
 
     Returns:
         Rows with ``id``, ``prompt``, ``completion`` (the teacher's list), ``seen_titles`` and
         ``groundtruth_with_release_year``, the columns of the published data.
 
     Raises:
-        UserError: for a number that makes no sense, or an unknown split.
+        UserError: for a number out of range, or an unknown split.
     """
     if count < 0 or places < 1 or min(teacher_noise, teacher_bias) < 0:
         told = f"count {count}, places {places}, teacher_noise {teacher_noise}, teacher_bias {teacher_bias}"
@@ -109,12 +110,12 @@ def rows(
 
 @cache
 def films_of(catalog: str | None = None, items: int | None = None) -> tuple[Item, ...]:
-    """The first items of a catalog."""
+    """The first ``items`` items of a catalog, cached; None: all."""
     return load_catalog(catalog).items[:items]
 
 
 def taste(rng: random.Random, films: Sequence[Item]) -> Taste:
-    """A user."""
+    """A random user's preferences."""
     genres = sorted({str(film.attributes.get("genre")) for film in films})
     liked = rng.sample(genres, min(len(genres), rng.randint(1, 2)))
     directors = [str(film.attributes["director"]) for film in films if film.attributes.get("director")]
@@ -129,7 +130,7 @@ def taste(rng: random.Random, films: Sequence[Item]) -> Taste:
 
 
 def utility(one: Taste, film: Item) -> float:
-    """How much a user likes a film."""
+    """u(i): how much a user likes a film."""
     votes = float(film.attributes.get("votes") or 1.0)
     near = math.exp(-((((film.year or one.era) - one.era) / _WIDTH) ** 2))
     return (
@@ -143,7 +144,7 @@ def utility(one: Taste, film: Item) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Maker:
-    """What all rows of a call have in common."""
+    """Makes rows; holds what all rows of a call share."""
 
     films: Sequence[Item]
     places: int
@@ -195,5 +196,5 @@ def _said(one: Taste, seen: Sequence[Item], rng: random.Random, candour: float |
 
 
 def _normal(key: str) -> float:
-    """A standard normal number that belongs to a key."""
+    """A standard normal number determined by a key."""
     return random.Random(key).gauss(0.0, 1.0)

@@ -1,6 +1,6 @@
-"""Demonstrations for a warm start: a teacher's lists, moved into the catalog and to what users wanted.
+"""Demonstrations for a warm start: a teacher's lists, mapped to the catalog and adjusted to what users wanted.
 
-Zhu et al. 2025, "Rank-GRPO" (arXiv 2510.20150), appendix A; the arithmetic is in `rlpost_verifiers.catalog.remap`.
+Zhu et al. 2025, "Rank-GRPO" (arXiv 2510.20150), appendix A; `rlpost_verifiers.catalog.remap` has the scores.
 """
 
 from __future__ import annotations
@@ -22,26 +22,28 @@ from rlpost_verifiers.catalog.wanted import Wanted
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 Rate = Callable[[Mapping[str, Sequence[str]]], Mapping[str, Mapping[int, float]]]
-"""Candidates' names by conversation to ratings by candidate's place."""
+"""Maps each conversation's candidate names to ratings by the candidate's position (0-based)."""
 
 STAGES = ("teacher", "remap", "reflect", "adjust")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemonstrationSettings:
-    """How lists are moved.
+    """How a teacher's list is mapped to the catalog.
 
     Attributes:
-        size: N, places of a demonstration.
-        conversation: λ, weight of what was said against what the teacher named.
+        size: N, items of a demonstration.
+        conversation: λ, weight of the conversation's similarity to items, relative to the teacher's list.
         rating: γ, weight of the teacher's ratings.
-        rated: candidates the teacher rates, best first.
-        penalty: of the adjustment, see `remap.adjust`.
-        fitted: conversations the adjustment is fitted to, at most: its table has one number for each and item.
-        held_out: share of the conversations that figures are measured on, by an adjustment that has not seen them.
+        rated: number of candidates that the teacher rates, best first.
+        penalty: weight of the adjustment's regularisation; see `remap.adjust`.
+        fitted: largest number of conversations the adjustment is fitted to; its table has one number per conversation
+            and catalog item.
+        held_out: share of the conversations with ground truth on which the figures are measured, with an adjustment
+            that was not fitted to them.
 
     Raises:
-        UserError: for a value that makes no sense.
+        UserError: for a value out of range.
     """
 
     size: int = 20
@@ -59,12 +61,12 @@ class DemonstrationSettings:
 
 @dataclass(frozen=True, slots=True)
 class Demonstrated:
-    """What came of it.
+    """The demonstrations, and how good the lists of each stage are.
 
     Attributes:
-        rows: those with a list of the teacher, with the new list as ``completion``.
+        rows: the rows with a teacher's list; ``completion`` is the demonstration.
         figures: ``recall@N`` and ``ndcg@N`` of every stage's lists on conversations held out from the adjustment; the
-            adjustment's likelihoods; counts.
+            adjustment's negative log-likelihoods (``nll_before``, ``nll_after``); counts of conversations.
     """
 
     rows: list[dict[str, Any]]
@@ -75,9 +77,9 @@ class Remapper:
     """Scores of a catalog's items for conversations, stage by stage.
 
     Args:
-        verifier: catalog, index, and columns of the rows.
-        embed: see `embedding.Embedder`.
-        settings: see `DemonstrationSettings`.
+        verifier: provides catalog, index, and the columns of the rows.
+        embed: maps n texts to unit vectors ``[n, d]``, such as `embedding.Embedder`.
+        settings: sizes and weights of the stages.
     """
 
     def __init__(self, verifier: CatalogVerifier, embed: Embed, settings: DemonstrationSettings):
@@ -85,7 +87,7 @@ class Remapper:
         self.items = embed([describe(item) for item in verifier.catalog.items])
 
     def matches(self, answer: str) -> list[tuple[str, int | None]]:
-        """Names of a teacher's list and the catalog's items that they are."""
+        """Name and catalog position of each entry in a teacher's list; None for an item not in the catalog."""
         entries = [entry for entry in parse_list(answer, ListSettings(unparsable="skip")) if entry.title is not None]
         found = []
         for entry in entries:
@@ -95,7 +97,7 @@ class Remapper:
         return found
 
     def scores(self, rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> np.ndarray:
-        """Scores ``[Q, C]`` float32 from the teacher's lists of Q conversations."""
+        """Scores ``[Q, C]`` float32 of the catalog's C items, from the teacher's lists for Q conversations."""
         named = [self.matches(answer) for answer in answers]
         strange = list(dict.fromkeys(name for pairs in named for name, item in pairs if item is None))
         vectors = dict(zip(strange, self.embed(strange), strict=True))
@@ -115,16 +117,16 @@ def demonstrate(
     remapper: Remapper,
     rate: Rate | None = None,
 ) -> Demonstrated:
-    """Demonstrations for all conversations with a list of the teacher.
+    """Demonstrations for all conversations with a teacher's list.
 
     Args:
-        rows: conversations by id, with ``prompt``, what was seen, and where it is known what users wanted.
-        lists: the teacher's by id.
-        remapper: of the catalog.
-        rate: asks the teacher for ratings of the best candidates; None: no such stage.
+        rows: conversations by id, with ``prompt``, the seen items, and the ground truth where it is known.
+        lists: the teacher's lists by conversation id.
+        remapper: scores the catalog's items.
+        rate: asks the teacher to rate the best candidates; None: no reflect stage.
 
     Raises:
-        DataError: if no conversation has a list, or too few say what their users wanted.
+        DataError: if no conversation has a list, or fewer than two have ground truth.
     """
     settings, reader = remapper.settings, remapper.verifier.reader
     names = [name for name in rows if name in lists]
@@ -165,7 +167,7 @@ def _text(items: Sequence[int], remapper: Remapper) -> str:
 def _reflected(
     names: Sequence[str], scores: np.ndarray, wanted: Mapping[str, Wanted], remapper: Remapper, rate: Rate
 ) -> np.ndarray:
-    """Scores with the teacher's ratings of the best candidates; conversations it does not answer keep theirs."""
+    """Scores after the teacher's ratings of the best candidates; conversations without ratings keep their scores."""
     rated = remapper.settings.rated
     chosen = {name: demonstration(scores[place], rated, wanted[name].seen) for place, name in enumerate(names)}
     catalog = remapper.verifier.catalog.items

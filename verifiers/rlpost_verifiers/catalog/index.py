@@ -1,8 +1,8 @@
-"""Titles and years to items of a catalog, in memory, at levels that are told apart.
+"""In-memory lookup of catalog items by title and year; each match reports its level.
 
 ``exact``: the canonical title (or an alias) and the year. ``year``: the title, and a year within the tolerance; the
-nearest one counts. ``title``: the title alone, where question or item has no year. ``fuzzy``: a title so similar that
-only a slip can lie between them, and a year within the tolerance. Where two items fit equally well, none is taken.
+nearest one counts. ``title``: the title alone, where query or item has no year. ``fuzzy``: a title similar enough to be
+a misspelling, and a year within the tolerance. Where two items match equally well, none is returned.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ Level = Literal["exact", "year", "title", "fuzzy"]
 
 _GRAM = 3
 _BUCKETS = 2**21
-"""Trigrams are hashed into so many buckets: four times as many as 1M titles of film length have different ones."""
+"""Number of hash buckets for trigrams: four times the distinct trigrams of 1M titles of film length."""
 _RAREST = 6
-"""How many of a question's rarest trigrams look for candidates."""
+"""Number of a query's rarest trigrams that are used to find candidates."""
 _MOST_OF_A_GRAM = 20_000
-"""A trigram that more titles have tells nothing."""
+"""Trigrams that occur in more titles are ignored: they do not discriminate."""
 _CANDIDATES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """An item found: its position in the catalog, how, and how similar the titles are (100: equal).
+    """A matched item: its position in the catalog, the level, and the similarity of the titles (100: equal).
 
     >>> Match(3, "exact").score
     100.0
@@ -43,16 +43,16 @@ class Match:
 
 
 class CatalogIndex:
-    """A catalog that can be asked for titles.
+    """Index of a catalog's titles and aliases.
 
     Args:
-        items: of the catalog.
-        tolerance: years that a year may be off.
-        similarity: least similarity of titles at the level ``fuzzy``, 0 to 100 (`rapidfuzz.fuzz.ratio` of the canonical
-            forms). None: no such level.
+        items: the catalog's items, in order.
+        tolerance: largest accepted difference between years, in years.
+        similarity: smallest title similarity at the level ``fuzzy``, 0 to 100 (`rapidfuzz.fuzz.ratio` of the canonical
+            forms); None: no fuzzy matching.
 
     Raises:
-        MissingPackageError: if similarity is asked for and rapidfuzz is absent.
+        MissingPackageError: if ``similarity`` is given and rapidfuzz is not installed.
     """
 
     def __init__(self, items: Sequence[Item], tolerance: int = 2, similarity: float | None = None):
@@ -66,15 +66,15 @@ class CatalogIndex:
         self._grams = _Grams(list(self._by_title)) if similarity is not None else None
 
     def __len__(self) -> int:
-        """Items."""
+        """Number of items."""
         return len(self.years)
 
     def find(self, title: str, year: int | None = None) -> Match | None:
-        """The item that a title and a year name, None where there is none or more than one.
+        """The item that matches a title and a year; None if none or more than one does.
 
         Args:
-            title: in any spelling.
-            year: None where it is not known.
+            title: the title in any spelling that `canonical` unifies.
+            year: release year; None if it is not known.
         """
         key = canonical(title)
         found = self._by_title.get(key)
@@ -85,7 +85,7 @@ class CatalogIndex:
         return self._among((found,) if isinstance(found, int) else found, year)
 
     def find_all(self, asked: Iterable[tuple[str, int | None]]) -> list[Match | None]:
-        """`find` for many."""
+        """`find` for several titles, in order."""
         return [self.find(title, year) for title, year in asked]
 
     def _add(self, key: str, number: int) -> None:
@@ -99,7 +99,7 @@ class CatalogIndex:
             self._by_title[key] = (*known, number)
 
     def _among(self, candidates: tuple[int, ...], year: int | None) -> Match | None:
-        """The one of equal title whose year fits best."""
+        """The candidate (all share the title) with the nearest year, None if none or several are nearest."""
         if year is None:
             return Match(candidates[0], "title") if len(candidates) == 1 else None
         nearest, chosen, dated = self.tolerance + 1, -1, False
@@ -112,14 +112,14 @@ class CatalogIndex:
             if apart < nearest:
                 nearest, chosen = apart, number
             elif apart == nearest:
-                chosen = -1  # two that fit equally well
+                chosen = -1  # ambiguous: two items are equally near
         if nearest <= self.tolerance:
             return None if chosen < 0 else Match(chosen, "year" if nearest else "exact")
         undated = [number for number in candidates if self.years[number] is None]
         return Match(undated[0], "title") if len(undated) == 1 and not dated else None
 
     def _similar(self, key: str, year: int | None) -> Match | None:
-        """The most similar title at hand, if it is similar enough and no other is as much so."""
+        """The item with the most similar title, if it is similar enough and no other item ties with it."""
         assert self._grams is not None
         assert self.similarity is not None
         best: tuple[float, Match] | None = None
@@ -137,7 +137,7 @@ class CatalogIndex:
 
 
 class _Grams:
-    """Which titles have a trigram in common with a question; the similar ones among them are found by rapidfuzz."""
+    """Trigram index: finds titles that share trigrams with a query, among which rapidfuzz finds the similar ones."""
 
     def __init__(self, keys: list[str]):
         try:
@@ -153,7 +153,7 @@ class _Grams:
         self._starts = np.searchsorted(buckets[order], np.arange(_BUCKETS + 1)).astype(np.int64)
 
     def nearest(self, key: str, similarity: float) -> list[tuple[float, str]]:
-        """(score, title) of the titles that are similar enough, best first."""
+        """(score, title) of up to 8 titles that are similar enough, best first."""
         buckets = np.unique(_buckets(np.array([ord(c) for c in f" {key} "], np.int64)))
         sizes = self._starts[buckets + 1] - self._starts[buckets]
         order = np.argsort(sizes)
@@ -166,7 +166,7 @@ class _Grams:
         return sorted(((float(score), name) for name, score, _ in found), key=lambda pair: (-pair[0], pair[1]))
 
     def _likeliest(self, pieces: Sequence[np.ndarray]) -> np.ndarray:
-        """The titles that stand in most of the pieces, `_CANDIDATES` at most."""
+        """The titles that occur in most of the pieces (titles that contain one trigram), at most `_CANDIDATES`."""
         shared = np.zeros(len(self._keys), np.uint8)
         for piece in pieces:
             shared[piece] += 1
@@ -174,7 +174,7 @@ class _Grams:
         room = _CANDIDATES
         every = np.concatenate(pieces)
         of_each = shared[every]
-        # a count for each title beats sorting them all, which is what a set of this size costs otherwise
+        # counting per title is faster than sorting the concatenated pieces
         for count in range(len(pieces), 0, -1):
             found.append(np.unique(every[of_each == count])[:room])
             room -= len(found[-1])
@@ -184,7 +184,7 @@ class _Grams:
 
 
 def _buckets(codes: np.ndarray) -> np.ndarray:
-    """A bucket for each trigram of a sequence of characters."""
+    """Hash bucket of each trigram in a sequence of character codes."""
     if len(codes) < _GRAM:
         return np.zeros(0, np.int64)
     mixed = (codes[:-2] * 0x9E3779B1 + codes[1:-1] * 0x85EBCA77 + codes[2:] * 0xC2B2AE3D) & 0xFFFFFFFF
@@ -192,7 +192,7 @@ def _buckets(codes: np.ndarray) -> np.ndarray:
 
 
 def _postings(keys: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Number of the title and bucket of every trigram of all titles."""
+    """Title number and bucket of every trigram in all titles."""
     text = "".join(f" {key} " for key in keys)
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.int64)
     lengths = np.fromiter((len(key) + 2 for key in keys), np.int64, len(keys))

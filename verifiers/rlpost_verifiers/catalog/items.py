@@ -1,4 +1,4 @@
-"""Catalogs from files: every row becomes an item, or is reported with its number and the reason."""
+"""Reads catalogs: every row becomes an item, or is reported with its row number and the reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rlpost.plugins.registry import resolve
 from rlpost_verifiers.catalog.names import canonical, year_of
 
 MOVIES = Path(__file__).parent / "data" / "movies.jsonl"
-"""A thousand real films that ship, with genre, director and number of votes."""
+"""The catalog that ships: a thousand real films with genre, director and number of votes."""
 
 _TITLES = ("title", "name", "movie", "item")
 _YEARS = ("year", "release_year", "release date", "release_date", "date")
@@ -43,13 +43,13 @@ DEFECTS: dict[str, str] = {
     "duplicate": "title and year of an earlier row; left out",
     "id_twice": "the id of an earlier row; the row number takes its place",
 }
-"""What can be wrong with a row, and what is done about it."""
+"""Defects of a row, and how each is handled."""
 LEFT_OUT = frozenset(("unreadable", "no_title", "title_not_usable", "title_too_long", "duplicate"))
 
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """Something wrong with a row (0-based), with the value that shows it.
+    """A defect of a row (0-based), with the value that has it.
 
     >>> Defect(3, "no_title", "None").reason
     'no_title'
@@ -62,7 +62,7 @@ class Defect:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A thing that can be recommended.
+    """An item of a catalog; ``attributes`` holds its other columns.
 
     >>> Item("7", "Alien", 1979).name
     'Alien (1979)'
@@ -76,13 +76,13 @@ class Item:
 
     @property
     def name(self) -> str:
-        """As a recommendation is written: ``Title (Year)``."""
+        """The item as written in a recommendation list: ``Title (Year)``."""
         return self.title if self.year is None else f"{self.title} ({self.year})"
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Items in the order of their rows, and what was wrong with rows."""
+    """Items in the order of their rows, and the defects of rows."""
 
     items: tuple[Item, ...]
     defects: tuple[Defect, ...]
@@ -98,9 +98,9 @@ def load_catalog(path: str | None = None, columns: Mapping[str, str] | None = No
     """Read a catalog from JSONL, CSV or Parquet.
 
     Args:
-        path: of the file; its suffix tells the format. None: `MOVIES`.
-        columns: which columns hold ``title``, ``year``, ``aliases`` and ``id``, where their names do not say so. All
-            others are attributes.
+        path: path of the file; its suffix determines the format. None: `MOVIES`.
+        columns: names of the columns with ``title``, ``year``, ``aliases`` and ``id`` where they are not the usual
+            ones. All other columns are attributes.
 
     Raises:
         DataError: if there is no such file, no title column, or no usable row.
@@ -230,7 +230,7 @@ def _title(value: Any, note: Any) -> str | None:
 
 
 def _mended(title: str) -> str:
-    """Accents that were written in one encoding and read in another, put right where that gives letters only."""
+    """The title with accents repaired that were decoded with a wrong encoding, where the result is plausible."""
     for wrong, right in (("cp1252", "utf-8"), ("latin-1", "utf-8"), ("mac_roman", "cp1252")):
         if title.isascii():
             return title
@@ -244,7 +244,7 @@ def _mended(title: str) -> str:
 
 
 def _strange(title: str) -> int:
-    """Characters that no title has in that place: accented capitals between other letters of a word, and signs."""
+    """Number of implausible non-ASCII characters: accented capitals inside a word, and anything but letters."""
     odd = 0
     for before, character, after in zip(f" {title}", title, f"{title[1:]} ", strict=False):
         if not character.isascii():

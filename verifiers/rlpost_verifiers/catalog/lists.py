@@ -1,7 +1,7 @@
-"""A model's text as a list of titles, each with the characters it stands in.
+"""Parses a model's text into a list of titles, each with its character span.
 
-What a line is does not depend on counting newlines: blank lines belong to the entry before them, and a line that is no
-title is told apart from a title that is in no catalog.
+Entries do not depend on counting newlines: blank lines belong to the entry before them, and a line without a title is
+distinguished from a title that is not in the catalog.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WRAPPING = (
 )
 _LONGEST_TITLE = 200
 _LARGEST_GAP = 5
-"""Numbers that a list may leave out."""
+"""A number counts as a list number if it exceeds the previous one by at most this much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,11 @@ class ListSettings:
     """What counts as an entry.
 
     Attributes:
-        unparsable: a line between entries that holds no title keeps its place in the list (and is worth nothing), or is
-            skipped, which moves what follows up.
-        prose: lines before the first and after the last entry that hold no title are no entries, or keep their places.
-        yearless: accept a line without a year as a title, or take it for no title.
+        unparsable: a line between entries that holds no title keeps its rank with relevance 0 (``keep_rank``), or is
+            skipped (``skip``), which moves later entries up.
+        prose: lines without a title before the first and after the last entry are ignored (``ignore``), or keep their
+            ranks (``keep_rank``).
+        yearless: whether a line without a year counts as a title (``accept``) or as a line without one (``reject``).
 
     Raises:
         UserError: for a value that is not one of these.
@@ -55,13 +56,13 @@ class ListSettings:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One place of a list: the characters from its first to the beginning of what follows, blank lines included.
+    """One entry of a list. Its characters reach to the start of the next line with text: blank lines are included.
 
     Attributes:
-        start: first character.
-        stop: one past the last.
-        title: as written, without numbering, marks and year; None for a line without a title.
-        year: as written, None if there is none.
+        start: index of the first character.
+        stop: one past the last character.
+        title: title as written, without numbering, marks and year; None for a line without a title.
+        year: release year in the line; None if there is none.
     """
 
     start: int
@@ -102,7 +103,7 @@ def parse_list(text: str, settings: ListSettings) -> list[Entry]:
 
 
 def parse_title(body: str) -> tuple[str | None, int | None]:
-    """Title and year of a line without its numbering; the first year in brackets counts, and what follows it does not.
+    """Title and year of a line without its numbering; the first year in brackets counts, text after it is ignored.
 
     >>> parse_title('"The Thing" (1982)'), parse_title("Seven, 1995"), parse_title("300")
     (('The Thing', 1982), ('Seven', 1995), ('300', None))
@@ -116,7 +117,7 @@ def parse_title(body: str) -> tuple[str | None, int | None]:
 
 
 def _lines(text: str) -> Iterator[tuple[int, int]]:
-    """Start and stop of every line, its newline included."""
+    """Half-open character span of every line, its newline included."""
     start = 0
     while start < len(text):
         stop = text.find("\n", start) + 1 or len(text)
@@ -125,7 +126,7 @@ def _lines(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _without_number(line: str, before: int) -> tuple[str, int | None]:
-    """The line without bullet or number; a number is one only where it goes on from those before: ``300: …`` is not."""
+    """The line without bullet and list number, and that number; ``300: …`` is a title unless 295 to 299 came before."""
     bullet = _BULLET.match(line)
     rest = line[bullet.end() :] if bullet else line
     found = _NUMBER.match(rest)
@@ -135,7 +136,7 @@ def _without_number(line: str, before: int) -> tuple[str, int | None]:
 
 
 def _unwrap(text: str) -> str:
-    """Without the marks around the whole."""
+    """The text without marks that enclose all of it."""
     while True:
         for left, right in _WRAPPING:
             if len(text) > len(left) + len(right) and text.startswith(left) and text.endswith(right):

@@ -1,7 +1,7 @@
-"""One way of writing titles and years, for catalogs, ground truth, seen items and a model's text alike.
+"""Canonical titles and years, the same for catalogs, ground truth, seen items and a model's text.
 
-Where the four are compared, a difference in spelling that only one of them went through is a reward of zero that nobody
-sees; so there is one function for each, and everything goes through it.
+If only one of the four were normalised, the comparison would fail and the reward would silently be zero; so there is
+one function for titles and one for years, and all four go through them.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _SHORT_YEAR = re.compile(r"(?:^|[-/ ’'])(\d\d)$")
 _SUBTITLE = re.compile(r"\s*(?::|\s[-–—]\s)\s*")
 
 FIRST_YEAR, LAST_YEAR = 1870, 2030
-"""Years that a film can have; others are taken for mistakes."""
+"""Range of valid release years; years outside it are treated as errors."""
 
 
 def canonical(title: str) -> str:
     """The form in which titles are compared.
 
-    Unicode's compatibility forms are unfolded and accents dropped, case and punctuation go, ``&`` is ``and``, and a
-    leading or trailing article is left out: ``The Thing`` and ``Thing, The`` are one, ``Amélie`` and ``AMELIE`` too.
-    A title that is nothing but punctuation stays as it is.
+    Unicode compatibility forms are decomposed (NFKD), accents, case and punctuation dropped, ``&`` becomes ``and``, and
+    a leading article or a trailing one (in a title with a comma) is left out: ``The Thing`` equals ``Thing, The``, and
+    ``Amélie`` equals ``AMELIE``. A title that consists of punctuation only stays as it is.
 
     >>> [canonical(t) for t in ("Matrix, The", "Schindler’s List", "Tom & Jerry", "300", "M*A*S*H", "$")]
     ['matrix', 'schindlers list', 'tom and jerry', '300', 'm a s h', '$']
@@ -51,7 +51,7 @@ def canonical(title: str) -> str:
 
 
 def main_title(title: str) -> str | None:
-    """What stands before a subtitle, None where there is none.
+    """The part of a title before its subtitle; None if there is no subtitle.
 
     >>> main_title("Alien: Resurrection"), main_title("Alien"), main_title("Star Wars - A New Hope")
     ('Alien', None, 'Star Wars')
@@ -61,10 +61,10 @@ def main_title(title: str) -> str | None:
 
 
 def year_of(value: Any) -> int | None:
-    """The year in a number, a date, or text in any of the usual forms; None where there is none.
+    """The year in a number, a date, or text in any of the usual forms; None if there is none.
 
-    A year of two digits, and one after `LAST_YEAR` that a hundred years earlier is none (``Dec 31 2046``: a date of two
-    digits read wrongly), belongs to the century that makes it past.
+    Two digits mean a year from 1931 to `LAST_YEAR`. A hundred years are subtracted from a year between `LAST_YEAR` and
+    2100 (``Dec 31 2046``: a two-digit year put into the wrong century).
 
     >>> [year_of(v) for v in (1999, 1999.0, "(1999)", "1999-03-31", "Mar 31 1999", "1999–2003", "'99")]
     [1999, 1999, 1999, 1999, 1999, 1999, 1999]

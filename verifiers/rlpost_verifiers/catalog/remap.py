@@ -1,14 +1,14 @@
-r"""From a teacher's list to one of the catalog: Remap, Reflect, Adjust.
+r"""From a teacher's list to a list of catalog items: Remap, Reflect, Adjust.
 
-Zhu et al. 2025, "Rank-GRPO" (arXiv 2510.20150), appendix A. A teacher recommends from its own knowledge, also what the
-catalog does not hold. Its list becomes scores over the catalog:
+Zhu et al. 2025, "Rank-GRPO" (arXiv 2510.20150), appendix A. A teacher recommends from its own knowledge, including
+items that the catalog does not hold. Its list becomes scores over the catalog:
 
     remap     s = p (S + I) + λ c    p_k = 1/√k for the teacher's k-th item, S similarity of item descriptions, I exact
                                      matches, c similarity of the conversation to items
     reflect   s ← s + γ rating       the teacher's second look at the best candidates, from -2 to 2
-    adjust    s ← w ⊙ s + b          a scale and a bias per item, by the likelihood of what users wanted
+    adjust    s ← w ⊙ s + b          a scale and a bias per item, fitted to the likelihood of what users wanted
 
-The best of s are the demonstrations that a warm start imitates.
+The items with the highest s are the demonstrations of the supervised warm start (SFT).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import numpy as np
 from rlpost.errors import DataError
 
 PENALTY = 0.01
-"""Of the paper, on ‖w - 1‖² and on ‖b‖²."""
+"""The paper's weight of ‖w - 1‖² and ‖b‖²."""
 
 
 def positions(count: int) -> np.ndarray:
-    """``[K]`` weights 1/√k of a teacher's places, k from 1.
+    """Weights 1/√k, ``[K]``, of the ranks k = 1 … K of a teacher's list.
 
     >>> positions(4).round(3).tolist()
     [1.0, 0.707, 0.577, 0.5]
@@ -40,9 +40,9 @@ def remap(
 
     Args:
         similarity: ``[K, C]`` cosine similarity of the teacher's items to the catalog's.
-        exact: for each of the K, which catalog item it is, None for one that the catalog does not hold.
+        exact: catalog position of each of the K items, None for one that the catalog does not hold.
         conversation: ``[C]`` cosine similarity of the conversation to the items; None: not used.
-        weight: λ of the conversation.
+        weight: λ, weight of the conversation's similarity.
 
     Raises:
         DataError: if the shapes do not fit.
@@ -62,7 +62,7 @@ def remap(
 
 
 def reflect(scores: np.ndarray, ratings: Mapping[int, float], weight: float = 0.5) -> np.ndarray:
-    """Scores with the teacher's ratings of some items added, γ each.
+    """Scores plus γ (``weight``) times the teacher's ratings of some items.
 
     Raises:
         DataError: for a rating outside -2 to 2.
@@ -90,18 +90,18 @@ class Adjustment:
 
 
 def adjust(scores: np.ndarray, wanted: Sequence[Sequence[int]], penalty: float = PENALTY) -> Adjustment:
-    r"""Fit scale and bias per item to what users wanted.
+    r"""Fit a scale and a bias per item to what users wanted.
 
     Minimises -1/Q Σ_q mean_{i ∈ wanted_q} log softmax(w ⊙ s_q + b)_i + penalty (‖w - 1‖² + ‖b‖²), which is convex, by
     L-BFGS with its gradient.
 
     Args:
-        scores: ``[Q, C]`` of Q conversations over C items.
-        wanted: for each conversation the items that its user wanted; those without any take no part.
-        penalty: on the distance from doing nothing.
+        scores: ``[Q, C]`` scores of C items for Q conversations.
+        wanted: relevant items of each conversation; conversations without any are left out.
+        penalty: weight of the squared distance from the identity (w = 1, b = 0).
 
     Raises:
-        DataError: if no conversation names an item, or the numbers differ.
+        DataError: if no conversation has a relevant item, or the number of conversations differs.
     """
     from scipy.optimize import minimize  # pyright: ignore[reportMissingTypeStubs]
 
@@ -136,7 +136,7 @@ def adjust(scores: np.ndarray, wanted: Sequence[Sequence[int]], penalty: float =
 
 
 def demonstration(scores: np.ndarray, size: int, left_out: Collection[int] = ()) -> list[int]:
-    """The best items in order, without some (those seen); equal scores in the catalog's order."""
+    """The ``size`` best items, best first, without ``left_out`` (the seen ones); ties in the catalog's order."""
     order = np.argsort(-scores, kind="stable")
     out = frozenset(left_out)
     return [int(item) for item in order if int(item) not in out][:size]

@@ -1,4 +1,4 @@
-"""Published conversations as rows: ReDial's JSON lines, and Reddit-v2 in the columns that Rank-GRPO's authors use."""
+"""Data sources from published conversations: ReDial, and Reddit-v2 in the columns that Rank-GRPO's authors use."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def reddit(
 ) -> list[dict[str, Any]]:
     """The data source ``reddit_conversations``: rows with ``prompt`` and ``groundtruth_with_release_year``.
 
-    A conversation occurs once for every user who answered it. What the others wanted becomes the column
-    ``relevant_elsewhere`` of each row, and ``conversation`` numbers the conversations, for figures by conversation
-    instead of by row; a row that repeats another one (conversation and items, in any order) is left out.
+    A conversation occurs once for every user who answered it. The relevant items of the other rows become the column
+    ``relevant_elsewhere`` of each row, and ``conversation`` numbers the conversations, for metrics per conversation
+    instead of per row. A row that repeats another one (conversation and items, in any order) is left out.
 
     Args:
-        path: JSON lines.
-        time_column: column by which rows are chosen, as text that sorts like time (``2022-11``).
-        since: keep rows from this time on.
-        before: keep rows before this time.
+        path: JSON-lines file.
+        time_column: column with the time of a row, as text that sorts like time (``2022-11``).
+        since: keep rows from this time on; None: no lower bound.
+        before: keep rows before this time; None: no upper bound.
 
     Raises:
-        DataError: for a row without these columns.
+        DataError: for a row without these columns, or bounds without a time column.
     """
     rows = [row for row in read_jsonl(path) if _within(row, time_column, since, before, path)]
     conversations: dict[str, int] = {}
@@ -68,15 +68,15 @@ def redial(path: str, least_turns: int = 1, liked_only: bool = False) -> list[di
 
     Args:
         path: ReDial's JSON lines (Li et al. 2018), with ``messages``, ``movieMentions`` and the questionnaires.
-        least_turns: messages there must be before.
-        liked_only: leave out what the seeker said not to have liked.
+        least_turns: smallest number of messages before the recommender's message.
+        liked_only: leave out films that the seeker's questionnaire marks as not liked.
 
     Returns:
-        Rows with ``id``, ``prompt`` (chat messages, film numbers replaced by names), ``seen_titles`` (films named
-        before) and ``groundtruth_with_release_year``.
+        Rows with ``id``, ``prompt`` (chat messages, film numbers replaced by names), ``seen_titles`` (films mentioned
+        earlier) and ``groundtruth_with_release_year``.
 
     Raises:
-        DataError: for a row that is not ReDial's.
+        DataError: for a row that is not a ReDial conversation.
     """
     result: list[dict[str, Any]] = []
     for number, row in enumerate(read_jsonl(path)):

@@ -1,7 +1,8 @@
-"""What a stronger model recommends: from a file, or asked of any server that speaks OpenAI's protocol.
+"""Recommendation lists of a stronger model (teacher): from a file, or from a server that speaks OpenAI's protocol.
 
-Answers are kept in a file as they come, under a hash of model and question, so that a stopped command goes on where it
-was and pays for no answer twice. A question that stays unanswered is left out and counted; it is never an empty list.
+Each answer is appended to a file under a hash of teacher and question as it arrives, so that a stopped command resumes
+where it was and pays for no answer twice. A question that gets no answer is left out and counted; it never becomes an
+empty list.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from rlpost.data.prompts import read_jsonl
 from rlpost.errors import DataError, InfrastructureError, MissingPackageError, describe_error
 
 Ask = Callable[[str], str]
-"""A question to its answer; raises InfrastructureError where there is none."""
+"""Maps a question to its answer; raises InfrastructureError if there is none."""
 
 LIST_QUESTION = """Somebody is looking for films. This is what was said:
 
@@ -42,7 +43,7 @@ _RATING = re.compile(r"^\s*(\d+)\s*[:.)-]\s*([+-]?[0-2])\s*$", re.MULTILINE)
 
 
 def conversation_of(row: Mapping[str, Any]) -> str:
-    """What was said in a row's ``prompt``, text or chat messages."""
+    """The conversation in a row's ``prompt`` (text or chat messages) as one text."""
     prompt = row.get("prompt")
     if isinstance(prompt, str):
         return prompt
@@ -50,10 +51,10 @@ def conversation_of(row: Mapping[str, Any]) -> str:
 
 
 def read_lists(path: str) -> dict[str, str]:
-    """Lists by the id of their conversation, from JSON lines with ``id`` and ``text``, ``completion`` or ``items``.
+    """Lists by conversation id, from JSON lines with ``id`` and ``text``, ``completion`` or ``items``.
 
     Raises:
-        DataError: for a line without them.
+        DataError: for a line without these keys.
     """
     found: dict[str, str] = {}
     for number, row in enumerate(read_jsonl(path)):
@@ -67,18 +68,18 @@ def read_lists(path: str) -> dict[str, str]:
 
 
 def list_questions(rows: Mapping[str, Mapping[str, Any]], size: int) -> dict[str, str]:
-    """What the teacher is asked about each conversation."""
+    """The question that asks the teacher for a list of ``size`` items, for each conversation."""
     return {key: LIST_QUESTION.format(conversation=conversation_of(row), size=size) for key, row in rows.items()}
 
 
 def rating_question(row: Mapping[str, Any], names: Sequence[str]) -> str:
-    """What the teacher is asked about candidates."""
+    """The question that asks the teacher to rate candidates for a conversation."""
     items = "\n".join(f"{place}. {name}" for place, name in enumerate(names, 1))
     return RATING_QUESTION.format(conversation=conversation_of(row), items=items)
 
 
 def parse_ratings(answer: str, count: int) -> dict[int, float]:
-    r"""Ratings by place (0-based); lines that are none, and places that there are not, say nothing.
+    r"""Ratings by the candidate's position (0-based); other lines and positions out of range are ignored.
 
     >>> parse_ratings("1: 2\n2: -1\n3: 7\n9: 1\nwell", 3)
     {0: 2.0, 1: -1.0}
@@ -91,15 +92,15 @@ def parse_ratings(answer: str, count: int) -> dict[int, float]:
 class Endpoint:
     """A server that speaks OpenAI's chat protocol (vLLM, llama.cpp, a provider).
 
-    The key is taken from ``OPENAI_API_KEY`` where the server wants one.
+    The API key is read from ``OPENAI_API_KEY`` if it is set.
 
     Attributes:
-        url: its base, such as ``http://localhost:8000/v1``.
-        model: name of the model there.
-        temperature: of its answers.
-        max_tokens: of an answer.
-        timeout_s: for one answer.
-        retries: after failures that may pass, with growing pauses.
+        url: base URL, such as ``http://localhost:8000/v1``.
+        model: name of the model on the server.
+        temperature: sampling temperature; 0 is greedy.
+        max_tokens: limit on the tokens of one answer.
+        timeout_s: deadline of one request, in seconds.
+        retries: how often a request is repeated after a transient failure, with growing pauses.
     """
 
     url: str
@@ -110,7 +111,7 @@ class Endpoint:
     retries: int = 3
 
     def asker(self) -> Ask:
-        """A function that asks.
+        """A function that sends one question to the server and returns its answer.
 
         Raises:
             MissingPackageError: without the package openai.
@@ -147,13 +148,13 @@ class Endpoint:
 
 
 class Answers:
-    """Answers to questions, kept in a file.
+    """Answers to questions, cached in a file.
 
     Args:
-        ask: asks.
-        teacher: who is asked, part of every answer's key.
-        path: of the file.
-        workers: questions asked at a time.
+        ask: sends one question and returns its answer.
+        teacher: name of the teacher, part of every answer's key.
+        path: JSON-lines file of answers, read at the start and appended to.
+        workers: number of questions in flight.
     """
 
     def __init__(self, ask: Ask, teacher: str, path: Path, workers: int = 8):
@@ -164,10 +165,10 @@ class Answers:
             self._known = {row["key"]: row["answer"] for row in read_jsonl(str(path))}
 
     def __call__(self, questions: Mapping[str, str]) -> dict[str, str]:
-        """Answers by the questions' names; those that got none are missing.
+        """Answers by the questions' names; questions without an answer are missing.
 
         Raises:
-            InfrastructureError: if not one question got an answer.
+            InfrastructureError: if no question got an answer.
         """
         failures: list[InfrastructureError] = []
 
@@ -195,10 +196,10 @@ class Answers:
 
 
 def by_id(rows: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Rows by their ``id``, or by their number where they have none.
+    """Rows by their ``id``, or by their row number where they have none.
 
     Raises:
-        DataError: for an id that is given twice.
+        DataError: if an id occurs twice.
     """
     found: dict[str, Mapping[str, Any]] = {}
     for number, row in enumerate(rows):

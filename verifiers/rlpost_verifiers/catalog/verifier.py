@@ -1,4 +1,4 @@
-"""Lists of recommendations judged item by item against a catalog and what the user turned out to want."""
+"""Verifies recommendation lists item by item against a catalog and the ground truth of the row."""
 
 from __future__ import annotations
 
@@ -24,51 +24,50 @@ SEEN, DUPLICATE, OUTSIDE, UNPARSABLE = "seen", "duplicate", "out_of_catalog", "u
 INSIDE = "in_catalog"
 
 _SAMPLE = 300
-"""Items that the conformance check writes down in several ways and looks up again."""
+"""Number of items that the conformance check writes in several forms and looks up again."""
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogReport:
-    """What the conformance check found: names it did not find again, and inventions that it found."""
+    """Result of the conformance check: its failures are real names not found and invented names found."""
 
     checked: int
     failures: tuple[str, ...]
     about: str
 
     def summary(self) -> str:
-        """One line with the figures and the first failure."""
+        """One line with the counts and the first failure."""
         first = f"; first: {self.failures[0]}" if self.failures else ""
         right = self.checked - len(self.failures)
         return f"catalog: {self.about}; {right} of {self.checked} names as they should be{first}"
 
 
 class CatalogVerifier:
-    """Judges every place of a list. Implements `rlpost.protocols.Verifier`, `SelfExamining` and
-    `Reviewing`.
+    """Verifies every item of a list. Implements `rlpost.protocols.Verifier`, `SelfExamining` and `Reviewing`.
 
-    A prompt's columns hold what is relevant, and may hold what was seen and what others want
+    A prompt's columns hold the relevant items, and may hold the seen items and those relevant in other rows
     (`rlpost_verifiers.catalog.wanted`). Catalog, columns and answers go through the same canonical form. Each relevant
-    item counts once, at its first place.
+    item counts once, at its first rank.
 
     Args:
-        catalog: file of the catalog, see `load_catalog`, or one that is loaded. None: the films that ship.
-        columns: of the file.
-        items: use the first so many items; None: all.
-        popularity: column of the catalog that tells how often each item was chosen, or a file of conversations (JSON
-            lines) whose relevant items are counted; None: there are no figures of novelty and popularity shift.
-        tolerance: years that a year may be off.
-        similarity: least similarity of titles for a slip to be forgiven, 0 to 100; None forgives none.
-        unparsable: see `ListSettings`, as the following two.
-        prose: see `ListSettings`.
-        yearless: see `ListSettings`.
+        catalog: path of a catalog file (see `load_catalog`), or a loaded catalog; None: the films that ship.
+        columns: names of the file's columns; see `load_catalog`.
+        items: use only the first ``items`` items of the catalog; None: all.
+        popularity: column of the catalog with the number of times each item was chosen, or a file of conversations
+            (JSON lines) whose relevant items are counted; None: novelty and popularity shift are not measured.
+        tolerance: largest accepted difference between the answer's year and the item's, in years.
+        similarity: smallest title similarity that counts as a spelling error, above 0 to 100; None: no fuzzy matching.
+        unparsable: ``keep_rank`` or ``skip`` lines without a title between entries; `ListSettings` has the details.
+        prose: ``ignore`` lines without a title around the list, or ``keep_rank``.
+        yearless: ``accept`` or ``reject`` titles without a year.
         relevant_key: column with the relevant items.
-        seen_key: column with the seen ones.
-        elsewhere_key: column with those that other rows of the conversation want.
-        relevant_required: a row that names nothing relevant of the catalog is an error of the data; without, its lists
-            are judged by the catalog alone.
+        seen_key: column with the seen items.
+        elsewhere_key: column with the items that are relevant in other rows of the conversation.
+        relevant_required: whether a row without a relevant item in the catalog is a data error; if not, its lists are
+            verified against the catalog alone.
 
     Raises:
-        UserError: for a setting that makes no sense.
+        UserError: for a setting out of range.
         DataError: if the catalog cannot be read.
     """
 
@@ -104,20 +103,20 @@ class CatalogVerifier:
 
     @property
     def fingerprint(self) -> str:
-        """Of catalog and rules."""
+        """Hash of the catalog's names and all rules."""
         return self._fingerprint
 
     def verify_batch(self, items: Sequence[VerifyItem]) -> list[Verdict]:
-        """One verdict for each list; its items carry their characters, reason, and worth as score.
+        """One verdict for each list; its items carry character span, reason, and relevance as score.
 
         Raises:
-            DataError: for columns that name nothing in the catalog as relevant.
+            DataError: for columns that name no relevant item of the catalog, where one is required.
         """
         return [self._judge(item, self.reader.wanted(item.columns, self._required)) for item in items]
 
     def review(self, columns: Mapping[str, Any], text: str) -> Verdict:
-        """What can be said of a list when nobody knows what is right: each place is ``in_catalog``, seen, a duplicate,
-        out of the catalog, unparsable. Seen is what the columns name as such, and what any of them mentions.
+        """Review a list without ground truth: each item is ``in_catalog``, ``seen``, ``duplicate``, ``out_of_catalog``
+        or ``unparsable``. Seen are the items that the columns list as seen, and those that any of them mentions.
 
         Implements `rlpost.protocols.Reviewing`.
         """
@@ -128,10 +127,10 @@ class CatalogVerifier:
         return replace(found, items=items)
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Does nothing: there is no process to end."""
 
     def conformance(self) -> CatalogReport:
-        """Write items of the catalog in several ways and find each again; find no invention."""
+        """Check that catalog items written in several forms are found, and that invented titles are not."""
         rng = random.Random(0)
         sample = rng.sample(range(len(self.catalog.items)), min(_SAMPLE, len(self.catalog.items)))
         failures: list[str] = []
@@ -156,10 +155,10 @@ class CatalogVerifier:
         return CatalogReport(checked, tuple(failures), self.catalog.summary())
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
-        """Refuse data that would earn nothing whatever is answered.
+        """Refuse prompts on which no answer could earn a reward.
 
         Raises:
-            DataError: for prompts of which no relevant item is in the catalog, with their number and an example.
+            DataError: if the catalog holds no relevant item of some prompts; the message counts them and names one.
         """
         bad: list[str] = []
         for prompt in prompts:
@@ -221,7 +220,7 @@ class CatalogVerifier:
         return ELSEWHERE if place in wanted.elsewhere else MISS
 
     def _popularity(self, where: str) -> list[float]:
-        """How often each item was chosen."""
+        """Number of times each item was chosen, in catalog order."""
         items = self.catalog.items
         if any(where in item.attributes for item in items):
             return [float(item.attributes.get(where) or 0.0) for item in items]
@@ -234,7 +233,7 @@ class CatalogVerifier:
 
 
 def _said(value: Any) -> str:
-    """A text, or what was said in chat messages; nothing for any other value."""
+    """A text, or the joined contents of chat messages; empty for any other value."""
     if isinstance(value, str):
         return value
     turns = value if isinstance(value, list) else []

@@ -1,4 +1,4 @@
-"""What a row of the data says about a user, as items of a catalog."""
+"""Ground truth of a data row as catalog items: relevant, seen, and relevant to another row."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from rlpost_verifiers.catalog.names import canonical, year_of
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a row says about the user, as positions in the catalog.
+    """Ground truth of one row, as positions in the catalog.
 
     Attributes:
-        relevant: the items to recommend, with what each is worth.
-        seen: items that need no recommendation.
-        elsewhere: items that another row of the same conversation wants.
+        relevant: the relevant items, each with its relevance (1.0 unless the data gives a weight).
+        seen: items the user has already seen.
+        elsewhere: items that are relevant in another row of the same conversation.
     """
 
     relevant: Mapping[int, float]
@@ -31,12 +31,12 @@ class Wanted:
 
 
 RELEVANT_KEY, SEEN_KEY, ELSEWHERE_KEY = "groundtruth_with_release_year", "seen_titles", "relevant_elsewhere"
-"""Columns of the published data that hold what is relevant, what was seen, and what other rows want."""
+"""Columns of the published data with the relevant items, the seen items, and the relevant items of other rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of the columns that hold what is relevant, what was seen, and what other rows want."""
+    """Names of the columns with the relevant items, the seen items, and the relevant items of other rows."""
 
     relevant: str = RELEVANT_KEY
     seen: str = SEEN_KEY
@@ -44,13 +44,13 @@ class Columns:
 
 
 class Reader:
-    """Reads rows. Each of the columns is a list of ``Title (Year)`` texts, ``[title, year]`` pairs or mappings with
-    ``title``, ``year`` and ``weight``; names go through the same index as a model's answers.
+    """Reads the ground truth of rows. Each column is a list of ``Title (Year)`` texts, ``[title, year]`` pairs or
+    mappings with ``title``, ``year`` and ``weight``; names are looked up in the same index as a model's answers.
 
     Args:
-        catalog: the items.
-        index: of them.
-        columns: their names.
+        catalog: the catalog's items.
+        index: the index of that catalog.
+        columns: names of the three columns.
     """
 
     def __init__(self, catalog: Catalog, index: CatalogIndex, columns: Columns):
@@ -60,14 +60,14 @@ class Reader:
             self._by_title.setdefault(canonical(item.title), []).append(number)
 
     def wanted(self, row: Mapping[str, Any], required: bool = True) -> Wanted:
-        """What a row says about the user.
+        """The ground truth of a row.
 
         Args:
-            row: its columns.
-            required: something relevant has to be in the catalog.
+            row: the row's columns.
+            required: whether at least one relevant item has to be in the catalog.
 
         Raises:
-            DataError: if it has to and is not, or a column has another form.
+            DataError: if one is required and none is in the catalog, or a column has another form.
         """
         keys = self.columns
         if keys.relevant not in row and required:
@@ -87,7 +87,7 @@ class Reader:
         return Wanted(relevant, frozenset(seen - set(relevant)), frozenset(others - set(relevant)))
 
     def mentioned(self, text: str) -> frozenset[int]:
-        """Items whose title stands in a text: with its year, or without any where it is more than a word."""
+        """Items that a text mentions: the title with its year, or without a year if it has more than one word."""
         said = f" {_spoken(text)} "
         return frozenset(
             number
@@ -97,11 +97,11 @@ class Reader:
 
     @cached_property
     def _spoken(self) -> list[str]:
-        """Titles as they stand in running text, where an article is part: "The Thing" is a film, "thing" is none."""
+        """Titles as written in running text, where the article matters: "The Thing" is a film, "thing" is not."""
         return [_spoken(item.title) for item in self.catalog.items]
 
     def _numbers(self, title: str, year: int | None) -> list[int]:
-        """The item that a name means; of a title without a year that several have, all of them."""
+        """The item that a name matches; for a title without a year that several items share, all of them."""
         match = self.index.find(title, year)
         if match is not None:
             return [match.item]
@@ -109,12 +109,12 @@ class Reader:
 
 
 def _spoken(text: str) -> str:
-    """The canonical form with an article in front kept."""
+    """The canonical form, but with a leading article kept."""
     return canonical(f"x {text}").removeprefix("x ")
 
 
 def _years_after(title: str, said: str) -> list[int | None]:
-    """For each time that a text names a title, the year behind it."""
+    """The year after each mention of a title in a text; None where no year follows."""
     found = re.findall(rf"(?= {re.escape(title)} (\d{{4}}(?= ))?)", said)
     return [int(year) if year else None for year in found]
 
@@ -127,7 +127,7 @@ def names_of(value: Any, key: str) -> Iterable[tuple[str, int | None, float]]:
     """Title, year and weight of every entry of a column.
 
     Raises:
-        DataError: for an entry in another form than `Reader` takes.
+        DataError: for an entry in a form that `Reader` does not take.
     """
     if value is None:
         return

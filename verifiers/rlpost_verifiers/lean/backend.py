@@ -1,4 +1,4 @@
-"""What every Lean offers: the verbs that the verifier, the conformance gate and the commands rely on."""
+"""The interface of a Lean backend, on which the verifier, the conformance gate and the commands rely."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Backend(Protocol):
     """A Lean that checks proofs. Methods may be called from several threads.
 
     Attributes:
-        modes: the task modes it can judge soundly.
+        modes: task modes that it can verify soundly.
     """
 
     modes: frozenset[Mode]
@@ -28,9 +28,9 @@ class Backend(Protocol):
     def check(self, tasks: Sequence[ProofTask]) -> list[Verdict]:
         """One verdict for each task, in order.
 
-        An accepted proof proves the task's own statement. A task that Lean cannot be asked about, because the statement
-        is unsound as text or means nothing to Lean, stays undecided with reason ``statement_mismatch``; a Lean that is
-        away leaves it undecided with reason ``unavailable``. Nothing is raised for what a task holds.
+        An accepted proof proves the task's own statement. A task whose statement is malformed as text, or cannot be
+        elaborated by Lean, stays undecided with reason ``statement_mismatch``; an unreachable Lean leaves it undecided
+        with reason ``unavailable``. The content of a task never raises.
 
         Raises:
             InfrastructureError: after `close`.
@@ -38,12 +38,12 @@ class Backend(Protocol):
         ...
 
     def read_statements(self, tasks: Sequence[ProofTask]) -> list[str | None]:
-        """For each task None if Lean reads its statement (with header and binders), else why not, in one line.
+        """For each task, None if Lean can read its statement (with header and binders), else a one-line reason.
 
-        Proofs are not looked at. Asked before training, so that a broken data set is refused and not trained on.
+        Proofs are ignored. Called before training, so that a broken data set is refused and not trained on.
 
         Raises:
-            InfrastructureError: if Lean cannot be asked.
+            InfrastructureError: if Lean is unavailable.
         """
         ...
 
@@ -53,7 +53,7 @@ class Backend(Protocol):
 
 
 def filtered(problem: str, fingerprint: str) -> Verdict:
-    """The verdict on an answer that Lean is not even shown.
+    """The verdict on an answer that is rejected before Lean sees it.
 
     >>> filtered("the proof is empty", "lean").score
     0.0
@@ -64,7 +64,7 @@ def filtered(problem: str, fingerprint: str) -> Verdict:
 
 
 def undecided(reason: Reason, detail: str, fingerprint: str, seconds: float = 0.0) -> Verdict:
-    """The verdict of a Lean that could not judge.
+    """The verdict where Lean could not decide.
 
     >>> undecided("unavailable", "connection refused", "lean").score is None
     True

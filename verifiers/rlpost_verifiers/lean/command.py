@@ -18,16 +18,16 @@ from rlpost_verifiers.lean.task import ProofTask, parse_task
 from rlpost_verifiers.lean.verifier import LeanVerifier
 
 _CHUNK = 64
-"""Tasks between two outputs: a long file shows progress, and what is printed is never lost."""
+"""Tasks verified before their verdicts are printed, so that a long file shows progress and loses little if cut off."""
 
 
 def verify_file(path: str, backend: str = "embedded", **settings: Any) -> int:
     """Print one verdict per task, in the file's order; statements that Lean cannot read also go to standard error.
 
     Args:
-        path: JSON lines; ``-`` reads standard input.
-        backend: which Lean checks.
-        settings: of `LeanVerifier`: ``timeout_s``, ``workers``, what the backend takes.
+        path: a file of JSON lines; ``-`` reads standard input.
+        backend: name of the Lean backend.
+        settings: further arguments of `LeanVerifier`: ``timeout_s``, ``workers`` and those of the backend.
 
     Returns:
         The exit status.
@@ -48,10 +48,10 @@ def verify_file(path: str, backend: str = "embedded", **settings: Any) -> int:
 
 
 def show_conformance(backend: str, as_json: bool, **settings: Any) -> int:
-    """Print what a backend makes of gold proofs and cheats.
+    """Print a backend's verdicts on gold proofs and cheats.
 
     Returns:
-        The exit status: 1 if it failed.
+        The exit status: 1 if the backend failed a case.
     """
     with _open(backend, settings) as verifier:
         report = verifier.conformance()
@@ -60,7 +60,7 @@ def show_conformance(backend: str, as_json: bool, **settings: Any) -> int:
 
 
 def diagnose() -> Iterator[tuple[str, Literal["ok", "note", "broken"], str, str]]:
-    """What Lean this machine has and what confines a check here: topic, state, text, remedy."""
+    """The Lean on this machine and the confinement of a check, as tuples of topic, state, text and remedy."""
     for program in ("lean", "lake"):
         where = shutil.which(program)
         yield program, "ok" if where else "note", where or "no Lean toolchain on the path (backends cli and repl)", ""
@@ -77,7 +77,7 @@ def diagnose() -> Iterator[tuple[str, Literal["ok", "note", "broken"], str, str]
 
 
 def read_tasks(path: str) -> Iterator[tuple[str, ProofTask]]:
-    """Tasks of a JSON-lines file, each with the place it stands at.
+    """Tasks of a JSON-lines file, each with its file and line.
 
     Raises:
         UserError: naming file and line.
@@ -142,7 +142,7 @@ def _as_document(report: Report) -> dict[str, Any]:
 
 
 def _as_table(report: Report) -> str:
-    """Every case with what became of it, the failures marked, and the figures."""
+    """Every case with its verdict, failures marked by ``!!``, and the totals."""
     width = max(len(row.case.task.name) for row in report.rows)
     lines = [
         f"{'  ' if row.held else '!!'} {row.case.kind:<5} {row.case.task.name:<{width}}  {row.verdict.outcome:<9} "

@@ -1,11 +1,11 @@
-r"""How a proof is cut from a model's answer, and which answers hold none.
+r"""Extracts the proof from a model's answer, and says which answers contain none.
 
-The answer is first made uniform: a byte order mark at its start goes, ``\r\n`` becomes ``\n``, and the whole is put
-into Unicode's normal form C, in which statements are written. From there on it is only cut. Control, format and
-private characters, tabs and lone carriage returns among them, stay where they are for the filter to reject
-(`source.find_forbidden`), because taking one out could join what stood apart.
+The answer is first normalised: a byte order mark at its start is dropped, ``\r\n`` becomes ``\n``, and the text is put
+into Unicode's normal form C, in which statements are written. After that it is only cut. Control, format and
+private-use characters, including tabs and lone carriage returns, are left in place for the filter to reject
+(`source.find_forbidden`), because removing one could join two words.
 
-Everything takes time linear in the length of the answer, however hostile it is.
+All steps take time linear in the length of the answer, also for hostile answers.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _INK = re.compile(r"[^ \n]")
 _WORD = re.compile(r"[^ \n]+")
 _LINE = re.compile(r".*")
 # Whitespace inside these is content (strings, characters, quoted names, comments) or layout that Lean reads: a line
-# break tells `let x := f` from its body and the fields in `{ x y }` apart, columns tell where a tactic block ends.
+# break separates `let x := f` from its body and the fields in `{ x y }`, columns decide where a tactic block ends.
 _SPACING_MATTERS = re.compile(r"""["«]|'[ \n]'|--|/-|:=|\{[^:{}]*\}|\b(?:by|calc|do|have|let|suffices)\b""")
 
 
 class NoProofError(ValueError):
-    """The answer holds no proof in the form asked for; the message says what is missing."""
+    """The answer contains no proof in the required form; the message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +51,18 @@ class ExtractSettings:
     """Which part of an answer is the proof.
 
     Attributes:
-        extract: ``raw``, all of the answer that follows the thought; or ``fence``, a block of it between lines of at
-            least three backquotes or tildes, as in Markdown, whose tag is ``lean4``, ``lean`` or absent; or
-            ``continued``, what comes before the first line of three backquotes, where the prompt has opened the block.
-        trailing: whether text may follow that block. An answer that goes on after its proof is often one that hedges.
-        fences: which block counts where there are several; ``only`` takes a second one for a fault.
-        form: how the answer continues the prompt. ``any`` and ``term`` mean after ``:=``, and the proof is taken as
-            it stands. ``tactic`` means after ``:= by``: unless it starts with a ``by`` of its own, one is put on a
-            line before it, and if its first line is not indented all lines are, by two spaces. The columns of the
-            first line must therefore come from the answer: end such a prompt with ``by``, not with spaces.
-        restated: ``allow`` takes an answer that writes the theorem out, as whole-proof provers do, for a proof of it;
-            ``reject`` leaves its ``theorem`` to the filter, which refuses it.
+        extract: ``raw``, all of the answer after the reasoning; or ``fence``, a block of it between lines of at least
+            three backquotes or tildes, as in Markdown, whose tag is ``lean4``, ``lean`` or absent; or ``continued``,
+            the text before the first line of three backquotes, for a prompt that has opened the block.
+        trailing: whether text may follow that block. An answer that goes on after its proof often hedges.
+        fences: the block that counts where there are several; ``only`` rejects an answer with a second block.
+        form: the end of the prompt that the answer continues. ``any`` and ``term``: the prompt ends with ``:=``, and
+            the proof is taken as written. ``tactic``: it ends with ``:= by``. Unless the answer starts with its own
+            ``by``, one is put on a line before it, and if its first line is not indented, all lines are indented by
+            two spaces. The columns of the first line must therefore come from the answer: end such a prompt with
+            ``by``, not with spaces.
+        restated: ``allow`` accepts an answer that writes out the whole theorem, as whole-proof provers do; ``reject``
+            leaves its ``theorem`` to the filter, which rejects it.
 
     Raises:
         UserError: for a value that is not one of these.
@@ -82,21 +83,21 @@ class ExtractSettings:
 
 
 def extract_proof(text: str, task: ProofTask, settings: ExtractSettings) -> str:
-    r"""The proof in a model's answer, without blank lines before it and blanks after it.
+    r"""The proof in a model's answer, without leading blank lines and trailing blanks.
 
-    All up to the last ``</think>`` is a thought and not part of the answer; blocks in it do not count.
+    Everything up to the last ``</think>`` is reasoning and not part of the answer; blocks in it do not count.
 
     A restated theorem (a ``theorem`` or ``lemma``) must have the task's binders and statement. Its name is free, and
-    so are spaces and line breaks between words, except in binders or a statement where they can carry meaning (there
-    is a string, a ``:=``, a set or record in braces, or a word such as ``by`` or ``let`` in it): there every character
-    counts. Comments and lines of the task's header may stand before it. What follows its ``:=`` is the proof, whatever
+    so are spaces and line breaks between words, except in binders or a statement where they can carry meaning (it
+    contains a string, a ``:=``, a set or record in braces, or a word such as ``by`` or ``let``): there every character
+    counts. Comments and lines of the task's header may precede it. The text after its ``:=`` is the proof, whatever
     ``form`` says, with spaces before its first line where later lines are aligned with it.
 
-    In file mode the answer is a whole file: ``form`` and ``restated`` say nothing about it.
+    In file mode the answer is a whole file, and ``form`` and ``restated`` do not apply.
 
     Raises:
-        NoProofError: if the thought or a block is never closed, there is no such block or one too many, text follows
-            it, a restated theorem is not the task's, or more than 30 combining marks stand in a row.
+        NoProofError: if the reasoning or a block is never closed, there is no such block or one too many, text follows
+            it, a restated theorem is not the task's, or there are more than 30 combining marks in a row.
 
     >>> task = ProofTask("True", "")
     >>> extract_proof("<think>```\nrfl\n```</think>So:\n~~~Lean\ntrivial\n~~~", task, ExtractSettings("fence"))
@@ -188,7 +189,7 @@ def _put_by(proof: str) -> str:
 
 
 def _cut_restated(text: str, task: ProofTask) -> str | None:
-    """What follows the restated theorem's ``:=``, or None where ``text`` does not start with a theorem."""
+    """The text after the restated theorem's ``:=``, or None where ``text`` does not start with a theorem."""
     keyword = _THEOREM.match(text, _skip_preamble(text, task.header))
     if keyword is None:
         return None
@@ -196,8 +197,8 @@ def _cut_restated(text: str, task: ProofTask) -> str | None:
     if name is None:
         raise NoProofError(f"the restated statement differs from the task's: no plain name follows {keyword[0]!r}")
     end = name.end()
-    # The task's own parts are looked for, and not the model's ":=": where a statement ends is hard to tell (defaults,
-    # strings, `let`), while whether it goes on like another one is not.
+    # Match the task's own parts instead of searching for the model's ":=": the end of a statement is hard to find
+    # (defaults, strings, `let`), while a match with a known statement is easy to check.
     for part in (task.binders, ":", task.statement, ":="):
         end = _match_part(text, end, part)
     column = end - text.rfind("\n", 0, end) - 1
@@ -207,7 +208,7 @@ def _cut_restated(text: str, task: ProofTask) -> str | None:
 
 
 def _match_part(text: str, start: int, part: str) -> int:
-    """Where ``part`` ends in ``text``, which must hold it from ``start`` on, after blanks."""
+    """The index at which ``part`` ends in ``text``, which must contain it from ``start`` on, after blanks."""
     part = part.strip(" \n")
     words = [part] if part and _SPACING_MATTERS.search(part) else _WORD.findall(part)
     end = start
@@ -222,7 +223,7 @@ def _match_part(text: str, start: int, part: str) -> int:
 
 
 def _skip_preamble(text: str, header: str) -> int:
-    """Where ``text`` goes on after the comments and the lines of ``header`` that it starts with."""
+    """The index after the comments and the lines of ``header`` that ``text`` starts with."""
     known = {" ".join(_WORD.findall(line)) for line in header.splitlines()}
     position = 0
     while ink := _INK.search(text, position):

@@ -1,4 +1,4 @@
-"""What Lean and its process said, turned into a verdict's outcome and reason. Text and numbers in, data out."""
+"""Turns Lean's messages and the end of its process into a verdict's outcome and reason. Pure functions."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Reason = Literal[
 ]
 """Every reason a Lean verdict can carry."""
 
-# Reported beside every failed theorem, because the prelude declares no `sorryAx` that error recovery could use.
+# Reported with every failed theorem, because the prelude declares no `sorryAx` that error recovery could use.
 _RECOVERY_NOISE = "internal exception #"
 _GOALS = "unsolved goals"
 _MAX_GOALS, _MAX_GOAL_LENGTH = 64, 8192
 _ADDRESS_SPACE = ("bad_alloc", "out of memory", "failed to create thread", "Cannot allocate memory")
 # What Lean writes outside its messages when a proof exhausts the address space or the stack it was given.
-# A panic is Lean's word for a number too big for it, or for code of the proof's own that cannot go on; the same proof
-# would meet it again on any machine.
+# Lean panics at a number too big for it, or where code of the proof itself cannot continue; the same proof would panic
+# again on any machine.
 _OUT_OF_MEMORY = ("INTERNAL PANIC", "PANIC at ", "Stack overflow", *_ADDRESS_SPACE)
 
 
@@ -65,14 +65,14 @@ class Run:
     """How one Lean process ended.
 
     Attributes:
-        exit_code: exit status, None if a signal ended it.
-        signal: the signal, 0 if none.
-        wall_exceeded: it was still running at the wall-clock limit and was killed.
-        seconds: wall-clock time.
-        cpu_seconds: CPU time, user and system.
-        peak_rss_mb: peak resident memory in MiB, shared pages included. Linux counts from the process that started it,
-            and so it is never less than that one's own.
-        output: all it printed.
+        exit_code: exit status, None if a signal ended the process.
+        signal: number of the signal that ended it, 0 if none.
+        wall_exceeded: whether it was still running at the wall-clock limit and was killed.
+        seconds: wall-clock time in seconds.
+        cpu_seconds: CPU time in seconds, user and system.
+        peak_rss_mb: peak resident memory in MiB, shared pages included. Linux starts from the value of the parent
+            process, so it is never less than that.
+        output: all text it printed.
     """
 
     exit_code: int | None
@@ -86,7 +86,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """An outcome with its reason and one line for people."""
+    """An outcome with its reason and a one-line explanation."""
 
     outcome: Outcome
     reason: Reason
@@ -101,7 +101,7 @@ def parse_output(text: str) -> LeanOutput:
     """
     messages: list[LeanMessage] = []
     noise: list[str] = []
-    # Lean escapes line breaks in its JSON and no other of the characters that Python takes for one.
+    # Lean's JSON escapes line breaks, but not the other characters at which `str.splitlines` would split.
     for line in text.split("\n"):
         if not line.strip():
             continue
@@ -125,17 +125,17 @@ def open_goals(output: LeanOutput) -> list[str]:
 
 
 def classify(run: Run, output: LeanOutput, cpu_limit: float) -> Ruling:
-    """What a finished process says about the proof.
+    """The ruling that a finished process supports.
 
-    A limit that the proof itself exhausted (CPU, memory, size of what it prints) is its own fault and rejects it. Wall
-    clock gone without the CPU being used, any other signal and any line that is not a message are faults of the
-    machinery and leave it undecided. ``accepted`` means only that Lean had no complaint; the compiled module must
-    still be audited.
+    A limit that the proof itself exhausted (CPU, memory, size of its output) is the proof's fault and rejects it.
+    Running out of wall-clock time without using the CPU time, any other signal and any line that is not a message are
+    infrastructure faults and leave it undecided. ``accepted`` means only that Lean reported no error; the compiled
+    module must still be audited.
 
     Args:
-        run: how the process ended.
+        run: exit status, signal, times and output of the process.
         output: ``parse_output(run.output)``.
-        cpu_limit: the limit it ran under, in seconds.
+        cpu_limit: the CPU time limit it ran under, in seconds.
     """
     if run.wall_exceeded or run.signal:
         return _classify_killed(run, output, cpu_limit)
@@ -165,7 +165,7 @@ def _classify_killed(run: Run, output: LeanOutput, cpu_limit: float) -> Ruling:
 
 
 def ran_out_of_address_space(output: LeanOutput) -> bool:
-    """Whether Lean said that it could not have more memory or threads; whose fault that is, it cannot know."""
+    """Whether Lean reported that it could not get more memory or threads; this does not show whose fault it was."""
     return any(mark in line for line in output.noise for mark in _ADDRESS_SPACE)
 
 

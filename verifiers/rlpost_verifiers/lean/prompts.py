@@ -1,4 +1,4 @@
-"""Prompt templates for provers, named in ``data.template``; the source ``lean_statements`` has their columns."""
+"""Prompt templates for provers, named in ``data.template``; the source ``lean_statements`` provides their columns."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ RELEASED = (
     f"Complete the following Lean 4 code:\n\n```lean4\n{RELEASED_HEADER}{{informal}}{{formal}}\n<｜begin▁of▁sentence｜>"
 )
 """DeepSeek-Prover-V1.5's prompt as "Rewarding the Unlikely" uses it, with the begin-of-sentence mark as text at its
-end, which the checkpoint was trained with. The answer goes on inside the block: ``extract: continued``,
+end, which the checkpoint was trained with. The answer continues inside the block: ``extract: continued``,
 ``form: tactic``, and ``data.special_tokens: false``."""
 
 BARE = "{formal}"
-"""The declaration alone, for a base model to go on with: ``form: tactic``."""
+"""The declaration alone, for a base model to continue: ``form: tactic``."""
 
 WHOLE_PROOF = (
     (
@@ -37,4 +37,4 @@ REASONING = (
         "the complete theorem and its proof in one ```lean block, and end there.\n\n```lean\n{formal}\n```",
     ),
 )
-"""The same with reasoning before the block, in ``<think>`` tags or not: ``extract: fence``, ``restated: allow``."""
+"""The chat with reasoning before the block, in ``<think>`` tags or not: ``extract: fence``, ``restated: allow``."""

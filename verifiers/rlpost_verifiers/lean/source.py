@@ -1,7 +1,7 @@
 """The text side of a check: the file Lean reads, and what a proof may not contain.
 
-Everything here is a function of strings. The filter is the first of several walls and the cheapest; soundness rests
-on what is found in the compiled module afterwards (`audit`), so the filter may be stricter than Lean.
+Everything here is a function of strings. The filter is the first and cheapest of several checks; soundness rests on
+the audit of the compiled module afterwards (`audit`), so the filter may be stricter than Lean.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ FORBIDDEN_WORDS: dict[str, tuple[str, ...]] = {
     ),
     "prints text that could pose as Lean's verdict": ("trace", "dbg_trace", "dbgTrace"),
 }
-"""Words that no proof of one theorem needs, by what they would let it do."""
+"""Words that no proof of a single theorem needs, keyed by what they would make possible."""
 
 _FORBIDDEN_MARKS: dict[str, str] = {
     "#": "starts a command such as #exit, which hides the rest of the file, or #eval",
@@ -64,7 +64,8 @@ _FORBIDDEN_MARKS: dict[str, str] = {
 
 # Lean lexes "1axiom" as a number and then a keyword, and "endλ" as a keyword and then a symbol. The neighbours that
 # make a word part of a longer identifier are therefore counted narrowly: ASCII letters and "_" before it (digits,
-# quotes and other scripts do not), identifier characters after it. This rejects names such as "h1end", never less.
+# quotes and other scripts do not), identifier characters after it. This can reject a name such as "h1end", but never
+# lets a keyword pass.
 _WORD = re.compile(
     r"(?<![A-Za-z_])(?:" + "|".join(sorted(w for ws in FORBIDDEN_WORDS.values() for w in ws)) + r")(?![A-Za-z0-9_'!?])"
 )
@@ -76,7 +77,7 @@ _OPENING = frozenset(_BRACKETS.values())
 
 
 def find_forbidden(proof: str) -> str | None:
-    """Why ``proof`` is not even shown to Lean, or None if it may be.
+    """Why ``proof`` must not be passed to Lean, or None if it may be.
 
     >>> find_forbidden("by sorry")
     "'sorry' stands for a missing proof or drops the rest of one"
@@ -89,14 +90,14 @@ def find_forbidden(proof: str) -> str | None:
 
 
 def find_unreadable(text: str, max_bytes: int = MAX_PROOF_BYTES) -> str | None:
-    """Why ``text`` is not fit to be shown to any Lean, or None: its size, its nesting, or what a reader cannot see.
+    """Why ``text`` must not be passed to any Lean, or None: its size, its nesting or invisible characters.
 
-    Of a file that a model writes (``mode: file``) nothing else is asked before Lean reads it.
+    The embedded backend checks nothing else of a file that a model writes (``mode: file``) before Lean reads it.
 
     >>> find_unreadable("trivial" + chr(0))
     'it contains the character U+0000, which a reader cannot see'
     """
-    # Before anything looks at each character: a text far too long is refused in no time.
+    # First, so that a text far too long is refused without reading each character.
     if len(text) > max_bytes:
         return f"it is {len(text)} characters long; the limit is {max_bytes} bytes"
     for character in text:
@@ -116,10 +117,10 @@ def find_unreadable(text: str, max_bytes: int = MAX_PROOF_BYTES) -> str | None:
 
 
 def check_statement(task: ProofTask) -> None:
-    """Refuse a task whose own parts could not be checked as what they claim to be.
+    """Refuse a task whose statement, binders or header are not valid text for that part.
 
-    A statement comes from the data set, not from the model, so a bad one is an error of the data and not a verdict:
-    a verdict would reward or punish every answer to it for something the model never wrote.
+    A statement comes from the data set, not from the model, so a bad one is a data error and not a verdict: a verdict
+    would reward or penalise every answer to it for something the model never wrote.
 
     Raises:
         DataError: naming the task, the part and what is wrong with it.
@@ -141,7 +142,7 @@ def check_statement(task: ProofTask) -> None:
 def build_source(task: ProofTask) -> str:
     """The file Lean checks: the prelude, the header, and one theorem that is always called ``X``.
 
-    In file mode the task's text stands in the theorem's place, and may declare what it likes.
+    In file mode the task's text replaces the theorem and may declare anything.
 
     >>> print(build_source(ProofTask("True", "trivial")), end="")
     prelude
@@ -155,9 +156,9 @@ def build_source(task: ProofTask) -> str:
 
 
 def build_statement(task: ProofTask) -> str:
-    """A file that Lean reads without complaint exactly if the statement means something by itself.
+    """A file that Lean accepts exactly if it can elaborate the statement by itself.
 
-    Its ``X`` has the type that the theorem must have, compiled where no proof can have touched it.
+    Its ``X`` has the type that the theorem must have, compiled without any text of a proof.
 
     >>> print(build_statement(ProofTask("True", "trivial")), end="")
     prelude

@@ -1,4 +1,4 @@
-"""Written Lean theorems taken apart: ``theorem name binders : type := by`` into header, binders and bare type.
+"""Splits Lean declarations: ``theorem name binders : type := by`` into header, binders and bare type.
 
 For data sets such as miniF2F, whose rows hold a whole declaration without its proof.
 """
@@ -33,11 +33,11 @@ class Statement:
     """A theorem without its proof.
 
     Attributes:
-        name: as written.
-        header: its ``open`` and ``universe`` lines; imports and options are the backend's business.
+        name: the theorem's name as written.
+        header: its ``open`` and ``universe`` lines; imports and options are left to the backend.
         binders: arguments between the name and the colon.
         statement: the bare type.
-        formal: the declaration as written, up to and with ``:= by``.
+        formal: the declaration as written, up to and including ``:= by``.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Statement:
 
 
 def split_theorem(text: str) -> Statement:
-    r"""Take a declaration apart.
+    r"""Split a declaration into its parts.
 
     Args:
         text: optional header lines, then one ``theorem`` or ``lemma``, with or without ``:= by`` or ``:= sorry`` at its
@@ -95,14 +95,14 @@ def rows(
     """The data source ``lean_statements``: JSONL or Parquet files of declarations as proof tasks.
 
     Args:
-        path: one file or several.
+        path: path of one file, or of several.
         header: ``open`` and ``universe`` lines for every row, before its own.
-        column: which column holds the declaration; None: ``theorem_statement`` (as "Rewarding the Unlikely" released
-            it), ``formal_statement`` or ``statement``, whichever is there.
-        split: keep rows whose column ``split`` is this.
-        duplicates: ``drop`` later rows that state what an earlier one does under another name or spacing.
-        exclude: files whose statements are left out, such as the held-out ones.
-        unreadable: ``refuse`` a row that cannot be taken apart, or ``drop`` it with a warning that names it.
+        column: name of the column that holds the declaration; None: the first present of ``theorem_statement`` (as
+            "Rewarding the Unlikely" released it), ``formal_statement`` and ``statement``.
+        split: keep only rows whose column ``split`` has this value; None keeps all rows.
+        duplicates: ``drop`` or ``keep`` later rows that repeat an earlier statement under another name or spacing.
+        exclude: files whose statements are left out, such as held-out test sets (decontamination).
+        unreadable: ``refuse`` a row that cannot be split into its parts, or ``drop`` it with a warning that names it.
 
     Returns:
         The rows' own columns with ``id``, ``name``, ``header``, ``binders``, ``statement``, ``formal``, ``informal``.
@@ -176,7 +176,7 @@ def _paths(given: str | Sequence[str]) -> list[str]:
 
 
 def _without_comments(text: str) -> str:
-    """Blanks in the place of comments, which nest; a line comment ends at its line."""
+    """``text`` with blanks in place of comments; block comments nest, a line comment ends with its line."""
     pieces: list[str] = []
     depth, position = 0, 0
     for mark in _COMMENT.finditer(text):
@@ -189,7 +189,7 @@ def _without_comments(text: str) -> str:
         elif mark[0] == "-/":
             depth = max(depth - 1, 0)
         elif depth:
-            # what looks like a line comment can hold the end of the block it stands in
+            # what looks like a line comment can contain the end of the surrounding block comment
             position = mark.start() + 2
             continue
         position = mark.end()
@@ -198,7 +198,7 @@ def _without_comments(text: str) -> str:
 
 
 def _cuts(body: str) -> tuple[int | None, int | None]:
-    """Places of the first ``:`` and the last ``:=`` outside brackets."""
+    """Indices of the first ``:`` and the last ``:=`` outside brackets, None where there is none."""
     open_: list[str] = []
     colon: int | None = None
     assign: int | None = None

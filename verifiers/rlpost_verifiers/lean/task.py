@@ -13,15 +13,15 @@ Mode = Literal["proof", "file"]
 
 @dataclass(frozen=True, slots=True)
 class ProofTask:
-    """A statement and what is offered as its proof.
+    """A statement and its candidate proof.
 
     Attributes:
         statement: a bare type, e.g. ``∀ p : Prop, p → p``.
-        proof: what stands after ``:=``; a term or a ``by`` block (in file mode a whole file).
+        proof: the text after ``:=``, a term or a ``by`` block (in file mode a whole file).
         name: a label for people; the theorem in the checked file is always called ``X``.
         header: lines before the theorem: ``open …`` and ``universe …`` only.
         binders: arguments between the name and the colon, e.g. ``(p q : Prop)``.
-        mode: ``proof``, or ``file`` where the model writes the whole file.
+        mode: ``proof``, or ``file`` if the model writes the whole file.
 
     >>> ProofTask("∀ p : Prop, p → p", "fun _ h => h").name
     'X'
@@ -39,8 +39,8 @@ def parse_task(row: Mapping[str, Any], where: str) -> ProofTask:
     """A task from a JSON object; keys other than the task's own are ignored.
 
     Args:
-        row: must hold the strings ``statement`` and ``proof``.
-        where: how an error message names the row, e.g. ``proofs.jsonl line 3``.
+        row: the object; it must hold the strings ``statement`` and ``proof``.
+        where: name of the row in error messages, e.g. ``proofs.jsonl line 3``.
 
     Raises:
         DataError: for a missing key, a value that is not a string, a blank statement or an unknown mode.

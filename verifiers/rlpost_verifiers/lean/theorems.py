@@ -1,7 +1,7 @@
-"""Provable propositional theorems with their proofs, made to measure: an unlimited supply to train and test on.
+"""Generates provable propositional theorems with proofs of chosen length and difficulty, to train and test on.
 
-Random formulas are kept if their truth table is all true, which costs little to see, and the prover then finds an
-intuitionistic proof. The train and eval splits are told apart by a hash of the formula's *shape*, its atoms renamed in
+Random formulas are kept if their truth table is all true, which is cheap to check, and the prover then searches for an
+intuitionistic proof. The train and eval splits are separated by a hash of the formula's *shape*, its atoms renamed in
 order of first appearance, so no shape can occur in both, whatever the seeds and filters.
 """
 
@@ -42,7 +42,7 @@ _CONNECTIVES: tuple[Connective | Literal["¬"], ...] = ("→", "∧", "∨", "¬
 _WEIGHTS = (5.0, 3.0, 3.0, 1.5, 0.7)
 _FALSUM_SHARE = 0.05
 _IMPLICATION_SHARE = 0.7
-# About a quarter of the formulas tried are provable; a filter that keeps one in a thousand of those still gets by.
+# About a quarter of the formulas tried are provable; a filter that keeps one in a thousand of those still works.
 _PATIENCE = 20_000
 # Normal forms can be exponentially long; this is far below the longest proof a verifier reads.
 _LONGEST_PROOF = 512
@@ -57,11 +57,11 @@ class Theorem:
         statement: e.g. ``∀ p q : Prop, (p → q) → ¬q → ¬p``.
         proof: e.g. ``fun p q h1 h2 h3 => h2 (h1 h3)``.
         shape: the formula with its atoms renamed in order of first appearance.
-        hard: non-invertible steps in the proof, the ones that need a choice.
-        tokens: tokens of the proof (`notation.tokenize`).
-        statement_tokens: tokens of the statement.
-        atoms: different atoms.
-        size: connectives in the formula.
+        hard: number of non-invertible steps in the proof, those that need a choice.
+        tokens: number of tokens in the proof (`notation.tokenize`).
+        statement_tokens: number of tokens in the statement.
+        atoms: number of different atoms.
+        size: number of connectives in the formula.
     """
 
     statement: str
@@ -88,18 +88,18 @@ def generate(
     """``count`` theorems with distinct statements; the same arguments give the same list.
 
     Args:
-        count: how many.
-        seed: of the random formulas.
+        count: number of theorems.
+        seed: seed of the random formulas.
         split: ``train`` or ``eval``; the two share no shape as long as ``eval_share`` is the same.
-        eval_share: share of shapes that belong to ``eval``.
-        min_tokens: shortest proof, in tokens.
-        max_tokens: longest proof, None for no limit; likewise the limits below.
-        min_hard: least number of non-invertible steps.
-        max_hard: largest number of non-invertible steps.
-        max_statement_tokens: longest statement, in tokens.
+        eval_share: share of shapes that belong to ``eval``, 0 to 1.
+        min_tokens: length of the shortest proof, in tokens.
+        max_tokens: length of the longest proof, in tokens; None for no limit.
+        min_hard: smallest number of non-invertible steps.
+        max_hard: largest number of non-invertible steps; None for no limit.
+        max_statement_tokens: length of the longest statement, in tokens; None for no limit.
 
     Raises:
-        UserError: for arguments that contradict each other, or when 20,000 formulas in a row met no new theorem.
+        UserError: for arguments that contradict each other, or when 20,000 formulas in a row gave no new theorem.
     """
     limits = (min_tokens, max_tokens), (min_hard, max_hard)
     return [theorem for theorem, _ in _generate(count, seed, split, eval_share, *limits, max_statement_tokens)]
@@ -162,22 +162,23 @@ def rows(
     """The data source ``lean_theorems``: what `generate` makes, as rows with an ``id`` made from the statement.
 
     Args:
-        count: theorems.
-        seed: of the formulas, and of the draws of styles.
-        split: as the following, see `generate`; the limits on tokens are of the proof as a term.
-        eval_share: see `generate`.
-        min_tokens: see `generate`.
-        max_tokens: see `generate`.
-        min_hard: see `generate`.
-        max_hard: see `generate`.
-        max_statement_tokens: see `generate`.
-        skip: leave out so many first: two calls with one seed and ``skip`` beyond the other's ``count`` share nothing.
-        styles: how proofs are written, and how often each: ``term``, ``tactic`` (a script down to variables and
-            applications), ``mixed`` (a script that may end in a term anywhere, so there are many). None: terms.
-        proofs: rows per theorem, each with a proof drawn anew; from 2 on ids end in ``#0``, ``#1``, …
+        count: number of theorems.
+        seed: seed of the formulas and of the draws of styles.
+        split: ``train`` or ``eval``; the two share no shape as long as ``eval_share`` is the same.
+        eval_share: share of shapes that belong to ``eval``, 0 to 1.
+        min_tokens: length of the shortest proof in tokens, written as a term.
+        max_tokens: length of the longest proof in tokens, written as a term; None for no limit.
+        min_hard: smallest number of non-invertible steps.
+        max_hard: largest number of non-invertible steps; None for no limit.
+        max_statement_tokens: length of the longest statement, in tokens; None for no limit.
+        skip: number of theorems to leave out at the start. With equal seed and limits, ``skip=n`` shares no theorem
+            with a call of ``count=n`` without ``skip``.
+        styles: weight of each way to write proofs: ``term``, ``tactic`` (a script down to variables and applications),
+            ``mixed`` (a script that may end in a term anywhere, so there are many). None: terms only.
+        proofs: rows per theorem, each with a newly drawn proof; from 2 on ids end in ``#0``, ``#1``, …
 
     Raises:
-        UserError: as `generate`, or for a style or number of proofs that is not one.
+        UserError: as `generate`, or for an unknown style, a negative ``skip`` or ``proofs`` below 1.
     """
     styles = {"term": 1.0} if styles is None else styles
     if not set(styles) <= set(_STYLES) or not styles or min(styles.values()) < 0 or not sum(styles.values()):
@@ -198,11 +199,11 @@ def rows(
 def refuted(count: int, seed: int) -> list[dict[str, Any]]:
     """Rows whose statement is false, each with the proof of some theorem over the same atoms.
 
-    They are bait: a verifier or a reward that accepts one of them is broken.
+    They are negative controls: a verifier or a reward that accepts one of them is broken.
 
     Args:
-        count: how many.
-        seed: of the random formulas.
+        count: number of rows.
+        seed: seed of the random formulas and of the choice of proofs.
 
     Raises:
         UserError: for a negative count.
@@ -235,14 +236,14 @@ def refuted(count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def _most_leaves(max_statement_tokens: int | None) -> int:
-    """The largest formulas worth trying: ``n`` leaves make at least ``2 n - 1`` tokens, after ``∀ p : Prop ,``."""
+    """The most leaves that fit the limit: ``n`` leaves make at least ``2 n - 1`` tokens, after ``∀ p : Prop ,``."""
     if max_statement_tokens is None:
         return _MOST_LEAVES
     return max(_FEWEST_LEAVES, min(_MOST_LEAVES, (max_statement_tokens - 4) // 2))
 
 
 def _random_formulas(rng: random.Random, most_leaves: int = _MOST_LEAVES) -> Iterator[Formula]:
-    """An endless supply; each has at least one atom."""
+    """Random formulas without end, each with at least one atom."""
     while True:
         leaves = rng.randint(_FEWEST_LEAVES, most_leaves)
         names = ATOMS[: rng.choice(_ATOM_COUNTS)]

@@ -1,4 +1,4 @@
-"""The verifier a configuration names: answers in, verdicts out, equal questions asked once."""
+"""The Lean verifier that a configuration names: turns answers into verdicts and checks equal tasks once."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ BACKENDS = {
     "repl": "rlpost_verifiers.lean.toolchain.repl:LeanRepl",
     "kimina": "rlpost_verifiers.lean.toolchain.kimina:KiminaServer",
 }
-"""Where Lean can be: in this process's package, behind its command line, its REPL, or a server."""
+"""The backends by name: Lean from a pip package, Lean's command line, its REPL, and a Kimina server."""
 
 _ARGUMENTS = {"kimina": ("timeout_s", "concurrency")}
-"""What a backend calls its limit and the number of its checks in flight; a server limits wall-clock time."""
+"""A backend's arguments for time limit and parallel checks, if not ``cpu_seconds`` and ``workers``."""
 
 _TASK_COLUMNS = ("statement", "header", "binders", "mode")
 _PASSING = ("crashed", "unavailable", "timeout")
-"""Reasons of undecided verdicts that may be gone the next time."""
+"""Reasons of undecided verdicts that may be transient."""
 _FIRST_PAUSE_SECONDS = 0.5
 
 
@@ -55,19 +55,20 @@ class LeanVerifier:
     ``binders`` and ``mode``; the proof (in file mode: the file) is taken from the answer's text.
 
     Args:
-        backend: a name in `BACKENDS`, or a backend that is up.
-        timeout_s: CPU seconds of one check; of a Kimina server, seconds.
-        workers: checks that run at the same time.
-        extract: ``raw`` (the answer is the proof) or ``fence`` (a ```` ```lean ```` block of it is).
+        backend: a name in `BACKENDS`, or a running backend.
+        timeout_s: CPU time limit of one check in seconds; for a Kimina server, its wall-clock limit.
+        workers: number of checks that run at the same time.
+        extract: ``raw`` (the answer is the proof), ``fence`` (a ```` ```lean ```` block of it is), or ``continued``
+            (the answer continues a block that the prompt opened).
         trailing: ``reject`` or ``allow`` text after that block.
-        fences: which block counts: the ``last``, the ``first``, or the ``only`` one.
+        fences: the block that counts: the ``last``, the ``first``, or the ``only`` one.
         form: ``any``, ``term`` or ``tactic``: whether the prompt ends in ``:=`` or, for ``tactic``, in ``:= by``.
         restated: ``reject`` or ``allow`` answers that write the theorem out. `ExtractSettings` has the details.
-        retries: how often a check is tried again whose failure may pass (a lost process, a backend that is away),
-            after half a second, then one, then two …
-        cache_size: decided verdicts kept in memory.
-        cache_dir: folder in which they are kept beyond the run; ``auto`` is a folder of the user's cache, None none.
-        settings: what else the backend takes, e.g. ``memory_mb``, ``project``, ``url``.
+        retries: repetitions of a check that failed for a transient reason (a lost process, an unreachable backend, a
+            wall-clock timeout), after half a second, then one, then two …
+        cache_size: number of decided verdicts kept in memory.
+        cache_dir: folder that keeps them across runs; ``auto`` is a folder of the user's cache, None keeps none.
+        settings: further arguments of the backend, e.g. ``memory_mb``, ``project``, ``url``.
 
     Raises:
         UserError: for a setting that makes no sense.
@@ -104,14 +105,14 @@ class LeanVerifier:
 
     @property
     def fingerprint(self) -> str:
-        """The backend's: name, version and a hash of everything else a verdict could depend on."""
+        """The backend's fingerprint: name, version and a hash of everything else a verdict could depend on."""
         return self._backend.fingerprint
 
     def verify_batch(self, items: Sequence[VerifyItem]) -> list[Verdict]:
-        """One verdict for each item, in order; an answer without a proof in it is rejected as ``filtered``.
+        """One verdict for each item, in order; an answer that contains no proof is rejected as ``filtered``.
 
         Raises:
-            DataError: for an item whose columns are no proof task.
+            DataError: for an item whose columns do not form a proof task.
             InfrastructureError: after `close`.
         """
         verdicts: list[Verdict | None] = []
@@ -126,10 +127,10 @@ class LeanVerifier:
         return [next(found) if verdict is None else verdict for verdict in verdicts]
 
     def verify_tasks(self, tasks: Sequence[ProofTask]) -> list[Verdict]:
-        """One verdict for each task, in order; equal tasks are checked once, decided ones remembered.
+        """One verdict for each task, in order; equal tasks are checked once, decided ones are cached.
 
-        A statement that cannot be judged leaves its task undecided with reason ``statement_mismatch``: that is a fault
-        of the data set, which no score of an answer may express. `check_prompts` finds it before training.
+        A statement that Lean cannot read leaves its task undecided with reason ``statement_mismatch``: that is a fault
+        of the data set, for which no answer may be scored. `check_prompts` finds it before training.
 
         Raises:
             InfrastructureError: after `close`.
@@ -148,19 +149,19 @@ class LeanVerifier:
         return verdicts
 
     async def averify_batch(self, items: Sequence[VerifyItem]) -> list[Verdict]:
-        """`verify_batch` without holding up the event loop."""
+        """`verify_batch` without blocking the event loop."""
         return await asyncio.to_thread(self.verify_batch, items)
 
     async def averify_tasks(self, tasks: Sequence[ProofTask]) -> list[Verdict]:
-        """`verify_tasks` without holding up the event loop."""
+        """`verify_tasks` without blocking the event loop."""
         return await asyncio.to_thread(self.verify_tasks, tasks)
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Refuse a data set with statements that Lean cannot read, before anything is trained on it.
 
         Raises:
-            DataError: saying how many there are, and of the first which prompt and why.
-            InfrastructureError: if Lean cannot be asked.
+            DataError: with the number of such statements, and the prompt and reason of the first.
+            InfrastructureError: if Lean is unavailable.
         """
         tasks = {self._key(task): task for task in (self._bare_task(prompt.columns, prompt.id) for prompt in prompts)}
         problems = self._backend.read_statements(list(tasks.values()))
@@ -172,11 +173,11 @@ class LeanVerifier:
             )
 
     def conformance(self) -> Report:
-        """Show the backend gold proofs and cheats; see `rlpost_verifiers.lean.conformance.gate.examine`."""
+        """Run gold proofs and cheats against the backend; see `rlpost_verifiers.lean.conformance.gate.examine`."""
         return examine(self._backend)
 
     def probe(self) -> dict[str, str]:
-        """What a check of the embedded backend is able to do to this machine; nothing is known of other backends."""
+        """What a check of the embedded backend is able to do to this machine; empty for other backends."""
         return self._backend.probe() if isinstance(self._backend, EmbeddedLean) else {}
 
     def close(self) -> None:
@@ -202,7 +203,7 @@ class LeanVerifier:
         return verdicts
 
     def _task(self, item: VerifyItem) -> ProofTask:
-        # The columns are the data set's: they are judged before the model's text is even looked at.
+        # The columns come from the data set: an error in them must not depend on the model's text.
         task = self._bare_task(item.columns, str(item.columns.get("id") or item.columns.get("name") or "X"))
         proof = extract_proof(item.text, task, self._extract)
         return ProofTask(task.statement, proof, task.name, task.header, task.binders, task.mode)
@@ -213,7 +214,7 @@ class LeanVerifier:
 
     def _key(self, task: ProofTask) -> str:
         parts = [self.fingerprint, task.mode, task.header, task.binders, task.statement, task.proof]
-        # Escaped, half a character pair could not be told from the character that the pair spells.
+        # With ASCII escapes, two lone surrogates in a row would equal the character that the pair encodes.
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
 
 

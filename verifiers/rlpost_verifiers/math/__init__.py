@@ -1,1 +1,1 @@
-"""Answers that are numbers or formulas, judged by the package math-verify."""
+"""Verifies answers that are numbers or formulas with the package math-verify."""

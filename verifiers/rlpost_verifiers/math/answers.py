@@ -1,4 +1,4 @@
-"""The final answer in a text, and whether it is one that may be compared at all. Pure text, no mathematics."""
+"""Extracts the final answer from a text, and refuses answers that must not be compared; text only, no mathematics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Several = Literal["reject", "last"]
 
 _BRACE = re.compile("[{}]")
 _LONGEST = 200
-"""Characters of an answer; what is longer was not meant to be read."""
+"""Longest answer, in characters; longer ones are rejected."""
 _BOX = r"\boxed"
 _MARKS = re.compile(r"(?:####|(?:final )?answer(?: is|:| =))", re.IGNORECASE)
 _EDGES = " \t\r\n$.`*_"
@@ -30,23 +30,23 @@ _HARMLESS = frozenset(
 
 
 class NoAnswerError(Exception):
-    """A text that holds no answer to compare; the first argument is the reason, the second a sentence about it."""
+    """Raised for a text without an answer to compare; the arguments are the reason and a message."""
 
     @property
     def reason(self) -> str:
-        """A code of the closed set in `rlpost_verifiers.math.verifier`."""
+        """A reason from the closed set in `rlpost_verifiers.math.verifier`."""
         return self.args[0]
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerSettings:
-    r"""How an answer is found.
+    r"""How the answer is extracted from a text.
 
     Attributes:
         where: ``boxed``, the content of ``\boxed{…}``; ``equals``, what follows the last ``=`` of the last line;
-            ``text``, all of it; ``auto``, the first of: a box, what follows ``####`` or "answer is" or "answer:", what
-            follows the last ``=`` of the last line, the last line.
-        several: boxes that do not agree: ``reject`` the text, or take the ``last``.
+            ``text``, the whole text; ``auto``, the first of these that the text has: a box, what follows ``####`` or
+            "answer is" or "answer:", what follows the last ``=`` of the last line, the last line.
+        several: if boxes disagree, ``reject`` the text or take the ``last`` box.
         spaced_digits: read ``1 2`` as 12, for models whose tokens are single digits.
 
     >>> AnswerSettings().where
@@ -59,11 +59,11 @@ class AnswerSettings:
 
 
 def final_answer(text: str, settings: AnswerSettings) -> str:
-    r"""The answer that a text ends with; what precedes the last ``</think>`` is not looked at.
+    r"""The final answer of a text; everything before the last ``</think>`` is ignored.
 
     Raises:
-        NoAnswerError: if there is none (``no_answer``), several boxes do not agree (``several_answers``), or it is
-            longer than 200 characters (``too_long``).
+        NoAnswerError: if there is none (``no_answer``), boxes disagree (``several_answers``), or the answer is longer
+            than 200 characters (``too_long``).
 
     >>> final_answer(r"so it is \boxed{\frac{1}{2}}.", AnswerSettings())
     '\\frac{1}{2}'
@@ -82,10 +82,9 @@ def final_answer(text: str, settings: AnswerSettings) -> str:
 
 
 def refuse_unevaluated(answer: str, gold: str) -> None:
-    """Refuse an answer that leaves work to be done where the gold answer is a plain number.
+    """Refuse an answer that still contains operations where the gold answer is a plain number.
 
-    ``12 * 7`` is worth as much as 84 to a program that evaluates both; whoever was asked for ``12 * 7`` has not
-    answered.
+    A program that evaluates both finds ``12 * 7`` equal to 84, but repeating the question is not an answer to it.
 
     Raises:
         NoAnswerError: with reason ``unevaluated``.
@@ -105,9 +104,9 @@ def refuse_unevaluated(answer: str, gold: str) -> None:
 
 
 def refuse_bombs(answer: str) -> None:
-    """Refuse towers of powers, and exponents and factorials of five digits or more, before anybody evaluates them.
+    """Refuse towers of powers, and exponents and factorials of five digits or more, before they are evaluated.
 
-    What gets by is ended at its CPU limit; this only saves the time.
+    An answer that this check misses is stopped at the CPU limit; the check only saves that time.
 
     Raises:
         NoAnswerError: with reason ``too_big``.
@@ -130,13 +129,13 @@ def _find(text: str, settings: AnswerSettings) -> str:
     marked = list(_MARKS.finditer(text)) if where == "auto" else []
     lines = text[marked[-1].end() :].strip().splitlines()[:1] if marked else text.strip().splitlines()[-1:]
     line = lines[0] if lines else ""
-    # neither <= nor != nor ==, whose right-hand sides are no results
+    # this also splits at the = of <=, >=, != and ==
     _, sign, right = line.rpartition("=")
     return _trim(right if sign else line)
 
 
 def _boxes(text: str) -> list[str]:
-    """Contents of every box, braces matched; one that never closes holds nothing."""
+    """Contents of every box, with braces matched; a box that never closes is ignored."""
     found: list[str] = []
     at = text.find(_BOX)
     while at >= 0:
@@ -152,7 +151,7 @@ def _braced(text: str, start: int) -> str | None:
     if text[start : start + 1] != "{":
         return None
     depth = 0
-    # an answer that is worth reading ends soon; a text of boxes that never close would take quadratic time
+    # bounded, because a text of boxes that never close would take quadratic time
     for brace in _BRACE.finditer(text, start, start + 4 * _LONGEST):
         depth += 1 if brace[0] == "{" else -1
         if depth == 0:

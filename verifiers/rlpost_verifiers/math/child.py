@@ -1,8 +1,8 @@
 """The process that compares answers: a JSON question per line on standard input, a JSON answer per line back.
 
-A process of its own, because math-verify's time limits are signals, which only the main thread of a process gets, and
-because a power of huge numbers is one call of C that no signal interrupts: the parent ends the whole process then.
-Started as a program; not imported.
+It is a separate process because math-verify's time limits are signals, which only the main thread of a process gets,
+and because a power of huge numbers is a single C call that no signal interrupts: then the parent kills the process.
+Run as a program; not imported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PERCENT = re.compile(r"([0-9.]+)\s*\\?%")
 
 
 class CpuLimit(BaseException):
-    """The CPU seconds of a question are used up. No `Exception`: libraries catch those."""
+    """The CPU limit of a question is reached. Not an `Exception`, because libraries catch those."""
 
 
 def main(parent: int, memory_mb: int) -> None:
@@ -31,14 +31,14 @@ def main(parent: int, memory_mb: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         return
-    # parsers print; the pipe is for answers only
+    # parsers print, and the pipe must carry answers only
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.disable(logging.CRITICAL)
-    # what only another thread or a package that is away could raise is said at once
+    # imported now, so that a missing or broken package stops the start rather than the first question
     import math_verify  # noqa: F401
 
     resource.setrlimit(resource.RLIMIT_AS, (memory_mb * 2**20, memory_mb * 2**20))
@@ -52,7 +52,7 @@ def main(parent: int, memory_mb: int) -> None:
 
 
 def answer(gold: str, text: str | None, cpu_seconds: float) -> dict[str, Any]:
-    """What becomes of one question; without a text, whether the gold answer can be read."""
+    """Reason and message for one question; without a text, whether the gold answer can be read."""
     end = time.process_time() + cpu_seconds
     try:
         signal.signal(signal.SIGPROF, lambda number, frame: _stop_at(end))
@@ -76,7 +76,7 @@ def _compare(gold: str, text: str | None) -> dict[str, Any]:
     if text is None:
         return {"reason": "readable", "said": ""}
     if "%" not in gold:
-        # math-verify takes 50 % for 50 as well as for 1/2
+        # math-verify accepts 50 % both for 50 and for 1/2
         text = _PERCENT.sub(r"\\frac{\1}{100}", text)
     given, problem = _parse(text)
     if not given:
@@ -91,7 +91,7 @@ def _compare(gold: str, text: str | None) -> dict[str, Any]:
 
 
 def _parse(text: str) -> tuple[list[Any], str]:
-    """All of ``text`` as one formula, empty if it is none; and why."""
+    """The whole of ``text`` parsed as one formula; an empty list and the cause if that fails."""
     from math_verify import LatexExtractionConfig, parse
 
     whole = [LatexExtractionConfig(try_extract_without_anchor=False, boxed_match_priority=0)]
@@ -108,16 +108,16 @@ def _parse(text: str) -> tuple[list[Any], str]:
         raise
     except Exception as error:
         return [], f" ({type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else 'no message'})"
-    # a text alone is a formula that was found and not understood
+    # a string alone means that the formula was found but not understood
     return [part for part in found if not isinstance(part, str)], ""
 
 
 def _stop_at(end: float) -> None:
-    # The timer counts ticks, which on a busy machine are more than the process has used.
+    # the timer counts ticks, which on a busy machine exceed the CPU time that the process has used
     left = end - time.process_time()
     if left <= 0:
         raise CpuLimit
-    # less than a microsecond would be none at all
+    # a value below a microsecond would switch the timer off
     signal.setitimer(signal.ITIMER_PROF, max(left, 0.001))
 
 

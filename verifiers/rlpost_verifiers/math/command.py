@@ -1,4 +1,4 @@
-"""What ``rlpost doctor`` does for the math verifier."""
+"""The check of the math verifier in ``rlpost doctor``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rlpost_verifiers.math.verifier import MathVerifier
 
 
 def diagnose() -> Iterator[tuple[str, Literal["ok", "note", "broken"], str, str]]:
-    """Whether math-verify judges as it must here: topic, state, text, remedy."""
+    """Whether the math verifier passes its conformance check here: topic, state, text, remedy."""
     try:
         with MathVerifier(timeout_s=5.0) as verifier:
             report = verifier.conformance()

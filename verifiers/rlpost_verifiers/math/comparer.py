@@ -1,4 +1,4 @@
-"""The parent's side of the comparing process: questions with a deadline, and a new process after one that was lost."""
+"""Parent side of the comparing process: sends questions with a deadline, and restarts a process that was lost."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from rlpost.errors import InfrastructureError, MissingPackageError
 _START_S = 120.0
 _POLL_S = 0.1
 _CPU_GRACE_S = 0.5
-"""The process ends a question at its limit by itself; one that cannot is ended this much later."""
+"""The process itself stops a question at its CPU limit; if it cannot, it is killed this many CPU seconds later."""
 _WALL_FACTOR = 10.0
-"""Wall-clock time of a question, in CPU limits: on a busy machine the CPU comes slowly."""
+"""Wall-clock limit of a question, in CPU limits: a busy machine grants a process little CPU."""
 _END_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What became of a question.
+    """Result of one comparison, with a message (``said``) for the evidence.
 
     >>> Finding("correct", "4 against 4", 0.002, 0.002).reason
     'correct'
@@ -40,15 +40,15 @@ class Finding:
     seconds: float
     cpu_seconds: float | None
     own_fault: bool = True
-    """Whether it is the answer's: not for a lost process, nor for wall clock gone without the CPU having been used."""
+    """Whether the answer caused it: False for a lost process, or if wall clock ran out without the CPU being used."""
 
 
 class Comparer:
-    """One comparing process. Not for several threads at once.
+    """One comparing process. Not thread-safe.
 
     Args:
-        timeout_s: CPU seconds of a question.
-        memory_mb: address space of the process.
+        timeout_s: CPU limit of one question, in seconds.
+        memory_mb: limit on the address space of the process, in MiB.
 
     Raises:
         MissingPackageError: if math-verify is not installed.
@@ -63,7 +63,7 @@ class Comparer:
         self._start()
 
     def ask(self, gold: str, text: str | None) -> Finding:
-        """Compare an answer with the gold one; without a text, see whether the gold answer can be read.
+        """Compare an answer with the gold one; with None, check whether the gold answer can be read.
 
         Raises:
             InfrastructureError: if no process can be started.
@@ -103,7 +103,7 @@ class Comparer:
 
     def _start(self) -> None:
         script = Path(__file__).with_name("child.py")
-        # -P: not the script's folder first, whose `math` would be found as a part of this package only
+        # -P: without it the script's folder comes first on the path, and its files could shadow other modules
         command = [sys.executable, "-P", str(script), str(os.getpid()), str(self._memory_mb)]
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._process = subprocess.Popen(
@@ -112,7 +112,7 @@ class Comparer:
         self._ready, self._buffer = False, b""
 
     def _up(self) -> subprocess.Popen[bytes]:
-        """The process, once it has said that it is ready."""
+        """The process, started if necessary, once it has reported that it is ready."""
         if self._process is None or (self._process.poll() is not None and self._ready):
             self._end()
             self._start()
@@ -137,13 +137,13 @@ class Comparer:
         return process
 
     def _line(self, process: subprocess.Popen[bytes], seconds: float) -> dict[str, Any] | None:
-        """The next answer, None if there is none yet."""
+        """The next line of the process, parsed; None if there is none within ``seconds``."""
         assert process.stdout is not None
         if b"\n" not in self._buffer:
             if not select.select([process.stdout], [], [], seconds)[0]:
                 return None
             read = os.read(process.stdout.fileno(), 2**16)
-            if not read:  # it has closed the pipe and is about to end
+            if not read:  # the pipe is closed: the process is about to end
                 time.sleep(seconds)
                 return None
             self._buffer += read
@@ -161,7 +161,7 @@ class Comparer:
         process.wait(_END_S)
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
-                with contextlib.suppress(OSError):  # a question that was never read
+                with contextlib.suppress(OSError):  # raised where a question was never read
                     pipe.close()
 
 

@@ -1,8 +1,7 @@
-r"""The gate before training: answers whose outcome is known, asked in the settings of the run.
+r"""Conformance check before training: answers with a known outcome, verified under the settings of the run.
 
-They are asked in the form that the settings read: the answer goes into a box, after a sign of equality, or stands
-alone.
-Cheats that are left undecided are not accepted and do no harm.
+Each answer is written in the form that the settings read: in a box, after an equals sign, or alone. A cheat that stays
+undecided passes the check, because it is not accepted.
 """
 
 from __future__ import annotations
@@ -63,15 +62,15 @@ CHEATS = (
     ("4", "(" * 150, "brackets that never close"),
     ("4", "import os; os._exit(0)", "a program"),
 )
-"""(gold, answer, what it tries) that must not be accepted."""
+"""(gold, answer, what the cheat tries) that must not be accepted."""
 
 
 class Judge(Protocol):
-    """What is examined."""
+    """The part of a verifier that the check uses."""
 
     @property
     def fingerprint(self) -> str:
-        """Its name."""
+        """Name and version of the verifier."""
         ...
 
     def verify_batch(self, items: list[VerifyItem]) -> list[Verdict]:
@@ -81,7 +80,7 @@ class Judge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A case and what became of it."""
+    """A case and its verdict."""
 
     kind: Kind
     gold: str
@@ -90,7 +89,7 @@ class Row:
 
     @property
     def held(self) -> bool:
-        """Whether the verifier did what it must."""
+        """Whether the verdict is right: gold answers are accepted, cheats are not."""
         return (self.verdict.outcome == "accepted") == (self.kind == "gold")
 
 
@@ -107,7 +106,7 @@ class Report:
         return tuple(row for row in self.rows if not row.held)
 
     def summary(self) -> str:
-        """One line: the figures, and of the first failure what it was."""
+        """One line: the counts and the first failure."""
         gold = [row for row in self.rows if row.kind == "gold"]
         cheats = [row for row in self.rows if row.kind == "cheat"]
         line = (
@@ -125,13 +124,13 @@ class Report:
 
 
 def examine(judge: Judge, gold_key: str, settings: AnswerSettings, strict: bool) -> Report:
-    """Ask ``judge`` about every case.
+    """Have ``judge`` verify every case.
 
     Args:
-        judge: a verifier.
-        gold_key: the column it reads the gold answer from.
-        settings: how it finds answers.
-        strict: whether it refuses answers that leave work to be done; otherwise those cases are not asked.
+        judge: the verifier to examine.
+        gold_key: column from which it reads the gold answer.
+        settings: how it extracts answers, which determines the form of the texts.
+        strict: whether it rejects unevaluated answers; if not, those cases are left out.
     """
     cases: list[tuple[Kind, str, str]] = [("gold", gold, answer) for gold, answer in GOLD]
     for gold, answer, what in CHEATS:

@@ -1,7 +1,7 @@
-"""Arithmetic with the working shown, made to measure: an unlimited supply to train and test on.
+"""Generated arithmetic problems with worked solutions, in unlimited number, for training and evaluation.
 
-The train and eval splits are told apart by a hash of the expression with the operands of sums and products in a fixed
-order, so that neither ``3 + 4`` nor ``4 + 3`` is in one split while the other is in the other, whatever the seeds.
+The split of a problem follows from a hash of its expression with the operands of sums and products in a fixed order,
+so that ``3 + 4`` and ``4 + 3`` are always in the same split, whatever the seeds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Split = Literal["train", "eval"]
 OPERATORS = "+-*"
 _STRENGTH = {"+": 1, "-": 1, "*": 2}
 _PATIENCE = 20_000
-"""Expressions in a row without a new problem before the limits are said to leave too few."""
+"""Number of consecutive expressions without a new problem after which generation gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,30 +52,30 @@ def rows(
     sloppy: float = 0.0,
     spaced: bool = False,
 ) -> list[dict[str, Any]]:
-    """The data source ``arithmetic``: ``count`` different problems; the same arguments give the same list.
+    """The data source ``arithmetic``: ``count`` different problems; equal arguments give equal lists.
 
     Args:
-        count: how many.
-        seed: of the random expressions.
-        split: ``train`` or ``eval``; the two share nothing as long as ``eval_share`` is the same.
+        count: number of problems.
+        seed: random seed of the expressions.
+        split: ``train`` or ``eval``; the two share no problem as long as ``eval_share`` is the same.
         eval_share: share of expressions that belong to ``eval``.
-        min_operands: least number of operands.
+        min_operands: smallest number of operands.
         max_operands: largest number of operands.
         operands: smallest and largest operand.
-        values: smallest and largest result, of every step on the way too.
-        operators: which of ``+-*`` may occur.
-        tricky: only problems that come out wrong if brackets and precedence are ignored.
-        sloppy: share of solutions that ignore them, working from left to right: a warm start on them knows both ways,
-            and leaves it to the verifier to teach which one is right.
-        spaced: write a blank between digits and signs in ``prompt`` and ``solution``, so that a tokenizer of words and
-            symbols (`rlpost.data.wordlevel`) has one token for each digit.
+        values: smallest and largest result, also of every intermediate step.
+        operators: the operators that may occur, some of ``+-*``.
+        tricky: only problems whose result is wrong if brackets and precedence are ignored.
+        sloppy: share of solutions that ignore them and work from left to right: a warm start on these knows both ways,
+            and the verifier's reward has to teach which one is right.
+        spaced: write a blank between digits and signs in ``prompt`` and ``solution``, so that a word-level tokenizer
+            (`rlpost.data.wordlevel`) has one token for each digit.
 
     Returns:
         Rows with ``id``, ``question`` (``(3 + 4) * 2``), ``prompt`` (``(3 + 4) * 2 =``), ``answer`` (``14``),
         ``solution`` (``7 * 2 = 14``, for a warm start), ``operands``.
 
     Raises:
-        UserError: for arguments that contradict each other, or when 20,000 expressions in a row were nothing new.
+        UserError: for arguments that contradict each other, or if 20,000 consecutive expressions give no new problem.
     """
     _check(
         count, split, (eval_share, sloppy), (min_operands, max_operands), (tuple(operands), tuple(values)), operators
@@ -104,7 +104,7 @@ def rows(
 
 
 def value(expression: Expression) -> int:
-    """What it comes to."""
+    """The value of an expression."""
     if isinstance(expression, int):
         return expression
     left, right = value(expression.left), value(expression.right)
@@ -112,7 +112,7 @@ def value(expression: Expression) -> int:
 
 
 def render(expression: Expression) -> str:
-    """As it is written, with no more brackets than it needs.
+    """The expression as text, with no more brackets than it needs.
 
     >>> render(Operation("-", 9, Operation("+", Operation("*", 2, 3), 1)))
     '9 - (2 * 3 + 1)'
@@ -127,7 +127,7 @@ def render(expression: Expression) -> str:
 
 
 def steps(expression: Expression) -> list[str]:
-    """The expression after each operation, the leftmost that can be done first; the last is the result.
+    """The expression after each operation, done leftmost first; the last step is the result.
 
     >>> steps(Operation("*", Operation("+", 3, 4), 2))
     ['7 * 2', '14']
@@ -153,7 +153,7 @@ def _row(expression: Expression, question: str, sloppy: bool, spaced: bool) -> d
 
 
 def _sloppy_steps(expression: Expression) -> list[str]:
-    """`steps` of the expression without its brackets, from left to right; the right ones where that gets below 0."""
+    """`steps` from left to right, without brackets and precedence; the correct steps if a result falls below 0."""
     numbers, operators = _flat(expression)
     found: list[str] = []
     while operators:
@@ -167,7 +167,7 @@ def _sloppy_steps(expression: Expression) -> list[str]:
 
 
 def _flat(expression: Expression) -> tuple[list[int], list[str]]:
-    """Numbers and operators as they are read."""
+    """Numbers and operators in reading order."""
     if isinstance(expression, int):
         return [expression], []
     left, right = _flat(expression.left), _flat(expression.right)
@@ -207,7 +207,7 @@ def _count(expression: Expression) -> int:
 def _random_expressions(
     rng: random.Random, least: int, most: int, operands: tuple[int, int], operators: str
 ) -> Iterator[Expression]:
-    """An endless supply."""
+    """Random expressions, without end."""
 
     def make(size: int) -> Expression:
         if size == 1:

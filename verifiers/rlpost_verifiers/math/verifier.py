@@ -29,32 +29,33 @@ from rlpost_verifiers.math.conformance import Report, examine
 Unevaluated = Literal["reject", "allow"]
 
 _RULES = 2
-"""Version of the rules in `answers` and `child`; part of the fingerprint."""
+"""Version of the rules in `answers` and `child`, part of the fingerprint."""
 
 
 class MathVerifier:
-    """Judges the final answer of a text against the column ``answer`` by the package math-verify.
+    """Compares the final answer in a text with the column ``answer``, using the package math-verify.
 
     Implements `rlpost.protocols.Verifier` and `SelfExamining`. Reasons of accepted answers: ``correct``; of rejected
     ones: ``wrong``, ``no_answer``, ``several_answers``, ``unevaluated``, ``unreadable``, ``too_long``, ``too_big``,
     ``memory``, and ``timeout`` where the answer used up its CPU seconds; of undecided ones: ``crashed``, ``bad_gold``,
-    and ``timeout`` where wall clock went by without the CPU having been used.
+    and ``timeout`` where wall clock ran out without the CPU being used.
 
     Numbers are equal if they agree to six decimal places, sets without regard to order; units are not compared.
 
     Args:
-        timeout_s: CPU seconds of one comparison.
-        workers: comparing processes.
+        timeout_s: CPU limit of one comparison, in seconds.
+        workers: number of comparing processes.
         gold_key: column with the gold answer, text or a number.
-        where: how the answer is found; `AnswerSettings` has the details, of the next two as well.
-        several: ``reject`` or take the ``last`` of boxes that do not agree.
+        where: part of the text that holds the answer: ``auto``, ``boxed``, ``equals`` or ``text``; `AnswerSettings` has
+            the details of this and the next two.
+        several: ``reject`` a text whose boxes disagree, or take the ``last`` box.
         spaced_digits: read ``1 2`` as 12.
-        unevaluated: ``reject`` or ``allow`` answers that leave work to be done where the gold answer is a plain number.
-        memory_mb: address space of a comparing process.
-        cache_size: verdicts kept in memory.
+        unevaluated: ``reject`` or ``allow`` answers that contain operations where the gold answer is a plain number.
+        memory_mb: limit on the address space of a comparing process, in MiB.
+        cache_size: number of decided verdicts kept in memory.
 
     Raises:
-        UserError: for a setting that makes no sense.
+        UserError: for a setting out of range.
         MissingPackageError: if math-verify is not installed.
     """
 
@@ -110,14 +111,14 @@ class MathVerifier:
         return [pair if isinstance(pair, Verdict) else verdicts[pair] for pair in found]
 
     def conformance(self) -> Report:
-        """Put gold answers and cheats to the settings in force; see `rlpost_verifiers.math.conformance`."""
+        """Verify known gold answers and cheats under the current settings; see `rlpost_verifiers.math.conformance`."""
         return examine(self, self._gold_key, self._settings, self._unevaluated)
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
-        """Refuse a data set with gold answers that cannot be read, before anything is trained on it.
+        """Refuse a data set with unreadable gold answers before training starts.
 
         Raises:
-            DataError: saying how many there are, and of the first which prompt and why.
+            DataError: with their number, and the first one's prompt and cause.
             InfrastructureError: if no comparing process starts.
         """
         golds = {self._gold(prompt.columns, f"prompt {prompt.id!r}"): prompt.id for prompt in reversed(prompts)}
@@ -144,7 +145,7 @@ class MathVerifier:
         self.close()
 
     def _read(self, item: VerifyItem) -> Verdict | tuple[str, str]:
-        """Gold answer and answer, or a verdict where there is nothing to compare."""
+        """Gold answer and answer, or a verdict if the text is rejected without a comparison."""
         gold = self._gold(item.columns, "an item")
         try:
             answer = final_answer(item.text, self._settings)
@@ -199,7 +200,7 @@ class MathVerifier:
 
 
 def _fingerprint(settings: AnswerSettings, unevaluated: str, timeout_s: float) -> str:
-    """Without the packages there is a name all the same: the constructor goes on to say what is missing."""
+    """The fingerprint, also without the packages: the constructor reports later what is missing."""
 
     def version(name: str) -> str:
         try:

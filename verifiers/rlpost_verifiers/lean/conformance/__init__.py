@@ -1,1 +1,1 @@
-"""Gold proofs and cheats: what a Lean must accept and must not, before it may judge anything."""
+"""Gold proofs and cheats: what a Lean backend must and must not accept before it may verify anything."""

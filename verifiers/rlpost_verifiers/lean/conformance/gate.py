@@ -1,8 +1,8 @@
-"""The gate before training: a Lean that does not accept its gold proofs, or accepts a cheat, must not hand out rewards.
+"""The gate before training: a Lean that does not accept its gold proofs, or accepts a cheat, must not give rewards.
 
-Every cheat comes from something that a public verifier was seen to accept or could be made to; ``cases.jsonl`` says of
-each what it tries. A cheat that is left undecided is not accepted, and so does no harm; a gold proof that is undecided
-means that nothing can be verified here.
+Every cheat comes from something that a public verifier was seen to accept or could be made to accept; ``cases.jsonl``
+describes what each one tries. An undecided cheat is not accepted and so does no harm; an undecided gold proof means
+that nothing can be verified here.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Case:
     """A task whose outcome is known.
 
     Attributes:
-        task: what is asked.
-        kind: ``gold``, to be accepted, or ``cheat``, not to be.
-        cheat: what a cheat tries, in a few words.
+        task: the statement and the proof to check.
+        kind: ``gold``, which must be accepted, or ``cheat``, which must not.
+        cheat: short description of what a cheat tries; empty for gold.
     """
 
     task: ProofTask
@@ -36,14 +36,14 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A case and what the backend made of it."""
+    """A case and the backend's verdict on it."""
 
     case: Case
     verdict: Verdict
 
     @property
     def held(self) -> bool:
-        """Whether the backend did what it must."""
+        """Whether the verdict is the required one: gold accepted, a cheat not."""
         return (self.verdict.outcome == "accepted") == (self.case.kind == "gold")
 
 
@@ -53,8 +53,8 @@ class Report:
 
     Attributes:
         backend: fingerprint of the backend.
-        rows: one for each case it was asked.
-        skipped: cases in a mode that it does not judge.
+        rows: one for each case that the backend checked.
+        skipped: cases in a mode that the backend does not support.
     """
 
     backend: str
@@ -67,7 +67,7 @@ class Report:
         return tuple(row for row in self.rows if not row.held)
 
     def summary(self) -> str:
-        """One line: the figures, and of the first failure what it was."""
+        """One line with the counts and the first failure."""
         gold = [row for row in self.rows if row.case.kind == "gold"]
         cheats = [row for row in self.rows if row.case.kind == "cheat"]
         line = (
@@ -90,7 +90,7 @@ def cases() -> tuple[Case, ...]:
 
 
 def examine(backend: Backend, chosen: Sequence[Case] | None = None) -> Report:
-    """Ask ``backend`` about every case in a mode that it judges, and once more about gold proofs left undecided.
+    """Run ``backend`` on every case in a mode that it supports, and once more on gold proofs left undecided.
 
     Raises:
         InfrastructureError: if the backend is closed.

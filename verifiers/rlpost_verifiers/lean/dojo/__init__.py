@@ -1,1 +1,1 @@
-"""LeanDojo: its benchmark and traced repositories as data, its tactic-level environment on any Lean here."""
+"""LeanDojo: its benchmark and traced repositories as data sources, its tactic-level environment on any backend."""

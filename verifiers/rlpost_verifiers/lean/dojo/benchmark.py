@@ -1,8 +1,8 @@
-"""LeanDojo's benchmark files: theorems with their tactic traces, and the premises they may draw on.
+"""LeanDojo's benchmark files: theorems with their tactic traces, and the premises that proofs may use.
 
 The formats are those of LeanDojo Benchmark 4 (Yang et al., "LeanDojo: Theorem Proving with Retrieval-Augmented
 Language Models", NeurIPS 2023, section 4): ``random/train.json`` and its siblings hold a list of theorems,
-``corpus.jsonl`` one Lean file a line. Nothing here needs the package lean_dojo.
+``corpus.jsonl`` one Lean file per line. Nothing here needs the package lean_dojo.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Position = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class TracedStep:
-    """One tactic of a human proof, with what it was applied to and what it left.
+    """One tactic of a human proof, with the states before and after it.
 
     Attributes:
-        tactic: its text, e.g. ``rw [add_comm]``.
-        annotated: the same with each premise marked, e.g. ``rw [<a>add_comm</a>]``; the plain text where it is absent.
+        tactic: text of the tactic, e.g. ``rw [add_comm]``.
+        annotated: the text with each premise marked, e.g. ``rw [<a>add_comm</a>]``; the plain text if not annotated.
         premises: full names of the marked premises, in order.
-        state_before: pretty-printed goals.
-        state_after: pretty-printed goals; ``no goals`` at the end.
+        state_before: pretty-printed goals before the tactic.
+        state_after: pretty-printed goals after it; ``no goals`` at the end.
     """
 
     tactic: str
@@ -43,16 +43,16 @@ class TracedStep:
 
 @dataclass(frozen=True, slots=True)
 class TheoremTrace:
-    """A theorem, where it stands, and its tactics in the order of the file (those inside others included).
+    """A theorem, its position, and its tactics in the order of the file (nested ones included).
 
     Attributes:
-        url: repository.
-        commit: its commit.
-        file_path: file inside the repository.
+        url: URL of the repository.
+        commit: commit of the repository.
+        file_path: path of the file inside the repository.
         full_name: fully qualified name.
-        start: where it begins.
-        end: where it ends.
-        steps: empty for a theorem proved by a term.
+        start: position of its beginning in the file.
+        end: position of its end in the file.
+        steps: the tactics; empty for a theorem proved by a term.
         statement: source text up to the proof; None where the benchmark leaves it out.
     """
 
@@ -137,8 +137,8 @@ def make_premise(item: Any, path: str, where: str) -> Premise | None:
 
     Args:
         item: ``{"full_name", "code", "start", "end", "kind"}``.
-        path: file it stands in.
-        where: how an error message names it.
+        path: path of the file that contains it.
+        where: name of the record in error messages.
 
     Raises:
         DataError: for a value that is missing or of the wrong type.
@@ -164,11 +164,11 @@ def make_step(tactic: str, annotated: Any, state_before: str, state_after: str, 
     """A step from its parts.
 
     Args:
-        tactic: plain text.
+        tactic: plain text of the tactic.
         annotated: LeanDojo's pair of marked text and premises (objects with a ``full_name``), or None.
-        state_before: goals before it.
-        state_after: goals after it.
-        where: how an error message names it.
+        state_before: goals before the tactic.
+        state_after: goals after the tactic.
+        where: name of the step in error messages.
 
     Raises:
         DataError: if ``annotated`` is something else.

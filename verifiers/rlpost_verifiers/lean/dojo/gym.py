@@ -1,7 +1,7 @@
 """A Lean proof as an environment: a state is a list of goals, an action one tactic.
 
 The types are LeanDojo's own, so a prover written for `lean_dojo.Dojo` runs here unchanged. `ReplayGym` needs nothing
-but a `Backend`: it checks the tactics so far, all of them anew, and reads what is left from Lean's complaint about
+but a `Backend`: each step checks all tactics so far again and reads the remaining goals from Lean's error about
 unsolved goals. With the embedded Lean a step costs one check, about 10 ms of CPU time.
 """
 
@@ -32,14 +32,14 @@ _UNSOLVED = "unsolved goals\n"
 
 
 class TacticGym(Protocol):
-    """What a prover needs: a first state, and what a tactic makes of a state."""
+    """The environment that a prover needs: a first state, and the result of a tactic on a state."""
 
     def reset(self, task: ProofTask) -> TacticState:
-        """The state before any tactic; ``task.proof`` is not looked at.
+        """The state before any tactic; ``task.proof`` is ignored.
 
         Raises:
             DataError: if Lean cannot read the statement.
-            InfrastructureError: if Lean could not be asked.
+            InfrastructureError: if Lean could not decide.
         """
         ...
 
@@ -47,13 +47,13 @@ class TacticGym(Protocol):
         """The state after ``tactic``, `ProofFinished` if no goal is left, or `LeanError` if it fails.
 
         Raises:
-            UserError: for a state that this environment did not give.
-            InfrastructureError: if Lean could not judge; the tactic may be right.
+            UserError: for a state that does not come from this environment.
+            InfrastructureError: if Lean could not decide; the tactic may be right.
         """
         ...
 
     def close(self) -> None:
-        """End what was started; repeated calls do nothing."""
+        """End the environment's Lean; repeated calls do nothing."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -77,12 +77,12 @@ class ReplayGym:
     backend accepted the whole proof of the task's own statement. Used by one thread at a time.
 
     Args:
-        backend: the Lean to ask; closed together with the gym.
-        memory: results remembered, so that a search that comes back to a step does not check it again. A state that
-            has fallen out of it cannot be continued.
+        backend: the Lean that checks the proofs; closed together with the gym.
+        memory: number of results remembered, at least 2, so that a search that returns to a step does not check it
+            again. A state that is no longer remembered cannot be continued.
 
     Raises:
-        UserError: for a memory without room.
+        UserError: for a ``memory`` below 2.
         MissingPackageError: if LeanDojo is not installed.
 
     Example::
@@ -108,7 +108,7 @@ class ReplayGym:
         Raises:
             DataError: if Lean cannot read the statement.
             UserError: for ``mode="file"``, which has no goals.
-            InfrastructureError: if Lean could not be asked.
+            InfrastructureError: if Lean could not decide.
         """
         if task.mode != "proof":
             raise UserError(f"task {task.name!r}: mode {task.mode!r} has no goals; use mode 'proof'")
@@ -122,8 +122,8 @@ class ReplayGym:
         """As `TacticGym.run_tac`. A tactic that uses up its CPU time or memory is a `LeanError`.
 
         Raises:
-            UserError: for a state that this gym did not give, or has forgotten.
-            InfrastructureError: if Lean could not judge.
+            UserError: for a state that does not come from this gym, or that it has forgotten.
+            InfrastructureError: if Lean could not decide.
         """
         if not isinstance(state, self._dojo.TacticState):
             raise UserError(f"a tactic cannot be run on {state!r}; give a TacticState")
@@ -186,12 +186,12 @@ class ReplayGym:
         try:
             return self._dojo.TacticState("\n\n".join(goals), number)
         except AssertionError:
-            # LeanDojo tells goals apart by ⊢ and empty lines; a tactic that puts these into a string defeats it.
+            # LeanDojo separates goals by ⊢ and empty lines; a tactic that puts these into a string defeats it.
             return self._dojo.LeanError(f"LeanDojo cannot parse the goals: {_one_line(goals)}")
 
 
 def find_problem(tactic: str) -> str | None:
-    """Why ``tactic`` is not even shown to Lean, or None if it may be: `find_forbidden`, and a parenthesis left over.
+    """Why ``tactic`` must not be passed to Lean, or None if it may: `find_forbidden`, and unbalanced parentheses.
 
     >>> find_problem("exact h) (trivial")
     "')' closes nothing"
@@ -212,7 +212,7 @@ def find_problem(tactic: str) -> str | None:
 
 
 def normalise(tactic: str) -> str:
-    r"""The tactic without the space around it or the indentation all its lines share, so that equal steps are equal.
+    r"""The tactic without surrounding space and common indentation, so that equal steps compare equal.
 
     >>> normalise("  cases h with\n  | inl a => exact a\n")
     'cases h with\n| inl a => exact a'
@@ -222,7 +222,7 @@ def normalise(tactic: str) -> str:
 
 
 def _proof(tactics: tuple[str, ...]) -> str:
-    # Lines after the first are moved as far as the parenthesis moved the first, so columns keep their meaning.
+    # Lines after the first are indented as far as the parenthesis moved the first, so columns keep their meaning.
     groups = ["  (" + tactic.replace("\n", "\n   ") + ")" for tactic in tactics]
     return "\n".join(["by", "  skip", *groups])
 

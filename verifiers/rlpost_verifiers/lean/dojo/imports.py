@@ -1,7 +1,7 @@
-"""The one home of ``import lean_dojo``, made safe for machines without a network.
+"""The only place that imports ``lean_dojo``, made safe for machines without a network.
 
 LeanDojo 4.20 logs in to api.github.com while it is imported if ``GITHUB_ACCESS_TOKEN`` is set, so a machine that is
-offline, or a token that has expired, makes the import fail. It also starts ``git`` and brings in ray, which is why
+offline, or a token that has expired, makes the import fail. It also starts ``git`` and imports ray, which is why
 nothing here imports it before it is needed.
 """
 
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 TOKEN = "GITHUB_ACCESS_TOKEN"
 _OLDEST_GIT = (2, 25)
 _GIT_REMEDY = "LeanDojo needs git 2.25 or newer on PATH: install it, e.g. apt-get install git"
-# The environment belongs to the whole process: a second import at the same time would put back the hidden value.
+# Environment variables belong to the whole process: a second import at the same time would restore the hidden value.
 _LOCK = threading.Lock()
 
 
 def import_lean_dojo() -> ModuleType:
-    """The package lean_dojo; importing it asks no server, with or without ``GITHUB_ACCESS_TOKEN``.
+    """The package lean_dojo; importing it contacts no server, with or without ``GITHUB_ACCESS_TOKEN``.
 
     The token is neither checked nor printed. LeanDojo still uses it for the requests it makes later.
 
@@ -58,7 +58,7 @@ def import_lean_dojo() -> ModuleType:
 
 
 def check_git() -> None:
-    """Make sure that ``git`` is there and new enough, which LeanDojo asserts without saying what to do.
+    """Make sure that ``git`` is installed and new enough, which LeanDojo asserts without saying what to do.
 
     Raises:
         MissingPackageError: if it is not.
@@ -84,7 +84,7 @@ def _import_quietly() -> None:
                 f"LeanDojo cannot be imported ({error}); run: pip install --force-reinstall lean-dojo"
             ) from error
         if token:
-            # Making a client asks nothing of the server; LeanDojo reads this one wherever it needs GitHub.
+            # Creating a client contacts no server; LeanDojo uses this one wherever it needs GitHub.
             github = importlib.import_module("github")
             lean = importlib.import_module("lean_dojo.data_extraction.lean")
             lean.__dict__["GITHUB"] = github.Github(auth=github.Auth.Token(token))

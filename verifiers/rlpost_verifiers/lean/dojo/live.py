@@ -1,4 +1,4 @@
-"""LeanDojo's own Dojo behind the same interface, for machines with a Lean toolchain."""
+"""LeanDojo's own Dojo with the interface of `TacticGym`, for machines with a Lean toolchain."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class RunsTactics(Protocol):
 
 
 OpenDojo = Callable[[ProofTask], "AbstractContextManager[tuple[RunsTactics, Any]]"]
-"""What makes a Dojo, not yet entered, for a task."""
+"""A function that makes a Dojo, not yet entered, for a task."""
 
 
 class DojoGym:
     """`rlpost_verifiers.lean.dojo.gym.TacticGym` on LeanDojo: one Dojo at a time, a new one for each reset.
 
-    Tactics are filtered as everywhere else, and a proof given up (`ProofGivenUp`, a ``sorry``) is a `LeanError`. What
-    ends the process behind a Dojo (a time limit on the wall clock, memory, a crash) says nothing certain about the
-    tactic and is raised; the Dojo is then closed, and only a reset goes on.
+    Tactics are filtered as everywhere else, and a proof given up (`ProofGivenUp`, a ``sorry``) is a `LeanError`. A
+    failure that ends a Dojo's process (a wall-clock limit, memory, a crash) says nothing certain about the tactic and
+    is raised; the Dojo is then closed, and only `reset` can be called next.
 
     Args:
-        open_dojo: makes the Dojo for a task; that it is about the task's theorem is not checked.
+        open_dojo: makes the Dojo for a task; it must be about the task's theorem, which is not checked.
 
     Raises:
         MissingPackageError: if LeanDojo is not installed.
@@ -55,7 +55,7 @@ class DojoGym:
         self._name = ""
 
     def reset(self, task: ProofTask) -> TacticState:
-        """As `TacticGym.reset`; closes the Dojo of the task before, whose states end with it.
+        """As `TacticGym.reset`; closes the previous task's Dojo, whose states become invalid.
 
         Raises:
             UserError: if the Dojo is one for commands and has no goals.

@@ -1,4 +1,4 @@
-"""What LeanDojo extracts, as rows of a data set: from a benchmark file or from a traced repository's folder."""
+"""LeanDojo's data as rows of a data set, read from a benchmark file or from a traced repository's folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def theorems(path: str) -> list[dict[str, Any]]:
         path: a benchmark file such as ``random/train.json``, or the folder of a traced repository.
 
     Raises:
-        DataError: for a file or folder that does not hold that.
+        DataError: for a file or folder that does not hold such theorems.
         MissingPackageError: for a folder, if LeanDojo is not installed.
     """
     return [
@@ -47,7 +47,7 @@ def tactics(path: str) -> list[dict[str, Any]]:
     ``step`` (index in the theorem, from 0), ``full_name``, ``file_path``, ``url``, ``commit``.
 
     Args:
-        path: as for `theorems`.
+        path: a benchmark file such as ``random/train.json``, or the folder of a traced repository.
 
     Raises:
         DataError: as `theorems`.

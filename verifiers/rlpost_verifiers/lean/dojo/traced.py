@@ -44,13 +44,13 @@ class _Repository:
 def read_theorems(folder: str) -> list[TheoremTrace]:
     """The theorems of the repository itself, in the order of its files; those of its packages are left out.
 
-    ``url`` is the repository's remote ``origin``, its folder where there is none.
+    ``url`` is the URL of the repository's remote ``origin``, or its folder where there is none.
 
     Args:
         folder: the root of a traced repository, a git work tree with ``*.trace.xml`` files under ``.lake/build/ir``.
 
     Raises:
-        DataError: if the folder is no such thing, or a source file has changed since it was traced.
+        DataError: if the folder is not a traced repository, or a source file has changed since it was traced.
         MissingPackageError: if LeanDojo is not installed.
     """
     root, repository = _open(folder)
@@ -65,10 +65,10 @@ def read_theorems(folder: str) -> list[TheoremTrace]:
 
 
 def read_premises(folder: str) -> list[Premise]:
-    """What the repository's files and all its traced packages define, in the order of the files.
+    """The definitions and theorems of the repository's files and all its traced packages, in the order of the files.
 
     Args:
-        folder: as for `read_theorems`.
+        folder: the root of a traced repository, see `read_theorems`.
 
     Raises:
         DataError: as `read_theorems`.

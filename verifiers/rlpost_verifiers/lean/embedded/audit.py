@@ -1,4 +1,4 @@
-"""What a compiled module must show before its theorem counts: facts read from the file, never from Lean's messages."""
+"""Audits a compiled module before its theorem counts, by facts read from the file, never from Lean's messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rlpost_verifiers.lean.messages import Ruling
 from rlpost_verifiers.lean.source import PRELUDE, THEOREM
 
 STANDARD_AXIOMS: frozenset[Name] = frozenset({("propext",), ("Quot", "sound"), ("Classical", "choice")})
-"""The axioms every Lean proof may rest on."""
+"""The axioms that any Lean proof may depend on."""
 
 # Lemmas that Lean derives on demand about a constant of the prelude, e.g. when `simp` is told to unfold it; they are
 # written to the module that first asked. Each is a theorem or definition, so axioms are still counted through it.
@@ -22,18 +22,18 @@ _MAX_DETAIL = 300
 
 
 def audit(module: Olean, prelude: Olean, statement: bytes | None) -> tuple[Ruling, tuple[str, ...]]:
-    """Whether ``module`` holds one theorem ``X`` that states what it should, and nothing that could prop it up.
+    """Whether ``module`` holds one theorem ``X`` that states what it should, and nothing that could make it unsound.
 
-    Lean stops reporting after 100 errors, treats ``sorry`` as a warning and lets a file declare anything beside the
-    theorem asked for, so its silence proves nothing. Not checked here: that the kernel agrees when asked again.
+    Lean stops reporting after 100 errors, treats ``sorry`` as a warning and lets a file declare anything besides the
+    required theorem, so the absence of errors proves nothing. The kernel's second check is not done here.
 
     Args:
-        module: what was compiled.
-        prelude: what it may build on.
-        statement: `statement_digest` of the statement compiled by itself; None where nobody else wrote any of the text.
+        module: the compiled module.
+        prelude: the compiled prelude, which the module may build on.
+        statement: `statement_digest` of the statement compiled by itself; None where all of the text is trusted.
 
     Returns:
-        The ruling, and the axioms ``X`` rests on.
+        The ruling, and the axioms that ``X`` depends on.
 
     Raises:
         OleanError: where the module cannot be read or mentions a constant that neither file holds.
@@ -61,8 +61,8 @@ def audit(module: Olean, prelude: Olean, statement: bytes | None) -> tuple[Rulin
 def statement_digest(module: Olean) -> bytes:
     """SHA-256 of what ``X`` states in ``module``: equal for two modules exactly if the kernel sees no difference.
 
-    Constants of the module itself that the type mentions (a ``match`` in a statement compiles to one) count with all
-    they are, so that a proof cannot bring another constant of the same name.
+    Constants of the module itself that the type mentions (a ``match`` in a statement compiles to one) are hashed in
+    full, so that a proof cannot substitute another constant of the same name.
 
     Raises:
         OleanError: where the module cannot be read.
@@ -71,7 +71,7 @@ def statement_digest(module: Olean) -> bytes:
 
 
 def axiom_closure(root: Name, *modules: Olean) -> frozenset[Name]:
-    """Every axiom that ``root`` depends on, through the types, values and constructors of all it mentions.
+    """Every axiom that ``root`` depends on, through the types, values and constructors of all constants it mentions.
 
     Raises:
         OleanError: for a constant that no module holds.
@@ -94,9 +94,9 @@ def axiom_closure(root: Name, *modules: Olean) -> frozenset[Name]:
 
 
 def _may_stand(name: Name, module: Olean, prelude: Olean) -> bool:
-    """Whether a declaration may stand beside the theorem: its own auxiliaries, and lemmas derived from the prelude.
+    """Whether a declaration may accompany the theorem: its own auxiliaries, and lemmas derived from the prelude.
 
-    Either must be a theorem or a sound definition: those the kernel can be asked about again, one by one.
+    Either must be a theorem or a safe definition: those the kernel can check again, one by one.
     """
     constant = module.constants[name]
     if constant.kind not in ("theorem", "definition") or not constant.safe:

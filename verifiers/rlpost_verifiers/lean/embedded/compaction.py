@@ -1,11 +1,11 @@
-"""What elaboration added to an environment, written as a compiled module is. Part of the fork server's script.
+"""Writes what elaboration added to an environment as a compiled module. Part of the fork server's script.
 
 Lean's own writer clears a table of eight megabytes before it writes the two kilobytes of a short proof, which costs a
-quarter of the check. Nothing rests on this writer: whoever reads the file trusts it as little as one of Lean's
-(`rlpost_verifiers.lean.embedded.olean`).
+quarter of the check. Soundness does not depend on this writer: the reader of the file
+(`rlpost_verifiers.lean.embedded.olean`) trusts it as little as one of Lean's.
 
-Beside what `rlpost_verifiers.lean.embedded.objects` says: a big number has its sign and length at 12 and the address of
-its digits at 16.
+In addition to the layout in `rlpost_verifiers.lean.embedded.objects`: a big number has its sign and length at 12 and
+the address of its digits at 16.
 """
 
 import ctypes
@@ -26,14 +26,14 @@ _ENTRIES_NODE = 0
 
 
 class CompactionError(Exception):
-    """There is an object that belongs in no module."""
+    """An object is of a kind that no module can contain."""
 
 
 def added_constants(kernel_environment: int) -> list[int]:
     """Addresses of the constants that do not come from an import, in no particular order.
 
-    They are the second part of the environment's staged map: a tree of arrays, whose places are empty, hold a name
-    with its constant, or a subtree; names whose hashes collide stand in two arrays side by side.
+    They are the second part of the environment's staged map: a tree of arrays whose entries are empty, a name with its
+    constant, or a subtree; names whose hashes collide, and their constants, are in two parallel arrays.
     """
     found: list[int] = []
     nodes = [field(field(kernel_environment, 0), 1)]
@@ -57,12 +57,12 @@ def write(imports: int, constants: list[int], version: str, commit: str) -> byte
 
     Args:
         imports: address of the array of imports.
-        constants: addresses of constants.
-        version: of Lean.
-        commit: Lean was built from.
+        constants: addresses of the constants.
+        version: Lean's version.
+        commit: the commit Lean was built from.
 
     Raises:
-        CompactionError: for an object that belongs in no module.
+        CompactionError: for an object that no module can contain.
     """
     writer = _Writer(_HEADER.size)
     for address in (imports, *constants):
@@ -81,7 +81,7 @@ class _Writer:
         self._size = size
 
     def copy(self, root: int) -> None:
-        """Append ``root`` and all below it that is not there yet; what an object refers to comes before it."""
+        """Append ``root`` and all objects below it that are not there yet, each after those it refers to."""
         stack = [root]
         while stack:
             address = stack[-1]
@@ -100,12 +100,12 @@ class _Writer:
             self.place[address] = self._append(raw[:start] + struct.pack(f"<{len(moved)}Q", *moved) + raw[end:])
 
     def array(self, items: list[int]) -> int:
-        """Append an array of what has been appended."""
+        """Append an array of objects that have been appended."""
         count = len(items)
         return self._append(struct.pack(f"<iHBBQQ{count}Q", 0, 0, 0, ARRAY, count, count, *items))
 
     def constructor(self, fields: list[int]) -> int:
-        """Append a first constructor."""
+        """Append a constructor object with tag 0."""
         count = len(fields)
         return self._append(struct.pack(f"<iHBB{count}Q", 0, 8 + 8 * count, count, 0, *fields))
 
@@ -118,7 +118,7 @@ class _Writer:
 
 
 def _read(address: int) -> tuple[bytes, int, tuple[int, ...]]:
-    """An object's bytes, where its fields begin, and the fields that are objects; of a big number the digits follow."""
+    """An object's bytes (a big number's digits follow), the offset of its fields, and the fields that are objects."""
     header = word(address)
     kind, count = header >> 56, header >> 48 & 255
     if kind <= MAX_CONSTRUCTOR:

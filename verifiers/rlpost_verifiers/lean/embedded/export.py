@@ -1,8 +1,8 @@
-"""Declarations in a form that any kernel can be asked about: plain numbers and strings, nothing cached, nothing shared.
+"""Declarations in a form that any kernel can check: plain numbers and strings, nothing cached, nothing shared.
 
-A compiled module holds, beside every expression, what Lean has worked out about it (hashes, loose variables), and a
-kernel that loads the module believes these figures. The replay must not: it gets only what stands here, read from the
-file by `olean` with every bound checked, and builds its own objects from it.
+With every expression, a compiled module also stores what Lean has computed about it (hashes, loose variables), and a
+kernel that loads the module trusts these figures. The replay must not: it gets only the export, read from the file by
+`olean` with every bound checked, and builds its own objects from it.
 
 Equal terms get equal numbers, in the order in which they are first met, and what the kernel ignores (names of bound
 variables, their brackets, metadata) is left out. Two modules therefore declare the same thing exactly if their
@@ -37,7 +37,7 @@ _PARAMETER = 4
 
 
 def export_module(module: Olean) -> Export:
-    """Every constant of ``module``, those that others need first, whatever their order in the file.
+    """Every constant of ``module`` in dependency order, which does not depend on their order in the file.
 
     Raises:
         OleanError: where the module cannot be read.
@@ -49,7 +49,7 @@ def export_module(module: Olean) -> Export:
 
 
 def export_statement(module: Olean, name: Name) -> Export:
-    """What ``name`` states: its universe parameters and type, and all of the module's constants that the type rests on.
+    """What ``name`` states: its universe parameters and type, and all constants of the module that the type depends on.
 
     Raises:
         KeyError: if the module holds no such constant.
@@ -71,7 +71,7 @@ class _Exporter:
         self._terms: dict[int, int] = {}
 
     def declare(self, name: Name) -> None:
-        """Append ``name`` after everything of the module that it mentions; without recursion, whatever its depth."""
+        """Append ``name`` after all constants of the module that it mentions; without recursion, so at any depth."""
         stack = [(name, False)]
         while stack:
             current, ready = stack.pop()
@@ -159,7 +159,7 @@ def _fold(
     read: Callable[[int], tuple[int, tuple[int, ...], tuple[int, ...]]],
     build: Callable[[int, tuple[int, ...], list[int]], int],
 ) -> int:
-    """The number of ``root``, that of every object below it having been built before; without recursion."""
+    """The number of ``root``, after every object below it has been built; without recursion."""
     stack = [root]
     while stack:
         address = stack[-1]

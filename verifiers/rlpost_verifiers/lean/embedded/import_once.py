@@ -1,10 +1,10 @@
-"""The prelude imported once: inside the fork server, Lean's frontend on an environment that every fork inherits.
+"""Imports the prelude once: Lean's frontend in the fork server, on an environment that every fork inherits.
 
-Part of the fork server's script, so it imports the standard library only. Beside the stable entry points it calls
+Part of the fork server's script, so it imports the standard library only. Besides the stable entry points it calls
 compiled Lean functions and reads Lean's objects directly. Their binary interface changes between versions of Lean, so
-it must be asked for only where the library is the one this was written for, and believed only after a comparison
-with the stable entry points (`server`).
-Forks end soon, so nothing is ever released.
+it must be used only with the library it was written for, and trusted only after a comparison with the stable entry
+points (`server`).
+Forks are short-lived, so nothing is ever released.
 """
 
 import ctypes
@@ -28,17 +28,17 @@ _OPTIONS = {"autoImplicit": False, "linter.all": False, "Elab.async": True, "int
 
 
 class ImportOnceError(Exception):
-    """Lean refused a step; the text is all that is known about why."""
+    """Lean refused a step; the message holds all that is known about the reason."""
 
 
 class ImportOnce:
     """An environment that holds what a compiled module imports, and Lean's frontend for files that start from it.
 
     Args:
-        library: libleanshared, initialised.
+        library: the loaded libleanshared, initialised.
         compiled: path of the compiled module whose imports are wanted; it may be deleted afterwards.
-        module: name that the files checked later are compiled under.
-        identity: Lean's version and commit, for the modules written here.
+        module: name under which the files checked later are compiled.
+        identity: Lean's version and commit, written into the compiled modules.
 
     Raises:
         ImportOnceError: if Lean cannot import them, or started threads, which no fork would have.
@@ -67,16 +67,16 @@ class ImportOnce:
             *(_FLAG(False), _FLAG(True), _FLAG(_PRIVATE_LEVEL), boxed(1)),
         )
         self._environment = self._call("l_Lean_Environment_setMainModule", environment, self._name(module))
-        # Objects that are never freed are never counted either, so a fork copies none of the pages they lie on.
+        # Objects that are never freed have no changing reference counts, so a fork copies none of their pages.
         for persistent in (self._environment, self._options, field(self._file_name, 0)):
             self._call("lean_mark_persistent", persistent)
         if len(os.listdir("/proc/self/task")) != threads:
             raise ImportOnceError("importing started threads")
 
     def check(self, module: str, source: str) -> int:
-        """In a fork: elaborate ``source``, print its messages, write ``<module>.olean``, return Lean's exit status.
+        """Elaborate ``source`` in a fork, print its messages, write ``<module>.olean``, return Lean's exit status.
 
-        ``source`` has no header; the file is compiled exactly if none of its messages is an error.
+        ``source`` has no header; the module is written exactly if none of its messages is an error.
         """
         try:
             environment, messages = self._elaborate(source)
@@ -98,13 +98,13 @@ class ImportOnce:
     def _elaborate(self, source: str) -> tuple[int, Iterator[int]]:
         self._call("lean_init_task_manager_using", ctypes.c_uint32(1))
         arguments = (self._string(source), self._environment, self._options, self._file_name)
-        # An object that is never counted may hold only others of its kind, and these may go from thread to thread.
+        # A persistent object may refer only to persistent objects, and these may be shared between threads.
         self._call("lean_mark_persistent", arguments[0])
         function = ctypes.cast(self._library["l_Lean_Elab_process___boxed"], _POINTER).value or 0
         # Arity 5: the last argument stands for the outside world and is supplied by the caller.
         action = self._constant(_header(CLOSURE, 0), function, 5 | len(arguments) << 16, *arguments)
-        # On a thread of Lean's own, because those have the stack that deep terms need; on one beside the pool, because
-        # the pool makes up for each of its threads that waits by another, and address space is limited.
+        # On one of Lean's threads, because those have the stack that deep terms need; on a dedicated one, because the
+        # pool starts another thread for each of its threads that waits, and address space is limited.
         task = self._call("lean_io_as_task", action, boxed(_DEDICATED))
         result = _ok(self._call("lean_task_get", task), "l_Lean_Elab_process")
         environment, log = field(result, 0), field(result, 1)
@@ -123,7 +123,7 @@ class ImportOnce:
         return name
 
     def _constant(self, *words: int) -> int:
-        """An object in memory of our own, which Lean neither counts nor frees."""
+        """An object in memory allocated here, which Lean neither counts nor frees."""
         self._kept.append((ctypes.c_uint64 * len(words))(*words))
         return ctypes.addressof(self._kept[-1])
 
@@ -133,7 +133,7 @@ def _header(tag: int, fields: int) -> int:
 
 
 def _ok(result: int, symbol: str) -> int:
-    """What an action returned; constructor 0 says it succeeded."""
+    """The value that an action returned; constructor 0 means success."""
     if tag(result) != 0:
         raise ImportOnceError(f"{symbol} failed with error {tag(field(result, 0))}")
     return field(result, 0)

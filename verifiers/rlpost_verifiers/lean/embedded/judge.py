@@ -1,4 +1,4 @@
-"""From finished processes to a ruling: what Lean printed, what it compiled, and what the kernel says to that."""
+"""Rulings on finished processes: from the module that Lean compiled and from the kernel's answer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rlpost_verifiers.lean.messages import Ruling, Run, classify, parse_output
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """What a compiled module shows.
+    """The result of auditing a compiled module.
 
     Attributes:
         ruling: accepted if the audit found nothing to object to.
-        axioms: what the theorem rests on.
+        axioms: names of the axioms that the theorem depends on.
         export: the module's declarations for the kernel, None where the audit objected.
     """
 
@@ -29,12 +29,12 @@ class Inspected:
 
 
 def inspect(compiled: bytes | None, prelude: Olean, statement: bytes | None) -> Inspected:
-    """Audit what Lean compiled after it had no complaint; see `rlpost_verifiers.lean.embedded.audit.audit`.
+    """Audit the module that Lean compiled without an error; see `rlpost_verifiers.lean.embedded.audit.audit`.
 
     Args:
-        compiled: the module it wrote, None if none.
-        prelude: what the module may build on.
-        statement: digest of what the theorem must state.
+        compiled: the module that Lean wrote, None if it wrote none.
+        prelude: the compiled prelude, which the module may build on.
+        statement: digest of the statement that the theorem must have; None skips the comparison.
     """
     if compiled is None:
         return Inspected(Ruling("undecided", "crashed", "Lean reported success and wrote no module"))
@@ -47,10 +47,10 @@ def inspect(compiled: bytes | None, prelude: Olean, statement: bytes | None) -> 
 
 
 def judge_replay(run: Run, cpu_limit: float) -> Ruling:
-    """What the kernel's answer to `rlpost_verifiers.lean.embedded.client.Zygote.replay` says about the proof.
+    """The ruling that the kernel's answer to `rlpost_verifiers.lean.embedded.client.Zygote.replay` supports.
 
-    A limit that the kernel runs into is the proof's own fault, as it is during elaboration. So is a stack that
-    overflows where the kernel does not look: nothing but the declarations decides how deep it gets.
+    A limit that the kernel runs into is the proof's own fault, as it is during elaboration. So is a stack overflow
+    that the kernel does not detect: the depth of its recursion depends on the declarations only.
     """
     if run.signal == signal.SIGSEGV:
         return Ruling("rejected", "memory", "the kernel's stack overflowed")

@@ -1,4 +1,4 @@
-"""Lean's runtime objects, read where they lie in memory. Part of the fork server's script.
+"""Reads Lean's runtime objects in place in memory. Part of the fork server's script.
 
 An object starts with a header of 8 bytes (reference count, size, number of fields, tag). A constructor's fields follow;
 a string has its size at 8 and its bytes at 32, an array its length at 8 and its items at 24. Addresses with the lowest
@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from typing import Any
 
 MAX_CONSTRUCTOR, CLOSURE, ARRAY, STRING, MPZ = 244, 245, 246, 249, 250
-"""Tags: a constructor's is its number, the others say what else an object is."""
+"""Tags: a constructor's tag is its number; the others name the other kinds of object."""
 
 _WORD = ctypes.c_uint64
 
 
 class Functions:
-    """The functions of a loaded Lean, called with objects and returning one; each is looked up once.
+    """The functions of a loaded Lean, which take objects and return one; each is looked up once.
 
     Args:
-        library: libleanshared.
+        library: the loaded libleanshared.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -27,7 +27,7 @@ class Functions:
         self._known: dict[str, Any] = {}
 
     def call(self, symbol: str, *arguments: Any) -> int:
-        """What ``symbol`` returns; numbers among the arguments are addresses."""
+        """Call ``symbol``; integers among the arguments are passed as addresses."""
         function = self._known.get(symbol)
         if function is None:
             function = self._known[symbol] = self._library[symbol]
@@ -46,7 +46,7 @@ def word(address: int) -> int:
 
 
 def tag(address: int) -> int:
-    """What kind of object it is; of a constructor, which."""
+    """The tag of an object: its kind, or for a constructor its number."""
     return ctypes.c_uint8.from_address(address + 7).value
 
 
@@ -73,19 +73,19 @@ def text(address: int) -> bytes:
 
 
 def boxed(number: int) -> int:
-    """A small number in an address's place."""
+    """A small number in the tagged form that replaces an address."""
     return 2 * number + 1
 
 
 def keep(address: int) -> int:
-    """Mark an object as never to be freed, whoever drops it."""
+    """Mark an object as never to be freed, and return it."""
     if not address & 1:
         ctypes.c_int32.from_address(address).value = 0
     return address
 
 
 def retain(address: int) -> int:
-    """One more reference: counted upwards by one thread, downwards where several may hold it."""
+    """Add a reference and return the object; the count is negative where several threads may hold it."""
     count = ctypes.c_int32.from_address(address)
     count.value += (count.value > 0) - (count.value < 0)
     return address

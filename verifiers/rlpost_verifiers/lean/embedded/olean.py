@@ -1,7 +1,7 @@
-"""Read a compiled Lean module (``.olean`` format 2) without Lean: which constants it holds and what they use.
+"""Reads a compiled Lean module (``.olean`` format 2) without Lean: which constants it holds and what they use.
 
 The file may come from the elaboration of untrusted text, so every pointer and size is checked against the file and
-the number of objects visited is bounded; whatever does not fit raises `OleanError`. The layout is that of Lean's
+the number of objects visited is bounded; any violation raises `OleanError`. The layout is that of Lean's
 runtime objects: an 8-byte header (reference count, size, number of fields, tag), then fields that are either tagged
 small numbers (lowest bit set) or addresses relative to the base address the file was written for.
 """
@@ -47,12 +47,12 @@ class Constant:
 
     Attributes:
         name: its full name.
-        kind: what declared it.
-        parameters: names of its universe levels.
+        kind: the kind of declaration that made it.
+        parameters: names of its universe parameters.
         expressions: addresses of its type and, where it has one, its value.
         constructors: names of an inductive type's constructors, else empty.
-        safe: a definition that is neither unsafe nor partial; other kinds count as safe here.
-        height: how deep a definition's unfolding goes, -1 for one that is always, -2 for one that is never unfolded.
+        safe: False for an unsafe or partial definition; True for all other kinds.
+        height: unfolding height of a definition, -1 for one that is always, -2 for one that is never unfolded.
     """
 
     name: Name
@@ -82,7 +82,7 @@ class Olean:
             raise OleanError(f"magic {magic!r}, format {layout}: only format 2 is known")
         self.version = version.split(b"\0")[0].decode("ascii", "replace")
         self.commit = commit.decode("ascii", "replace")
-        # An object takes 8 bytes or more and is looked at a few times: only a file with loops takes more looks.
+        # An object takes 8 bytes or more and is read a few times: only a file with cycles needs more reads.
         self._data, self._left = data, len(data)
         self._names: dict[int, Name] = {}
         self._uses: dict[Name, frozenset[Name]] = {}
@@ -128,7 +128,7 @@ class Olean:
         return frozenset(names)
 
     def expression(self, address: int) -> tuple[int, tuple[int, ...]]:
-        """Tag and fields of an expression; `SUBEXPRESSIONS` tells which fields are expressions again.
+        """Tag and fields of an expression; `SUBEXPRESSIONS` tells which fields are expressions.
 
         Raises:
             OleanError: for anything that is not an expression.
@@ -280,7 +280,7 @@ class Olean:
         return -1 if tag == _ABBREVIATION_HINT else -2
 
     def _scalar(self, address: int, size: int) -> int:
-        """The number stored behind a constructor's fields."""
+        """The number stored after a constructor's fields."""
         offset, whole, fields, _ = self._object(address)
         place = offset + 8 + 8 * fields
         if 8 + 8 * fields + size > whole:

@@ -1,4 +1,4 @@
-"""Processes that end with the one they belong to, or with what they may use. Part of the fork server's script."""
+"""Ends processes together with their parent or at their limits. Part of the fork server's script."""
 
 import ctypes
 import os
@@ -7,21 +7,21 @@ import time
 
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
-# In the low bits of a clock's number: the nanoseconds that the scheduler gave to a process (linux/posix-timers.h).
+# Low bits of a clock id: the nanoseconds that the scheduler gave to a process (linux/posix-timers.h).
 _CPUCLOCK_SCHED = 2
 
 
 class Budget:
-    """What a process may use from now on: CPU time, its threads' included, and wall clock.
+    """The CPU time, threads included, and wall-clock time that a process may use from now on.
 
-    The kernel's own limit on CPU time (``RLIMIT_CPU``) is too coarse to judge a proof by: it charges a whole tick to
-    whoever runs when one falls, and beside other busy processes it ended checks at 0.82 s of 1 s. This one goes by
-    the clock that the process itself would read.
+    The kernel's own limit on CPU time (``RLIMIT_CPU``) is too coarse to reject a proof by: it charges a whole tick to
+    the process that runs when one falls, and next to other busy processes it ended checks at 0.82 s of 1 s. This
+    class uses the clock that the process itself would read.
 
     Args:
-        pid: a child that has not been waited for.
-        cpu_seconds: CPU time.
-        wall_seconds: wall clock.
+        pid: process id of a child that has not been waited for.
+        cpu_seconds: CPU time in seconds.
+        wall_seconds: wall-clock time in seconds.
     """
 
     def __init__(self, pid: int, cpu_seconds: float, wall_seconds: float) -> None:
@@ -30,13 +30,13 @@ class Budget:
         self._wall_end = time.perf_counter() + wall_seconds
 
     def exceeded(self) -> str:
-        """Which is used up: ``"cpu"``, also if both are, ``"wall"``, or ``""``."""
+        """The limit that is used up: ``"cpu"``, also if both are, ``"wall"``, or ``""``."""
         if time.clock_gettime(self._clock) >= self._cpu_end:
             return "cpu"
         return "wall" if time.perf_counter() >= self._wall_end else ""
 
     def safe_ms(self) -> float:
-        """Milliseconds that neither can be used up within, by a process that runs on one core at a time."""
+        """Milliseconds in which a process that runs on one core at a time can use up neither limit."""
         cpu = self._cpu_end - time.clock_gettime(self._clock)
         return 1000 * max(0.001, min(cpu, self._wall_end - time.perf_counter()))
 
@@ -53,5 +53,5 @@ def kill_group(pid: int) -> None:
     try:
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:
-        # It was caught between fork and setsid: there is no group yet, only the process.
+        # The process is between fork and setsid, and has no group yet.
         os.kill(pid, signal.SIGKILL)

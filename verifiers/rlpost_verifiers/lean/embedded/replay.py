@@ -1,12 +1,12 @@
-"""Lean's kernel, asked about declarations that arrive as plain data. Part of the fork server's script.
+"""Lean's kernel, run on declarations that arrive as plain data. Part of the fork server's script.
 
-What elaboration compiled is never loaded: every expression is built anew by Lean's own constructors from an export
-(see `rlpost_verifiers.lean.embedded.export`), so that nothing a compiled file says about itself is believed, and each
-declaration is checked in an environment that holds the prelude and nothing else. Objects built here are marked as
-never to be freed (reference count zero): the process that asks is replaced before they are too many.
+The module that elaboration compiled is never loaded: every expression is rebuilt by Lean's own constructors from an
+export (see `rlpost_verifiers.lean.embedded.export`), so that nothing a compiled file says about itself is trusted, and
+each declaration is checked in an environment that holds the prelude and nothing else. Objects built here are marked as
+never to be freed (reference count zero): their process is replaced before there are too many.
 
 The functions called are those Lean exports for its own C++ parts; they belong to one build, which the installation
-pins by hash and the server tries out on a right and a wrong declaration.
+pins by hash and the server tests on a right and a wrong declaration.
 """
 
 import ctypes
@@ -33,17 +33,17 @@ PROBLEMS = (
     *("what it states is no proposition", "the kernel refuses it", "the kernel ran out of steps"),
     *("the kernel ran out of memory", "it is nested too deeply", "the kernel was interrupted"),
 )
-"""What the kernel can object to, in the order of ``Lean.Kernel.Exception``'s constructors."""
+"""The kernel's possible objections, in the order of ``Lean.Kernel.Exception``'s constructors."""
 EXHAUSTED = PROBLEMS[13:16]
-"""Objections that say something about the size of a proof and nothing about its truth."""
+"""Objections that concern the size of a proof and not its truth."""
 
 
 class Kernel:
     """Lean's kernel on the declarations of one compiled module.
 
     Args:
-        library: libleanshared, initialised.
-        compiled: path of a trusted module; its constants are taken over unchecked.
+        library: the loaded libleanshared, initialised.
+        compiled: path of a trusted compiled module; its constants are added unchecked.
 
     Raises:
         OSError: if Lean cannot read the module.
@@ -65,9 +65,9 @@ class Kernel:
         self._call("lean_mark_persistent", self._environment)
 
     def check(self, export: dict[str, Any]) -> str:
-        """Why the kernel refuses one of the declarations, empty if it takes them all.
+        """Why the kernel refuses one of the declarations, empty if it accepts them all.
 
-        Each call starts from the module's declarations again. What it builds is never freed.
+        Each call starts again from the module's declarations. The objects it builds are never freed.
         """
         sys.set_int_max_str_digits(0)
         self._held.clear()
@@ -87,15 +87,15 @@ class Kernel:
         return ""
 
     def make(self, symbol: str, *arguments: Any) -> int:
-        """A new object, never to be freed."""
+        """The object that ``symbol`` makes, marked as never to be freed."""
         return keep(self._call(symbol, *arguments))
 
     def text(self, text: str) -> int:
-        """A string, never to be freed."""
+        """A string object, marked as never to be freed."""
         return keep(self._string(text))
 
     def constructor(self, tag: int, fields: tuple[int, ...], scalar: bytes = b"") -> int:
-        """An object in memory of our own, which Lean neither counts nor frees."""
+        """A constructor object in memory allocated here, which Lean neither counts nor frees."""
         size = 8 + 8 * len(fields) + len(scalar)
         words = (ctypes.c_uint64 * ((size + 7) // 8))(size << 32 | len(fields) << 48 | tag << 56, *fields)
         ctypes.memmove(ctypes.addressof(words) + 8 + 8 * len(fields), scalar, len(scalar))
@@ -122,7 +122,7 @@ class _Builder:
             self._terms.append(self._term(tag, parts))
 
     def declaration(self, kind: str, name: int, parameters: list[int], type_: int, value: int, height: int) -> int:
-        """A ``Lean.Declaration``; the audit lets no other kinds pass."""
+        """A ``Lean.Declaration`` of a theorem or definition; the audit lets no other kinds pass."""
         make, title = self._kernel.make, self._names[name]
         head = (title, self._list([self._names[each] for each in parameters]), self._terms[type_], self._terms[value])
         group = self._list([title])

@@ -1,8 +1,8 @@
-"""The process that puts declarations to the kernel, one request after another. Part of the fork server's script.
+"""The process that has the kernel check declarations, one request after another. Part of the fork server's script.
 
-It is forked before any proof is read and confined like a check; what reaches it is plain data, never anything that ran
-as part of a proof. It is replaced when it has died, after so many requests, or when it has grown; and a proof that ends
-it ends only its own replay.
+It is forked before any proof is read and confined like a check; it receives plain data only, never anything that ran as
+part of a proof. It is replaced when it has died, after `MAX_REQUESTS` requests, or when it has grown by more than
+`MAX_GROWTH_KB`. A proof that ends it ends only its own replay.
 """
 
 import json
@@ -28,11 +28,11 @@ _LAST_WORDS_SECONDS = 1.0
 
 
 class Replayer:
-    """The kernel behind two pipes.
+    """The kernel in a process of its own, connected by two pipes.
 
     Args:
-        kernel: with the declarations that every request builds on.
-        confinement: what the process is not able to do to the machine.
+        kernel: the kernel, which holds the declarations that every request builds on.
+        confinement: restrictions that the process enters before it serves.
     """
 
     def __init__(self, kernel: Kernel, confinement: Confinement) -> None:
@@ -42,7 +42,7 @@ class Replayer:
         self._pipes = (-1, -1)
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Put ``request["replay"]`` to the kernel under the request's limits; answers as a check does."""
+        """Have the kernel check ``request["replay"]`` under the request's limits; the answer is like a check's."""
         start = time.perf_counter()
         if self._requests >= MAX_REQUESTS or self._gone() or self._memory_mb != request["memory_mb"]:
             self._end()
@@ -60,13 +60,13 @@ class Replayer:
         return {**answer, "signal": 0, "wall_exceeded": False, "seconds": time.perf_counter() - start}
 
     def forget(self) -> None:
-        """In another fork: give up the pipes to the process."""
+        """Close the pipes to the process; for use in another fork."""
         for pipe in self._pipes:
             if pipe >= 0:
                 os.close(pipe)
 
     def _gone(self) -> bool:
-        """Whether the process has died since it last answered, which says nothing about what it is asked next."""
+        """Whether the process has died since its last answer, which says nothing about the next request."""
         return self._pid != 0 and os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def _start(self, memory_mb: int) -> None:
@@ -91,7 +91,7 @@ class Replayer:
         for pipe in ours:
             os.close(pipe)
         os.dup2(source, 0)
-        # Lean's own last words, if it panics, go where the answer would: they are no answer, and so end the process.
+        # If Lean panics, its message goes where the answer would: it is no valid answer, and so ends the process.
         os.dup2(target, 1)
         os.dup2(target, 2)
         resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
@@ -115,7 +115,7 @@ class Replayer:
         }
 
     def _exchange(self, request: bytes, budget: Budget) -> tuple[bytes, str]:
-        """Send a request and read up to a line end; less if the process dies before or uses up a limit, and which."""
+        """Send a request and read one line, or less if the process dies or uses up a limit; also names that limit."""
         source, target = self._pipes
         os.set_blocking(target, False)
         watched, said = select.poll(), b""
@@ -144,10 +144,10 @@ class Replayer:
         return said, ""
 
     def _bury(self, said: bytes, exceeded: str, start: float) -> dict[str, Any]:
-        """End a process that gave no answer, and tell how it ended and which limit it had used up."""
+        """End a process that gave no answer, and report how it ended and which limit it had used up."""
         spent = self._spent
         if not exceeded:
-            # It may still be on its way out, with the signal that tells what happened.
+            # It may still be exiting, and its signal tells what happened.
             pidfd = os.pidfd_open(self._pid)
             select.select([pidfd], [], [], _LAST_WORDS_SECONDS)
             os.close(pidfd)

@@ -1,9 +1,9 @@
-"""What a check may do to the machine: compute, and write to its own folder. Part of the fork server's script.
+"""Confines a check to computing and writing to its own folder. Part of the fork server's script.
 
-Two locks of the Linux kernel, both without privileges and both irrevocable for the process that turns them:
-Landlock (Linux 5.13) limits which files can be opened, seccomp (Linux 3.5) which system calls can be made. The list
-of system calls is one of what Lean needs, so that a call nobody thought of is refused too. What is missing is told by
-`Confinement.missing`; nothing here pretends.
+It uses two locks of the Linux kernel, both without privileges and both irrevocable for the process that enters them:
+Landlock (Linux 5.13) limits which files can be opened, seccomp (Linux 3.5) which system calls can be made. System
+calls are allowed by a list of what Lean needs, so that a call nobody thought of is refused too. `Confinement.missing`
+names what the machine lacks.
 
 Layouts and numbers are those of ``linux/landlock.h``, ``linux/seccomp.h`` and the x86-64 system call table.
 """
@@ -25,7 +25,7 @@ _VERSION_FLAG, _PATH_BENEATH = 1, 1
 _WRITE_FILE, _READ_FILE, _READ_DIR, _REMOVE_FILE, _MAKE_REG, _TRUNCATE = (1 << bit for bit in (1, 2, 3, 5, 8, 14))
 _CONNECTIONS, _SCOPES = 3, 3
 _RIGHTS_BY_VERSION = (0, 13, 14, 15, 15, 16)
-"""How many rights to files each version of Landlock knows; all that are known are taken away."""
+"""Number of file access rights that each version of Landlock knows; all known ones are taken away."""
 
 CALLS = {
     **{"futex": 202, "mmap": 9, "mprotect": 10, "munmap": 11, "mremap": 25, "madvise": 28, "brk": 12},
@@ -39,16 +39,16 @@ CALLS = {
     **{"clock_gettime": 228, "gettimeofday": 96, "getrandom": 318, "prlimit64": 302, "poll": 7},
     **{"epoll_wait": 232, "epoll_pwait": 281, "epoll_ctl": 233},
 }
-"""The system calls Lean makes, by number; some only with harmless arguments (`_filter`)."""
+"""The system calls Lean makes, with their numbers; some are allowed only with harmless arguments (`_filter`)."""
 
 _CLONE3 = 435
-# Among the commands of fcntl that are left out is the one that has signals sent to another process.
+# The commands of fcntl that are left out include the one that has signals sent to another process.
 _GET_DESCRIPTOR_FLAGS, _SET_DESCRIPTOR_FLAGS, _GET_FLAGS, _DUPLICATE_CLOSING = 1, 2, 3, 1030
 _CLONE_THREAD, _PROT_EXEC, _TCGETS = 0x10000, 4, 0x5401
 _X86_64 = 0xC000003E
 _ALLOW, _KILL, _FAIL = 0x7FFF0000, 0x80000000, 0x00050000
 _OWN_PID = 0x5AFE_C0DE
-"""Stands for the process's own id in the filter until there is a process."""
+"""Placeholder for the process's own id in the filter, replaced once there is a process."""
 _LOAD, _AND, _IF_EQUAL, _RETURN = 0x20, 0x54, 0x15, 0x06
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
 
@@ -60,19 +60,19 @@ _Instruction = tuple[int, int, int, int]
 
 
 class Confinement:
-    """The locks this machine offers, made ready once so that each fork only has to turn them.
+    """The locks this machine offers, prepared once so that each fork only has to enter them.
 
     Args:
-        readable: folders a check may read, beside its own.
-        writable: its own folder.
+        readable: folders that a check may read besides its own.
+        writable: the check's own folder.
 
     Attributes:
-        missing: what the machine does not offer, in words; empty where both locks hold.
+        missing: descriptions of what the machine does not offer; empty where both locks work.
     """
 
     def __init__(self, readable: list[str], writable: str) -> None:
         self.missing: list[str] = []
-        # Packing takes longer than turning the lock; of all the steps only one names the process.
+        # Packing takes longer than entering the lock, and only one of the steps depends on the process.
         self._code = b"".join(struct.pack("HBBI", *step) for step in _filter(_OWN_PID))
         self._pid_place = self._code.index(struct.pack("I", _OWN_PID))
         self._rules = self._landlock(readable, writable)
@@ -84,14 +84,14 @@ class Confinement:
             self.missing.append(_NO_LANDLOCK)
 
     def enter(self) -> None:
-        """In the fork, for good: turn both locks.
+        """Enter both locks in this process, a fork; this cannot be undone.
 
         Raises:
-            OSError: if the kernel refuses what it offered.
+            OSError: if the kernel refuses a lock that it offered.
         """
         if self._rules >= 0:
             self._turn_landlock()
-        # Whatever else is open belongs to the fork server: its pipes, and what its copy of Lean has opened.
+        # All other descriptors belong to the fork server: its pipes, and what its copy of Lean has opened.
         os.closerange(3, _MOST_DESCRIPTORS)
         if self._seccomp:
             self._turn_seccomp()
@@ -113,7 +113,7 @@ class Confinement:
             self.missing.append(_NO_LANDLOCK)
             return -1
         known = (1 << _RIGHTS_BY_VERSION[min(version, 5)]) - 1
-        # Later versions also take connections (4) and signals and sockets beyond the process's own domain (6).
+        # Later versions also restrict connections (4) and signals and sockets beyond the process's own domain (6).
         more = (_CONNECTIONS if version >= 4 else 0, _SCOPES if version >= 6 else 0)
         taken = struct.pack("QQQ", known, *more)[: 24 if version >= 6 else 16 if version >= 4 else 8]
         rules = LIBC.syscall(_CREATE_RULESET, taken, len(taken), 0)
@@ -128,7 +128,7 @@ class Confinement:
 
 
 def _works(lock: Callable[[], None]) -> bool:
-    """Whether a lock can be turned, tried in a process of its own: containers may forbid what the kernel offers."""
+    """Whether a lock can be entered, tried in a process of its own: containers may forbid what the kernel offers."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -147,10 +147,10 @@ def _require(result: int, what: str) -> None:
 def _filter(pid: int) -> list[_Instruction]:
     """The decision for every system call, as a classic BPF program: what is not listed fails with EPERM.
 
-    A new process is refused and a new thread is not: ``clone`` shows its flags; ``clone3`` hides them behind a pointer
-    and is answered as if the kernel had none, so that the C library falls back. Memory cannot be made executable, so
-    no library can be loaded. Signals go to the process itself only (``abort``), no descriptor can be told to send one
-    elsewhere, limits cannot be set for others.
+    New processes are refused, new threads are allowed: ``clone`` shows its flags; ``clone3`` passes them through a
+    pointer and fails as if the kernel did not have it, so that the C library falls back. Memory cannot be made
+    executable, so no library can be loaded. Signals can go to the process itself only (``abort``), no descriptor can
+    be told to send one elsewhere, and limits cannot be set for other processes.
     """
     harmless = {
         "clone": (_argument(0), (_AND, 0, 0, _CLONE_THREAD), (_IF_EQUAL, 0, 1, _CLONE_THREAD)),
@@ -174,7 +174,7 @@ def _filter(pid: int) -> list[_Instruction]:
 
 
 def _one_of(index: int, values: tuple[int, ...]) -> tuple[_Instruction, ...]:
-    """Go on with the next step if an argument is one of ``values``, else skip it."""
+    """Steps that continue with the next step if an argument is one of ``values``, else skip it."""
     *others, last = values
     early = [(_IF_EQUAL, len(values) - 1 - place, 0, value) for place, value in enumerate(others)]
     return (_argument(index), *early, (_IF_EQUAL, 0, 1, last))
@@ -186,7 +186,7 @@ def _argument(index: int) -> _Instruction:
 
 
 def probe(outside: str) -> dict[str, str]:
-    """In a confined process: try what it must not be able to do, and say for each attempt what became of it.
+    """Try, in a confined process, what it must not be able to do; each attempt with ``allowed`` or its error.
 
     Args:
         outside: path of an existing file outside all permitted folders.

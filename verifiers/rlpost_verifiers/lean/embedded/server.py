@@ -1,4 +1,4 @@
-"""A fork server that is ready to check: the right Lean, and where it proves equal, with the prelude imported once."""
+"""A fork server that is ready to check: the right Lean, with the prelude imported once where that changes nothing."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ SELF_TEST: tuple[tuple[ProofTask, Reason], ...] = (
         "proved",
     ),
 )
-"""Proofs and how they must be judged. The last one is accepted, so its compiled module tells what to import."""
+"""Proofs and the reason each must get. The last one is accepted, so its compiled module tells what to import."""
 
 
 def _claim(proposition: str) -> Export:
-    """``theorem X : proposition := True.intro`` as the kernel is told it."""
+    """``theorem X : proposition := True.intro`` as an export for the kernel."""
     return {
         "names": [[0, "True"], [1, "intro"], [0, proposition], [0, "X"]],
         "levels": [],
@@ -53,16 +53,16 @@ def _claim(proposition: str) -> Export:
 
 
 REPLAY_TEST: tuple[tuple[Export, Reason], ...] = ((_claim("True"), "proved"), (_claim("False"), "kernel_rejected"))
-"""Declarations and what the kernel must say to them."""
+"""Declarations and the reason that the kernel's answer must give."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one check may use.
+    """The limits of one check.
 
     Attributes:
-        cpu_seconds: CPU time.
-        wall_seconds: wall-clock time; generous, because running out of it says nothing about the proof.
+        cpu_seconds: CPU time in seconds.
+        wall_seconds: wall-clock time in seconds; generous, because running out of it says nothing about the proof.
         memory_mb: address space in MiB. Each Lean thread reserves 1 GiB of stack; below 4096 Lean may not start.
     """
 
@@ -74,17 +74,17 @@ class Limits:
 class Server:
     """A fork server in use by one thread.
 
-    Without ``import_once`` every check runs Lean's command line, which imports the prelude anew. With it, the prelude
-    stays imported and a check costs half the time; but this rests on the binary interface of one build of Lean.
+    Without ``import_once`` every check runs Lean's command line, which imports the prelude again. With it, the prelude
+    stays imported and a check takes half the time; but this depends on the binary interface of one build of Lean.
     Hence each server first runs `SELF_TEST` both ways, and unless every message and declaration agree, it is
     replaced by one that uses the command line. The kernel for the replay has no such substitute: a server whose kernel
-    does not take a right declaration and refuse a wrong one does not come up.
+    does not accept a right declaration and refuse a wrong one fails to start.
 
     Attributes:
-        prelude: what checked files import.
-        limits: what one check may use.
-        imported: the prelude stays imported.
-        problem: why it does not although that was asked for, else empty.
+        prelude: the compiled prelude that checked files import.
+        limits: the limits of one check.
+        imported: whether the prelude stays imported.
+        problem: the reason why it does not although requested, else empty.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Server:
         Raises:
             MissingPackageError: if the library is another Lean.
             ZygoteLostError: if the server does not come up.
-            InfrastructureError: if its kernel does not judge as it must.
+            InfrastructureError: if its kernel fails `REPLAY_TEST`, or cannot be opened.
         """
         self.prelude, self.limits = prelude, limits
         self.imported, self.problem = False, ""
@@ -117,7 +117,7 @@ class Server:
 
     @property
     def unconfined(self) -> tuple[str, ...]:
-        """What this machine does not offer to confine a check with; empty where nothing is missing."""
+        """Descriptions of the confinement that this machine cannot offer; empty where nothing is missing."""
         return self._zygote.unconfined
 
     def run(self, source: str) -> Run:
@@ -132,7 +132,7 @@ class Server:
         return self._zygote.run(_MODULE, source, *self._numbers(), imported=self.imported)
 
     def replay(self, export: Export) -> Run:
-        """Ask the kernel, on the prelude alone, about declarations; see `rlpost_verifiers.lean.embedded.judge`.
+        """Have the kernel check declarations on the prelude alone; see `rlpost_verifiers.lean.embedded.judge`.
 
         Raises:
             ZygoteLostError: if the server does not answer.

@@ -1,4 +1,4 @@
-"""One worker of the embedded Lean: a thread with a fork server of its own, and the work it is given."""
+"""One worker of the embedded Lean: a thread that runs jobs on a fork server of its own."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from rlpost_verifiers.lean.embedded.server import Limits, Server
 _ATTEMPTS = 2
 
 Work = Callable[[Server, str], Any]
-"""Something to be done with a server, told the name under which it judges."""
+"""A job's function: takes the server and the fingerprint that its verdicts carry."""
 
 Job = tuple[Work, "Future[Any]"]
 
 
 class UnavailableError(InfrastructureError):
-    """There is no Lean to ask: it cannot be started, or was closed."""
+    """No Lean is available: it cannot be started, or was closed."""
 
 
 class Worker(threading.Thread):
-    """Takes work from the queue, one piece at a time, to a fork server that only this thread uses.
+    """Runs jobs from the queue, one at a time, on a fork server that only this thread uses.
 
-    A server that is lost is replaced, and the work it held is done once more; then it fails with what was lost.
+    A lost server is replaced and its job is repeated once; if that fails too, the job fails with the error.
 
     Attributes:
-        ready: its first server, once that is up.
+        ready: the first server, once it is running.
         pid: process id of the server, 0 while there is none.
-        backend: which of ``backends`` the server is: the first without, the second with the prelude kept imported.
+        backend: fingerprint of the current server: the first of ``backends`` if it imports the prelude for every
+            check, the second if it keeps the prelude imported.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Worker(threading.Thread):
         self._drop_server()
 
     def stop(self) -> None:
-        """From another thread: end the server now, and with it the work in flight; start no other."""
+        """End the server and its running job now, and start no other; to be called from another thread."""
         self._stopping.set()
         server = self._server
         if server is not None:
@@ -87,7 +88,7 @@ class Worker(threading.Thread):
                 server = self._running_server()
             except (InfrastructureError, OSError) as error:
                 raise UnavailableError(str(error)) from error
-            # closed while the server was starting, `stop` has not seen it
+            # if closed while the server was starting, `stop` has not seen it
             self._require_open()
             try:
                 return work(server, self.backend)

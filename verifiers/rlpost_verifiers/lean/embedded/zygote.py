@@ -8,14 +8,14 @@ library's version, then for each request line one answer line.
               "memory_mb": 6144}
     answer   {"exit_code": 0, "signal": 0, "wall_exceeded": false, "seconds": …, "cpu_seconds": …, "peak_rss_mb": …}
 
-A check has Lean's command line read the whole file, or, with "imported", takes a source without its header and starts
-from what the server has imported by then: it does so when first asked to, and imports what the module that the last
-check compiled does.
+A check runs Lean's command line on the whole file. With "imported" it takes a source without its header and starts from
+what the server has imported by then. The server imports when it gets this request, which names the module that the last
+check compiled, and imports the same as that module:
 
     request  {"import": "Cand"}
     answer   {"problem": ""}
 
-Declarations are given to the kernel alone (`replayer`), which holds those of one compiled module once opened:
+Declarations are checked by the kernel alone (`replayer`), which first takes over those of one compiled module:
 
     request  {"kernel": "/path/of/RLPre.olean"}       answer  {"problem": ""}
     request  {"replay": "{…}", "cpu_seconds": 10, …}
@@ -24,11 +24,11 @@ and a confined fork reports what it could do to the machine:
 
     request  {"probe": "/path/of/a/file", "cpu_seconds": 10, …}
 
-Both answer as a check does; what was found is one JSON line, of a probe in ``output.txt``, of the kernel in the answer
-under ``output``.
+Both answer as a check does. The result is one JSON line: for a probe in ``output.txt``, for the kernel in the answer's
+``output``.
 
 A check leaves ``<module>.olean`` (if Lean wrote one) and ``output.txt`` in FOLDER until the next request. The server
-ends when its input closes, when it is asked to by SIGTERM, or when its parent dies; it removes FOLDER on its way out.
+ends when its input closes, on SIGTERM, or when its parent dies; it removes FOLDER as it exits.
 """
 
 import ctypes
@@ -52,7 +52,7 @@ if TYPE_CHECKING or __package__:
     from rlpost_verifiers.lean.embedded.replayer import Replayer
     from rlpost_verifiers.lean.embedded.sandbox import LIBC, Confinement, probe
 else:
-    # A script sees its neighbours without their package, and the package is not to be loaded here.
+    # A script imports the modules of its folder without their package, which must not be loaded here.
     from import_once import ImportOnce, ImportOnceError
     from processes import Budget, die_with_parent, kill_group
     from replay import Kernel
@@ -66,21 +66,21 @@ MAX_OPEN_FILES = 16
 MAX_ENTRIES = 1000
 FOLDER_WATCH_MS = 100
 CHILD_FAILED = 70
-# Beside the proof itself only the theorem's own free variables could be generalised, which would weaken a statement.
+# autoImplicit would turn free variables of the theorem into arguments, which would weaken its statement.
 OPTIONS = ("--json", "-j1", "-DautoImplicit=false", "-Dlinter.all=false")
 
 
 class Lean:
-    """The two entry points that are stable across Lean versions, and what the library says about itself.
+    """The two entry points that are stable across Lean versions, and the library's version information.
 
     Args:
-        path: libleanshared.
+        path: path of libleanshared.
         folder: the working folder, the only one a check may write to.
         search_path: folder with the compiled modules that checked files import.
 
     Attributes:
-        confinement: what a check is not able to do to the machine.
-        imported: Lean with its imports done, None until `import_once`.
+        confinement: restrictions that every check enters.
+        imported: Lean's frontend with its imports done, None until `import_once`.
         replayer: a kernel with the declarations of a module, None until `open_kernel`.
     """
 
@@ -97,7 +97,7 @@ class Lean:
         self.replayer: Replayer | None = None
 
     def open_kernel(self, compiled: str) -> str:
-        """Take over the declarations of a compiled module; why that failed, empty if it did not."""
+        """Open a kernel on the declarations of a compiled module; returns why that failed, else empty."""
         try:
             self.replayer = Replayer(Kernel(self._library, compiled), self.confinement)
         except (AttributeError, OSError) as error:
@@ -106,7 +106,7 @@ class Lean:
         return ""
 
     def import_once(self, module: str) -> str:
-        """Import what the compiled module in the working folder does; why that failed, empty if it did not."""
+        """Import what the compiled module in the working folder imports; returns why that failed, else empty."""
         try:
             self.imported = ImportOnce(self._library, f"{module}.olean", module, self.identity())
         except (ImportOnceError, AttributeError, OSError) as error:
@@ -131,18 +131,18 @@ class Lean:
 
 
 def shares_rings() -> bool:
-    """Whether this process holds io_uring rings, which a fork inherits together with what they are allowed to do."""
-    # The folder's own descriptor is listed too, and gone by the time it is looked at.
+    """Whether this process holds io_uring rings, which a fork inherits together with their permissions."""
+    # The listing includes its own descriptor, which is closed by the time its link is read.
     links = (f"/proc/self/fd/{descriptor}" for descriptor in os.listdir("/proc/self/fd"))
     return any("io_uring" in os.readlink(link) for link in links if os.path.islink(link))
 
 
 def run_child(lean: Lean, request: dict[str, Any], server: int) -> int:
-    """In the fork: confine this process, do what the request asks for, and return the exit status."""
+    """Confine this process, a fork, serve the request, and return the exit status."""
     os.setsid()
     die_with_parent(signal.SIGKILL, server)
     if lean.replayer is not None:
-        # A check must not be able to talk to the process that others are replayed by.
+        # A check must not be able to write to the process that replays other proofs.
         lean.replayer.forget()
     for number in (signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
@@ -150,7 +150,7 @@ def run_child(lean: Lean, request: dict[str, Any], server: int) -> int:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    # The server ends a check at its limit; this ends what one that could not be confined has left running.
+    # The server ends a check at its limit; this ends processes that an unconfined check has left running.
     resource.setrlimit(resource.RLIMIT_CPU, (2 * math.ceil(request["cpu_seconds"]) + 1,) * 2)
     resource.setrlimit(resource.RLIMIT_AS, (request["memory_mb"] << 20,) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))
@@ -170,7 +170,7 @@ def run_child(lean: Lean, request: dict[str, Any], server: int) -> int:
 
 
 def fork(lean: Lean, request: dict[str, Any]) -> int:
-    """Start the check in a fork and return its process id; the fork never comes back from here."""
+    """Start the check in a fork and return its process id; the fork itself never returns from here."""
     server = os.getpid()
     pid = os.fork()
     if pid:
@@ -196,7 +196,7 @@ def check(lean: Lean, request: dict[str, Any]) -> dict[str, Any]:
     try:
         ending = watch(pid, Budget(pid, request["cpu_seconds"], request["wall_seconds"]))
     finally:
-        # Also after a normal end: whatever else lives in the group must not outlive its leader.
+        # Also after a normal end: no other process of the group may outlive its leader.
         kill_group(pid)
         _, status, usage = os.wait4(pid, 0)
     if ending == "abandoned":
@@ -214,7 +214,7 @@ def check(lean: Lean, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def watch(pid: int, budget: Budget) -> str:
-    """Wait until the check ends or has to be ended; why it has to be, empty if it ended by itself."""
+    """Wait until the check ends or has to be ended; returns why it has to be, empty if it ended by itself."""
     watched = select.poll()
     pidfd = os.pidfd_open(pid)
     try:
@@ -232,7 +232,7 @@ def watch(pid: int, budget: Budget) -> str:
 
 
 def too_much_written() -> bool:
-    """Whether the folder holds more than a check may write; the kernel limits the size of a file, not their number."""
+    """Whether the folder holds more than a check may write; the kernel limits the size of each file only."""
     total = 0
     for count, entry in enumerate(os.scandir(".")):
         try:
@@ -246,7 +246,7 @@ def too_much_written() -> bool:
 
 
 def freeze() -> None:
-    """Keep the collector from touching, and so copying, the pages that every fork shares; nothing here forms cycles."""
+    """Keep garbage collection from touching, and so copying, the pages that forks share; no cycles are made here."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -268,7 +268,7 @@ def answer(record: dict[str, Any]) -> None:
 
 
 def empty_folder() -> None:
-    """Remove what the last check left; where nothing confines a check that can be more than files."""
+    """Remove what the last check left; an unconfined check can leave more than files."""
     for entry in os.scandir("."):
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path)
@@ -310,7 +310,7 @@ def main() -> None:
                 answer(lean.replayer.ask(request))
             else:
                 answer(check(lean, request))
-            # Nothing of this request may be there when the next one forks.
+            # The next fork must not inherit anything of this request.
             del request
     finally:
         remove_folder(folder)

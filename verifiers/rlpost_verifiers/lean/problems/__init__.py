@@ -1,1 +1,1 @@
-"""Propositions with proofs, made by a prover: formulas, terms, notation."""
+"""Propositional theorems with proofs found by a prover: formulas, terms, notation."""

@@ -1,4 +1,4 @@
-"""Propositional formulas: how they are written, when they are true, and what shape they have."""
+"""Propositional formulas: their notation, their truth tables and their shapes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 Connective = Literal["→", "∧", "∨", "↔"]
 
-# Lean's binding strengths, and whether the operand on the right may be of the same strength without parentheses.
+# Lean's precedences; an operand on the right may have the same one without parentheses, except for ↔.
 _STRENGTH: dict[Connective, int] = {"↔": 20, "→": 25, "∨": 30, "∧": 35}
 _NOT_STRENGTH = 40
 
@@ -110,8 +110,8 @@ def formula_tokens(formula: Formula, strength: int = 0) -> list[str]:
     """The formula in Lean's notation with the fewest parentheses.
 
     Args:
-        formula: what to write.
-        strength: how strongly the context binds; a weaker formula is put in parentheses.
+        formula: the formula to write.
+        strength: binding strength (precedence) of the context; a weaker formula is put in parentheses.
 
     >>> p, q = Atom("p"), Atom("q")
     >>> " ".join(formula_tokens(implies(implies(p, q), implies(p, Not(q)))))

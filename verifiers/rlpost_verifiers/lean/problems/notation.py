@@ -1,4 +1,4 @@
-"""The closed set of tokens that generated statements and proofs are written in, and their one spacing.
+"""The closed set of tokens that generated statements and proofs are written in, and their fixed spacing.
 
 ``render(tokenize(text)) == text`` holds for every generated text: a word-level tokenizer over `TOKENS` loses nothing.
 """

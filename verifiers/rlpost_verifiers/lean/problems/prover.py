@@ -11,7 +11,7 @@ the conclusion in a well-founded order, so the search ends without loop checking
 
 ``¬A`` is ``A → False``, which Lean unfolds on its own. ``A ↔ B`` behaves like ``(A → B) ∧ (B → A)`` but stays a
 connective of its own, because Lean does not identify the two. Terms are normalised as they are built, so the
-functions that rules invent as stand-ins for hypotheses do not show in the proof.
+functions that rules introduce in place of hypotheses do not appear in the proof.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rlpost_verifiers.lean.problems.terms import Absurd, Binders, Cases, Inject,
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A term with the number of non-invertible steps in it: the places where a prover has to choose."""
+    """A term with its number of non-invertible steps: the places where a prover has to choose."""
 
     term: Term
     hard: int
@@ -38,11 +38,11 @@ def prove(formula: Formula, budget: int = 4000) -> Proof | None:
     """An intuitionistic proof of ``formula``, or None if it has none.
 
     Args:
-        formula: what to prove.
-        budget: sequents that may be visited.
+        formula: the formula to prove.
+        budget: number of sequents that may be visited.
 
     Raises:
-        BudgetError: when they are used up.
+        BudgetError: when the budget is used up.
 
     >>> p = Atom("p")
     >>> prove(implies(p, p))

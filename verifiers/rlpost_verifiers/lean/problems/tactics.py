@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from rlpost_verifiers.lean.problems.terms import Absurd, App, Cases, Inject, Lam, Pair, Term, Writer
 
-# How often a script departs from the plain one: it gives the rest as a term, goes back over an application, or uses the
-# less common of two tactics.
+# Probabilities that a script departs from the plain one: that it gives the rest as a term, applies a function to a goal
+# still to prove, or uses the less common of two tactics.
 _ENDS, _STEPS_BACK, _RARE = 0.3, 0.5, 0.2
 
 
@@ -18,8 +18,8 @@ def script_tokens(term: Term, prefix: tuple[str, ...] = (), rng: random.Random |
     Args:
         term: a closed term.
         prefix: names introduced first, before the term's own.
-        rng: decides anew at each node whether to go on in tactics or to give the rest as a term, and by which tactic
-            to go on. None: always the same, in tactics down to variables and applications.
+        rng: draws at each node whether to continue in tactics or to give the rest as a term, and which tactic to use.
+            None: always the same script, in tactics down to variables and applications.
 
     >>> from rlpost_verifiers.lean.problems.terms import Var
     >>> " ".join(script_tokens(Lam(7, Lam(8, Pair(Var(8), Var(7)))), ("p", "q")))
@@ -31,7 +31,7 @@ def script_tokens(term: Term, prefix: tuple[str, ...] = (), rng: random.Random |
 
 
 class _Script(Writer):
-    """Writes one script; every tactic works on the first goal that is open."""
+    """Writes one script; every tactic applies to the first open goal."""
 
     def __init__(self, rng: random.Random | None):
         super().__init__()
@@ -68,7 +68,7 @@ class _Script(Writer):
                 yield ("exact", *self.write(term, names))
 
     def _introduce(self, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
-        """All at once, or in several tactics."""
+        """``intro`` of all names at once, or in several tactics."""
         together: list[str] = []
         for name in names:
             if together and self._happens(_RARE):

@@ -79,7 +79,7 @@ class Binders:
         self._last = 0
 
     def fresh(self) -> int:
-        """A number no binder has had."""
+        """A number that no binder has used."""
         self._last += 1
         return self._last
 
@@ -90,10 +90,10 @@ class Binders:
         return App(function, argument)
 
     def _substitute(self, term: Term, values: dict[int, Term]) -> Term:
-        """Put ``values`` for variables, normalising on the way.
+        """Substitute ``values`` for variables, normalising on the way.
 
         Every binder on the way gets a fresh number, which no value can mention: nothing is captured, even though
-        copies of one term, and with them their binders' numbers, can come to lie inside each other.
+        copies of one term, and with them their binders' numbers, can end up nested in each other.
         """
         match term:
             case Var(number):
@@ -174,7 +174,7 @@ class Writer:
         yield from self.write(body, names)
 
     def bind(self, term: Term, names: dict[int, str]) -> tuple[list[str], Term, dict[int, str]]:
-        """Names for the variables that nested functions bind, what is below them, and the variables in scope there."""
+        """Names for the variables that nested functions bind, their body, and the variables in scope there."""
         introduced: list[str] = []
         while isinstance(term, Lam):
             self._named += 1
@@ -184,7 +184,7 @@ class Writer:
         return introduced, term, names
 
     def write_closed(self, term: Term, names: dict[int, str]) -> Iterator[str]:
-        """In parentheses unless it is one word, a pair or a chain of suffixes."""
+        """The term's tokens, in parentheses unless it is one word, a pair or a chain of suffixes."""
         if isinstance(term, Var | Pair | Part):
             yield from self.write(term, names)
         else:

@@ -1,4 +1,4 @@
-"""What the three toolchain backends share: from tasks to files for Lean, and from Lean's replies to verdicts."""
+"""The shared part of the toolchain backends: turns tasks into files for Lean and Lean's replies into verdicts."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from rlpost_verifiers.lean.toolchain.filter import RULES, FilteredError, find_ba
 from rlpost_verifiers.lean.toolchain.pin import AXIOMS, Question, build_question, build_reading
 from rlpost_verifiers.lean.toolchain.ruling import Fault, Reply, describe, rule
 
-# Raised whenever limits are measured in another way, so that no cache answers for the one before.
+# To be increased whenever limits are measured in another way, so that older cached verdicts expire.
 _LIMITS = 2
 _SCORES = {"accepted": 1.0, "rejected": 0.0, "undecided": None}
 
 
 class ToolchainLean(ABC):
-    """A Lean outside this package. Implements `rlpost_verifiers.lean.backend.Backend` but for asking.
+    """A Lean outside this package; subclasses complete `rlpost_verifiers.lean.backend.Backend` by running Lean.
 
     Args:
         name: first part of the fingerprint, e.g. ``lean.cli``.
-        lean_version: as the toolchain reports it.
+        lean_version: the version that the toolchain reports.
         imports: the lines every checked file starts with.
-        cpu_seconds: CPU time of one check.
-        depends: everything else a verdict could depend on.
+        cpu_seconds: CPU time limit of one check, in seconds.
+        depends: everything else a verdict could depend on; part of the fingerprint.
     """
 
     modes: frozenset[Mode] = frozenset({"proof", "file"})
@@ -59,10 +59,10 @@ class ToolchainLean(ABC):
         return [entry if isinstance(entry, Verdict) else self._judge(entry, next(replies)) for entry in prepared]
 
     def read_statements(self, tasks: Sequence[ProofTask]) -> list[str | None]:
-        """For each task None if Lean reads its statement, else why not; see `Backend.read_statements`.
+        """For each task, None if Lean can read its statement, else the reason; see `Backend.read_statements`.
 
         Raises:
-            InfrastructureError: if Lean cannot be asked.
+            InfrastructureError: if Lean is unavailable.
         """
         self._require_open()
         problems = [find_bad_part(task) for task in tasks]
@@ -83,11 +83,11 @@ class ToolchainLean(ABC):
 
     @abstractmethod
     def _ask(self, questions: Sequence[Question]) -> list[Reply | Fault]:
-        """One reply for each question, in order. Raises nothing for what Lean or its process does."""
+        """One reply for each question, in order. Failures of Lean or its process are returned, not raised."""
 
     @abstractmethod
     def _stop(self) -> None:
-        """End every process, once or again."""
+        """End every process; may be called repeatedly."""
 
     def _require_open(self) -> None:
         if self._closing.is_set():
@@ -151,7 +151,7 @@ class Threads:
         return list(pending)
 
     def close(self) -> None:
-        """Take no more questions; those being asked go on."""
+        """Accept no more questions; those in progress continue."""
         self._pool.shutdown(wait=False)
 
 

@@ -1,4 +1,4 @@
-"""Replaying a compiled module in Lean's kernel with `leanchecker`, which toolchains from Lean 4.28 on bring along."""
+"""Replays a compiled module in Lean's kernel with `leanchecker`, which toolchains include from Lean 4.28 on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rlpost_verifiers.lean.toolchain.process import Limits, Processes
 
 Replaying = Literal["auto", "off", "require"]
 
-# What it prints when the kernel refuses a constant, or when one is not what the kernel makes of its declaration.
+# Its output when the kernel refuses a constant, or when one differs from what the kernel makes of its declaration.
 _REFUSED = ("(kernel)", "found a problem in", "Invalid constructor", "Invalid recursor")
 
 
@@ -20,8 +20,8 @@ def find_checker(command: Sequence[str], prefix: str) -> tuple[str, ...] | None:
     """The command of the toolchain's own ``leanchecker``, or None if it has none.
 
     Args:
-        command: how Lean is run; what precedes ``lean`` (as ``lake env``) is kept.
-        prefix: what ``lean --print-prefix`` prints.
+        command: the command that runs Lean; words before ``lean`` (such as ``lake env``) are kept.
+        prefix: the output of ``lean --print-prefix``.
     """
     program = Path(prefix) / "bin" / "leanchecker"
     if not prefix or not os.access(program, os.X_OK):
@@ -39,10 +39,10 @@ def replay(
     limits: Limits,
     processes: Processes,
 ) -> Ruling:
-    """Have the kernel check every constant of ``<folder>/<module>.olean`` anew.
+    """Have the kernel check every constant of ``<folder>/<module>.olean`` again.
 
-    Accepted only if the checker says nothing against it; rejected if it names a fault; undecided if it could not do
-    its work, whatever the reason.
+    Accepted only if the checker reports success; rejected if it names a fault or uses up its CPU time; undecided if it
+    could not finish for any other reason.
     """
     path = os.pathsep.join(filter(None, (str(folder), environment.get("LEAN_PATH", ""))))
     try:

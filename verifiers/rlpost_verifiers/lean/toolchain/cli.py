@@ -1,4 +1,4 @@
-"""Lean's command line: one process for each check, in a project or not, with a kernel replay where there is one."""
+"""Lean's command line: one process per check, in a project or not, with a kernel replay where the toolchain has one."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ class LeanCli(ToolchainLean):
     model's text, ``autoImplicit`` cannot weaken it.
 
     Args:
-        command: how Lean is run: ``lean``, or ``lake env lean`` in a project; a string or a list of words.
-        project: folder to run in; None for no project.
+        command: the command that runs Lean: ``lean``, or ``lake env lean`` in a project; a string or a list of words.
+        project: folder of the Lake project to run in; None for no project.
         imports: first lines of every checked file.
-        workers: checks that run at the same time.
-        cpu_seconds: CPU time of one check, importing included; a proof that uses it up is rejected.
-        wall_seconds: wall clock of one check, by default ``2 * cpu_seconds + 30``; running into it without having
-            used the CPU time leaves the check undecided.
+        workers: number of checks that run at the same time.
+        cpu_seconds: CPU time of one check in seconds, importing included; a proof that uses it up is rejected.
+        wall_seconds: wall-clock time of one check in seconds, by default ``2 * cpu_seconds + 30``; running out of it
+            without having used the CPU time leaves the check undecided.
         memory_mb: address space of one check in MiB. Mathlib's compiled files, which Lean maps into memory, take
-            some 6000 of it.
+            about 6000 MiB of it.
         leanchecker: ``auto`` replays accepted proofs in the kernel where the toolchain can, ``require`` refuses a
             toolchain that cannot, ``off`` never does.
-        checker_command: how the replay is run, by default ``leanchecker`` of the toolchain in use.
+        checker_command: the command that runs the replay, by default ``leanchecker`` of the toolchain in use.
 
     Raises:
         UserError: for a setting that makes no sense, or a toolchain without leanchecker where it is required.
@@ -112,8 +112,10 @@ class LeanCli(ToolchainLean):
         return self._processes.run(command, limits, folder, self._cwd or folder, os.environ)
 
     def _has_room(self, imports: str) -> bool:
-        """Whether Lean imports what it must in three quarters of its address space: only then is a proof that runs out
-        of it at fault. Lean's threads and mapped files reserve gigabytes before they read a word of it.
+        """Whether Lean can do its imports in three quarters of its address space.
+
+        Only then is a proof that runs out of it at fault: Lean's threads and mapped files reserve gigabytes before
+        Lean reads the proof.
         """
         if imports not in self._room:
             less = Limits(self._limits.cpu_seconds, self._limits.wall_seconds, self._limits.memory_mb * 3 // 4)

@@ -1,10 +1,10 @@
-"""What a model's text may not contain when a full toolchain checks it.
+"""Rules for what a model's text may not contain when a full toolchain checks it.
 
-With Mathlib at hand a proof can do much more than prove: run code while it is elaborated, print anything, set options.
-The statement is safe from what a model declares, because a trusted declaration fixes it (`pin`), and axioms are asked
-of Lean. What remains, and what these rules are for, is code that runs at elaboration time: it could write into Lean's
-environment past the kernel, forge messages or touch files. A kernel replay catches the first; no rule here is the
-only defence where `leanchecker` runs. Comments, `open … in`, `where` and harmless options pass.
+With Mathlib available a proof can do much more than prove: run code while it is elaborated, print anything, set
+options. A model's declarations cannot change the statement, because a trusted declaration fixes it (`pin`), and Lean
+reports the axioms. These rules are for the remaining risk, code that runs at elaboration time: it could write into
+Lean's environment past the kernel, forge messages or touch files. A kernel replay catches the first; no rule here is
+the only defence where `leanchecker` runs. Comments, `open … in`, `where` and harmless options pass.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _IN_PROOF = "starts a command; a proof is one term or one 'by' block"
 _META = "reaches for Lean's own machinery, which could write to the environment past the kernel"
 _MISSING = "stands for a missing proof"
 
-# Matched where the word stands alone: as part of a longer name ("Polynomial.eval", "mem_def") it is not a keyword.
+# Matched as whole words only: as part of a longer name ("Polynomial.eval", "mem_def") it is not a keyword.
 BANNED: dict[str, tuple[str, ...]] = {
     _IN_BOTH: (
         *("axiom", "opaque", "unsafe", "partial", "meta", "extern", "implemented_by", "init_quot"),
@@ -80,7 +80,7 @@ _MARKS: dict[str, str] = {
     "`(": "is syntax for programs that write programs",
     "``": "is syntax for programs that write programs",
 }
-# A second look at where a word begins, for whatever the first takes for part of a longer name.
+# Finds keywords that `words` would take for the end of a longer name.
 _STUCK = re.compile(
     r"[0-9'!?₀-₉ₐ-ₜᵢ-ᵪ](?:"
     + "|".join(sorted({*(word for words_ in BANNED.values() for word in words_), *COMMANDS, *MACHINERY}))
@@ -92,7 +92,7 @@ _ATTRIBUTE_LIST = re.compile(r"\[([^\[\]]*)\]")
 _ATTRIBUTE = re.compile(r"\s*-?\s*(?:(?:local|scoped)\s+)?(\w+)[\w\s()↓↑←.]*")
 
 RULES = repr((BANNED, COMMANDS, MACHINERY, OPTIONS.pattern, ATTRIBUTES, sorted(_MARKS), _COMMAND_MARK.pattern, "set_"))
-"""All of the above as text: what a fingerprint depends on."""
+"""All rules above as text, which the fingerprint depends on."""
 
 
 _HEADER_LINES = re.compile(
@@ -102,20 +102,20 @@ _IMPORT = re.compile(r"import[ \t]+([A-Za-z_][\w.]*)")
 
 
 class FilteredError(ValueError):
-    """The text is not shown to Lean; the message says why."""
+    """The text must not be passed to Lean; the message says why."""
 
 
 def admit(text: str, mode: Mode) -> str:
     r"""The text as Lean may see it: checked, and with blanks in place of comments.
 
-    Lean is shown the text without its comments, so that whether something is one is decided here alone.
+    Lean gets the text without its comments, so that only this module decides what is a comment.
 
     Args:
         text: a proof, or in file mode a file without its imports.
-        mode: in ``file`` mode declarations, namespaces and some attributes are let pass.
+        mode: ``proof``, or ``file``, which also allows declarations, namespaces and some attributes.
 
     Raises:
-        FilteredError: naming what may not be there.
+        FilteredError: naming what is not allowed.
 
     >>> admit("by\n  simp -- easy", "proof")
     'by\n  simp        '
@@ -128,7 +128,7 @@ def admit(text: str, mode: Mode) -> str:
         raise FilteredError(str(error)) from error
     if not bare.strip():
         raise FilteredError("the proof is empty")
-    # The first quote that Lean sees is seen here too, whatever looked like a comment after it.
+    # The first quote that Lean would see is found here too, even if text after it was taken for a comment.
     if mark := next((mark for mark in _MARKS if mark in bare), None):
         raise FilteredError(f"{mark!r} {_MARKS[mark]}")
     if glued := find_ambiguous(bare):
@@ -186,10 +186,10 @@ def _check_attributes(text: str, start: int) -> None:
 
 
 def find_bad_part(task: ProofTask) -> str | None:
-    """Why the task's own parts cannot be put to Lean as what they claim to be, or None.
+    """Why the task's statement, binders or header are not valid text for that part, or None.
 
-    They come from a data set and are trusted to mean well, so only slips are looked for; whether the statement means
-    something is for Lean to say.
+    They come from a data set and are assumed not to be hostile, so only mistakes are looked for; whether the statement
+    can be elaborated is left to Lean.
 
     >>> find_bad_part(ProofTask("True /- p", "trivial"))
     "statement 'True /- p': it holds a comment; take it out"

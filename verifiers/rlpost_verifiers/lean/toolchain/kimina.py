@@ -1,4 +1,4 @@
-"""A Kimina server: REPLs somewhere else, asked over HTTP (https://github.com/project-numina/kimina-lean-server)."""
+"""A Kimina server: remote REPLs, used over HTTP (https://github.com/project-numina/kimina-lean-server)."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _BUSY_PERCENT = 80.0
 
 
 class KiminaServer(ToolchainLean):
-    """Checks by a Kimina server, which must import what ``imports`` says and hold a Lean that can be trusted.
+    """Checks by a Kimina server, which must be able to import ``imports`` and run a Lean that can be trusted.
 
     The server has limits of its own; what it does not report (memory, and CPU time on its old endpoint) is not known
-    here either. A check it gives up on is undecided, unless it also says that the check kept a core busy.
+    here either. A check that times out there is undecided, unless the server reports that it kept a core busy.
 
     Args:
-        url: its address, e.g. ``http://localhost:8000``.
+        url: the server's address, e.g. ``http://localhost:8000``.
         api_key: sent as bearer token; None for none.
         endpoint: ``check`` (``POST /api/check``), ``verify`` (``POST /verify``, of older servers), or ``auto``: the
             old one where the server does not know the new one.
         imports: first lines of every checked file; the server keeps one environment for each.
         timeout_s: seconds the server may spend on one check, importing included.
-        batch: checks in one request.
-        concurrency: requests at the same time.
+        batch: number of checks in one request.
+        concurrency: number of requests in flight.
         wait_s: seconds beyond the checks' own that a request may wait at the server, e.g. for a free REPL, or spend
             on retries.
-        retries: further tries after a request that failed.
+        retries: number of retries of a failed request.
         backoff_s: seconds before the first retry; the wait doubles each time and is varied at random.
-        lean_version: what the server runs, for the record: it cannot be asked.
+        lean_version: the Lean version of the server, for the fingerprint: the server does not report it.
 
     Raises:
         UserError: for a setting that makes no sense. The server is first contacted when there is something to check.
@@ -104,7 +104,7 @@ class KiminaServer(ToolchainLean):
                 raise
             records = self._client.ask("verify", codes, self._timeout_s, deadline_s)
             self._endpoint = "verify"
-        # One good answer tells which server this is; a proxy's 404 later on must not change that.
+        # One valid answer tells which endpoint the server has; a proxy's later 404 must not change that.
         self._undecided_endpoint = False
         return records
 

@@ -1,4 +1,4 @@
-"""Asking a Kimina server over HTTP: both of its endpoints, retries, and what can be wrong with an answer."""
+"""HTTP client of a Kimina server: both of its endpoints, retries, and validation of answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MAX_BACKOFF = 30.0
 
 
 class ServerError(InfrastructureError):
-    """The server is away, busy or answers nonsense; the message says so in one line."""
+    """The server is unreachable, busy or sends an invalid answer; the message says which in one line."""
 
 
 class NoEndpointError(ServerError):
@@ -36,20 +36,21 @@ class NoEndpointError(ServerError):
 
 
 class _FaultyError(ServerError):
-    """Worth another try."""
+    """A failure that may not recur on a retry."""
 
 
 class Client:
-    """Conversations with one server, from any thread; they run in an event loop of their own, to be cut off.
+    """Requests to one server, from any thread; they run in an event loop of their own, so that `close` can cancel them.
 
     Args:
-        url: its address, e.g. ``http://localhost:8000``.
+        url: the server's address, e.g. ``http://localhost:8000``.
         api_key: sent as bearer token, None for none.
-        retries: further tries after the first.
-        backoff_s: seconds before the first retry; each following wait is twice as long, up to half a minute.
+        retries: number of retries after the first try.
+        backoff_s: seconds before the first retry; each following wait is twice as long, up to half a minute, and varied
+            at random.
 
     Raises:
-        UserError: for an address that is none.
+        UserError: for an invalid address.
     """
 
     def __init__(self, url: str, api_key: str | None, retries: int, backoff_s: float) -> None:
@@ -69,7 +70,7 @@ class Client:
         """The server's record for each code, by id; ids it leaves out or answers twice are missing.
 
         Args:
-            endpoint: the new one or the old one.
+            endpoint: ``check``, the new endpoint, or ``verify``, the old one.
             codes: Lean files by id.
             timeout_s: seconds the server may spend on one code.
             deadline_s: seconds this call may take, retries and waits included.
@@ -87,7 +88,7 @@ class Client:
             raise ServerError("Lean was closed before the check ended") from None
 
     def close(self) -> None:
-        """Break off every request; repeated calls do nothing."""
+        """Cancel every request; repeated calls do nothing."""
         if not self._closed:
             self._closed = True
             asyncio.run_coroutine_threadsafe(self._break_off(), self._loop)
@@ -120,7 +121,7 @@ class Client:
         # A connection for each request: a check takes seconds, and a server may drop idle ones at any moment.
         client = httpx2.AsyncClient(headers=self._headers, timeout=None, trust_env=False)
         try:
-            # One deadline for all of it: a timeout of each read would start again with each byte of a trickle.
+            # One deadline for the whole request: a timeout per read would start again with each byte of a slow answer.
             async with (
                 asyncio.timeout_at(deadline),
                 client,
@@ -150,7 +151,7 @@ def _require_success(status: int, said: str) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """What the operating system said; httpx2 wraps it several times, in words that say less."""
+    """The operating system's message, which httpx2 wraps several times in less specific ones."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else first_line(error)
@@ -170,7 +171,7 @@ def _request(endpoint: Endpoint, codes: Mapping[str, str], timeout_s: float) -> 
 
 
 def _read(endpoint: Endpoint, raw: bytes, codes: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The records by id. A list stands for itself: early 2.x servers answered without the word ``results``."""
+    """The records by id. A bare list is valid too: early 2.x servers answered without the key ``results``."""
     try:
         answer: Any = json.loads(raw)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The REPL that the package lean-interact has built, where there is one.
+"""Finds the REPL that the package lean-interact has built, where there is one.
 
 lean-interact (0.11) keeps builds under its own folder, as ``cache/<owner>/<repo>/repl_<revision>_lean-toolchain-<Lean
 version>``. Making one needs git and lake and is left to that package: ``lean_interact.LeanREPLConfig()``.
@@ -16,7 +16,7 @@ _REMEDY = "set 'command', e.g. ['lake', 'env', '/path/to/repl/.lake/build/bin/re
 
 
 def repl_command(project: Path | None) -> tuple[str, ...]:
-    """How to run the REPL that fits the project's Lean version, or the newest built if there is no project.
+    """The command that runs the REPL for the project's Lean version, or the newest built if the version is unknown.
 
     Raises:
         MissingPackageError: if lean-interact is not installed or has built no such REPL.

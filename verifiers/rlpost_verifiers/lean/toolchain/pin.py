@@ -1,4 +1,4 @@
-"""The file a full toolchain checks, and what its answer proves.
+"""Builds the file that a full toolchain checks, and reads what its answer proves.
 
 The statement is pinned between two trusted declarations whose names are drawn at random for each check, so that the
 text in between can neither name, shadow nor forge them::
@@ -13,7 +13,7 @@ text in between can neither name, shadow nor forge them::
     end Rl_1f…
     theorem RlPin_1f… : _root_.RlStatement_1f… :=
       @_root_.X                                     -- checked by the kernel: X proves the statement
-    #print axioms RlPin_1f…                         -- everything it rests on
+    #print axioms RlPin_1f…                         -- every axiom it depends on
 
 In file mode the section closes before the model's file, which is wrapped in a section of its own.
 """
@@ -33,7 +33,7 @@ from rlpost_verifiers.lean.toolchain.restated import find_evasion
 from rlpost_verifiers.lean.toolchain.text import CommentError, blank_comments, words
 
 AXIOMS = frozenset({"propext", "Quot.sound", "Classical.choice"})
-"""What a theorem of Lean's and Mathlib's classical mathematics may rest on."""
+"""The axioms that a theorem of Lean's and Mathlib's classical mathematics may depend on."""
 
 _AXIOMS_MESSAGE = re.compile(
     r"['`‘]?(?P<name>[\w.]+)['`’]? (?:does not depend on any axioms|depends on axioms: \[(?P<axioms>[^\]]*)\])\s*"
@@ -46,14 +46,14 @@ class Question:
 
     Attributes:
         imports: the lines before the body, e.g. ``import Mathlib``.
-        body: everything else.
+        body: the rest of the file.
         reference: name of the trusted statement.
         pin: name of the trusted theorem.
-        reference_line: where the statement's axioms are printed.
-        proof_line: where the model's text begins.
-        end_line: the first line after it.
-        theorem: name of what the pin is made of.
-        assumed: the same name where the theorem is only stated, else empty.
+        reference_line: line that prints the statement's axioms.
+        proof_line: first line of the model's text.
+        end_line: first line after the model's text.
+        theorem: name of the theorem that proves the pin.
+        assumed: the same name where the theorem is only stated as an axiom, else empty.
     """
 
     imports: str
@@ -74,15 +74,15 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the messages of one file say.
+    """The content of Lean's messages on one file.
 
     Attributes:
-        statement_problem: why Lean cannot read the statement, empty if it can. Only what stands before the model's
-            text counts, so that no answer can make its statement look bad.
-        offset: what to subtract from a message's line to count in lines of the body.
-        axioms: what the pin rests on, None if Lean did not say so, exactly once and where it was asked.
-        errors: what Lean has against the model's text.
-        pin_error: what it has against the pin, empty if nothing.
+        statement_problem: why Lean cannot read the statement, empty if it can. Only errors before the model's text
+            count, so that no answer can make its statement look bad.
+        offset: number to subtract from a message's line to get the line of the body.
+        axioms: axioms that the pin depends on, None unless Lean reported them exactly once and on the expected line.
+        errors: Lean's errors up to the end of the model's text.
+        pin_error: Lean's first error on the pin, empty if there is none.
     """
 
     statement_problem: str
@@ -96,7 +96,7 @@ def build_question(task: ProofTask, imports: str) -> Question:
     """The file that Lean accepts exactly if the task's text proves its statement.
 
     Raises:
-        FilteredError: if the text may not be shown to Lean.
+        FilteredError: if the text must not be passed to Lean.
     """
     text = task.proof
     if task.mode == "file":
@@ -120,7 +120,7 @@ def build_question(task: ProofTask, imports: str) -> Question:
 
 
 def build_reading(task: ProofTask, imports: str) -> Question:
-    """The file that Lean accepts exactly if the task's statement means something, as itself and as a theorem's type."""
+    """The file that Lean accepts exactly if it can elaborate the task's statement, alone and as a theorem's type."""
     nonce = secrets.token_hex(16)
     name = f"RlTheorem_{nonce}"
     body = _signature(task, name, "axiom").split("\n")
@@ -131,8 +131,8 @@ def read_answer(question: Question, output: LeanOutput, header_lines: int = 0) -
     """What Lean's messages say about the question; lines are taken relative to the statement's own message.
 
     Args:
-        question: what was asked.
-        output: the messages.
+        question: the file that Lean checked.
+        output: Lean's messages.
         header_lines: lines before the body, used only where the statement's message is missing.
     """
     statement = _axiom_messages(output.messages, question.reference)
@@ -195,14 +195,14 @@ def _theorem_name(task: ProofTask, nonce: str) -> str:
 
     Inside its own proof a theorem's name hides every other thing of that name.
     """
-    # What a header opens may bring another X along, which only the proof uses.
+    # A namespace that the header opens may contain another X, which only the proof uses.
     proof = task.proof if "open" in task.header else ""
     named = {word.parts[0] for word in words(f"{task.statement} {task.binders} {proof}")}
     return f"RlTheorem_{nonce}" if THEOREM in named else THEOREM
 
 
 def _closers(text: str) -> list[str]:
-    """What closes the namespaces and sections that a file leaves open, which Lean does not mind."""
+    """The ``end`` lines for namespaces and sections that a file leaves open, which Lean permits."""
     scopes: list[str] = []
     found = list(words(text))
     for index, word in enumerate(found):

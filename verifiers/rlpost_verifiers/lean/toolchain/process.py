@@ -1,4 +1,4 @@
-"""Other people's programs under limits: each in a process group of its own that is ended whatever happens."""
+"""Runs external programs under limits: each in a process group of its own that is ended whatever happens."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from rlpost_verifiers.lean.messages import Run
 
 # Limits are set by a shell that then becomes the program: code between fork and exec is unsafe where threads are.
 _LIMITER = 'ulimit -c 0; ulimit -f {blocks}; {cpu}ulimit -v {kib}; exec "$@"'
-# The kernel's limit on CPU time counts ticks, by which a busy machine charges a fifth too much and more: it is for what
-# has left the family that is watched.
+# The kernel's limit on CPU time counts ticks, by which a busy machine charges a fifth too much and more: it is only for
+# processes that have left the watched family.
 _CPU = "ulimit -t {seconds}; "
 _BLOCK = 512
 _POLL_SECONDS = 0.25
@@ -37,11 +37,11 @@ _MAX_ERROR_BYTES = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one process may use.
+    """The limits of one process.
 
     Attributes:
-        cpu_seconds: CPU time, that of what it starts included.
-        wall_seconds: wall-clock time.
+        cpu_seconds: CPU time in seconds, that of its child processes included.
+        wall_seconds: wall-clock time in seconds.
         memory_mb: address space in MiB; the compiled libraries that Lean maps into memory count.
     """
 
@@ -51,7 +51,7 @@ class Limits:
 
 
 def words(command: Sequence[str] | str) -> tuple[str, ...]:
-    """A command by its words; a string is split as a shell would.
+    """A command as a tuple of words; a string is split as a shell would.
 
     >>> words("lake env lean")
     ('lake', 'env', 'lean')
@@ -60,7 +60,7 @@ def words(command: Sequence[str] | str) -> tuple[str, ...]:
 
 
 def limited(command: Sequence[str], memory_mb: int, cpu_seconds: float | None = None) -> list[str]:
-    """``command`` under limits on its address space, the files it writes, and where given, loosely, its CPU time."""
+    """``command`` with limits on its address space, the files it writes and, if given, a loose one on its CPU time."""
     cpu = "" if cpu_seconds is None else _CPU.format(seconds=2 * math.ceil(cpu_seconds) + 1)
     blocks = (_MAX_FILE_MB << 20) // _BLOCK
     return ["/bin/sh", "-c", _LIMITER.format(blocks=blocks, cpu=cpu, kib=memory_mb << 10), "sh", *command]
@@ -76,7 +76,7 @@ def kill_group(pid: int) -> None:
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """A process and all that it started, as far as they are still up."""
+    """A process and all its descendants that are still running."""
     found: list[psutil.Process] = []
     new = [pid]
     while new:
@@ -89,7 +89,7 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def _children(parent: psutil.Process) -> list[int]:
-    """By what the kernel lists for each thread: psutil reads every process of the machine, for each check at a time."""
+    """Ids of child processes as the kernel lists them for each thread: psutil would read every process, per check."""
     if not _LISTS_CHILDREN:
         return [child.pid for child in parent.children()]
     found: list[int] = []
@@ -112,7 +112,7 @@ def family_cpu_seconds(pid: int) -> float:
 
 
 class Processes:
-    """The processes a backend has running, so that closing it can end them all."""
+    """The running processes of a backend, so that closing it can end them all."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -134,14 +134,14 @@ class Processes:
     def run(
         self, command: Sequence[str], limits: Limits, folder: Path, cwd: Path, environment: Mapping[str, str]
     ) -> Run:
-        """Run ``command`` to its end or to that of its limits.
+        """Run ``command`` until it ends or uses up a limit.
 
         Args:
             command: program and arguments.
-            limits: what it may use.
-            folder: a private folder; what it prints goes there first.
-            cwd: where it runs.
-            environment: its environment variables.
+            limits: limits on its CPU time, wall-clock time and address space.
+            folder: a private folder for the files that collect its output.
+            cwd: working directory.
+            environment: environment variables.
 
         Raises:
             OSError: if the program cannot be started.
@@ -162,10 +162,10 @@ class Processes:
         exit_code, ending = (None, int(signal.SIGXCPU)) if exceeded == "cpu" else _decode(status)
         output = _read(out, _MAX_OUTPUT_BYTES)
         if ending or exit_code not in (0, 1) or not output.strip():
-            # What a crash says is on the other stream; of a process that ended well only the messages count.
+            # A crash reports on the other stream; of a process that ended well only the messages count.
             output += "" if exit_code == 0 else f"\n{_read(err, _MAX_ERROR_BYTES)}"
         seconds, peak = monotonic() - start, usage.ru_maxrss >> 10
-        # What was killed together with the one that would have waited for it is in the first only.
+        # A process killed together with the parent that would have waited for it counts in the first figure only.
         cpu = max(used, usage.ru_utime + usage.ru_stime)
         return Run(exit_code, ending, exceeded == "wall", seconds, cpu, peak, output)
 
@@ -177,7 +177,7 @@ class Processes:
         try:
             exceeded, used = _watch(process.pid, limits)
         finally:
-            # Reaped last: its number stays taken until nobody can send it a signal any more.
+            # Reaped last: its process id stays taken until nobody can send it a signal any more.
             with self._lock:
                 kill_group(process.pid)
                 self._live.discard(process.pid)
@@ -187,7 +187,7 @@ class Processes:
 
 
 def _watch(pid: int, limits: Limits) -> tuple[str, float]:
-    """Wait until a process ends or has used up a limit: which, empty if none, and the CPU time when last looked at."""
+    """Wait until a process ends or uses up a limit; returns that limit, empty if none, and the last CPU time read."""
     end, used = monotonic() + limits.wall_seconds, 0.0
     pidfd = os.pidfd_open(pid)
     try:

@@ -1,4 +1,4 @@
-"""Answers in the REPL's JSON, which the Kimina server passes on, read into messages."""
+"""Parses answers in the REPL's JSON, which the Kimina server passes on, into messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SEVERITIES = {"info": "information", "information": "information", "warning": "
 
 
 class RecordError(ValueError):
-    """The record is not what the REPL answers; the message shows it."""
+    """The record does not have the form of a REPL answer; the message quotes it."""
 
 
 def read_record(record: Mapping[str, Any]) -> LeanOutput:
@@ -21,7 +21,7 @@ def read_record(record: Mapping[str, Any]) -> LeanOutput:
     A message of unknown shape is refused rather than dropped: it might be an error.
 
     Raises:
-        RecordError: for anything else than lists of messages and sorries.
+        RecordError: for anything but lists of messages and sorries.
 
     >>> read_record({"env": 1, "sorries": [{"pos": {"line": 1, "column": 20}, "goal": "⊢ True"}]}).messages[0].kind
     'hasSorry'

@@ -1,4 +1,4 @@
-"""Lean's REPL, pooled: a header is imported once by each process and its environment reused for every check."""
+"""A pool of Lean REPLs: each process imports a header once and reuses its environment for every check."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rlpost_verifiers.lean.toolchain.ruling import Fault, Reply
 
 _ATTEMPTS = 2
 _VERSION = re.compile(r'"?(\d+\.\d+\.\d+[\w.+-]*)"?')
-# What a process writes as it runs out of its address space or stack.
+# Output of a process that runs out of its address space or stack.
 _OUT_OF_MEMORY = (
     "bad_alloc",
     "out of memory",
@@ -37,28 +37,28 @@ _OUT_OF_MEMORY = (
 
 
 class _ImportFailedError(InfrastructureError):
-    """The REPL is up and cannot import the header."""
+    """The REPL is running but cannot import the header."""
 
 
 class LeanRepl(ToolchainLean):
     """A pool of REPL processes (https://github.com/leanprover-community/repl).
 
     A process is replaced when it has answered ``max_checks_per_process`` checks or holds more than ``max_memory_mb``,
-    because the REPL keeps every environment it ever made; also when a check runs into a limit or the process dies,
-    after which a check is repeated once, in a fresh one.
+    because the REPL keeps every environment it ever made. It is also replaced when a check runs into a limit, or when
+    it dies; in the second case the check is repeated once in a new process.
 
     Args:
-        command: how the REPL is run, e.g. ``("lake", "env", "/path/to/repl/.lake/build/bin/repl")``; None for the
-            one that lean-interact built.
-        project: folder to run in; None for the current one.
+        command: the command that runs the REPL, e.g. ``("lake", "env", "/path/to/repl/.lake/build/bin/repl")``; None
+            for the one that lean-interact built.
+        project: folder of the Lake project to run in; None for the current folder.
         imports: the header that every check builds on.
-        workers: processes, and checks that run at the same time.
-        cpu_seconds: CPU time of one check; a proof that uses it up is rejected.
-        wall_seconds: wall clock of one check, by default ``2 * cpu_seconds + 30``.
-        start_seconds: wall clock of starting a process and importing the header.
+        workers: number of processes, and of checks that run at the same time.
+        cpu_seconds: CPU time of one check in seconds; a proof that uses it up is rejected.
+        wall_seconds: wall-clock time of one check in seconds, by default ``2 * cpu_seconds + 30``.
+        start_seconds: wall-clock time in seconds to start a process and import the header.
         memory_mb: address space of one process in MiB.
         max_memory_mb: resident memory at which a process is replaced, in MiB.
-        max_checks_per_process: number of checks after which it is.
+        max_checks_per_process: number of checks after which a process is replaced.
 
     Raises:
         UserError: for a setting that makes no sense.
@@ -137,7 +137,7 @@ class LeanRepl(ToolchainLean):
                 output = getattr(error, "output", "")
                 line = next((line for line in output.splitlines() if any(m in line for m in _OUT_OF_MEMORY)), None)
                 if attempt and line is not None:
-                    # Twice, and the second time alone in a fresh process: it was this proof.
+                    # Out of memory twice, the second time alone in a new process: this proof is the cause.
                     run = Run(None, signal.SIGABRT, False, time.monotonic() - start, 0.0, 0, line)
                     return Reply(run, LeanOutput((), (line,)))
                 fault = Fault(reason, str(error))
@@ -177,7 +177,7 @@ class LeanRepl(ToolchainLean):
         return process
 
     def _probe(self, imports: str) -> str:
-        """Start one process, as every check will; Lean's version if it tells."""
+        """Start one process as every check does, and return Lean's version, ``unknown`` if it does not tell."""
         imports = "\n".join(imports.strip().splitlines())
         slot = self._pool.take()
         try:

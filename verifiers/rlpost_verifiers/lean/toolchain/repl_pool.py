@@ -1,4 +1,4 @@
-"""Places for REPL processes: a check takes one, and leaves the process in it for the next."""
+"""Slots for REPL processes: a check takes one, and leaves the process in it for the next."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rlpost_verifiers.lean.toolchain.repl_process import ReplProcess
 
 
 class Slot:
-    """A place for one process, used by one thread at a time; its process is changed by the pool."""
+    """Room for one process, used by one thread at a time; only the pool changes its process."""
 
     def __init__(self) -> None:
         self.process: ReplProcess | None = None
@@ -38,7 +38,7 @@ class Pool:
         self._free.put(slot)
 
     def fill(self, slot: Slot, process: ReplProcess) -> None:
-        """Keep a new process in a slot that the caller has taken."""
+        """Put a new process into a slot that the caller has taken."""
         with self._lock:
             slot.process = process
             if self._closed:
@@ -59,7 +59,7 @@ class Pool:
     def close(self) -> None:
         """End every process, and each that is made from now on.
 
-        One in use is only killed: the thread that uses it finds it dead and cleans up.
+        A process in use is only killed: the thread that uses it finds it dead and cleans up.
         """
         with self._lock:
             self._closed = True

@@ -1,4 +1,4 @@
-"""One REPL process and the conversation with it: a JSON object and a blank line either way.
+"""One REPL process and its protocol: a JSON object and a blank line in either direction.
 
 The protocol is that of https://github.com/leanprover-community/repl: ``{"cmd": …, "env": …}`` is answered by
 ``{"env": …, "messages": […], "sorries": […]}`` over several lines, or by ``{"message": …}`` if it could not be run.
@@ -27,10 +27,10 @@ _CHUNK = 1 << 16
 
 
 class ReplLostError(InfrastructureError):
-    """The REPL died or answered nonsense; it must be closed.
+    """The REPL died or sent an invalid answer; it must be closed.
 
     Attributes:
-        output: what it wrote to its error stream.
+        output: text that it wrote to its error stream.
     """
 
     output = ""
@@ -40,8 +40,8 @@ class ReplLimitError(InfrastructureError):
     """A command used up a limit and the REPL was ended.
 
     Attributes:
-        limit: which one.
-        cpu_seconds: what the command had used by then.
+        limit: ``cpu`` for CPU time, ``wall`` for wall-clock time.
+        cpu_seconds: CPU time that the command had used by then.
     """
 
     limit: Literal["cpu", "wall"] = "wall"
@@ -52,14 +52,14 @@ class ReplProcess:
     """A running REPL; used by one thread at a time.
 
     Attributes:
-        checks: commands it answered, imports not counted.
-        environments: for each header it has imported the number of the environment.
+        checks: number of commands it answered, imports not counted.
+        environments: environment numbers by imported header.
     """
 
     def __init__(
         self, command: Sequence[str], cwd: Path | None, memory_mb: int, environment: Mapping[str, str]
     ) -> None:
-        """Start it; nothing is imported yet.
+        """Start the REPL; nothing is imported yet.
 
         Raises:
             ReplLostError: if it cannot be started.
@@ -104,13 +104,13 @@ class ReplProcess:
         return family_cpu_seconds(self.pid)
 
     def command(self, text: str, env: int | None, cpu_seconds: float, wall_seconds: float) -> dict[str, Any]:
-        """Have it run Lean commands and return its answer.
+        """Run Lean commands and return the REPL's answer.
 
         Args:
             text: the commands.
             env: number of the environment to start from, None for an empty one.
-            cpu_seconds: limit on the CPU time.
-            wall_seconds: limit on the wall-clock time.
+            cpu_seconds: limit on the CPU time, in seconds.
+            wall_seconds: limit on the wall-clock time, in seconds.
 
         Raises:
             ReplLostError: if it dies or its answer is not a JSON object.
@@ -136,13 +136,13 @@ class ReplProcess:
         return cast("dict[str, Any]", answer)
 
     def kill(self) -> None:
-        """End it now; also from another thread. `close` must still be called."""
+        """End the REPL now; may be called from another thread. `close` must still be called."""
         if self._process.returncode is None:
             kill_group(self._process.pid)
 
     def close(self) -> None:
-        """End it with everything it started; repeated calls do nothing."""
-        # A REPL under lake survives a mere kill of its parent: the whole group is ended, and its input closed.
+        """End the REPL with everything it started; repeated calls do nothing."""
+        # A REPL under lake survives the kill of its parent: end the whole group, and close its input.
         self.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             _pipe(pipe).close()
@@ -185,7 +185,7 @@ class ReplProcess:
                 raise error
 
     def _has_spoken(self) -> bool:
-        """Whether output is left that would pass for the answer to the next command."""
+        """Whether unread output is left that would be taken for the answer to the next command."""
         descriptor = _pipe(self._process.stdout).fileno()
         if _ready(descriptor, select.POLLIN, 0.0):
             self._pending += os.read(descriptor, _CHUNK)

@@ -1,7 +1,7 @@
-"""Whether a whole file proves the statement in plain sight, or under a name of its own that merely unfolds to it.
+"""Whether a whole file proves the statement as written, or through a definition of its own that unfolds to it.
 
-Either is a proof, since the pin is checked by the kernel. But a model that is paid for the second learns to hide what
-it states, and the embedded backend, which compares types as they stand, would not accept it.
+Either is a proof, since the kernel checks the pin. But a model that is rewarded for the second learns to hide what it
+states, and the embedded backend, which compares types without unfolding, would not accept it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _signature(text: str, name: Word) -> str:
 def _find_declared(signature: str, declared: list[str], task: ProofTask) -> str | None:
     given = {word.text for word in words(f"{task.binders} {task.statement}")}
     for word in words(signature):
-        # Namespaces may be open on either side: "Goal" may be "X.Goal", and "A.Goal" be declared as "Goal" within A.
+        # Namespaces may be open on either side: "Goal" may mean "X.Goal", and "A.Goal" be declared as "Goal" within A.
         known = (
             name == word.text or name.endswith(f".{word.text}") or word.text.endswith(f".{name}") for name in declared
         )

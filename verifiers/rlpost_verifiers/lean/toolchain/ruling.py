@@ -1,4 +1,4 @@
-"""From Lean's reply to a ruling: what is accepted, and what is said about it."""
+"""Turns Lean's reply into a ruling and the evidence for it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _MAX_MESSAGE_LENGTH = 500
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back for one question.
+    """Lean's answer to one question.
 
     Attributes:
-        run: how the check ran; for a server, what of that is known.
+        run: exit status, times and memory of the check; for a server, as far as it reports them.
         output: Lean's messages.
-        header_lines: lines before the body, as the messages count. Errors there mean that an import failed.
-        replay: what a replay in the kernel said, None if there was none.
+        header_lines: number of lines before the body, as the messages count. Errors there mean that an import failed.
+        replay: result of a replay in the kernel, None if there was none.
     """
 
     run: Run
@@ -38,10 +38,10 @@ class Fault:
 
 
 def rule(question: Question, reply: Reply, cpu_limit: float) -> tuple[Ruling, Finding | None]:
-    """What a reply proves; the finding is None where the run did not end in an orderly way.
+    """The ruling on a reply, and the finding; None where the run ended abnormally or an import failed.
 
-    Accepted means: no error anywhere, no sorry, the pin holds, it rests on nothing but `AXIOMS`, and the kernel
-    replayed it where it was asked to.
+    Accepted means: no error anywhere, no sorry, the pin holds, it depends on nothing but `AXIOMS`, and the kernel
+    replay, where there was one, accepted it.
     """
     ruling = classify(reply.run, reply.output, cpu_limit)
     if ruling.outcome == "undecided" or reply.run.signal or reply.run.wall_exceeded or reply.output.noise:
@@ -64,7 +64,7 @@ def rule(question: Question, reply: Reply, cpu_limit: float) -> tuple[Ruling, Fi
 
 def _rule_on_pin(question: Question, reply: Reply, finding: Finding, cpu_limit: float) -> Ruling:
     if finding.errors:
-        # A theorem that failed takes its pin along; what is wrong is said before that.
+        # The pin of a theorem that failed fails as well; the errors before it tell what is wrong.
         return classify(reply.run, LeanOutput(finding.errors, ()), cpu_limit)
     if "nknown constant" in finding.pin_error or "nknown identifier" in finding.pin_error:
         return Ruling("rejected", "failed", f"there is no theorem {question.theorem}")
@@ -73,7 +73,7 @@ def _rule_on_pin(question: Question, reply: Reply, finding: Finding, cpu_limit: 
 
 def _rule_on_axioms(question: Question, finding: Finding) -> Ruling:
     if finding.axioms is None:
-        # As with #exit: Lean had no complaint, and did not read the end of the file.
+        # As with #exit: Lean reported no error, but did not read the end of the file.
         return Ruling("rejected", "failed", "Lean did not reach the end of the file")
     strange = sorted(set(finding.axioms) - AXIOMS - {question.assumed})
     if "sorryAx" in strange:
@@ -84,7 +84,7 @@ def _rule_on_axioms(question: Question, finding: Finding) -> Ruling:
 
 
 def describe(question: Question, reply: Reply, ruling: Ruling, finding: Finding | None) -> dict[str, Any]:
-    """Plain data for people; positions count from the first line of the model's text."""
+    """The evidence for people to read; positions count from the first line of the model's text."""
     offset = finding.offset if finding else reply.header_lines
     said = any(ruling.detail[:100] in error.text for error in reply.output.errors)
     messages = [_anonymous(ruling.detail, question)] if ruling.detail and not said else []
@@ -108,7 +108,7 @@ def describe(question: Question, reply: Reply, ruling: Ruling, finding: Finding 
 
 
 def _anonymous(text: str, question: Question) -> str:
-    """The random part of every name cut off, so that equal questions have equal verdicts."""
+    """``text`` without the random part of names, so that equal questions have equal verdicts."""
     random = question.pin[question.pin.index("_") :]
     # A hint may show the edit from one name to the other letter by letter.
     return text.partition("\n\nHint:")[0].replace(random, "") if random in text else text

@@ -1,7 +1,7 @@
-r"""Lean source as text: comments taken out, words told apart. No Lean is needed and none is trusted here.
+r"""Lean source as text: removes comments and finds words. No Lean is needed and none is trusted here.
 
-The rules of Lean's own scanner are followed where a proof could profit from a difference, and where Lean's versions
-differ, the narrower rule is taken: text that is only perhaps part of a longer word counts as a word of its own.
+The rules of Lean's own scanner are followed where a proof could exploit a difference. Where Lean's versions differ, the
+narrower rule applies: text that is only perhaps part of a longer word counts as a word of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _BLOCK_MARK = re.compile(r"-/|/-")
 # What may stand directly before a comment. After any other symbol, "--" could be the end of an operator's name.
 _BEFORE_COMMENT = re.compile(r"[\s\w'!?()\[\]{}⟨⟩,;.]")
 
-# Letters that every Lean 4 takes for letters: ASCII, Greek without λ, Π and Σ, letter-like symbols, script letters.
+# Letters in every version of Lean 4: ASCII, Greek without λ, Π and Σ, letter-like symbols, script letters.
 _LETTER = "A-Za-z_α-κμ-ωΑ-ΟΡ-\u03a2Τ-Ωϊ-ϻἀ-\u1ffe℀-⅏𝒜-𝖟"
 _REST = _LETTER + "0-9'!?₀-₉ₐ-ₜᵢ-ᵪ"
 _WORD = re.compile(rf"[{_LETTER}][{_REST}]*(?:\.[{_LETTER}][{_REST}]*)*")
@@ -29,7 +29,7 @@ _CHARACTER = re.compile(rf"(?<![{_INSIDE}])'(?:\\|[^'\\]')")
 
 
 class CommentError(ValueError):
-    """The text cannot be freed of comments; the message says why."""
+    """The comments cannot be removed from the text; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ class Word:
     """A name or keyword as Lean's scanner delimits it, e.g. ``Nat.succ`` or ``by``.
 
     Attributes:
-        parts: what the dots separate.
-        start: where it begins in the text.
-        end: one past its last character.
+        parts: its dot-separated parts.
+        start: index of its first character in the text.
+        end: index one past its last character.
     """
 
     parts: tuple[str, ...]
@@ -55,7 +55,7 @@ class Word:
 def blank_comments(text: str) -> str:
     r"""``text`` with blanks in place of its comments, so that every position stays what it was.
 
-    Meant for text without string literals and quoted names: in those, what looks like a comment is none.
+    Only for text without string literals and quoted names, in which apparent comments are not comments.
 
     Raises:
         CommentError: for a comment that never ends, or one glued to an operator.
