@@ -44,7 +44,7 @@ class LearnerLostError(ActorLostError):
     """A rank of the learner is gone, and with it the process group; the run continues from its last checkpoint."""
 
 
-class GivingUpError(InfrastructureError):
+class RestartLimitError(InfrastructureError):
     """Actors of a kind were lost more often than ``cluster.restarts`` allows."""
 
 

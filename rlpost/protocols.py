@@ -222,7 +222,7 @@ class Report(Protocol):
 
 
 @runtime_checkable
-class Reviewing(Protocol):
+class ReviewingVerifier(Protocol):
     """A verifier that can also comment on an answer without a known right one, as in a conversation."""
 
     def review(self, columns: Mapping[str, Any], text: str) -> Verdict:
@@ -231,7 +231,7 @@ class Reviewing(Protocol):
 
 
 @runtime_checkable
-class SelfExamining(Protocol):
+class SelfTestingVerifier(Protocol):
     """A verifier with checks of its own, which run before it is used for training or evaluation."""
 
     def conformance(self) -> Report:

@@ -360,7 +360,7 @@ class WeightManifest:
             adapter they include the base model's tensors: an adapter on another base is another policy.
         nbytes: size of the payload in bytes, positions included.
         shapes: shape of each tensor in ``checksums``, by name.
-        declares: whether the update carries positions that later updates of the kind ``values`` rely on.
+        carries_positions: whether the update carries positions that later updates of the kind ``values`` rely on.
 
     >>> WeightManifest(0, 1, "full", {"w": "ab"}, 4, {"w": (1,)}).new_version
     1
@@ -372,7 +372,7 @@ class WeightManifest:
     checksums: Mapping[str, str]
     nbytes: int
     shapes: Mapping[str, tuple[int, ...]]
-    declares: bool = False
+    carries_positions: bool = False
 
 
 @dataclass(frozen=True, slots=True)

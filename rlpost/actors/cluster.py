@@ -21,7 +21,7 @@ import ray
 from rlpost.actors.placement import Node, Plan
 from rlpost.config.schema import ClusterSection
 from rlpost.errors import InfrastructureError, PlacementError, first_line
-from rlpost.system.processes import taken_along
+from rlpost.system.processes import kill_at_exit
 
 _OBJECT_STORE_BYTES = 2 * 2**30
 _KNOCK_S = 5.0
@@ -65,7 +65,7 @@ def cluster(section: ClusterSection) -> Iterator[None]:
                     _temp_dir=folder,
                     **common,
                 )
-            with taken_along(_agents()):
+            with kill_at_exit(_agents()):
                 try:
                     yield
                 finally:

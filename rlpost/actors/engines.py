@@ -113,7 +113,7 @@ class RayRolloutPool(ActorPool):
     def apply(self, update: Any, manifest: WeightManifest) -> list[ApplyReport]:
         """Load a published version into every engine; ``update`` is a reference."""
         # values without positions need the earlier update that carried them
-        needed = [one for one in self.served if one[1].declares] if manifest.kind == "values" else []
+        needed = [one for one in self.served if one[1].carries_positions] if manifest.kind == "values" else []
         self.served = [*needed, (update, manifest)]
         return self.each(partial(_apply, update), "apply weights", self.config.sync.timeout_s)
 

@@ -61,11 +61,11 @@ class RayLearner(ActorPool):
         """Start all ranks again, from the starting model and on a new port.
 
         Raises:
-            GivingUpError: if the learner was lost more often than ``cluster.restarts`` allows.
+            RestartLimitError: if the learner was lost more often than ``cluster.restarts`` allows.
         """
         reason: Exception = error
         while True:
-            self.supervisor.note("learner", reason)
+            self.supervisor.record_loss("learner", reason)
             self.kill()
             try:
                 self.placements = [self.supervisor.move(placement) for placement in self.placements]

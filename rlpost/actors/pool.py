@@ -95,11 +95,11 @@ class ActorPool:
             error: the error by which the loss was noticed.
 
         Raises:
-            GivingUpError: if more actors of the kind were lost than ``cluster.restarts`` allows.
+            RestartLimitError: if more actors of the kind were lost than ``cluster.restarts`` allows.
         """
         with self._replacing[index]:
             while self.handles[index] is lost:
-                self.supervisor.note(self.kind, error)
+                self.supervisor.record_loss(self.kind, error)
                 try:
                     self._start_again(index)
                 except LearnerLostError:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from rlpost.actors import cluster
 from rlpost.actors.placement import Kind, Placement, place_again
 from rlpost.config.schema import ClusterSection
-from rlpost.errors import ActorLostError, DeadlineError, GivingUpError, PlacementError
+from rlpost.errors import ActorLostError, DeadlineError, PlacementError, RestartLimitError
 
 LOST = (ActorLostError, DeadlineError)
 """Errors by which an actor counts as lost: it is gone, or it does not answer in time."""
@@ -33,19 +33,19 @@ class Supervisor:
         self.closing = False
         self._lock = threading.Lock()
 
-    def note(self, kind: Kind, error: Exception) -> None:
+    def record_loss(self, kind: Kind, error: Exception) -> None:
         """Count a loss.
 
         Raises:
-            GivingUpError: if it is one more than ``cluster.restarts`` allows, or if the run is ending.
+            RestartLimitError: if it is one more than ``cluster.restarts`` allows, or if the run is ending.
         """
         with self._lock:
             if self.closing:
-                raise GivingUpError(f"{kind}: not replaced, the run is ending ({error})") from None
+                raise RestartLimitError(f"{kind}: not replaced, the run is ending ({error})") from None
             self.lost[kind] += 1
             count, limit = self.lost[kind], self.section.restarts
         if count > limit:
-            raise GivingUpError(
+            raise RestartLimitError(
                 f"{kind}: loss number {count} in this run, {limit} are made good (cluster.restarts); the last: {error}"
             ) from None
         self.log(f"{error}; replacing it (loss {count} of {limit} that are made good)")

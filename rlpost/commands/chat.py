@@ -19,7 +19,7 @@ from rlpost.data import load, models
 from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import DataError, UserError
 from rlpost.plugins.build import build_verifier
-from rlpost.protocols import Reviewing
+from rlpost.protocols import ReviewingVerifier
 from rlpost.types import Prompt, Verdict, VerifyItem
 
 
@@ -129,7 +129,7 @@ class Chat:
         return self.codec.decode(found[0, len(ids) :].tolist(), section.stop)[0]
 
     def _verdict(self, row: Mapping[str, Any], answer: str) -> Verdict | None:
-        if isinstance(self.verifier, Reviewing):
+        if isinstance(self.verifier, ReviewingVerifier):
             return self.verifier.review(row, answer)
         if self.verifier is None:
             return None

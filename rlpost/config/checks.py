@@ -217,7 +217,7 @@ def check_evaluation(config: RunConfig) -> None:
         )
 
 
-def check_judge(config: RunConfig) -> None:
+def check_scoring(config: RunConfig) -> None:
     """There is a reward, and a verifier where the reward ``outcome`` needs one."""
     names = [stage.name for stage in config.scoring.rewards]
     if not names:
@@ -247,7 +247,7 @@ ALL: tuple[Callable[[RunConfig], None], ...] = (
     check_offload,
     check_sampling,
     check_evaluation,
-    check_judge,
+    check_scoring,
     check_prompt_template,
 )
 

@@ -1,1 +1,1 @@
-"""Prompts, chat templates, packing and the resumable sampler."""
+"""Data sets as prompts, chat templates, tokenizers, model folders, decontamination and the resumable sampler."""

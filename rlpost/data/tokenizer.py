@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rlpost.data.chat_template import render_messages
 from rlpost.errors import DataError, ModelError, first_line
 from rlpost.types import Prompt
 
@@ -43,12 +44,7 @@ class TextCodec:
             DataError: for chat messages if the tokenizer has no chat template, or if there are no tokens.
         """
         if prompt.messages is not None:
-            if not self.tokenizer.chat_template:
-                raise DataError(
-                    f"prompt {prompt.id!r} is a chat, but the tokenizer has no chat template; use data.template"
-                )
-            turns = [{"role": m.role, "content": m.content} for m in prompt.messages]
-            text = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+            text = render_messages(self.tokenizer, prompt)
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         else:
             ids = self.tokenizer(prompt.text, add_special_tokens=self.special_tokens)["input_ids"]

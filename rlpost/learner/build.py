@@ -13,7 +13,7 @@ from rlpost.learner.logprob_model import LogprobModel
 from rlpost.learner.model_support import varlen_unsupported_reason
 from rlpost.learner.policy import PolicyLearner
 from rlpost.learner.torch_engine import TorchEngine
-from rlpost.learner.varlen import use
+from rlpost.learner.varlen import use_varlen_attention
 from rlpost.protocols import TrainEngine
 from rlpost.tuning.build import build_tuning
 
@@ -62,4 +62,4 @@ def _prepare(model: Any, config: RunConfig) -> None:
         reason = varlen_unsupported_reason(model)
         if reason is not None:
             raise ModelError(f"learner.attention: varlen, but {reason}; set it to mask")
-        use(model)
+        use_varlen_attention(model)

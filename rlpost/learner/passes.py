@@ -1,7 +1,7 @@
 """Forward and backward passes over a rank's micro-batches.
 
 Updates (`rlpost.learner.policy`), the gradient check (`rlpost.learner.gradient_check`) and the warm-up of a tuning
-method (`rlpost.learner.warmup`) share them.
+method (`rlpost.learner.tuning_warmup`) share them.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from rlpost.learner.gradient_check import gradient_figures
 from rlpost.learner.packing import Update, plan_updates, sample_sizes
 from rlpost.learner.passes import ModelPasses
 from rlpost.learner.prepass import fill, needed
-from rlpost.learner.warmup import Warmup, gradients, read_tuning
+from rlpost.learner.tuning_warmup import Warmup, gradients, read_tuning
 from rlpost.optim.schedule import learning_rate
 from rlpost.protocols import Applied, TrainEngine
 from rlpost.sync.publish import Publisher

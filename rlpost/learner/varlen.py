@@ -75,7 +75,7 @@ def varlen_sequences(sequence_ids: np.ndarray, branch: np.ndarray, device: torch
     )
 
 
-def use(model: Any) -> None:
+def use_varlen_attention(model: Any) -> None:
     """Have a Hugging Face model use this attention if it is given `VarlenSequences`, and SDPA otherwise."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask

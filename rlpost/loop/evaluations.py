@@ -46,7 +46,7 @@ class Evaluations:
         """Title and figures of each evaluation so far, in order."""
         return [(title, figures) for _, title, figures in self.rows]
 
-    def keep_up_to(self, step: int) -> None:
+    def truncate_after(self, step: int) -> None:
         """Drop later evaluations; one after step N belongs to the checkpoint of step N. -1 drops all."""
         self.rows = []
         for row in keep_lines_before(self.file, step + 1):

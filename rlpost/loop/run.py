@@ -121,7 +121,7 @@ class Run:
         the last checkpoint.
         """
         if not resume:
-            self.evaluations.keep_up_to(-1)
+            self.evaluations.truncate_after(-1)
         else:
             self._load(checkpoint.latest(self.folder.checkpoints))
             self.display.say(f"resuming after step {self.state.step}")
@@ -179,7 +179,7 @@ class Run:
                     self._load(checkpoint.latest(self.folder.checkpoints))
                 else:
                     self.state, self.saved = RunState(0), None
-                    self.evaluations.keep_up_to(0)
+                    self.evaluations.truncate_after(0)
                 break
             except LearnerLostError as again:
                 error = again
@@ -255,7 +255,7 @@ class Run:
         assert self.session.learner is not None
         self.state = self.saved = checkpoint.read_state(folder)
         self.session.learner.load(str((folder / "learner").resolve()))
-        self.evaluations.keep_up_to(self.state.step)
+        self.evaluations.truncate_after(self.state.step)
 
 
 def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> str:

@@ -39,9 +39,10 @@ class Session:
         watch: the actors' own memory over the last steps.
         verifiers: one line about each distinct verifier, with the result of its conformance test.
         published: manifest of the version that the engines serve; None before the first publish.
-        recorded: completions of the pinned prompts at the last publish, with the learner's log-probabilities then.
-        starting: completions of the pinned prompts at this session's first publish, with the log-probabilities of the
-            reference policy; None without a KL term.
+        published_probe: completions of the pinned prompts at the last publish, with the learner's log-probabilities
+            then.
+        reference_probe: completions of the pinned prompts at this session's first publish, with the log-probabilities
+            of the reference policy; None without a KL term.
         examined: whether the learner's gradient has been checked on a batch of this run.
         recent: the last ``scoring.undecided_window`` scored batches.
     """
@@ -57,8 +58,8 @@ class Session:
     watch: MemoryWatch
     verifiers: tuple[str, ...] = ()
     published: WeightManifest | None = field(default=None)
-    recorded: parity.Scored | None = field(default=None)
-    starting: parity.Scored | None = field(default=None)
+    published_probe: parity.Scored | None = field(default=None)
+    reference_probe: parity.Scored | None = field(default=None)
     examined: bool = field(default=False)
     recent: list[list[Group]] = field(default_factory=list[list[Group]])
 
@@ -97,11 +98,11 @@ class Session:
         for engine, completions in enumerate(self.rollouts.probe()):
             scored = self._with_learner(completions)
             if engine == 0:
-                self.recorded = scored
+                self.published_probe = scored
             found = canary.check_probe(completions, scored.learner, self.tolerance, engine)
             worst = _larger(worst, found)
-        if self.starting is None and self.config.algorithm.kl.coef and self.recorded is not None:
-            self.starting = self._with_learner(self.recorded.completions, reference=True)
+        if self.reference_probe is None and self.config.algorithm.kl.coef and self.published_probe is not None:
+            self.reference_probe = self._with_learner(self.published_probe.completions, reference=True)
         return worst
 
     def parity(self, prompts: Sequence[tuple[int, ...]]) -> dict[str, float]:
@@ -113,7 +114,7 @@ class Session:
         Raises:
             SelfCheckError: if any part is above its limit; see `rlpost.selfcheck.parity`.
         """
-        before = self.recorded
+        before = self.published_probe
         assert before is not None
         published = parity.Published(before.learner, self._with_learner(before.completions).learner)
         worst: dict[str, float] = {}
@@ -121,10 +122,10 @@ class Session:
             rounds = self._with_learner(as_is), self._with_learner(fresh)
             found = parity.check_parity(*rounds, published, self.tolerance, synchronous=True, engine=engine)
             worst = _larger(worst, found)
-        if self.starting is not None:
-            now = self._with_learner(self.starting.completions, reference=True).learner
+        if self.reference_probe is not None:
+            now = self._with_learner(self.reference_probe.completions, reference=True).learner
             worst |= parity.check_reference(
-                parity.Published(self.starting.learner, now), _SAME[self.config.model.dtype]
+                parity.Published(self.reference_probe.learner, now), _SAME[self.config.model.dtype]
             )
         return worst
 

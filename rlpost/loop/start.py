@@ -59,7 +59,7 @@ def session(
         shapes = tensor_shapes(model)
         plan = wait_for_placement(lambda found: place(config, found, shapes), config.cluster, log)
         supervisor, placed = Supervisor(config.cluster, plan.placements, log), plan.of
-        scoring = RayScoringPool(config, placed("scoring"), supervisor, shipped, needs)
+        scoring = RayScoringPool(config, placed("scoring"), supervisor, shipped, frozenset(needs))
         spec = engine_spec(config, model, train, held_out)
         rollouts = RayRolloutPool(config, placed("rollout"), supervisor, spec, shipped)
         learner = RayLearner(config, placed("learner"), supervisor, model, shipped) if training else None

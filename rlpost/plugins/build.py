@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 from rlpost.config.schema import RewardSpec, RunConfig, ScoringSection
@@ -48,30 +48,37 @@ def stage_needs(stage: RewardStage) -> tuple[str, ...]:
     return tuple("rollout_logprobs" if need == "engine_logprobs" else need for need in getattr(stage, "needs", ()))
 
 
-def reward_needs(config: RunConfig) -> frozenset[str]:
-    """Union of the needs of all reward stages; building the stages also reports misspelt names.
+def reward_needs(config: RunConfig) -> dict[str, str]:
+    """The needs of all reward stages, each with the name of the first that has it.
+
+    Building the stages also reports misspelt names.
 
     Raises:
         UserError: if a name is unknown or the arguments do not fit.
     """
-    return frozenset(need for spec in config.scoring.rewards for need in stage_needs(build_stage(spec)))
+    found: dict[str, str] = {}
+    for spec in config.scoring.rewards:
+        for need in stage_needs(build_stage(spec)):
+            found.setdefault(need, spec.name)
+    return found
 
 
-def with_logprobs(config: RunConfig, needs: Collection[str]) -> RunConfig:
+def with_logprobs(config: RunConfig, needs: Mapping[str, str]) -> RunConfig:
     """The configuration, with ``rollout.logprobs`` set to ``always`` if a reward stage reads the engine's.
 
     Args:
         config: the run configuration.
-        needs: union of the needs of its reward stages.
+        needs: the needs of its reward stages; see `reward_needs`.
 
     Raises:
         ConfigError: if ``rollout.logprobs`` is ``never``.
     """
-    if "rollout_logprobs" not in needs:
+    reader = needs.get("rollout_logprobs")
+    if reader is None:
         return config
     if config.rollout.logprobs == "never":
         raise ConfigError(
-            "rollout.logprobs: never, but a reward of scoring.rewards reads the engine's log-probabilities; set it auto"
+            f"rollout.logprobs: never, but the reward {reader!r} reads the engine's log-probabilities; set it auto"
         )
     rollout = config.rollout.model_copy(update={"logprobs": "always"})
     return config.model_copy(update={"rollout": rollout})

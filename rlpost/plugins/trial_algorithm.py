@@ -27,7 +27,7 @@ from rlpost.plugins.algorithm import (
     build_loss,
     example_inputs,
 )
-from rlpost.plugins.trial_call import blaming, short_repr
+from rlpost.plugins.trial_call import plugin_errors, short_repr
 from rlpost.types import Reward, SpanReward
 
 _ADDS_UP = 1e-4
@@ -60,7 +60,7 @@ def try_loss(loss: BoundLoss) -> None:
         UserError: if it fails, is no finite scalar with a gradient, has a gradient at masked tokens, does not add up
             over micro-batches, or ignores log-probabilities that the configuration computes for it.
     """
-    with blaming(f"algorithm.loss {loss.name!r}", "on three completions"):
+    with plugin_errors(f"algorithm.loss {loss.name!r}", "on three completions"):
         inputs = example_inputs(loss.settings)
         value, gradient = _loss_and_gradient(loss, inputs)
         if bool(gradient[~inputs.mask].any()):
@@ -79,7 +79,7 @@ def try_advantage(advantages: Advantages, name: str) -> None:
     Raises:
         UserError: if it fails, or returns anything but finite numbers parallel to the spans.
     """
-    with blaming(f"algorithm.advantage {name!r}", "on a group of four"):
+    with plugin_errors(f"algorithm.advantage {name!r}", "on a group of four"):
         spans = [(SpanReward(0, 2, value, 0), SpanReward(2, 4, 1.0 - value, 1)) for value in (0.0, 1.0, 0.5)]
         rewards: list[Reward | None] = [spans[0], None, *spans[1:]]
         answer: Any = advantages(rewards)

@@ -45,7 +45,7 @@ def try_verifier(verifier: Any, name: str, prompt: Prompt) -> float:
     missing = [verb for verb in ("fingerprint", "verify_batch", "close") if not hasattr(verifier, verb)]
     if missing or not isinstance(verifier, Verifier):
         raise UserError(f"{who} has no {', '.join(missing)}; see rlpost.protocols.Verifier")
-    with blaming(who, f"on prompt {prompt.id!r}"):
+    with plugin_errors(who, f"on prompt {prompt.id!r}"):
         if not isinstance(verifier.fingerprint, str) or not verifier.fingerprint:
             raise UserError(f"fingerprint is {verifier.fingerprint!r}; name and version as text are needed")
         items = [VerifyItem(prompt.columns, text) for text in _answers(prompt)]
@@ -73,7 +73,7 @@ def try_stage(stage: RewardStage, name: str, prompt: Prompt, judged: bool) -> fl
         UserError: if it cannot be called with the columns of the data, fails, or returns anything but rewards.
     """
     who = f"scoring.rewards {name!r}"
-    with blaming(who, f"on prompt {prompt.id!r}"):
+    with plugin_errors(who, f"on prompt {prompt.id!r}"):
         _check_signature(stage)
         if stage.needs:
             return 0.0
@@ -89,7 +89,7 @@ def try_stage(stage: RewardStage, name: str, prompt: Prompt, judged: bool) -> fl
 
 
 @contextmanager
-def blaming(who: str, when: str) -> Iterator[None]:
+def plugin_errors(who: str, when: str) -> Iterator[None]:
     """Turn an exception of the user's code in the block into one line that says who, where and what."""
     try:
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rlpost.errors import UserError
-from rlpost.plugins.trial_call import blaming
+from rlpost.plugins.trial_call import plugin_errors
 from rlpost.protocols import GenerateRequest, SamplingSettings
 from rlpost.rollout.stream import generate
 
@@ -27,7 +27,7 @@ def try_engine(engine: Any, name: str, prompt_ids: tuple[int, ...]) -> None:
     verbs = ("submit", "step", "abort", "apply", "probe", "parity", "close")
     if missing := [verb for verb in verbs if not callable(getattr(engine, verb, None))]:
         raise UserError(f"{who} has no {', '.join(missing)}; see rlpost.protocols.RolloutEngine")
-    with blaming(who, "on a prompt of the run"):
+    with plugin_errors(who, "on a prompt of the run"):
         request = GenerateRequest("trial", prompt_ids, 2, 0)
         answers = generate(engine, [request], SamplingSettings(max_tokens=2), _DEADLINE_S)
         if [c.index for c in answers] != [0, 1] or any(c.finish_reason == "abort" for c in answers):

@@ -11,7 +11,7 @@ from rlpost.config.schema import RewardSpec, ScoringSection
 from rlpost.errors import InfrastructureError, RlpostError, SelfCheckError, UserError, describe_error
 from rlpost.plugins import registry, ship, trial_call, usercode
 from rlpost.plugins.build import build_stage, build_verifier, stage_needs
-from rlpost.protocols import RewardStage, SelfExamining, Verifier
+from rlpost.protocols import RewardStage, SelfTestingVerifier, Verifier
 from rlpost.types import Completion, Group, Prompt, Reward, RewardOutput, SpanReward, Verdict, VerifyItem
 
 TRUNCATED = Verdict("rejected", 0.0, "truncated", assurance="cut at max_tokens, not checked")
@@ -130,7 +130,7 @@ class Scorer:
     def _check_verifier(self, prompts: Sequence[Prompt], conformance: bool) -> str:
         if self.verifier is None:
             return "no verifier"
-        if not isinstance(self.verifier, SelfExamining):
+        if not isinstance(self.verifier, SelfTestingVerifier):
             return self.verifier.fingerprint
         said = self.verifier.fingerprint
         with _named_failure(f"verifier {self.section.verifier!r}"):

@@ -203,7 +203,7 @@ def _add(tally, changed, beyond, risen, outward):
 
 @njit(nogil=True, cache=True, inline="always")
 def _rounded(bits):
-    """Bits of the nearest finite bfloat16, ties to even."""
+    """TensorMask of the nearest finite bfloat16, ties to even."""
     near = np.uint32((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
     return np.uint32(near - 1) if near & 0x7FFF == np.uint32(_INFINITE) else near
 

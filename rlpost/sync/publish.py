@@ -170,6 +170,6 @@ def _finish(
     index: Mapping[str, TensorPayload] | None = None,
 ) -> WeightUpdate:
     nbytes = sum(value.nbytes for part in (payload, index or {}) for value in part.values())
-    declares = kind == "values" and bool(index)
-    manifest = WeightManifest(version - 1, version, kind, checksums, nbytes, shapes, declares)
+    carries_positions = kind == "values" and bool(index)
+    manifest = WeightManifest(version - 1, version, kind, checksums, nbytes, shapes, carries_positions)
     return WeightUpdate(manifest, payload, index or {})

@@ -32,7 +32,7 @@ def end_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> 
 
 
 @contextmanager
-def taken_along(processes: Sequence[psutil.Process]) -> Iterator[None]:
+def kill_at_exit(processes: Sequence[psutil.Process]) -> Iterator[None]:
     """Kill these processes at the end of the block, or when this process ends before that.
 
     For processes whose code is not ours, so that they cannot call `end_with_parent` themselves. A shell waits on a

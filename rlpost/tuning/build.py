@@ -15,7 +15,7 @@ from rlpost.config.tuning import SubnetworkSettings
 from rlpost.data.models import load
 from rlpost.errors import ConfigError
 from rlpost.tuning import masks
-from rlpost.tuning.masks import Bits, Mask
+from rlpost.tuning.masks import Mask, TensorMask
 from rlpost.tuning.method import Full, TuningMethod
 from rlpost.tuning.subnetwork import Chooser, Compact, Hooked
 
@@ -81,7 +81,9 @@ def _subnetwork(config: RunConfig, model: nn.Module, folder: str) -> TuningMetho
     return Compact(model, mask, choose, keep_base=bool(config.algorithm.kl.coef))
 
 
-def _made(section: SubnetworkSettings, model: nn.Module, config: RunConfig, how: dict[str, Any]) -> Mapping[str, Bits]:
+def _made(
+    section: SubnetworkSettings, model: nn.Module, config: RunConfig, how: dict[str, Any]
+) -> Mapping[str, TensorMask]:
     """The mask's entries by tensor, for criteria that need no gradients."""
     if section.mask == "difference":
         how |= {"before": section.before, "after": section.after}

@@ -29,10 +29,10 @@ FORMAT = "rlpost-mask-1"
 
 
 @dataclass(frozen=True, slots=True)
-class Bits:
+class TensorMask:
     """One tensor's part of a mask: its shape, and a bit for each entry.
 
-    >>> Bits.of(torch.tensor([[True, False], [True, True]])).count
+    >>> TensorMask.of(torch.tensor([[True, False], [True, True]])).count
     3
     """
 
@@ -40,7 +40,7 @@ class Bits:
     packed: np.ndarray
 
     @classmethod
-    def of(cls, kept: Tensor) -> Bits:
+    def of(cls, kept: Tensor) -> TensorMask:
         """Make it from a boolean tensor."""
         return cls(tuple(kept.shape), np.packbits(kept.detach().cpu().numpy().reshape(-1), bitorder="little"))
 
@@ -74,11 +74,11 @@ class Mask:
         base: `weights_hash` of the weights it was made for; empty if unknown.
         made: how the mask was made, as plain data.
 
-    >>> Mask({"w": Bits.of(torch.tensor([True, False, False, False]))}).density
+    >>> Mask({"w": TensorMask.of(torch.tensor([True, False, False, False]))}).density
     0.25
     """
 
-    tensors: Mapping[str, Bits]
+    tensors: Mapping[str, TensorMask]
     base: str = ""
     made: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -104,7 +104,7 @@ def hash_of(tensors: Iterable[tuple[str, torch.dtype, tuple[int, ...], str]]) ->
     return xxhash.xxh3_128_hexdigest("\n".join(lines).encode())
 
 
-def top(scores: Mapping[str, Tensor], density: float, scope: Scope = "matrix") -> dict[str, Bits]:
+def top(scores: Mapping[str, Tensor], density: float, scope: Scope = "matrix") -> dict[str, TensorMask]:
     """Keep the entries with the highest scores.
 
     Args:
@@ -125,14 +125,18 @@ def top(scores: Mapping[str, Tensor], density: float, scope: Scope = "matrix") -
         if torch.isnan(score).any():
             raise ValueError(f"scores of {name!r} hold NaN")
     if scope == "matrix":
-        return {name: Bits.of(_highest(score.flatten(), density).view(score.shape)) for name, score in scores.items()}
+        return {
+            name: TensorMask.of(_highest(score.flatten(), density).view(score.shape)) for name, score in scores.items()
+        }
     joined = torch.cat([score.detach().float().flatten().cpu() for score in scores.values()])
     kept = _highest(joined, density)
     parts = kept.split([score.numel() for score in scores.values()])
-    return {name: Bits.of(part.view(scores[name].shape)) for name, part in zip(scores, parts, strict=True)}
+    return {name: TensorMask.of(part.view(scores[name].shape)) for name, part in zip(scores, parts, strict=True)}
 
 
-def random(like: Mapping[str, tuple[int, ...]], density: float | Mapping[str, float], seed: int) -> dict[str, Bits]:
+def random(
+    like: Mapping[str, tuple[int, ...]], density: float | Mapping[str, float], seed: int
+) -> dict[str, TensorMask]:
     """Draw entries without replacement, uniformly in each tensor.
 
     Args:
@@ -147,11 +151,13 @@ def random(like: Mapping[str, tuple[int, ...]], density: float | Mapping[str, fl
         size = math.prod(shape)
         flat = np.zeros(size, bool)
         flat[source.choice(size, _quota(size, share), replace=False)] = True
-        found[name] = Bits(tuple(shape), np.packbits(flat, bitorder="little"))
+        found[name] = TensorMask(tuple(shape), np.packbits(flat, bitorder="little"))
     return found
 
 
-def difference(before: Mapping[str, Tensor], after: Mapping[str, Tensor], tolerance: float = 0.0) -> dict[str, Bits]:
+def difference(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor], tolerance: float = 0.0
+) -> dict[str, TensorMask]:
     """Entries that differ between two checkpoints.
 
     Args:
@@ -169,7 +175,7 @@ def difference(before: Mapping[str, Tensor], after: Mapping[str, Tensor], tolera
         new = after[name]
         if old.shape != new.shape:
             raise DataError(f"mask: {name!r} is {tuple(old.shape)} in one checkpoint, {tuple(new.shape)} in the other")
-        found[name] = Bits.of((new != old) if not tolerance else (new.double() - old.double()).abs() > tolerance)
+        found[name] = TensorMask.of((new != old) if not tolerance else (new.double() - old.double()).abs() > tolerance)
     return found
 
 
@@ -189,7 +195,7 @@ def intersection(one: Mask, two: Mask) -> Mask:
 
 def complement(mask: Mask) -> Mask:
     """The other entries of the tensors it names."""
-    tensors = {name: Bits.of(~bits.dense()) for name, bits in mask.tensors.items()}
+    tensors = {name: TensorMask.of(~bits.dense()) for name, bits in mask.tensors.items()}
     return Mask(tensors, mask.base, {"complement": dict(mask.made)})
 
 
@@ -211,7 +217,7 @@ def thin(mask: Mask, density: float, seed: int) -> Mask:
             raise ValueError(f"density is {density}, but {name!r} keeps {bits.count} of {bits.size}; use a lower one")
         kept = np.zeros(bits.size, bool)
         kept[_source(seed, name).choice(bits.index().numpy(), quota, replace=False)] = True
-        tensors[name] = Bits(bits.shape, np.packbits(kept, bitorder="little"))
+        tensors[name] = TensorMask(bits.shape, np.packbits(kept, bitorder="little"))
     return Mask(tensors, mask.base, {"thinned": dict(mask.made), "density": density, "seed": seed})
 
 
@@ -261,15 +267,15 @@ def in_common(total: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple
 def _combined(how: str, one: Mask, two: Mask, operation: Any, names: set[str]) -> Mask:
     if one.base and two.base and one.base != two.base:
         raise DataError(f"mask: made for different weights ({one.base[:8]}…, {two.base[:8]}…); use masks of one model")
-    tensors: dict[str, Bits] = {}
+    tensors: dict[str, TensorMask] = {}
     for name in sorted(names):
         first, second = one.tensors.get(name), two.tensors.get(name)
         if first is None or second is None:
-            tensors[name] = first or second or Bits((0,), np.zeros(0, np.uint8))
+            tensors[name] = first or second or TensorMask((0,), np.zeros(0, np.uint8))
         elif first.shape != second.shape:
             raise DataError(f"mask: {name!r} is {first.shape} in one and {second.shape} in the other; use one model's")
         else:
-            tensors[name] = Bits(first.shape, operation(first.packed, second.packed))
+            tensors[name] = TensorMask(first.shape, operation(first.packed, second.packed))
     return Mask(tensors, one.base or two.base, {how: [dict(one.made), dict(two.made)]})
 
 
@@ -307,7 +313,7 @@ def load(file: str | Path) -> Mask:
             if found.get("format") != FORMAT:
                 raise DataError(f"mask {file}: its format is {found.get('format')!r}, expected {FORMAT!r}")
             shapes = json.loads(found["shapes"])
-            tensors = {name: Bits(tuple(shapes[name]), stored.get_tensor(name)) for name in stored.keys()}  # noqa: SIM118
+            tensors = {name: TensorMask(tuple(shapes[name]), stored.get_tensor(name)) for name in stored.keys()}  # noqa: SIM118
             base, made = found["base"], dict(json.loads(found["made"]))
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"mask {file}: cannot be read ({first_line(error)}); make it anew") from None

@@ -68,7 +68,10 @@ class TuningMethod(Protocol):
         ...
 
     def finish_warmup(self, scores: Mapping[str, Tensor]) -> None:
-        """Decide what is trained from scores by the names of `warmup_parameters`; see `rlpost.learner.warmup`."""
+        """Decide what is trained from scores by the names of `warmup_parameters`.
+
+        See `rlpost.learner.tuning_warmup`.
+        """
         ...
 
     def state(self) -> dict[str, Any]:

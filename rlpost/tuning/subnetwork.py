@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from rlpost.errors import DataError
 from rlpost.sync.codec import checksums
 from rlpost.tuning import masks
-from rlpost.tuning.masks import Bits, Mask
+from rlpost.tuning.masks import Mask, TensorMask
 from rlpost.tuning.method import Full, check_untouched
 
 
@@ -314,7 +314,7 @@ def save_subnetwork(folder: Path, mask: Mask | None, values: Mapping[str, Tensor
     save_file({n: v.cpu().contiguous() for n, v in values.items()}, target / "values.safetensors", {"base": base})
 
 
-def _fitting(mask: Mask, model: nn.Module) -> Mapping[str, Bits]:
+def _fitting(mask: Mask, model: nn.Module) -> Mapping[str, TensorMask]:
     """The mask's tensors; raises DataError for one that the model lacks or has in another shape."""
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     for name, bits in mask.tensors.items():
@@ -346,5 +346,7 @@ def _plain(mask: Mask | None) -> dict[str, Any] | None:
 def _unplain(stored: Mapping[str, Any] | None) -> Mask | None:
     if stored is None:
         return None
-    tensors = {name: Bits(tuple(shape), packed.cpu().numpy()) for name, (shape, packed) in stored["tensors"].items()}
+    tensors = {
+        name: TensorMask(tuple(shape), packed.cpu().numpy()) for name, (shape, packed) in stored["tensors"].items()
+    }
     return Mask(tensors, stored["base"], stored["made"])

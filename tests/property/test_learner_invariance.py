@@ -186,7 +186,7 @@ def test_attention_sequence_by_sequence_changes_no_loss_or_gradient(model: Any, 
         data = batch(seed, count=7, prompts=prompts)
         model.set_attn_implementation("sdpa")
         expected = measure(model, configured(10_000, ratio="span"), data)
-        varlen.use(model)
+        varlen.use_varlen_attention(model)
         close(measure(model, configured(micro_tokens, measures, ratio="span"), data), expected)
         # without varlen_sequences torch's attention is used: the self-check's plain comparison runs that way
         close(measure(model, configured(micro_tokens, ratio="span"), data), expected)

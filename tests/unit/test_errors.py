@@ -18,7 +18,7 @@ STANDARD = {
     "InfrastructureError": RuntimeError,
     "ActorLostError": RuntimeError,
     "LearnerLostError": RuntimeError,
-    "GivingUpError": RuntimeError,
+    "RestartLimitError": RuntimeError,
     "DeadlineError": TimeoutError,
     "PlacementError": RuntimeError,
     "SelfCheckError": RuntimeError,

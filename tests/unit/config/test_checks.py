@@ -146,8 +146,8 @@ BROKEN: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("check_sampling", {"rollout": {"top_k": -5}}, "rollout.top_k", ["-5", "use -1"]),
     ("check_evaluation", {"evaluation": {"k": [1, 16]}}, "evaluation.k", ["16", "8", "at least"]),
     ("check_evaluation", {"evaluation": {"every": 5}}, "evaluation.every", ["5", "data.eval", "set 0"]),
-    ("check_judge", {"scoring": {"rewards": []}}, "scoring.rewards", ["empty", "name at least one"]),
-    ("check_judge", {"scoring": {"verifier": None}}, "scoring.verifier", ["outcome", "name a verifier"]),
+    ("check_scoring", {"scoring": {"rewards": []}}, "scoring.rewards", ["empty", "name at least one"]),
+    ("check_scoring", {"scoring": {"verifier": None}}, "scoring.verifier", ["outcome", "name a verifier"]),
     (
         "check_prompt_template",
         {"data": {"template": "{a}", "chat_template": [["user", "{a}"]]}},

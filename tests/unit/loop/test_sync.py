@@ -69,7 +69,7 @@ def started(folder: Path, answer: Any = word, learner: FakeLearner | None = None
     return Session(
         config=config,
         rollouts=FakeRollouts(FakeEngine(answer), FakeEngine(answer)),
-        scoring=FakeScoring(Scorer(config.scoring), reward_needs(config)),
+        scoring=FakeScoring(Scorer(config.scoring), frozenset(reward_needs(config))),
         learner=learner or FakeLearner(),
         train=prompts,
         held_out=[],

@@ -90,9 +90,9 @@ def test_after_a_restore_nothing_is_taken_for_known() -> None:
     assert made.update(0).manifest.kind == "full"
     mask = Mask(masks.random({n: tuple(p.shape) for n, p in model.named_parameters()}, 0.3, 1))
     values = publisher("values", Compact(model, mask))
-    assert values.update(0).manifest.declares
+    assert values.update(0).manifest.carries_positions
     values.forget()
-    assert values.update(0).manifest.declares
+    assert values.update(0).manifest.carries_positions
 
 
 def test_positions_are_told_once_and_values_are_absolute() -> None:
@@ -101,7 +101,11 @@ def test_positions_are_told_once_and_values_are_absolute() -> None:
     tuning = Compact(model, mask)
     held, known, made = start(net()), {}, publisher("values", tuning)
     first = made.update(0)
-    assert (first.manifest.declares, set(first.index), len(first.payload["0.weight"].data)) == (True, {"0.weight"}, 24)
+    assert (first.manifest.carries_positions, set(first.index), len(first.payload["0.weight"].data)) == (
+        True,
+        {"0.weight"},
+        24,
+    )
     apply(held, first, known)
     tuning.kept["0.weight"].values.data += 0.5
     tuning.write_back()
@@ -109,7 +113,7 @@ def test_positions_are_told_once_and_values_are_absolute() -> None:
     tuning.kept["0.weight"].values.data += 0.5
     tuning.write_back()
     second = made.update(2)
-    assert (second.manifest.declares, second.index, second.manifest.nbytes) == (False, {}, 24)
+    assert (second.manifest.carries_positions, second.index, second.manifest.nbytes) == (False, {}, 24)
     assert lost.payload.keys() == second.payload.keys()
     apply(held, second, known)  # without the update before
 

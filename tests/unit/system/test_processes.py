@@ -10,9 +10,9 @@ import pytest
 CHILD = "import os; from rlpost.system.processes import end_with_parent; end_with_parent({number}, {parent}); print(os.getpid(), flush=True); import time; time.sleep(60)"
 GUARD = """
 import subprocess, sys, time, psutil
-from rlpost.system.processes import taken_along
+from rlpost.system.processes import kill_at_exit
 other = subprocess.Popen(["sleep", "60"])
-with taken_along([psutil.Process(other.pid)]):
+with kill_at_exit([psutil.Process(other.pid)]):
     print(other.pid, flush=True)
     time.sleep(float(sys.argv[1]))
 print(other.wait(timeout=20))

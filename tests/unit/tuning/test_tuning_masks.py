@@ -8,16 +8,16 @@ import torch
 
 from rlpost.errors import DataError
 from rlpost.tuning import masks
-from rlpost.tuning.masks import Bits, Mask
+from rlpost.tuning.masks import Mask, TensorMask
 
 
-def kept(bits: Bits) -> list[int]:
+def kept(bits: TensorMask) -> list[int]:
     return bits.index().tolist()
 
 
 def test_bits_are_row_major_in_little_order() -> None:
     dense = torch.tensor([[True, False, False], [False, True, True], [False, False, True]])
-    bits = Bits.of(dense)
+    bits = TensorMask.of(dense)
     assert bits.packed.tolist() == [0b00110001, 0b1]
     assert (bits.size, bits.count, kept(bits)) == (9, 4, [0, 4, 5, 8])
     assert bits.index().dtype == torch.int32

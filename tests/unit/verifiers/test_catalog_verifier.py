@@ -10,7 +10,7 @@ import pytest
 
 from rlpost.cli import main
 from rlpost.errors import DataError, UserError
-from rlpost.protocols import Reviewing, SelfExamining, Verifier
+from rlpost.protocols import ReviewingVerifier, SelfTestingVerifier, Verifier
 from rlpost.types import Prompt, VerifyItem
 from rlpost_verifiers.catalog.items import catalog_of
 from rlpost_verifiers.catalog.verifier import CatalogVerifier
@@ -86,7 +86,7 @@ def test_prompts_that_could_earn_nothing_are_refused_before_training(row: dict[s
 def test_conformance_finds_every_catalog_name_and_no_invented_one() -> None:
     verifier = CatalogVerifier(CATALOG)
     assert isinstance(verifier, Verifier)
-    assert isinstance(verifier, SelfExamining)
+    assert isinstance(verifier, SelfTestingVerifier)
     report = verifier.conformance()
     assert report.failures == ()
     assert "6 items" in report.summary()
@@ -158,4 +158,4 @@ def test_a_review_needs_no_ground_truth() -> None:
     assert [item.reason for item in verdict.items] == wanted
     turns = {"prompt": [{"role": "user", "content": "Seen: Up (2009)"}]}
     assert [item.reason for item in verifier.review(turns, "Up (2009)").items] == ["seen"]
-    assert isinstance(verifier, Reviewing)
+    assert isinstance(verifier, ReviewingVerifier)

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from rlpost.errors import DataError, InfrastructureError, MissingPackageError, UserError
-from rlpost.protocols import SelfExamining, Verifier
+from rlpost.protocols import SelfTestingVerifier, Verifier
 from rlpost.types import Prompt, VerifyItem
 from rlpost_verifiers.math import comparer as comparing
 from rlpost_verifiers.math.comparer import Comparer
@@ -37,7 +37,7 @@ def comparer() -> Iterator[Comparer]:
 
 def test_gold_answers_are_accepted_and_no_cheat_is(math: MathVerifier) -> None:
     assert isinstance(math, Verifier)
-    assert isinstance(math, SelfExamining)
+    assert isinstance(math, SelfTestingVerifier)
     report = math.conformance()
     assert [row for row in report.rows if not row.held] == []
     assert not [row for row in report.rows if row.verdict.outcome == "undecided"]

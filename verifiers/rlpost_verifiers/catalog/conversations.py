@@ -20,8 +20,8 @@ from functools import cache
 from typing import Any, Literal
 
 from rlpost.errors import UserError
+from rlpost_verifiers.catalog.ground_truth import RELEVANT_KEY, SEEN_KEY
 from rlpost_verifiers.catalog.items import Item, load_catalog
-from rlpost_verifiers.catalog.wanted import RELEVANT_KEY, SEEN_KEY
 
 _TEMPERATURE = 0.6
 _NOISE = 0.7

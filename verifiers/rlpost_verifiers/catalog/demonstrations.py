@@ -14,11 +14,11 @@ import numpy as np
 from rlpost.algorithms.ranking import ndcg, recall
 from rlpost.errors import DataError, UserError
 from rlpost_verifiers.catalog.embedding import describe
+from rlpost_verifiers.catalog.ground_truth import GroundTruth
 from rlpost_verifiers.catalog.lists import ListSettings, parse_list
 from rlpost_verifiers.catalog.remap import PENALTY, Adjustment, adjust, demonstration, reflect, remap
 from rlpost_verifiers.catalog.teacher import conversation_of
 from rlpost_verifiers.catalog.verifier import CatalogVerifier
-from rlpost_verifiers.catalog.wanted import Wanted
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 Rate = Callable[[Mapping[str, Sequence[str]]], Mapping[str, Mapping[int, float]]]
@@ -134,26 +134,26 @@ def demonstrate(
         raise DataError(
             f"none of {len(rows)} conversations has a list of the teacher; ids must be the same in both files"
         )
-    wanted = {name: reader.wanted(rows[name], required=False) for name in names}
+    truth = {name: reader.ground_truth(rows[name], required=False) for name in names}
     scores = remapper.scores([rows[name] for name in names], [lists[name] for name in names])
     stages: dict[str, np.ndarray] = {"remap": scores}
     if rate is not None:
-        stages["reflect"] = scores = _reflected(names, scores, wanted, remapper, rate)
-    told = [place for place, name in enumerate(names) if wanted[name].relevant]
+        stages["reflect"] = scores = _reflected(names, scores, truth, remapper, rate)
+    told = [place for place, name in enumerate(names) if truth[name].relevant]
     held = told[: max(int(len(told) * settings.held_out), 1)]
     fitting = told[len(held) :][: settings.fitted]
     if not fitting:
         raise DataError(f"{len(told)} conversations say what their users wanted; the adjustment needs two at least")
-    trial = _fit(fitting, names, scores, wanted, settings)
+    trial = _fit(fitting, names, scores, truth, settings)
     stages["adjust"] = trial(scores[held])
-    figures = _figures(held, names, stages, wanted, remapper, lists)
-    final = _fit(told[: settings.fitted], names, scores, wanted, settings)
+    figures = _figures(held, names, stages, truth, remapper, lists)
+    final = _fit(told[: settings.fitted], names, scores, truth, settings)
     figures |= {"nll_before": final.before, "nll_after": final.after}
     figures |= {"conversations": float(len(rows)), "demonstrations": float(len(names)), "held_out": float(len(held))}
     made = [
         {
             **rows[name],
-            "completion": _text(demonstration(final(scores[place]), settings.size, wanted[name].seen), remapper),
+            "completion": _text(demonstration(final(scores[place]), settings.size, truth[name].seen), remapper),
         }
         for place, name in enumerate(names)
     ]
@@ -165,11 +165,11 @@ def _text(items: Sequence[int], remapper: Remapper) -> str:
 
 
 def _reflected(
-    names: Sequence[str], scores: np.ndarray, wanted: Mapping[str, Wanted], remapper: Remapper, rate: Rate
+    names: Sequence[str], scores: np.ndarray, truth: Mapping[str, GroundTruth], remapper: Remapper, rate: Rate
 ) -> np.ndarray:
     """Scores after the teacher's ratings of the best candidates; conversations without ratings keep their scores."""
     rated = remapper.settings.rated
-    chosen = {name: demonstration(scores[place], rated, wanted[name].seen) for place, name in enumerate(names)}
+    chosen = {name: demonstration(scores[place], rated, truth[name].seen) for place, name in enumerate(names)}
     catalog = remapper.verifier.catalog.items
     answers = rate({name: [catalog[item].name for item in items] for name, items in chosen.items()})
     found = scores.copy()
@@ -183,25 +183,25 @@ def _fit(
     places: Sequence[int],
     names: Sequence[str],
     scores: np.ndarray,
-    wanted: Mapping[str, Wanted],
+    truth: Mapping[str, GroundTruth],
     settings: DemonstrationSettings,
 ) -> Adjustment:
-    return adjust(scores[list(places)], [sorted(wanted[names[place]].relevant) for place in places], settings.penalty)
+    return adjust(scores[list(places)], [sorted(truth[names[place]].relevant) for place in places], settings.penalty)
 
 
 def _figures(
     held: Sequence[int],
     names: Sequence[str],
     stages: Mapping[str, np.ndarray],
-    wanted: Mapping[str, Wanted],
+    truth: Mapping[str, GroundTruth],
     remapper: Remapper,
     lists: Mapping[str, str],
 ) -> dict[str, float]:
     size = remapper.settings.size
 
-    def ranked(stage: str) -> Iterator[tuple[Wanted, list[int]]]:
+    def ranked(stage: str) -> Iterator[tuple[GroundTruth, list[int]]]:
         for number, place in enumerate(held):
-            one = wanted[names[place]]
+            one = truth[names[place]]
             if stage == "teacher":
                 known = [item for _, item in remapper.matches(lists[names[place]]) if item is not None]
                 yield one, [item for item in dict.fromkeys(known) if item not in one.seen][:size]

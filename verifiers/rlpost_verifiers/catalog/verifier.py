@@ -14,10 +14,10 @@ from rlpost.algorithms.ranking import self_information
 from rlpost.data.prompts import read_jsonl
 from rlpost.errors import DataError, UserError
 from rlpost.types import ItemVerdict, Prompt, Verdict, VerifyItem
+from rlpost_verifiers.catalog.ground_truth import ELSEWHERE_KEY, RELEVANT_KEY, SEEN_KEY, Columns, GroundTruth, Reader
 from rlpost_verifiers.catalog.index import CatalogIndex
 from rlpost_verifiers.catalog.items import Catalog, load_catalog
 from rlpost_verifiers.catalog.lists import Entry, ListSettings, Prose, Unparsable, Yearless, parse_list
-from rlpost_verifiers.catalog.wanted import ELSEWHERE_KEY, RELEVANT_KEY, SEEN_KEY, Columns, Reader, Wanted
 
 HIT, MISS, ELSEWHERE = "hit", "miss", "relevant_elsewhere"
 SEEN, DUPLICATE, OUTSIDE, UNPARSABLE = "seen", "duplicate", "out_of_catalog", "unparsable"
@@ -43,11 +43,12 @@ class CatalogReport:
 
 
 class CatalogVerifier:
-    """Verifies every item of a list. Implements `rlpost.protocols.Verifier`, `SelfExamining` and `Reviewing`.
+    """Verifies every item of a list. Implements `Verifier`, `SelfTestingVerifier` and `ReviewingVerifier` of
+    `rlpost.protocols`.
 
     A prompt's columns hold the relevant items, and may hold the seen items and those relevant in other rows
-    (`rlpost_verifiers.catalog.wanted`). Catalog, columns and answers go through the same canonical form. Each relevant
-    item counts once, at its first rank.
+    (`rlpost_verifiers.catalog.ground_truth`). Catalog, columns and answers go through the same canonical form. Each
+    relevant item counts once, at its first rank.
 
     Args:
         catalog: path of a catalog file (see `load_catalog`), or a loaded catalog; None: the films that ship.
@@ -112,17 +113,17 @@ class CatalogVerifier:
         Raises:
             DataError: for columns that name no relevant item of the catalog, where one is required.
         """
-        return [self._judge(item, self.reader.wanted(item.columns, self._required)) for item in items]
+        return [self._judge(item, self.reader.ground_truth(item.columns, self._required)) for item in items]
 
     def review(self, columns: Mapping[str, Any], text: str) -> Verdict:
         """Review a list without ground truth: each item is ``in_catalog``, ``seen``, ``duplicate``, ``out_of_catalog``
         or ``unparsable``. Seen are the items that the columns list as seen, and those that any of them mentions.
 
-        Implements `rlpost.protocols.Reviewing`.
+        Implements `rlpost.protocols.ReviewingVerifier`.
         """
         said = "\n".join(_said(value) for value in columns.values())
-        seen = self.reader.wanted(columns, required=False).seen | self.reader.mentioned(said)
-        found = self._judge(VerifyItem(columns, text), Wanted({}, seen, frozenset()))
+        seen = self.reader.ground_truth(columns, required=False).seen | self.reader.mentioned(said)
+        found = self._judge(VerifyItem(columns, text), GroundTruth({}, seen, frozenset()))
         items = tuple(replace(item, reason=INSIDE) if item.reason == MISS else item for item in found.items)
         return replace(found, items=items)
 
@@ -163,20 +164,20 @@ class CatalogVerifier:
         bad: list[str] = []
         for prompt in prompts:
             try:
-                self.reader.wanted(prompt.columns, self._required)
+                self.reader.ground_truth(prompt.columns, self._required)
             except DataError as error:
                 bad.append(f"prompt {prompt.id!r}: {error}")
         if bad:
             raise DataError(f"{len(bad)} of {len(prompts)} prompts could earn nothing; {bad[0]}")
 
-    def _judge(self, item: VerifyItem, wanted: Wanted) -> Verdict:
+    def _judge(self, item: VerifyItem, truth: GroundTruth) -> Verdict:
         taken: set[int] = set()
         found: list[ItemVerdict] = []
         places: list[int | None] = []
         for rank, entry in enumerate(parse_list(item.text, self.settings)):
             place = self._place(entry)
-            reason = self._reason(entry, place, wanted, taken)
-            score = wanted.relevant[place] if reason == HIT and place is not None else 0.0
+            reason = self._reason(entry, place, truth, taken)
+            score = truth.relevant[place] if reason == HIT and place is not None else 0.0
             if place is not None:
                 taken.add(place)
             places.append(place)
@@ -185,15 +186,15 @@ class CatalogVerifier:
         hits = sum(one.reason == HIT for one in found)
         reason = "hits" if hits else "no_hit" if found else "no_list"
         return Verdict(
-            "accepted" if hits else "rejected", hits / max(len(wanted.relevant), 1), reason, tuple(found),
-            assurance="catalog", evidence=self._evidence(places, wanted), backend=self._fingerprint,
+            "accepted" if hits else "rejected", hits / max(len(truth.relevant), 1), reason, tuple(found),
+            assurance="catalog", evidence=self._evidence(places, truth), backend=self._fingerprint,
         )  # fmt: skip
 
-    def _evidence(self, places: Sequence[int | None], wanted: Wanted) -> dict[str, Any]:
+    def _evidence(self, places: Sequence[int | None], truth: GroundTruth) -> dict[str, Any]:
         items = self.catalog.items
         found: dict[str, Any] = {
             "items": [None if place is None else items[place].name for place in places],
-            "relevant": len(wanted.relevant),
+            "relevant": len(truth.relevant),
             "catalog": len(items),
         }
         if self._bits is not None:
@@ -206,18 +207,18 @@ class CatalogVerifier:
         match = self.index.find(entry.title, entry.year)
         return None if match is None else match.item
 
-    def _reason(self, entry: Entry, place: int | None, wanted: Wanted, taken: set[int]) -> str:
+    def _reason(self, entry: Entry, place: int | None, truth: GroundTruth, taken: set[int]) -> str:
         if entry.title is None:
             return UNPARSABLE
         if place is None:
             return OUTSIDE
         if place in taken:
             return DUPLICATE
-        if place in wanted.relevant:
+        if place in truth.relevant:
             return HIT
-        if place in wanted.seen:
+        if place in truth.seen:
             return SEEN
-        return ELSEWHERE if place in wanted.elsewhere else MISS
+        return ELSEWHERE if place in truth.elsewhere else MISS
 
     def _popularity(self, where: str) -> list[float]:
         """Number of times each item was chosen, in catalog order."""
@@ -227,7 +228,7 @@ class CatalogVerifier:
         if not Path(where).expanduser().is_file():
             raise UserError(f"catalog: popularity is {where!r}, no column of the catalog and no file; give one of them")
         counts = Counter(
-            number for row in read_jsonl(where) for number in self.reader.wanted(row, required=False).relevant
+            number for row in read_jsonl(where) for number in self.reader.ground_truth(row, required=False).relevant
         )
         return [float(counts[number]) for number in range(len(items))]
 

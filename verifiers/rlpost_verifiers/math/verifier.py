@@ -35,10 +35,10 @@ _RULES = 2
 class MathVerifier:
     """Compares the final answer in a text with the column ``answer``, using the package math-verify.
 
-    Implements `rlpost.protocols.Verifier` and `SelfExamining`. Reasons of accepted answers: ``correct``; of rejected
-    ones: ``wrong``, ``no_answer``, ``several_answers``, ``unevaluated``, ``unreadable``, ``too_long``, ``too_big``,
-    ``memory``, and ``timeout`` where the answer used up its CPU seconds; of undecided ones: ``crashed``, ``bad_gold``,
-    and ``timeout`` where wall clock ran out without the CPU being used.
+    Implements `Verifier` and `SelfTestingVerifier` of `rlpost.protocols`. Reasons of accepted answers: ``correct``; of
+    rejected ones: ``wrong``, ``no_answer``, ``several_answers``, ``unevaluated``, ``unreadable``, ``too_long``,
+    ``too_big``, ``memory``, and ``timeout`` where the answer used up its CPU seconds; of undecided ones: ``crashed``,
+    ``bad_gold``, and ``timeout`` where wall clock ran out without the CPU being used.
 
     Numbers are equal if they agree to six decimal places, sets without regard to order; units are not compared.
 

@@ -16,7 +16,7 @@ from rlpost_verifiers.catalog.names import canonical, year_of
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class GroundTruth:
     """Ground truth of one row, as positions in the catalog.
 
     Attributes:
@@ -59,7 +59,7 @@ class Reader:
         for number, item in enumerate(catalog.items):
             self._by_title.setdefault(canonical(item.title), []).append(number)
 
-    def wanted(self, row: Mapping[str, Any], required: bool = True) -> Wanted:
+    def ground_truth(self, row: Mapping[str, Any], required: bool = True) -> GroundTruth:
         """The ground truth of a row.
 
         Args:
@@ -84,7 +84,7 @@ class Reader:
             raise DataError(f"none of its relevant items is in the catalog ({', '.join(lost[:3]) or 'it names none'})")
         seen = {n for name in names_of(row.get(keys.seen), keys.seen) for n in self._numbers(*name[:2])}
         others = {n for name in names_of(row.get(keys.elsewhere), keys.elsewhere) for n in self._numbers(*name[:2])}
-        return Wanted(relevant, frozenset(seen - set(relevant)), frozenset(others - set(relevant)))
+        return GroundTruth(relevant, frozenset(seen - set(relevant)), frozenset(others - set(relevant)))
 
     def mentioned(self, text: str) -> frozenset[int]:
         """Items that a text mentions: the title with its year, or without a year if it has more than one word."""
