@@ -3,9 +3,10 @@ gradient, so that no token is left out of an update.
 
     rlpost train configs/quickstart.yaml algorithm.loss=configs/examples/cispo.py:cispo
 
-Copy it anywhere and give its path. Before a run starts the loss is tried on three short completions: it must be a
-finite scalar with a gradient, ignore masked tokens, add up over micro-batches, and read the log-probabilities that the
-configuration computes for it (of the reference for a KL term, of the engine for an importance correction).
+Copy it anywhere and give its path. Before a run starts the loss is tried on four short completions: it must be a finite
+scalar in float32 with a gradient, ignore masked tokens, give the same gradient however completions are divided into
+micro-batches, raise what has a positive advantage, and read the log-probabilities that the configuration computes for
+it (of the reference for a KL term, of the engine for an importance correction). Metrics add up over micro-batches too.
 """
 
 import torch
@@ -32,6 +33,8 @@ def cispo(inputs, settings, counts, *, ceiling=None):
     mask = inputs.mask
     ratio = log_ratios(inputs.logprobs, inputs.old_logprobs, mask, inputs.span_ids, settings.ratio).detach().exp()
     ceiling = 1 + settings.clip_high if ceiling is None else ceiling
+    if ceiling <= 0:
+        raise ValueError(f"ceiling is {ceiling}; a weight above 0 is needed")
     # masked positions may hold anything, even NaN, which 0 times would not remove: set them to 0 first
     logprobs = torch.where(mask, inputs.logprobs, 0.0)
     per_token = -ratio.clamp(max=ceiling) * inputs.advantages.masked_fill(~mask, 0) * logprobs

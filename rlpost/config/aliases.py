@@ -42,8 +42,22 @@ def rename_keys(tree: dict[str, Any], origins: dict[tuple[str, ...], str], place
             origins[(*new, *path[len(old) :])] = origins.pop(path)
 
 
-def new_path(path: tuple[str, ...], place: str) -> tuple[str, ...]:
-    """The current path for an override; an old path gives a warning."""
+def renamed_override(path: tuple[str, ...], value: Any, place: str) -> tuple[tuple[str, ...], Any]:
+    """The current path of an override, and its value with current keys; an old name gives a warning.
+
+    Raises:
+        ConfigError: if the value holds an old key and its new one.
+    """
+    path = _new_path(path, place)
+    if isinstance(value, dict):
+        tree: Any = value
+        for key in reversed(path):
+            tree = {key: tree}
+        rename_keys(tree, {}, place)
+    return path, value
+
+
+def _new_path(path: tuple[str, ...], place: str) -> tuple[str, ...]:
     for old, new in RENAMED.items():
         if path[: len(old)] == old:
             _log.warning("%s: %s is now called %s; rename it", place, ".".join(old), ".".join(new))

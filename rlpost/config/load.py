@@ -12,7 +12,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from rlpost.config.aliases import new_path, rename_keys
+from rlpost.config.aliases import rename_keys, renamed_override
 from rlpost.config.checks import check
 from rlpost.config.recipes import RECIPES
 from rlpost.config.schema import RunConfig
@@ -113,9 +113,13 @@ def origin_of(origins: Origin, path: tuple[str, ...]) -> str:
 
 
 def _finish(tree: dict[str, Any], origins: dict[tuple[str, ...], str], overrides: Sequence[str]) -> Loaded:
+    spelled: dict[tuple[str, ...], tuple[str, ...]] = {}
     for text in overrides:
-        path, value = parse_override(text)
-        path = new_path(path, f"override {text}")
+        given, value = parse_override(text)
+        path, value = renamed_override(given, value, f"override {text}")
+        if spelled.setdefault(path, given) != given:
+            both = " and ".join(sorted(".".join(name) for name in (given, spelled[path])))
+            raise ConfigError(f"override {text}: {both} are the same setting; keep {'.'.join(path)}")
         _set(tree, path, value, text)
         _note(value, path, f"override {text}", origins)
     _apply_recipe(tree, origins)

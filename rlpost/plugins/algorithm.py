@@ -21,9 +21,10 @@ from torch import Tensor
 from rlpost.algorithms.advantages import AdvantageSettings
 from rlpost.algorithms.losses import METRICS, LossInputs, LossSettings
 from rlpost.config.schema import RunConfig
-from rlpost.errors import UserError
-from rlpost.plugins import registry
+from rlpost.errors import UserError, describe_error
+from rlpost.plugins import registry, usercode
 from rlpost.plugins.build import instantiate
+from rlpost.plugins.trial_call import short_repr
 from rlpost.types import Denominators, Reward
 
 Advantages = Callable[[Sequence[Reward | None]], list[list[float] | None]]
@@ -52,7 +53,7 @@ class BoundLoss:
         Metrics other than those of `rlpost.algorithms.losses.policy_loss` are named ``loss/<name>``.
         """
         answer = self.function(inputs, self.settings, counts)
-        loss, sums = answer if isinstance(answer, tuple) else (answer, {})
+        loss, sums = answer if isinstance(answer, (tuple, list)) else (answer, {})
         named = {name if name in METRICS else f"loss/{name}": torch.as_tensor(value) for name, value in sums.items()}
         return loss, {**named, "loss": loss.detach()}
 
@@ -81,12 +82,68 @@ def build_loss(config: RunConfig) -> BoundLoss:
     function = _bound("losses", algorithm.loss, algorithm.loss_args, "algorithm.loss", LossInputs)
     unnamed = BoundLoss(algorithm.loss, function, settings)
     try:
-        _, sums = unnamed(example_inputs(settings), EXAMPLE_COUNTS)
-    except Exception:  # the trial call reports errors of a plug-in, or its first update if trials are off
+        _, sums = unnamed(example_inputs(settings, config.rollout.logprobs == "always"), EXAMPLE_COUNTS)
+    except (Exception, SystemExit):  # the trial call reports errors of a plug-in, or its first update if trials are off
         if algorithm.loss in registry.BUILTIN["losses"]:
             raise
         return unnamed
     return BoundLoss(algorithm.loss, function, settings, tuple(sums))
+
+
+@dataclass(frozen=True, slots=True)
+class BoundAdvantage:
+    """An advantage function of the user's own with its settings; what it returns is checked in every call.
+
+    Attributes:
+        name: value of ``algorithm.advantage``.
+        function: the function, with its own arguments bound.
+        settings: baseline and normalisation, from the section ``algorithm``.
+    """
+
+    name: str
+    function: Callable[[Sequence[Reward | None], AdvantageSettings], Any]
+    settings: AdvantageSettings
+
+    def __call__(self, rewards: Sequence[Reward | None]) -> list[list[float] | None]:
+        """The advantages of a group.
+
+        Raises:
+            UserError: if the function fails or breaks the contract, with its name, and its line where there is one.
+        """
+        who = f"algorithm.advantage {self.name!r}"
+        try:
+            return self.answer(rewards)
+        except UserError as error:
+            raise UserError(f"{who}: {error}") from None
+        except Exception as error:
+            place = usercode.place_of(error)
+            raise UserError(f"{who} fails{f' at {place}' if place else ''}: {describe_error(error)}") from error
+
+    def answer(self, rewards: Sequence[Reward | None]) -> list[list[float] | None]:
+        """As the call, but exceptions of the function pass, and messages do not name it."""
+        answer = self.function(tuple(rewards), self.settings)
+        if isinstance(answer, str) or not hasattr(answer, "__len__") or len(answer) != len(rewards):
+            raise UserError(
+                f"it answered {short_repr(answer)}; a list with one entry for each of {len(rewards)} completions is "
+                "needed"
+            )
+        return [_row(row, reward) for row, reward in zip(answer, rewards, strict=True)]
+
+
+def _row(row: Any, reward: Reward | None) -> list[float] | None:
+    if reward is None:
+        if row is not None:
+            raise UserError("it gave an undecided completion an advantage; where the reward is None it must be None")
+        return None
+    if isinstance(row, str) or not hasattr(row, "__len__") or len(row) != len(reward):
+        raise UserError(f"it answered {short_repr(row)} for {len(reward)} spans; one number for each is needed")
+    try:
+        values = [float(value) for value in row]
+    except (TypeError, ValueError):
+        raise UserError(f"it answered {short_repr(row)}; finite numbers are needed") from None
+    if not all(abs(value) <= torch.finfo(torch.float32).max for value in values):  # False for NaN
+        raise UserError(f"it answered {short_repr(row)}; finite numbers are needed")
+    return values
 
 
 def build_advantage(config: RunConfig) -> Advantages:
@@ -100,29 +157,32 @@ def build_advantage(config: RunConfig) -> Advantages:
         baseline=algorithm.baseline, std=algorithm.std, ddof=algorithm.std_ddof, eps=algorithm.std_eps
     )
     function = _bound("advantages", algorithm.advantage, algorithm.advantage_args, "algorithm.advantage", None)
-    return partial(_advantages, function, settings)
+    if algorithm.advantage in registry.BUILTIN["advantages"]:
+        return partial(_advantages, function, settings)
+    return BoundAdvantage(algorithm.advantage, function, settings)
 
 
-EXAMPLE_COUNTS = Denominators(tokens=8, sequences=3, spans=5, max_tokens=8)
+EXAMPLE_COUNTS = Denominators(tokens=11, sequences=4, spans=7, max_tokens=8)
 """Denominators that fit `example_inputs`."""
 
 
-def example_inputs(settings: LossSettings) -> LossInputs:
-    """Inputs for a trial call of a loss: three short completions, off-policy and with advantages of both signs.
+def example_inputs(settings: LossSettings, rollout_logprobs: bool = False) -> LossInputs:
+    """Inputs for a trial call of a loss: four short completions, off-policy, with advantages of both signs and of 0.
 
     Args:
         settings: importance cap and KL coefficient, which say whether log-probabilities of the engine and of a
             reference are included.
+        rollout_logprobs: include those of the engine in any case, as ``rollout.logprobs: always`` does.
     """
     source = torch.Generator().manual_seed(0)
 
     def drawn(scale: float) -> Tensor:
-        return torch.randn(3, 4, generator=source) * scale
+        return torch.randn(4, 4, generator=source) * scale
 
-    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 1, 0]], dtype=torch.bool)
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 1, 0]], dtype=torch.bool)
     logprobs = (drawn(0.5) - 2.0).requires_grad_()
     old = logprobs.detach() + drawn(0.3)
-    advantages = torch.tensor([[1.0], [-0.5], [0.7]]).expand(3, 4).contiguous()
+    advantages = torch.tensor([[1.0], [-0.5], [0.7], [0.0]]).expand(4, 4).contiguous()
     rollout, reference = old + drawn(0.2), old + drawn(0.3)
     return LossInputs(
         logprobs=logprobs,
@@ -130,7 +190,7 @@ def example_inputs(settings: LossSettings) -> LossInputs:
         advantages=advantages,
         mask=mask,
         span_ids=torch.where(mask, torch.tensor([0, 0, 1, 1]), -1),
-        rollout_logprobs=rollout if settings.importance_cap is not None else None,
+        rollout_logprobs=rollout if rollout_logprobs or settings.importance_cap is not None else None,
         ref_logprobs=reference if settings.kl_coef else None,
     )
 
@@ -141,13 +201,14 @@ def _bound(kind: str, name: str, arguments: Mapping[str, Any], key: str, first: 
     if isinstance(target, type):
         return instantiate(target, (), arguments, who)
     if not callable(target):
-        raise UserError(f"{who} is {target!r}; a function or a class is needed")
+        raise UserError(f"{who} is {short_repr(target)}; a function or a class is needed")
     try:
         positional = (None,) * (3 if first is LossInputs else 2)
         inspect.signature(target).bind(*positional, **arguments)
     except TypeError as error:
         raise UserError(
-            f"{who} cannot be called with {dict(arguments)} ({error}); see rlpost.plugins.algorithm"
+            f"{who} cannot be called with {dict(arguments)} ({error}); correct {key}_args, or the parameters as in "
+            "rlpost.plugins.algorithm"
         ) from None
     except ValueError:  # some functions written in C have no signature
         pass

@@ -99,7 +99,7 @@ def instantiate(target: Any, given: tuple[Any, ...], arguments: Mapping[str, Any
     try:
         inspect.signature(target).bind(*given, **arguments)
     except TypeError as error:
-        raise UserError(f"{who} cannot take {dict(arguments)} ({error})") from None
+        raise UserError(f"{who} cannot take {dict(arguments)} ({error}); correct the arguments") from None
     except ValueError:  # some classes written in C have no signature
         pass
     try:

@@ -1,7 +1,7 @@
 """The rules for a loss or an advantage function of the user's own, checked by one trial before a run depends on it.
 
 The trial looks for errors that never crash: a mean over the micro-batch instead of the global count, a masked token
-that is trained on, a KL term that is computed and not read.
+that is trained on, a KL term that is computed and not read, the wrong sign, a group that divides by zero.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from rlpost.errors import UserError
 from rlpost.plugins import registry
 from rlpost.plugins.algorithm import (
     EXAMPLE_COUNTS,
-    Advantages,
+    BoundAdvantage,
     BoundLoss,
     build_advantage,
     build_loss,
@@ -30,8 +30,12 @@ from rlpost.plugins.algorithm import (
 from rlpost.plugins.trial_call import plugin_errors, short_repr
 from rlpost.types import Reward, SpanReward
 
-_ADDS_UP = 1e-4
-"""Largest difference of two sums of a loss, as a share of the loss or of 1: float32 rounds at 1e-7."""
+_SAME = 1e-4
+"""Largest difference of equal results, as a share of their size: float32 rounds at 1e-7."""
+_PADDING = 3
+"""Columns of padding that are added to the example; a micro-batch is as wide as its longest completion."""
+_SHIFTS = (-3.0, -0.5, 0.5, 3.0)
+"""Nats by which log-probabilities are moved: a mask of extreme ratios reads them too, and sees large ones only."""
 
 
 def try_algorithm(config: RunConfig) -> None:
@@ -45,112 +49,228 @@ def try_algorithm(config: RunConfig) -> None:
     if not config.selfcheck.plugins:
         return
     if algorithm.loss not in registry.BUILTIN["losses"]:
-        try_loss(loss)
+        try_loss(loss, example_inputs(loss.settings, config.rollout.logprobs == "always"))
     if algorithm.advantage not in registry.BUILTIN["advantages"]:
-        try_advantage(advantages, algorithm.advantage)
+        assert isinstance(advantages, BoundAdvantage)
+        try_advantage(advantages)
 
 
-def try_loss(loss: BoundLoss) -> None:
-    """Call a loss on three short completions and check what it returns.
+def try_loss(loss: BoundLoss, example: LossInputs) -> None:
+    """Call a loss on four short completions, off-policy and on-policy, and check what it returns.
+
+    On-policy (the current policy is the one that sampled) is the first update of every step.
 
     Args:
         loss: the loss, bound to the run's settings.
+        example: completions that are off-policy, with advantages of both signs and of 0.
 
     Raises:
-        UserError: if it fails, is no finite scalar with a gradient, has a gradient at masked tokens, does not add up
-            over micro-batches, or ignores log-probabilities that the configuration computes for it.
+        UserError: if it fails, changes its inputs, answers differently when called again, is no finite scalar with a
+            finite gradient, has no gradient on-policy, has one at masked tokens, depends on how completions are divided
+            into micro-batches, ignores the advantages or turns their sign around, or ignores log-probabilities that the
+            configuration computes for it.
     """
-    with plugin_errors(f"algorithm.loss {loss.name!r}", "on three completions"):
-        inputs = example_inputs(loss.settings)
-        value, gradient = _loss_and_gradient(loss, inputs)
-        if bool(gradient[~inputs.mask].any()):
-            raise UserError("masked tokens get a gradient; multiply by inputs.mask, or use token_weights")
-        _check_additive(loss, inputs, value)
-        _check_reads(loss, inputs, gradient)
+    with plugin_errors(f"algorithm.loss {loss.name!r}", "on four completions"):
+        on_policy = replace(example, old_logprobs=example.logprobs.detach())
+        for inputs, where in ((on_policy, "on-policy"), (example, "off-policy")):
+            whole = _call(loss, inputs, where)
+            _check_repeatable(whole, _call(loss, inputs, where))
+            if bool(whole.gradient[~inputs.mask].any()):
+                raise UserError("masked tokens get a gradient; multiply by inputs.mask, or use token_weights")
+            if where == "on-policy":
+                _check_direction(loss, inputs, whole)
+            _check_division(loss, inputs, whole, where)
+        _check_reads(loss, example)
 
 
-def try_advantage(advantages: Advantages, name: str) -> None:
-    """Call an advantage function on four completions, one of them undecided, and check what it returns.
+def try_advantage(advantages: BoundAdvantage) -> None:
+    """Call an advantage function on small groups of every kind and check what it returns.
 
     Args:
         advantages: the advantage function, bound to the run's settings.
-        name: value of ``algorithm.advantage``.
 
     Raises:
-        UserError: if it fails, or returns anything but finite numbers parallel to the spans.
+        UserError: if it fails, returns anything but finite numbers parallel to the spans, depends on the order of the
+            completions, is 0 for all, or gives a higher reward a smaller advantage.
     """
-    with plugin_errors(f"algorithm.advantage {name!r}", "on a group of four"):
-        spans = [(SpanReward(0, 2, value, 0), SpanReward(2, 4, 1.0 - value, 1)) for value in (0.0, 1.0, 0.5)]
-        rewards: list[Reward | None] = [spans[0], None, *spans[1:]]
-        answer: Any = advantages(rewards)
-        if not isinstance(answer, Sequence) or len(answer) != len(rewards):
-            raise UserError(
-                f"it answered {short_repr(answer)}; a list with one entry for each of 4 completions is needed"
-            )
-        for row, reward in zip(answer, rewards, strict=True):
-            if reward is None and row is not None:
+    who = f"algorithm.advantage {advantages.name!r}"
+    for kind, rewards in _GROUPS.items():
+        with plugin_errors(who, f"on {kind}"):
+            rows = advantages.answer(rewards)
+            turned = advantages.answer((*rewards[1:], *rewards[:1]))
+            if not all(_alike(one, other) for one, other in zip([*rows[1:], *rows[:1]], turned, strict=True)):
                 raise UserError(
-                    "it gave an undecided completion an advantage; where the reward is None it must be None"
+                    f"it answered {short_repr(rows)}, and {short_repr(turned)} with the first completion put last; "
+                    "every completion must keep its own advantage"
                 )
-            if reward is not None and (not isinstance(row, Sequence) or len(row) != len(reward)):
-                raise UserError(f"it answered {short_repr(row)} for {len(reward)} spans; one number for each is needed")
-            if any(not math.isfinite(value) for value in row or ()):
-                raise UserError(f"it answered {short_repr(row)}; finite numbers are needed")
+    with plugin_errors(who, "on rewards of 0, 1 and 0.5"):
+        low, high, middle = (row[0] for row in advantages.answer(tuple(map(_plain, (0.0, 1.0, 0.5)))) if row)
+        if low == high == middle or high < low:
+            raise UserError(
+                f"its advantages are {low:.4g}, {high:.4g} and {middle:.4g}; a higher reward needs a higher one"
+            )
 
 
-def _loss_and_gradient(loss: BoundLoss, inputs: LossInputs) -> tuple[float, Tensor]:
-    """The loss of some rows of the example, and its gradient with respect to all of its log-probabilities."""
-    logprobs = inputs.logprobs.detach().clone().requires_grad_()
-    answer: Any = loss.function(replace(inputs, logprobs=logprobs), loss.settings, EXAMPLE_COUNTS)
-    value, sums = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, {})
+def _plain(*values: float) -> Reward:
+    return tuple(SpanReward(2 * k, 2 * k + 2, value, k) for k, value in enumerate(values))
+
+
+_GROUPS: Mapping[str, tuple[Reward | None, ...]] = {
+    "a group of four": (_plain(0.0, 1.0), None, _plain(1.0, 0.0), _plain(0.5, 0.5)),
+    "a group whose rewards are equal": (_plain(1.0), _plain(1.0), _plain(1.0)),
+    "a group with one decided completion": (None, _plain(1.0), None),
+    "a group of one": (_plain(0.5),),
+    "a group with unequal numbers of spans": (_plain(0.0, 1.0, 1.0), _plain(1.0), _plain(0.5, 0.0)),
+    "a group with a completion without spans": (_plain(1.0), (), _plain(0.0)),
+    "a group with negative rewards": (_plain(-1.0), _plain(-3.0), _plain(0.0)),
+}
+
+
+def _alike(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    pairs = zip(one, other, strict=True)
+    return all(math.isclose(a, b, rel_tol=_SAME, abs_tol=1e-6) for a, b in pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A loss, its gradient with respect to the log-probabilities, and its metrics."""
+
+    value: float
+    gradient: Tensor
+    metrics: dict[str, float]
+
+
+def _call(loss: BoundLoss, inputs: LossInputs, where: str) -> _Answer:
+    """The loss of rows of the example; the function gets copies, so that what it does to them stays without effect."""
+    given = _each(inputs, lambda tensor: tensor.detach().clone())
+    leaf = given.logprobs.requires_grad_()
+    given = replace(given, logprobs=leaf * 1)  # in a run it is no leaf either
+    answer: Any = loss.function(given, loss.settings, EXAMPLE_COUNTS)
+    for field in dataclasses.fields(inputs):
+        before, after = getattr(inputs, field.name), getattr(given, field.name)
+        if before is not None and not torch.equal(before, after):
+            raise UserError(f"it changes inputs.{field.name} in place; let it work on a copy")
+    value, sums = answer if isinstance(answer, (tuple, list)) and len(answer) == 2 else (answer, {})
     if not isinstance(value, Tensor) or value.numel() != 1 or value.dim():
         shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else short_repr(value)
         raise UserError(f"it answered {shape}; a scalar tensor is needed, or (scalar, metrics)")
-    if not isinstance(sums, Mapping) or any(not _is_number(figure) for figure in sums.values()):
-        raise UserError(f"its metrics are {short_repr(sums)}; a mapping from names to scalars is needed")
+    if value.dtype not in (torch.float32, torch.float64):
+        raise UserError(f"it is of {value.dtype}; compute it in float32, in which its inputs are")
     if not bool(torch.isfinite(value)):
-        raise UserError(f"it is {value.detach().item()}; a finite number is needed")
+        raise UserError(f"it is {value.detach().item()} {where}; a finite number is needed")
     if not value.requires_grad:
         raise UserError("it has no gradient; compute it from inputs.logprobs without detach or .item()")
-    [gradient] = torch.autograd.grad(value, [logprobs], allow_unused=True)
-    if gradient is None or not bool(gradient.any()):
-        raise UserError("its gradient with respect to inputs.logprobs is zero; nothing would be learned")
+    [gradient] = torch.autograd.grad(value, [leaf], allow_unused=True)
+    gradient = torch.zeros_like(leaf) if gradient is None else gradient
     if not bool(torch.isfinite(gradient).all()):
-        raise UserError("its gradient is not finite")
-    return float(value.detach()), gradient
+        raise UserError(f"its gradient is not finite {where}; see that no root, quotient or logarithm is taken at 0")
+    return _Answer(float(value.detach()), gradient, _metrics(sums, float(value.detach())))
 
 
-def _check_additive(loss: BoundLoss, inputs: LossInputs, value: float) -> None:
-    """The shares of two micro-batches must add up to the loss of both: how samples are divided is arbitrary."""
-    parts = (slice(0, 1), slice(1, None))
-    shares = [_loss_and_gradient(loss, _rows(inputs, part))[0] for part in parts]
-    if abs(sum(shares) - value) > _ADDS_UP * max(abs(value), 1.0):
+def _metrics(sums: Any, value: float) -> dict[str, float]:
+    if not isinstance(sums, Mapping) or any(not _is_number(figure) for figure in sums.values()):
+        raise UserError(f"its metrics are {short_repr(sums)}; a mapping from names to finite scalars is needed")
+    for name in sums:
+        if not isinstance(name, str) or not name.isprintable() or not name.strip():
+            raise UserError(f"a metric is named {name!r}; a line of text is needed")
+    if not _close(float(sums.get("loss", value)), value):
+        raise UserError("its metric 'loss' is not the loss; give it another name")
+    return {name: float(figure) for name, figure in sums.items()}
+
+
+def _check_repeatable(first: _Answer, second: _Answer) -> None:
+    if not torch.equal(first.gradient, second.gradient) or first.value != second.value:
+        raise UserError("it answers differently when called again; it must not draw random numbers or keep a state")
+
+
+def _check_direction(loss: BoundLoss, inputs: LossInputs, whole: _Answer) -> None:
+    """The part of the gradient that comes with the advantages must raise what has a positive one."""
+    if not bool(whole.gradient.any()):
         raise UserError(
-            f"two micro-batches make {sum(shares):.6g}, both together {value:.6g}; divide by the given counts (see "
-            "token_weights), not by a mean over the micro-batch"
+            "its gradient with respect to inputs.logprobs is zero on-policy, as at the first update of every step; "
+            "nothing would be learned"
+        )
+    opposite = _call(loss, replace(inputs, advantages=-inputs.advantages), "on-policy").gradient
+    push = float(((whole.gradient - opposite) * inputs.advantages).sum())
+    if torch.equal(whole.gradient, opposite):
+        raise UserError("its gradient does not depend on inputs.advantages; multiply the policy term by them")
+    if push > 0:
+        raise UserError(
+            "it makes completions with a positive advantage less likely; return the loss, which is minimised, so minus "
+            "the objective"
         )
 
 
-def _check_reads(loss: BoundLoss, inputs: LossInputs, gradient: Tensor) -> None:
+def _check_division(loss: BoundLoss, inputs: LossInputs, whole: _Answer, where: str) -> None:
+    """Micro-batches, the order in them and the width of their padding are arbitrary, and must not matter."""
+    rows = len(inputs.mask)
+    for parts in ([[0], [1], [2], [3]], [[3, 1], [2, 0]], [list(range(rows))]):
+        gradient, value = torch.zeros_like(whole.gradient), 0.0
+        metrics = dict.fromkeys(whole.metrics, 0.0)
+        for part in parts:
+            width = 1 + int(inputs.mask[part].any(0).nonzero().max())
+            wide = inputs.mask.shape[1] + _PADDING if len(parts) == 1 else width
+            share = _call(loss, _each(inputs, lambda tensor, p=part, w=wide: _cut(tensor, p, w)), where)
+            kept = min(wide, inputs.mask.shape[1])
+            gradient[part, :kept] = share.gradient[:, :kept]
+            value += share.value
+            if share.metrics.keys() != metrics.keys():
+                raise UserError(f"its metrics are {sorted(metrics)} or {sorted(share.metrics)}; always give the same")
+            metrics = {name: metrics[name] + figure for name, figure in share.metrics.items()}
+        label = "more padding makes" if len(parts) == 1 else f"{len(parts)} micro-batches make"
+        _check_sums(whole, _Answer(value, gradient, metrics), label)
+
+
+def _check_sums(whole: _Answer, found: _Answer, label: str) -> None:
+    remedy = "divide by the given counts (see token_weights), not by a mean over the micro-batch"
+    apart = float((whole.gradient - found.gradient).abs().max())
+    if not _close(found.value, whole.value):
+        raise UserError(f"{label} {found.value:.6g}, all together {whole.value:.6g}; {remedy}")
+    if apart > _SAME * float(whole.gradient.abs().max()):
+        raise UserError(f"{label} another gradient (by {apart:.3g}); {remedy}")
+    for name, figure in whole.metrics.items():
+        if not _close(found.metrics[name], figure):
+            raise UserError(f"metric {name!r}: {label} {found.metrics[name]:.6g}, all together {figure:.6g}; {remedy}")
+
+
+def _close(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=_SAME, abs_tol=1e-7)
+
+
+def _check_reads(loss: BoundLoss, inputs: LossInputs) -> None:
     """Log-probabilities that the configuration computes for the loss must change it, or a setting has no effect."""
     settings = loss.settings
+    whole = _call(loss, inputs, "off-policy")
     for on, name, key in (
         (settings.kl_coef != 0.0, "ref_logprobs", "algorithm.kl.coef"),
         (settings.importance_cap is not None, "rollout_logprobs", "algorithm.importance"),
     ):
         if not on:
             continue
-        moved = replace(inputs, **{name: getattr(inputs, name) - 0.5})
-        if torch.equal(_loss_and_gradient(loss, moved)[1], gradient):
+        moved = [_call(loss, replace(inputs, **{name: getattr(inputs, name) + by}), "off-policy") for by in _SHIFTS]
+        if all(one.value == whole.value and torch.equal(one.gradient, whole.gradient) for one in moved):
             remedy = "coef to 0" if name == "ref_logprobs" else "mode to off"
             raise UserError(f"{key} is on, but it does not read inputs.{name}; set {remedy}, or add the term")
 
 
-def _rows(inputs: LossInputs, part: slice) -> LossInputs:
+def _each(inputs: LossInputs, change: Any) -> LossInputs:
     given: dict[str, Any] = {field.name: getattr(inputs, field.name) for field in dataclasses.fields(inputs)}
-    cut: dict[str, Any] = {name: None if tensor is None else tensor[part] for name, tensor in given.items()}
-    return LossInputs(**cut)
+    changed: dict[str, Any] = {name: None if tensor is None else change(tensor) for name, tensor in given.items()}
+    return LossInputs(**changed)
+
+
+def _cut(tensor: Tensor, rows: Sequence[int], width: int) -> Tensor:
+    """Rows of a tensor, cut or padded to a width; padding is as in a run."""
+    filling = -1 if tensor.dtype == torch.long else 0
+    return torch.nn.functional.pad(tensor[list(rows)], (0, width - tensor.shape[1]), value=filling)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.numel() == 1)
+    if isinstance(value, Tensor) and value.numel() != 1:
+        return False
+    try:
+        return math.isfinite(value)
+    except (TypeError, OverflowError):
+        return False

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rlpost.errors import UserError
-from rlpost.plugins.trial_call import plugin_errors
+from rlpost.plugins.trial_call import plugin_errors, short_repr
 from rlpost.protocols import GenerateRequest, SamplingSettings
 from rlpost.rollout.stream import generate
 
@@ -33,7 +34,14 @@ def try_engine(engine: Any, name: str, prompt_ids: tuple[int, ...]) -> None:
         if [c.index for c in answers] != [0, 1] or any(c.finish_reason == "abort" for c in answers):
             raise UserError(f"it answered {len(answers)} completions, or aborted one, where 2 were asked for")
         for completion in answers:
-            if completion.prompt_ids != prompt_ids or not 1 <= len(completion.token_ids) <= 2:
+            if tuple(completion.prompt_ids) != tuple(prompt_ids):
+                raise UserError(f"a completion's prompt is {short_repr(completion.prompt_ids)}; give the request's")
+            if not 1 <= len(completion.token_ids) <= 2:
                 raise UserError(f"a completion has {len(completion.token_ids)} tokens where 1 or 2 were asked for")
-            if completion.logprobs is None or any(not value <= 0.0 for value in completion.logprobs):
-                raise UserError(f"a completion has the log-probabilities {completion.logprobs}; none may exceed 0")
+            if any(not isinstance(token, int) or token < 0 for token in completion.token_ids):
+                raise UserError(f"a completion has the tokens {short_repr(completion.token_ids)}; give ids as integers")
+            if completion.finish_reason not in ("stop", "length"):
+                raise UserError(f"a completion has the finish_reason {completion.finish_reason!r}; give stop or length")
+            given = completion.logprobs
+            if given is None or len(given) != len(completion.token_ids) or not all(-math.inf < x <= 0 for x in given):
+                raise UserError(f"a completion has the log-probabilities {short_repr(given)}; give one ≤ 0 per token")

@@ -42,6 +42,19 @@ def test_old_keys_of_overrides_and_mappings(caplog: pytest.LogCaptureFixture) ->
     ]
 
 
+def test_an_old_key_within_an_override(caplog: pytest.LogCaptureFixture) -> None:
+    tree = {"model": {"path": "m"}, "scoring": {"verifier": "function"}}
+    assert from_dict(tree, ["data={leaks: allow}"]).data.contamination == "allow"
+    assert len(warned(caplog)) == 1
+
+
+def test_both_names_as_overrides_are_refused() -> None:
+    tree = {"model": {"path": "m"}, "scoring": {"verifier": "function"}}
+    for given in (["data.leaks=drop", "data.contamination=allow"], ["data.contamination=allow", "data.leaks=drop"]):
+        with pytest.raises(ConfigError, match=r"are the same setting; keep data\.contamination"):
+            from_dict(tree, given)
+
+
 def test_both_names_together_are_refused(tmp_path: Path) -> None:
     (tmp_path / "both.yaml").write_text(f"{SMALL}data:\n  leaks: drop\n  contamination: allow\n")
     with pytest.raises(ConfigError, match=r"both\.yaml:4: data\.leaks is the old name of data\.contamination; both"):

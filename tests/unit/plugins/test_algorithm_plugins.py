@@ -16,8 +16,8 @@ from rlpost.algorithms.losses import LossInputs
 from rlpost.config.load import from_dict
 from rlpost.config.schema import RunConfig
 from rlpost.errors import UserError
-from rlpost.plugins.algorithm import build_advantage, build_loss
-from rlpost.plugins.trial_algorithm import try_algorithm
+from rlpost.plugins.algorithm import build_advantage, build_loss, example_inputs
+from rlpost.plugins.trial_algorithm import try_algorithm, try_loss
 from rlpost.types import Denominators, SpanReward
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "configs" / "examples" / "cispo.py"
@@ -70,13 +70,15 @@ def test_the_documented_example_keeps_to_the_contract(dtype: str, more: dict[str
     assert set(build_loss(config).metrics) == {"loss", "loss/capped"} | ({"kl"} if "kl" in more else set())
 
 
-def test_the_built_in_loss_keeps_to_it_too() -> None:
-    from rlpost.plugins.trial_algorithm import try_loss
-
+@pytest.mark.parametrize("clip", [[0.2, 0.2], [3e-4, 4e-4]], ids=["GRPO's", "GSPO's"])
+@pytest.mark.parametrize("kind", ["k1", "k2", "k3"])
+def test_the_built_in_loss_keeps_to_it_too(clip: list[float], kind: str) -> None:
     for dtype in ("float32", "bfloat16"):
         for ratio in ("token", "span", "sequence"):
             for aggregate in ("token", "sequence", "sequence_sum", "span", "constant"):
-                try_loss(build_loss(configured(dtype, ratio=ratio, aggregate=aggregate, kl={"coef": 0.1})))
+                kl = {"coef": 0.1, "kind": kind}
+                loss = build_loss(configured(dtype, ratio=ratio, aggregate=aggregate, clip=clip, kl=kl))
+                try_loss(loss, example_inputs(loss.settings))
 
 
 def test_its_metrics_are_known_before_the_first_update() -> None:
@@ -85,27 +87,28 @@ def test_its_metrics_are_known_before_the_first_update() -> None:
     assert {"kl", "importance"} <= set(more.metrics)
 
 
-SOUND = "(torch.where(inputs.mask, inputs.logprobs * inputs.advantages, 0.0)).sum() / counts.tokens"
+SOUND = "-(torch.where(inputs.mask, inputs.logprobs * inputs.advantages, 0.0)).sum() / counts.tokens"
+GIVEN = "def mine(inputs, settings, counts):\n    lp, old, A, f = inputs.logprobs, inputs.old_logprobs, inputs.advantages, inputs.mask.float()\n"
 
 
 @pytest.mark.parametrize(
     ("body", "parts"),
     [
-        ("def mine(inputs, settings, counts):\n    return inputs.logprobs * 2", ["shape (3, 4); a scalar tensor"]),
+        ("def mine(inputs, settings, counts):\n    return inputs.logprobs * 2", ["shape (4, 4); a scalar tensor"]),
         ("def mine(inputs, settings, counts):\n    return 0.5", ["answered 0.5; a scalar tensor is needed"]),
         (f"def mine(inputs, settings, counts):\n    return ({SOUND}).reshape(1)", ["shape (1,); a scalar"]),
         (f"def mine(inputs, settings, counts):\n    return {SOUND}, {{}}, 1", ["a scalar tensor is needed"]),
         (f"def mine(inputs, settings, counts):\n    return ({SOUND}).detach()", ["it has no gradient"]),
-        (f"def mine(inputs, settings, counts):\n    return ({SOUND}) * float('nan')", ["it is nan; a finite"]),
+        (f"def mine(inputs, settings, counts):\n    return ({SOUND}) * float('nan')", ["it is nan on-policy; a finite"]),
         ("def mine(inputs, settings, counts):\n    return (inputs.logprobs * 0).sum()", ["gradient", "is zero"]),
         (
-            "def mine(inputs, settings, counts):\n    return (inputs.logprobs * inputs.advantages).sum() / counts.tokens",
+            "def mine(inputs, settings, counts):\n    return -(inputs.logprobs * inputs.advantages).sum() / counts.tokens",
             ["masked tokens get a gradient", "token_weights"],
         ),
         (
             "def mine(inputs, settings, counts):\n"
-            "    return (inputs.logprobs * inputs.advantages * inputs.mask).sum() / inputs.mask.sum()",
-            ["two micro-batches make", "divide by the given counts"],
+            "    return -(inputs.logprobs * inputs.advantages * inputs.mask).sum() / inputs.mask.sum()",
+            ["4 micro-batches make", "divide by the given counts"],
         ),
         (f"def mine(inputs, settings, counts):\n    return {SOUND}, {{'a': inputs.mask}}", ["its metrics are"]),
         ("def mine(inputs, settings, counts):\n    return inputs.logits", ["tried_loss.py:5", "AttributeError"]),
@@ -119,6 +122,52 @@ def test_a_loss_that_breaks_the_contract(tmp_path: Path, body: str, parts: list[
     assert message.startswith("algorithm.loss '")
     for part in parts:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("body", "part"),
+    [
+        ("    d = torch.where(inputs.mask, lp - old, 1.0)\n    return torch.where(inputs.mask, -lp*A + .1*(d**2).sqrt(), 0.).sum()/counts.tokens", "gradient is not finite on-policy"),
+        ("    return -(((lp-old).exp()-1)**2*A*f).sum()/counts.tokens", "zero on-policy, as at the first update"),
+        ("    return -(lp*A/A.abs()*f).sum()/counts.tokens", "it is nan"),
+        ("    return (lp*A*f).sum()/counts.tokens", "minus the objective"),
+        ("    return -(lp*f).sum()/counts.tokens", "does not depend on inputs.advantages"),
+        ("    return -(lp*A*f).mean(-1).sum()/counts.sequences", "micro-batches make"),
+        ("    return -((lp-lp.detach())*A*f).sum()/f.sum()", "another gradient"),
+        ("    return -(lp*A*f).sum()/f.sum()*1e-6", "micro-batches make"),
+        ("    x = -((lp-lp.detach())*A*f).sum()/counts.tokens\n    return x/(1+abs(len(lp)-2))", "another gradient"),
+        ("    return -(lp*A*(torch.rand_like(lp) < .5)*f).sum()/counts.tokens", "draw random numbers"),
+        ("    inputs.mask.logical_and_(A > 0)\n    return -(lp*A*f).sum()/counts.tokens", "changes inputs.mask in place"),
+        ("    x = -(lp*A*f).sum()/counts.tokens\n    x.backward(retain_graph=True)\n    return x.bfloat16()", "compute it in float32"),
+        ("    return -(lp*A*f).sum()/counts.tokens, {'mine': (lp*f).sum().detach()/f.sum()}", "metric 'mine'"),
+        ("    return -(lp*A*f).sum()/counts.tokens, {'mine': float('nan')}", "finite scalars"),
+        ("    return -(lp*A*f).sum()/counts.tokens, {'loss': 1.0}", "metric 'loss' is not the loss"),
+        ("    return -(lp*A*f).sum()/counts.tokens, ({'m': 1.0/4} if len(lp) == 4 else {})", "always give the same"),
+        ("    raise SystemExit(3)", "SystemExit"),
+    ],
+)  # fmt: skip
+def test_a_loss_that_computes_something_else_is_refused(tmp_path: Path, body: str, part: str) -> None:
+    assert part in refusal(written(tmp_path, GIVEN + body))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("-(lp*A.clamp(max=0)*f).sum()/counts.tokens", id="negative samples only"),
+        pytest.param("-((lp-old).exp()*A*f).sum()/(counts.sequences*settings.clip_low)", id="a constant of its own"),
+        pytest.param("[-(lp*A*f).sum()/counts.tokens, {'n': f.sum()/counts.tokens}]", id="a list"),
+        pytest.param("-((lp*f).sum(-1)/f.sum(-1)*A[:, 0]).sum()/counts.sequences", id="means over sequences"),
+        pytest.param("-(torch.sigmoid(4*((lp-old).exp()-1))*A*f).sum()/counts.tokens", id="SAPO's gate"),
+    ],
+)
+def test_a_sound_loss_of_another_form_passes(tmp_path: Path, body: str) -> None:
+    try_algorithm(written(tmp_path, f"{GIVEN}    return {body}"))
+
+
+@pytest.mark.parametrize("rule", ["(w > .5) & (w < 5)", "w < 5"])
+def test_an_importance_mask_of_extreme_ratios_reads_the_engine(tmp_path: Path, rule: str) -> None:
+    body = f"    w = (old - inputs.rollout_logprobs).exp()\n    return -(lp*A*f*({rule})).sum()/counts.tokens"
+    try_algorithm(written(tmp_path, GIVEN + body, importance={"mode": "truncate"}))
 
 
 def test_a_setting_that_the_loss_does_not_read_is_refused(tmp_path: Path) -> None:
@@ -158,6 +207,12 @@ def test_an_advantage_of_ones_own(tmp_path: Path) -> None:
     assert build_advantage(config)([(SpanReward(0, 1, 2.0),), None]) == [[6.0], None]
 
 
+CENTRED = (
+    "import numpy as np, statistics\ndef mine(rewards, settings):\n"
+    "    v = [s.value for r in rewards if r for s in r]\n    m, d = statistics.mean(v), statistics.pstdev(v)\n"
+)
+
+
 @pytest.mark.parametrize(
     ("body", "part"),
     [
@@ -166,9 +221,47 @@ def test_an_advantage_of_ones_own(tmp_path: Path) -> None:
         ("def mine(rewards, settings):\n    return [r and [0.0] for r in rewards]", "[0.0] for 2 spans"),
         ("def mine(rewards, settings):\n    return [r and [float('inf')] * 2 for r in rewards]", "finite numbers"),
         ("def mine(rewards, settings):\n    return rewards[9]", "IndexError"),
+        ("def mine(rewards, settings):\n    return [r and ['a'] * len(r) for r in rewards]", "finite numbers"),
+        ("def mine(rewards, settings):\n    rewards.remove(None)\n    return rewards", "AttributeError"),
+        (f"{CENTRED}    return [r and [(s.value - m) / d for s in r] for r in rewards]", "rewards are equal"),
+        (
+            f"{CENTRED}    return [r and [(s.value - m) / np.float64(d) for s in r] for r in rewards]",
+            "rewards are equal",
+        ),
+        (
+            "def mine(rewards, settings):\n    rows = [r and [s.value for s in r] for r in rewards]\n    live = [x for x in rows if x is not None][::-1]\n    return [x and live.pop(0) for x in rows]",
+            "keep its own advantage",
+        ),
+        (
+            "def mine(rewards, settings):\n    return [r and [-s.value for s in r] for r in rewards]",
+            "a higher reward needs",
+        ),
+        ("def mine(rewards, settings):\n    return [r and [0.0 for s in r] for r in rewards]", "a higher reward needs"),
+        (
+            "import numpy as np\ndef mine(rewards, settings):\n    m = np.array([[s.value for s in r] for r in rewards if r])\n    it = iter(m - m.mean(0))\n    return [r and next(it) for r in rewards]",
+            "ValueError",
+        ),
     ],
 )
 def test_an_advantage_that_breaks_the_contract(tmp_path: Path, body: str, part: str) -> None:
     message = refusal(advantage(tmp_path, body))
     assert message.startswith("algorithm.advantage '")
     assert part in message
+
+
+def test_an_advantage_that_fails_in_a_run_is_named(tmp_path: Path) -> None:
+    """Also without a trial; a number that is not finite would otherwise skip updates silently."""
+    body = "def mine(rewards, settings):\n    return [[1.0 / (1.0 - r[0].value)] for r in rewards]"
+    tried = build_advantage(advantage(tmp_path, body))
+    with pytest.raises(UserError, match=r"algorithm\.advantage .* fails at .*tried_advantage\.py:2: ZeroDivisionError"):
+        tried([(SpanReward(0, 1, 1.0),)])
+    unfinite = build_advantage(advantage(tmp_path, "def mine(rewards, settings):\n    return [[1e39]]"))
+    with pytest.raises(UserError, match=r"\[1e\+39\]; finite numbers"):
+        unfinite([(SpanReward(0, 1, 1.0),)])
+
+
+def test_advantages_of_numpy_are_taken(tmp_path: Path) -> None:
+    body = "import numpy as np\ndef mine(rewards, settings):\n    return [r if r is None else np.array([s.value for s in r]) for r in rewards]"
+    config = advantage(tmp_path, body)
+    try_algorithm(config)
+    assert build_advantage(config)([(SpanReward(0, 1, 2.0),), None]) == [[2.0], None]
