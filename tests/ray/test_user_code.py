@@ -143,7 +143,7 @@ def test_a_loss_that_divides_by_its_micro_batch_is_refused_before_anything_start
         "    return -(inputs.logprobs * inputs.advantages * inputs.mask).sum() / inputs.mask.sum()\n"
     )
     line = refused(work, "scoring.rewards=[{name: mine/brevity.py:brevity}]", "algorithm.loss=mean.py:mean")
-    assert "algorithm.loss 'mean.py:mean', tried on three completions: two micro-batches make" in line
+    assert "algorithm.loss 'mean.py:mean', tried on four completions: 4 micro-batches make" in line
 
 
 def test_an_engine_without_its_verbs_is_refused(work: Path) -> None:
