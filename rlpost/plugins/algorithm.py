@@ -79,7 +79,7 @@ def build_loss(config: RunConfig) -> BoundLoss:
         kl_kind=algorithm.kl.kind,
         importance_cap=config.importance_cap,
     )
-    function = _bound("losses", algorithm.loss, algorithm.loss_args, "algorithm.loss", LossInputs)
+    function = _bound("losses", algorithm.loss, algorithm.loss_args, "algorithm.loss", parameters=3)
     unnamed = BoundLoss(algorithm.loss, function, settings)
     try:
         _, sums = unnamed(example_inputs(settings, config.rollout.logprobs == "always"), EXAMPLE_COUNTS)
@@ -116,8 +116,7 @@ class BoundAdvantage:
         except UserError as error:
             raise UserError(f"{who}: {error}") from None
         except Exception as error:
-            place = usercode.place_of(error)
-            raise UserError(f"{who} fails{f' at {place}' if place else ''}: {describe_error(error)}") from error
+            raise UserError(f"{who} fails{usercode.at_place(error)}: {describe_error(error)}") from error
 
     def answer(self, rewards: Sequence[Reward | None]) -> list[list[float] | None]:
         """As the call, but exceptions of the function pass, and messages do not name it."""
@@ -156,9 +155,9 @@ def build_advantage(config: RunConfig) -> Advantages:
     settings = AdvantageSettings(
         baseline=algorithm.baseline, std=algorithm.std, ddof=algorithm.std_ddof, eps=algorithm.std_eps
     )
-    function = _bound("advantages", algorithm.advantage, algorithm.advantage_args, "algorithm.advantage", None)
+    function = _bound("advantages", algorithm.advantage, algorithm.advantage_args, "algorithm.advantage", parameters=2)
     if algorithm.advantage in registry.BUILTIN["advantages"]:
-        return partial(_advantages, function, settings)
+        return partial(function, settings=settings)
     return BoundAdvantage(algorithm.advantage, function, settings)
 
 
@@ -195,7 +194,7 @@ def example_inputs(settings: LossSettings, rollout_logprobs: bool = False) -> Lo
     )
 
 
-def _bound(kind: str, name: str, arguments: Mapping[str, Any], key: str, first: type | None) -> Callable[..., Any]:
+def _bound(kind: str, name: str, arguments: Mapping[str, Any], key: str, parameters: int) -> Callable[..., Any]:
     target = registry.resolve(kind, name)
     who = f"{key} {name!r}"
     if isinstance(target, type):
@@ -203,8 +202,7 @@ def _bound(kind: str, name: str, arguments: Mapping[str, Any], key: str, first: 
     if not callable(target):
         raise UserError(f"{who} is {short_repr(target)}; a function or a class is needed")
     try:
-        positional = (None,) * (3 if first is LossInputs else 2)
-        inspect.signature(target).bind(*positional, **arguments)
+        inspect.signature(target).bind(*(None,) * parameters, **arguments)
     except TypeError as error:
         raise UserError(
             f"{who} cannot be called with {dict(arguments)} ({error}); correct {key}_args, or the parameters as in "
@@ -213,9 +211,3 @@ def _bound(kind: str, name: str, arguments: Mapping[str, Any], key: str, first: 
     except ValueError:  # some functions written in C have no signature
         pass
     return partial(target, **arguments)
-
-
-def _advantages(
-    function: Callable[..., list[list[float] | None]], settings: AdvantageSettings, rewards: Sequence[Reward | None]
-) -> list[list[float] | None]:
-    return function(rewards, settings)

@@ -107,8 +107,7 @@ def instantiate(target: Any, given: tuple[Any, ...], arguments: Mapping[str, Any
     except RlpostError:
         raise
     except Exception as error:
-        place = usercode.place_of(error)
-        at = f" at {place}" if place else ""
+        at = usercode.at_place(error)
         raise UserError(
             f"{who} cannot be made with {dict(arguments)}: fails{at} ({describe_error(error)});"
             " mend it, or correct the arguments"

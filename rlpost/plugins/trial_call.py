@@ -96,8 +96,7 @@ def plugin_errors(who: str, when: str) -> Iterator[None]:
     except UserError as error:
         raise UserError(f"{who}, tried {when}: {' '.join(str(error).split())} {_SKIP}") from None
     except (Exception, SystemExit) as error:
-        place = usercode.place_of(error)
-        at = f" at {place}" if place else ""
+        at = usercode.at_place(error)
         raise UserError(f"{who} fails{at} when tried {when}: {describe_error(error)}; mend it there {_SKIP}") from error
 
 

@@ -146,6 +146,12 @@ def place_of(error: BaseException) -> str:
     return f"{chosen[0][0]}:{chosen[0][1]}" if chosen else ""
 
 
+def at_place(error: BaseException) -> str:
+    """`place_of` an error for a message, as `` at path:line``; empty if there is none."""
+    place = place_of(error)
+    return f" at {place}" if place else ""
+
+
 def read(file: Path) -> str:
     """Text of a Python file, decoded as the file declares."""
     return importlib.util.decode_source(file.read_bytes())

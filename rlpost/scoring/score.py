@@ -211,9 +211,9 @@ def _named_failure(who: str) -> Iterator[None]:
     except RlpostError:
         raise
     except Exception as error:
-        place = usercode.place_of(error)
-        at = f" at {place}" if place else ""
-        raise InfrastructureError(f"{who} fails{at} ({describe_error(error)}); mend it there") from error
+        raise InfrastructureError(
+            f"{who} fails{usercode.at_place(error)} ({describe_error(error)}); mend it there"
+        ) from error
 
 
 def _duration(seconds: float) -> str:
