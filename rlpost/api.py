@@ -85,7 +85,7 @@ def evaluate(
         record = open_.enter_context(outcomes.recorder(Path(output))) if output is not None else lambda _: None
         running = open_.enter_context(session(resolved, resolve_path(str(model)), training=False))
         engines, scorers = running.rollouts, running.scoring
-        found = measure(running.held_out, engines.generate, scorers.score, running.config, record=record)
+        found = measure(running.held_out, engines.generate, scorers.score, running.config, running.fetch, record=record)
         return found.figures(resolved.evaluation.ks(resolved.evaluation.samples), resolved.evaluation.list_k)
 
 

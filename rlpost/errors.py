@@ -44,6 +44,10 @@ class LearnerLostError(ActorLostError):
     """A rank of the learner is gone, and with it the process group; the run continues from its last checkpoint."""
 
 
+class RolloutsLostError(InfrastructureError):
+    """Trajectories are gone with the machine that held them; the step is rolled out again, with the same seeds."""
+
+
 class RestartLimitError(InfrastructureError):
     """Actors of a kind were lost more often than ``cluster.restarts`` allows."""
 

@@ -14,16 +14,23 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from rlpost.types import (
+from rlpost.trajectory import (
+    BatchReceipt,
+    ByValue,
     Completion,
-    GradientFigures,
     Group,
+    GroupReceipt,
+    Ticket,
+    TokenizedPrompt,
+    Trajectory,
+)
+from rlpost.types import (
+    GradientFigures,
+    Message,
     Prompt,
     Reward,
     RewardOutput,
     TensorDelta,
-    TrainBatch,
-    TrainSample,
     Verdict,
     VerifyItem,
     WeightManifest,
@@ -38,18 +45,39 @@ if TYPE_CHECKING:
 # Rollouts -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class GenerateRequest:
-    """A request for ``n`` completions of one prompt; completion ``i`` is sampled with ``seed + i``.
+@dataclass(frozen=True, slots=True, eq=False)
+class GenerateRequest(ByValue):
+    """A request to an engine for one completion.
 
-    >>> GenerateRequest("t1", (1, 2), 8, 1000).n
+    Attributes:
+        token_ids: the context, ``[P]`` int32: the prompt, and all turns so far.
+        max_tokens: limit on sampled tokens.
+        seed: seed of the random numbers; equal requests with equal seeds are answered alike by the same weights.
+
+    >>> GenerateRequest(np.array([1, 2], np.int32), 8, 1000).max_tokens
     8
     """
 
-    prompt_id: str
-    prompt_ids: tuple[int, ...]
-    n: int
+    token_ids: np.ndarray
+    max_tokens: int
     seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRequest:
+    """A request to the engines for a group: one trajectory for each seed.
+
+    Attributes:
+        prompt: the prompt; an environment reads its columns.
+        seeds: seed of each trajectory's first turn, from which those of later turns are derived.
+        ticket: admission of the group; None for evaluations.
+
+    >>> GroupRequest(TokenizedPrompt(Prompt("t1", text="x"), np.array([1], np.int32)), (16, 17)).ticket
+    """
+
+    prompt: TokenizedPrompt
+    seeds: tuple[int, ...]
+    ticket: Ticket | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +85,7 @@ class SamplingSettings:
     """Sampling parameters, the same for every request of a call.
 
     Attributes:
-        max_tokens: limit on sampled tokens.
+        max_tokens: limit on sampled tokens of one turn.
         temperature: divisor of the logits; 0 is greedy.
         top_p: nucleus mass in (0, 1].
         top_k: number of candidate tokens kept; -1 for all.
@@ -84,14 +112,14 @@ class EngineSpec:
         model: Hugging Face folder of the starting policy.
         probes: token ids of the pinned prompts that `RolloutEngine.probe` answers.
         max_num_seqs: largest number of completions that run at once.
-        max_model_len: longest sequence, prompt and completion together, in tokens.
+        max_model_len: longest sequence, prompt and all turns together, in tokens.
 
-    >>> EngineSpec("model", ((1, 2),), 8, 256).max_num_seqs
+    >>> EngineSpec("model", (np.array([1, 2]),), 8, 256).max_num_seqs
     8
     """
 
     model: str
-    probes: tuple[tuple[int, ...], ...]
+    probes: tuple[np.ndarray, ...]
     max_num_seqs: int
     max_model_len: int
 
@@ -121,7 +149,7 @@ class RolloutEngine(Protocol):
     """An inference engine in one process: it samples completions with the weights of a known policy version.
 
     ``rollout.engine: module:Class`` names one of your own: it is called with the `rlpost.config.schema.RunConfig` and
-    an `EngineSpec`, in the process of its actor. `rlpost.rollout.stream` drives it.
+    an `EngineSpec`, in the process of its actor. `rlpost.rollout.episode` drives it, and makes texts of its tokens.
     """
 
     def submit(self, requests: Sequence[GenerateRequest], settings: SamplingSettings) -> list[int]:
@@ -133,18 +161,18 @@ class RolloutEngine(Protocol):
         ...
 
     def abort(self, numbers: Collection[int]) -> list[tuple[int, Completion]]:
-        """End these requests; returns their unfinished completions, with finish reason ``abort``."""
+        """End these requests; returns what they have sampled so far, with finish reason ``abort``."""
         ...
 
     def apply(self, update: WeightUpdate) -> ApplyReport:
         """Replace the weights in place, drop the prefix cache of the old ones, and read back what is now held."""
         ...
 
-    def probe(self) -> list[Completion]:
+    def probe(self) -> list[Trajectory]:
         """Complete the pinned prompts greedily, with log-probabilities to compare with the learner's."""
         ...
 
-    def parity(self, prompts: Sequence[tuple[int, ...]] = ()) -> tuple[list[Completion], list[Completion]]:
+    def parity(self, prompts: Sequence[np.ndarray] = ()) -> tuple[list[Trajectory], list[Trajectory]]:
         """Complete pinned and given prompts greedily, with the prefix cache as it is, and again with it emptied."""
         ...
 
@@ -165,25 +193,116 @@ class RolloutPool(MemoryReporting, Protocol):
     """All rollout engines, as the loop sees them."""
 
     def stream(
-        self, requests: Sequence[GenerateRequest], settings: SamplingSettings
-    ) -> Iterator[tuple[int, list[Completion]]]:
-        """Yield the position of a request with its ``n`` completions, as soon as all of them are finished."""
+        self, requests: Sequence[GroupRequest], settings: SamplingSettings
+    ) -> Iterator[tuple[int, GroupReceipt]]:
+        """Yield the position of a request with its group, as soon as all trajectories of it are finished."""
         ...
 
-    def generate(self, requests: Sequence[GenerateRequest], settings: SamplingSettings) -> list[list[Completion]]:
-        """Return the completions of each request, in request order."""
+    def generate(self, requests: Sequence[GroupRequest], settings: SamplingSettings) -> list[GroupReceipt]:
+        """Return the group of each request, in request order."""
         ...
 
     def apply(self, update: Any, manifest: WeightManifest) -> list[ApplyReport]:
         """Load a published version into every engine; ``update`` is the handle from `Learner.export`."""
         ...
 
-    def probe(self) -> list[list[Completion]]:
+    def probe(self) -> list[list[Trajectory]]:
         """`RolloutEngine.probe` of every engine."""
         ...
 
-    def parity(self, prompts: Sequence[tuple[int, ...]]) -> list[tuple[list[Completion], list[Completion]]]:
+    def parity(self, prompts: Sequence[np.ndarray]) -> list[tuple[list[Trajectory], list[Trajectory]]]:
         """`RolloutEngine.parity` of every engine."""
+        ...
+
+
+# Environments ---------------------------------------------------------------------------------------------------------
+
+Observation = str | Sequence[Message]
+"""What an environment says: text, or chat messages where the prompt is a chat (text then becomes a user's message)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the policy wrote in one turn.
+
+    Attributes:
+        number: number of the turn in its trajectory, 0-based.
+        text: the text without special tokens, cut at a stop string.
+        last: whether the budget of turns ends with this one, so that an observation would not be read.
+
+    >>> Turn(0, "7", False).text
+    '7'
+    """
+
+    number: int
+    text: str
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An environment's answer to a turn.
+
+    Attributes:
+        observation: what the policy reads before its next turn; None only together with ``done``.
+        done: whether the trajectory ends here.
+        reward: reward of the turn, which the reward stage ``turns`` reads; None for none.
+        verdict: verdict on the trajectory so far; the last one given counts where no verifier is configured.
+
+    >>> Reply("higher").done
+    False
+    """
+
+    observation: Observation | None = None
+    done: bool = False
+    reward: float | None = None
+    verdict: Verdict | None = None
+
+
+class Environment(Protocol):
+    """The other side of a dialogue: one object for each trajectory, in the process of an environment actor.
+
+    ``environment.name: module:Class`` names a class that is called with ``environment.args``. Given the row, the seed
+    and the turns it must always answer alike: a trajectory whose actor is lost is played to a new one again.
+    """
+
+    def begin(self, row: Mapping[str, Any], seed: int) -> Observation | None:
+        """Start with the columns of a prompt. All trajectories of a group get the same seed.
+
+        Returns:
+            What the policy reads after its prompt, before its first turn; None: the prompt is enough.
+        """
+        ...
+
+    def reply(self, turn: Turn) -> Reply:
+        """Answer a turn. An exception leaves the trajectory undecided; a wrong answer of the policy is no exception."""
+        ...
+
+    def close(self) -> None:
+        """Free what the object holds; called once, when the trajectory is over."""
+        ...
+
+
+class EnvironmentCalls(Protocol):
+    """Environments of other processes, called without waiting; the keys are the caller's."""
+
+    def begin(self, key: int, row: Mapping[str, Any], seed: int) -> None:
+        """Start the environment of a trajectory."""
+        ...
+
+    def reply(self, key: int, turn: Turn) -> None:
+        """Ask it for an answer."""
+        ...
+
+    def answers(self, timeout_s: float) -> list[tuple[int, Observation | Reply | Exception | None]]:
+        """Return what has been answered since the last call; waits for the first answer until the timeout.
+
+        An exception stands for an environment that raised, was lost repeatedly, or answered too late.
+        """
+        ...
+
+    def end(self, key: int) -> None:
+        """Close the environment of a trajectory that is over."""
         ...
 
 
@@ -247,23 +366,28 @@ class RewardStage(Protocol):
     """One stage of the reward pipeline: takes a group with its rewards so far and returns the new rewards."""
 
     needs: tuple[str, ...]
-    """Log-probabilities that the stage reads: ``rollout_logprobs`` (`Completion.logprobs`), ``learner_logprobs``
-    (`Group.learner_logprobs`: the stage and all after it run once the learner has computed them). Empty for most."""
+    """What the stage reads besides texts and verdicts: ``rollout_logprobs`` (`Trajectory.logprobs`),
+    ``learner_logprobs`` (`Group.learner_logprobs`: the stage and all after it run once the learner has computed them),
+    ``offsets`` (`Segment.offsets`). Empty for most."""
 
     def __call__(self, group: Group) -> Sequence[Reward | None] | RewardOutput:
-        """Return the new reward of each completion, where None stays None; a `RewardOutput` adds metrics to log."""
+        """Return the new reward of each trajectory, where None stays None; a `RewardOutput` adds metrics to log."""
         ...
 
 
 class ScoringQueue(Protocol):
     """A queue of groups that scoring workers verify and reward while others are still being sampled."""
 
-    def submit(self, position: int, group: Group) -> None:
+    def submit(self, position: int, group: GroupReceipt) -> None:
         """Queue a group for verification and rewards."""
         ...
 
-    def results(self) -> dict[int, Group]:
-        """Wait until all submitted groups are scored; returns them by position."""
+    def results(self) -> dict[int, GroupReceipt]:
+        """Wait until all submitted groups are scored; returns them by position.
+
+        Raises:
+            RolloutsLostError: if trajectories are gone with the machine that held them.
+        """
         ...
 
 
@@ -277,12 +401,28 @@ class ScoringPool(MemoryReporting, Protocol):
         """Open a queue that takes groups one by one while others are being scored."""
         ...
 
-    def score(self, groups: Sequence[Group]) -> list[Group]:
-        """Score groups whose completions are all there; returns them in order."""
+    def score(self, groups: Sequence[GroupReceipt]) -> list[GroupReceipt]:
+        """Score groups whose trajectories are all there; returns them in order."""
         ...
 
-    def finish(self, groups: Sequence[Group]) -> list[Group]:
-        """Run the stages that need `Group.learner_logprobs`, which is filled in; returns the groups in order."""
+    def finish(self, groups: Sequence[GroupReceipt]) -> list[GroupReceipt]:
+        """Run the stages that need `GroupReceipt.proximal`, which is filled in; returns the groups in order."""
+        ...
+
+
+class TranscriptWriter(Protocol):
+    """Writes transcripts of scored groups, in a process that reads their tokens."""
+
+    def write(self, path: str, groups: Sequence[GroupReceipt], advantages: Sequence[Sequence[float | None]]) -> None:
+        """Begin to write the transcript of a step; an error of the one before is raised here."""
+        ...
+
+    def finish(self) -> None:
+        """Wait until what was begun is written.
+
+        Raises:
+            RlpostError: if that fails.
+        """
         ...
 
 
@@ -293,19 +433,23 @@ class Learner(MemoryReporting, Protocol):
     """The owner of the trained weights: it computes log-probabilities and updates, on one or more ranks."""
 
     def logprobs(
-        self, samples: Sequence[TrainSample], *, reference: bool = False, temperature: float | None = None
+        self, trajectories: Sequence[Trajectory], *, reference: bool = False, temperature: float | None = None
     ) -> list[np.ndarray]:
-        """Compute log-probabilities ``[T]`` of each sample's completion tokens; returns them in order.
+        """Compute log-probabilities ``[L]`` of each trajectory, NaN where nothing was sampled; returns them in order.
 
         ``reference``: under the frozen reference. ``temperature``: None for the sampling temperature.
         """
         ...
 
-    def step(self, batch: TrainBatch) -> dict[str, float]:
+    def proximal(self, groups: Sequence[GroupReceipt]) -> list[GroupReceipt]:
+        """Compute log-probabilities under the current policy; returns the groups with a handle of them filled in."""
+        ...
+
+    def step(self, batch: BatchReceipt) -> dict[str, float]:
         """Make all updates of one rollout batch; returns metrics."""
         ...
 
-    def examine(self, batch: TrainBatch) -> GradientFigures | None:
+    def examine(self, batch: BatchReceipt) -> GradientFigures | None:
         """Compute loss and gradient of a few samples in several ways; None if no sample has an advantage."""
         ...
 

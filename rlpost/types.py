@@ -1,20 +1,18 @@
-"""The records that pass from stage to stage: prompts, completions, verdicts, rewards, training samples, weights.
+"""The records that pass from stage to stage: prompts, verdicts, rewards, training samples, weights.
 
-Every record is frozen, slotted and picklable (it travels between Ray actors). Shapes: ``T`` is the number of
-sampled tokens of one completion, ``P`` the number of prompt tokens. Token ids are the record of what was sampled;
-text is derived from them, never the other way round.
+Every record is frozen, slotted and picklable (it travels between Ray actors). `rlpost.trajectory` has the records of
+what is rolled out. Shapes: ``L`` is the number of tokens of one sequence, prompt included.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
-FinishReason = Literal["stop", "length", "abort"]
 Outcome = Literal["accepted", "rejected", "undecided"]
 Channel = Literal["reward", "advantage"]
 UpdateKind = Literal["full", "adapter", "values", "diff"]
@@ -53,64 +51,13 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenizedPrompt:
-    """A prompt with its token ids ``[P]``, tokenized once at the start (`rlpost.data.load.tokenized_prompts`).
-
-    >>> TokenizedPrompt(Prompt("t1", text="x"), (5, 6)).token_ids
-    (5, 6)
-    """
-
-    prompt: Prompt
-    token_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """One sampled answer to a prompt: the trajectory of a single turn.
-
-    Attributes:
-        prompt_id: ``Prompt.id`` of the prompt that it answers.
-        index: position in its group, 0-based.
-        prompt_ids: the prompt's token ids, ``[P]``.
-        token_ids: the sampled ids, ``[T]``, the end-of-sequence token included where it was sampled.
-        offsets: half-open character spans of ``text``, one per sampled token, ``[T]``; tokens that share a character
-            share its span, special tokens have a zero-length span.
-        logprobs: natural-log probability of each sampled token under the engine, ``[T]``, or None.
-        text: the decoded completion without special tokens.
-        finish_reason: ``stop`` (end token or stop string), ``length`` (token limit), ``abort`` (cut off by us).
-        policy_version: version of the weights that it was sampled with.
-        seed: random seed of this sample.
-
-    >>> c = Completion("t1", 0, (1, 2), (7, 2), ((0, 2), (2, 2)), (-0.1, -0.2), "ok", "stop", 0, 17)
-    >>> len(c.token_ids) == len(c.offsets) == len(c.logprobs)
-    True
-    """
-
-    prompt_id: str
-    index: int
-    prompt_ids: tuple[int, ...]
-    token_ids: tuple[int, ...]
-    offsets: tuple[tuple[int, int], ...]
-    logprobs: tuple[float, ...] | None
-    text: str
-    finish_reason: FinishReason
-    policy_version: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        if len(self.offsets) != len(self.token_ids):
-            raise ValueError(
-                f"completion of {self.prompt_id!r}: {len(self.token_ids)} tokens, {len(self.offsets)} offsets"
-            )
-        if self.logprobs is not None and len(self.logprobs) != len(self.token_ids):
-            raise ValueError(
-                f"completion of {self.prompt_id!r}: {len(self.token_ids)} tokens, {len(self.logprobs)} logprobs"
-            )
-
-
-@dataclass(frozen=True, slots=True)
 class VerifyItem:
     """One answer to verify: the columns of its prompt and the model's text.
+
+    Attributes:
+        columns: columns of the prompt.
+        text: what the policy wrote; of several turns, the last.
+        turns: what it wrote in each turn, if there were several; else empty.
 
     >>> VerifyItem({"statement": "True"}, "trivial").text
     'trivial'
@@ -118,6 +65,7 @@ class VerifyItem:
 
     columns: Mapping[str, Any]
     text: str
+    turns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,18 +126,24 @@ class Verdict:
         if self.score is not None and not np.isfinite(self.score):
             raise ValueError(f"verdict {self.reason!r}: score {self.score!r} is not finite")
 
+    def without_evidence(self) -> Verdict:
+        """The verdict without items and evidence, which can be as long as the answer."""
+        return replace(self, items=(), evidence={})
+
 
 @dataclass(frozen=True, slots=True)
 class SpanReward:
-    """A reward for the tokens ``start`` to ``stop`` (half-open) of one completion.
+    """A reward for the tokens ``start`` to ``stop`` (half-open) of one trajectory, counted from its prompt's first.
+
+    A span may cover tokens that were not sampled, such as the prompt's: these are not trained on.
 
     Attributes:
         start: first token of the span.
         stop: one past the last token; equal to ``start`` for a span without tokens (e.g. a missing rank), which
             counts in the group's baseline and trains no token.
         value: the reward, or the advantage itself with the channel ``advantage``.
-        index: values are compared with those of the same index in the group: 0 for the whole completion, the rank in
-            a list, the number of a tactic.
+        index: values are compared with those of the same index in the group: 0 for the whole trajectory, the rank in
+            a list, the number of a turn or tactic.
         channel: ``reward`` is normalised within the group, ``advantage`` is added afterwards unchanged.
 
     >>> SpanReward(0, 12, 1.0).index
@@ -210,7 +164,7 @@ class SpanReward:
 
 
 Reward = tuple[SpanReward, ...]
-"""The reward of one completion, as spans; a completion whose check stayed undecided has ``None`` instead."""
+"""The reward of one trajectory, as spans; one whose check stayed undecided has ``None`` instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +172,7 @@ class RewardOutput:
     """The answer of a reward stage that also logs metrics.
 
     Attributes:
-        rewards: the new reward of each completion, None where it stays None.
+        rewards: the new reward of each trajectory, None where it stays None.
         metrics: metrics of this group by name; the run logs their mean over groups as ``reward/<stage>/<name>``.
 
     >>> RewardOutput([None], {"hits": 2.0}).metrics["hits"]
@@ -230,70 +184,48 @@ class RewardOutput:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """All completions of one prompt, with their verdicts and rewards; every tuple runs parallel to ``completions``.
-
-    Attributes:
-        prompt: the prompt that all completions answer.
-        completions: the sampled answers.
-        verdicts: the verifier's verdicts, None for a completion that no verifier has checked.
-        rewards: the rewards after the reward stages that have run so far, None where undecided. A truncated
-            completion that counts as wrong gets 0 after the stages that do not need the learner; until then None.
-        learner_logprobs: log-probabilities ``[T]`` of each completion under the policy that sampled it, computed by the
-            learner for reward stages that need them; empty otherwise.
-        stage_rewards: per reward stage, the amount it added to the sum of each completion's rewards; None where the
-            completion has no reward.
-        metrics: metrics that reward stages have reported, by ``<stage>/<name>``.
-
-    >>> p = Prompt("t1", text="x")
-    >>> Group(p, (), (), ()).rewards
-    ()
-    """
-
-    prompt: Prompt
-    completions: tuple[Completion, ...]
-    verdicts: tuple[Verdict | None, ...] = ()
-    rewards: tuple[Reward | None, ...] = ()
-    learner_logprobs: tuple[np.ndarray, ...] = ()
-    stage_rewards: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict[str, tuple[float | None, ...]])
-    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
-
-
-@dataclass(frozen=True, slots=True)
 class TrainSample:
-    """One completion with its advantages, as the learner trains on it.
+    """One sequence of a trajectory with the credit of its tokens, as the learner trains on it.
+
+    All arrays are aligned with the tokens themselves. Log-probabilities are NaN where nothing was sampled.
 
     Attributes:
-        prompt_ids: token ids of the prompt, ``[P]`` int64.
-        completion_ids: token ids of the completion, ``[T]`` int64.
-        advantages: advantage of each token, ``[T]`` float32.
-        span_ids: ``[T]`` int64, the span each token belongs to for ratios and span aggregation, -1 for none.
-        mask: ``[T]`` bool, the tokens that are trained on; set from positions, never from token identity.
-        rollout_logprobs: log-probabilities that the engine reported, ``[T]`` float32, or None.
-        policy_version: version of the weights that it was sampled with.
-        old_logprobs: log-probabilities under the policy at the start of the step, ``[T]`` float32; None until the
-            learner has computed them.
-        ref_logprobs: log-probabilities under the frozen reference, ``[T]`` float32; None until computed.
+        token_ids: ``[L]`` int32, prompt included.
+        mask: ``[L]`` bool, the tokens that are trained on; follows from segments' origin, never from token identity.
+        advantages: advantage of each token, ``[L]`` float32, 0 outside the mask.
+        span_ids: ``[L]`` int32, the span each token belongs to for ratios and span aggregation, -1 for none.
+        versions: ``[L]`` int32, the policy version that sampled each token, -1 where nothing was sampled.
+        rollout_logprobs: log-probabilities under the rollout policy, as the engine reported them, ``[L]`` float32, or
+            None.
+        proximal_logprobs: log-probabilities under the proximal policy, the learner's at the start of the step, ``[L]``
+            float32; None until the learner has computed them.
+        ref_logprobs: log-probabilities under the frozen reference, ``[L]`` float32; None until computed.
+        part: number of the sequence in its trajectory; only part 0 counts as a sequence in `Denominators`.
 
-    >>> one = np.ones(2, np.float32)
-    >>> TrainSample(np.array([1]), np.array([5, 2]), one, np.zeros(2, np.int64), np.ones(2, bool), None, 0).length
-    3
+    >>> mask, none = np.array([False, True, True]), np.full(3, -1, np.int32)
+    >>> TrainSample(np.array([1, 5, 2]), mask, np.zeros(3, np.float32), none, none).prompt_tokens
+    1
     """
 
-    prompt_ids: np.ndarray
-    completion_ids: np.ndarray
+    token_ids: np.ndarray
+    mask: np.ndarray
     advantages: np.ndarray
     span_ids: np.ndarray
-    mask: np.ndarray
-    rollout_logprobs: np.ndarray | None
-    policy_version: int
-    old_logprobs: np.ndarray | None = None
+    versions: np.ndarray
+    rollout_logprobs: np.ndarray | None = None
+    proximal_logprobs: np.ndarray | None = None
     ref_logprobs: np.ndarray | None = None
+    part: int = 0
 
     @property
     def length(self) -> int:
-        """Tokens of prompt and completion together."""
-        return len(self.prompt_ids) + len(self.completion_ids)
+        """Number L of tokens."""
+        return len(self.token_ids)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Number of tokens before the first that is trained on, all of them if none is."""
+        return int(self.mask.argmax()) if self.mask.any() else len(self.mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,8 +234,8 @@ class Denominators:
 
     Attributes:
         tokens: number of trained tokens.
-        sequences: number of completions with at least one trained token.
-        spans: number of (completion, span id) pairs with at least one trained token.
+        sequences: number of trajectories with at least one trained token.
+        spans: number of (sequence, span id) pairs with at least one trained token.
         max_tokens: the constant length of Dr. GRPO's aggregation.
 
     >>> Denominators(10, 2, 2, 64).tokens
@@ -324,7 +256,7 @@ class TrainBatch:
     0
     """
 
-    samples: tuple[TrainSample, ...]
+    samples: Sequence[TrainSample]
     step: int
 
 

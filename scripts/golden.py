@@ -115,7 +115,9 @@ def left_by(run: Path) -> dict[str, Any]:
         "metrics": [_stable(row) for row in rows(run / "metrics.jsonl")],
         "evaluations": rows(run / "evaluations.jsonl"),
         "transcripts": {
-            file.name: [{k: v for k, v in row.items() if k not in VOLATILE_EVIDENCE} for row in rows(file)]
+            file.name: [
+                _spans_of_answers({k: v for k, v in row.items() if k not in VOLATILE_EVIDENCE}) for row in rows(file)
+            ]
             for file in sorted((run / "transcripts").glob("*.jsonl"))
         },
     }
@@ -126,16 +128,23 @@ def rows(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
 
 
+def _spans_of_answers(row: dict[str, Any]) -> dict[str, Any]:
+    """A transcript's row with rewards at positions in the answer, as version 0.1 wrote them."""
+    begin = row.get("prompt_tokens", 0)
+    reward = row["reward"] and [[max(a - begin, 0), max(b - begin, 0), *rest] for a, b, *rest in row["reward"]]
+    return {**row, "reward": reward}
+
+
 def _stable(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if not name.startswith(VOLATILE_METRICS)}
 
 
 def differences(before: Any, after: Any, place: str = "") -> Iterator[str]:
-    """Every place where two recordings differ, with both values. New metrics do not count as a difference."""
+    """Every place where two recordings differ, with both values. New metrics and columns do not count."""
     if isinstance(before, dict) and isinstance(after, dict):
         from rlpost.observability.metrics import current_name
 
-        if "/metrics" in place:
+        if "/metrics" in place or "/transcripts" in place:
             before = {current_name(name): value for name, value in before.items()}
             after = {name: value for name, value in after.items() if name in before}
         for key in sorted(before.keys() | after.keys()):

@@ -31,7 +31,7 @@ def cispo(inputs, settings, counts, *, ceiling=None):
         loss. ``capped``, the share of tokens whose weight was capped, is logged as ``loss/capped``.
     """
     mask = inputs.mask
-    ratio = log_ratios(inputs.logprobs, inputs.old_logprobs, mask, inputs.span_ids, settings.ratio).detach().exp()
+    ratio = log_ratios(inputs.logprobs, inputs.proximal_logprobs, mask, inputs.span_ids, settings.ratio).detach().exp()
     ceiling = 1 + settings.clip_high if ceiling is None else ceiling
     if ceiling <= 0:
         raise ValueError(f"ceiling is {ceiling}; a weight above 0 is needed")
@@ -40,7 +40,7 @@ def cispo(inputs, settings, counts, *, ceiling=None):
     per_token = -ratio.clamp(max=ceiling) * inputs.advantages.masked_fill(~mask, 0) * logprobs
     if settings.importance_cap is not None:
         per_token = per_token * truncated_importance(
-            inputs.old_logprobs, inputs.rollout_logprobs, mask, settings.importance_cap
+            inputs.proximal_logprobs, inputs.rollout_logprobs, mask, settings.importance_cap
         )
     weights = token_weights(mask, inputs.span_ids, settings.aggregate, counts)
     figures = {"capped": (mask & (ratio > ceiling)).sum() / max(counts.tokens, 1)}

@@ -1,4 +1,4 @@
-"""A custom rollout engine: transformers, one group at a time. It is slow and does not need vLLM.
+"""A custom rollout engine: transformers, one batch at a time. It is slow and does not need vLLM.
 
     rlpost train configs/quickstart.yaml rollout.engine=configs/examples/transformers_engine.py:TransformersEngine
 
@@ -8,14 +8,15 @@ tried on two tokens; after every sync its bytes and its log-probabilities are co
 
 import time
 
+import numpy as np
 import torch
 
 from rlpost.data.models import load
 from rlpost.data.tokenizer import TextCodec
-from rlpost.protocols import ApplyReport, GenerateRequest, SamplingSettings
-from rlpost.rollout.stream import generate
+from rlpost.protocols import ApplyReport, SamplingSettings
+from rlpost.rollout.episode import greedy
 from rlpost.sync.codec import checksums, decode
-from rlpost.types import Completion
+from rlpost.trajectory import Completion
 
 
 class TransformersEngine:
@@ -42,21 +43,24 @@ class TransformersEngine:
         return list(range(first, self.number))
 
     def step(self):
-        """Sample one whole group, the oldest in the queue."""
+        """Sample the oldest request in the queue, together with all others that have its context."""
         if not self.waiting:
             return []
-        number, request, settings = self.waiting.pop(0)
-        return [(number, completion) for completion in self._sample(request, settings)]
+
+        def kind(request):
+            return request.token_ids.tolist(), request.max_tokens
+
+        _, first, settings = self.waiting[0]
+        same = [one for one in self.waiting if kind(one[1]) == kind(first)]
+        self.waiting = [one for one in self.waiting if kind(one[1]) != kind(first)]
+        found = self._sample([request for _, request, _ in same], settings)
+        return [(number, completion) for (number, _, _), completion in zip(same, found, strict=True)]
 
     def abort(self, numbers):
         """Drop requests that are still queued; returns their completions, without tokens."""
-        late = [one for one in self.waiting if one[0] in numbers]
+        late = [number for number, _, _ in self.waiting if number in numbers]
         self.waiting = [one for one in self.waiting if one[0] not in numbers]
-        return [
-            (number, Completion(r.prompt_id, i, r.prompt_ids, (), (), None, "", "abort", self.version, r.seed + i))
-            for number, r, _ in late
-            for i in range(r.n)
-        ]
+        return [(number, Completion(np.zeros(0, np.int32), None, "abort", ())) for number in late]
 
     def apply(self, update):
         """Copy whole tensors into the model, and read back what it then holds."""
@@ -74,8 +78,7 @@ class TransformersEngine:
 
     def probe(self):
         """Complete the pinned prompts greedily."""
-        requests = [GenerateRequest(f"probe{i}", ids, 1, 0) for i, ids in enumerate(self.probes)]
-        return generate(self, requests, SamplingSettings(max_tokens=self.probe_tokens, temperature=0.0))
+        return greedy(self, self.probes, self.probe_tokens)
 
     def parity(self, prompts=()):
         """Return the probe twice: no cache outlives a group."""
@@ -85,38 +88,38 @@ class TransformersEngine:
         """Do nothing: no process was started."""
 
     @torch.inference_mode()
-    def _sample(self, request: GenerateRequest, settings: SamplingSettings):
-        sources = [torch.Generator().manual_seed(request.seed + i) for i in range(request.n)]
+    def _sample(self, requests, settings: SamplingSettings):
+        sources = [torch.Generator().manual_seed(request.seed) for request in requests]
         tokens: list[list[int]] = [[] for _ in sources]
         values: list[list[float]] = [[] for _ in sources]
-        reasons = ["length"] * request.n
-        fed, cache = torch.tensor([request.prompt_ids] * request.n), None
-        for _ in range(settings.max_tokens):
+        finish = ["length"] * len(requests)
+        fed, cache = torch.tensor(np.stack([request.token_ids for request in requests])).long(), None
+        for _ in range(requests[0].max_tokens):
             output = self.model(fed, past_key_values=cache, use_cache=True)
             cache = output.past_key_values
             # log-probabilities at the sampling temperature; greedy decoding reports those at temperature 1
             logprobs = torch.log_softmax(output.logits[:, -1].float() / (settings.temperature or 1.0), -1)
             for i, source in enumerate(sources):
-                if reasons[i] == "stop":
+                if finish[i] == "stop":
                     continue
                 row = logprobs[i]
                 token = int(torch.multinomial(row.exp(), 1, generator=source) if settings.temperature else row.argmax())
                 tokens[i].append(token)
                 values[i].append(float(row[token]))
                 if token == self.codec.tokenizer.eos_token_id or self._stopped(tokens[i], settings.stop):
-                    reasons[i] = "stop"
-            if all(reason == "stop" for reason in reasons):
+                    finish[i] = "stop"
+            if all(one == "stop" for one in finish):
                 break
             fed = torch.tensor([[ids[-1]] for ids in tokens])
-        return [self._completion(request, i, tokens[i], values[i], reasons[i], settings) for i in range(request.n)]
+        return [
+            Completion(
+                np.array(tokens[i], np.int32),
+                np.array(values[i], np.float32) if settings.logprobs else None,
+                finish[i],
+                ((self.version, 0, len(tokens[i])),),
+            )
+            for i in range(len(requests))
+        ]
 
     def _stopped(self, tokens, stop):
         return bool(stop) and any(one in self.codec.decode(tokens)[0] for one in stop)
-
-    def _completion(self, request, index, tokens, values, reason, settings):
-        text, spans = self.codec.decode(tokens, settings.stop if reason == "stop" else ())
-        logprobs = tuple(values) if settings.logprobs else None
-        return Completion(
-            request.prompt_id, index, request.prompt_ids, tuple(tokens), spans, logprobs, text, reason, self.version,
-            request.seed + index,
-        )  # fmt: skip

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlpost.types import Group, Reward, SpanReward
+from rlpost.trajectory import Group
+from rlpost.types import Reward, SpanReward
 from rlpost_rewards.combine import add
 
 
 class Outcome:
-    """Adds ``weight · score`` of the verdict, one span over the whole completion.
+    """Adds ``weight · score`` of the verdict, one span over the whole trajectory.
 
     A rejected answer scores 0, an accepted one 1 (or the verifier's grade); an undecided one has no reward at all.
 
@@ -25,9 +26,9 @@ class Outcome:
     def __call__(self, group: Group) -> Sequence[Reward | None]:
         """See `rlpost.protocols.RewardStage`."""
         result: list[Reward | None] = []
-        for completion, verdict, reward in zip(group.completions, group.verdicts, group.rewards, strict=True):
+        for trajectory, verdict, reward in zip(group.trajectories, group.verdicts, group.rewards, strict=True):
             if reward is None or verdict is None or verdict.score is None:
                 result.append(None)
             else:
-                result.append(add(reward, SpanReward(0, len(completion.token_ids), self.weight * verdict.score)))
+                result.append(add(reward, SpanReward(0, trajectory.length, self.weight * verdict.score)))
         return result

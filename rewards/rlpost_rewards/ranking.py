@@ -17,7 +17,8 @@ from typing import Literal
 from rlpost.algorithms.ranking import dcg
 from rlpost.config.choices import check_choices
 from rlpost.errors import UserError
-from rlpost.types import Completion, Group, ItemVerdict, Reward, SpanReward
+from rlpost.trajectory import Group, Segment, Trajectory
+from rlpost.types import ItemVerdict, Reward, SpanReward
 from rlpost_rewards.combine import add
 
 Returns = Literal["item", "exp", "log", "sequence"]
@@ -107,15 +108,17 @@ def exp_returns(relevances: Sequence[float], gamma: float) -> list[float]:
     return found
 
 
-def token_span(completion: Completion, start: int, stop: int) -> tuple[int, int]:
-    """The tokens that begin within characters ``start`` to ``stop`` (half-open); end tokens belong to the last span.
+def token_span(turn: Segment, start: int, stop: int) -> tuple[int, int]:
+    """The tokens of a turn that begin within characters ``start`` to ``stop`` (half-open) of its text, as positions in
+    the trajectory; end tokens belong to the last span.
 
     A token that covers the end of one item and the beginning of the next belongs to the one in which it begins.
     """
-    begins = [offset[0] for offset in completion.offsets]
+    assert turn.offsets is not None
+    begins = turn.offsets[:, 0].tolist()
     first = bisect_left(begins, start)
-    last = len(begins) if stop >= len(completion.text) else bisect_left(begins, stop)
-    return first, max(first, last)
+    last = len(begins) if stop >= len(turn.text) else bisect_left(begins, stop)
+    return turn.start + first, turn.start + max(first, last)
 
 
 class Ranking:
@@ -135,7 +138,7 @@ class Ranking:
         UserError: for an unknown recipe or setting, or a value that a setting cannot have.
     """
 
-    needs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ("offsets",)
 
     def __init__(self, recipe: Recipe = "none", **settings: object):
         if recipe not in RECIPES:
@@ -149,20 +152,21 @@ class Ranking:
     def __call__(self, group: Group) -> Sequence[Reward | None]:
         """See `rlpost.protocols.RewardStage`."""
         result: list[Reward | None] = []
-        for completion, verdict, reward in zip(group.completions, group.verdicts, group.rewards, strict=True):
+        for trajectory, verdict, reward in zip(group.trajectories, group.verdicts, group.rewards, strict=True):
             if reward is None or verdict is None or verdict.outcome == "undecided":
                 result.append(None)
             else:
-                result.append(add(reward, *self._spans(completion, verdict.items)))
+                result.append(add(reward, *self._spans(trajectory, verdict.items)))
         return result
 
-    def _spans(self, completion: Completion, items: Sequence[ItemVerdict]) -> list[SpanReward]:
-        settings, length = self.settings, len(completion.token_ids)
-        places = [token_span(completion, item.start, item.stop) for item in items]
-        ended = completion.finish_reason == "stop" and length > 0
+    def _spans(self, trajectory: Trajectory, items: Sequence[ItemVerdict]) -> list[SpanReward]:
+        settings, answer = self.settings, trajectory.turns[-1]
+        first, length = answer.start, answer.stop
+        places = [token_span(answer, item.start, item.stop) for item in items]
+        ended = trajectory.status == "done" and length > first
         if settings.ending == "own" and ended and places:
             places[-1] = places[-1][0], min(places[-1][1], length - 1)
-        begin, end = places[-1][1] if places else 0, length - int(ended)  # an end token alone is no attempt
+        begin, end = places[-1][1] if places else first, length - int(ended)  # an end token alone is no attempt
         if begin < end:
             places.append((begin, length if settings.ending == "item" else end))
         relevances = [item.score for item in items[: settings.size]]

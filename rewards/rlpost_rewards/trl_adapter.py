@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 from rlpost.errors import UserError
-from rlpost.types import Group, Reward, SpanReward
+from rlpost.trajectory import Group, Trajectory
+from rlpost.types import Reward, SpanReward
 from rlpost_rewards.combine import add
 
 
 class TrlReward:
-    """Adds ``weight · f(prompts, completions, **columns)``, one span over the whole completion.
+    """Adds ``weight · f(prompts, completions, **columns)``, one span over the whole trajectory.
 
     The function is called once per group with parallel lists, by keyword: ``prompts`` and ``completions`` (texts, or
     message lists where the prompt is a chat), ``completion_ids``, and every further column of the data set; arguments
@@ -46,7 +47,7 @@ class TrlReward:
         for member, value in zip(members, values, strict=True):
             reward = result[member]
             if value is not None and reward is not None:
-                size = len(group.completions[member].token_ids)
+                size = group.trajectories[member].length
                 result[member] = add(reward, SpanReward(0, size, self.weight * value))
         return result
 
@@ -84,17 +85,23 @@ async def _await(answer: Any) -> Any:
 
 
 def _arguments(group: Group, members: Sequence[int]) -> dict[str, Any]:
-    prompt, texts = group.prompt, [group.completions[i].text for i in members]
+    prompt, chosen = group.prompt, [group.trajectories[i] for i in members]
     arguments: dict[str, Any] = {key: [value] * len(members) for key, value in prompt.columns.items()}
     if prompt.messages is None:
-        arguments["prompts"], arguments["completions"] = [prompt.text] * len(members), texts
+        arguments["prompts"], arguments["completions"] = [prompt.text] * len(members), [one.text for one in chosen]
     else:
         chat = [{"role": message.role, "content": message.content} for message in prompt.messages]
         arguments["prompts"] = [chat] * len(members)
-        arguments["completions"] = [[{"role": "assistant", "content": text}] for text in texts]
-    arguments["completion_ids"] = [list(group.completions[i].token_ids) for i in members]
+        arguments["completions"] = [_messages(one) for one in chosen]
+    arguments["completion_ids"] = [one.token_ids[one.prompt_tokens :].tolist() for one in chosen]
     arguments.pop("prompt", None)
     return arguments
+
+
+def _messages(trajectory: Trajectory) -> list[dict[str, str]]:
+    """What follows the prompt as chat messages, the environment's included."""
+    roles = {"policy": "assistant", "environment": "user"}
+    return [{"role": roles[one.origin], "content": one.text} for one in trajectory.segments if one.origin in roles]
 
 
 def _accepted(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ import numpy as np
 from rlpost.algorithms.groups import correct
 from rlpost.config.choices import check_choices
 from rlpost.errors import UserError
-from rlpost.types import Group, Reward
+from rlpost.trajectory import Group
+from rlpost.types import Reward
 from rlpost_rewards.combine import scale
 
 LogProb = Literal["sum", "mean"]
@@ -184,27 +185,29 @@ class Unlikeliness:
         keys = [self._key(group, member) for member in members]
         if self.settings.ties == "order":
             return keys
-        copies: dict[tuple[int, ...], list[float]] = {}
-        for member, key in zip(members, keys, strict=True):
-            copies.setdefault(group.completions[member].token_ids, []).append(key)
+        copies: dict[bytes, list[float]] = {}
+        tokens = [group.trajectories[member].token_ids.tobytes() for member in members]
+        for own, key in zip(tokens, keys, strict=True):
+            copies.setdefault(own, []).append(key)
         # the same tokens have the same probability; what differs between copies is rounding
-        return [math.fsum(same := copies[group.completions[member].token_ids]) / len(same) for member in members]
+        return [math.fsum(same := copies[own]) / len(same) for own in tokens]
 
     def _key(self, group: Group, member: int) -> float:
-        completion = group.completions[member]
+        trajectory = group.trajectories[member]
         if self.settings.source == "rollout":
-            values = completion.logprobs
+            values = trajectory.logprobs
         else:
             values = group.learner_logprobs[member] if group.learner_logprobs else None
         if values is None:
             raise UserError(
-                f"unlikeliness: completion {member} of prompt {group.prompt.id!r} has no log-probabilities of the "
+                f"unlikeliness: trajectory {member} of prompt {group.prompt.id!r} has no log-probabilities of the "
                 f"{self.settings.source}; rank by the other source, or run it inside rlpost train"
             )
-        total = float(np.sum(np.asarray(values, np.float64)))
+        sampled = values[trajectory.mask]
+        total = float(np.sum(np.asarray(sampled, np.float64)))
         if not math.isfinite(total):
             raise UserError(
-                f"unlikeliness: completion {member} of prompt {group.prompt.id!r} has log-probability {total}; "
+                f"unlikeliness: trajectory {member} of prompt {group.prompt.id!r} has log-probability {total}; "
                 "the policy that scored it is not the one that sampled it"
             )
-        return total / max(len(values), 1) if self.settings.logprob == "mean" else total
+        return total / max(len(sampled), 1) if self.settings.logprob == "mean" else total

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from rlpost.actors import env_vars
+from rlpost.actors.environments import EnvironmentActors
 from rlpost.actors.placement import Placement
 from rlpost.actors.pool import ActorPool, spawn
 from rlpost.actors.recovery import LOST, Supervisor
-from rlpost.actors.remote import iterate
+from rlpost.actors.remote import pairs
 from rlpost.actors.workers import RolloutWorker
 from rlpost.config.schema import RunConfig
 from rlpost.errors import LearnerLostError
 from rlpost.plugins.ship import Shipped
-from rlpost.protocols import ApplyReport, EngineSpec, GenerateRequest, SamplingSettings
+from rlpost.protocols import ApplyReport, EngineSpec, GroupRequest, SamplingSettings
 from rlpost.rollout.sampling import round_robin
 from rlpost.selfcheck import canary
-from rlpost.types import Completion, WeightManifest
+from rlpost.trajectory import GroupReceipt, Trajectory
+from rlpost.types import Prompt, WeightManifest
 
 _GRACE_S = 30.0
 """Seconds that the driver waits longer than the deadline it has given the worker."""
 
-Finished = tuple[int, list[Completion]]
-"""Position of a request and its completions."""
+Finished = tuple[int, GroupReceipt]
+"""Position of a request and its group."""
 
 
 class RayRolloutPool(ActorPool):
@@ -38,6 +43,8 @@ class RayRolloutPool(ActorPool):
         supervisor: finds a new place for a lost actor and counts losses.
         spec: model folder and limits of every engine.
         shipped: the user's own code.
+        environments: the environment actors; None if trajectories have one turn.
+        offsets: whether a reward stage reads the character spans of tokens.
 
     Attributes:
         snapshot: publishes every tensor of the version that is served, for engines that have missed an update of the
@@ -51,6 +58,8 @@ class RayRolloutPool(ActorPool):
         supervisor: Supervisor,
         spec: EngineSpec,
         shipped: Shipped,
+        environments: EnvironmentActors | None = None,
+        offsets: bool = False,
     ):
         def start(placement: Placement) -> Any:
             # the processes of a tensor-parallel engine share its cores
@@ -58,14 +67,15 @@ class RayRolloutPool(ActorPool):
             return spawn(RolloutWorker, placement, env_vars.rollout(threads, placement.gpus > 0))
 
         super().__init__("rollout", placements, start, supervisor)
-        self.config, self.spec, self.shipped = config, spec, shipped
+        self.config, self.spec, self.shipped, self.environments = config, spec, shipped, environments
+        self.offsets = offsets
         self.snapshot: Callable[[], tuple[WeightManifest, Any]] | None = None
         self.served: list[tuple[Any, WeightManifest]] = []
         """The updates, in order, that bring a new engine to the version that the others serve."""
 
     def begin(self, index: int) -> Any:
         """Start loading the engine; returns the reference to wait for."""
-        return self.handles[index].setup.remote(self.config, self.spec, self.shipped)
+        return self.handles[index].setup.remote(self.config, self.spec, self.offsets, self.shipped)
 
     def resync_weights(self, index: int) -> None:
         """Load the version that the others serve, and check that it arrived."""
@@ -81,8 +91,8 @@ class RayRolloutPool(ActorPool):
             if self.config.selfcheck.canary:
                 canary.check_arrival(manifest, [report], None)
 
-    def stream(self, requests: Sequence[GenerateRequest], settings: SamplingSettings) -> Iterator[Finished]:
-        """Completions of each request as soon as all of its samples are there, in the order they finish.
+    def stream(self, requests: Sequence[GroupRequest], settings: SamplingSettings) -> Iterator[Finished]:
+        """The group of each request as soon as all of its trajectories are there, in the order they finish.
 
         One thread per engine waits for that engine only, so a slow engine, or one that is being replaced, delays no
         other.
@@ -93,7 +103,7 @@ class RayRolloutPool(ActorPool):
             try:
                 for item in self._follow(index, share, requests, settings):
                     finished.put(item)
-            except BaseException as error:  # raised in the thread that waits for the completions
+            except BaseException as error:  # raised in the thread that waits for the groups
                 finished.put(error)
 
         for index, share in enumerate(round_robin(requests, len(self.handles))):
@@ -105,8 +115,8 @@ class RayRolloutPool(ActorPool):
                 raise item
             yield item
 
-    def generate(self, requests: Sequence[GenerateRequest], settings: SamplingSettings) -> list[list[Completion]]:
-        """Completions of each request, in order."""
+    def generate(self, requests: Sequence[GroupRequest], settings: SamplingSettings) -> list[GroupReceipt]:
+        """The group of each request, in order."""
         found = dict(self.stream(requests, settings))
         return [found[position] for position in range(len(requests))]
 
@@ -117,31 +127,45 @@ class RayRolloutPool(ActorPool):
         self.served = [*needed, (update, manifest)]
         return self.each(partial(_apply, update), "apply weights", self.config.sync.timeout_s)
 
-    def probe(self) -> list[list[Completion]]:
+    def probe(self) -> list[list[Trajectory]]:
         """Completions of the pinned prompts, by every engine."""
         return self.each(lambda handle: handle.probe.remote(), "probe", self.config.sync.timeout_s)
 
-    def parity(self, prompts: Sequence[tuple[int, ...]]) -> list[tuple[list[Completion], list[Completion]]]:
+    def parity(self, prompts: Sequence[np.ndarray]) -> list[tuple[list[Trajectory], list[Trajectory]]]:
         """Both rounds of completions, by every engine; see `rlpost.protocols.RolloutEngine.parity`."""
         return self.each(lambda handle: handle.parity.remote(prompts), "parity", self.config.sync.timeout_s)
 
+    def memory(self) -> dict[str, tuple[float, float]]:
+        """See `ActorPool.memory`; environment actors are among them."""
+        return super().memory() | (self.environments.memory() if self.environments else {})
+
     def _follow(
-        self, index: int, share: list[int], requests: Sequence[GenerateRequest], settings: SamplingSettings
+        self, index: int, share: list[int], requests: Sequence[GroupRequest], settings: SamplingSettings
     ) -> Iterator[Finished]:
         """One engine's share of the requests; what a lost engine has not finished, its replacement samples again."""
         limit = self.config.rollout.timeout_s
+        environments = self.environments.handles if self.environments else ()
         while share:
             asked, handle = list(share), self.handles[index]
             call = handle.stream.options(num_returns="streaming")
-            generator = call.remote([requests[position] for position in asked], settings, limit)
+            sent = [requests[position] if environments else _without_columns(requests[position]) for position in asked]
+            generator = call.remote(sent, settings, limit, environments)
             try:
-                for place, completions in iterate(generator, f"rollout{index}: generate", limit + _GRACE_S):
+                for tokens, (place, receipts) in pairs(generator, f"rollout{index}: generate", limit + _GRACE_S):
                     share.remove(asked[place])
-                    yield asked[place], completions
+                    request = requests[asked[place]]
+                    yield asked[place], GroupReceipt(request.ticket, request.prompt.prompt, receipts, tokens)
             except LearnerLostError:
                 raise
             except LOST as error:
                 self.replace(index, handle, error)
+
+
+def _without_columns(request: GroupRequest) -> GroupRequest:
+    """The request without the columns of its prompt, which only environments read."""
+    prompt = request.prompt.prompt
+    bare = Prompt(prompt.id, prompt.text, prompt.messages)
+    return dataclasses.replace(request, prompt=dataclasses.replace(request.prompt, prompt=bare))
 
 
 def _apply(update: Any, handle: Any) -> Any:

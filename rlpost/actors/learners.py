@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 import ray
 from rlpost.actors import env_vars
+from rlpost.actors.handles import LogprobShares
 from rlpost.actors.placement import Placement
 from rlpost.actors.pool import ActorPool, spawn
 from rlpost.actors.recovery import LOST, Supervisor
-from rlpost.actors.remote import wait
+from rlpost.actors.remote import ready, wait
 from rlpost.actors.workers import LearnerWorker
+from rlpost.algorithms.credit import train_samples, without_credit
 from rlpost.config.schema import RunConfig
 from rlpost.errors import LearnerLostError
 from rlpost.plugins.ship import Shipped
-from rlpost.types import GradientFigures, TensorDelta, TrainBatch, TrainSample, WeightManifest
+from rlpost.trajectory import BatchReceipt, GroupReceipt, Trajectory
+from rlpost.types import GradientFigures, TensorDelta, WeightManifest
 
 
 class RayLearner(ActorPool):
@@ -79,20 +83,45 @@ class RayLearner(ActorPool):
             return
 
     def logprobs(
-        self, samples: Sequence[TrainSample], *, reference: bool = False, temperature: float | None = None
+        self, trajectories: Sequence[Trajectory], *, reference: bool = False, temperature: float | None = None
     ) -> list[np.ndarray]:
-        """Log-probabilities ``[T]`` of every sample's completion tokens, in order."""
-        shared = ray.put(list(samples))
+        """Log-probabilities ``[L]`` of every trajectory, in order; of those without sampled tokens all are NaN."""
+        chosen = [trajectory for trajectory in trajectories if trajectory.sampled]
+        samples = [sample for trajectory in chosen for sample in train_samples(trajectory)]
         found: dict[int, np.ndarray] = {}
-        for part in self._all("logprobs", shared, reference, temperature, what="log-probabilities"):
-            found.update(part)
-        return [found[row] for row in range(len(samples))]
+        if samples:
+            shared = ray.put(samples)
+            for part in self._all("logprobs", shared, reference, temperature, what="log-probabilities"):
+                found.update(part)
+        parts = iter(found[number] for number in range(len(samples)))
+        return [
+            np.concatenate([next(parts) for _ in trajectory.sequences])
+            if trajectory.sampled
+            else np.full(trajectory.length, np.nan, np.float32)
+            for trajectory in trajectories
+        ]
 
-    def examine(self, batch: TrainBatch) -> GradientFigures | None:
+    def proximal(self, groups: Sequence[GroupReceipt]) -> list[GroupReceipt]:
+        """The groups with a handle of their log-probabilities; each rank keeps those that it has computed."""
+        by_member = without_credit(groups)
+        samples = [sample for group in by_member for parts in group for sample in parts]
+        if not samples:
+            return list(groups)
+        batch = ray.put(BatchReceipt(tuple(samples), 0))
+        with _lost_together():
+            shares = tuple(handle.proximal.remote(batch) for handle in self.handles)
+            ready(shares, "learner: log-probabilities", self.config.learner.timeout_s)
+        numbers, found = iter(range(len(samples))), list[GroupReceipt]()
+        for group, members in zip(groups, by_member, strict=True):
+            mine = tuple(tuple((sample.part, next(numbers)) for sample in parts) for parts in members)
+            found.append(replace(group, proximal=LogprobShares(shares, group.trajectories, mine)))
+        return found
+
+    def examine(self, batch: BatchReceipt) -> GradientFigures | None:
         """See `rlpost.learner.policy.PolicyLearner.examine`."""
         return self._all("examine", ray.put(batch), what="self-check")[0]
 
-    def step(self, batch: TrainBatch) -> dict[str, float]:
+    def step(self, batch: BatchReceipt) -> dict[str, float]:
         """Make all updates of a batch; see `rlpost.learner.policy.PolicyLearner.step`."""
         return self._all("step", ray.put(batch), what="update")[0]
 

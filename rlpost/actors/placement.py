@@ -10,9 +10,9 @@ from typing import Literal
 from rlpost.config.schema import LearnerSection, RolloutSection, RunConfig
 from rlpost.tuning.memory import Shapes, engine_bytes, learner_bytes
 
-Kind = Literal["rollout", "learner", "scoring"]
+Kind = Literal["rollout", "learner", "scoring", "environment"]
 
-_BASE_GB = {"rollout": 1.0, "learner": 0.7, "scoring": 0.2}
+_BASE_GB = {"rollout": 1.0, "learner": 0.7, "scoring": 0.2, "environment": 0.2}
 """GiB that an actor holds before any weights: measured with a model of 0.14 M parameters on CPU."""
 
 
@@ -36,7 +36,7 @@ class Placement:
     """The node and the resources of one actor.
 
     Attributes:
-        kind: rollout, learner or scoring.
+        kind: rollout, learner, scoring or environment.
         index: number within its kind, 0-based; for a learner its rank.
         node: the node it runs on.
         threads: CPU threads it computes with.
@@ -82,7 +82,7 @@ def place(config: RunConfig, nodes: Sequence[Node], shapes: Shapes | None = None
     Without a GPU, rollouts and learners take turns on the same cores, so each kind is spread over all nodes and its
     actors divide a node's cores among themselves only. With GPUs, every engine (times ``rollout.tensor_parallel``) and
     every learner rank gets GPUs of its own; if there are too few, engines and a single rank share them evenly. Scoring
-    workers are spread over the nodes by cores.
+    workers and environments are spread over the nodes by cores.
 
     Args:
         config: number of actors and threads of each kind.
@@ -194,8 +194,15 @@ def _shared_cores(placements: Sequence[Placement]) -> Iterator[Placement]:
 
 
 def _scoring(config: RunConfig, nodes: Sequence[Node]) -> tuple[Placement, ...]:
-    chosen = _spread(config.scoring.workers, nodes)
-    return tuple(Placement("scoring", index, node, 1, 0.0, None) for index, node in enumerate(chosen))
+    kinds: tuple[tuple[Kind, int], ...] = (
+        ("scoring", config.scoring.workers),
+        ("environment", config.environment.workers if config.environment else 0),
+    )
+    return tuple(
+        Placement(kind, index, node, 1, 0.0, None)
+        for kind, workers in kinds
+        for index, node in enumerate(_spread(workers, nodes))
+    )
 
 
 def _spread(workers: int, nodes: Sequence[Node]) -> list[Node]:
@@ -216,8 +223,8 @@ def memory_bytes(placement: Placement, config: RunConfig, shapes: Shapes) -> dic
 
 def _memory_gb(placement: Placement, config: RunConfig, shapes: Shapes | None) -> float | None:
     """GiB of the actor's libraries and of what it holds; activations are left out."""
-    if placement.kind == "scoring":
-        return _BASE_GB["scoring"]
+    if placement.kind in ("scoring", "environment"):
+        return _BASE_GB[placement.kind]
     if shapes is None:
         return None
     return _BASE_GB[placement.kind] + sum(memory_bytes(placement, config, shapes).values()) / 2**30

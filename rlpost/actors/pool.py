@@ -14,7 +14,7 @@ import ray
 from rlpost.actors.placement import Kind, Placement
 from rlpost.actors.recovery import LOST, Supervisor
 from rlpost.actors.remote import wait
-from rlpost.errors import LearnerLostError, RlpostError
+from rlpost.errors import InfrastructureError, LearnerLostError, RlpostError
 
 _MEMORY_S = 60.0
 _CLOSE_S = 15.0
@@ -69,13 +69,17 @@ class ActorPool:
         what: str,
         deadline_s: float,
         under_way: tuple[Any, Any] | None = None,
+        gone: type[InfrastructureError] = LearnerLostError,
     ) -> Any:
-        """One actor's result, as in `each`. ``under_way``: handle and reference of a call that was made already."""
+        """One actor's result, as in `each`.
+
+        ``under_way``: handle and reference of a call that was made already. ``gone``: see `rlpost.actors.remote.wait`.
+        """
         while True:
             handle, ref = under_way or (self.handles[index], None)
             under_way = None
             try:
-                return wait([ref or ask(handle)], f"{self.kind}{index}: {what}", deadline_s)[0]
+                return wait([ref or ask(handle)], f"{self.kind}{index}: {what}", deadline_s, gone)[0]
             except LearnerLostError:  # an engine that cannot fetch published weights is not the one to replace
                 raise
             except LOST as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rlpost.actors import env_vars
@@ -14,10 +14,12 @@ from rlpost.actors.pool import ActorPool, spawn
 from rlpost.actors.recovery import Supervisor
 from rlpost.actors.workers import ScoringWorker
 from rlpost.config.schema import RunConfig
+from rlpost.errors import RolloutsLostError
 from rlpost.plugins.ship import Shipped
 from rlpost.rollout.sampling import round_robin
 from rlpost.scoring.score import undecided
-from rlpost.types import Group, Prompt
+from rlpost.trajectory import GroupReceipt
+from rlpost.types import Prompt
 
 
 class RayScoringPool(ActorPool):
@@ -28,7 +30,7 @@ class RayScoringPool(ActorPool):
         placements: one placement per worker.
         supervisor: counts losses and finds new places.
         shipped: the user's own code.
-        needs: log-probabilities that the reward stages read; see `rlpost.protocols.RewardStage`.
+        needs: what the reward stages read besides texts; see `rlpost.protocols.RewardStage`.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class RayScoringPool(ActorPool):
 
     def begin(self, index: int) -> Any:
         """Start the worker's verifier; returns the reference to wait for."""
-        return self.handles[index].setup.remote(self.config.scoring, self.shipped)
+        return self.handles[index].setup.remote(self.config, self.shipped)
 
     def preflight(self, prompts: Sequence[Prompt], *, conformance: bool, trials: bool) -> list[Any]:
         """Start the checks before a run, each worker on its share of the prompts; returns the references to wait for.
@@ -66,24 +68,25 @@ class RayScoringPool(ActorPool):
         finally:
             queue.close()
 
-    def score(self, groups: Sequence[Group]) -> list[Group]:
-        """Score groups whose completions are all there; returns them in order."""
+    def score(self, groups: Sequence[GroupReceipt]) -> list[GroupReceipt]:
+        """Score groups whose trajectories are all there; returns them in order."""
         with self.queue() as queue:
             for position, group in enumerate(groups):
                 queue.submit(position, group)
             scored = queue.results()
         return [scored[position] for position in range(len(groups))]
 
-    def finish(self, groups: Sequence[Group]) -> list[Group]:
+    def finish(self, groups: Sequence[GroupReceipt]) -> list[GroupReceipt]:
         """Run the reward stages that need the learner's log-probabilities; returns the groups in order."""
         shares = [share for share in round_robin(groups, len(self.handles)) if share]
         parts = [[groups[position] for position in share] for share in shares]
         calls = [(handle, handle.finish.remote(part)) for handle, part in zip(self.handles, parts, strict=False)]
-        found: dict[int, Group] = {}
+        found: dict[int, GroupReceipt] = {}
         for index, (share, part, call) in enumerate(zip(shares, parts, calls, strict=True)):
             answer = self.persist(
-                index, lambda h, p=part: h.finish.remote(p), "finish rewards", self.config.scoring.batch_timeout_s, call
-            )
+                index, lambda h, p=part: h.finish.remote(p), "finish rewards", self.config.scoring.batch_timeout_s,
+                call, RolloutsLostError,
+            )  # fmt: skip
             found.update(zip(share, answer, strict=True))
         return [found[position] for position in range(len(groups))]
 
@@ -93,7 +96,7 @@ class _Submitted:
     """A group to score, with the number of attempts so far and the worker of the last one."""
 
     position: int
-    group: Group
+    group: GroupReceipt
     tries: int = 0
     last: int = -1
 
@@ -113,21 +116,21 @@ class RayScoringQueue:
         self.pool, self.workers = pool, len(pool.handles)
         self.retries, self.deadline = pool.config.scoring.retries, pool.config.scoring.batch_timeout_s
         self._waiting: list[_Submitted] = []
-        self._done: dict[int, Group] = {}
+        self._done: dict[int, GroupReceipt] = {}
         self._open, self._expected = True, 0
         self._error: BaseException | None = None
         self._change = threading.Condition()
         for index in range(self.workers):
             threading.Thread(target=self._work, args=(index,), daemon=True).start()
 
-    def submit(self, position: int, group: Group) -> None:
+    def submit(self, position: int, group: GroupReceipt) -> None:
         """Queue a group for verification and rewards."""
         with self._change:
             self._waiting.append(_Submitted(position, group))
             self._expected += 1
             self._change.notify_all()
 
-    def results(self) -> dict[int, Group]:
+    def results(self) -> dict[int, GroupReceipt]:
         """Wait until all submitted groups are scored; returns them by position.
 
         Raises:
@@ -148,13 +151,22 @@ class RayScoringQueue:
     def _work(self, index: int) -> None:
         try:
             while batch := self._take(index):
-                groups = [item.group for item in batch]
-                answers = self.pool.persist(index, lambda h, g=groups: h.score.remote(g), "score", self.deadline)
-                self._collect(index, batch, answers)
+                self._collect(index, batch, self._score(index, [item.group for item in batch]))
         except BaseException as error:  # raised in the thread that waits for the results
             with self._change:
                 self._error = self._error or error
                 self._change.notify_all()
+
+    def _score(self, index: int, groups: list[GroupReceipt]) -> list[GroupReceipt]:
+        """The groups as a worker scores them; their full verdicts stay where they were made."""
+        evidence: list[Any] = []
+
+        def ask(handle: Any) -> Any:
+            scored, *evidence[:] = handle.score.options(num_returns=1 + len(groups)).remote(groups)
+            return scored
+
+        scored = self.pool.persist(index, ask, "score", self.deadline, gone=RolloutsLostError)
+        return [replace(group, evidence=handle) for group, handle in zip(scored, evidence, strict=True)]
 
     def _take(self, index: int) -> list[_Submitted]:
         """This worker's share of the waiting groups; empty when the queue is closed."""
@@ -170,7 +182,7 @@ class RayScoringQueue:
     def _for(self, index: int) -> list[_Submitted]:
         return [item for item in self._waiting if self.workers == 1 or item.last != index]
 
-    def _collect(self, index: int, batch: Sequence[_Submitted], answers: Sequence[Group]) -> None:
+    def _collect(self, index: int, batch: Sequence[_Submitted], answers: Sequence[GroupReceipt]) -> None:
         with self._change:
             for item, answer in zip(batch, answers, strict=True):
                 if item.tries and undecided(answer) >= undecided(item.group):
@@ -182,6 +194,6 @@ class RayScoringQueue:
             self._change.notify_all()
 
 
-def _worth_retrying(group: Group) -> bool:
-    aborted = sum(completion.finish_reason == "abort" for completion in group.completions)
+def _worth_retrying(group: GroupReceipt) -> bool:
+    aborted = sum(receipt.status == "aborted" for receipt in group.trajectories)
     return undecided(group) > aborted

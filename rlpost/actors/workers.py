@@ -5,24 +5,22 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import psutil
 
-from rlpost.config.schema import RunConfig, ScoringSection
+from rlpost.config.schema import EnvironmentSection, RunConfig
 from rlpost.errors import InfrastructureError
 from rlpost.plugins import registry
-from rlpost.plugins.build import instantiate
+from rlpost.plugins.build import build_environment, instantiate
 from rlpost.plugins.ship import Shipped, install
-from rlpost.protocols import ApplyReport, EngineSpec, GenerateRequest, SamplingSettings
-from rlpost.rollout.stream import stream
+from rlpost.protocols import ApplyReport, EngineSpec, GroupRequest, Observation, Reply, SamplingSettings, Turn
 from rlpost.system.processes import end_with_parent
+from rlpost.trajectory import BatchReceipt, GroupReceipt, Receipt, Trajectory
 from rlpost.types import (
-    Completion,
     GradientFigures,
-    Group,
     Prompt,
     TensorDelta,
     TrainBatch,
@@ -74,12 +72,19 @@ class RolloutWorker(Worker):
 
     def __init__(self) -> None:
         self.engine: Any = None
+        self.codec: Any = None
+        self.config: Any = None
+        self.offsets = False
 
-    def setup(self, config: RunConfig, spec: EngineSpec, shipped: Shipped) -> None:
+    def setup(self, config: RunConfig, spec: EngineSpec, offsets: bool, shipped: Shipped) -> None:
         """Load the engine that ``rollout.engine`` names; an engine of the user's is tried once."""
+        from rlpost.data.tokenizer import TextCodec
+
         install(shipped)
         name = config.rollout.engine
         target = registry.resolve("engines", name)
+        self.config, self.offsets = config, offsets
+        self.codec = TextCodec(spec.model, config.model.trust_remote_code)
         self.engine = instantiate(target, (config, spec), {}, f"rollout.engine {name!r}")
         if name not in registry.BUILTIN["engines"] and config.selfcheck.plugins and spec.probes:
             from rlpost.rollout.trial_call import try_engine
@@ -87,20 +92,41 @@ class RolloutWorker(Worker):
             try_engine(self.engine, name, spec.probes[0])
 
     def stream(
-        self, requests: Sequence[GenerateRequest], settings: SamplingSettings, deadline_s: float
-    ) -> Iterator[tuple[int, list[Completion]]]:
-        """See `rlpost.rollout.stream.stream`."""
-        yield from stream(self.engine, requests, settings, deadline_s)
+        self,
+        requests: Sequence[GroupRequest],
+        settings: SamplingSettings,
+        deadline_s: float,
+        environments: Sequence[Any] = (),
+    ) -> Iterator[Any]:
+        """Roll out; see `rlpost.rollout.episode.stream`.
+
+        Yields:
+            For each group two items: its trajectories, and then its position with its receipts. The caller owns both,
+            so the tokens outlive this process, and it need not fetch the first: they stay in the object store.
+        """
+        from rlpost.actors.environments import RayEnvironments
+        from rlpost.rollout.episode import Budget, stream
+
+        section, calls, budget = self.config.environment, None, None
+        if section is not None:
+            calls = RayEnvironments(environments, section.timeout_s, self.config.cluster.start_timeout_s)
+            budget = Budget(section.max_turns, self.config.trajectory_tokens, section.observation_tokens)
+        for place, trajectories in stream(
+            self.engine, requests, settings, self.codec,
+            deadline_s=deadline_s, offsets=self.offsets, environments=calls, budget=budget,
+        ):  # fmt: skip
+            yield trajectories
+            yield place, tuple(Receipt.of(trajectory) for trajectory in trajectories)
 
     def apply(self, update: WeightUpdate) -> ApplyReport:
         """See `RolloutEngine.apply`."""
         return self.engine.apply(update)
 
-    def probe(self) -> list[Completion]:
+    def probe(self) -> list[Trajectory]:
         """See `RolloutEngine.probe`."""
         return self.engine.probe()
 
-    def parity(self, prompts: Sequence[tuple[int, ...]]) -> tuple[list[Completion], list[Completion]]:
+    def parity(self, prompts: Sequence[np.ndarray]) -> tuple[list[Trajectory], list[Trajectory]]:
         """See `RolloutEngine.parity`."""
         return self.engine.parity(prompts)
 
@@ -108,6 +134,51 @@ class RolloutWorker(Worker):
         """See `RolloutEngine.close`."""
         if self.engine is not None:
             self.engine.close()
+
+
+class EnvironmentWorker(Worker):
+    """The actor of environments, one object for each trajectory. Ray starts it again by itself, with nothing open.
+
+    Args:
+        section: the environment and its arguments.
+        shipped: the user's own code.
+    """
+
+    def __init__(self, section: EnvironmentSection, shipped: Shipped):
+        from rlpost.rollout.environments import EnvironmentHost
+
+        self.end_with_node()
+        install(shipped)
+        self.host = EnvironmentHost(lambda: build_environment(section))
+
+    def identity(self) -> tuple[int, float, float]:
+        """Number of this process, and its memory as `memory_mb`."""
+        return (os.getpid(), *self.memory_mb())
+
+    def trial(self, prompt: Prompt, name: str) -> float:
+        """See `rlpost.plugins.trial_environment.try_environment`."""
+        from rlpost.plugins.trial_environment import try_environment
+
+        return try_environment(self.host.make, name, prompt)
+
+    def play(self, key: Any, row: Mapping[str, Any], seed: int, turns: Sequence[Turn]) -> Observation | Reply | None:
+        """Begin a trajectory and answer its turns; returns the last answer. Used to play a lost one again, too."""
+        answer: Observation | Reply | None = self.host.begin(key, row, seed)
+        for turn in turns:
+            answer = self.host.reply(key, turn)
+        return answer
+
+    def reply(self, key: Any, turn: Turn) -> Reply:
+        """Answer a turn."""
+        return self.host.reply(key, turn)
+
+    def end(self, key: Any) -> None:
+        """Close the environment of a trajectory."""
+        self.host.end(key)
+
+    def close(self) -> None:
+        """Close all environments."""
+        self.host.close()
 
 
 class LearnerWorker(Worker):
@@ -146,13 +217,24 @@ class LearnerWorker(Worker):
         """See `rlpost.learner.policy.PolicyLearner.logprobs`."""
         return self.learner.logprobs(samples, reference=reference, temperature=temperature)
 
-    def examine(self, batch: TrainBatch) -> GradientFigures | None:
-        """See `PolicyLearner.examine`."""
-        return self.learner.examine(batch)
+    def proximal(self, batch: BatchReceipt) -> dict[int, np.ndarray]:
+        """Log-probabilities under the current policy of this rank's share of a batch, by number of the sample."""
+        return self.learner.logprobs(self._samples(batch))
 
-    def step(self, batch: TrainBatch) -> dict[str, float]:
+    def examine(self, batch: BatchReceipt) -> GradientFigures | None:
+        """See `PolicyLearner.examine`."""
+        return self.learner.examine(TrainBatch(self._samples(batch), batch.step))
+
+    def step(self, batch: BatchReceipt) -> dict[str, float]:
         """See `PolicyLearner.step`."""
-        return self.learner.step(batch)
+        return self.learner.step(TrainBatch(self._samples(batch), batch.step))
+
+    def _samples(self, batch: BatchReceipt) -> Any:
+        """The batch's samples, whose tokens are fetched when this rank first uses them."""
+        from rlpost.actors.handles import fetch
+        from rlpost.learner.received import received
+
+        return received(batch, fetch)
 
     def export(self) -> tuple[WeightManifest | None, WeightUpdate | None]:
         """The manifest, for the driver, and the whole update, which goes to the engines without passing the driver."""
@@ -192,23 +274,36 @@ class ScoringWorker(Worker):
     def __init__(self) -> None:
         self.scorer: Any = None
 
-    def setup(self, section: ScoringSection, shipped: Shipped) -> None:
+    def setup(self, config: RunConfig, shipped: Shipped) -> None:
         """Build the verifier and the reward stages."""
         from rlpost.scoring.score import Scorer
 
-        self.scorer = Scorer(section, shipped)
+        self.scorer = Scorer(config.scoring, shipped, dialogues=config.environment is not None)
 
     def preflight(self, prompts: Sequence[Prompt], conformance: bool, trials: bool) -> str:
         """See `rlpost.scoring.score.Scorer.preflight`."""
         return self.scorer.preflight(prompts, conformance, trials)
 
-    def score(self, groups: Sequence[Group]) -> list[Group]:
-        """See `rlpost.scoring.score.Scorer.score`."""
-        return self.scorer.score(groups)
+    def score(self, groups: Sequence[GroupReceipt]) -> Any:
+        """Score groups, whose trajectories are fetched here; see `rlpost.scoring.score.Scorer.score`.
 
-    def finish(self, groups: Sequence[Group]) -> list[Group]:
+        Returns:
+            The groups with verdicts (without evidence) and rewards, and then for each group the full verdicts.
+        """
+        from rlpost.actors.handles import fetch
+        from rlpost.scoring.receipts import opened, receipt_of
+
+        scored = self.scorer.score([opened(group, fetch) for group in groups])
+        light = [receipt_of(group, full) for group, full in zip(groups, scored, strict=True)]
+        return (light, *(full.verdicts for full in scored))
+
+    def finish(self, groups: Sequence[GroupReceipt]) -> list[GroupReceipt]:
         """See `rlpost.scoring.score.Scorer.finish`."""
-        return self.scorer.finish(groups)
+        from rlpost.actors.handles import fetch
+        from rlpost.scoring.receipts import opened, receipt_of
+
+        finished = self.scorer.finish([opened(group, fetch) for group in groups])
+        return [receipt_of(group, full) for group, full in zip(groups, finished, strict=True)]
 
     def close(self) -> None:
         """End the processes of the verifier."""

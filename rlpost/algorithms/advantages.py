@@ -101,24 +101,24 @@ def spread_over_tokens(reward: Reward, advantages: Sequence[float], length: int)
     """Lay span advantages over tokens.
 
     Args:
-        reward: the spans of one completion.
+        reward: the spans of one trajectory.
         advantages: one advantage per span, parallel to ``reward``.
-        length: number T of the completion's tokens.
+        length: number L of the trajectory's tokens.
 
     Returns:
-        ``advantages [T]`` float32 (the sum where spans overlap) and ``span_ids [T]`` int64: the position among the
+        ``advantages [L]`` float32 (the sum where spans overlap) and ``span_ids [L]`` int32: the position among the
         distinct ``reward``-channel spans with tokens, in order of their start, outer before inner. Where spans overlap,
         a token belongs to the innermost; tokens outside all of them have -1.
 
     Raises:
-        ValueError: if a span ends beyond the completion.
+        ValueError: if a span ends beyond the trajectory.
     """
     tokens = np.zeros(length, np.float32)
-    span_ids = np.full(length, -1, np.int64)
+    span_ids = np.full(length, -1, np.int32)
     seen: list[tuple[int, int]] = []
     for span, value in sorted(zip(reward, advantages, strict=True), key=lambda pair: (pair[0].start, -pair[0].stop)):
         if span.stop > length:
-            raise ValueError(f"span [{span.start}, {span.stop}) ends beyond a completion of {length} tokens")
+            raise ValueError(f"span [{span.start}, {span.stop}) ends beyond a trajectory of {length} tokens")
         tokens[span.start : span.stop] += np.float32(value)
         if span.channel == "reward" and span.stop > span.start and (span.start, span.stop) not in seen:
             span_ids[span.start : span.stop] = len(seen)

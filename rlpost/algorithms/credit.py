@@ -1,4 +1,4 @@
-"""From scored groups to training samples: filters, advantages, masks."""
+"""From scored groups to training samples: filters and advantages on the driver, masks and tokens at the learner."""
 
 from __future__ import annotations
 
@@ -10,95 +10,131 @@ import numpy as np
 
 from rlpost.algorithms.advantages import spread_over_tokens
 from rlpost.algorithms.groups import GroupFilter, keep
-from rlpost.types import Completion, Group, Reward, TrainBatch, TrainSample
+from rlpost.trajectory import BatchReceipt, GroupReceipt, SampleReceipt, Trajectory
+from rlpost.types import Reward, TrainSample
 
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """A training batch, and which completions it was made from.
+    """A training batch, and which trajectories it was made from.
 
     Attributes:
         batch: the samples that are trained on.
         kept_groups: number of groups that passed the filter.
-        advantages: mean advantage over the tokens of each completion, by group; None where it is not trained on.
+        advantages: mean advantage over the sampled tokens of each trajectory, by group; None where it is not trained
+            on.
     """
 
-    batch: TrainBatch
+    batch: BatchReceipt
     kept_groups: int
     advantages: list[list[float | None]]
 
 
 def assign(
-    groups: Sequence[Group],
+    groups: Sequence[GroupReceipt],
     advantages: Callable[[Sequence[Reward | None]], list[list[float] | None]],
     *,
     step: int,
     group_filter: GroupFilter = "off",
     truncated: Literal["reject", "mask", "keep"] = "reject",
 ) -> Credit:
-    """Training samples with advantages for every decided completion of every kept group.
+    """Training samples with advantages for every decided trajectory of every kept group.
 
     Args:
-        groups: scored groups; a reward of None marks an undecided completion, which takes no part.
-        advantages: function from a group's rewards to the advantages of each completion, parallel to its spans.
+        groups: scored groups; a reward of None marks an undecided trajectory, which takes no part.
+        advantages: function from a group's rewards to the advantages of each trajectory, parallel to its spans.
         step: number of the rollout batch, 0-based.
         group_filter: rule that selects groups; see `rlpost.algorithms.groups.keep`.
-        truncated: ``mask`` takes completions cut at the token limit out of the loss (they stay in the baseline); the
-            other two change nothing here.
+        truncated: ``mask`` takes trajectories cut at a limit out of the loss (they stay in the baseline); the other
+            two change nothing here.
 
     Returns:
-        The samples in group order.
+        The samples in group order; a trajectory of several sequences has a sample for each.
+
+    Raises:
+        ValueError: if a span ends beyond its trajectory.
     """
-    samples: list[TrainSample] = []
+    samples: list[SampleReceipt] = []
     table: list[list[float | None]] = []
     kept = 0
     for group in groups:
-        row: list[float | None] = [None] * len(group.completions)
+        row: list[float | None] = [None] * len(group.trajectories)
         if keep(group, group_filter):
             kept += 1
             for member, values in enumerate(advantages(group.rewards)):
-                sample = _sample(group, member, values, truncated)
-                if sample is not None:
-                    samples.append(sample)
-                    row[member] = float(sample.advantages.mean())
+                made = _samples(group, member, values, truncated)
+                if made:
+                    samples += made
+                    row[member] = _mean(made)
         table.append(row)
-    return Credit(TrainBatch(tuple(samples), step), kept, table)
+    return Credit(BatchReceipt(tuple(samples), step), kept, table)
 
 
-def as_samples(completions: Sequence[Completion]) -> list[TrainSample]:
-    """Completions as samples without advantages, for the learner to compute log-probabilities of."""
+def without_credit(groups: Sequence[GroupReceipt]) -> list[list[list[SampleReceipt]]]:
+    """Samples without advantages of each trajectory of each group, to compute log-probabilities of."""
+    return [[_sequences(group, member, (), ()) for member in range(len(group.trajectories))] for group in groups]
+
+
+def train_samples(trajectory: Trajectory, reward: Reward = (), advantages: Sequence[float] = ()) -> list[TrainSample]:
+    """A trajectory's sequences as samples: tokens, masks from the segments' origin, and advantages by token.
+
+    Args:
+        trajectory: the trajectory.
+        reward: its spans.
+        advantages: one advantage per span.
+
+    Raises:
+        ValueError: if a span ends beyond the trajectory.
+    """
+    mask, length = trajectory.mask, trajectory.length
+    per_token, span_ids = spread_over_tokens(reward, advantages, length)
+    per_token[~mask], span_ids[~mask] = 0.0, -1
+    versions = np.full(length, -1, np.int32)
+    for version, start, stop in trajectory.versions:
+        versions[start:stop] = version
+    logprobs = trajectory.logprobs
     return [
         TrainSample(
-            prompt_ids=np.asarray(c.prompt_ids, np.int64),
-            completion_ids=np.asarray(c.token_ids, np.int64),
-            advantages=np.zeros(len(c.token_ids), np.float32),
-            span_ids=np.zeros(len(c.token_ids), np.int64),
-            mask=np.ones(len(c.token_ids), bool),
-            rollout_logprobs=None,
-            policy_version=c.policy_version,
+            token_ids=trajectory.token_ids[start:stop],
+            mask=mask[start:stop],
+            advantages=per_token[start:stop],
+            span_ids=span_ids[start:stop],
+            versions=versions[start:stop],
+            rollout_logprobs=None if logprobs is None else logprobs[start:stop],
+            part=part,
         )
-        for c in completions
+        for part, (start, stop) in enumerate(trajectory.sequences)
     ]
 
 
-def _sample(
-    group: Group, member: int, advantages: Sequence[float] | None, truncated: Literal["reject", "mask", "keep"]
-) -> TrainSample | None:
-    completion, reward = group.completions[member], group.rewards[member]
-    size = len(completion.token_ids)
-    if reward is None or advantages is None or not size:
-        return None
-    if truncated == "mask" and completion.finish_reason == "length":
-        return None
-    per_token, span_ids = spread_over_tokens(reward, advantages, size)
-    logprobs = completion.logprobs
-    return TrainSample(
-        prompt_ids=np.asarray(completion.prompt_ids, np.int64),
-        completion_ids=np.asarray(completion.token_ids, np.int64),
-        advantages=per_token,
-        span_ids=span_ids,
-        mask=np.ones(size, bool),
-        rollout_logprobs=None if logprobs is None else np.asarray(logprobs, np.float32),
-        policy_version=completion.policy_version,
-        old_logprobs=group.learner_logprobs[member] if group.learner_logprobs else None,
-    )
+def _samples(
+    group: GroupReceipt, member: int, advantages: Sequence[float] | None, truncated: Literal["reject", "mask", "keep"]
+) -> list[SampleReceipt]:
+    receipt, reward = group.trajectories[member], group.rewards[member]
+    if reward is None or advantages is None:
+        return []
+    if truncated == "mask" and receipt.status in ("length", "turns"):
+        return []
+    return _sequences(group, member, reward, tuple(advantages))
+
+
+def _sequences(group: GroupReceipt, member: int, reward: Reward, advantages: tuple[float, ...]) -> list[SampleReceipt]:
+    receipt = group.trajectories[member]
+    found = [
+        SampleReceipt(receipt, group.tokens, part, reward, advantages, group.proximal)
+        for part in range(len(receipt.sequences))
+    ]
+    return [sample for sample in found if sample.sampled]
+
+
+def _mean(samples: Sequence[SampleReceipt]) -> float:
+    """Mean advantage over the sampled tokens of a trajectory."""
+    receipt, reward, advantages = samples[0].receipt, samples[0].reward, samples[0].advantages
+    per_token, _ = spread_over_tokens(reward, advantages, receipt.length)
+    return float(np.concatenate([per_token[start:stop] for start, stop in receipt.turns]).mean())
+
+
+def is_credited(sample: SampleReceipt) -> bool:
+    """Whether a sample has a nonzero advantage on a sampled token."""
+    covered = [(span.start, span.stop) for span, value in zip(sample.reward, sample.advantages, strict=True) if value]
+    return any(start < turn[1] and turn[0] < stop for start, stop in covered for turn in sample.turns if start < stop)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rlpost.types import Group
+from rlpost.trajectory import Group, GroupReceipt
 
 GroupFilter = Literal["off", "binary", "shaped"]
 
 
-def total(group: Group, member: int) -> float | None:
+def total(group: Group | GroupReceipt, member: int) -> float | None:
     """Sum of the ``reward``-channel spans of one member, None if undecided."""
     reward = group.rewards[member]
     return None if reward is None else sum(span.value for span in reward if span.channel == "reward")
 
 
-def keep(group: Group, rule: GroupFilter) -> bool:
+def keep(group: Group | GroupReceipt, rule: GroupFilter) -> bool:
     """Whether a group is trained on under ``rule``.
 
     ``off`` keeps every group with a decided member. ``binary`` (DAPO's dynamic sampling: Yu et al. 2025, section 3.2;
@@ -33,8 +33,8 @@ def keep(group: Group, rule: GroupFilter) -> bool:
     return len(kinds) > 1
 
 
-def correct(group: Group, member: int) -> bool | None:
-    """Whether a completion is correct: by its verdict if it has one, else by a positive reward; None if undecided."""
+def correct(group: Group | GroupReceipt, member: int) -> bool | None:
+    """Whether a trajectory is correct: by its verdict if it has one, else by a positive reward; None if undecided."""
     verdict = group.verdicts[member]
     if verdict is not None:
         return None if verdict.outcome == "undecided" else verdict.outcome == "accepted"
@@ -42,6 +42,6 @@ def correct(group: Group, member: int) -> bool | None:
     return None if value is None else value > 0
 
 
-def _values(group: Group, member: int) -> tuple[tuple[int, float], ...]:
+def _values(group: Group | GroupReceipt, member: int) -> tuple[tuple[int, float], ...]:
     """A member's rewards span by span: totals would make two lists equal that differ rank by rank."""
     return tuple((span.index, span.value) for span in group.rewards[member] or () if span.channel == "reward")

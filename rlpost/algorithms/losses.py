@@ -27,7 +27,7 @@ class LossSettings:
         aggregate: aggregation of per-token losses, which sets the weight of each token.
         kl_coef: weight β of the KL term; 0: no KL term.
         kl_kind: estimator of the KL divergence.
-        importance_cap: cap of the rollout-to-learner weight (truncated importance sampling, TIS); None: no correction.
+        importance_cap: cap of the proximal-to-rollout weight (truncated importance sampling, TIS); None: no correction.
     """
 
     ratio: Level = "token"
@@ -45,7 +45,7 @@ class LossInputs:
 
     Attributes:
         logprobs: log-probabilities under the current policy, with gradient.
-        old_logprobs: log-probabilities under the policy before the batch's first update.
+        proximal_logprobs: log-probabilities under the proximal policy, the learner's before the batch's first update.
         advantages: advantage of each token.
         mask: bool, true on trained tokens.
         span_ids: int64 id of each token's span, -1 outside every span.
@@ -54,7 +54,7 @@ class LossInputs:
     """
 
     logprobs: Tensor
-    old_logprobs: Tensor
+    proximal_logprobs: Tensor
     advantages: Tensor
     mask: Tensor
     span_ids: Tensor
@@ -80,7 +80,7 @@ def surrogate(log_ratio: Tensor, advantages: Tensor, clip_low: float, clip_high:
 
 
 def policy_loss(inputs: LossInputs, settings: LossSettings, counts: Denominators) -> tuple[Tensor, dict[str, Tensor]]:
-    r"""L = Σ_t w_t (u_t ℓ_t + β KL_t) with weights w (aggregation), u (rollout-to-learner importance).
+    r"""L = Σ_t w_t (u_t ℓ_t + β KL_t) with weights w (aggregation), u (proximal-to-rollout importance).
 
     Args:
         inputs: one micro-batch.
@@ -96,7 +96,7 @@ def policy_loss(inputs: LossInputs, settings: LossSettings, counts: Denominators
         ValueError: if a tensor that the settings need is missing.
     """
     mask = inputs.mask
-    log_ratio = log_ratios(inputs.logprobs, inputs.old_logprobs, mask, inputs.span_ids, settings.ratio)
+    log_ratio = log_ratios(inputs.logprobs, inputs.proximal_logprobs, mask, inputs.span_ids, settings.ratio)
     advantages = inputs.advantages.masked_fill(~mask, 0)
     per_token = surrogate(log_ratio, advantages, settings.clip_low, settings.clip_high)
     weights = token_weights(mask, inputs.span_ids, settings.aggregate, counts)
@@ -106,7 +106,9 @@ def policy_loss(inputs: LossInputs, settings: LossSettings, counts: Denominators
             raise ValueError(
                 "the importance correction needs the rollout engine's log-probabilities (rollout.logprobs: auto)"
             )
-        importance = truncated_importance(inputs.old_logprobs, inputs.rollout_logprobs, mask, settings.importance_cap)
+        importance = truncated_importance(
+            inputs.proximal_logprobs, inputs.rollout_logprobs, mask, settings.importance_cap
+        )
         per_token = per_token * importance
         sums["importance"] = (importance * mask).sum() / max(counts.tokens, 1)
     if settings.kl_coef != 0.0:

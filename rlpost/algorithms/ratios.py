@@ -1,4 +1,10 @@
-"""Importance ratios between the current and the old policy: per token, per span, per sequence."""
+"""Importance ratios of the current to the proximal policy, and importance weights of the proximal to the rollout policy.
+
+The *rollout* policy sampled the tokens (the engine's log-probabilities). The *proximal* policy is the learner's at the
+start of the step; clipping keeps the *current* one close to it. Rollout and proximal policy differ by rounding, and by
+age where a sample is older than the step. Hilton et al. 2021, "Batch size-invariance for policy optimization", section
+3 (decoupled PPO).
+"""
 
 from __future__ import annotations
 
@@ -16,16 +22,16 @@ MAX_LOG_RATIO = 20.0
 prevents inf · 0 = NaN where the advantage is 0."""
 
 
-def log_ratios(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, span_ids: Tensor, level: Level) -> Tensor:
+def log_ratios(logprobs: Tensor, proximal_logprobs: Tensor, mask: Tensor, span_ids: Tensor, level: Level) -> Tensor:
     r"""Log of each token's importance ratio at the given level.
 
-    * ``token``: log π_θ(y_t) - log π_old(y_t)
+    * ``token``: log π_θ(y_t) - log π_prox(y_t)
     * ``span``: the mean of that over the token's span, the ratio of geometric means (Rank-GRPO, Zhu et al. 2025)
     * ``sequence``: the mean over the completion (GSPO, Zheng et al. 2025, eq. 7)
 
     Args:
         logprobs: ``[B, T]`` log π_θ with gradient.
-        old_logprobs: ``[B, T]`` log π_old.
+        proximal_logprobs: ``[B, T]`` log π_prox.
         mask: ``[B, T]`` bool, trained tokens. Other positions are set to 0 first, so that a NaN there cannot leak.
         span_ids: ``[B, T]`` int64; only read for ``span``.
         level: ``token``, ``span`` or ``sequence``.
@@ -33,23 +39,24 @@ def log_ratios(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, span_ids: T
     Returns:
         ``[B, T]``; 0 where masked. Under ``span``, a trained token outside every span has ratio 1.
     """
-    check_shapes(mask, logprobs, old_logprobs, span_ids)
+    check_shapes(mask, logprobs, proximal_logprobs, span_ids)
     zero = torch.zeros((), dtype=logprobs.dtype, device=logprobs.device)
-    difference = torch.where(mask, logprobs, zero) - torch.where(mask, old_logprobs, zero)
+    difference = torch.where(mask, logprobs, zero) - torch.where(mask, proximal_logprobs, zero)
     if level != "token":
         ids = whole(mask) if level == "sequence" else span_ids
         difference = span_sums(difference, mask, ids) / span_counts(mask, ids).clamp(min=1)
     return difference.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
 
 
-def truncated_importance(learner_logprobs: Tensor, rollout_logprobs: Tensor, mask: Tensor, cap: float) -> Tensor:
-    r"""w_t = min(π_learner(y_t) / π_engine(y_t), cap): corrects for tokens drawn by an engine that rounds differently.
+def truncated_importance(proximal_logprobs: Tensor, rollout_logprobs: Tensor, mask: Tensor, cap: float) -> Tensor:
+    r"""w_t = min(π_prox(y_t) / π_rollout(y_t), cap): corrects for tokens that another policy sampled.
 
     Truncated importance sampling (TIS; Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
-    training"). It multiplies the loss and carries no gradient.
+    training"). For a sample of the current step the two policies differ by the engine's rounding alone, for an older
+    one by age as well. The weight multiplies the loss and carries no gradient.
 
     Args:
-        learner_logprobs: ``[B, T]`` log-probabilities of the sampling-time policy, recomputed by the learner.
+        proximal_logprobs: ``[B, T]`` log-probabilities under the learner at the start of the step.
         rollout_logprobs: ``[B, T]`` log-probabilities that the engine reported.
         mask: ``[B, T]`` bool, trained tokens.
         cap: largest weight, > 0, usually 2.
@@ -60,8 +67,8 @@ def truncated_importance(learner_logprobs: Tensor, rollout_logprobs: Tensor, mas
     Raises:
         ValueError: for a cap that is not positive.
     """
-    check_shapes(mask, learner_logprobs, rollout_logprobs)
+    check_shapes(mask, proximal_logprobs, rollout_logprobs)
     if cap <= 0:
         raise ValueError(f"importance cap {cap} must be positive")
-    difference = torch.where(mask, learner_logprobs - rollout_logprobs, 0.0).detach()
+    difference = torch.where(mask, proximal_logprobs - rollout_logprobs, 0.0).detach()
     return torch.where(mask, difference.clamp(max=MAX_LOG_RATIO).exp().clamp(max=cap), 1.0)

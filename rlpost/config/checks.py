@@ -42,10 +42,9 @@ def check_lengths(config: RunConfig) -> None:
     """Prompt and completion fit the lengths of engine and model."""
     positions = config.model.scratch.max_positions if config.model.scratch else None
     limit = config.rollout.max_model_len or positions
-    if limit is not None and config.rollout.max_tokens >= limit:
-        raise ConfigError(
-            f"rollout.max_tokens: {config.rollout.max_tokens} leaves no room for a prompt in {limit} positions"
-        )
+    if limit is not None and config.trajectory_tokens >= limit:
+        name = "environment.max_tokens" if config.environment else "rollout.max_tokens"
+        raise ConfigError(f"{name}: {config.trajectory_tokens} leaves no room for a prompt in {limit} positions")
     if positions is not None and (config.rollout.max_model_len or 0) > positions:
         raise ConfigError(f"rollout.max_model_len: {config.rollout.max_model_len}, the model has {positions} positions")
     if positions is not None and config.sft is not None and config.sft.max_length > positions:
@@ -222,8 +221,38 @@ def check_scoring(config: RunConfig) -> None:
     names = [stage.name for stage in config.scoring.rewards]
     if not names:
         raise ConfigError("scoring.rewards: empty; name at least one reward")
-    if "outcome" in names and config.scoring.verifier is None:
+    if "outcome" in names and config.scoring.verifier is None and config.environment is None:
         raise ConfigError("scoring.verifier: missing, but the reward outcome pays for its verdicts; name a verifier")
+
+
+def check_turns(config: RunConfig) -> None:
+    """Credit of turns is unbiased: one return per turn, and nothing that is laid over it."""
+    names = [stage.name for stage in config.scoring.rewards]
+    if config.environment is None:
+        if "turns" in names:
+            raise ConfigError(
+                "scoring.rewards: turns pays an environment's rewards, and there is no environment section"
+            )
+        return
+    if "ranking" in names:
+        raise ConfigError("scoring.rewards: ranking credits the places of one list, not turns; remove environment")
+    if config.evaluation.uplift_prompts:
+        raise ConfigError(
+            f"evaluation.uplift_prompts: {config.evaluation.uplift_prompts} follow single answers, and environment "
+            "gives trajectories several turns; set it 0"
+        )
+    if "turns" not in names:
+        return
+    if names[-1] != "turns":
+        raise ConfigError(
+            f"scoring.rewards: {names[names.index('turns') + 1]} after turns would lay its spans over those of the "
+            "turns, each normalised by itself; put turns last, and what earlier stages give counts in the last turn"
+        )
+    if config.algorithm.aggregate == "span":
+        raise ConfigError(
+            "algorithm.aggregate: span takes the mean over each turn, so that many short turns outweigh a long one; "
+            "use token or constant with the reward turns"
+        )
 
 
 def check_prompt_template(config: RunConfig) -> None:
@@ -248,6 +277,7 @@ ALL: tuple[Callable[[RunConfig], None], ...] = (
     check_sampling,
     check_evaluation,
     check_scoring,
+    check_turns,
     check_prompt_template,
 )
 

@@ -184,7 +184,29 @@ class RolloutSection(Section):
     """CPU threads of one engine; None: the cores of its node divided by the engines on it (on CPU), or by all engine
     and learner processes on it (with GPUs)."""
     timeout_s: Positive = 600.0
-    """Deadline in seconds for one rollout batch; completions unfinished then are aborted and stay undecided."""
+    """Deadline in seconds for one rollout batch; trajectories unfinished then are aborted and stay undecided."""
+
+
+class EnvironmentSection(Section):
+    """The environment that answers the policy's turns. Without this section every trajectory has one turn."""
+
+    name: str
+    """The environment: ``module:Class`` or ``path.py:Class`` (`configs/examples/guess_number.py`); one object is made
+    for each trajectory."""
+    args: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the environment."""
+    workers: PositiveInt = 1
+    """Number of environment actors, over which trajectories are spread."""
+    max_turns: PositiveInt = 8
+    """Largest number of turns of the policy; ``rollout.max_tokens`` limits each of them. A trajectory that has not
+    ended by then counts as truncated (``scoring.truncated``)."""
+    max_tokens: PositiveInt | None = None
+    """Largest number of tokens of a trajectory after its prompt, sampled and observed together; None: what
+    ``max_turns`` turns and observations of full length need."""
+    observation_tokens: PositiveInt = 256
+    """Largest number of tokens of one observation; the rest of it is cut off."""
+    timeout_s: Positive = 60.0
+    """Deadline in seconds for one answer of the environment; a trajectory whose environment is late stays undecided."""
 
 
 class RewardSpec(Section):
@@ -442,8 +464,8 @@ class ClusterSection(Section):
     start_timeout_s: Positive = 300.0
     """Deadline in seconds for every actor to be ready, and for the nodes they need to join."""
     restarts: NonNegativeInt = 2
-    """Number of lost actors of each kind (rollout, scoring, learner) that are replaced in a run; the next loss ends
-    it."""
+    """Number of lost actors of each kind (rollout, environment, scoring, learner) that are replaced in a run; the next
+    loss ends it."""
 
 
 class LoggingSection(Section):
@@ -470,6 +492,7 @@ class RunConfig(Section):
     data: DataSection = DataSection()
     sft: SftSection | None = None
     rollout: RolloutSection = RolloutSection()
+    environment: EnvironmentSection | None = None
     scoring: ScoringSection = ScoringSection()
     algorithm: AlgorithmSection = AlgorithmSection()
     tuning: TuningSection = TuningSection()
@@ -485,6 +508,15 @@ class RunConfig(Section):
     def folder(self) -> str:
         """The run folder, ``output_dir/name``."""
         return f"{self.run.output_dir}/{self.run.name}"
+
+    @property
+    def trajectory_tokens(self) -> int:
+        """Largest number of tokens of a trajectory after its prompt."""
+        environment = self.environment
+        if environment is None:
+            return self.rollout.max_tokens
+        turns = environment.max_turns * (self.rollout.max_tokens + environment.observation_tokens)
+        return environment.max_tokens or turns
 
     @property
     def learner_engine(self) -> Literal["deepspeed", "torch"]:

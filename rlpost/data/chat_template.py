@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rlpost.errors import DataError
-from rlpost.types import Prompt
+from rlpost.types import Message, Prompt
 
 
 def render_messages(tokenizer: Any, prompt: Prompt) -> str:
@@ -23,5 +24,10 @@ def render_messages(tokenizer: Any, prompt: Prompt) -> str:
     assert prompt.messages is not None
     if not tokenizer.chat_template:
         raise DataError(f"prompt {prompt.id!r} is a chat, but the tokenizer has no chat template; use data.template")
-    messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return render(tokenizer, prompt.messages)
+
+
+def render(tokenizer: Any, messages: Sequence[Message]) -> str:
+    """Text of messages, with the tokens that begin the assistant's turn at its end."""
+    plain = [{"role": message.role, "content": message.content} for message in messages]
+    return tokenizer.apply_chat_template(plain, add_generation_prompt=True, tokenize=False)

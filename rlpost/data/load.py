@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from rlpost.config.schema import DataSection, RunConfig
 from rlpost.data.curriculum import by_pass_rate
 from rlpost.data.decontaminate import decontaminate
@@ -13,7 +15,8 @@ from rlpost.data.prompts import to_prompts
 from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import DataError
 from rlpost.plugins import registry
-from rlpost.types import Prompt, TokenizedPrompt
+from rlpost.trajectory import TokenizedPrompt
+from rlpost.types import Prompt
 
 
 def rows(section: DataSection, arguments: str | dict[str, Any], where: str) -> list[dict[str, Any]]:
@@ -91,17 +94,18 @@ def tokenized_prompts(
         DataError: for a prompt that is too long, with its id and length; or as `prompts` and `decontaminate`.
     """
     codec = TextCodec(model, config.model.trust_remote_code, config.data.special_tokens)
-    room = (config.rollout.max_model_len or context_length(model)) - config.rollout.max_tokens
+    room = (config.rollout.max_model_len or context_length(model)) - config.trajectory_tokens
     limit = min(room, config.data.max_prompt_tokens or room)
     if limit < 1:
+        name = "environment.max_tokens" if config.environment else "rollout.max_tokens"
         raise DataError(
-            f"rollout.max_tokens: {config.rollout.max_tokens} leaves no room for a prompt in the model's "
+            f"{name}: {config.trajectory_tokens} leaves no room for a prompt in the model's "
             f"{context_length(model)} positions; lower it"
         )
 
     def encode(chosen: Sequence[Prompt]) -> list[TokenizedPrompt]:
-        found = [TokenizedPrompt(prompt, codec.encode(prompt)) for prompt in chosen]
-        check_lengths(found, limit, config.rollout.max_tokens)
+        found = [TokenizedPrompt(prompt, np.asarray(codec.encode(prompt), np.int32)) for prompt in chosen]
+        check_lengths(found, limit, config.trajectory_tokens)
         return found
 
     held_out = prompts(config.data, "eval") if config.data.eval is not None else []

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlpost.data.chat_template import render_messages
+from rlpost.data.dialogue import ChatDialogue, TextDialogue
 from rlpost.errors import DataError, ModelError, first_line
 from rlpost.types import Prompt
 
@@ -53,6 +54,12 @@ class TextCodec:
         if not ids:
             raise DataError(f"prompt {prompt.id!r} is empty after tokenisation; give it some text")
         return tuple(ids)
+
+    def dialogue(self, prompt: Prompt) -> TextDialogue | ChatDialogue:
+        """The dialogue that begins with a prompt; it makes the tokens of an environment's observations."""
+        if prompt.messages is not None:
+            return ChatDialogue(self.tokenizer, prompt)
+        return TextDialogue(self.tokenizer)
 
     def encode_target(self, text: str) -> tuple[int, ...]:
         """Token ids of a target completion for supervised training, the end-of-sequence token included."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rlpost.algorithms.groups import correct
 from rlpost.algorithms.sharpening import likelihood_ranks, uplift_by_rank
-from rlpost.types import Completion, Group
+from rlpost.trajectory import GroupReceipt, Trajectory, one_turn
 
-Loglikelihoods = Callable[[Sequence[Completion]], Iterator[np.ndarray]]
-"""Function from completions to their log-probabilities ``[T]`` under the current policy."""
+Loglikelihoods = Callable[[Sequence[Trajectory]], Sequence[np.ndarray]]
+"""Function from trajectories to the log-probabilities of their sampled tokens under the current policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +37,26 @@ class Followed:
     logprob: float
 
 
-def follow(groups: Sequence[Group], score: Loglikelihoods) -> list[Followed]:
-    """Choose the correct answers of scored groups that the policy has just sampled."""
-    likelihoods = score([c for group in groups for c in group.completions])
+def follow(
+    groups: Sequence[GroupReceipt], fetch: Callable[[Any], Sequence[Trajectory]], score: Loglikelihoods
+) -> list[Followed]:
+    """Choose the correct answers of scored groups that the policy has just sampled.
+
+    Args:
+        groups: scored groups of one turn.
+        fetch: resolves the handle of a group's trajectories.
+        score: log-probabilities under the starting policy.
+    """
+    members = [fetch(group.tokens) for group in groups]
+    likelihoods = iter(score([trajectory for group in members for trajectory in group]))
     followed: list[Followed] = []
-    for group in groups:
-        sums = [float(np.sum(next(likelihoods), dtype=np.float64)) for _ in group.completions]
+    for group, trajectories in zip(groups, members, strict=True):
+        sums = [float(np.sum(next(likelihoods), dtype=np.float64)) for _ in trajectories]
         for member, rank in enumerate(likelihood_ranks(sums)):
-            completion = group.completions[member]
-            if correct(group, member) and completion.token_ids:
-                ids = completion.prompt_ids, completion.token_ids
+            one = trajectories[member]
+            if correct(group, member) and one.sampled:
+                prompt, answer = one.token_ids[: one.prompt_tokens], one.token_ids[one.prompt_tokens :]
+                ids = tuple(prompt.tolist()), tuple(answer.tolist())
                 followed.append(Followed(group.prompt.id, *ids, rank, sums[member]))
     return followed
 
@@ -57,11 +68,8 @@ def measure(followed: Sequence[Followed], score: Loglikelihoods) -> dict[str, ob
         ``share`` that became likelier, ``change`` (mean, nats per answer), and ``by_rank``: rows of rank, number of
         answers, number that rose, mean change.
     """
-    completions = [
-        Completion(f.prompt_id, 0, f.prompt_ids, f.token_ids, ((0, 0),) * len(f.token_ids), None, "", "stop", 0, 0)
-        for f in followed
-    ]
-    now = [float(np.sum(values, dtype=np.float64)) for values in score(completions)]
+    answers = [one_turn(f.prompt_ids, f.token_ids) for f in followed]
+    now = [float(np.sum(values, dtype=np.float64)) for values in score(answers)]
     before = [f.logprob for f in followed]
     rows = uplift_by_rank([f.rank for f in followed], before, now)
     return {

@@ -23,19 +23,21 @@ _PADDING = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """Tensors of a few samples: ``R`` rows of ``L`` tokens, ``B`` samples with ``N`` completion tokens in all.
+    """Tensors of a few samples: ``R`` rows of ``L`` tokens, ``B`` samples with ``N`` trained tokens in all.
+
+    The completion of a sample begins with its first trained token; an environment's tokens in it are not trained.
 
     Attributes:
         input_ids: ``[R, L]``, padded on the right.
         attention_mask: ``[R, L]`` if each row is one sequence, else ``[R, 1, L, L]`` bool: true where row i attends to
             column j.
         position_ids: ``[R, L]``, or None if each row is one sequence.
-        index: ``[N]``, flat position (of R·L) that predicts each completion token.
-        token_ids: ``[N]``, the completion tokens.
-        cells: ``[N]``, flat position (of B·T) of each completion token in a ``[B, T]`` table of the samples.
+        index: ``[N]``, flat position (of R·L) that predicts each trained token.
+        token_ids: ``[N]``, the trained tokens.
+        cells: ``[N]``, flat position (of B·T) of each trained token in a ``[B, T]`` table of the completions.
         mask: ``[B, T]`` bool, true for trained tokens; T is the length of the longest completion.
         indices: numbers of the B samples in their batch.
-        sizes: completion lengths of the B samples.
+        masks: ``[L]`` bool of each of the B samples.
         varlen_sequences: cu_seqlens and keys for attention sequence by sequence, or None. If set, R is 1 and
             ``attention_mask`` a ``[1, 1, 1, 1]`` placeholder.
     """
@@ -48,11 +50,11 @@ class MicroBatch:
     cells: Tensor
     mask: Tensor
     indices: tuple[int, ...]
-    sizes: tuple[int, ...]
+    masks: tuple[np.ndarray, ...]
     varlen_sequences: VarlenSequences | None = None
 
     def table(self, values: Tensor) -> Tensor:
-        """``[N]`` values as a ``[B, T]`` table, 0 after the end of a completion."""
+        """``[N]`` values as a ``[B, T]`` table of the completions, 0 where nothing is trained."""
         return (
             torch.zeros(self.mask.numel(), dtype=values.dtype, device=values.device)
             .index_put((self.cells,), values)
@@ -60,9 +62,14 @@ class MicroBatch:
         )
 
     def by_sample(self, values: Tensor) -> dict[int, np.ndarray]:
-        """``[N]`` values split into one ``[T]`` array per sample, by the sample's number in the batch."""
-        parts = np.split(values.detach().float().cpu().numpy(), np.cumsum(self.sizes)[:-1]) if self.indices else []
-        return {index: part.copy() for index, part in zip(self.indices, parts, strict=True)}
+        """``[N]`` values as one ``[L]`` array per sample, by its number in the batch; NaN where nothing is trained."""
+        flat, found, start = values.detach().float().cpu().numpy(), dict[int, np.ndarray](), 0
+        for index, mask in zip(self.indices, self.masks, strict=True):
+            found[index] = np.full(len(mask), np.nan, np.float32)
+            stop = start + int(mask.sum())
+            found[index][mask] = flat[start:stop]
+            start = stop
+        return found
 
 
 def collate(
@@ -83,16 +90,17 @@ def collate(
         ids, one = torch.zeros(1, 2, dtype=torch.long, device=device), torch.zeros(1, dtype=torch.long, device=device)
         return MicroBatch(
             input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=None, index=one, token_ids=one, cells=one,
-            mask=torch.zeros(1, 1, dtype=torch.bool, device=device), indices=(), sizes=(),
+            mask=torch.zeros(1, 1, dtype=torch.bool, device=device), indices=(), masks=(),
         )  # fmt: skip
     if varlen:
         micro = (tuple(sequence for row in micro for sequence in row),)
     indices = sample_indices(micro)
-    sizes = [len(samples[index].completion_ids) for index in indices]
-    width = max(sizes)
-    mask = np.zeros((len(indices), width), bool)
-    for cell, index in enumerate(indices):
-        mask[cell, : sizes[cell]] = samples[index].mask
+    chosen = [samples[index] for index in indices]
+    trained = [sample.mask[sample.prompt_tokens :] for sample in chosen]
+    width = max(map(len, trained))
+    mask = np.zeros((len(chosen), width), bool)
+    for cell, row in enumerate(trained):
+        mask[cell, : len(row)] = row
     rows = [_row(samples, row) for row in micro]
     longest = max(len(row.ids) for row in rows)
     single = not varlen and all(len(row) == 1 and len(row[0]) == 1 for row in micro)
@@ -116,11 +124,11 @@ def collate(
         attention_mask=to(seen),
         position_ids=None if single else to(position_ids),
         index=to(np.concatenate([row.predicts + longest * number for number, row in enumerate(rows)])),
-        token_ids=to(np.concatenate([np.asarray(samples[index].completion_ids, np.int64) for index in indices])),
-        cells=to(np.concatenate([np.arange(size) + cell * width for cell, size in enumerate(sizes)])),
+        token_ids=to(np.concatenate([sample.token_ids[sample.mask].astype(np.int64) for sample in chosen])),
+        cells=to(np.flatnonzero(mask)),
         mask=to(mask),
         indices=tuple(indices),
-        sizes=tuple(sizes),
+        masks=tuple(sample.mask for sample in chosen),
         varlen_sequences=varlen_sequences(rows[0].sequence_ids, rows[0].branch, device) if varlen else None,
     )
 
@@ -156,7 +164,7 @@ def prefetch(make: Callable[[Given], Made], given: Sequence[Given], on: bool = T
 
 @dataclass(frozen=True, slots=True)
 class _RowArrays:
-    """Arrays ``[l]`` of one row; ``predicts`` is ``[n]``, the positions that predict the completion tokens."""
+    """Arrays ``[l]`` of one row; ``predicts`` is ``[n]``, the positions that predict the trained tokens."""
 
     ids: np.ndarray
     sequence_ids: np.ndarray
@@ -170,18 +178,18 @@ def _row(samples: Sequence[TrainSample], row: Row) -> _RowArrays:
     sequence_ids, branch, position_ids, predicts = [], [], [], []
     start = 0
     for number, indices in enumerate(row):
-        prompt = np.asarray(samples[indices[0]].prompt_ids, np.int64)
-        size, at = len(prompt), start + len(prompt)
-        answers = [np.asarray(samples[index].completion_ids, np.int64) for index in indices]
+        size = samples[indices[0]].prompt_tokens
+        prompt, at = samples[indices[0]].token_ids[:size].astype(np.int64), start + size
+        answers = [samples[index].token_ids[size:].astype(np.int64) for index in indices]
         ids += [prompt, *answers]
         branch.append(np.repeat(np.arange(len(indices) + 1), [size, *map(len, answers)]))
         sequence_ids.append(np.full(len(branch[-1]), number))
         position_ids.append(np.concatenate([np.arange(size), *(np.arange(size, size + len(a)) for a in answers)]))
-        for answer in answers:
+        for index, answer in zip(indices, answers, strict=True):
             # the prompt's last token predicts the first of every completion
             where = np.arange(at - 1, at - 1 + len(answer))
             where[:1] = start + size - 1
-            predicts.append(where)
+            predicts.append(where[samples[index].mask[size:]])
             at += len(answer)
         start = at
     return _RowArrays(*(np.concatenate(part) for part in (ids, sequence_ids, branch, position_ids, predicts)))

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from rlpost.learner.collate import collate
 from rlpost.learner.micro_loss import micro_loss
-from rlpost.learner.packing import Layout, RankPlans, SampleSize, Update, plan_pass, sample_indices, sample_sizes
+from rlpost.learner.packing import Layout, RankPlans, SampleSize, Update, plan_pass, sample_indices
 from rlpost.learner.passes import ModelPasses
 from rlpost.learner.prepass import Needed
-from rlpost.types import GradientFigures, GradientSketch, TrainBatch
+from rlpost.learner.samples import Samples
+from rlpost.types import GradientFigures, GradientSketch
 
 SAMPLES = 8
 PER_PROMPT = 4
@@ -28,42 +29,41 @@ COLUMNS = 2048
 _SEED = 11
 
 
-def gradient_figures(passes: ModelPasses, batch: TrainBatch) -> GradientFigures | None:
+def gradient_figures(passes: ModelPasses, samples: Samples, version: int) -> GradientFigures | None:
     """Compute the figures of a batch; None if none of its samples has a nonzero advantage.
 
     All ranks call it with the same batch. ``plain`` is None except on rank 0, and also there at ZeRO stage 3, where a
     rank does not hold the parameters.
     """
-    chosen = select(batch)
+    chosen = select(samples)
     if not chosen:
         return None
-    subset = TrainBatch(tuple(batch.samples[index] for index in chosen), batch.step)
-    # old log-probabilities are not computed: a first update runs under the old policy
-    lacking = [index for index, sample in enumerate(subset.samples) if sample.ref_logprobs is None]
+    subset = samples.subset(chosen)
+    # proximal log-probabilities are not computed: a first update runs under the proximal policy
     if passes.loss.reads_reference:
-        subset = passes.prepass(subset, Needed(reference=tuple(lacking), before=(), during=()))
+        passes.prepass(subset, Needed(tuple(subset.lacking("ref_logprobs")), before=(), during=()))
     every = tuple(range(len(chosen)))
-    sizes, ranks = sample_sizes(subset.samples), passes.engine.world
+    sizes, ranks = subset.sizes, passes.engine.world
     several = _in_several(every, sizes, ranks, passes.layout)
     with in_chunks_of(passes, _at_most_half(passes.chunk, several, sizes)):
-        own = _through_engine(passes, subset, Update(every, several))
+        own = _through_engine(passes, subset, Update(every, several), version)
     # one sample at a time: a budget of one token
     alone = Layout(packed=False, micro_tokens=1)
     with in_chunks_of(passes, None):
-        single = _through_engine(passes, subset, Update(every, plan_pass(every, sizes, ranks, alone)))
-        plain = _plain(passes, subset) if passes.engine.rank == 0 and passes.engine.replicated else None
+        single = _through_engine(passes, subset, Update(every, plan_pass(every, sizes, ranks, alone)), version)
+        plain = _plain(passes, subset, version) if passes.engine.rank == 0 and passes.engine.replicated else None
     return GradientFigures(len(chosen), own, single, plain)
 
 
-def select(batch: TrainBatch) -> list[int]:
+def select(samples: Samples) -> list[int]:
     """Numbers of up to `SAMPLES` short samples with a nonzero advantage: several per prompt, and several prompts."""
     groups: dict[int, list[int]] = {}
-    for index, (sample, size) in enumerate(zip(batch.samples, sample_sizes(batch.samples), strict=True)):
-        if np.any(sample.advantages[sample.mask]):
+    for index, size in enumerate(samples.sizes):
+        if samples.credited[index]:
             groups.setdefault(size.prompt, []).append(index)
 
     def length(index: int) -> tuple[int, int]:
-        return batch.samples[index].length, index
+        return samples.sizes[index].length, index
 
     ordered = [sorted(group, key=length) for group in groups.values()]
     ordered.sort(key=lambda group: (-min(len(group), PER_PROMPT), length(group[0])))
@@ -118,26 +118,26 @@ def _at_most_half(chunk: int | None, plans: RankPlans, sizes: Sequence[SampleSiz
     return min(chunk, max(most // 2, 1))
 
 
-def _through_engine(passes: ModelPasses, subset: TrainBatch, update: Update) -> GradientSketch:
+def _through_engine(passes: ModelPasses, subset: Samples, update: Update, version: int) -> GradientSketch:
     try:
-        loss = passes.accumulate(subset, update)["loss"]
+        loss = passes.accumulate(subset, update, version)["loss"]
         return GradientSketch(loss, project(passes.engine.gradients()))
     finally:
         passes.engine.discard()
 
 
-def _plain(passes: ModelPasses, subset: TrainBatch) -> GradientSketch:
+def _plain(passes: ModelPasses, subset: Samples, version: int) -> GradientSketch:
     """Loss and gradient by torch.autograd on the module, sample by sample; projections add up as gradients do."""
     module, device = passes.engine.module, passes.engine.device
-    counts = passes.denominators(subset.samples, range(len(subset.samples)))
+    counts = passes.own_denominators(subset)
     tuning = passes.engine.tuning
     owned = dict(tuning.trained())
     named = [(name, p) for name, p in module.model.named_parameters() if name in owned]
     total, sums = 0.0, dict[str, np.ndarray]()
-    for index, sample in enumerate(subset.samples):
-        micro = collate(subset.samples, (((index,),),), device)
+    for index, sample in enumerate(subset):
+        micro = collate(subset, (((index,),),), device)
         logprobs = module(micro.input_ids, micro.attention_mask, micro.index, micro.token_ids)
-        loss, _ = micro_loss(micro.table(logprobs), micro, [sample], passes.loss, counts)
+        loss, _ = micro_loss(micro.table(logprobs), micro, [sample], passes.loss, counts, version)
         gradients = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
         pairs = zip(named, gradients, strict=True)
         parts = project((name, tuning.mask_gradient(name, g)) for (name, _), g in pairs if g is not None)

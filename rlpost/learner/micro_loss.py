@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlpost.algorithms.losses import LossInputs
+from rlpost.errors import SelfCheckError
 from rlpost.learner.collate import MicroBatch
 from rlpost.plugins.algorithm import BoundLoss
 from rlpost.types import Denominators, TrainSample
@@ -31,12 +32,18 @@ def pad(
     return result.to(device)
 
 
+def completion(values: np.ndarray | None, sample: TrainSample) -> np.ndarray | None:
+    """``[L]`` log-probabilities of a sample from its first trained token on, 0 where nothing is trained."""
+    return None if values is None else np.where(sample.mask, values, np.float32(0.0))[sample.prompt_tokens :]
+
+
 def micro_loss(
     logprobs: Tensor,
     micro: MicroBatch,
     samples: Sequence[TrainSample],
     loss: BoundLoss,
     counts: Denominators,
+    version: int,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The micro-batch's share of the loss and of the metrics; see `rlpost.algorithms.losses`.
 
@@ -46,45 +53,66 @@ def micro_loss(
         samples: the samples that ``micro`` was collated from, in its order.
         loss: the configured loss.
         counts: denominators, counted over the global minibatch.
+        version: policy version of the learner.
 
     Returns:
         A scalar to call backward on, also if there are no samples, and detached sums by metric.
+
+    Raises:
+        SelfCheckError: as `old_or_current`.
     """
     if not samples:
         return logprobs.sum() * 0.0, {}
     width, device = logprobs.shape[1], logprobs.device
-    old = old_or_current(logprobs, samples)
-    rollout = pad([s.rollout_logprobs for s in samples], width, 0.0, torch.float32, device)
-    advantages = pad([s.advantages for s in samples], width, 0.0, torch.float32, device)
-    spans = pad([s.span_ids for s in samples], width, -1, torch.long, device)
+    proximal = old_or_current(logprobs, samples, version)
+    rollout = pad([completion(s.rollout_logprobs, s) for s in samples], width, 0.0, torch.float32, device)
+    advantages = pad([s.advantages[s.prompt_tokens :] for s in samples], width, 0.0, torch.float32, device)
+    spans = pad([s.span_ids[s.prompt_tokens :] for s in samples], width, -1, torch.long, device)
     assert advantages is not None
     assert spans is not None
     inputs = LossInputs(
         logprobs=logprobs,
-        old_logprobs=old,
+        proximal_logprobs=proximal,
         advantages=advantages,
         mask=micro.mask,
         span_ids=spans,
         rollout_logprobs=rollout,
-        ref_logprobs=pad([s.ref_logprobs for s in samples], width, 0.0, torch.float32, device),
+        ref_logprobs=pad([completion(s.ref_logprobs, s) for s in samples], width, 0.0, torch.float32, device),
     )
     value, sums = loss(inputs, counts)
     tokens = max(counts.tokens, 1)
     sums["entropy"] = torch.where(micro.mask, -logprobs.detach(), 0.0).sum() / tokens
     if rollout is not None:
-        difference = torch.where(micro.mask, old - rollout, 0.0).abs()
+        difference = torch.where(micro.mask, proximal - rollout, 0.0).abs()
         sums["mismatch"] = difference.sum() / tokens
     return value, sums
 
 
-def old_or_current(logprobs: Tensor, samples: Sequence[TrainSample]) -> Tensor:
-    """``[B, T]`` log-probabilities of the old policy, without gradient.
+def old_or_current(logprobs: Tensor, samples: Sequence[TrainSample], version: int) -> Tensor:
+    """``[B, T]`` log-probabilities under the proximal policy, without gradient.
 
-    A sample without them is in the first update since it was drawn, where the current policy still is the old one: its
-    ratio is 1, and only the ratio's gradient matters.
+    A sample without them is in the first update since it was sampled by the learner's present version, so the current
+    policy still is the proximal one: its ratio is 1, and only the ratio's gradient matters.
+
+    Args:
+        logprobs: ``[B, T]`` under the current policy.
+        samples: the samples of the rows.
+        version: policy version of the learner.
+
+    Raises:
+        SelfCheckError: for a sample that lacks them and was sampled by another version, whose ratio would be wrong.
     """
-    old = logprobs.detach().clone()
+    found = logprobs.detach().clone()
     for row, sample in enumerate(samples):
-        if sample.old_logprobs is not None:
-            old[row, : len(sample.old_logprobs)] = torch.from_numpy(np.array(sample.old_logprobs)).to(old)
-    return old
+        known = completion(sample.proximal_logprobs, sample)
+        if known is not None:
+            found[row, : len(known)] = torch.from_numpy(known).to(found)
+            continue
+        others = sample.versions[sample.mask & (sample.versions != version)]
+        if others.size:
+            raise SelfCheckError(
+                f"learner: {others.size} tokens of a sample were sampled by policy version {others[0]}, the learner is "
+                f"at version {version}, and no proximal log-probabilities are there to form the ratio with; this is a "
+                "fault of the loop, or of an engine that names the wrong version"
+            )
+    return found

@@ -9,7 +9,7 @@ completions of it. In the padded layout each row is one sequence of one sample.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,17 +38,23 @@ class SampleSize:
     """What a plan needs to know about a sample.
 
     Attributes:
-        prompt: number of its prompt; samples with equal prompt ids have the same number.
+        prompt: number of its prompt, that is of the tokens before its first trained one; samples with equal prompts
+            have the same number.
         prompt_tokens: length of the prompt.
-        completion_tokens: length of the completion.
+        completion_tokens: number of tokens after it, those that an environment wrote included.
 
-    >>> SampleSize(0, 5, 3).prompt_tokens
-    5
+    >>> SampleSize(0, 5, 3).length
+    8
     """
 
     prompt: int
     prompt_tokens: int
     completion_tokens: int
+
+    @property
+    def length(self) -> int:
+        """Number of all tokens."""
+        return self.prompt_tokens + self.completion_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,16 +92,22 @@ class Update:
     epoch: int = 0
 
 
-def sample_sizes(samples: Sequence[TrainSample]) -> list[SampleSize]:
+def numbered(prompts: Iterable[Hashable]) -> list[int]:
+    """A number for each prompt, the same for equal ones.
+
+    >>> numbered(["a", "b", "a"])
+    [0, 1, 0]
+    """
+    known: dict[Hashable, int] = {}
+    return [known.setdefault(prompt, len(known)) for prompt in prompts]
+
+
+def sizes_of(samples: Sequence[TrainSample]) -> list[SampleSize]:
     """Lengths of samples, with a number for each distinct prompt."""
-    known: dict[bytes, int] = {}
+    numbers = numbered(np.asarray(s.token_ids[: s.prompt_tokens], np.int64).tobytes() for s in samples)
     return [
-        SampleSize(
-            known.setdefault(np.asarray(s.prompt_ids, np.int64).tobytes(), len(known)),
-            len(s.prompt_ids),
-            len(s.completion_ids),
-        )
-        for s in samples
+        SampleSize(number, s.prompt_tokens, s.length - s.prompt_tokens)
+        for number, s in zip(numbers, samples, strict=True)
     ]
 
 
@@ -210,17 +222,17 @@ def micro_batches(parts: Sequence[PackedSequence], sizes: Sequence[SampleSize], 
 
 
 def denominators(samples: Sequence[TrainSample], indices: Sequence[int], max_tokens: int) -> Denominators:
-    """The counts that a minibatch's loss divides by.
+    """The counts of some samples, which a minibatch's loss divides by once they are summed over ranks.
 
     Args:
         samples: the whole batch.
-        indices: the minibatch's samples.
+        indices: the samples to count.
         max_tokens: constant denominator of Dr. GRPO's aggregation.
     """
     chosen = [samples[index] for index in indices]
     return Denominators(
         tokens=sum(int(sample.mask.sum()) for sample in chosen),
-        sequences=sum(bool(sample.mask.any()) for sample in chosen),
+        sequences=sum(sample.part == 0 and bool(sample.mask.any()) for sample in chosen),
         spans=sum(len(np.unique(sample.span_ids[sample.mask & (sample.span_ids >= 0)])) for sample in chosen),
         max_tokens=max_tokens,
     )

@@ -26,12 +26,13 @@ from rlpost.learner.packing import (
     denominators,
     logprob_chunks,
     plan_pass,
-    sample_sizes,
+    sample_indices,
 )
-from rlpost.learner.prepass import Needed, fill
+from rlpost.learner.prepass import Needed
+from rlpost.learner.samples import Samples
 from rlpost.plugins.algorithm import build_loss
 from rlpost.protocols import TrainEngine
-from rlpost.types import Denominators, TrainBatch, TrainSample
+from rlpost.types import Denominators
 
 _log = logging.getLogger(__name__)
 
@@ -73,14 +74,14 @@ class ModelPasses:
         self._max_tokens, self._prefetch = config.rollout.max_tokens, config.learner.prefetch
 
     def run(
-        self, model: Any, samples: Sequence[TrainSample], plans: RankPlans, temperature: float | None = None
+        self, model: Any, samples: Samples, plans: RankPlans, temperature: float | None = None
     ) -> Iterator[tuple[MicroBatch, torch.Tensor]]:
         """This rank's micro-batches and their log-probabilities ``[N]`` under ``model``."""
 
         def make(micro: MicroBatchPlan) -> MicroBatch:
             return collate(samples, micro, self.engine.device, self.layout.varlen)
 
-        chunks = logprob_chunks(plans, sample_sizes(samples), self.chunk)
+        chunks = logprob_chunks(plans, samples.sizes, self.chunk)
         collated = prefetch(make, plans[self.engine.rank], self._prefetch)
         for micro, number in zip(collated, chunks, strict=True):
             inputs = (micro.input_ids, micro.attention_mask, micro.index, micro.token_ids)
@@ -91,12 +92,12 @@ class ModelPasses:
 
     def logprobs(
         self,
-        samples: Sequence[TrainSample],
+        samples: Samples,
         indices: Sequence[int],
         reference: bool = False,
         temperature: float | None = None,
     ) -> dict[int, np.ndarray]:
-        """Log-probabilities ``[T]`` of this rank's share of some samples, by their number in the batch.
+        """Log-probabilities ``[L]`` of this rank's share of some samples, by their number in the batch.
 
         Args:
             samples: the whole batch.
@@ -105,53 +106,74 @@ class ModelPasses:
             temperature: overrides the sampling temperature.
         """
         model, block = self._reference() if reference else (self.engine.forward, contextlib.nullcontext())
-        plans = plan_pass(indices, sample_sizes(samples), self.engine.world, self.layout)
+        plans = plan_pass(indices, samples.sizes, self.engine.world, self.layout)
         found: dict[int, np.ndarray] = {}
         with torch.no_grad(), block:
             for micro, logprobs in self.run(model, samples, plans, temperature):
                 found.update(micro.by_sample(logprobs))
         return found
 
-    def prepass(self, batch: TrainBatch, want: Needed) -> TrainBatch:
+    def prepass(self, samples: Samples, want: Needed) -> None:
         """Fill in the log-probabilities needed before the first update.
 
         They are shared over ranks, because any rank may train on any sample later.
         """
         share = self.engine.share_over_ranks
-        reference = share(self.logprobs(batch.samples, want.reference, reference=True)) if want.reference else {}
-        old = share(self.logprobs(batch.samples, want.before)) if want.before else {}
-        return fill(batch, old, reference)
+        if want.reference:
+            samples.fill("ref_logprobs", share(self.logprobs(samples, want.reference, reference=True)))
+        if want.before:
+            samples.fill("proximal_logprobs", share(self.logprobs(samples, want.before)))
 
     def accumulate(
-        self, batch: TrainBatch, update: Update, keep: dict[int, np.ndarray] | None = None
+        self, samples: Samples, update: Update, version: int, keep: dict[int, np.ndarray] | None = None
     ) -> dict[str, float]:
         """Forward and backward over the micro-batches of an update.
 
         Args:
-            batch: the whole batch.
+            samples: the whole batch.
             update: the minibatch and its micro-batches.
-            keep: filled with the log-probabilities ``[T]`` of this rank's samples, by number in the batch.
+            version: policy version of the learner.
+            keep: filled with the log-probabilities ``[L]`` of this rank's samples, by number in the batch.
 
         Returns:
             Metrics, summed over micro-batches and ranks.
+
+        Raises:
+            SelfCheckError: for a sample of another version without proximal log-probabilities.
         """
-        counts = self.denominators(batch.samples, update.indices)
+        counts = self.denominators(samples, update.micro)
         last = len(update.micro[self.engine.rank]) - 1
-        totals: dict[str, float] = dict.fromkeys(self._metric_names(batch), 0.0)
-        for number, (micro, logprobs) in enumerate(self.run(self.engine.forward, batch.samples, update.micro)):
+        totals: dict[str, float] = dict.fromkeys([*self.loss.metrics, "entropy", "mismatch"], 0.0)
+        compared = 0
+        for number, (micro, logprobs) in enumerate(self.run(self.engine.forward, samples, update.micro)):
             if keep is not None:
                 keep.update(micro.by_sample(logprobs))
-            samples = [batch.samples[index] for index in micro.indices]
-            loss, sums = micro_loss(micro.table(logprobs), micro, samples, self.loss, counts)
+            chosen = [samples[index] for index in micro.indices]
+            loss, sums = micro_loss(micro.table(logprobs), micro, chosen, self.loss, counts, version)
             self.engine.backward(loss, last=number == last)
+            compared += sum(sample.rollout_logprobs is not None for sample in chosen)
             for key, value in sums.items():
                 if key in totals:
                     totals[key] += float(value)
-        return self.engine.sum_over_ranks(totals)
+        found = self.engine.sum_over_ranks({**totals, "compared": float(compared)})
+        if found.pop("compared") < len(update.indices):  # the engines' log-probabilities were not asked for
+            del found["mismatch"]
+        return found
 
-    def denominators(self, samples: Sequence[TrainSample], indices: Sequence[int]) -> Denominators:
-        """The counts that a minibatch's loss divides by."""
-        return denominators(samples, indices, self._max_tokens)
+    def denominators(self, samples: Samples, plans: RankPlans) -> Denominators:
+        """The counts of all samples of a plan, over all ranks, that a loss divides by."""
+        own = [index for micro in plans[self.engine.rank] for index in sample_indices(micro)]
+        counts = denominators(samples, own, self._max_tokens)
+        if self.engine.world == 1:
+            return counts
+        summed = self.engine.sum_over_ranks(
+            {"tokens": counts.tokens, "sequences": counts.sequences, "spans": counts.spans}
+        )
+        return Denominators(**{name: round(value) for name, value in summed.items()}, max_tokens=self._max_tokens)
+
+    def own_denominators(self, samples: Samples) -> Denominators:
+        """The counts of all samples, made on this rank alone."""
+        return denominators(samples, range(len(samples)), self._max_tokens)
 
     def _reference(self) -> tuple[Any, contextlib.AbstractContextManager[object]]:
         """The model that scores under the starting policy, and the block in which to call it.
@@ -163,10 +185,3 @@ class ModelPasses:
         if not self.engine.tuning.can_disable_adapter:
             raise ValueError("no reference model was loaded (algorithm.kl.coef is 0)")
         return self.engine.forward, self.engine.tuning.disable_adapter()
-
-    def _metric_names(self, batch: TrainBatch) -> list[str]:
-        """Names of the metrics, the same on every rank whatever samples it has."""
-        names = [*self.loss.metrics, "entropy"]
-        if all(sample.rollout_logprobs is not None for sample in batch.samples):
-            names.append("mismatch")
-        return names

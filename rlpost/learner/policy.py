@@ -19,9 +19,10 @@ from rlpost.data.models import save_folder
 from rlpost.errors import CheckpointError, first_line
 from rlpost.learner.footprint import footprint
 from rlpost.learner.gradient_check import gradient_figures
-from rlpost.learner.packing import Update, plan_updates, sample_sizes
+from rlpost.learner.packing import Update, plan_updates
 from rlpost.learner.passes import ModelPasses
-from rlpost.learner.prepass import fill, needed
+from rlpost.learner.prepass import needed
+from rlpost.learner.samples import Samples
 from rlpost.learner.tuning_warmup import Warmup, gradients, read_tuning
 from rlpost.optim.schedule import learning_rate
 from rlpost.protocols import Applied, TrainEngine
@@ -97,7 +98,7 @@ class PolicyLearner:
     def logprobs(
         self, samples: Sequence[TrainSample], *, reference: bool = False, temperature: float | None = None
     ) -> dict[int, np.ndarray]:
-        """Log-probabilities of completion tokens, for this rank's share of the samples.
+        """Log-probabilities of sampled tokens, for this rank's share of the samples.
 
         Args:
             samples: all samples, the same on every rank.
@@ -105,37 +106,42 @@ class PolicyLearner:
             temperature: overrides the sampling temperature.
 
         Returns:
-            Sample number to ``[T]`` float32; the results of all ranks together cover every sample.
+            Sample number to ``[L]`` float32; the results of all ranks together cover every sample.
         """
-        return self.passes.logprobs(samples, range(len(samples)), reference, temperature)
+        return self.passes.logprobs(Samples.of(samples), range(len(samples)), reference, temperature)
 
     def step(self, batch: TrainBatch) -> dict[str, float]:
         """Make all updates of a rollout batch.
 
         Args:
-            batch: the whole batch, the same on every rank, which takes its share by `plan_updates`. Missing
-                log-probabilities of the old policy and the reference are computed here.
+            batch: the whole batch, the same on every rank, which takes its share by `plan_updates` and makes no other
+                sample. Missing log-probabilities of the proximal policy and the reference are computed here.
 
         Returns:
             Metrics, the same on every rank except ``seconds/prepass`` and ``memory_mb/…``: means over the batch's
             updates, the seconds of the pre-pass if there was one, and this rank's memory. A batch of the tuning
             method's warm-up makes no update.
+
+        Raises:
+            SelfCheckError: for a sample of another policy version than the learner's without proximal
+                log-probabilities.
         """
+        samples = Samples.of(batch.samples)
         if self.warmup is not None:
-            return self._warm_up(batch, self.warmup)
-        updates = self.plan(batch)
+            return self._warm_up(samples, self.warmup)
+        updates = self.plan(samples, batch.step)
         metrics: dict[str, float] = {"updates": float(len(updates))}
-        want = needed(batch, updates, self.config)
+        want = needed(samples, updates, self.config)
         if want.reference or want.before:
             begun = time.perf_counter()
-            batch = self.passes.prepass(batch, want)
+            self.passes.prepass(samples, want)
             metrics["seconds/prepass"] = time.perf_counter() - begun
         history: list[dict[str, float]] = []
         for update in updates:
             keep: dict[int, np.ndarray] | None = {} if want.during and not history else None
-            history.append(self._update(batch, update, keep))
+            history.append(self._update(samples, update, keep))
             if keep is not None:
-                batch = fill(batch, old=self.engine.share_over_ranks(keep))
+                samples.fill("proximal_logprobs", self.engine.share_over_ranks(keep))
         self.counters.version += 1
         metrics |= _means(history)
         if self.config.algorithm.epochs > 1:
@@ -152,18 +158,18 @@ class PolicyLearner:
         """
         if self.warmup is not None:
             return None
-        return gradient_figures(self.passes, batch)
+        return gradient_figures(self.passes, Samples.of(batch.samples), self.counters.version)
 
-    def plan(self, batch: TrainBatch) -> list[Update]:
+    def plan(self, samples: Samples, step: int) -> list[Update]:
         """The updates of a batch."""
         algorithm = self.config.algorithm
         return plan_updates(
-            sample_sizes(batch.samples),
+            samples.sizes,
             epochs=algorithm.epochs,
-            minibatches=self.config.minibatches(len(batch.samples)),
+            minibatches=self.config.minibatches(len(samples)),
             ranks=self.engine.world,
             layout=self.passes.layout,
-            seed=(self.config.run.seed, batch.step),
+            seed=(self.config.run.seed, step),
         )
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -259,19 +265,19 @@ class PolicyLearner:
             if self.engine.replicated:
                 tuning.save_delta(Path(folder), base)
 
-    def _warm_up(self, batch: TrainBatch, warmup: Warmup) -> dict[str, float]:
+    def _warm_up(self, samples: Samples, warmup: Warmup) -> dict[str, float]:
         """Use a batch for the tuning method's warm-up; the policy does not change."""
-        want = needed(batch, (), self.config)
-        ready = self.passes.prepass(batch, dataclasses.replace(want, before=(), during=()))
-        warmup.add(gradients(self.passes, ready))
+        want = needed(samples, (), self.config)
+        self.passes.prepass(samples, dataclasses.replace(want, before=(), during=()))
+        warmup.add(gradients(self.passes, samples, self.counters.version))
         if warmup.done:
             self.engine.tuning.finish_warmup(warmup.scores())
             self.warmup = None
         self.counters.version += 1
         return {"updates": 0.0, "tuning/warmup": float(warmup.batches)}
 
-    def _update(self, batch: TrainBatch, update: Update, keep: dict[int, np.ndarray] | None) -> dict[str, float]:
-        metrics = self.passes.accumulate(batch, update, keep)
+    def _update(self, samples: Samples, update: Update, keep: dict[int, np.ndarray] | None) -> dict[str, float]:
+        metrics = self.passes.accumulate(samples, update, self.counters.version, keep)
         optimizer = self.config.optimizer
         rate = learning_rate(
             self.counters.updates,

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from rlpost.config.tuning import TuningSection
 from rlpost.errors import CheckpointError, first_line
 from rlpost.learner.micro_loss import micro_loss
-from rlpost.learner.packing import plan_pass, sample_sizes
+from rlpost.learner.packing import plan_pass
 from rlpost.learner.passes import ModelPasses
-from rlpost.types import TrainBatch
+from rlpost.learner.samples import Samples
 
 
 class Warmup:
@@ -60,25 +60,25 @@ class Warmup:
         self.batches, self.sums = state["batches"], dict(state["sums"])
 
 
-def gradients(passes: ModelPasses, batch: TrainBatch) -> dict[str, Tensor]:
+def gradients(passes: ModelPasses, samples: Samples, version: int) -> dict[str, Tensor]:
     """Gradients of a whole batch's loss with respect to the tuning method's warm-up parameters.
 
     Args:
         passes: the model and its loss.
-        batch: the whole batch; with a KL term its samples need the reference's log-probabilities.
+        samples: the whole batch; with a KL term its samples need the reference's log-probabilities.
+        version: policy version of the learner.
 
     Returns:
         Float32 tensors by name, the same on every rank.
     """
     engine, wanted = passes.engine, passes.engine.tuning.warmup_parameters()
-    indices = range(len(batch.samples))
-    counts = passes.denominators(batch.samples, indices)
-    plans = plan_pass(indices, sample_sizes(batch.samples), engine.world, passes.layout)
+    plans = plan_pass(range(len(samples)), samples.sizes, engine.world, passes.layout)
+    counts = passes.denominators(samples, plans)
     total = {name: torch.zeros(p.shape, dtype=torch.float32, device=p.device) for name, p in wanted.items()}
     with _differentiable(wanted.values()):
-        for micro, logprobs in passes.run(engine.module, batch.samples, plans):
-            samples = [batch.samples[index] for index in micro.indices]
-            loss, _ = micro_loss(micro.table(logprobs), micro, samples, passes.loss, counts)
+        for micro, logprobs in passes.run(engine.module, samples, plans):
+            chosen = [samples[index] for index in micro.indices]
+            loss, _ = micro_loss(micro.table(logprobs), micro, chosen, passes.loss, counts, version)
             found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
             for name, gradient in zip(wanted, found, strict=True):
                 if gradient is not None:

@@ -15,7 +15,7 @@ from rlpost.errors import ActorLostError, CheckpointError, DeadlineError, first_
 
 _NAME = re.compile(r"step_(\d{6,})")
 _STATE = "state.json"
-FORMAT = 1
+FORMAT = 2
 """Number of the checkpoint format; increased when older versions can no longer read what is written."""
 
 
@@ -25,11 +25,13 @@ class RunState:
 
     Attributes:
         step: number of rollout batches done.
+        tickets: number of groups admitted so far; the next ticket's number.
         best: highest evaluation score so far, None before the first evaluation.
         best_step: step after which that score was measured.
     """
 
     step: int
+    tickets: int = 0
     best: float | None = None
     best_step: int | None = None
 
@@ -86,24 +88,30 @@ def write_state(folder: Path, state: RunState) -> None:
     (folder / _STATE).write_text(json.dumps({**asdict(state), "format": FORMAT, "rlpost": version()}))
 
 
-def read_state(folder: Path) -> RunState:
+def read_state(folder: Path, prompts_per_step: int) -> RunState:
     """Read the run's state from a checkpoint folder.
+
+    Args:
+        folder: the checkpoint.
+        prompts_per_step: groups per batch, from which the tickets of checkpoints before format 2 follow.
 
     Raises:
         CheckpointError: if it is missing or damaged, or was written in a newer format.
     """
     try:
         stored = dict(json.loads((folder / _STATE).read_text()))
-        # checkpoints before 0.2 hold neither, and are otherwise the same
+        # checkpoints before 0.2 hold neither
         written, by = stored.pop("format", 0), stored.pop("rlpost", "0.1")
         if written > FORMAT:
             raise CheckpointError(
                 f"{folder}: written by rlpost {by}, whose checkpoints {version()} does not read; resume with {by}"
             )
+        if written < 2:
+            stored["tickets"] = int(stored["step"]) * prompts_per_step
         return RunState(**stored)
     except CheckpointError:
         raise
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(
             f"{folder}: damaged checkpoint ({error}); remove it and resume from an earlier one"
         ) from None

@@ -6,17 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from rlpost.algorithms.groups import correct
 from rlpost.config.schema import RunConfig
 from rlpost.evaluation.lists import listed
 from rlpost.evaluation.outcomes import OPEN, RIGHT, WRONG, Outcome, figures
-from rlpost.protocols import GenerateRequest, SamplingSettings
+from rlpost.protocols import GroupRequest, SamplingSettings
 from rlpost.rollout.sampling import requests, settings
-from rlpost.types import Completion, Group, TokenizedPrompt
+from rlpost.trajectory import GroupReceipt, TokenizedPrompt
 
-Generate = Callable[[Sequence[GenerateRequest], SamplingSettings], list[list[Completion]]]
-Score = Callable[[Sequence[Group]], list[Group]]
+Generate = Callable[[Sequence[GroupRequest], SamplingSettings], list[GroupReceipt]]
+Score = Callable[[Sequence[GroupReceipt]], list[GroupReceipt]]
+Fetch = Callable[[Any], Any]
 
 _CHUNK = 512
 """Completions per chunk of prompts: bounds memory, and the work that one deadline has to cover."""
@@ -41,6 +43,7 @@ def evaluate(
     generate: Generate,
     score: Score,
     config: RunConfig,
+    fetch: Fetch,
     samples: int | None = None,
     record: Callable[[Outcome], object] = lambda _: None,
 ) -> Evaluation:
@@ -52,9 +55,10 @@ def evaluate(
 
     Args:
         prompts: held-out prompts.
-        generate: returns the completions of each request.
+        generate: returns the group of each request.
         score: returns groups with verdicts and rewards.
         config: sampling parameters, ``evaluation.samples`` and ``evaluation.greedy``.
+        fetch: resolves the handles in receipts.
         samples: completions per prompt; None for ``evaluation.samples``.
         record: called with the outcome of every prompt as soon as it is known.
     """
@@ -62,18 +66,18 @@ def evaluate(
     sampled = settings(config.rollout, logprobs=config.rollout.logprobs == "always")
     greedy = replace(sampled, temperature=0.0, top_p=1.0, top_k=-1)
 
-    def judged(count: int, drawn: SamplingSettings) -> Iterator[Group]:
+    def judged(count: int, drawn: SamplingSettings) -> Iterator[GroupReceipt]:
         return _score_while_sampling(_sample(prompts, count, drawn, generate, config.run.seed), score)
 
     answers = (
-        [(_marks(group), listed(group.verdicts[0])) for group in judged(1, greedy)]
+        [(_marks(group), listed(fetch(group.evidence)[0])) for group in judged(1, greedy)]
         if config.evaluation.greedy
         else [("", None)] * len(prompts)
     )
     found = Evaluation()
     for group, answer in zip(judged(samples or config.evaluation.samples, sampled), answers, strict=True):
-        accepted = [member for member in range(len(group.completions)) if correct(group, member)]
-        texts = {group.completions[member].text for member in accepted}
+        accepted = [member for member in range(len(group.trajectories)) if correct(group, member)]
+        texts = {group.trajectories[member].text for member in accepted}
         outcome = Outcome(group.prompt.id, _marks(group), len(texts), *answer)
         record(outcome)
         found.outcomes.append(outcome)
@@ -83,20 +87,19 @@ def evaluate(
 
 def _sample(
     prompts: Sequence[TokenizedPrompt], samples: int, drawn: SamplingSettings, generate: Generate, seed: int
-) -> Iterator[list[Group]]:
-    """Groups of the prompts with their completions, one chunk at a time."""
+) -> Iterator[list[GroupReceipt]]:
+    """Groups of the prompts, one chunk at a time."""
     per_chunk = max(_CHUNK // samples, 1)
     for start in range(0, len(prompts), per_chunk):
         chunk = prompts[start : start + per_chunk]
-        names = [(one.prompt.id, one.token_ids) for one in chunk]
-        asked = requests(names, run_seed=seed, step=start, group_size=samples, stream="evaluation")
-        yield [Group(e.prompt, tuple(c)) for e, c in zip(chunk, generate(asked, drawn), strict=True)]
+        asked = requests(chunk, run_seed=seed, step=start, group_size=samples, stream="evaluation")
+        yield generate(asked, drawn)
 
 
-def _score_while_sampling(chunks: Iterator[list[Group]], score: Score) -> Iterator[Group]:
+def _score_while_sampling(chunks: Iterator[list[GroupReceipt]], score: Score) -> Iterator[GroupReceipt]:
     """Scored groups, in order; while one chunk is being scored the next is being sampled."""
     with ThreadPoolExecutor(1) as scorer:
-        waiting: Future[list[Group]] | None = None
+        waiting: Future[list[GroupReceipt]] | None = None
         for chunk in chunks:
             following = scorer.submit(score, chunk)
             if waiting is not None:
@@ -106,6 +109,6 @@ def _score_while_sampling(chunks: Iterator[list[Group]], score: Score) -> Iterat
             yield from waiting.result()
 
 
-def _marks(group: Group) -> str:
+def _marks(group: GroupReceipt) -> str:
     marks = {None: OPEN, True: RIGHT, False: WRONG}
-    return "".join(marks[correct(group, member)] for member in range(len(group.completions)))
+    return "".join(marks[correct(group, member)] for member in range(len(group.trajectories)))

@@ -11,9 +11,8 @@ from rlpost.evaluation import outcomes, uplift
 from rlpost.loop.evaluate import evaluate
 from rlpost.loop.session import Session
 from rlpost.observability.sinks import keep_lines_before
-from rlpost.protocols import GenerateRequest
 from rlpost.rollout.sampling import requests, settings
-from rlpost.types import Group
+from rlpost.trajectory import GroupReceipt
 
 EvaluationFigures = list[tuple[str, Mapping[str, float]]]
 """Title and figures of each evaluation, in order."""
@@ -56,7 +55,9 @@ class Evaluations:
         """Sample the answers of the starting policy whose likelihood is followed through the run."""
         if self.config.evaluation.uplift_prompts:
             self.details.mkdir(parents=True, exist_ok=True)
-            uplift.write(uplift.follow(self._groups(), self.session.learner_logprobs), self._followed)
+            uplift.write(
+                uplift.follow(self._groups(), self.session.fetch, self.session.learner_logprobs), self._followed
+            )
 
     def measure(self, title: str, step: int) -> float | None:
         """Evaluate the current policy, unless that was done already.
@@ -73,7 +74,7 @@ class Evaluations:
         prompts = self.session.held_out[: section.during_prompts if within else None]
         engines, scorers = self.session.rollouts, self.session.scoring
         with outcomes.recorder(self._outcomes(title)) as record:
-            found = evaluate(prompts, engines.generate, scorers.score, self.config, samples, record)
+            found = evaluate(prompts, engines.generate, scorers.score, self.config, self.session.fetch, samples, record)
         figures = found.figures(section.ks(samples), section.list_k)
         if title != BEFORE and self._outcomes(BEFORE).exists():
             figures |= outcomes.compare(outcomes.read(self._outcomes(BEFORE)), found.outcomes)
@@ -99,20 +100,17 @@ class Evaluations:
         (self.details / "uplift.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         return {"uplift": float(str(found["share"]))}
 
-    def _groups(self) -> list[Group]:
+    def _groups(self) -> list[GroupReceipt]:
         """Scored samples of the starting policy, as many per prompt as in training."""
-        chosen = self.session.held_out[: self.config.evaluation.uplift_prompts]
-        asked: list[GenerateRequest] = requests(
-            [(one.prompt.id, one.token_ids) for one in chosen],
+        asked = requests(
+            self.session.held_out[: self.config.evaluation.uplift_prompts],
             run_seed=self.config.run.seed,
             step=0,
             group_size=self.config.rollout.group_size,
             stream="uplift",
         )
         drawn = settings(self.config.rollout, logprobs=self.config.rollout.logprobs == "always")
-        completions = self.session.rollouts.generate(asked, drawn)
-        groups = [Group(e.prompt, tuple(c)) for e, c in zip(chosen, completions, strict=True)]
-        return self.session.scoring.score(groups)
+        return self.session.scoring.score(self.session.rollouts.generate(asked, drawn))
 
     def _outcomes(self, title: str) -> Path:
         return self.details / f"{title.replace(' ', '_')}.jsonl"

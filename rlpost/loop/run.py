@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -147,10 +147,10 @@ class Run:
         try:
             while self.state.step < self.config.run.steps and not self.stop.asked:
                 with self._progress_kept():
-                    scored = collect(self.session, self.state.step)
+                    scored = collect(self.session, self.state.step, self.state.tickets)
                 step = learn(self.session, scored)
                 metrics = step.metrics
-                self.state = RunState(step.number + 1, self.state.best, self.state.best_step)
+                self.state = replace(self.state, step=step.number + 1, tickets=self.state.tickets + len(step.groups))
                 try:
                     with self._progress_kept():
                         publish(self.session, step, scored.timer)
@@ -162,6 +162,7 @@ class Run:
             self.display.end()
             for sink in sinks:
                 sink.close()
+        self.session.transcripts.finish()
         return metrics
 
     def _start_over(self, error: LearnerLostError) -> None:
@@ -202,7 +203,7 @@ class Run:
         config, done = self.config, self.state.step
         every = config.logging.transcripts_every
         if every and step.number % every == 0:
-            self.folder.transcript(step.number, step.groups, step.advantages)
+            self.session.transcripts.write(self.folder.transcript(step.number), step.groups, step.advantages)
         if step.changes:
             self.folder.changes(step.number, document(step.changes))
         self.display.step(step.number, config.run.steps, step.metrics)
@@ -233,7 +234,7 @@ class Run:
             return
         value = self.evaluations.measure(title, self.state.step)
         if value is not None and (self.state.best is None or value > self.state.best):
-            self.state = RunState(self.state.step, value, self.state.step)
+            self.state = replace(self.state, best=value, best_step=self.state.step)
             if self.state.step:  # the best policy is kept even if no checkpoint is due
                 self._checkpoint()
 
@@ -253,7 +254,7 @@ class Run:
     def _load(self, folder: Path) -> None:
         """Continue from a checkpoint."""
         assert self.session.learner is not None
-        self.state = self.saved = checkpoint.read_state(folder)
+        self.state = self.saved = checkpoint.read_state(folder, self.config.rollout.prompts_per_step)
         self.session.learner.load(str((folder / "learner").resolve()))
         self.evaluations.truncate_after(self.state.step)
 

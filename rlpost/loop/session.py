@@ -5,19 +5,20 @@ It does not depend on Ray: `rlpost.loop.start` fills it with the actors of a run
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from rlpost.algorithms.credit import as_samples
 from rlpost.config.schema import RunConfig
-from rlpost.observability.metrics import prefixed
+from rlpost.observability.metrics import Undecided, prefixed, undecided_of
 from rlpost.plugins.algorithm import Advantages
-from rlpost.protocols import Learner, RolloutPool, ScoringPool, Supervision
+from rlpost.protocols import Learner, RolloutPool, ScoringPool, Supervision, TranscriptWriter
 from rlpost.selfcheck import canary, invariance, parity
 from rlpost.selfcheck.memory import MemoryWatch
-from rlpost.types import Completion, Group, TokenizedPrompt, TrainBatch, WeightManifest
+from rlpost.trajectory import BatchReceipt, GroupReceipt, TokenizedPrompt, Trajectory
+from rlpost.types import WeightManifest
 
 _SAME = {"float32": 1e-4, "bfloat16": 0.02}
 """Largest mean |Δ log p| between two scores of the same tokens by the same weights, in nats per token."""
@@ -37,6 +38,8 @@ class Session:
         advantages: the configured advantage function.
         supervision: bookkeeping of lost and replaced actors.
         watch: the actors' own memory over the last steps.
+        fetch: resolves the handles in receipts.
+        transcripts: writes transcripts where trajectories are at hand.
         verifiers: one line about each distinct verifier, with the result of its conformance test.
         published: manifest of the version that the engines serve; None before the first publish.
         published_probe: completions of the pinned prompts at the last publish, with the learner's log-probabilities
@@ -44,7 +47,7 @@ class Session:
         reference_probe: completions of the pinned prompts at this session's first publish, with the log-probabilities
             of the reference policy; None without a KL term.
         examined: whether the learner's gradient has been checked on a batch of this run.
-        recent: the last ``scoring.undecided_window`` scored batches.
+        recent: receipts' verdicts of the last ``scoring.undecided_window`` scored batches.
     """
 
     config: RunConfig
@@ -56,16 +59,18 @@ class Session:
     advantages: Advantages
     supervision: Supervision
     watch: MemoryWatch
+    fetch: Callable[[Any], Any]
+    transcripts: TranscriptWriter
     verifiers: tuple[str, ...] = ()
     published: WeightManifest | None = field(default=None)
     published_probe: parity.Scored | None = field(default=None)
     reference_probe: parity.Scored | None = field(default=None)
     examined: bool = field(default=False)
-    recent: list[list[Group]] = field(default_factory=list[list[Group]])
+    recent: list[list[Undecided]] = field(default_factory=list[list[Undecided]])
 
-    def remember(self, groups: list[Group]) -> list[list[Group]]:
-        """Add a scored batch to the recent ones and return them."""
-        self.recent = [*self.recent, groups][-self.config.scoring.undecided_window :]
+    def remember(self, groups: Sequence[GroupReceipt]) -> list[list[Undecided]]:
+        """Add a scored batch to the recent ones and return them; what the groups refer to is not kept."""
+        self.recent = [*self.recent, [undecided_of(group) for group in groups]][-self.config.scoring.undecided_window :]
         return self.recent
 
     def publish(self, metrics: dict[str, float] | None = None) -> dict[str, float]:
@@ -105,7 +110,7 @@ class Session:
             self.reference_probe = self._with_learner(self.published_probe.completions, reference=True)
         return worst
 
-    def parity(self, prompts: Sequence[tuple[int, ...]]) -> dict[str, float]:
+    def parity(self, prompts: Sequence[np.ndarray]) -> dict[str, float]:
         """Measure how engines and learner differ, by cause; returns the worst engine's figures.
 
         Args:
@@ -129,7 +134,7 @@ class Session:
             )
         return worst
 
-    def examine(self, batch: TrainBatch) -> dict[str, float]:
+    def examine(self, batch: BatchReceipt) -> dict[str, float]:
         """Check on samples of this run that the learner's gradient is correct.
 
         Raises:
@@ -142,13 +147,16 @@ class Session:
             self.supervision.log("invariance: sharded parameters, no comparison of the gradient with plain torch")
         return invariance.check(figures, self.config.model.dtype) if figures is not None else {}
 
-    def learner_logprobs(self, completions: Sequence[Completion]) -> Iterator[np.ndarray]:
-        """The learner's log-probabilities ``[T]`` of completions, at the sampling temperature, in order."""
+    @property
+    def version(self) -> int:
+        """The policy version that the engines serve; 0 before the first publish."""
+        return self.published.new_version if self.published is not None else 0
+
+    def learner_logprobs(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
+        """The learner's log-probabilities of the sampled tokens of trajectories, at the sampling temperature."""
         assert self.learner is not None
-        samples = as_samples([completion for completion in completions if completion.token_ids])
-        found = iter(self.learner.logprobs(samples) if samples else [])
-        for completion in completions:  # one aborted before its first token has none
-            yield next(found) if completion.token_ids else np.zeros(0, np.float32)
+        found = self.learner.logprobs(trajectories)
+        return [values[one.mask] for one, values in zip(trajectories, found, strict=True)]
 
     @property
     def tolerance(self) -> float:
@@ -166,11 +174,11 @@ class Session:
         self.watch.note(own)
         return prefixed("rss_mb", {name: pair[0] for name, pair in figures.items()}) | prefixed("own_mb", own)
 
-    def _with_learner(self, completions: Sequence[Completion], reference: bool = False) -> parity.Scored:
+    def _with_learner(self, completions: Sequence[Trajectory], reference: bool = False) -> parity.Scored:
         assert self.learner is not None
         # engines report greedy tokens with the log-probabilities at temperature 1
-        found = self.learner.logprobs(as_samples(completions), reference=reference, temperature=1.0)
-        return parity.Scored(completions, found)
+        found = self.learner.logprobs(completions, reference=reference, temperature=1.0)
+        return parity.Scored(completions, [values[one.mask] for one, values in zip(completions, found, strict=True)])
 
 
 def _larger(first: dict[str, float], second: dict[str, float]) -> dict[str, float]:

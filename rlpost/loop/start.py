@@ -7,11 +7,14 @@ from contextlib import contextmanager
 
 from rlpost.actors.cluster import cluster, wait_for_placement
 from rlpost.actors.engines import RayRolloutPool
+from rlpost.actors.environments import EnvironmentActors
+from rlpost.actors.handles import fetch
 from rlpost.actors.learners import RayLearner
 from rlpost.actors.placement import place
 from rlpost.actors.recovery import Supervisor
 from rlpost.actors.remote import wait
 from rlpost.actors.scorers import RayScoringPool
+from rlpost.actors.transcripts import RayTranscripts
 from rlpost.config.schema import RunConfig
 from rlpost.data.load import tokenized_prompts
 from rlpost.data.models import context_length, tensor_shapes
@@ -21,7 +24,7 @@ from rlpost.plugins.build import reward_needs, with_logprobs
 from rlpost.plugins.ship import Shipped, ship
 from rlpost.protocols import EngineSpec
 from rlpost.selfcheck.memory import MemoryWatch
-from rlpost.types import TokenizedPrompt
+from rlpost.trajectory import TokenizedPrompt
 
 _MAX_NUM_SEQS = 256
 """vLLM reserves memory for every completion that can run at once; more than this gains nothing on two cores."""
@@ -61,10 +64,15 @@ def session(
         supervisor, placed = Supervisor(config.cluster, plan.placements, log), plan.of
         scoring = RayScoringPool(config, placed("scoring"), supervisor, shipped, frozenset(needs))
         spec = engine_spec(config, model, train, held_out)
-        rollouts = RayRolloutPool(config, placed("rollout"), supervisor, spec, shipped)
+        environments = None
+        if config.environment is not None:
+            environments = EnvironmentActors(config.environment, placed("environment"), supervisor, shipped)
+        rollouts = RayRolloutPool(
+            config, placed("rollout"), supervisor, spec, shipped, environments, offsets="offsets" in needs
+        )
         learner = RayLearner(config, placed("learner"), supervisor, model, shipped) if training else None
         rollouts.snapshot = learner.snapshot if learner else None
-        pools = [rollouts, scoring, *([learner] if learner else [])]
+        pools = [rollouts, scoring, *([environments] if environments else []), *([learner] if learner else [])]
         try:
             workers = [scoring.begin(i) for i in range(len(scoring.handles))]
             checks = scoring.preflight(
@@ -72,9 +80,12 @@ def session(
                 conformance=config.selfcheck.conformance,
                 trials=config.selfcheck.plugins,
             )
+            tried = (
+                environments.preflight([*train, *held_out][0].prompt, config.selfcheck.plugins) if environments else []
+            )
             if shipped.targets:  # the user's own code is tried before anything expensive is loaded
-                wait([*workers, *checks], "start of the scoring workers", config.cluster.start_timeout_s)
-            waiting = [*workers, *checks, *(rollouts.begin(i) for i in range(len(rollouts.handles)))]
+                wait([*workers, *checks, *tried], "start of the scoring workers", config.cluster.start_timeout_s)
+            waiting = [*workers, *checks, *tried, *(rollouts.begin(i) for i in range(len(rollouts.handles)))]
             if learner is not None:
                 waiting += learner.setup()
             wait(waiting, "start of the actors", config.cluster.start_timeout_s)
@@ -88,6 +99,8 @@ def session(
                 advantages=build_advantage(config),
                 supervision=supervisor,
                 watch=MemoryWatch(config.selfcheck.memory_window),
+                fetch=fetch,
+                transcripts=RayTranscripts(),
                 verifiers=tuple(sorted(set(wait(checks, "scoring: preflight", config.cluster.start_timeout_s)))),
             )
         finally:
@@ -104,6 +117,6 @@ def engine_spec(
     """Pinned prompts and limits of the engines, from the configuration and the longest prompt."""
     probes = tuple(tokenized.token_ids for tokenized in train[: config.selfcheck.probe_prompts])
     at_once = -(-config.rollout.group_size * config.rollout.prompts_per_step // config.rollout.workers)
-    longest = max(len(one.token_ids) for one in [*train, *held_out]) + config.rollout.max_tokens
+    longest = max(len(one.token_ids) for one in [*train, *held_out]) + config.trajectory_tokens
     length = min(max(longest, _LEAST_MODEL_LEN), context_length(model))
     return EngineSpec(model, probes, min(max(at_once, 8), _MAX_NUM_SEQS), length)

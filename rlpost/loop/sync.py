@@ -4,13 +4,12 @@
     learn     samples -> loss -> optimizer                                 waits for every rank of the learner
     publish   weights -> engines -> canary                                 waits for every engine
 
-Every verb ends before the next begins, so every sample was drawn by the policy that is updated with it. Completions go
-to scoring as they finish: a slow engine delays only its own prompts.
+Every verb ends before the next begins, so every sample was drawn by the policy that is updated with it. Groups go to
+scoring as they finish: a slow engine delays only its own prompts. Tokens stay where they are; receipts pass here.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,14 +17,16 @@ from dataclasses import dataclass, field
 
 from rlpost.algorithms import credit
 from rlpost.algorithms.groups import keep
+from rlpost.config.schema import RunConfig
 from rlpost.data.sampler import indices
-from rlpost.errors import InfrastructureError
+from rlpost.errors import InfrastructureError, RolloutsLostError, UserError
 from rlpost.loop.session import Session
-from rlpost.observability.metrics import describe_groups, prefixed, tokens, undecided_share
-from rlpost.rollout.sampling import requests, settings
+from rlpost.observability.metrics import Undecided, describe_groups, prefixed, tokens
+from rlpost.rollout.sampling import admitted, requests, settings
 from rlpost.scoring.score import drop_empty_rewards
 from rlpost.sparsity.deltas import summary
-from rlpost.types import Group, TensorDelta
+from rlpost.trajectory import BatchReceipt, GroupReceipt
+from rlpost.types import TensorDelta
 
 
 @dataclass(slots=True)
@@ -34,14 +35,14 @@ class Step:
 
     Attributes:
         number: number of the rollout batch, 0-based.
-        groups: prompts with completions, verdicts and rewards.
-        advantages: mean advantage of each completion, by group; None where it was not trained on.
+        groups: prompts with receipts of their trajectories, verdicts and rewards; texts are in the transcript.
+        advantages: mean advantage of each trajectory, by group; None where it was not trained on.
         metrics: metrics of the step, by names of `rlpost.observability.metrics.METRICS`.
         changes: changes of each published tensor, by name; empty in steps without ``logging.changes_every``.
     """
 
     number: int
-    groups: list[Group]
+    groups: list[GroupReceipt]
     advantages: list[list[float | None]]
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     changes: dict[str, TensorDelta] = field(default_factory=dict[str, TensorDelta])
@@ -56,39 +57,45 @@ class ScoredBatch:
 
     Attributes:
         number: number of the rollout batch, 0-based.
-        groups: prompts with completions, verdicts and rewards.
+        groups: prompts with receipts of their trajectories, verdicts and rewards.
         credit: training samples with advantages.
         timer: seconds of the step so far, by stage.
         checked: metrics of the self-checks that were due in this step.
     """
 
     number: int
-    groups: list[Group]
+    groups: list[GroupReceipt]
     credit: credit.Credit
     timer: StageTimer
     checked: dict[str, float]
 
 
-def collect(session: Session, number: int) -> ScoredBatch:
-    """Sample completions of the step's prompts, score them, and compute advantages.
+def collect(session: Session, number: int, first_ticket: int | None = None) -> ScoredBatch:
+    """Roll out the step's prompts, score the trajectories, and compute advantages.
+
+    Trajectories that are lost with the machine that held them are rolled out again, with the same seeds.
 
     Args:
         session: engines, scoring workers, learner and prompts.
         number: number of the rollout batch, 0-based.
+        first_ticket: number of the batch's first ticket; None: as if all earlier batches had been of this size.
 
     Raises:
-        InfrastructureError: if too many checks stayed undecided.
+        InfrastructureError: if too many checks stayed undecided, or trajectories were lost too often.
         SelfCheckError: if an actor's memory keeps growing, or engine and learner differ.
+        UserError: if the algorithm's settings cannot train on trajectories of several sequences.
     """
     config, timer = session.config, StageTimer()
     if config.selfcheck.memory_growth is not None:
         session.watch.check(config.selfcheck.memory_growth)
-    groups = finish_rewards(session, rollout_and_score(session, number, timer), timer)
+    first = number * config.rollout.prompts_per_step if first_ticket is None else first_ticket
+    groups = _rolled_out(session, number, first, timer)
     checked: dict[str, float] = {}
     if config.parity_due(number):
         with timer("selfcheck"):
             shown = groups[: config.selfcheck.probe_prompts]
-            checked = session.parity([group.completions[0].prompt_ids for group in shown])
+            prompts = {one.prompt.id: one.token_ids for one in session.train}
+            checked = session.parity([prompts[group.prompt.id] for group in shown])
     check_undecided(session.remember(groups), config.scoring.max_undecided_share)
     credited = credit.assign(
         groups,
@@ -97,6 +104,7 @@ def collect(session: Session, number: int) -> ScoredBatch:
         group_filter=config.algorithm.filter,
         truncated=config.scoring.truncated,
     )
+    check_sequences(config, credited.batch)
     return ScoredBatch(number, groups, credited, timer, checked)
 
 
@@ -140,12 +148,43 @@ def publish(session: Session, step: Step, timer: StageTimer) -> None:
         metrics |= prefixed("changes", summary(step.changes))
     metrics |= session.memory()
     metrics |= prefixed("recoveries", session.supervision.lost)
-    metrics["policy_version"] = float(session.published.new_version if session.published else 0)
+    metrics["policy_version"] = float(session.version)
     # the learner reports the seconds of its pre-pass, which are part of the update here
     metrics |= prefixed("seconds", {**timer.seconds, "step": timer.total()})
 
 
-def finish_rewards(session: Session, groups: list[Group], timer: StageTimer) -> list[Group]:
+def _rolled_out(session: Session, number: int, first: int, timer: StageTimer) -> list[GroupReceipt]:
+    """The step's groups with their rewards."""
+    lost = 0
+    while True:
+        try:
+            return finish_rewards(session, rollout_and_score(session, number, first, timer), timer)
+        except RolloutsLostError as error:
+            lost += 1
+            if lost > session.config.cluster.restarts:
+                raise
+            session.supervision.log(f"{error}; rolling out step {number} again")
+
+
+def check_sequences(config: RunConfig, batch: BatchReceipt) -> None:
+    """Refuse trajectories of several sequences where the loss would treat each as a completion of its own.
+
+    Raises:
+        UserError: naming the setting to change.
+    """
+    if all(sample.part == 0 for sample in batch.samples):
+        return
+    algorithm = config.algorithm
+    bad = algorithm.aggregate if algorithm.aggregate in ("sequence", "span") else None
+    name, value = ("aggregate", bad) if bad else ("ratio", algorithm.ratio)
+    if bad or algorithm.ratio != "token":
+        raise UserError(
+            f"algorithm.{name}: {value} means over whole trajectories, but the chat template rewrites earlier "
+            "messages, so that a trajectory has several sequences; use aggregate and ratio token, or another template"
+        )
+
+
+def finish_rewards(session: Session, groups: list[GroupReceipt], timer: StageTimer) -> list[GroupReceipt]:
     """Run the reward stages that need the learner's log-probabilities, which are computed here.
 
     Groups that are left out of the update anyway (all undecided, or by ``algorithm.filter: binary``) skip these stages.
@@ -156,55 +195,48 @@ def finish_rewards(session: Session, groups: list[Group], timer: StageTimer) -> 
     # without a verifier a late stage can decide which answers are right
     rule = config.algorithm.filter if config.scoring.verifier is not None else "off"
     chosen = [i for i, group in enumerate(groups) if keep(group, "binary" if rule == "binary" else "off")]
-    with timer("shaping"):  # a generator: the learner computes while it is consumed
-        found = iter(list(session.learner_logprobs([c for i in chosen for c in groups[i].completions])))
-        waiting = [
-            dataclasses.replace(groups[i], learner_logprobs=tuple(next(found) for _ in groups[i].completions))
-            for i in chosen
-        ]
+    assert session.learner is not None
+    with timer("shaping"):
+        waiting = session.learner.proximal([groups[i] for i in chosen]) if chosen else []
         for i, group in zip(chosen, session.scoring.finish(waiting) if waiting else [], strict=True):
             groups[i] = group
     return [drop_empty_rewards(group) for group in groups]
 
 
-def rollout_and_score(session: Session, number: int, timer: StageTimer) -> list[Group]:
-    """Sample the completions of the step's prompts and score them; each group goes to a scoring worker as soon as it is
+def rollout_and_score(session: Session, number: int, first: int, timer: StageTimer) -> list[GroupReceipt]:
+    """Roll out the step's prompts and score the trajectories; each group goes to a scoring worker as soon as it is
     complete, while others are still being sampled.
     """
     config = session.config
     chosen = indices(number, config.rollout.prompts_per_step, len(session.train), config.run.seed, config.shuffles)
-    batch = [session.train[i] for i in chosen]
     asked = requests(
-        [(one.prompt.id, one.token_ids) for one in batch],
-        run_seed=config.run.seed,
-        step=number,
-        group_size=config.rollout.group_size,
+        [session.train[i] for i in chosen], run_seed=config.run.seed, step=number, group_size=config.rollout.group_size
     )
+    asked = admitted(asked, first, session.version)
     drawn = settings(config.rollout, config.wants_logprobs(number))
     with session.scoring.queue() as queue:
         with timer("rollout"):
-            for position, completions in session.rollouts.stream(asked, drawn):
-                queue.submit(position, Group(batch[position].prompt, tuple(completions)))
-        with timer("scoring"):  # the part that is left after the last completion
+            for position, group in session.rollouts.stream(asked, drawn):
+                queue.submit(position, group)
+        with timer("scoring"):  # the part that is left after the last trajectory
             scored = queue.results()
-    return [scored[position] for position in range(len(batch))]
+    return [scored[position] for position in range(len(asked))]
 
 
-def check_undecided(recent: Sequence[Sequence[Group]], limit: float) -> None:
+def check_undecided(recent: Sequence[Sequence[Undecided]], limit: float) -> None:
     """Stop a run whose verifier does not decide.
 
     Args:
-        recent: groups of the last batches; the share is taken over all their completions.
-        limit: largest share of completions that may stay undecided.
+        recent: what stayed undecided in the groups of the last batches; the share is taken over all trajectories.
+        limit: largest share of trajectories that may stay undecided.
 
     Raises:
         InfrastructureError: if the share is above the limit, with the most frequent reason.
     """
     groups = [group for batch in recent for group in batch]
-    share = undecided_share(groups)
+    share = sum(group.open for group in groups) / max(sum(group.size for group in groups), 1)
     if share > limit:
-        open_ = [v for g in groups for v in g.verdicts if v is not None and v.outcome == "undecided"]
-        reasons = [v.reason for v in open_]
+        reasons = [reason for group in groups for reason in group.reasons]
         commonest = max(set(reasons), key=reasons.count) if reasons else "no reward stage gave a value"
         raise InfrastructureError(
             f"scoring: {share:.0%} of the last {len(recent)} batches stayed undecided (limit {limit:.0%}), mostly "

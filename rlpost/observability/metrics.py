@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from rlpost.types import Group, Verdict
+from rlpost.trajectory import GroupReceipt
+from rlpost.types import Verdict
 
 METRICS: dict[str, str] = {
     "step": "rollout batches so far, 0-based",
     "policy_version": "published syncs so far",
-    "reward_mean": "mean over decided completions of the sum of reward spans",
+    "reward_mean": "mean over decided trajectories of the sum of reward spans",
     "reward_std": "standard deviation of the same",
-    "reward/*": "by reward stage: mean and standard deviation (std) over decided completions of what it added; and "
+    "reward/*": "by reward stage: mean and standard deviation (std) over decided trajectories of what it added; and "
     "figures of its own, means over groups",
-    "pass_rate": "accepted share of decided completions",
+    "pass_rate": "accepted share of decided trajectories",
     "solved_share": "share of prompts with at least one accepted completion",
-    "undecided_share": "share of completions whose check stayed undecided",
-    "truncated_share": "share of completions cut at max_tokens",
+    "undecided_share": "share of trajectories whose check stayed undecided",
+    "truncated_share": "share of trajectories cut at a limit on tokens or turns",
     "cached_share": "share of verdicts taken from the verifier's cache",
-    "unique_share": "distinct texts among completions",
+    "unique_share": "distinct texts among trajectories",
     "unique_accepted": "distinct accepted texts in the batch",
     "all_accepted_share": "share of prompts with only accepted completions, which algorithm.filter: binary drops",
-    "trained_samples": "completions in the update",
+    "trained_samples": "samples in the update",
     "kept_groups": "groups in the update",
-    "length_mean": "mean tokens per completion",
-    "length_max": "longest completion in tokens",
+    "length_mean": "mean sampled tokens per trajectory",
+    "length_max": "most sampled tokens of a trajectory",
     "queue_seconds": "mean wait for a worker of the verifier, over checks that were not cached",
     "check_seconds": "mean wall-clock time of the same checks",
     "check_cpu_seconds": "mean CPU time of the same checks",
@@ -39,8 +41,8 @@ METRICS: dict[str, str] = {
     "clip_frac/*": "share of tokens whose gradient the clip removed: low from below, high from above; low/epoch_N and "
     "high/epoch_N by pass over the batch (epoch_0 begins on-policy)",
     "loss/*": "figures that a loss of your own returns",
-    "importance": "mean truncated engine-to-learner weight",
-    "mismatch": "mean |log p learner - log p engine| over trained tokens, nats",
+    "importance": "mean truncated weight of the proximal against the rollout policy",
+    "mismatch": "mean |log p proximal - log p rollout| over trained tokens, nats",
     "grad_norm": "gradient norm before clipping",
     "lr": "learning rate",
     "updates": "optimizer updates in the step",
@@ -96,14 +98,14 @@ def check_names(names: Iterable[str]) -> None:
             raise KeyError(f"metric {name!r} is not in rlpost.observability.metrics.METRICS; register it there")
 
 
-def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
+def describe_groups(groups: Sequence[GroupReceipt]) -> dict[str, float]:
     """Metrics of a scored rollout batch. A share over nothing is left out, not 0."""
-    completions = [c for g in groups for c in g.completions]
+    members = [(g.prompt.id, t) for g in groups for t in g.trajectories]
     verdicts = [v for g in groups for v in g.verdicts if v is not None]
-    lengths = [len(c.token_ids) for c in completions]
+    lengths = [t.sampled for _, t in members]
     metrics = {
-        "truncated_share": _share(c.finish_reason == "length" for c in completions),
-        "unique_share": len({(c.prompt_id, c.text) for c in completions}) / max(len(completions), 1),
+        "truncated_share": _share(t.status in ("length", "turns") for _, t in members),
+        "unique_share": len({(name, t.text) for name, t in members}) / max(len(members), 1),
         "length_mean": float(np.mean(lengths)),
         "length_max": float(max(lengths)),
         "undecided_share": undecided_share(groups),
@@ -115,15 +117,15 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
         metrics |= _costs(verdicts) | prefixed("assurance", assurances(verdicts))
         decided = [v for v in verdicts if v.outcome != "undecided"]
         # without a verifier only aborted completions have a verdict: it says nothing about the others
-        if decided and len(verdicts) == len(completions):
+        if decided and len(verdicts) == len(members):
             metrics["pass_rate"] = _share(v.outcome == "accepted" for v in decided)
             solved = [any(v is not None and v.outcome == "accepted" for v in g.verdicts) for g in groups]
             metrics["solved_share"] = _share(solved)
             metrics["all_accepted_share"] = _share(_all_accepted(g) for g in groups)
             accepted = {
-                (c.prompt_id, c.text)
+                (g.prompt.id, t.text)
                 for g in groups
-                for c, v in zip(g.completions, g.verdicts, strict=True)
+                for t, v in zip(g.trajectories, g.verdicts, strict=True)
                 if v is not None and v.outcome == "accepted"
             }
             metrics["unique_accepted"] = float(len(accepted))
@@ -133,7 +135,7 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
     return metrics | prefixed("reward", stage_figures(groups))
 
 
-def stage_figures(groups: Sequence[Group]) -> dict[str, float]:
+def stage_figures(groups: Sequence[GroupReceipt]) -> dict[str, float]:
     """Mean and standard deviation over decided completions of what each reward stage added, and its own metrics."""
     figures: dict[str, float] = {}
     for name in dict.fromkeys(name for group in groups for name in group.stage_rewards):
@@ -151,7 +153,7 @@ def assurances(verdicts: Iterable[Verdict]) -> dict[str, float]:
     return {name: _share(each == name for each in accepted) for name in sorted(set(accepted)) if name}
 
 
-def _all_accepted(group: Group) -> bool:
+def _all_accepted(group: GroupReceipt) -> bool:
     outcomes = {v.outcome for v in group.verdicts if v is not None} - {"undecided"}
     return outcomes == {"accepted"}
 
@@ -168,14 +170,33 @@ def _costs(verdicts: Sequence[Verdict]) -> dict[str, float]:
     return {**figures, "check_cpu_seconds": float(np.mean(cpu))} if cpu else figures
 
 
-def undecided_share(groups: Sequence[Group]) -> float:
-    """Share of completions whose reward is None."""
+@dataclass(frozen=True, slots=True)
+class Undecided:
+    """What stayed undecided in a group of ``size`` trajectories: how many, and the reasons of undecided verdicts.
+
+    >>> Undecided(4, 1, ("crashed",)).open
+    1
+    """
+
+    size: int
+    open: int
+    reasons: tuple[str, ...]
+
+
+def undecided_of(group: GroupReceipt) -> Undecided:
+    """What stayed undecided in a group."""
+    reasons = tuple(v.reason for v in group.verdicts if v is not None and v.outcome == "undecided")
+    return Undecided(len(group.rewards), sum(reward is None for reward in group.rewards), reasons)
+
+
+def undecided_share(groups: Sequence[GroupReceipt]) -> float:
+    """Share of trajectories whose reward is None."""
     return _share(reward is None for group in groups for reward in group.rewards)
 
 
-def tokens(groups: Sequence[Group]) -> int:
+def tokens(groups: Sequence[GroupReceipt]) -> int:
     """Number of sampled tokens in a batch."""
-    return sum(len(c.token_ids) for g in groups for c in g.completions)
+    return sum(trajectory.sampled for group in groups for trajectory in group.trajectories)
 
 
 def prefixed(prefix: str, values: Mapping[str, float]) -> dict[str, float]:

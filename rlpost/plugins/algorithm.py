@@ -185,7 +185,7 @@ def example_inputs(settings: LossSettings, rollout_logprobs: bool = False) -> Lo
     rollout, reference = old + drawn(0.2), old + drawn(0.3)
     return LossInputs(
         logprobs=logprobs,
-        old_logprobs=old,
+        proximal_logprobs=old,
         advantages=advantages,
         mask=mask,
         span_ids=torch.where(mask, torch.tensor([0, 0, 1, 1]), -1),

@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, cast
 
-from rlpost.config.schema import RewardSpec, RunConfig, ScoringSection
+from rlpost.config.schema import EnvironmentSection, RewardSpec, RunConfig, ScoringSection
 from rlpost.errors import ConfigError, RlpostError, UserError, describe_error
 from rlpost.plugins import registry, usercode
-from rlpost.protocols import RewardStage, Verifier
+from rlpost.protocols import Environment, RewardStage, Verifier
 
 
 def build_stage(spec: RewardSpec) -> RewardStage:
@@ -43,8 +43,18 @@ def build_verifier(section: ScoringSection) -> Verifier | None:
     return instantiate(target, (), arguments, who)
 
 
+def build_environment(section: EnvironmentSection) -> Environment:
+    """One environment, for one trajectory.
+
+    Raises:
+        UserError: if the name is unknown or the arguments do not fit.
+    """
+    target = registry.resolve("environments", section.name)
+    return instantiate(target, (), section.args, f"environment.args: {section.name!r}")
+
+
 def stage_needs(stage: RewardStage) -> tuple[str, ...]:
-    """Log-probabilities that a reward stage reads; ``engine_logprobs`` is an old name of ``rollout_logprobs``."""
+    """What a reward stage reads besides texts; ``engine_logprobs`` is an old name of ``rollout_logprobs``."""
     return tuple("rollout_logprobs" if need == "engine_logprobs" else need for need in getattr(stage, "needs", ()))
 
 

@@ -28,10 +28,12 @@ BUILTIN: dict[str, dict[str, str]] = {
     "losses": {"clipped": "rlpost.algorithms.losses:policy_loss"},
     "advantages": {"group_relative": "rlpost.algorithms.advantages:group_advantages"},
     "engines": {"vllm": "rlpost.rollout.vllm.engine:build_engine"},
+    "environments": {},
     "rewards": {
         "outcome": "rlpost_rewards.outcome:Outcome",
         "ranking": "rlpost_rewards.ranking:Ranking",
         "trl": "rlpost_rewards.trl_adapter:TrlReward",
+        "turns": "rlpost_rewards.turns:TurnReturns",
         "unlikeliness": "rlpost_rewards.unlikeliness:Unlikeliness",
     },
     "verifiers": {

@@ -1,4 +1,4 @@
-"""The user's own rewards, verifiers, losses and engines: looked up once, in the driver, and sent to actors as source.
+"""The user's own plug-ins, such as rewards and environments: looked up once, in the driver, and sent as source.
 
 Sent is the source of a ``path.py`` or ``module``, and of everything it imports from its own folder or the working
 directory. So a plug-in runs on machines without these files, and every actor runs what the driver read. Installed
@@ -74,7 +74,7 @@ def named(config: RunConfig) -> Iterator[tuple[str, str]]:
     """(kind, name) of everything in a configuration that is not built in.
 
     That includes every text of the form ``path.py:attribute`` or ``module:attribute`` among the arguments of verifier,
-    rewards, loss and advantage, if its file or module exists; its kind is ``""``.
+    environment, rewards, loss and advantage, if its file or module exists; its kind is ``""``.
     """
     scoring, algorithm = config.scoring, config.algorithm
     names = [
@@ -83,9 +83,11 @@ def named(config: RunConfig) -> Iterator[tuple[str, str]]:
         ("losses", algorithm.loss),
         ("advantages", algorithm.advantage),
         ("engines", config.rollout.engine),
+        *([("environments", config.environment.name)] if config.environment is not None else []),
     ]
     yield from ((kind, name) for kind, name in names if name not in registry.BUILTIN[kind])
     given = [scoring.verifier_args, *(spec.arguments for spec in scoring.rewards)]
+    given += [config.environment.args] if config.environment is not None else []
     for arguments in (*given, algorithm.loss_args, algorithm.advantage_args):
         yield from (("", text) for text in _texts(arguments) if _names_code(text))
 

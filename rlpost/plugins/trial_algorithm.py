@@ -71,7 +71,7 @@ def try_loss(loss: BoundLoss, example: LossInputs) -> None:
             configuration computes for it.
     """
     with plugin_errors(f"algorithm.loss {loss.name!r}", "on four completions"):
-        on_policy = replace(example, old_logprobs=example.logprobs.detach())
+        on_policy = replace(example, proximal_logprobs=example.logprobs.detach())
         for inputs, where in ((on_policy, "on-policy"), (example, "off-policy")):
             whole = _call(loss, inputs, where)
             _check_repeatable(whole, _call(loss, inputs, where))

@@ -16,7 +16,8 @@ from typing import Any
 from rlpost.errors import UserError, describe_error
 from rlpost.plugins import usercode
 from rlpost.protocols import RewardStage, Verifier
-from rlpost.types import Completion, Group, Prompt, RewardOutput, SpanReward, Verdict, VerifyItem
+from rlpost.trajectory import Group, one_turn
+from rlpost.types import Prompt, RewardOutput, SpanReward, Verdict, VerifyItem
 
 _SKIP = "(selfcheck.plugins=false skips this trial)"
 _TEXTS = ("", "a short answer")
@@ -48,7 +49,7 @@ def try_verifier(verifier: Any, name: str, prompt: Prompt) -> float:
     with plugin_errors(who, f"on prompt {prompt.id!r}"):
         if not isinstance(verifier.fingerprint, str) or not verifier.fingerprint:
             raise UserError(f"fingerprint is {verifier.fingerprint!r}; name and version as text are needed")
-        items = [VerifyItem(prompt.columns, text) for text in _answers(prompt)]
+        items = [VerifyItem(prompt.columns, text) for text in answers(prompt)]
         started = time.perf_counter()
         verdicts = _checked(verifier.verify_batch(items), items)
         seconds = time.perf_counter() - started
@@ -105,7 +106,8 @@ def _check_figures(figures: Any) -> None:
         raise UserError(f"its metrics are {short_repr(figures)}; a mapping from names to numbers is needed")
 
 
-def _answers(prompt: Prompt) -> list[str]:
+def answers(prompt: Prompt) -> list[str]:
+    """Answers that are harmless for any plug-in, short columns of the prompt among them."""
     columns = [str(value) for value in prompt.columns.values() if isinstance(value, (str, int, float))]
     short = [text for text in columns if text and len(text) <= _LONGEST_COLUMN and text not in (prompt.id, prompt.text)]
     return [*_TEXTS, *list(dict.fromkeys(text for text in short if text not in _TEXTS))[-_MOST_COLUMNS:]]
@@ -167,42 +169,28 @@ def _check_signature(stage: Any) -> None:
 def _group(prompt: Prompt, judged: bool) -> Group:
     """A group of two answers to be rewarded, and an undecided one whose reward must stay None."""
     texts = (*_TEXTS, _TEXTS[-1])
-    completions = tuple(
-        Completion(
-            prompt_id=prompt.id,
-            index=index,
-            prompt_ids=(0,),
-            token_ids=(0,) * (len(text) + 1),
-            offsets=(*((i, i + 1) for i in range(len(text))), (len(text), len(text))),
-            logprobs=None,
-            text=text,
-            finish_reason="stop",
-            policy_version=0,
-            seed=index,
-        )
-        for index, text in enumerate(texts)
-    )
+    trajectories = tuple(one_turn((0,), (0,) * (len(text) + 1), text, index=index) for index, text in enumerate(texts))
     judgements = (Verdict("rejected", 0.0, "trial"), Verdict("accepted", 1.0, "trial")) if judged else (None, None)
-    return Group(prompt, completions, (*judgements, Verdict("undecided", None, "trial")), ((), (), None))
+    return Group(prompt, trajectories, (*judgements, Verdict("undecided", None, "trial")), ((), (), None))
 
 
 def _check_rewards(answer: Any, group: Group) -> None:
     if not isinstance(answer, Sequence) or isinstance(answer, str):
-        raise UserError(f"it answered {short_repr(answer)}; a list with one reward per completion is needed")
-    if len(answer) != len(group.completions):
+        raise UserError(f"it answered {short_repr(answer)}; a list with one reward per trajectory is needed")
+    if len(answer) != len(group.trajectories):
         raise UserError(
-            f"it answered {len(answer)} rewards for {len(group.completions)} completions; one each is needed"
+            f"it answered {len(answer)} rewards for {len(group.trajectories)} trajectories; one each is needed"
         )
-    for reward, before, completion in zip(answer, group.rewards, group.completions, strict=True):
+    for reward, before, trajectory in zip(answer, group.rewards, group.trajectories, strict=True):
         if reward is None:
             continue
         if before is None:
-            raise UserError("it paid an undecided completion; where the reward is None it must stay None")
+            raise UserError("it paid an undecided trajectory; where the reward is None it must stay None")
         if not isinstance(reward, tuple) or not all(isinstance(span, SpanReward) for span in reward):
             raise UserError(f"it answered {short_repr(reward)}; None or a tuple of rlpost.types.SpanReward is needed")
-        if outside := [span for span in reward if span.stop > len(completion.token_ids)]:
-            size = len(completion.token_ids)
-            raise UserError(f"it paid tokens {outside[0].start} to {outside[0].stop} of a completion of {size}")
+        if outside := [span for span in reward if span.stop > trajectory.length]:
+            paid, size = outside[0], trajectory.length
+            raise UserError(f"it paid tokens {paid.start} to {paid.stop} of a trajectory of {size}")
 
 
 def short_repr(value: Any) -> str:

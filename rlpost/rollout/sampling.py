@@ -1,12 +1,14 @@
-"""Seeds of samples: counter-based, so that a resumed run draws what the uninterrupted one would have drawn."""
+"""Requests and seeds: counter-based, so that a resumed run draws what the uninterrupted one would have drawn."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rlpost.config.schema import RolloutSection
-from rlpost.protocols import GenerateRequest, SamplingSettings
+from rlpost.protocols import GroupRequest, SamplingSettings
+from rlpost.trajectory import Ticket, TokenizedPrompt
 
 _SEED_SPACE = 2**62
 """vLLM takes seeds as signed 64-bit integers; 2⁶² leaves room for the samples' offsets in a group."""
@@ -29,21 +31,45 @@ def group_seed(run_seed: int, step: int, slot: int, group_size: int, stream: str
     return int.from_bytes(digest, "little") % _SEED_SPACE // group_size * group_size
 
 
+def turn_seed(seed: int, turn: int) -> int:
+    """Seed of a turn of the trajectory with this seed: the seed itself for turn 0, else a hash of both."""
+    if turn == 0:
+        return seed
+    digest = hashlib.blake2b(f"turn:{seed}:{turn}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % _SEED_SPACE
+
+
 def requests(
-    prompts: Sequence[tuple[str, tuple[int, ...]]], *, run_seed: int, step: int, group_size: int, stream: str = "train"
-) -> list[GenerateRequest]:
+    prompts: Sequence[TokenizedPrompt], *, run_seed: int, step: int, group_size: int, stream: str = "train"
+) -> list[GroupRequest]:
     """One request per prompt of a batch.
 
     Args:
-        prompts: (prompt id, prompt token ids).
+        prompts: the prompts.
         run_seed: ``run.seed``.
         step: number of the rollout batch.
         group_size: samples per prompt.
         stream: name that separates the seeds of training and evaluation.
     """
     return [
-        GenerateRequest(name, ids, group_size, group_seed(run_seed, step, slot, group_size, stream))
-        for slot, (name, ids) in enumerate(prompts)
+        GroupRequest(prompt, tuple(range(first, first + group_size)))
+        for prompt, first in (
+            (prompt, group_seed(run_seed, step, slot, group_size, stream)) for slot, prompt in enumerate(prompts)
+        )
+    ]
+
+
+def admitted(asked: Sequence[GroupRequest], first: int, version: int) -> list[GroupRequest]:
+    """Requests with tickets.
+
+    Args:
+        asked: the requests of a batch, in order.
+        first: number of the first ticket.
+        version: policy version that the engines serve.
+    """
+    return [
+        replace(request, ticket=Ticket(number, request.prompt.prompt.id, request.seeds, version))
+        for number, request in enumerate(asked, first)
     ]
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from rlpost.errors import UserError
 from rlpost.plugins.trial_call import plugin_errors, short_repr
 from rlpost.protocols import GenerateRequest, SamplingSettings
-from rlpost.rollout.stream import generate
+from rlpost.rollout.episode import complete
+from rlpost.trajectory import Completion
 
 _DEADLINE_S = 60.0
+_SEEDS = (0, 1)
 
 
-def try_engine(engine: Any, name: str, prompt_ids: tuple[int, ...]) -> None:
+def try_engine(engine: Any, name: str, prompt_ids: np.ndarray) -> None:
     """Have an engine sample two completions of two tokens and check what it returns.
 
     Args:
@@ -28,20 +32,22 @@ def try_engine(engine: Any, name: str, prompt_ids: tuple[int, ...]) -> None:
     verbs = ("submit", "step", "abort", "apply", "probe", "parity", "close")
     if missing := [verb for verb in verbs if not callable(getattr(engine, verb, None))]:
         raise UserError(f"{who} has no {', '.join(missing)}; see rlpost.protocols.RolloutEngine")
+    requests = [GenerateRequest(prompt_ids, 2, seed) for seed in _SEEDS]
     with plugin_errors(who, "on a prompt of the run"):
-        request = GenerateRequest("trial", prompt_ids, 2, 0)
-        answers = generate(engine, [request], SamplingSettings(max_tokens=2), _DEADLINE_S)
-        if [c.index for c in answers] != [0, 1] or any(c.finish_reason == "abort" for c in answers):
-            raise UserError(f"it answered {len(answers)} completions, or aborted one, where 2 were asked for")
-        for completion in answers:
-            if tuple(completion.prompt_ids) != tuple(prompt_ids):
-                raise UserError(f"a completion's prompt is {short_repr(completion.prompt_ids)}; give the request's")
-            if not 1 <= len(completion.token_ids) <= 2:
-                raise UserError(f"a completion has {len(completion.token_ids)} tokens where 1 or 2 were asked for")
-            if any(not isinstance(token, int) or token < 0 for token in completion.token_ids):
-                raise UserError(f"a completion has the tokens {short_repr(completion.token_ids)}; give ids as integers")
-            if completion.finish_reason not in ("stop", "length"):
-                raise UserError(f"a completion has the finish_reason {completion.finish_reason!r}; give stop or length")
-            given = completion.logprobs
-            if given is None or len(given) != len(completion.token_ids) or not all(-math.inf < x <= 0 for x in given):
-                raise UserError(f"a completion has the log-probabilities {short_repr(given)}; give one ≤ 0 per token")
+        for completion in complete(engine, requests, SamplingSettings(max_tokens=2), _DEADLINE_S):
+            _check(completion)
+        left = [completion for _, completion in engine.abort(engine.submit(requests, SamplingSettings(max_tokens=2)))]
+        if [completion.finish for completion in left] != ["abort"] * len(requests):
+            raise UserError(f"abort answered {short_repr(left)}; a completion with finish abort for each is needed")
+
+
+def _check(completion: Any) -> None:
+    if not isinstance(completion, Completion):
+        raise UserError(f"it answered {short_repr(completion)}; a rlpost.trajectory.Completion is needed")
+    if completion.finish not in ("stop", "length"):
+        raise UserError(f"a completion of two tokens has the finish {completion.finish!r}; give stop or length")
+    ids, logprobs = completion.token_ids, completion.logprobs
+    if not isinstance(ids, np.ndarray) or ids.dtype != np.int32 or not 1 <= len(ids) <= 2 or (ids < 0).any():
+        raise UserError(f"a completion has the tokens {short_repr(ids)}; give one or two ids as an int32 array")
+    if logprobs is None or not all(-math.inf < x <= 0 for x in logprobs):
+        raise UserError(f"a completion has the log-probabilities {short_repr(logprobs)}; give one ≤ 0 per token")

@@ -1,4 +1,4 @@
-"""The scorer of one scoring worker: from completions to verdicts to rewards."""
+"""The scorer of one scoring worker: from trajectories to verdicts to rewards."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from rlpost.errors import InfrastructureError, RlpostError, SelfCheckError, User
 from rlpost.plugins import registry, ship, trial_call, usercode
 from rlpost.plugins.build import build_stage, build_verifier, stage_needs
 from rlpost.protocols import RewardStage, SelfTestingVerifier, Verifier
-from rlpost.types import Completion, Group, Prompt, Reward, RewardOutput, SpanReward, Verdict, VerifyItem
+from rlpost.trajectory import Group, GroupReceipt, Trajectory
+from rlpost.types import Prompt, Reward, RewardOutput, SpanReward, Verdict, VerifyItem
 
-TRUNCATED = Verdict("rejected", 0.0, "truncated", assurance="cut at max_tokens, not checked")
+TRUNCATED = Verdict("rejected", 0.0, "truncated", assurance="cut at a limit, not checked")
 ABORTED = Verdict("undecided", None, "unavailable", evidence={"messages": ["the rollout was cut off"]})
 
 
@@ -22,7 +23,7 @@ def run_stages(group: Group, stages: Sequence[tuple[str, RewardStage]]) -> Group
     """Run reward stages on a verified group, and record what each added.
 
     Args:
-        group: a group with verdicts, and rewards of earlier stages; an undecided completion keeps the reward None.
+        group: a group with verdicts, and rewards of earlier stages; an undecided trajectory keeps the reward None.
         stages: pairs of the name that a stage is logged under and the stage, in order.
 
     Raises:
@@ -34,8 +35,8 @@ def run_stages(group: Group, stages: Sequence[tuple[str, RewardStage]]) -> Group
             answer = stage(group)
             figures = answer.metrics if isinstance(answer, RewardOutput) else {}
             rewards = tuple(answer.rewards if isinstance(answer, RewardOutput) else answer)
-        if len(rewards) != len(group.completions):
-            raise UserError(f"reward stage {type(stage).__name__} answered {len(rewards)} of {len(group.completions)}")
+        if len(rewards) != len(group.trajectories):
+            raise UserError(f"reward stage {type(stage).__name__} answered {len(rewards)} of {len(group.trajectories)}")
         added = tuple(_added(before, after) for before, after in zip(group.rewards, rewards, strict=True))
         group = dataclasses.replace(
             group,
@@ -46,7 +47,7 @@ def run_stages(group: Group, stages: Sequence[tuple[str, RewardStage]]) -> Group
     return group
 
 
-def drop_empty_rewards(group: Group) -> Group:
+def drop_empty_rewards(group: GroupReceipt) -> GroupReceipt:
     """Close the reward pipeline: a reward without any span becomes None."""
     return dataclasses.replace(group, rewards=tuple(reward or None for reward in group.rewards))
 
@@ -72,15 +73,16 @@ class Scorer:
     Args:
         section: verifier, reward stages and their arguments.
         shipped: source of the plug-ins among them, as the driver read it; None: they are looked up in this process.
+        dialogues: whether an environment answers the policy's turns; without a verifier its verdicts count.
 
     Raises:
         UserError: for an unknown name, or arguments that do not fit.
     """
 
-    def __init__(self, section: ScoringSection, shipped: ship.Shipped | None = None):
+    def __init__(self, section: ScoringSection, shipped: ship.Shipped | None = None, dialogues: bool = False):
         if shipped is not None:
             ship.install(shipped)
-        self.section = section
+        self.section, self.dialogues = section, dialogues
         stages = [build_stage(spec) for spec in section.rewards]
         self.stages = list(zip(stage_names(section.rewards), stages, strict=True))
         first = next((i for i, stage in enumerate(stages) if "learner_logprobs" in stage_needs(stage)), len(stages))
@@ -151,50 +153,67 @@ class Scorer:
             self.verifier.close()
 
     def _judge(self, groups: Sequence[Group]) -> list[Group]:
-        fixed = [[self._fixed(c) for c in group.completions] for group in groups]
-        if self.verifier is None:
-            # verdicts on truncated completions only would be taken for those of the group
-            verdicts = [[ABORTED if v is ABORTED else None for v in known] for known in fixed]
-        else:
+        fixed = [[self._fixed(trajectory) for trajectory in group.trajectories] for group in groups]
+        if self.verifier is not None:
             verdicts = self._verify(self.verifier, groups, fixed)
+        elif self.dialogues:
+            verdicts = [
+                [
+                    trajectory.verdict if verdict is None else verdict
+                    for trajectory, verdict in zip(g.trajectories, known, strict=True)
+                ]
+                for g, known in zip(groups, fixed, strict=True)
+            ]
+        else:
+            # verdicts on truncated trajectories only would be taken for those of the group
+            verdicts = [[None if v is TRUNCATED else v for v in known] for known in fixed]
         return [_begin(*parts) for parts in zip(groups, verdicts, fixed, strict=True)]
 
     def _verify(
         self, verifier: Verifier, groups: Sequence[Group], fixed: Sequence[Sequence[Verdict | None]]
     ) -> list[list[Verdict | None]]:
-        """Verdicts of all completions: the fixed ones, and the verifier's for the others."""
+        """Verdicts of all trajectories: the fixed ones, and the verifier's for the others."""
         items = [
-            VerifyItem(group.prompt.columns, completion.text)
+            _item(group.prompt, trajectory)
             for group, known in zip(groups, fixed, strict=True)
-            for completion, verdict in zip(group.completions, known, strict=True)
+            for trajectory, verdict in zip(group.trajectories, known, strict=True)
             if verdict is None
         ]
         with _named_failure(f"verifier {self.section.verifier!r}"):
             found = verifier.verify_batch(items)
         if len(found) != len(items):
-            raise InfrastructureError(f"verifier answered {len(found)} verdicts for {len(items)} completions")
+            raise InfrastructureError(f"verifier answered {len(found)} verdicts for {len(items)} answers")
         answers = iter(found)
         return [[next(answers) if verdict is None else verdict for verdict in known] for known in fixed]
 
     def _reject_truncated(self, group: Group) -> Group:
-        """Give truncated completions the reward 0; it was None in the stages that do not need the learner."""
-        rewards: list[Reward | None] = [
-            (SpanReward(0, len(completion.token_ids), 0.0),) if self._fixed(completion) is TRUNCATED else reward
-            for completion, reward in zip(group.completions, group.rewards, strict=True)
-        ]
+        """Give truncated trajectories the reward 0; it was None in the stages that do not need the learner."""
+        by_turn = next((stage for _, stage in self.stages if getattr(stage, "by_turn", False)), None)
+        rewards: list[Reward | None] = []
+        for trajectory, reward in zip(group.trajectories, group.rewards, strict=True):
+            if self._fixed(trajectory) is TRUNCATED:
+                nothing = (SpanReward(0, trajectory.length, 0.0),)
+                reward = nothing if by_turn is None else by_turn.nothing(group, trajectory)  # pyright: ignore[reportAttributeAccessIssue]
+            rewards.append(reward)
         return dataclasses.replace(group, rewards=tuple(rewards))
 
-    def _fixed(self, completion: Completion) -> Verdict | None:
-        """The verdict that follows from how the completion ended, None if it has to be verified."""
-        if completion.finish_reason == "abort":
-            return ABORTED
-        if completion.finish_reason == "length" and self.section.truncated == "reject":
+    def _fixed(self, trajectory: Trajectory) -> Verdict | None:
+        """The verdict that follows from how the trajectory ended, None if it has to be verified."""
+        if trajectory.status == "aborted":
+            failed = trajectory.verdict
+            return failed if failed is not None and failed.outcome == "undecided" else ABORTED
+        if trajectory.status in ("length", "turns") and self.section.truncated == "reject":
             return TRUNCATED
         return None
 
 
-def undecided(group: Group) -> int:
-    """Number of completions of a group with an undecided verdict."""
+def _item(prompt: Prompt, trajectory: Trajectory) -> VerifyItem:
+    turns = trajectory.turns
+    return VerifyItem(prompt.columns, trajectory.answer, tuple(turn.text for turn in turns) if len(turns) > 1 else ())
+
+
+def undecided(group: GroupReceipt) -> int:
+    """Number of trajectories of a group with an undecided verdict."""
     return sum(verdict is not None and verdict.outcome == "undecided" for verdict in group.verdicts)
 
 
@@ -221,7 +240,7 @@ def _duration(seconds: float) -> str:
 
 
 def _added(before: Reward | None, after: Reward | None) -> float | None:
-    """Amount that a stage added to the sum of a completion's rewards; None for a completion without a reward."""
+    """Amount that a stage added to the sum of a trajectory's rewards; None for a trajectory without a reward."""
     if after is None:
         return None
     return sum(s.value for s in after if s.channel == "reward") - sum(

@@ -15,7 +15,9 @@ import numpy as np
 from rlpost.algorithms.diagnostics import mismatch
 from rlpost.errors import SelfCheckError
 from rlpost.protocols import ApplyReport
-from rlpost.types import Completion, WeightManifest
+from rlpost.selfcheck.prefix_cache import reported_logprobs
+from rlpost.trajectory import Trajectory
+from rlpost.types import WeightManifest
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.3}
 """Mean |Δ log p| in nats. Measured between vLLM and transformers on SmolLM2-135M with equal weights: 4e-6 in float32,
@@ -85,7 +87,7 @@ def check_movement(manifest: WeightManifest, previous: WeightManifest, metrics: 
 
 
 def check_probe(
-    completions: Sequence[Completion], learner: Sequence[np.ndarray], tolerance: float, engine: int = 0
+    completions: Sequence[Trajectory], learner: Sequence[np.ndarray], tolerance: float, engine: int = 0
 ) -> dict[str, float]:
     """Compare an engine's log-probabilities of its own greedy tokens with the learner's.
 
@@ -101,9 +103,8 @@ def check_probe(
     Raises:
         SelfCheckError: above the tolerance.
     """
-    reported = [completion.logprobs or () for completion in completions]
     try:
-        found = mismatch(reported, [list(map(float, values)) for values in learner])
+        found = mismatch(reported_logprobs(completions), [list(map(float, values)) for values in learner])
     except ValueError as error:
         raise SelfCheckError(f"canary: engine {engine} and learner cannot be compared on the probes: {error}") from None
     if not found.mean <= tolerance:

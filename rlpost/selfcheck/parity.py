@@ -18,7 +18,7 @@ import numpy as np
 from rlpost.algorithms.diagnostics import mismatch
 from rlpost.errors import SelfCheckError
 from rlpost.selfcheck.prefix_cache import reported_logprobs, stale_cache
-from rlpost.types import Completion
+from rlpost.trajectory import Trajectory
 
 _CAUSES = {
     "numerics": "the engine computes with other weights than it reports (a stale packed copy); try "
@@ -33,12 +33,12 @@ _CAUSES = {
 class Scored:
     """Greedy completions with the engine's log-probabilities, and the ``learner``'s current ones.
 
-    >>> probe = Completion("p", 0, (1,), (5,), ((0, 1),), (-1.0,), "x", "length", 1, 0)
-    >>> Scored([probe], [np.array([-1.5])]).learner[0].tolist()
+    >>> from rlpost.trajectory import one_turn
+    >>> Scored([one_turn((1,), (5,), logprobs=(-1.0,))], [np.array([-1.5])]).learner[0].tolist()
     [-1.5]
     """
 
-    completions: Sequence[Completion]
+    completions: Sequence[Trajectory]
     learner: Sequence[np.ndarray]
 
 

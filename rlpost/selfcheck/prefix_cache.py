@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlpost.algorithms.diagnostics import mismatch
-from rlpost.types import Completion
+from rlpost.trajectory import Trajectory
 
 
-def stale_cache(as_is: Sequence[Completion], fresh: Sequence[Completion]) -> float:
+def stale_cache(as_is: Sequence[Trajectory], fresh: Sequence[Trajectory]) -> float:
     """Mean |log p as it is - log p with an emptied cache| in nats per token, while both continue the same tokens.
 
     The first token in which they differ is included: there each side reports its own most likely token, and two maxima
@@ -25,26 +25,34 @@ def stale_cache(as_is: Sequence[Completion], fresh: Sequence[Completion]) -> flo
     Raises:
         ValueError: if the completions are not of the same prompts, or lack log-probabilities.
     """
-    if [c.prompt_ids for c in as_is] != [c.prompt_ids for c in fresh]:
+    sides = [[_split(one) for one in side] for side in (as_is, fresh)]
+    if [prompt for prompt, _ in sides[0]] != [prompt for prompt, _ in sides[1]]:
         raise ValueError("the engine's two rounds of completions are of different prompts")
-    lengths = [_shared(a.token_ids, b.token_ids) for a, b in zip(as_is, fresh, strict=True)]
+    lengths = [_shared(a, b) for (_, a), (_, b) in zip(*sides, strict=True)]
     first, second = (
         [row[:n] for row, n in zip(reported_logprobs(side), lengths, strict=True)] for side in (as_is, fresh)
     )
     return mismatch(first, second).mean
 
 
-def reported_logprobs(completions: Sequence[Completion]) -> list[list[float]]:
-    """The engine's log-probabilities of each completion.
+def reported_logprobs(completions: Sequence[Trajectory]) -> list[list[float]]:
+    """The engine's log-probabilities of the sampled tokens of each completion.
 
     Raises:
         ValueError: for a completion that has none.
     """
-    rows = [list(completion.logprobs or ()) for completion in completions]
-    for completion, row in zip(completions, rows, strict=True):
-        if len(row) != len(completion.token_ids):
-            raise ValueError(f"the engine gave no log-probabilities of {completion.prompt_id!r}")
+    rows: list[list[float]] = []
+    for number, one in enumerate(completions):
+        if one.logprobs is None:
+            raise ValueError(f"the engine gave no log-probabilities of completion {number}")
+        rows.append(one.logprobs[one.mask].tolist())
     return rows
+
+
+def _split(trajectory: Trajectory) -> tuple[list[int], list[int]]:
+    """Token ids of the prompt, and of what follows it."""
+    ids, begin = trajectory.token_ids.tolist(), trajectory.prompt_tokens
+    return ids[:begin], ids[begin:]
 
 
 def _shared(first: Sequence[int], second: Sequence[int]) -> int:

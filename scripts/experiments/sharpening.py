@@ -143,7 +143,7 @@ def _loss(
         reference = (x @ start.T).log_softmax(1).gather(1, chosen)
     inputs = LossInputs(
         logprobs=(x @ policy.T).log_softmax(1).gather(1, chosen),
-        old_logprobs=before[:, None],
+        proximal_logprobs=before[:, None],
         advantages=given[:, None],
         mask=mask,
         span_ids=torch.zeros(len(x), 1, dtype=torch.long),

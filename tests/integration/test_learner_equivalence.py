@@ -318,7 +318,9 @@ def test_an_engine_that_averages_over_two_where_it_should_add_is_found(
 
 @pytest.mark.parametrize("world", [1, 2])
 @pytest.mark.parametrize("stage", STAGES)
-def test_old_logprobs_found_on_one_rank_reach_the_rank_that_needs_them(measured: Path, world: int, stage: int) -> None:
+def test_proximal_logprobs_found_on_one_rank_reach_the_rank_that_needs_them(
+    measured: Path, world: int, stage: int
+) -> None:
     reused, before = read(measured, world, stage)["reused"]
     assert reused["metrics"] == pytest.approx(before["metrics"], rel=1e-4, abs=1e-6)
     for name, weights in before["weights"].items():

@@ -95,7 +95,7 @@ def batch(seed: int, count: int = 5, prompts: int | None = None) -> TrainBatch:
                 mask=mask,
                 rollout_logprobs=(old + rng.normal(0, 0.3, size)).astype(np.float32),
                 policy_version=0,
-                old_logprobs=old,
+                proximal_logprobs=old,
                 ref_logprobs=(old + rng.normal(0, 0.5, size)).astype(np.float32),
             )
         )
@@ -238,20 +238,20 @@ def slow_loss(model: Any, config: RunConfig, data: TrainBatch) -> Tensor:
     for s, on in zip(data.samples, trained, strict=True):
         ids = torch.tensor(np.concatenate([s.prompt_ids, s.completion_ids])[None])
         table = model(input_ids=ids).logits[0].log_softmax(-1)
-        assert s.old_logprobs is not None
+        assert s.proximal_logprobs is not None
         assert s.ref_logprobs is not None
         assert s.rollout_logprobs is not None
         new = [table[len(s.prompt_ids) - 1 + t, int(s.completion_ids[t])] for t in range(len(s.mask))]
         for t in on:
             same = [u for u in on if s.span_ids[u] == s.span_ids[t]]
             members = {"token": [t], "span": same if s.span_ids[t] >= 0 else [], "sequence": on}[a.ratio]
-            log_ratio = sum((new[u] - float(s.old_logprobs[u]) for u in members), torch.zeros(())) / max(
+            log_ratio = sum((new[u] - float(s.proximal_logprobs[u]) for u in members), torch.zeros(())) / max(
                 len(members), 1
             )
             ratio, advantage = torch.exp(log_ratio), float(s.advantages[t])
             clipped = min(max(ratio, torch.tensor(1 - a.clip[0])), torch.tensor(1 + a.clip[1]))
             surrogate = min(ratio * advantage, clipped * advantage)
-            weight = min(math.exp(float(s.old_logprobs[t]) - float(s.rollout_logprobs[t])), a.importance.cap)
+            weight = min(math.exp(float(s.proximal_logprobs[t]) - float(s.rollout_logprobs[t])), a.importance.cap)
             d = float(s.ref_logprobs[t]) - new[t]
             loss = -weight * surrogate + a.kl.coef * (torch.exp(d) - 1 - d)
             divisor = {
@@ -286,7 +286,7 @@ def test_the_pre_pass_covers_every_row_and_its_ratio_is_one(model: Any) -> None:
     for row, sample in enumerate(data.samples):
         assert found[row].shape == sample.completion_ids.shape
         np.testing.assert_allclose(found[row], whole[row], atol=1e-5)
-    ready = fill(without(data, "old_logprobs", "ref_logprobs"), found, found)
+    ready = fill(without(data, "proximal_logprobs", "ref_logprobs"), found, found)
     _, metrics = measure(model, configured(20), ready)
     assert metrics["ratio"] == pytest.approx(1.0, abs=1e-4)
     assert metrics["kl"] == pytest.approx(0.0, abs=1e-4)
@@ -298,10 +298,10 @@ def without(data: TrainBatch, *names: str) -> TrainBatch:
 
 
 @pytest.mark.parametrize("present", [0, 2])
-def test_missing_old_logprobs_are_those_of_the_policy(model: Any, present: int) -> None:
+def test_missing_proximal_logprobs_are_those_of_the_policy(model: Any, present: int) -> None:
     """If no sample has old log-probabilities, and if only some have none."""
     data = batch(4)
-    bare = without(data, "old_logprobs")
+    bare = without(data, "proximal_logprobs")
     bare = TrainBatch((*data.samples[:present], *bare.samples[present:]), 0)
     found = learner_of(model, configured()).logprobs(bare.samples)
     close(measure(model, configured(17), bare), measure(model, configured(17), fill(bare, found)))

@@ -26,7 +26,7 @@ def batch(count: int = 7, vocabulary: int = 64, seed: int = 5) -> TrainBatch:
                 mask=np.arange(size) < size - (size % 2),
                 rollout_logprobs=(old + rng.normal(0, 0.3, size)).astype(np.float32),
                 policy_version=0,
-                old_logprobs=old,
+                proximal_logprobs=old,
                 ref_logprobs=(old + rng.normal(0, 0.5, size)).astype(np.float32),
             )
         )
@@ -52,7 +52,9 @@ def grouped(count: int = 8) -> TrainBatch:
     samples = batch(count).samples
     half = count // 2
     changed = [
-        dataclasses.replace(s, prompt_ids=samples[i // half * half].prompt_ids, old_logprobs=None, ref_logprobs=None)
+        dataclasses.replace(
+            s, prompt_ids=samples[i // half * half].prompt_ids, proximal_logprobs=None, ref_logprobs=None
+        )
         for i, s in enumerate(samples)
     ]
     return TrainBatch(tuple(changed), 0)

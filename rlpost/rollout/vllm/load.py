@@ -83,6 +83,8 @@ def _arguments(settings: VllmSettings, cpu: bool) -> dict[str, Any]:
         "trust_remote_code": settings.trust_remote_code,
         "tensor_parallel_size": settings.tensor_parallel,
         "enable_prefix_caching": True,
+        # otherwise on by default on GPU: a step that is computed under the old weights would be handed out after a sync
+        "async_scheduling": False,
         # the learner scores at the sampling temperature; raw log-probabilities would be those of temperature 1
         "logprobs_mode": "processed_logprobs",
     }

@@ -87,12 +87,12 @@ def test_nothing_decided_gives_no_batch() -> None:
     assert (found.batch.samples, found.kept_groups, found.advantages) == ((), 0, [[None]])
 
 
-def test_logprobs_computed_for_a_reward_stage_become_the_old_logprobs() -> None:
+def test_logprobs_computed_for_a_reward_stage_become_the_proximal_logprobs() -> None:
     """The learner has computed them already and should not do so twice."""
     one = group((completion(0, 2), 1.0), (completion(1, 1), 0.0))
     scored = dataclasses.replace(one, learner_logprobs=(np.float32([-1, -2]), np.float32([-3])))
     first, second = credited(scored).batch.samples
-    assert first.old_logprobs is not None
-    assert second.old_logprobs is not None
-    assert (first.old_logprobs.tolist(), second.old_logprobs.tolist()) == ([-1.0, -2.0], [-3.0])
-    assert all(sample.old_logprobs is None for sample in credited(one).batch.samples)
+    assert first.proximal_logprobs is not None
+    assert second.proximal_logprobs is not None
+    assert (first.proximal_logprobs.tolist(), second.proximal_logprobs.tolist()) == ([-1.0, -2.0], [-3.0])
+    assert all(sample.proximal_logprobs is None for sample in credited(one).batch.samples)

@@ -19,7 +19,7 @@ def make(new: list, old: list, advantages: list, mask: list | None = None, spans
     logprobs = torch.tensor(new, requires_grad=True)
     return LossInputs(
         logprobs=logprobs,
-        old_logprobs=torch.tensor(old),
+        proximal_logprobs=torch.tensor(old),
         advantages=torch.tensor(advantages),
         mask=torch.ones(logprobs.shape, dtype=torch.bool) if mask is None else torch.tensor(mask),
         span_ids=torch.zeros(logprobs.shape, dtype=torch.long) if spans is None else torch.tensor(spans),
@@ -164,7 +164,7 @@ def test_the_gradient_agrees_with_finite_differences(aggregate: str, ratio: str)
 
     def loss(x: torch.Tensor) -> torch.Tensor:
         inputs = LossInputs(
-            logprobs=x, old_logprobs=old, advantages=advantages, mask=mask, span_ids=spans, ref_logprobs=ref
+            logprobs=x, proximal_logprobs=old, advantages=advantages, mask=mask, span_ids=spans, ref_logprobs=ref
         )
         return policy_loss(inputs, settings, Denominators(5, 2, 4, 4))[0]
 

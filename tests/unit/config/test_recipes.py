@@ -88,7 +88,7 @@ def ours(name: str, batch: Batch) -> tuple[float, list[float]]:
     mask = padded([[1.0] * len(one.new) for one in rows], fill=0.0).bool()
     inputs = LossInputs(
         logprobs=logprobs,
-        old_logprobs=padded([one.old for one in rows]),
+        proximal_logprobs=padded([one.old for one in rows]),
         advantages=padded([s.advantages.tolist() for s in samples]),
         mask=mask,
         span_ids=padded([s.span_ids.tolist() for s in samples], torch.long, -1),

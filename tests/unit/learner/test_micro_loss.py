@@ -30,7 +30,7 @@ def sample(
         mask=np.array(mask if mask is not None else [True] * n),
         rollout_logprobs=np.float32(more["engine"]) if "engine" in more else None,
         policy_version=0,
-        old_logprobs=np.float32(more["old"]) if "old" in more else None,
+        proximal_logprobs=np.float32(more["old"]) if "old" in more else None,
     )
 
 
@@ -58,7 +58,7 @@ def test_pad_fills_on_the_right_and_wants_all_rows_or_none() -> None:
         pad([np.float32([1]), None], 1, 0.0, torch.float32, CPU)
 
 
-def test_without_old_logprobs_the_policy_is_its_own_reference() -> None:
+def test_without_proximal_logprobs_the_policy_is_its_own_reference() -> None:
     samples = [sample([1], [2, 3])]
     logprobs = torch.tensor([[-1.0, -2.0]], requires_grad=True)
     loss, sums = micro_loss(logprobs, one_per_row(samples), samples, LOSS, Denominators(2, 1, 1, 8))
@@ -70,7 +70,7 @@ def test_without_old_logprobs_the_policy_is_its_own_reference() -> None:
     assert (float(sums["ratio"]), float(sums["entropy"])) == (1.0, 1.5)
 
 
-def test_samples_with_and_without_old_logprobs_in_one_micro_batch() -> None:
+def test_samples_with_and_without_proximal_logprobs_in_one_micro_batch() -> None:
     samples = [sample([1], [2, 3], old=[-1.5, -2.0]), sample([1], [4])]
     current = torch.tensor([[-1.0, -2.5], [-3.0, 0.0]], requires_grad=True)
     old = old_or_current(current, samples)
@@ -78,7 +78,7 @@ def test_samples_with_and_without_old_logprobs_in_one_micro_batch() -> None:
     assert not old.requires_grad
 
 
-def test_old_logprobs_make_the_ratio() -> None:
+def test_proximal_logprobs_make_the_ratio() -> None:
     samples = [sample([1], [2, 3], old=[-1.0 - math.log(1.1), -2.0])]
     logprobs = torch.tensor([[-1.0, -2.0]])
     loss, sums = micro_loss(logprobs, one_per_row(samples), samples, LOSS, Denominators(2, 1, 1, 8))

@@ -62,7 +62,7 @@ def batch(step: int = 0, count: int = 4, advantage: float | None = None) -> Trai
                 mask=np.ones(n, bool),
                 rollout_logprobs=None,
                 policy_version=0,
-                old_logprobs=np.full(n, -4.0, np.float32),
+                proximal_logprobs=np.full(n, -4.0, np.float32),
             )
         )
     return TrainBatch(tuple(samples), step)
@@ -79,7 +79,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_an_update_moves_the_weights_towards_what_was_rewarded(tiny_model: str) -> None:
     learner = build_learner(configured(tiny_model), tiny_model, CPU)
     rewarded = batch(advantage=1.0)
-    rewarded = TrainBatch(tuple(dataclasses.replace(s, old_logprobs=None) for s in rewarded.samples), 0)
+    rewarded = TrainBatch(tuple(dataclasses.replace(s, proximal_logprobs=None) for s in rewarded.samples), 0)
     before = learner.logprobs(rewarded.samples)
     metrics = learner.step(rewarded)
     after = learner.logprobs(rewarded.samples)
@@ -205,7 +205,7 @@ def test_the_reference_stays_where_the_policy_started(tiny_model: str) -> None:
 
 
 def without_old(data: TrainBatch) -> TrainBatch:
-    return TrainBatch(tuple(dataclasses.replace(s, old_logprobs=None) for s in data.samples), data.step)
+    return TrainBatch(tuple(dataclasses.replace(s, proximal_logprobs=None) for s in data.samples), data.step)
 
 
 REUSE: dict[str, dict[str, Any]] = {
@@ -222,7 +222,7 @@ def with_engine(data: TrainBatch) -> TrainBatch:
 
 
 @pytest.mark.parametrize("algorithm", REUSE.values(), ids=REUSE.keys())
-def test_old_logprobs_of_the_first_update_are_those_of_a_pass_before_it(
+def test_proximal_logprobs_of_the_first_update_are_those_of_a_pass_before_it(
     tiny_model: str, algorithm: dict[str, Any]
 ) -> None:
     """The updates are equal up to rounding, and a step computes the log-probabilities that it was not given."""
@@ -262,13 +262,14 @@ def test_with_one_update_there_is_no_second_forward_pass(tiny_model: str) -> Non
 
 def test_given_old_and_reference_logprobs_are_kept(tiny_model: str) -> None:
     data = batch(0)
-    assert data.samples[0].old_logprobs is not None
-    same_again = fill(data, {0: data.samples[0].old_logprobs + 1})
-    assert same_again.samples[0].old_logprobs is data.samples[0].old_logprobs
+    assert data.samples[0].proximal_logprobs is not None
+    same_again = fill(data, {0: data.samples[0].proximal_logprobs + 1})
+    assert same_again.samples[0].proximal_logprobs is data.samples[0].proximal_logprobs
     config = configured(tiny_model, algorithm={"minibatches": 2, "kl": {"coef": 0.1}})
     learner = build_learner(config, tiny_model, CPU)
     given = fill(
-        data, reference={row: s.old_logprobs for row, s in enumerate(data.samples) if s.old_logprobs is not None}
+        data,
+        reference={row: s.proximal_logprobs for row, s in enumerate(data.samples) if s.proximal_logprobs is not None},
     )
     assert "seconds/prepass" not in learner.step(given)
     # old log-probabilities of -4 are not the policy's own: the ratio is not 1
@@ -335,7 +336,7 @@ def test_small_updates_of_a_bfloat16_learner_add_up_or_it_is_refused(tiny_model:
         except ConfigError:
             return
         rewarded = batch(0, count=2, advantage=1.0)
-        rewarded = TrainBatch(tuple(dataclasses.replace(s, old_logprobs=None) for s in rewarded.samples), 0)
+        rewarded = TrainBatch(tuple(dataclasses.replace(s, proximal_logprobs=None) for s in rewarded.samples), 0)
         for _ in range(12):
             learner.step(rewarded)
         moved[dtype] = (weights(learner)["model.norm.weight"].float() - 1.0).abs().max().item()
@@ -382,7 +383,7 @@ def test_a_limit_that_is_not_reached_changes_nothing(tiny_model: str) -> None:
 def test_clipping_is_told_by_epoch_and_begins_on_policy(tiny_model: str) -> None:
     settings = {"epochs": 3, "minibatch_size": 3, "clip": [1e-3, 1e-3]}
     learner = build_learner(configured(tiny_model, algorithm=settings), tiny_model, CPU)
-    fresh = TrainBatch(tuple(dataclasses.replace(s, old_logprobs=None) for s in batch(count=5).samples), 1)
+    fresh = TrainBatch(tuple(dataclasses.replace(s, proximal_logprobs=None) for s in batch(count=5).samples), 1)
     found = learner.step(fresh)
     assert found["updates"] == 6.0  # ceil(5 / 3) per epoch
     clipped = [found[f"clip_frac/low/epoch_{e}"] + found[f"clip_frac/high/epoch_{e}"] for e in range(3)]

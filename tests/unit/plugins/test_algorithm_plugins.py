@@ -47,7 +47,7 @@ def test_cispo_by_hand() -> None:
     logprobs = torch.tensor([[-1.0, -2.0]], requires_grad=True)
     inputs = LossInputs(
         logprobs=logprobs,
-        old_logprobs=torch.tensor([[-1.0 - math.log(2), -2.0 + math.log(2)]]),
+        proximal_logprobs=torch.tensor([[-1.0 - math.log(2), -2.0 + math.log(2)]]),
         advantages=torch.tensor([[1.0, -1.0]]),
         mask=torch.tensor([[True, True]]),
         span_ids=torch.zeros(1, 2, dtype=torch.long),
@@ -88,7 +88,7 @@ def test_its_metrics_are_known_before_the_first_update() -> None:
 
 
 SOUND = "-(torch.where(inputs.mask, inputs.logprobs * inputs.advantages, 0.0)).sum() / counts.tokens"
-GIVEN = "def mine(inputs, settings, counts):\n    lp, old, A, f = inputs.logprobs, inputs.old_logprobs, inputs.advantages, inputs.mask.float()\n"
+GIVEN = "def mine(inputs, settings, counts):\n    lp, old, A, f = inputs.logprobs, inputs.proximal_logprobs, inputs.advantages, inputs.mask.float()\n"
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def pushes(scores: list[float]) -> np.ndarray:
     rows = [spread_over_tokens(r or (), a or (), 10) for r, a in zip(rewards, advantages, strict=True)]
     logprobs = torch.full((2, 10), -1.0, requires_grad=True)
     inputs = LossInputs(
-        logprobs=logprobs, old_logprobs=logprobs.detach(), mask=torch.ones(2, 10, dtype=torch.bool),
+        logprobs=logprobs, proximal_logprobs=logprobs.detach(), mask=torch.ones(2, 10, dtype=torch.bool),
         advantages=torch.from_numpy(np.stack([a for a, _ in rows])),
         span_ids=torch.from_numpy(np.stack([s for _, s in rows])),
     )  # fmt: skip

@@ -229,7 +229,7 @@ def test_the_gradient_pushes_a_rare_right_answer_up_harder_than_a_likely_one() -
         logprobs = torch.tensor([[m] for m in MEANS], requires_grad=True)
         inputs = LossInputs(
             logprobs=logprobs,
-            old_logprobs=logprobs.detach(),
+            proximal_logprobs=logprobs.detach(),
             advantages=torch.tensor([[a] for a in normalise([float(v or 0) for v in rewards], VERL)]),
             mask=torch.ones(4, 1, dtype=torch.bool),
             span_ids=torch.zeros(4, 1, dtype=torch.long),

@@ -1,0 +1,47 @@
+"""Transcripts are written by a task on the driver's machine, which reads what the driver holds only by reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import ray
+from rlpost.actors.handles import fetch
+from rlpost.actors.remote import wait
+from rlpost.errors import InfrastructureError
+from rlpost.trajectory import GroupReceipt
+
+_WRITE_S = 600.0
+
+
+class RayTranscripts:
+    """`rlpost.protocols.TranscriptWriter` as a task, which goes on while the next step begins."""
+
+    def __init__(self) -> None:
+        self.under_way: Any = None
+
+    def write(self, path: str, groups: Sequence[GroupReceipt], advantages: Sequence[Sequence[float | None]]) -> None:
+        """See `TranscriptWriter`."""
+        self.finish()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        task = ray.remote(_write).options(num_cpus=0, scheduling_strategy=here)
+        self.under_way = task.remote(path, list(groups), [list(row) for row in advantages])
+
+    def finish(self) -> None:
+        """See `TranscriptWriter`."""
+        task, self.under_way = self.under_way, None
+        if task is not None:
+            wait([task], "transcript", _WRITE_S, InfrastructureError)
+
+
+def _write(path: str, groups: list[GroupReceipt], advantages: list[list[float | None]]) -> None:
+    from rlpost.observability.transcripts import lines, write
+    from rlpost.scoring.receipts import opened
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for group, row in zip(groups, advantages, strict=True):
+            yield from lines(opened(group, fetch), group.ticket, row)
+
+    write(path, rows())

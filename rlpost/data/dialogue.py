@@ -1,0 +1,78 @@
+"""The tokens that follow a turn: an environment's observation, rendered alone, after what was sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rlpost.data.chat_template import render
+from rlpost.errors import DataError
+from rlpost.types import Message, Prompt
+
+Observation = str | Sequence[Message]
+
+
+class TextDialogue:
+    """A dialogue of plain text: an observation is tokenized as it is.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+    """
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+
+    def observe(self, answer: str | None, last: int | None, observation: Observation) -> tuple[np.ndarray, bool]:
+        """Token ids of an observation; see `ChatDialogue.observe`.
+
+        Raises:
+            DataError: for chat messages.
+        """
+        if not isinstance(observation, str):
+            raise DataError("the environment answered with chat messages, but the prompt is text; answer with text")
+        return _ids(self.tokenizer, observation), False
+
+
+class ChatDialogue:
+    """A chat, whose observations go through the tokenizer's chat template.
+
+    The template renders all messages again, and what follows the policy's answer in its text is the observation's. If
+    the text before that is not the text so far, the template has rewritten history (it drops reasoning, say), and the
+    whole text is the new context.
+
+    Args:
+        tokenizer: a transformers tokenizer with a chat template.
+        prompt: a prompt with messages.
+    """
+
+    def __init__(self, tokenizer: Any, prompt: Prompt):
+        assert prompt.messages is not None
+        self.tokenizer, self.messages = tokenizer, list(prompt.messages)
+        self.text = render(tokenizer, self.messages)
+
+    def observe(self, answer: str | None, last: int | None, observation: Observation) -> tuple[np.ndarray, bool]:
+        """Token ids that follow a turn, and whether they are a whole new context instead.
+
+        Args:
+            answer: text of the policy's turn; None before the first turn.
+            last: the last token id that was sampled; an end token is not repeated.
+            observation: chat messages; text becomes a user's message.
+        """
+        said = [Message("assistant", answer)] if answer is not None else []
+        heard = [Message("user", observation)] if isinstance(observation, str) else list(observation)
+        self.messages += [*said, *heard]
+        before, self.text = self.text, render(self.tokenizer, self.messages)
+        body = self.text[len(before) :]
+        known = [one for one in (answer or "", (answer or "").strip()) if body.startswith(one)]
+        if answer is None or not self.text.startswith(before) or not known:
+            return _ids(self.tokenizer, self.text), True
+        tail = body[len(known[0]) :]
+        if last in self.tokenizer.all_special_ids:
+            tail = tail.removeprefix(self.tokenizer.convert_ids_to_tokens(last))
+        return _ids(self.tokenizer, tail), False
+
+
+def _ids(tokenizer: Any, text: str) -> np.ndarray:
+    return np.asarray(tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)

@@ -1,0 +1,71 @@
+"""Transcripts: every trajectory of a step with its tokens' log-probabilities, verdict, reward and advantage."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlpost.trajectory import Group, Ticket, Trajectory
+
+
+def write(path: str, rows: Iterator[dict[str, Any]]) -> None:
+    """Write rows as JSON lines; the file is there once all of them are."""
+    partial = Path(f"{path}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+    os.replace(partial, path)
+
+
+def lines(group: Group, ticket: Ticket | None, advantages: Sequence[float | None]) -> Iterator[dict[str, Any]]:
+    """One row for each trajectory of a group.
+
+    Positions (``reward``, ``segments``) are those of tokens in the trajectory, whose prompt begins at 0. ``logprobs``
+    are the engine's, of the sampled tokens in order, where they were asked for.
+    """
+    for member, advantage in enumerate(advantages):
+        yield _line(group, ticket, member, advantage)
+
+
+def _line(group: Group, ticket: Ticket | None, member: int, advantage: float | None) -> dict[str, Any]:
+    one, verdict, reward = group.trajectories[member], group.verdicts[member], group.rewards[member]
+    prompt, last = group.prompt, one.turns[-1]
+    return {
+        "prompt_id": prompt.id,
+        "prompt": prompt.text if prompt.messages is None else [[m.role, m.content] for m in prompt.messages],
+        "member": member,
+        "completion": one.text,
+        "tokens": one.sampled,
+        "prompt_tokens": one.prompt_tokens,
+        "status": one.status,
+        "finish_reason": last.finish,
+        "policy_version": one.versions[-1][0] if one.versions else None,
+        "ticket": None if ticket is None else ticket.number,
+        "seed": None if ticket is None else ticket.seeds[member],
+        "outcome": verdict.outcome if verdict else None,
+        "reason": verdict.reason if verdict else None,
+        "evidence": dict(verdict.evidence) if verdict else None,
+        "seconds": verdict.seconds if verdict else None,
+        "reward": None if reward is None else [[s.start, s.stop, s.value, s.index, s.channel] for s in reward],
+        "advantage": advantage,
+        "segments": [_segment(segment) for segment in one.segments],
+        "versions": [list(span) for span in one.versions],
+        "logprobs": _sampled(one),
+    }
+
+
+def _segment(segment: Any) -> Mapping[str, Any]:
+    found = {"origin": segment.origin, "start": segment.start, "stop": segment.stop, "turn": segment.turn}
+    further = {"text": segment.text, "finish": segment.finish, "reward": segment.reward}
+    return found if segment.origin == "prompt" else found | further
+
+
+def _sampled(trajectory: Trajectory) -> list[float] | None:
+    if trajectory.logprobs is None:
+        return None
+    return np.round(trajectory.logprobs[trajectory.mask].astype(float), 6).tolist()
