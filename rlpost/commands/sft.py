@@ -29,7 +29,8 @@ class SftResult:
 def warm_start(config: RunConfig, target: str | Path, *, quiet: bool = False) -> SftResult:
     """Fine-tune ``model`` on ``sft.train`` and write a Hugging Face folder.
 
-    Prompts are tokenized by the same codec as in the loop, and the loss covers the targets only.
+    Prompts are tokenized by the same codec as in the loop, and the loss covers the targets only. A target of several
+    turns is tokenized as an episode is, and the loss leaves out what the environment says.
 
     Args:
         config: the run configuration, with a section ``sft``.
@@ -63,28 +64,33 @@ def warm_start(config: RunConfig, target: str | Path, *, quiet: bool = False) ->
     return SftResult(str(target), len(rows), int(trainer.state.global_step), sum(last) / max(len(last), 1))
 
 
-def read_pairs(config: RunConfig, section: SftSection) -> list[tuple[Prompt, str]]:
-    """Prompts of the warm start, each with its target text.
+Target = tuple[str, ...]
+"""Texts of a target in turn: the policy's, the environment's, the policy's, and so on; of one turn, one text."""
+
+
+def read_pairs(config: RunConfig, section: SftSection) -> list[tuple[Prompt, Target]]:
+    """Prompts of the warm start, each with its target.
 
     Raises:
         DataError: for a row without the target column.
     """
     data = config.data
     rows = load.rows(data, section.train, "sft.train")
-    for number, row in enumerate(rows):
-        if not isinstance(row.get(section.completion_key), str):
-            raise DataError(
-                f"sft.train, row {number}: column {section.completion_key!r} holds "
-                f"{row.get(section.completion_key)!r}, expected text; set sft.completion_key"
-            )
-    prompts = load.make_prompts(data, rows, "sft.train")
-    return [
-        (prompt, section.completion_prefix + str(row[section.completion_key]))
-        for prompt, row in zip(prompts, rows, strict=True)
-    ]
+    targets = [_target(row.get(section.completion_key), number, section) for number, row in enumerate(rows)]
+    return list(zip(load.make_prompts(data, rows, "sft.train"), targets, strict=True))
 
 
-def starting_folder(config: RunConfig, pairs: Sequence[tuple[Prompt, str]], work: Path) -> str:
+def _target(value: Any, number: int, section: SftSection) -> Target:
+    texts = [value] if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else []
+    if len(texts) % 2 != 1 or not all(isinstance(text, str) for text in texts):
+        raise DataError(
+            f"sft.train, row {number}: column {section.completion_key!r} holds {value!r:.200}, expected text, or a list "
+            "of texts of policy and environment in turn that begins and ends with the policy; set sft.completion_key"
+        )
+    return tuple(text if i % 2 else section.completion_prefix + text for i, text in enumerate(texts))
+
+
+def starting_folder(config: RunConfig, pairs: Sequence[tuple[Prompt, Target]], work: Path) -> str:
     """Folder of the model to fine-tune. With ``model.scratch`` it is built here, with a vocabulary from all texts of
     the run: those of the warm start, and the prompts (and targets, if known) of training and evaluation.
     """
@@ -92,7 +98,7 @@ def starting_folder(config: RunConfig, pairs: Sequence[tuple[Prompt, str]], work
     if scratch is None:
         assert config.model.path is not None
         return models.resolve_path(config.model.path)
-    texts = [one for prompt, text in pairs for one in (prompt.text or "", text)]
+    texts = [one for prompt, target in pairs for one in (prompt.text or "", *target)]
     for split in ("train", "eval"):
         if split == "train" or config.data.eval is not None:
             texts += [_known_text(config, prompt) for prompt in load.prompts(config.data, split)]
@@ -112,14 +118,29 @@ def _known_text(config: RunConfig, prompt: Prompt) -> str:
     return (prompt.text or "") + known
 
 
-def _row(codec: TextCodec, prompt: Prompt, text: str, limit: int) -> dict[str, list[int]]:
-    question, answer = codec.encode(prompt), codec.encode_target(text)
-    size = len(question) + len(answer)
-    if size > limit:
+def _row(codec: TextCodec, prompt: Prompt, target: Target, limit: int) -> dict[str, list[int]]:
+    ids = list(codec.encode(prompt))
+    labels = [-100] * len(ids)
+    dialogue = codec.dialogue(prompt)
+    for turn, text in enumerate(target):
+        if turn % 2 == 0:
+            said = list(codec.encode_target(text))
+            labels += said
+        else:
+            heard, rewritten = dialogue.observe(target[turn - 1], ids[-1], text)
+            if rewritten:
+                raise DataError(
+                    f"sft.train, prompt {prompt.id!r}: the chat template rewrites earlier turns, so several cannot be "
+                    "one row; give a row for each turn, or use another template"
+                )
+            said = heard.tolist()
+            labels += [-100] * len(said)
+        ids += said
+    if len(ids) > limit:
         raise DataError(
-            f"sft.train, prompt {prompt.id!r}: {size} tokens, sft.max_length is {limit}; raise it or drop the row"
+            f"sft.train, prompt {prompt.id!r}: {len(ids)} tokens, sft.max_length is {limit}; raise it or drop the row"
         )
-    return {"input_ids": [*question, *answer], "labels": [-100] * len(question) + list(answer)}
+    return {"input_ids": ids, "labels": labels}
 
 
 def _trainer(

@@ -126,9 +126,9 @@ class SftSection(Section):
     train: str | dict[str, Any] = Field(default_factory=dict)
     """Rows of ``data.source`` to train on: a path, or the keyword arguments of the source."""
     completion_key: str = "proof"
-    """Column that holds the target text."""
+    """Column that holds the target text; or, for several turns, a list of texts of policy and environment in turn."""
     completion_prefix: str = ""
-    """Text put before each target, e.g. a space that the tokenizer merges with the first word."""
+    """Text put before each text of the policy, e.g. a space that the tokenizer merges with the first word."""
     epochs: Positive = 1.0
     """Passes over the rows; fractions are allowed."""
     batch_size: PositiveInt = 32

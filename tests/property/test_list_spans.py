@@ -14,7 +14,7 @@ from rlpost.data import bpe
 from rlpost.data.models import resolve_path
 from rlpost.data.tokenizer import TextCodec
 from rlpost.data.wordlevel import build
-from rlpost.types import Completion
+from rlpost.trajectory import one_turn
 from rlpost_rewards.ranking import token_span
 from rlpost_verifiers.catalog.lists import ListSettings, parse_list
 
@@ -53,9 +53,11 @@ def test_the_tokens_of_a_span_are_those_of_its_item(
     for codec in codecs:
         ids = codec.encode_target(text)[: None if ended else -1]
         decoded, offsets = codec.decode(ids)
-        one = Completion("p", 0, (1,), tuple(ids), offsets, None, decoded, "stop", 0, 0)
+        turn = one_turn((1, 2, 3), ids, decoded, offsets=offsets).turns[0]
         entries = parse_list(decoded, policy)
-        spans = [token_span(one, entry.start, entry.stop) for entry in entries]
+        spans = [token_span(turn, entry.start, entry.stop) for entry in entries]
+        assert all(3 <= first <= last <= 3 + len(ids) for first, last in spans)
+        spans = [(first - 3, last - 3) for first, last in spans]  # as positions in the answer
         for entry, (first, last) in zip(entries, spans, strict=True):
             inside = [t for t in range(len(ids)) if entry.start <= offsets[t][0] < entry.stop]
             if entry is entries[-1] and entry.stop == len(decoded):

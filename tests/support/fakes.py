@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,57 +10,74 @@ from typing import Any
 
 import numpy as np
 
-from rlpost.protocols import ApplyReport, GenerateRequest, SamplingSettings
-from rlpost.rollout.stream import generate, stream
+from rlpost.data.dialogue import TextDialogue
+from rlpost.observability import transcripts
+from rlpost.protocols import ApplyReport, EnvironmentCalls, GenerateRequest, GroupRequest, SamplingSettings
+from rlpost.rollout.episode import Budget, greedy, stream
+from rlpost.scoring.receipts import opened, receipt_of
 from rlpost.scoring.score import Scorer
-from rlpost.types import (
-    Completion,
-    GradientFigures,
-    Group,
-    TensorDelta,
-    TrainBatch,
-    TrainSample,
-    WeightManifest,
-    WeightUpdate,
-)
+from rlpost.trajectory import BatchReceipt, Completion, GroupReceipt, Receipt, Trajectory, VersionSpan
+from rlpost.types import GradientFigures, Prompt, TensorDelta, WeightManifest, WeightUpdate
 
 Answer = Callable[[str, random.Random], str]
-"""Maps (prompt id, random generator) to the text of a completion."""
+"""Maps (context, random generator) to the text of a completion."""
+
+
+class CharCodec:
+    """A codec with one token per character; token 0 ends a completion."""
+
+    def decode(self, ids: Sequence[int], stop: Sequence[str] = ()) -> tuple[str, tuple[tuple[int, int], ...]]:
+        text = "".join(map(chr, ids)).rstrip("\0")
+        spans = tuple((min(i, len(text)), min(i + 1, len(text))) for i in range(len(ids)))
+        return text, spans
+
+    def dialogue(self, prompt: Prompt) -> TextDialogue:
+        return TextDialogue(lambda text, **_: {"input_ids": list(map(ord, text))})
 
 
 class FakeEngine:
     """A `rlpost.protocols.RolloutEngine` that answers from a script, reproducibly from the request's seed.
 
     Args:
-        answer: the script; the answer becomes one token per character.
+        answer: the script, given the context as text; the answer becomes one token per character.
+        tokens_per_step: tokens by which each request advances in a step; None ends the one submitted last, so that no
+            caller relies on the order.
     """
 
-    def __init__(self, answer: Answer):
-        self.answer = answer
+    def __init__(self, answer: Answer, tokens_per_step: int | None = None):
+        self.answer, self.tokens_per_step = answer, tokens_per_step
         self.version = 0
         self.checksums: dict[str, str] = {}
-        self.waiting: list[tuple[int, Completion]] = []
+        self.waiting: dict[int, _Script] = {}
         self.numbers = 0
+        self.contexts: list[str] = []
 
     def submit(self, requests: Sequence[GenerateRequest], settings: SamplingSettings) -> list[int]:
-        """Queue ``n`` scripted completions per request, cut at ``max_tokens``."""
+        """Queue a scripted completion per request, cut at its limit."""
         first, self.numbers = self.numbers, self.numbers + len(requests)
         for number, request in enumerate(requests, first):
-            self.waiting += [(number, self._one(request, index, settings)) for index in range(request.n)]
+            context = "".join(map(chr, request.token_ids))
+            self.contexts.append(context)
+            text = self.answer(context, random.Random(request.seed)) + "\0"
+            self.waiting[number] = _Script(text[: request.max_tokens], text, settings.logprobs)
         return list(range(first, self.numbers))
 
     def step(self) -> list[tuple[int, Completion]]:
-        """Finish the completion submitted last, so that no caller relies on the order."""
-        return [self.waiting.pop()] if self.waiting else []
+        """Advance."""
+        if not self.waiting:
+            return []
+        if self.tokens_per_step is None:
+            number, script = self.waiting.popitem()
+            script.advance(len(script.said), self.version)
+            return [(number, script.completion())]
+        for script in self.waiting.values():
+            script.advance(self.tokens_per_step, self.version)
+        done = [number for number, script in self.waiting.items() if script.reached == len(script.said)]
+        return [(number, self.waiting.pop(number).completion()) for number in done]
 
     def abort(self, numbers: Collection[int]) -> list[tuple[int, Completion]]:
-        """Abort the unfinished completions of these requests; they have no tokens."""
-        late = [(n, c) for n, c in self.waiting if n in numbers]
-        self.waiting = [(n, c) for n, c in self.waiting if n not in numbers]
-        return [
-            (n, Completion(c.prompt_id, c.index, c.prompt_ids, (), (), None, "", "abort", self.version, c.seed))
-            for n, c in late
-        ]
+        """End these requests with what they have said so far."""
+        return [(n, self.waiting.pop(n).completion("abort")) for n in list(self.waiting) if n in numbers]
 
     def apply(self, update: WeightUpdate) -> ApplyReport:
         """Store version and checksums as published."""
@@ -68,30 +86,35 @@ class FakeEngine:
         self.checksums, self.version = new, update.manifest.new_version
         return ApplyReport(self.version, new, changed, 0.0)
 
-    def probe(self) -> list[Completion]:
+    def probe(self) -> list[Trajectory]:
         """One fixed completion."""
-        asked = [GenerateRequest("probe", (1,), 1, 0)]
-        return generate(self, asked, SamplingSettings(max_tokens=4, temperature=0.0))
+        return greedy(self, [np.array([1])], 4)
 
-    def parity(self, prompts: Sequence[tuple[int, ...]] = ()) -> tuple[list[Completion], list[Completion]]:
+    def parity(self, prompts: Sequence[np.ndarray] = ()) -> tuple[list[Trajectory], list[Trajectory]]:
         """The probe twice, as there is no cache."""
         return self.probe(), self.probe()
 
     def close(self) -> None:
         """Nothing was started."""
 
-    def _one(self, request: GenerateRequest, index: int, settings: SamplingSettings) -> Completion:
-        seed = request.seed + index
-        text = self.answer(request.prompt_id, random.Random(seed))
-        stopped = len(text) < settings.max_tokens
-        text = text[: settings.max_tokens]
-        ids = tuple(ord(c) for c in text) + ((0,) if stopped else ())
-        spans = tuple((i, i + 1) for i in range(len(text))) + (((len(text), len(text)),) if stopped else ())
-        logprobs = tuple(-1.0 for _ in ids) if settings.logprobs else None
-        reason = "stop" if stopped else "length"
-        return Completion(
-            request.prompt_id, index, request.prompt_ids, ids, spans, logprobs, text, reason, self.version, seed
-        )
+
+@dataclasses.dataclass(slots=True)
+class _Script:
+    said: str
+    whole: str
+    logprobs: bool
+    reached: int = 0
+    versions: list[VersionSpan] = dataclasses.field(default_factory=list)
+
+    def advance(self, tokens: int, version: int) -> None:
+        start, self.reached = self.reached, min(self.reached + tokens, len(self.said))
+        self.versions.append((version, start, self.reached))
+
+    def completion(self, finish: Any = None) -> Completion:
+        ids = np.array([ord(c) for c in self.said[: self.reached]], np.int32)
+        values = np.full(len(ids), -1.0, np.float32) if self.logprobs else None
+        finish = finish or ("stop" if self.said == self.whole else "length")
+        return Completion(ids, values, finish, tuple(self.versions))
 
 
 class FakeRollouts:
@@ -99,29 +122,38 @@ class FakeRollouts:
 
     Args:
         *engines: at least one engine; requests go to the first.
+        environments: environments that answer the policy's turns, with their budget.
     """
 
-    def __init__(self, *engines: FakeEngine):
-        self.engines = engines
-        self.asked: list[tuple[list[GenerateRequest], SamplingSettings]] = []
+    def __init__(
+        self, *engines: FakeEngine, environments: EnvironmentCalls | None = None, budget: Budget | None = None
+    ):
+        self.engines, self.environments, self.budget = engines, environments, budget
+        self.asked: list[tuple[list[GroupRequest], SamplingSettings]] = []
 
     def stream(
-        self, requests: Sequence[GenerateRequest], settings: SamplingSettings
-    ) -> Iterator[tuple[int, list[Completion]]]:
+        self, requests: Sequence[GroupRequest], settings: SamplingSettings
+    ) -> Iterator[tuple[int, GroupReceipt]]:
         self.asked.append((list(requests), settings))
-        yield from stream(self.engines[0], requests, settings)
+        found = stream(
+            self.engines[0], requests, settings, CharCodec(), environments=self.environments, budget=self.budget
+        )
+        for place, trajectories in found:
+            request = requests[place]
+            receipts = tuple(map(Receipt.of, trajectories))
+            yield place, GroupReceipt(request.ticket, request.prompt.prompt, receipts, trajectories)
 
-    def generate(self, requests: Sequence[GenerateRequest], settings: SamplingSettings) -> list[list[Completion]]:
+    def generate(self, requests: Sequence[GroupRequest], settings: SamplingSettings) -> list[GroupReceipt]:
         found = dict(self.stream(requests, settings))
         return [found[place] for place in range(len(requests))]
 
     def apply(self, update: WeightUpdate, manifest: WeightManifest) -> list[ApplyReport]:
         return [engine.apply(update) for engine in self.engines]
 
-    def probe(self) -> list[list[Completion]]:
+    def probe(self) -> list[list[Trajectory]]:
         return [engine.probe() for engine in self.engines]
 
-    def parity(self, prompts: Sequence[tuple[int, ...]]) -> list[tuple[list[Completion], list[Completion]]]:
+    def parity(self, prompts: Sequence[np.ndarray]) -> list[tuple[list[Trajectory], list[Trajectory]]]:
         return [engine.parity(prompts) for engine in self.engines]
 
     def memory(self) -> dict[str, tuple[float, float]]:
@@ -137,24 +169,48 @@ class FakeScoring:
 
     @contextmanager
     def queue(self) -> Iterator[FakeScoring]:
-        self.scored: dict[int, Group] = {}
+        self.scored: dict[int, GroupReceipt] = {}
         yield self
 
-    def submit(self, position: int, group: Group) -> None:
+    def submit(self, position: int, group: GroupReceipt) -> None:
         self.scored[position] = self.score([group])[0]
 
-    def results(self) -> dict[int, Group]:
+    def results(self) -> dict[int, GroupReceipt]:
         return self.scored
 
-    def score(self, groups: Sequence[Group]) -> list[Group]:
-        return self.scorer.score(groups)
+    def score(self, groups: Sequence[GroupReceipt]) -> list[GroupReceipt]:
+        scored = self.scorer.score([opened(group, same) for group in groups])
+        return [
+            dataclasses.replace(receipt_of(group, full), evidence=full.verdicts)
+            for group, full in zip(groups, scored, strict=True)
+        ]
 
-    def finish(self, groups: Sequence[Group]) -> list[Group]:
+    def finish(self, groups: Sequence[GroupReceipt]) -> list[GroupReceipt]:
         self.finished.append(len(groups))
-        return self.scorer.finish(groups)
+        finished = self.scorer.finish([opened(group, same) for group in groups])
+        return [receipt_of(group, full) for group, full in zip(groups, finished, strict=True)]
 
     def memory(self) -> dict[str, tuple[float, float]]:
         return {"scoring0": (20.0, 10.0)}
+
+
+def same(handle: Any) -> Any:
+    """Resolve a handle that is the thing itself."""
+    return handle
+
+
+class FakeTranscripts:
+    """`rlpost.protocols.TranscriptWriter` in this process."""
+
+    def write(self, path: str, groups: Sequence[GroupReceipt], advantages: Sequence[Sequence[float | None]]) -> None:
+        rows = (
+            row
+            for group, values in zip(groups, advantages, strict=True)
+            for row in transcripts.lines(opened(group, same), group.ticket, values)
+        )
+        transcripts.write(path, rows)
+
+    def finish(self) -> None: ...
 
 
 class FakeLearner:
@@ -165,24 +221,27 @@ class FakeLearner:
 
     def __init__(self, off: float = 0.0):
         self.off, self.weight, self.version = off, 0, 0
-        self.batches: list[TrainBatch] = []
+        self.batches: list[BatchReceipt] = []
         self.asked: list[int] = []
         self.figures: GradientFigures | None = None
         self.frozen = False
 
     def logprobs(
-        self, samples: Sequence[TrainSample], *, reference: bool = False, temperature: float | None = None
+        self, trajectories: Sequence[Trajectory], *, reference: bool = False, temperature: float | None = None
     ) -> list[np.ndarray]:
-        self.asked.append(len(samples))
-        return [np.full(len(s.completion_ids), -1.0 - self.off, np.float32) for s in samples]
+        self.asked.append(len(trajectories))
+        return [np.where(one.mask, np.float32(-1.0 - self.off), np.float32(np.nan)) for one in trajectories]
 
-    def step(self, batch: TrainBatch) -> dict[str, float]:
+    def proximal(self, groups: Sequence[GroupReceipt]) -> list[GroupReceipt]:
+        return [dataclasses.replace(group, proximal=tuple(self.logprobs(group.tokens))) for group in groups]
+
+    def step(self, batch: BatchReceipt) -> dict[str, float]:
         self.batches.append(batch)
         self.version += 1
         self.weight += not self.frozen
         return {"updates": 1.0, "loss": 0.0, "grad_norm": 1.0, "lr": 0.1}
 
-    def examine(self, batch: TrainBatch) -> GradientFigures | None:
+    def examine(self, batch: BatchReceipt) -> GradientFigures | None:
         return self.figures
 
     def changes(self) -> dict[str, TensorDelta]:

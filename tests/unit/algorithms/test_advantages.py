@@ -123,7 +123,7 @@ def test_spread_lays_values_over_tokens_and_adds_overlaps() -> None:
     tokens, span_ids = spread_over_tokens(reward, [0.5, -0.25], 5)
     np.testing.assert_array_equal(tokens, np.float32([0.5, 0.5, 0.25, 0.5, 0.0]))
     np.testing.assert_array_equal(span_ids, [0, 0, 0, 0, -1])
-    assert (tokens.dtype, span_ids.dtype) == (np.float32, np.int64)
+    assert (tokens.dtype, span_ids.dtype) == (np.float32, np.int32)
 
 
 def test_span_ids_count_spans_in_the_order_of_their_start() -> None:
@@ -151,7 +151,7 @@ def test_an_inner_span_stays_separate_at_any_position(inner: tuple[int, int]) ->
 
 
 def test_a_span_beyond_the_completion_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"\[1, 4\) ends beyond a completion of 3 tokens"):
+    with pytest.raises(ValueError, match=r"\[1, 4\) ends beyond a trajectory of 3 tokens"):
         spread_over_tokens((SpanReward(1, 4, 1.0),), [1.0], 3)
 
 

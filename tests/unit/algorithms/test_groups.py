@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 
 from rlpost.algorithms.groups import keep, total
-from rlpost.types import Completion, Group, Prompt, Reward, SpanReward, Verdict
+from rlpost.trajectory import Group, GroupReceipt, one_turn
+from rlpost.types import Prompt, Reward, SpanReward, Verdict
+from support.trajectories import receipt
 
 YES, NO = Verdict("accepted", 1.0, "ok"), Verdict("rejected", 0.0, "no")
 LOST = Verdict("undecided", None, "crashed")
 
 
-def group(verdicts: list[Verdict | None], values: list[float | None]) -> Group:
-    completions = tuple(
-        Completion("p", i, (1,), (2,), ((0, 1),), None, "x", "stop", 0, i) for i in range(len(verdicts))
-    )
-    rewards: tuple[Reward | None, ...] = tuple(None if v is None else (SpanReward(0, 1, v),) for v in values)
-    return Group(Prompt("p", text="x"), completions, tuple(verdicts), rewards)
+def group(verdicts: list[Verdict | None], values: list[float | None]) -> GroupReceipt:
+    members = tuple(one_turn((1,), (2,), "x", index=i) for i in range(len(verdicts)))
+    rewards: tuple[Reward | None, ...] = tuple(None if v is None else (SpanReward(0, 2, v),) for v in values)
+    return receipt(Group(Prompt("p", text="x"), members, tuple(verdicts), rewards))
 
 
 @pytest.mark.parametrize(

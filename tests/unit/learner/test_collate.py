@@ -10,31 +10,25 @@ import pytest
 import torch
 
 from rlpost.learner.collate import collate, prefetch, visible
-from rlpost.types import TrainSample
+from support.trajectories import sample
 
 CPU = torch.device("cpu")
-
-
-def sample(prompt: list[int], completion: list[int], mask: list[bool] | None = None) -> TrainSample:
-    n = len(completion)
-    on = np.array(mask if mask is not None else [True] * n)
-    return TrainSample(
-        np.array(prompt), np.array(completion), np.ones(n, np.float32), np.zeros(n, np.int64), on, None, 0
-    )
+NAN = float("nan")
 
 
 def test_one_sample_per_row_by_hand() -> None:
-    samples = [sample([1, 2, 3], [4, 5]), sample([6], [7, 8, 9], [True, False, True])]
+    samples = [sample([1, 2, 3], [4, 5]), sample([6], [7, 8, 9], mask=[True, False, True])]
     micro = collate(samples, (((1,),), ((0,),)), CPU)
     assert micro.input_ids.tolist() == [[6, 7, 8, 9, 0], [1, 2, 3, 4, 5]]
     assert micro.attention_mask.tolist() == [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
     assert micro.position_ids is None
-    # the position before a token predicts it; the second row begins at 5
-    assert micro.index.tolist() == [0, 1, 2, 7, 8]
-    assert micro.token_ids.tolist() == [7, 8, 9, 4, 5]
-    assert micro.cells.tolist() == [0, 1, 2, 3, 4]
+    # the position before a token predicts it; 8 is not trained on; the second row begins at 5
+    assert micro.index.tolist() == [0, 2, 7, 8]
+    assert micro.token_ids.tolist() == [7, 9, 4, 5]
+    assert micro.cells.tolist() == [0, 2, 3, 4]
     assert micro.mask.tolist() == [[True, False, True], [True, True, False]]
     assert micro.indices == (1, 0)
+    assert [mask.tolist() for mask in micro.masks] == [[False, True, False, True], [False, False, False, True, True]]
 
 
 def test_a_shared_prompt_and_another_sequence_in_one_row_by_hand() -> None:
@@ -48,8 +42,10 @@ def test_a_shared_prompt_and_another_sequence_in_one_row_by_hand() -> None:
     assert micro.token_ids.tolist() == [3, 4, 5, 7, 9]
     assert micro.cells.tolist() == [0, 2, 3, 4, 6]
     assert micro.table(torch.arange(1.0, 6.0)).tolist() == [[1, 0], [2, 3], [4, 0], [5, 0]]
-    by_row = {row: values.tolist() for row, values in micro.by_sample(torch.arange(1.0, 6.0)).items()}
-    assert by_row == {0: [1], 1: [2, 3], 2: [4], 3: [5]}
+    np.testing.assert_equal(
+        micro.by_sample(torch.arange(1.0, 6.0)),
+        {0: [NAN, NAN, 1], 1: [NAN, NAN, 2, 3], 2: [NAN, 4], 3: [NAN, 5]},
+    )
     assert micro.attention_mask.shape == (2, 1, 7, 7)
     assert micro.attention_mask[0, 0].int().tolist() == [
         [1, 0, 0, 0, 0, 0, 0],
@@ -60,6 +56,33 @@ def test_a_shared_prompt_and_another_sequence_in_one_row_by_hand() -> None:
         [0, 0, 0, 0, 0, 1, 0],  # another sequence does not attend to this one
         [0, 0, 0, 0, 0, 1, 1],
     ]
+
+
+def test_observed_tokens_are_read_and_neither_predicted_nor_trained_on_by_hand() -> None:
+    """Tokens of an environment in the middle and at the end, and one before the first turn, which joins the prompt."""
+    on, off = True, False
+    samples = [
+        sample([1, 2], [3, 20, 21, 4, 22], mask=[on, off, off, on, off]),
+        sample([1, 2], [5, 6, 23, 7], mask=[on, on, off, on]),
+        sample([1], [2, 8], mask=[off, on]),
+    ]
+    assert [s.prompt_tokens for s in samples] == [2, 2, 2]
+    micro = collate(samples, (((0, 1, 2),),), CPU)
+    assert micro.input_ids.tolist() == [[1, 2, 3, 20, 21, 4, 22, 5, 6, 23, 7, 8]]
+    assert micro.position_ids is not None
+    assert micro.position_ids.tolist() == [[0, 1, 2, 3, 4, 5, 6, 2, 3, 4, 5, 2]]
+    # 3, 5 and 8 follow the prompt, at 1; 4 follows 21, at 4; 6 follows 5, at 7; 7 follows 23, at 9
+    assert micro.index.tolist() == [1, 4, 1, 7, 9, 1]
+    assert micro.token_ids.tolist() == [3, 4, 5, 6, 7, 8]
+    assert micro.cells.tolist() == [0, 3, 5, 6, 8, 10]
+    assert micro.mask.int().tolist() == [[1, 0, 0, 1, 0], [1, 1, 0, 1, 0], [1, 0, 0, 0, 0]]
+    values = torch.arange(1.0, 7.0)
+    assert micro.table(values).tolist() == [[1, 0, 0, 2, 0], [3, 4, 0, 5, 0], [6, 0, 0, 0, 0]]
+    expected = {0: [NAN, NAN, 1, NAN, NAN, 2, NAN], 1: [NAN, NAN, 3, 4, NAN, 5], 2: [NAN, NAN, 6]}
+    np.testing.assert_equal(micro.by_sample(values), expected)
+    # a turn attends to the observations before it
+    assert micro.attention_mask[0, 0, 5].int().tolist() == [1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
+    assert micro.attention_mask[0, 0, 10].int().tolist() == [1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 1, 0]
 
 
 def test_padding_is_seen_by_padding_only() -> None:

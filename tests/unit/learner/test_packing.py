@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,15 +16,15 @@ from rlpost.learner.packing import (
     micro_batches,
     plan_updates,
     sample_indices,
-    sample_sizes,
+    sizes_of,
     spread_over_ranks,
 )
 from rlpost.types import Denominators, TrainSample
+from support import trajectories
 
 
-def sample(mask: list[bool], spans: list[int]) -> TrainSample:
-    n = len(mask)
-    return TrainSample(np.array([1, 2]), np.arange(n), np.ones(n, np.float32), np.array(spans), np.array(mask), None, 0)
+def sample(mask: list[bool], spans: list[int], prompt: Sequence[int] = (1, 2), part: int = 0) -> TrainSample:
+    return trajectories.sample(prompt, range(len(mask)), mask=mask, spans=spans, part=part)
 
 
 def alone(*lengths: int) -> list[SampleSize]:
@@ -41,14 +42,25 @@ def shared(micro_tokens: int) -> Layout:
 
 def test_samples_with_equal_prompts_get_the_same_prompt_number() -> None:
     a, b = sample([True], [0]), sample([True, True], [0, 0])
-    c = dataclasses.replace(b, prompt_ids=np.array([1, 2, 3]))
-    d = dataclasses.replace(b, prompt_ids=np.array([1, 2], np.int32))
-    assert sample_sizes([a, b, c, d]) == [
+    c = sample([True, True], [0, 0], prompt=(1, 2, 3))
+    d = dataclasses.replace(b, token_ids=b.token_ids.astype(np.int64))
+    assert sizes_of([a, b, c, d]) == [
         SampleSize(0, 2, 1),
         SampleSize(0, 2, 2),
         SampleSize(1, 3, 2),
         SampleSize(0, 2, 2),
     ]
+
+
+def test_the_prompt_of_a_sample_ends_before_its_first_trained_token() -> None:
+    # prompt 1, 2; completions 0, 1, 2 of which 0 is observed; 0, 1, 2 of which 1 is; and nothing trained
+    samples = [
+        sample([False, True, True], [-1, 0, 0]),
+        sample([True, False, True], [0, -1, 0]),
+        sample([True, True], [0, 0], prompt=(1, 2, 0)),
+        sample([False, False], [-1, -1]),
+    ]
+    assert sizes_of(samples) == [SampleSize(0, 3, 2), SampleSize(1, 2, 3), SampleSize(0, 3, 2), SampleSize(2, 4, 0)]
 
 
 def test_the_longest_goes_to_the_rank_with_the_fewest_tokens() -> None:
@@ -137,3 +149,10 @@ def test_denominators_by_hand() -> None:
     assert denominators(samples, [0, 1, 2], 8) == Denominators(tokens=4, sequences=2, spans=2, max_tokens=8)
     assert denominators(samples, [2], 8) == Denominators(0, 0, 0, 8)
     assert denominators(samples, [1], 8) == Denominators(1, 1, 0, 8)
+
+
+def test_further_sequences_of_a_trajectory_count_tokens_and_spans_and_no_sequence_by_hand() -> None:
+    samples = [sample([True, False, True], [0, 1, 1]), sample([True], [1], part=1), sample([True], [2], part=2)]
+    # tokens 2 + 1 + 1; the first sample has spans 0 and 1, the others one each
+    assert denominators(samples, [0, 1, 2], 8) == Denominators(tokens=4, sequences=1, spans=4, max_tokens=8)
+    assert denominators(samples, [1], 8) == Denominators(1, 0, 1, 8)

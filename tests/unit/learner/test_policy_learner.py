@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,17 @@ from rlpost.config.load import from_dict
 from rlpost.config.schema import RunConfig
 from rlpost.config.tuning import OptimizerSection
 from rlpost.data.models import load
-from rlpost.errors import CheckpointError, ConfigError
+from rlpost.errors import CheckpointError, ConfigError, SelfCheckError
 from rlpost.learner.build import build_learner
 from rlpost.learner.passes import layout_of
 from rlpost.learner.policy import PolicyLearner
-from rlpost.learner.prepass import fill
+from rlpost.learner.samples import Samples
 from rlpost.optim.build import build_optimizer
 from rlpost.selfcheck.canary import check_movement
 from rlpost.sync.codec import checksum, decode
 from rlpost.tuning.method import Full
-from rlpost.types import TrainBatch, TrainSample
+from rlpost.types import TrainBatch
+from support.trajectories import sample
 
 CPU = torch.device("cpu")
 
@@ -48,24 +50,44 @@ def configured(folder: str, **sections: dict[str, Any]) -> RunConfig:
 
 
 def batch(step: int = 0, count: int = 4, advantage: float | None = None) -> TrainBatch:
+    """Random samples of the step's policy version, with proximal log-probabilities of -4."""
     rng = np.random.default_rng(step)
     samples = []
     for _ in range(count):
         n = int(rng.integers(2, 8))
         value = rng.normal() if advantage is None else advantage
+        prompt, completion = rng.integers(3, 60, 3), rng.integers(3, 60, n)
         samples.append(
-            TrainSample(
-                prompt_ids=rng.integers(3, 60, 3),
-                completion_ids=rng.integers(3, 60, n),
-                advantages=np.full(n, value, np.float32),
-                span_ids=np.zeros(n, np.int64),
-                mask=np.ones(n, bool),
-                rollout_logprobs=None,
-                policy_version=0,
-                proximal_logprobs=np.full(n, -4.0, np.float32),
-            )
+            sample(prompt.tolist(), completion.tolist(), advantages=value, proximal=[-4.0] * n, version=step)
         )
     return TrainBatch(tuple(samples), step)
+
+
+def changed(data: TrainBatch, **columns: Any) -> TrainBatch:
+    """The batch with other columns; a function is called with each sample."""
+    samples = [
+        dataclasses.replace(one, **{name: made(one) if callable(made) else made for name, made in columns.items()})
+        for one in data.samples
+    ]
+    return TrainBatch(tuple(samples), data.step)
+
+
+def of_version(data: TrainBatch, version: int) -> TrainBatch:
+    """The batch as if this policy version had sampled it."""
+    return changed(data, versions=lambda one: np.where(one.mask, version, -1).astype(np.int32))
+
+
+def filled(data: TrainBatch, **columns: Mapping[int, np.ndarray]) -> TrainBatch:
+    """The batch with log-probabilities filled in where they are missing."""
+    samples = Samples.of(data.samples)
+    for name, values in columns.items():
+        samples.fill(name, values)
+    return TrainBatch(tuple(samples), data.step)
+
+
+def total(logprobs: Mapping[int, np.ndarray], data: TrainBatch) -> float:
+    """Sum over the sampled tokens of a batch."""
+    return float(sum(logprobs[row][one.mask].sum() for row, one in enumerate(data.samples)))
 
 
 def weights(learner: PolicyLearner) -> dict[str, torch.Tensor]:
@@ -79,15 +101,15 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_an_update_moves_the_weights_towards_what_was_rewarded(tiny_model: str) -> None:
     learner = build_learner(configured(tiny_model), tiny_model, CPU)
     rewarded = batch(advantage=1.0)
-    rewarded = TrainBatch(tuple(dataclasses.replace(s, proximal_logprobs=None) for s in rewarded.samples), 0)
+    rewarded = without_old(rewarded)
     before = learner.logprobs(rewarded.samples)
     metrics = learner.step(rewarded)
     after = learner.logprobs(rewarded.samples)
-    assert sum(v.sum() for v in after.values()) > sum(v.sum() for v in before.values())
+    assert total(after, rewarded) > total(before, rewarded)
     assert metrics["ratio"] == pytest.approx(1.0)
     assert metrics["loss"] == pytest.approx(-1.0, rel=1e-5)
-    tokens = sum(len(v) for v in before.values())
-    assert metrics["entropy"] == pytest.approx(-sum(v.sum() for v in before.values()) / tokens, rel=1e-5)
+    tokens = sum(int(one.mask.sum()) for one in rewarded.samples)
+    assert metrics["entropy"] == pytest.approx(-total(before, rewarded) / tokens, rel=1e-5)
 
 
 def test_a_nan_advantage_skips_the_update_and_is_counted(tiny_model: str) -> None:
@@ -195,17 +217,18 @@ def test_the_reference_stays_where_the_policy_started(tiny_model: str) -> None:
     config = configured(tiny_model, algorithm={"kl": {"coef": 0.1, "kind": "k2"}})
     learner, samples = build_learner(config, tiny_model, CPU), batch(0).samples
     start = learner.logprobs(samples)
-    ready = fill(TrainBatch(samples, 0), start, {row: values - 1.0 for row, values in start.items()})
+    below = {row: values - 1.0 for row, values in start.items()}
+    ready = filled(TrainBatch(samples, 0), proximal_logprobs=start, ref_logprobs=below)
     # d = -1 on every token: k2 is 1/2
     assert learner.step(ready)["kl"] == pytest.approx(0.5, rel=1e-4)
     frozen, moved = learner.logprobs(samples, reference=True), learner.logprobs(samples)
     for row, values in start.items():
         np.testing.assert_array_equal(frozen[row], values)
-        assert not np.array_equal(moved[row], values)
+        assert not np.array_equal(moved[row], values, equal_nan=True)
 
 
 def without_old(data: TrainBatch) -> TrainBatch:
-    return TrainBatch(tuple(dataclasses.replace(s, proximal_logprobs=None) for s in data.samples), data.step)
+    return changed(data, proximal_logprobs=None)
 
 
 REUSE: dict[str, dict[str, Any]] = {
@@ -217,8 +240,7 @@ REUSE: dict[str, dict[str, Any]] = {
 
 
 def with_engine(data: TrainBatch) -> TrainBatch:
-    samples = [dataclasses.replace(s, rollout_logprobs=np.float32(s.advantages * 0 - 4.2)) for s in data.samples]
-    return TrainBatch(tuple(samples), data.step)
+    return changed(data, rollout_logprobs=lambda one: np.where(one.mask, -4.2, np.nan).astype(np.float32))
 
 
 @pytest.mark.parametrize("algorithm", REUSE.values(), ids=REUSE.keys())
@@ -230,7 +252,7 @@ def test_proximal_logprobs_of_the_first_update_are_those_of_a_pass_before_it(
     for reuse, given in ((True, False), (False, False), (False, True)):
         config = configured(tiny_model, algorithm=algorithm, learner={"reuse_first_forward": reuse})
         learner = build_learner(config, tiny_model, CPU)
-        ready = fill(data, learner.logprobs(data.samples)) if given else data
+        ready = filled(data, proximal_logprobs=learner.logprobs(data.samples)) if given else data
         metrics = learner.step(ready)
         needed = not given and (config.updates_per_step > 1 or config.importance_cap is not None)
         first_only = reuse and config.algorithm.minibatches == 1
@@ -263,17 +285,33 @@ def test_with_one_update_there_is_no_second_forward_pass(tiny_model: str) -> Non
 def test_given_old_and_reference_logprobs_are_kept(tiny_model: str) -> None:
     data = batch(0)
     assert data.samples[0].proximal_logprobs is not None
-    same_again = fill(data, {0: data.samples[0].proximal_logprobs + 1})
+    same_again = filled(data, proximal_logprobs={0: data.samples[0].proximal_logprobs + 1})
     assert same_again.samples[0].proximal_logprobs is data.samples[0].proximal_logprobs
     config = configured(tiny_model, algorithm={"minibatches": 2, "kl": {"coef": 0.1}})
     learner = build_learner(config, tiny_model, CPU)
-    given = fill(
+    given = filled(
         data,
-        reference={row: s.proximal_logprobs for row, s in enumerate(data.samples) if s.proximal_logprobs is not None},
+        ref_logprobs={
+            row: s.proximal_logprobs for row, s in enumerate(data.samples) if s.proximal_logprobs is not None
+        },
     )
     assert "seconds/prepass" not in learner.step(given)
     # old log-probabilities of -4 are not the policy's own: the ratio is not 1
     assert learner.step(data)["ratio"] != pytest.approx(1.0, abs=1e-3)
+
+
+def test_samples_of_another_version_are_trained_on_with_proximal_logprobs_and_refused_without(tiny_model: str) -> None:
+    learner = build_learner(configured(tiny_model), tiny_model, CPU)
+    learner.step(batch(0))
+    before = weights(learner)
+    for version in (0, 2):
+        older = of_version(batch(1), version)
+        with pytest.raises(SelfCheckError, match=rf"sampled by policy version {version}, the learner is at version 1"):
+            learner.step(without_old(older))
+        assert same(weights(learner), before)
+    assert (learner.counters.updates, learner.counters.version) == (1, 1)
+    assert learner.step(of_version(batch(1), 0))["updates"] == 1.0
+    assert not same(weights(learner), before)
 
 
 def test_a_reference_that_is_lacking_is_computed_by_the_step(tiny_model: str) -> None:
@@ -319,6 +357,8 @@ def test_the_same_tokens_score_the_same_twice_whatever_the_models_dropout(tiny_m
     first, second = learner.logprobs(samples), learner.logprobs(samples)
     for row, values in first.items():
         np.testing.assert_array_equal(values, second[row])
+        # all tokens that were sampled have one, and no others
+        np.testing.assert_array_equal(np.isfinite(values), samples[row].mask)
 
 
 def test_small_updates_of_a_bfloat16_learner_add_up_or_it_is_refused(tiny_model: str) -> None:
@@ -336,9 +376,8 @@ def test_small_updates_of_a_bfloat16_learner_add_up_or_it_is_refused(tiny_model:
         except ConfigError:
             return
         rewarded = batch(0, count=2, advantage=1.0)
-        rewarded = TrainBatch(tuple(dataclasses.replace(s, proximal_logprobs=None) for s in rewarded.samples), 0)
-        for _ in range(12):
-            learner.step(rewarded)
+        for version in range(12):
+            learner.step(of_version(without_old(rewarded), version))
         moved[dtype] = (weights(learner)["model.norm.weight"].float() - 1.0).abs().max().item()
     # Adam moves a weight by up to 1e-3 per update; bfloat16's steps next to 1 are 3.9e-3 below and 7.8e-3 above
     assert moved["float32"] > 8e-3
@@ -347,9 +386,7 @@ def test_small_updates_of_a_bfloat16_learner_add_up_or_it_is_refused(tiny_model:
 
 def test_samples_with_and_without_engine_figures_may_share_a_batch(tiny_model: str) -> None:
     samples = list(batch(0).samples)
-    samples[0] = dataclasses.replace(
-        samples[0], rollout_logprobs=np.full(len(samples[0].completion_ids), -4.0, np.float32)
-    )
+    samples[0] = dataclasses.replace(samples[0], rollout_logprobs=samples[0].proximal_logprobs)
     learner = build_learner(configured(tiny_model, learner={"micro_tokens": 1}), tiny_model, CPU)
     assert learner.step(TrainBatch(tuple(samples), 0))["updates"] == 1.0
 
@@ -383,7 +420,7 @@ def test_a_limit_that_is_not_reached_changes_nothing(tiny_model: str) -> None:
 def test_clipping_is_told_by_epoch_and_begins_on_policy(tiny_model: str) -> None:
     settings = {"epochs": 3, "minibatch_size": 3, "clip": [1e-3, 1e-3]}
     learner = build_learner(configured(tiny_model, algorithm=settings), tiny_model, CPU)
-    fresh = TrainBatch(tuple(dataclasses.replace(s, proximal_logprobs=None) for s in batch(count=5).samples), 1)
+    fresh = TrainBatch(without_old(batch(count=5)).samples, 1)
     found = learner.step(fresh)
     assert found["updates"] == 6.0  # ceil(5 / 3) per epoch
     clipped = [found[f"clip_frac/low/epoch_{e}"] + found[f"clip_frac/high/epoch_{e}"] for e in range(3)]
@@ -395,7 +432,7 @@ def test_clipping_is_told_by_epoch_and_begins_on_policy(tiny_model: str) -> None
 @pytest.mark.parametrize(("samples", "expected"), [(0, 1), (1, 1), (3, 1), (4, 2), (7, 3)])
 def test_minibatches_by_size_are_spread_evenly(tiny_model: str, samples: int, expected: int) -> None:
     learner = build_learner(configured(tiny_model, algorithm={"minibatch_size": 3}), tiny_model, CPU)
-    updates = learner.plan(batch(count=samples))
+    updates = learner.plan(Samples.of(batch(count=samples).samples), 0)
     assert learner.config.minibatches(samples) == expected
     sizes = [len(update.indices) for update in updates]
     assert sum(sizes) == samples

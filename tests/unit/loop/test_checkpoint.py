@@ -109,7 +109,7 @@ def test_a_deadline_inside_is_not_a_full_disk(tmp_path: Path) -> None:
 def test_the_state_survives(tmp_path: Path) -> None:
     for state in (RunState(0), RunState(7, 0.1 + 0.2, 5)):
         write_state(tmp_path, state)
-        assert read_state(tmp_path) == state
+        assert read_state(tmp_path, 3) == state
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"step": 1, "other": 2}', "{}"])
@@ -117,7 +117,7 @@ def test_a_damaged_state_is_named(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "state.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"damaged checkpoint .* resume from an earlier one") as caught:
-        read_state(tmp_path)
+        read_state(tmp_path, 3)
     assert "\n" not in str(caught.value)
 
 
@@ -146,18 +146,18 @@ def test_pruning_keeps_the_newest_and_the_best(tmp_path: Path, keep: int, best: 
 
 
 def test_a_checkpoint_says_which_version_wrote_it(tmp_path: Path) -> None:
-    write_state(tmp_path, RunState(4, 0.5, 2))
-    assert read_state(tmp_path) == RunState(4, 0.5, 2)
+    write_state(tmp_path, RunState(4, 12, 0.5, 2))
+    assert read_state(tmp_path, 3) == RunState(4, 12, 0.5, 2)
     stored = json.loads((tmp_path / "state.json").read_text())
     assert (stored["format"], stored["rlpost"]) == (FORMAT, version())
 
 
 def test_a_checkpoint_of_version_0_1_is_read(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text('{"step": 4, "best": null, "best_step": null}')
-    assert read_state(tmp_path) == RunState(4)
+    assert read_state(tmp_path, 3) == RunState(4, tickets=12)  # four steps of three prompts
 
 
 def test_a_checkpoint_of_a_later_version_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text('{"step": 4, "tickets": 7, "format": 9, "rlpost": "3.1.0"}')
     with pytest.raises(CheckpointError, match=r"written by rlpost 3\.1\.0, whose checkpoints .* resume with 3\.1\.0"):
-        read_state(tmp_path)
+        read_state(tmp_path, 3)

@@ -14,12 +14,14 @@ from rlpost.config.schema import RunConfig
 from rlpost.errors import InfrastructureError
 from rlpost.evaluation.outcomes import Outcome
 from rlpost.loop.evaluate import evaluate
-from rlpost.protocols import GenerateRequest, SamplingSettings
+from rlpost.protocols import GroupRequest, SamplingSettings
 from rlpost.rollout.sampling import requests
 from rlpost.scoring.score import Scorer
-from rlpost.types import Completion, Group, Prompt, TokenizedPrompt
+from rlpost.trajectory import GroupReceipt, Receipt, Trajectory
+from support.fakes import FakeScoring, same
+from support.trajectories import answer, tokenized
 
-PROMPTS = [TokenizedPrompt(Prompt(name, text=name, columns={"answer": "y"}), (1,)) for name in ("easy", "half", "hard")]
+PROMPTS = [tokenized(name, columns={"answer": "y"}) for name in ("easy", "half", "hard")]
 SCRIPT = {"easy": ["y"] * 4, "half": ["y", "n", "y", "n"], "hard": ["n", "n", "n", "n"]}
 GREEDY = {"easy": "y", "half": "y", "hard": "n"}
 JUDGES = """
@@ -37,16 +39,21 @@ class Scripted:
     def __init__(self, script: dict[str, list[str]], greedy: dict[str, str]):
         self.script, self.greedy, self.asked = script, greedy, []
 
-    def __call__(self, asked: Sequence[GenerateRequest], settings: SamplingSettings) -> list[list[Completion]]:
+    def __call__(self, asked: Sequence[GroupRequest], settings: SamplingSettings) -> list[GroupReceipt]:
         self.asked.append((list(asked), settings))
-        return [[self._one(r, i, settings) for i in range(r.n)] for r in asked]
+        found: list[GroupReceipt] = []
+        for r in asked:
+            members = tuple(self._one(r.prompt.prompt.id, i, settings) for i in range(len(r.seeds)))
+            found.append(GroupReceipt(r.ticket, r.prompt.prompt, tuple(map(Receipt.of, members)), members))
+        return found
 
-    def _one(self, r: GenerateRequest, i: int, settings: SamplingSettings) -> Completion:
-        text = self.greedy[r.prompt_id] if settings.temperature == 0 else self.script[r.prompt_id][i]
-        cut = text == "cut"
-        text = "y" if cut else text
-        reason = "length" if cut else "stop"
-        return Completion(r.prompt_id, i, r.prompt_ids, (1,), ((0, 1),), None, text, reason, 0, r.seed + i)
+    def _one(self, name: str, i: int, settings: SamplingSettings) -> Trajectory:
+        text = self.greedy[name] if settings.temperature == 0 else self.script[name][i]
+        return answer("y", i, finish="length") if text == "cut" else answer(text, i)
+
+
+def scorer(config: RunConfig) -> FakeScoring:
+    return FakeScoring(Scorer(config.scoring))
 
 
 @pytest.fixture
@@ -68,9 +75,8 @@ def configured(tmp_path: Path) -> Any:
 
 
 def run(config: RunConfig, script: dict[str, list[str]], greedy: dict[str, str] = GREEDY) -> dict[str, float]:
-    return evaluate(PROMPTS, Scripted(script, greedy), Scorer(config.scoring).score, config).figures(
-        config.evaluation.ks(config.evaluation.samples)
-    )
+    found = evaluate(PROMPTS, Scripted(script, greedy), scorer(config).score, config, same)
+    return found.figures(config.evaluation.ks(config.evaluation.samples))
 
 
 @pytest.mark.parametrize("verifier", [True, False])
@@ -119,27 +125,28 @@ def test_nothing_decided_is_a_failure_and_not_a_zero(configured: Any) -> None:
 def test_seeds_are_the_same_every_time_and_greedy_is_greedy(configured: Any) -> None:
     config, engines = configured(), [Scripted(SCRIPT, GREEDY), Scripted(SCRIPT, GREEDY)]
     for engine in engines:
-        evaluate(PROMPTS, engine, Scorer(config.scoring).score, config)
+        evaluate(PROMPTS, engine, scorer(config).score, config, same)
     assert engines[0].asked == engines[1].asked
     (_, greedy), (_, sampled) = engines[0].asked
     assert (sampled.temperature, sampled.max_tokens, sampled.logprobs) == (1.0, config.rollout.max_tokens, False)
     assert (greedy.temperature, greedy.top_p, greedy.top_k) == (0.0, 1.0, -1)
-    train = requests([("easy", (1,))], run_seed=config.run.seed, step=0, group_size=4)
-    assert engines[0].asked[1][0][0].seed != train[0].seed
+    train = requests(PROMPTS[:1], run_seed=config.run.seed, step=0, group_size=4)
+    assert engines[0].asked[1][0][0].seeds != train[0].seeds
+    assert {request.ticket for asked, _ in engines[0].asked for request in asked} == {None}
 
 
 def test_many_prompts_are_asked_in_chunks_with_seeds_of_their_own(configured: Any) -> None:
-    prompts = [TokenizedPrompt(Prompt(str(i), text="x", columns={"answer": "y"}), (1,)) for i in range(300)]
+    prompts = [tokenized(str(i), columns={"answer": "y"}) for i in range(300)]
     engine = Scripted({str(i): ["y"] * 4 for i in range(300)}, {str(i): "n" for i in range(300)})
     config = configured(k=[4], greedy=False)
     scored: list[int] = []
 
-    def score(groups: Sequence[Group]) -> list[Group]:
+    def score(groups: Sequence[GroupReceipt]) -> list[GroupReceipt]:
         scored.append(len(groups))
-        return Scorer(config.scoring).score(groups)
+        return scorer(config).score(groups)
 
     recorded: list[Outcome] = []
-    found = evaluate(prompts, engine, score, config, record=recorded.append)
+    found = evaluate(prompts, engine, score, config, same, record=recorded.append)
     assert recorded == found.outcomes == [Outcome(str(i), "1111", 1) for i in range(300)]
     assert found.figures((4,)) == {
         **{"pass@4": 1.0, "pass@4_se": 0.0, "pass@4_low": 1.0, "pass@4_high": 1.0},
@@ -147,5 +154,5 @@ def test_many_prompts_are_asked_in_chunks_with_seeds_of_their_own(configured: An
     }
     # 512 completions per request: 128 prompts of 4
     assert scored == [128, 128, 44]
-    seeds = [r.seed for asked, _ in engine.asked for r in asked]
+    seeds = [r.seeds[0] for asked, _ in engine.asked for r in asked]
     assert len(set(seeds)) == 300

@@ -11,24 +11,18 @@ import numpy as np
 import pytest
 
 from rlpost.config.load import from_dict
-from rlpost.errors import InfrastructureError, SelfCheckError
+from rlpost.errors import InfrastructureError, RolloutsLostError, SelfCheckError, UserError
 from rlpost.loop.session import Session
-from rlpost.loop.sync import StageTimer, check_undecided, collect, finish_rewards, learn, publish
+from rlpost.loop.sync import StageTimer, check_sequences, check_undecided, collect, finish_rewards, learn, publish
+from rlpost.observability.metrics import Undecided, undecided_of
 from rlpost.plugins.algorithm import build_advantage
 from rlpost.plugins.build import reward_needs
 from rlpost.scoring.score import Scorer
 from rlpost.selfcheck.memory import MemoryWatch
-from rlpost.types import (
-    Completion,
-    GradientFigures,
-    GradientSketch,
-    Group,
-    Prompt,
-    SpanReward,
-    TokenizedPrompt,
-    Verdict,
-)
-from support.fakes import FakeEngine, FakeLearner, FakeRollouts, FakeScoring, FakeSupervision
+from rlpost.trajectory import BatchReceipt, Group, GroupReceipt, SampleReceipt
+from rlpost.types import GradientFigures, GradientSketch, Prompt, SpanReward, Verdict
+from support.fakes import FakeEngine, FakeLearner, FakeRollouts, FakeScoring, FakeSupervision, FakeTranscripts, same
+from support.trajectories import answer, receipt, tokenized
 
 LOST = Verdict("undecided", None, "crashed")
 WRONG = Verdict("rejected", 0.0, "failed")
@@ -43,7 +37,8 @@ class Late:
     def __call__(self, group):
         from rlpost.types import SpanReward
 
-        sums = [float(values.sum()) for values in group.learner_logprobs]
+        pairs = zip(group.trajectories, group.learner_logprobs)
+        sums = [float(values[trajectory.mask].sum()) for trajectory, values in pairs]
         return [None if r is None else (SpanReward(0, 1, s),) for r, s in zip(group.rewards, sums, strict=True)]
 """
 
@@ -65,7 +60,7 @@ def started(folder: Path, answer: Any = word, learner: FakeLearner | None = None
             **sections,
         }
     )
-    prompts = [TokenizedPrompt(Prompt(name, text=name), (ord(name),)) for name in "abcd"]
+    prompts = [tokenized(name, [ord(name)]) for name in "abcd"]
     return Session(
         config=config,
         rollouts=FakeRollouts(FakeEngine(answer), FakeEngine(answer)),
@@ -76,6 +71,8 @@ def started(folder: Path, answer: Any = word, learner: FakeLearner | None = None
         advantages=build_advantage(config),
         supervision=FakeSupervision(),
         watch=MemoryWatch(config.selfcheck.memory_window),
+        fetch=same,
+        transcripts=FakeTranscripts(),
     )
 
 
@@ -85,18 +82,18 @@ def test_a_batch_is_collected_learned_from_and_published(tmp_path: Path) -> None
     scored = collect(session, 0)
     # two prompts of four, each with a group of four, in the order they were asked for
     [(asked, settings)] = session.rollouts.asked  # type: ignore[attr-defined]
-    assert [group.prompt.id for group in scored.groups] == [request.prompt_id for request in asked]
-    assert [len(group.completions) for group in scored.groups] == [4, 4]
+    assert [group.prompt.id for group in scored.groups] == [request.prompt.prompt.id for request in asked]
+    assert [len(group.trajectories) for group in scored.groups] == [4, 4]
     assert (settings.max_tokens, settings.logprobs) == (8, True)  # the parity check of step 0 reads them
-    assert [[c.index for c in group.completions] for group in scored.groups] == [[0, 1, 2, 3]] * 2
+    assert [[t.index for t in group.trajectories] for group in scored.groups] == [[0, 1, 2, 3]] * 2
     for group in scored.groups:
-        assert [r and r[0].value for r in group.rewards] == [float(len(c.text) % 2 == 0) for c in group.completions]
+        assert [r and r[0].value for r in group.rewards] == [float(len(t.text) % 2 == 0) for t in group.tokens]
     step = learn(session, scored)
     learner = session.learner
     assert isinstance(learner, FakeLearner)
     [batch] = learner.batches
     assert len(batch.samples) == step.metrics["trained_samples"] == 8
-    assert [a for row in step.advantages for a in row] == pytest.approx([s.advantages.mean() for s in batch.samples])
+    assert [a for row in step.advantages for a in row] == pytest.approx([s.advantages[0] for s in batch.samples])
     publish(session, step, scored.timer)
     assert [engine.version for engine in session.rollouts.engines] == [1, 1]  # type: ignore[attr-defined]
     assert session.published is not None
@@ -110,9 +107,53 @@ def test_a_batch_is_collected_learned_from_and_published(tmp_path: Path) -> None
 
 def test_the_same_step_is_collected_again_in_the_same_way(tmp_path: Path) -> None:
     session = started(tmp_path, selfcheck={"parity_every": 0})
-    first, again, other = ([(g.completions, g.rewards) for g in collect(session, n).groups] for n in (5, 5, 6))
+    first, again, other = ([(g.tokens, g.rewards) for g in collect(session, n).groups] for n in (5, 5, 6))
     assert first == again
     assert first != other
+
+
+def test_every_group_has_a_ticket_in_order_with_the_version_that_was_served(tmp_path: Path) -> None:
+    session = started(tmp_path)
+    session.publish()
+    first = collect(session, 0)
+    step = learn(session, first)
+    publish(session, step, first.timer)
+    second = collect(session, 1, first_ticket=7)
+    tickets = [group.ticket for scored in (first, second) for group in scored.groups]
+    assert [ticket and (ticket.number, ticket.version) for ticket in tickets] == [(0, 0), (1, 0), (7, 1), (8, 1)]
+    for scored in (first, second):
+        for group in scored.groups:
+            assert group.ticket is not None
+            assert (group.ticket.prompt_id, len(set(group.ticket.seeds))) == (group.prompt.id, 4)
+            assert [version for t in group.trajectories for version, _, _ in t.versions] == [group.ticket.version] * 4
+
+
+def test_a_step_whose_trajectories_are_lost_is_rolled_out_again_with_the_same_seeds(tmp_path: Path) -> None:
+    undisturbed = [(g.tokens, g.rewards) for g in collect(started(tmp_path), 1).groups]
+    session, scoring = started(tmp_path), FakeScoring.results
+    lost = [RolloutsLostError("scoring0: what it reads is gone"), None]
+
+    def results(self: FakeScoring) -> Any:
+        if (error := lost.pop(0)) is not None:
+            raise error
+        return scoring(self)
+
+    session.scoring.results = results.__get__(session.scoring)  # type: ignore[attr-defined]
+    assert [(g.tokens, g.rewards) for g in collect(session, 1).groups] == undisturbed
+    assert len(session.rollouts.asked) == 2  # type: ignore[attr-defined]
+    lost[:] = [RolloutsLostError("gone")] * 9
+    with pytest.raises(RolloutsLostError):
+        collect(session, 1)
+
+
+def test_several_sequences_are_refused_where_the_loss_takes_means_over_whole_trajectories(tmp_path: Path) -> None:
+    config = started(tmp_path, algorithm={"aggregate": "sequence"}).config
+    group = scored_group(RIGHT)
+    part = SampleReceipt(group.trajectories[0], group.tokens, 1, (), ())
+    check_sequences(config, BatchReceipt((dataclasses.replace(part, part=0),), 0))
+    with pytest.raises(UserError, match=r"algorithm.aggregate: sequence means over whole trajectories"):
+        check_sequences(config, BatchReceipt((part,), 0))
+    check_sequences(started(tmp_path).config, BatchReceipt((part,), 0))
 
 
 def test_parity_is_checked_when_due_and_a_failure_ends_the_run(tmp_path: Path) -> None:
@@ -184,12 +225,11 @@ def test_changes_are_tracked_when_due(tmp_path: Path) -> None:
     assert found == [(0, False), (1, True)]
 
 
-def batch(lost: int, decided: int) -> list[Group]:
-    total = lost + decided
-    completions = tuple(Completion("p", i, (1,), (2,), ((0, 1),), None, "x", "stop", 0, i) for i in range(total))
+def batch(lost: int, decided: int) -> list[Undecided]:
+    trajectories = tuple(answer("x", i) for i in range(lost + decided))
     verdicts = (LOST,) * lost + (WRONG,) * decided
-    rewards = (None,) * lost + ((SpanReward(0, 1, 0.0),),) * decided
-    return [Group(Prompt("p", text="p"), completions, verdicts, rewards)]
+    rewards = (None,) * lost + ((SpanReward(0, 2, 0.0),),) * decided
+    return [undecided_of(receipt(Group(Prompt("p", text="p"), trajectories, verdicts, rewards)))]
 
 
 def test_the_undecided_share_is_averaged_over_several_batches() -> None:
@@ -208,13 +248,10 @@ def test_the_undecided_limit_applies_to_the_first_batch_alone() -> None:
         check_undecided([batch(4, 0)], limit=0.5)
 
 
-def scored_group(*verdicts: Verdict) -> Group:
-    completions = tuple(
-        Completion("p", i, (1,), (2,), ((0, 1),), None, "x", "stop", 0, i) for i in range(len(verdicts))
-    )
-    return Group(
-        Prompt("p", text="p"), completions, verdicts, tuple((SpanReward(0, 1, float(v.score or 0)),) for v in verdicts)
-    )
+def scored_group(*verdicts: Verdict) -> GroupReceipt:
+    trajectories = tuple(answer("x", i) for i in range(len(verdicts)))
+    rewards = tuple((SpanReward(0, 2, float(v.score or 0)),) for v in verdicts)
+    return receipt(Group(Prompt("p", text="p"), trajectories, verdicts, rewards))
 
 
 def late(folder: Path, **algorithm: str) -> Session:
@@ -228,7 +265,7 @@ def test_late_stages_see_the_learners_figures_of_the_groups_that_will_be_trained
     groups = finish_rewards(session, [scored_group(RIGHT, RIGHT), scored_group(RIGHT, WRONG)], StageTimer())
     assert session.scoring.finished == [1]  # type: ignore[attr-defined]
     assert session.learner.asked == [2]  # type: ignore[union-attr]
-    assert [len(group.learner_logprobs) for group in groups] == [0, 2]
+    assert [group.proximal is not None for group in groups] == [False, True]
     assert [[span.value for span in reward or ()] for reward in groups[1].rewards] == [[-1.0], [-1.0]]
     assert [[span.value for span in reward or ()] for reward in groups[0].rewards] == [[1.0], [1.0]]
 

@@ -12,21 +12,20 @@ import pytest
 from rlpost.observability.metrics import METRICS, assurances, check_names, describe_groups, prefixed, tokens
 from rlpost.observability.progress import summary
 from rlpost.observability.sinks import JsonlSink
-from rlpost.types import Completion, FinishReason, Group, Prompt, Reward, SpanReward, Verdict
+from rlpost.trajectory import FinishReason, Group, GroupReceipt
+from rlpost.types import Prompt, Reward, SpanReward, Verdict
+from support.trajectories import answer, receipt
 
 YES, NO = Verdict("accepted", 1.0, "ok", cached=True), Verdict("rejected", 0.0, "wrong")
 LOST, CUT = Verdict("undecided", None, "crashed"), Verdict("rejected", 0.0, "truncated")
 
 
-def group(name: str, *members: tuple[str, FinishReason, Verdict | None, float | None]) -> Group:
-    completions = tuple(
-        Completion(name, i, (1,), tuple(map(ord, t)), tuple((k, k + 1) for k in range(len(t))), None, t, r, 0, i)
-        for i, (t, r, _, _) in enumerate(members)
-    )
+def group(name: str, *members: tuple[str, FinishReason, Verdict | None, float | None]) -> GroupReceipt:
+    answers = tuple(answer(text, i, finish=reason) for i, (text, reason, _, _) in enumerate(members))
     rewards: tuple[Reward | None, ...] = tuple(
-        None if v is None else (SpanReward(0, 1, v), SpanReward(0, 1, 9.0, channel="advantage")) for *_, v in members
+        None if v is None else (SpanReward(0, 2, v), SpanReward(1, 2, 9.0, channel="advantage")) for *_, v in members
     )
-    return Group(Prompt(name, text=name), completions, tuple(v for _, _, v, _ in members), rewards)
+    return receipt(Group(Prompt(name, text=name), answers, tuple(v for _, _, v, _ in members), rewards))
 
 
 GROUPS = [
@@ -140,11 +139,11 @@ def test_the_assurance_of_accepted_verdicts_is_shown_next_to_the_pass_rate() -> 
 def test_costs_are_means_over_what_was_really_checked() -> None:
     group = Group(
         Prompt("p", text="p"),
-        tuple(Completion("p", i, (1,), (2,), ((0, 1),), None, "x", "stop", 0, i) for i in range(3)),
+        tuple(answer("x", i) for i in range(3)),
         (verdict("accepted"), verdict("rejected", seconds=1.5), verdict("rejected", cached=True)),
         (None, None, None),
     )
-    found = describe_groups([group])
+    found = describe_groups([receipt(group)])
     assert (found["queue_seconds"], found["check_seconds"], found["check_cpu_seconds"]) == (
         2.0,
         1.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from rlpost.config.load import from_dict, load
 from rlpost.config.schema import RunConfig
 from rlpost.errors import UserError
 from rlpost.observability.runfolder import RunFolder
-from rlpost.types import Completion, Group, Message, Prompt, SpanReward, Verdict
+from rlpost.observability.transcripts import lines, write
+from rlpost.trajectory import Group, Ticket, one_turn
+from rlpost.types import Message, Prompt, SpanReward, Verdict
 
 
 def configured(folder: Path) -> RunConfig:
@@ -47,19 +50,46 @@ def test_a_refused_resume_leaves_no_trace(tmp_path: Path) -> None:
 
 
 def test_a_transcript_records_every_completion_with_verdict_and_reward(tmp_path: Path) -> None:
-    one = Completion("p", 0, (1,), (5, 6), ((0, 1), (1, 2)), None, "∀x", "stop", 3, 11)
-    two = Completion("p", 1, (1,), (5,), ((0, 1),), None, "y", "length", 3, 12)
+    one = one_turn((1,), (5, 6), "∀x", offsets=((0, 1), (1, 2)), version=3)
+    two = one_turn((1,), (5,), "y", logprobs=(-0.25,), finish="length", version=3, index=1)
     verdict = Verdict("accepted", 1.0, "ok", evidence={"axioms": ("a",)}, seconds=0.5)
     group = Group(
-        Prompt("p", messages=(Message("user", "q"),)), (one, two), (verdict, None), ((SpanReward(0, 2, 1.0),), None)
+        Prompt("p", messages=(Message("user", "q"),)), (one, two), (verdict, None), ((SpanReward(0, 3, 1.0),), None)
     )
     folder = RunFolder(configured(tmp_path), resume=False)
     folder.create()
-    folder.transcript(7, [group], [[0.5, None]])
-    first, second = map(json.loads, (tmp_path / "r/transcripts/step_000007.jsonl").read_text("utf-8").splitlines())
+    write(folder.transcript(7), lines(group, Ticket(21, "p", (11, 12), 3), [0.5, None]))
+    [file] = (tmp_path / "r/transcripts").iterdir()
+    assert file.name == "step_000007.jsonl"
+    first, second = map(json.loads, file.read_text("utf-8").splitlines())
     assert first == {
-        "prompt_id": "p", "prompt": [["user", "q"]], "member": 0, "completion": "∀x", "tokens": 2,
-        "finish_reason": "stop", "policy_version": 3, "seed": 11, "outcome": "accepted", "reason": "ok",
-        "evidence": {"axioms": ["a"]}, "seconds": 0.5, "reward": [[0, 2, 1.0, 0, "reward"]], "advantage": 0.5,
+        "prompt_id": "p", "prompt": [["user", "q"]], "member": 0, "completion": "∀x", "tokens": 2, "prompt_tokens": 1,
+        "status": "done", "finish_reason": "stop", "policy_version": 3, "ticket": 21, "seed": 11,
+        "outcome": "accepted", "reason": "ok", "evidence": {"axioms": ["a"]}, "seconds": 0.5,
+        "reward": [[0, 3, 1.0, 0, "reward"]], "advantage": 0.5,
+        "segments": [
+            {"origin": "prompt", "start": 0, "stop": 1, "turn": -1},
+            {"origin": "policy", "start": 1, "stop": 3, "turn": 0, "text": "∀x", "finish": "stop", "reward": None},
+        ],
+        "versions": [[3, 1, 3]], "logprobs": None,
     }  # fmt: skip
     assert (second["outcome"], second["reward"], second["advantage"]) == (None, None, None)
+    assert (second["status"], second["finish_reason"], second["seed"]) == ("length", "length", 12)
+    assert second["logprobs"] == [-0.25]  # of the sampled token only
+
+
+def test_a_transcript_is_there_once_all_of_it_is(tmp_path: Path) -> None:
+    def broken() -> Iterator[dict]:
+        yield {"prompt_id": "p"}
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write(str(tmp_path / "t.jsonl"), broken())
+    assert not (tmp_path / "t.jsonl").exists()
+
+
+def test_a_group_without_a_ticket_has_neither_number_nor_seeds() -> None:
+    group = Group(Prompt("p", text="q"), (one_turn((1,), (), finish="abort"),), (None,), (None,))
+    [row] = lines(group, None, [None])
+    assert (row["prompt"], row["ticket"], row["seed"], row["policy_version"]) == ("q", None, None, None)
+    assert (row["tokens"], row["completion"], row["status"]) == (0, "", "aborted")

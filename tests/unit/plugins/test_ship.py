@@ -17,11 +17,12 @@ from rlpost.plugins.ship import Shipped, named, ship
 WORKER = """
 import inspect, pickle, sys, traceback
 from rlpost.scoring.score import Scorer
-from rlpost.types import Completion, Group, Prompt
+from rlpost.trajectory import Group, one_turn
+from rlpost.types import Prompt
 section, shipped = pickle.load(open(sys.argv[1], "rb"))
 scorer = Scorer(section, shipped)
 prompt = Prompt("p", text="2+2", columns={"answer": "4"})
-text = Completion("p", 0, (1,), (1, 2), ((0, 1), (1, 2)), None, "ab", "stop", 0, 0)
+text = one_turn((1,), (1, 2), "ab")
 print(scorer.preflight([prompt], conformance=True))
 [group] = scorer.score([Group(prompt, (text,))])
 print([span.value for span in group.rewards[0]])

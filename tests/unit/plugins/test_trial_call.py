@@ -9,7 +9,8 @@ import pytest
 from rlpost.config.schema import RewardSpec, ScoringSection
 from rlpost.errors import InfrastructureError, UserError
 from rlpost.scoring.score import Scorer
-from rlpost.types import Completion, Group, Prompt
+from rlpost.trajectory import Group, one_turn
+from rlpost.types import Prompt
 
 PROMPT = Prompt("first", text="2 + 2 =", columns={"id": "first", "question": "2 + 2", "answer": "4"})
 
@@ -69,7 +70,7 @@ def refusal(scorer: Scorer) -> str:
         ),
         (
             "class mine:\n    needs = ()\n    def __call__(self, group):\n        return [()] * 2\n",
-            ["answered 2 rewards for 3 completions"],
+            ["answered 2 rewards for 3 trajectories"],
         ),
         (
             "class mine:\n    needs = ()\n    def __call__(self, group):\n        return [0.0] * 3\n",
@@ -77,12 +78,12 @@ def refusal(scorer: Scorer) -> str:
         ),
         (
             "class mine:\n    needs = ()\n    def __call__(self, group):\n        return [()] * 3\n",
-            ["it paid an undecided completion; where the reward is None it must stay None"],
+            ["it paid an undecided trajectory; where the reward is None it must stay None"],
         ),
         (
             "from rlpost.types import SpanReward\n\nclass mine:\n    needs = ()\n    def __call__(self, group):\n"
             "        return [(SpanReward(0, 99, 1.0),), (), None]\n",
-            ["it paid tokens 0 to 99 of a completion of 1"],
+            ["it paid tokens 0 to 99 of a trajectory of 2"],
         ),
         ("class mine:\n    def __call__(self, group):\n        return []\n", ["needs `needs: tuple"]),
         ("mine = 3\n", ["it is 3, which cannot be called"]),
@@ -179,6 +180,5 @@ def test_a_constructor_that_fails_is_named_with_its_line(tmp_path: Path) -> None
 def test_what_fails_during_a_run_is_named_with_its_line_and_is_not_the_inputs_fault(tmp_path: Path) -> None:
     """Not a `UserError`: a run that ends for another reason than its input keeps its progress."""
     scorer = reward(tmp_path, "def mine(completions):\n    return [1 / len(c) for c in completions]\n")
-    text = Completion("first", 0, (1,), (1,), ((0, 0),), None, "", "stop", 0, 0)
     with pytest.raises(InfrastructureError, match=r"reward 'mine' fails at .*tried_reward\.py:2 \(ZeroDivisionError"):
-        scorer.score([Group(PROMPT, (text,))])
+        scorer.score([Group(PROMPT, (one_turn((1,), (1,)),))])

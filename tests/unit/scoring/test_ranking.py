@@ -14,15 +14,18 @@ from rlpost.algorithms.advantages import AdvantageSettings, group_advantages, sp
 from rlpost.algorithms.losses import LossInputs, LossSettings, policy_loss
 from rlpost.algorithms.ranking import dcg
 from rlpost.errors import UserError
-from rlpost.types import Completion, Denominators, FinishReason, Group, ItemVerdict, Prompt, Reward, Verdict
+from rlpost.trajectory import FinishReason, Group, Trajectory, one_turn
+from rlpost.types import Denominators, ItemVerdict, Prompt, Reward, Verdict
 from rlpost_rewards.ranking import Ranking, exp_returns, log_returns, token_span
 
 HITS = [0, 1, 0, 0, 1]
 LOST = Verdict("undecided", None, "crashed")
 
 
-def completion(lines: list[str], index: int = 0, reason: FinishReason = "stop", ended: bool = True) -> Completion:
-    """A completion with a token per word, newlines as part of the word before them, and an end token without text."""
+def listed(lines: list[str], index: int = 0, reason: FinishReason = "stop", ended: bool = True) -> Trajectory:
+    """A prompt of one token, and an answer with a token per word, newlines as part of the word before them, and an end
+    token without text.
+    """
     text, offsets = "", []
     for line in lines:
         for word in line.replace("\n", "").split(" "):
@@ -31,10 +34,10 @@ def completion(lines: list[str], index: int = 0, reason: FinishReason = "stop", 
         text = text[:-1] + "\n"
     if ended:
         offsets.append((len(text), len(text)))
-    return Completion("p", index, (1,), tuple(range(len(offsets))), tuple(offsets), None, text, reason, 0, index)
+    return one_turn((1,), range(len(offsets)), text, offsets=offsets, finish=reason, index=index)
 
 
-def verdict(one: Completion, scores: list[float]) -> Verdict:
+def verdict(one: Trajectory, scores: list[float]) -> Verdict:
     items, start = [], 0
     for rank, score in enumerate(scores):
         stop = one.text.index("\n", start) + 1
@@ -46,9 +49,9 @@ def verdict(one: Completion, scores: list[float]) -> Verdict:
 
 
 def group(*lists: tuple[list[str], list[float]], **options: Any) -> Group:
-    completions = tuple(completion(lines, i, **options) for i, (lines, _) in enumerate(lists))
-    verdicts = tuple(verdict(c, scores) for c, (_, scores) in zip(completions, lists, strict=True))
-    return Group(Prompt("p", text="p"), completions, verdicts, ((),) * len(lists))
+    members = tuple(listed(lines, i, **options) for i, (lines, _) in enumerate(lists))
+    verdicts = tuple(verdict(one, scores) for one, (_, scores) in zip(members, lists, strict=True))
+    return Group(Prompt("p", text="p"), members, verdicts, ((),) * len(lists))
 
 
 def spans(reward: Reward | None, channel: str = "reward") -> list[tuple[int, int, float, int]]:
@@ -67,41 +70,41 @@ def test_returns_by_hand() -> None:
 
 def test_tokens_belong_to_the_item_in_which_they_begin() -> None:
     # the second token covers ")\nB": it begins in the first item
-    one = Completion("p", 0, (1,), (1, 2, 3, 4), ((0, 1), (1, 4), (4, 5), (5, 5)), None, "A)\nBC", "stop", 0, 0)
-    assert token_span(one, 0, 3) == (0, 2)
-    assert token_span(one, 3, 5) == (2, 4)  # with the end token
+    one = one_turn((1,), (1, 2, 3, 4), "A)\nBC", offsets=((0, 1), (1, 4), (4, 5), (5, 5)))
+    assert token_span(one.turns[0], 0, 3) == (1, 3)
+    assert token_span(one.turns[0], 3, 5) == (3, 5)  # with the end token
 
 
 LIST = ["A b (1999)", "C (2000)", "D e f (2001)"]
-# tokens: A b (1999) = 0-2, C (2000) = 3-4, D e f (2001) = 5-8, end = 9
+# tokens: prompt = 0, A b (1999) = 1-3, C (2000) = 4-5, D e f (2001) = 6-9, end = 10
 
 
 def test_every_rank_is_a_span_and_the_end_token_belongs_to_the_last() -> None:
     [reward] = Ranking(size=3)(group((LIST, [0, 1, 0])))
-    assert spans(reward) == [(0, 3, 0.0, 0), (3, 5, 1.0, 1), (5, 10, 0.0, 2)]
+    assert spans(reward) == [(1, 4, 0.0, 0), (4, 6, 1.0, 1), (6, 11, 0.0, 2)]
     assert spans(reward, "advantage") == []
 
 
 def test_ranks_that_are_missing_have_no_tokens_and_the_early_end_is_told() -> None:
     [reward] = Ranking(size=5, returns="log")(group((LIST, [0, 1, 0])))
-    assert spans(reward) == [(0, 3, 0.6309, 0), (3, 5, 0.6309, 1), (5, 10, 0.0, 2), (10, 10, 0.0, 3), (10, 10, 0.0, 4)]
-    assert spans(reward, "advantage") == [(9, 10, -0.1, -1)]
+    assert spans(reward) == [(1, 4, 0.6309, 0), (4, 6, 0.6309, 1), (6, 11, 0.0, 2), (11, 11, 0.0, 3), (11, 11, 0.0, 4)]
+    assert spans(reward, "advantage") == [(10, 11, -0.1, -1)]
     [dropped] = Ranking(size=5, missing="drop")(group((LIST, [0, 1, 0])))
     assert [index for *_, index in spans(dropped)] == [0, 1, 2]
 
 
 def test_overflow_after_the_last_rank_is_penalised_per_token_or_per_item() -> None:
     [reward] = Ranking(size=1)(group((LIST, [1, 1, 0])))
-    assert spans(reward) == [(0, 3, 1.0, 0), (3, 5, 0.0, -2), (5, 10, 0.0, -2)]
-    assert spans(reward, "advantage") == [(3, 5, -0.1, -2), (5, 10, -0.1, -2)]
+    assert spans(reward) == [(1, 4, 1.0, 0), (4, 6, 0.0, -2), (6, 11, 0.0, -2)]
+    assert spans(reward, "advantage") == [(4, 6, -0.1, -2), (6, 11, -0.1, -2)]
     [shared] = Ranking(size=1, overflow_share="item")(group((LIST, [1, 1, 0])))
-    assert spans(shared, "advantage") == [(3, 5, -0.05, -2), (5, 10, -0.02, -2)]
+    assert spans(shared, "advantage") == [(4, 6, -0.05, -2), (6, 11, -0.02, -2)]
 
 
 def test_the_released_code_pays_the_end_token_for_a_complete_list() -> None:
     [reward] = Ranking("released_code", size=3)(group((LIST, [0, 0, 1])))
-    assert spans(reward) == [(0, 3, 0.0, 0), (3, 5, 0.0, 1), (5, 9, 1.0, 2), (9, 10, 0.0, -1)]
-    assert spans(reward, "advantage") == [(9, 10, 0.1, -1)]
+    assert spans(reward) == [(1, 4, 0.0, 0), (4, 6, 0.0, 1), (6, 10, 1.0, 2), (10, 11, 0.0, -1)]
+    assert spans(reward, "advantage") == [(10, 11, 0.1, -1)]
 
 
 def test_a_list_that_was_cut_has_not_ended_early() -> None:
@@ -119,24 +122,24 @@ def test_shaping_as_a_reward_is_measured_against_the_group() -> None:
 
 def test_the_whole_list_is_one_reward_for_the_baselines() -> None:
     [reward] = Ranking(size=3, returns="sequence")(group((LIST, [0, 1, 1])))
-    assert spans(reward) == [(0, 10, round(0.6309 + 0.5, 4), 0)]
+    assert spans(reward) == [(0, 11, round(0.6309 + 0.5, 4), 0)]
 
 
 def test_undecided_lists_stay_undecided_and_empty_ones_earn_nothing() -> None:
     judged = group((LIST, [0, 1, 0]))
-    open_ = Group(judged.prompt, judged.completions, (LOST,), (None,))
+    open_ = Group(judged.prompt, judged.trajectories, (LOST,), (None,))
     assert list(Ranking()(open_)) == [None]
-    empty = completion([])
+    empty = listed([])
     verdicts = (Verdict("rejected", 0.0, "empty"),)
     [reward] = Ranking(size=2)(Group(judged.prompt, (empty,), verdicts, ((),)))
-    assert spans(reward) == [(1, 1, 0.0, 0), (1, 1, 0.0, 1)]
-    assert spans(reward, "advantage") == [(0, 1, -0.1, -1)]
+    assert spans(reward) == [(2, 2, 0.0, 0), (2, 2, 0.0, 1)]
+    assert spans(reward, "advantage") == [(1, 2, -0.1, -1)]
 
 
 def wordy(text: str, found: list[tuple[int, int, float]], ended: bool = True) -> Group:
-    """A text with one token per character, and items at these character spans."""
+    """A text with one token per character after a prompt of one, and items at these character spans."""
     offsets = tuple((i, i + 1) for i in range(len(text))) + (((len(text),) * 2,) if ended else ())
-    one = Completion("p", 0, (1,), (5,) * len(offsets), offsets, None, text, "stop" if ended else "length", 0, 0)
+    one = one_turn((1,), (5,) * len(offsets), text, offsets=offsets, finish="stop" if ended else "length")
     items = tuple(ItemVerdict(a, b, "rejected", score, "x", i) for i, (a, b, score) in enumerate(found))
     return Group(Prompt("p", text="x"), (one,), (Verdict("rejected", 0.0, "x", items),), ((),))
 
@@ -144,41 +147,42 @@ def wordy(text: str, found: list[tuple[int, int, float]], ended: bool = True) ->
 def test_text_without_items_is_a_failed_attempt_at_the_next_rank() -> None:
     # nothing but prose, cut by the limit: all of it was an attempt at rank 0
     [reward] = Ranking(size=3)(wordy("blah", [], ended=False))
-    assert spans(reward) == [(0, 4, 0.0, 0), (4, 4, 0.0, 1), (4, 4, 0.0, 2)]
+    assert spans(reward) == [(1, 5, 0.0, 0), (5, 5, 0.0, 1), (5, 5, 0.0, 2)]
     # an item and prose after it
     [reward] = Ranking(size=3)(wordy("AAxx", [(0, 2, 1.0)], ended=False))
-    assert spans(reward) == [(0, 2, 1.0, 0), (2, 4, 0.0, 1), (4, 4, 0.0, 2)]
+    assert spans(reward) == [(1, 3, 1.0, 0), (3, 5, 0.0, 1), (5, 5, 0.0, 2)]
     # the end token belongs to what is before it, or is a span of its own
     [reward] = Ranking(size=3)(wordy("AAxx", [(0, 2, 1.0)]))
-    assert spans(reward)[1] == (2, 5, 0.0, 1)
+    assert spans(reward)[1] == (3, 6, 0.0, 1)
     [reward] = Ranking("released_code", size=3)(wordy("AAxx", [(0, 2, 1.0)]))
-    assert (spans(reward)[1], spans(reward)[-1]) == ((2, 4, 0.0, 1), (4, 5, 0.0, -1))
+    assert (spans(reward)[1], spans(reward)[-1]) == ((3, 5, 0.0, 1), (5, 6, 0.0, -1))
     # text after the last rank is overflow
     [reward] = Ranking(size=1)(wordy("AAxx", [(0, 2, 1.0)]))
-    assert spans(reward) == [(0, 2, 1.0, 0), (2, 5, 0.0, -2)]
-    assert spans(reward, "advantage") == [(2, 5, -0.1, -2)]
+    assert spans(reward) == [(1, 3, 1.0, 0), (3, 6, 0.0, -2)]
+    assert spans(reward, "advantage") == [(3, 6, -0.1, -2)]
 
 
 def test_in_a_group_text_without_items_is_pushed_down() -> None:
     prose, hit = wordy("blah", [], ended=False), wordy("AAAA", [(0, 2, 1.0), (2, 4, 0.0)], ended=False)
-    judged = Group(prose.prompt, prose.completions + hit.completions, prose.verdicts + hit.verdicts, ((), ()))
+    judged = Group(prose.prompt, prose.trajectories + hit.trajectories, prose.verdicts + hit.verdicts, ((), ()))
     rewards = Ranking(size=2)(judged)
     [low, high] = group_advantages(rewards, AdvantageSettings())
-    per_token, _ = spread_over_tokens(rewards[0] or (), low or (), 4)
-    assert (per_token < 0).all()
+    per_token, _ = spread_over_tokens(rewards[0] or (), low or (), 5)
+    assert (per_token[1:] < 0).all()
     assert high is not None
     assert high[0] > 0
 
 
 def pushes(scores: list[float]) -> np.ndarray:
-    """-∂L/∂log p of the tokens of a list, in a group with one that hits nothing; ratio and aggregation by rank."""
+    """-∂L/∂log p of a prompt's token and the tokens of a list, in a group with one that hits nothing; ratio and aggregation by rank."""
     judged = group((LIST, scores), (LIST, [0, 0, 0]))
     rewards = Ranking(size=3)(judged)
     advantages = group_advantages(rewards, AdvantageSettings(eps=1e-4))
-    rows = [spread_over_tokens(r or (), a or (), 10) for r, a in zip(rewards, advantages, strict=True)]
-    logprobs = torch.full((2, 10), -1.0, requires_grad=True)
+    rows = [spread_over_tokens(r or (), a or (), 11) for r, a in zip(rewards, advantages, strict=True)]
+    logprobs = torch.full((2, 11), -1.0, requires_grad=True)
     inputs = LossInputs(
-        logprobs=logprobs, proximal_logprobs=logprobs.detach(), mask=torch.ones(2, 10, dtype=torch.bool),
+        logprobs=logprobs, proximal_logprobs=logprobs.detach(),
+        mask=torch.from_numpy(np.stack([one.mask for one in judged.trajectories])),
         advantages=torch.from_numpy(np.stack([a for a, _ in rows])),
         span_ids=torch.from_numpy(np.stack([s for _, s in rows])),
     )  # fmt: skip
@@ -189,7 +193,7 @@ def pushes(scores: list[float]) -> np.ndarray:
 
 
 def test_a_hit_that_moves_moves_the_gradient_with_it_and_every_rank_weighs_the_same() -> None:
-    for rank, tokens in enumerate(((0, 3), (3, 5), (5, 10))):
+    for rank, tokens in enumerate(((1, 4), (4, 6), (6, 11))):
         scores = [0.0] * 3
         scores[rank] = 1.0
         found = pushes(scores)

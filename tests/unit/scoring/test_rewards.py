@@ -10,24 +10,23 @@ import numpy as np
 import pytest
 
 from rlpost.errors import UserError
-from rlpost.types import Completion, Group, Message, Prompt, Reward, SpanReward, Verdict
+from rlpost.trajectory import Group
+from rlpost.types import Message, Prompt, Reward, SpanReward, Verdict
 from rlpost_rewards.combine import add, scale
 from rlpost_rewards.outcome import Outcome
 from rlpost_rewards.trl_adapter import TrlReward
+from support.trajectories import answer
 
 
 def group(texts: list[str], rewards: list[Reward | None], chat: bool = False, verdicts: tuple[Any, ...] = ()) -> Group:
-    completions = tuple(
-        Completion("p", i, (1,), tuple(map(ord, t)), tuple((k, k + 1) for k in range(len(t))), None, t, "stop", 0, i)
-        for i, t in enumerate(texts)
-    )
+    members = tuple(answer(text, i) for i, text in enumerate(texts))
     columns = {"answer": "4", "prompt": "2+2", "level": 3}
     prompt = (
         Prompt("p", messages=(Message("system", "s"), Message("user", "2+2")), columns=columns)
         if chat
         else Prompt("p", text="2+2=", columns=columns)
     )
-    return Group(prompt, completions, verdicts or (None,) * len(texts), tuple(rewards))
+    return Group(prompt, members, verdicts or (None,) * len(texts), tuple(rewards))
 
 
 def value(reward: Reward | None) -> float | None:
@@ -36,9 +35,9 @@ def value(reward: Reward | None) -> float | None:
 
 def test_the_outcome_weighs_the_score_and_keeps_what_is_there() -> None:
     verdicts = (Verdict("accepted", 0.5, "x"), Verdict("rejected", 0.0, "x"), Verdict("undecided", None, "crashed"))
-    before: list[Reward | None] = [(SpanReward(0, 2, 1.0),), (), None]
+    before: list[Reward | None] = [(SpanReward(0, 3, 1.0),), (), None]
     found = Outcome(weight=4.0)(group(["ab", "c", "d"], before, verdicts=verdicts))
-    assert list(found) == [(SpanReward(0, 2, 3.0),), (SpanReward(0, 1, 0.0),), None]
+    assert list(found) == [(SpanReward(0, 3, 3.0),), (SpanReward(0, 2, 0.0),), None]
 
 
 def test_a_completion_without_a_verdict_has_no_outcome() -> None:

@@ -15,7 +15,9 @@ from rlpost.errors import DataError, RlpostError, SelfCheckError, UserError
 from rlpost.plugins.build import build_stage, build_verifier
 from rlpost.protocols import Verifier
 from rlpost.scoring.score import Scorer, drop_empty_rewards, run_stages, undecided
-from rlpost.types import Completion, FinishReason, Group, Prompt, Reward, SpanReward, Verdict, VerifyItem
+from rlpost.trajectory import FinishReason, Group
+from rlpost.types import Prompt, Reward, SpanReward, Verdict, VerifyItem
+from support.trajectories import answer, receipt
 
 FUNCTIONS = """
 def right(text, columns):
@@ -36,12 +38,12 @@ def functions(tmp_path: Path) -> str:
     return str(file)
 
 
-def group(*texts: str, reasons: Sequence[FinishReason] | None = None, answer: str = "4") -> Group:
-    completions = tuple(
-        Completion("p", i, (1,), tuple(map(ord, t)), tuple((k, k + 1) for k in range(len(t))), None, t, reason, 0, i)
-        for i, (t, reason) in enumerate(zip(texts, reasons or ["stop"] * len(texts), strict=True))
+def group(*texts: str, reasons: Sequence[FinishReason] | None = None, right: str = "4") -> Group:
+    members = tuple(
+        answer(text, i, finish=reason)
+        for i, (text, reason) in enumerate(zip(texts, reasons or ["stop"] * len(texts), strict=True))
     )
-    return Group(Prompt("p", text="2+2", columns={"answer": answer}), completions)
+    return Group(Prompt("p", text="2+2", columns={"answer": right}), members)
 
 
 def section(functions: str, **options: Any) -> ScoringSection:
@@ -55,14 +57,14 @@ def values(scored: Group) -> list[float | None]:
 
 def test_the_outcome_pays_one_span_over_the_whole_completion(functions: str) -> None:
     [scored] = Scorer(section(functions)).score([group("4", "55")])
-    assert scored.rewards == ((SpanReward(0, 1, 1.0),), (SpanReward(0, 2, 0.0),))
+    assert scored.rewards == ((SpanReward(0, 2, 1.0),), (SpanReward(0, 3, 0.0),))
     assert [v.outcome for v in scored.verdicts if v] == ["accepted", "rejected"]
 
 
 def test_undecided_is_never_zero(functions: str) -> None:
     [scored] = Scorer(section(functions)).score([group("4", "crash", "5")])
     assert values(scored) == [1.0, None, 0.0]
-    assert undecided(scored) == 1
+    assert undecided(receipt(scored)) == 1
 
 
 @pytest.mark.parametrize(("rule", "expected", "reason"), [
@@ -87,7 +89,7 @@ def test_an_aborted_completion_is_undecided(functions: str, verifier: bool) -> N
 
 
 def test_only_open_completions_are_verified_and_verdicts_keep_their_order(functions: str) -> None:
-    groups = [group("4", "4", "5", reasons=["length", "stop", "stop"]), group("6", "7", answer="7")]
+    groups = [group("4", "4", "5", reasons=["length", "stop", "stop"]), group("6", "7", right="7")]
     scored = Scorer(section(functions)).score(groups)
     assert [values(g) for g in scored] == [[0.0, 1.0, 0.0], [0.0, 1.0]]
 
@@ -109,14 +111,14 @@ def test_stages_run_in_order_and_add_up(functions: str) -> None:
     [scored] = Scorer(section(functions, rewards=rewards)).score([group("4", "55", "crash")])
     # 10 + 0.5 · 1; 0 + 0.5 · 2; undecided stays undecided whatever the second stage would pay
     assert values(scored) == [10.5, 1.0, None]
-    assert scored.rewards[0] == (SpanReward(0, 1, 10.5),)
+    assert scored.rewards[0] == (SpanReward(0, 2, 10.5),)
 
 
 def test_a_completion_that_no_stage_rewards_has_no_reward_in_the_end(functions: str) -> None:
     rewards = (RewardSpec(name=f"{functions}:some"),)
     [scored] = Scorer(section(functions, verifier=None, rewards=rewards)).score([group("?", "x")])
-    assert scored.rewards == ((), (SpanReward(0, 1, 2.0),))
-    assert drop_empty_rewards(scored).rewards == (None, (SpanReward(0, 1, 2.0),))
+    assert scored.rewards == ((), (SpanReward(0, 2, 2.0),))
+    assert drop_empty_rewards(receipt(scored)).rewards == (None, (SpanReward(0, 2, 2.0),))
 
 
 LATE = """
@@ -127,7 +129,7 @@ class Late:
     needs = ("learner_logprobs",)
 
     def __call__(self, group):
-        assert len(group.learner_logprobs) == len(group.completions)
+        assert len(group.learner_logprobs) == len(group.trajectories)
         doubled = [
             None if r is None else tuple(dataclasses.replace(s, value=s.value * 2) for s in r) for r in group.rewards
         ]
@@ -142,7 +144,7 @@ def test_stages_from_the_first_late_one_on_run_once_the_learners_logprobs_are_th
     [scored] = scorer.score([group("4", "crash")])
     assert values(scored) == [1.0, None]
     # 1 doubled by the late stage, and 1 more by the last
-    [finished] = scorer.finish([dataclasses.replace(scored, learner_logprobs=(np.zeros(1), np.zeros(5)))])
+    [finished] = scorer.finish([dataclasses.replace(scored, learner_logprobs=(np.zeros(2), np.zeros(6)))])
     assert values(finished) == [3.0, None]
     assert finished.stage_rewards == {"outcome": (1.0, None), "Late": (1.0, None), "outcome_2": (1.0, None)}
     assert finished.metrics == {"Late/doubled": 1.0}

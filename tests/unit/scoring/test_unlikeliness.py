@@ -16,7 +16,8 @@ from rlpost.algorithms.advantages import AdvantageSettings, normalise
 from rlpost.algorithms.groups import keep
 from rlpost.algorithms.losses import LossInputs, LossSettings, policy_loss
 from rlpost.errors import UserError
-from rlpost.types import Completion, Denominators, Group, Prompt, Reward, SpanReward, Verdict
+from rlpost.trajectory import Group, one_turn
+from rlpost.types import Denominators, Prompt, Reward, SpanReward, Verdict
 from rlpost_rewards.unlikeliness import Unlikeliness, ranks, weights
 
 RIGHT, WRONG = Verdict("accepted", 1.0, "proved"), Verdict("rejected", 0.0, "failed")
@@ -28,29 +29,19 @@ MEANS = [-0.1, -0.9, -0.5, -0.3]
 def group(
     verdicts: list[Verdict], logprobs: list[list[float]], engine: bool = False, ids: list[int] | None = None
 ) -> Group:
-    """A group with a completion per row; rows with equal ``ids`` are copies of one another."""
+    """A group with an answer per row, to a prompt of one token; rows with equal ``ids`` are copies of one another."""
     names = ids or list(range(len(logprobs)))
-    completions = tuple(
-        Completion(
-            "p",
-            i,
-            (1,),
-            (100 + name,) * len(row),
-            ((0, 0),) * len(row),
-            tuple(row) if engine else None,
-            "x",
-            "stop",
-            0,
-            i,
-        )
+    members = tuple(
+        one_turn((1,), (100 + name,) * len(row), "x", logprobs=row if engine else None, index=i)
         for i, (name, row) in enumerate(zip(names, logprobs, strict=True))
     )
     rewards: tuple[Reward | None, ...] = tuple(
-        None if v.score is None else (SpanReward(0, len(row), v.score),)
-        for v, row in zip(verdicts, logprobs, strict=True)
+        None if v.score is None else (SpanReward(0, one.length, v.score),)
+        for v, one in zip(verdicts, members, strict=True)
     )
-    scored = () if engine else tuple(np.asarray(row, np.float32) for row in logprobs)
-    return Group(Prompt("p", text="p"), completions, tuple(verdicts), rewards, scored)
+    # the prompt was not sampled: its token has no log-probability
+    scored = () if engine else tuple(np.float32([np.nan, *row]) for row in logprobs)
+    return Group(Prompt("p", text="p"), members, tuple(verdicts), rewards, scored)
 
 
 def values(rewards: object) -> list[float | None]:
@@ -184,7 +175,7 @@ def test_the_likeliest_right_answer_is_pushed_down_above_a_success_rate(beta: fl
 
 def test_a_group_of_right_answers_is_kept_by_the_shaped_filter_only() -> None:
     judged = group([RIGHT] * 4, [[m] for m in MEANS])
-    found = Group(judged.prompt, judged.completions, judged.verdicts, tuple(Unlikeliness()(judged)))
+    found = Group(judged.prompt, judged.trajectories, judged.verdicts, tuple(Unlikeliness()(judged)))
     assert not keep(found, "binary")
     assert keep(found, "shaped")
     assert not keep(judged, "shaped")

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from rlpost.algorithms.credit import as_samples
+from rlpost.algorithms.credit import train_samples
 from rlpost.errors import SelfCheckError
 from rlpost.protocols import ApplyReport
 from rlpost.selfcheck.canary import TOLERANCE, check_arrival, check_movement, check_probe
 from rlpost.sync.codec import checksum
-from rlpost.types import Completion, WeightManifest, WeightUpdate
+from rlpost.trajectory import one_turn
+from rlpost.types import WeightManifest, WeightUpdate
 from support.fakes import FakeEngine
 
 SUMS = {"a": "11", "b": "22", "c": "33"}
@@ -22,7 +23,7 @@ FIRST = WeightManifest(0, 1, "full", SUMS, 12, {})
 SECOND = WeightManifest(1, 2, "full", {**SUMS, "b": "99"}, 12, {})
 GOOD = ApplyReport(2, dict(SECOND.checksums), 1, 0.1)
 MOVED = {"updates": 1.0, "grad_norm": 0.5, "lr": 1e-3}
-PROBE = Completion("probe", 0, (1, 2), (5, 6), ((0, 1), (1, 2)), (-1.0, -2.0), "ab", "length", 2, 0)
+PROBE = one_turn((1, 2), (5, 6), "ab", logprobs=(-1.0, -2.0), finish="length", version=2)
 
 
 def test_a_healthy_sync_passes_and_counts() -> None:
@@ -125,10 +126,10 @@ def test_a_probe_that_cannot_be_compared_fails_the_check(completions: list, lear
 
 
 def test_probes_become_samples_that_train_nothing() -> None:
-    [sample] = as_samples([PROBE])
-    assert (sample.prompt_ids.tolist(), sample.completion_ids.tolist()) == ([1, 2], [5, 6])
-    assert sample.advantages.tolist() == [0.0, 0.0]
-    assert sample.mask.all()
+    [sample] = train_samples(PROBE)
+    assert (sample.token_ids.tolist(), sample.prompt_tokens) == ([1, 2, 5, 6], 2)
+    assert sample.advantages.tolist() == [0.0, 0.0, 0.0, 0.0]
+    assert sample.mask.tolist() == [False, False, True, True]
 
 
 def test_the_fake_engine_holds_what_was_published() -> None:

@@ -18,10 +18,12 @@ from rlpost.learner import collate, passes
 from rlpost.learner.build import build_learner
 from rlpost.learner.gradient_check import COLUMNS, SAMPLES, project, select
 from rlpost.learner.policy import PolicyLearner
+from rlpost.learner.samples import Samples
 from rlpost.learner.torch_engine import TorchEngine
 from rlpost.selfcheck.invariance import check, difference
 from rlpost.types import GradientFigures, GradientSketch, TrainBatch, TrainSample
 from support import recorded
+from support.trajectories import sample
 
 CPU = torch.device("cpu")
 
@@ -85,19 +87,15 @@ def test_the_projection_is_linear_keeps_small_tensors_and_nearly_keeps_products(
     assert np.linalg.norm(project([("w", c)])["w"] - one) == pytest.approx(1.0, rel=1e-3)
 
 
-def sample(prompt: int, size: int, advantage: float) -> TrainSample:
-    n = np.arange(size)
-    return TrainSample(
-        np.full(3, prompt), n + 3, np.full(size, advantage, np.float32), 0 * n, np.ones(size, bool), None, 0
-    )
-
-
 def test_samples_are_few_short_and_of_several_prompts_and_have_an_advantage() -> None:
-    samples = [sample(prompt, size, 1.0) for prompt in range(3) for size in (9, 8, 7, 6, 5)]
-    samples += [sample(4, 1, 0.0)] * 4
-    assert select(TrainBatch(tuple(samples), 0)) == [1, 2, 3, 4, 6, 7, 8, 9]
-    assert select(TrainBatch(tuple(samples[:5]), 0)) == [0, 1, 2, 3, 4]
-    assert select(TrainBatch(tuple(samples[15:]), 0)) == []
+    def answers(prompt: int, size: int, advantage: float) -> TrainSample:
+        return sample([prompt] * 3, range(3, 3 + size), advantages=advantage)
+
+    samples = [answers(prompt, size, 1.0) for prompt in range(3) for size in (9, 8, 7, 6, 5)]
+    samples += [answers(4, 1, 0.0)] * 4
+    assert select(Samples.of(samples)) == [1, 2, 3, 4, 6, 7, 8, 9]
+    assert select(Samples.of(samples[:5])) == [0, 1, 2, 3, 4]
+    assert select(Samples.of(samples[15:])) == []
     assert SAMPLES == 8
 
 

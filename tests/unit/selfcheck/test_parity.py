@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,18 +10,24 @@ import pytest
 
 from rlpost.errors import SelfCheckError
 from rlpost.selfcheck.parity import Published, Scored, check_parity, check_reference
-from rlpost.types import Completion
+from rlpost.trajectory import Trajectory, one_turn
 
-ENGINE = Completion("p", 0, (1, 2), (5, 6), ((0, 1), (1, 2)), (-1.0, -2.0), "ab", "length", 1, 0)
+
+def engine(*logprobs: float, ids: Sequence[int] = (5, 6), prompt: Sequence[int] = (1, 2)) -> Trajectory:
+    """What an engine answers, with its log-probabilities."""
+    return one_turn(prompt, ids, "ab", logprobs=logprobs, finish="length", version=1)
+
+
+ENGINE = engine(-1.0, -2.0)
 UNMOVED = Published([np.array([-1.0])], [np.array([-1.0])])
 
 
-def scored(completion: Completion, *learner: float) -> Scored:
+def scored(completion: Trajectory, *learner: float) -> Scored:
     return Scored([completion], [np.array(learner)])
 
 
 def test_each_part_by_hand() -> None:
-    fresh = replace(ENGINE, logprobs=(-1.1, -2.3))
+    fresh = engine(-1.1, -2.3)
     found = check_parity(
         # |E - L| = 0.5, 0.5
         scored(ENGINE, -1.5, -2.5),
@@ -55,13 +62,14 @@ def test_staleness_explains_no_more_than_there_is() -> None:
     ("second", "expected"),
     [
         # the first token differs and counts, the second follows another token and does not
-        (replace(ENGINE, token_ids=(7, 6), logprobs=(-1.25, -9.0)), 0.25),
+        (engine(-1.25, -9.0, ids=(7, 6)), 0.25),
         # one ended earlier
-        (replace(ENGINE, token_ids=(5,), offsets=((0, 1),), logprobs=(-1.5,)), 0.5),
+        (engine(-1.5, ids=(5,)), 0.5),
     ],
 )
-def test_the_cache_is_compared_on_common_context_only(second: Completion, expected: float) -> None:
-    fresh = Scored([second], [np.array(second.logprobs)])
+def test_the_cache_is_compared_on_common_context_only(second: Trajectory, expected: float) -> None:
+    assert second.logprobs is not None
+    fresh = Scored([second], [second.logprobs[second.mask]])
     found = check_parity(scored(ENGINE, -1, -2), fresh, UNMOVED, 1.0, True)
     assert found["parity/stale_cache"] == pytest.approx(expected)
 
@@ -78,7 +86,7 @@ def test_the_cache_is_compared_on_common_context_only(second: Completion, expect
         ),
         (
             scored(ENGINE, -1.5, -2.5),
-            scored(replace(ENGINE, logprobs=(-1.5, -2.5)), -1.5, -2.5),
+            scored(engine(-1.5, -2.5), -1.5, -2.5),
             UNMOVED,
             "mostly stale_cache: the engine's prefix cache",
         ),
@@ -119,7 +127,7 @@ def test_nan_and_infinity_exceed_any_limit(value: float) -> None:
         (Scored([], []), Scored([], []), UNMOVED, "no tokens"),
         (scored(replace(ENGINE, logprobs=None), -1, -2), scored(ENGINE, -1, -2), UNMOVED, "no log-probabilities"),
         (scored(ENGINE, -1), scored(ENGINE, -1, -2), UNMOVED, "completion 0"),
-        (scored(ENGINE, -1, -2), scored(replace(ENGINE, prompt_ids=(3,)), -1, -2), UNMOVED, "different prompts"),
+        (scored(ENGINE, -1, -2), scored(engine(-1.0, -2.0, prompt=(3,)), -1, -2), UNMOVED, "different prompts"),
         (scored(ENGINE, -1, -2), scored(ENGINE, -1, -2), Published([], []), "no tokens"),
     ],
 )
