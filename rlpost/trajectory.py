@@ -39,7 +39,9 @@ class ByValue:
 
 
 def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+    if isinstance(one, np.ndarray) != isinstance(other, np.ndarray):
+        return False
+    if isinstance(one, np.ndarray):
         exact = one.dtype == other.dtype and one.shape == other.shape
         return exact and bool(np.array_equal(one, other, equal_nan=one.dtype.kind == "f"))
     return bool(one == other)
@@ -138,6 +140,10 @@ class Segment(ByValue):
     offsets: np.ndarray | None = None
     finish: FinishReason | None = None
     reward: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.offsets is not None and len(self.offsets) != self.stop - self.start:
+            raise ValueError(f"a segment has {self.stop - self.start} tokens and {len(self.offsets)} offsets")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -302,8 +308,9 @@ class Receipt:
     def of(cls, trajectory: Trajectory) -> Receipt:
         """The receipt of a trajectory."""
         turns = tuple((segment.start, segment.stop) for segment in trajectory.turns)
+        begins = [first for first, last in turns if first < last]
         contexts = [
-            trajectory.token_ids[start : min((turn[0] for turn in turns if start <= turn[0] < stop), default=stop)]
+            trajectory.token_ids[start : min((begin for begin in begins if start <= begin < stop), default=stop)]
             for start, stop in trajectory.sequences
         ]
         return cls(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rlpost.errors import UserError
 from rlpost.trajectory import Group, Trajectory
-from rlpost.types import Reward, SpanReward
+from rlpost.types import Reward, RewardOutput, SpanReward
 
 
 def returns_to_go(rewards: Sequence[float], gamma: float) -> list[float]:
@@ -32,7 +32,8 @@ class TurnReturns:
     be biased wherever the policy chooses how many turns it takes, since every further turn would then subtract another
     mean reward.
 
-    A turn that a trajectory does not have counts as 0 in the baseline of that turn. Leaving it out would compare long
+    A trajectory that was cut at a limit has earned what it has earned: the turn that was cut is worth 0 (under
+    ``scoring.truncated: reject`` so are all). A turn that a trajectory does not have counts as 0 in the baseline of that turn. Leaving it out would compare long
     trajectories with long ones only, and ending early with nothing.
 
     List this stage last: ``rewards: [{name: outcome}, {name: turns, gamma: 0.9}]``.
@@ -59,16 +60,19 @@ class TurnReturns:
             )
         self.gamma = gamma
 
-    def __call__(self, group: Group) -> Sequence[Reward | None]:
-        """See `rlpost.protocols.RewardStage`.
+    def __call__(self, group: Group) -> RewardOutput:
+        """See `rlpost.protocols.RewardStage`; logs the mean ``return`` of whole trajectories, and of ``turns``.
 
         Raises:
             UserError: if an earlier stage gave rewards to parts of a trajectory.
         """
-        return [
-            None if reward is None else self._credited(group, trajectory, reward)
-            for trajectory, reward in zip(group.trajectories, group.rewards, strict=True)
-        ]
+        pairs = list(zip(group.trajectories, group.rewards, strict=True))
+        found = [None if reward is None else self._credited(group, trajectory, reward) for trajectory, reward in pairs]
+        firsts = [reward[0].value for reward in found if reward]
+        figures = {"turns": sum(len(one.turns) for one, _ in pairs) / max(len(pairs), 1)}
+        if firsts:
+            figures["return"] = sum(firsts) / len(firsts)
+        return RewardOutput(found, figures)
 
     def nothing(self, group: Group, trajectory: Trajectory) -> Reward:
         """The reward of a trajectory that counts as wrong: 0 for each turn."""
@@ -88,7 +92,7 @@ class TurnReturns:
                 )
             else:
                 rewards[-1] += span.value
-        if not reward and all(turn.reward is None for turn in turns):
+        if trajectory.status == "done" and not reward and all(turn.reward is None for turn in turns):
             return ()  # nothing gave it a reward, which is not the reward 0
         return (*self._spans(group, trajectory, returns_to_go(rewards, self.gamma)), *kept)
 

@@ -24,6 +24,7 @@ from rlpost.errors import InfrastructureError, PlacementError, first_line
 from rlpost.system.processes import kill_at_exit
 
 _OBJECT_STORE_BYTES = 2 * 2**30
+_INLINE_BYTES = 8 * 2**10
 _KNOCK_S = 5.0
 _POLL_S = 1.0
 _PREFIX = "rlpost-ray-"
@@ -48,6 +49,8 @@ def cluster(section: ClusterSection) -> Iterator[None]:
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # what an actor returns below this size is kept in the driver's own memory, by default up to 100 kB for each group
+    os.environ.setdefault("RAY_max_direct_call_object_size", str(_INLINE_BYTES))
     common = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "rlpost"}
     if section.address == "local":
         sweep(Path(tempfile.gettempdir()))

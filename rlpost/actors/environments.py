@@ -70,14 +70,23 @@ class EnvironmentActors:
         Raises:
             RestartLimitError: if more were lost than ``cluster.restarts`` allows.
         """
-        calls = [handle.identity.options(max_task_retries=1).remote() for handle in self.handles]
-        found = wait(calls, "environment: memory", _CALL_S)
+        found = [self._identity(handle) for handle in self.handles]
         before, self._processes = self._processes, [process for process, *_ in found]
         for placement, old, new in zip(self.placements, before, self._processes, strict=bool(before)):
             if old != new:
                 self.supervisor.record_loss("environment", ActorLostError(f"{placement.name}: its process was lost"))
                 self.supervisor.mark_replaced(placement.name)
         return {placement.name: tuple(one[1:]) for placement, one in zip(self.placements, found, strict=True)}
+
+    def _identity(self, handle: Any) -> tuple[int, float, float]:
+        end = time.monotonic() + self.supervisor.section.start_timeout_s
+        while True:
+            try:
+                return wait([handle.identity.remote()], "environment: memory", _CALL_S)[0]
+            except ActorLostError:  # it is being started again
+                if time.monotonic() > end:
+                    raise
+                time.sleep(_AGAIN_S)
 
     def close(self) -> None:
         """Close all environments."""

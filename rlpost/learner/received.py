@@ -9,6 +9,7 @@ from typing import Any
 from rlpost.algorithms.credit import is_credited, train_samples
 from rlpost.learner.packing import SampleSize, numbered
 from rlpost.learner.samples import Samples
+from rlpost.selfcheck.masks import check_mask
 from rlpost.trajectory import BatchReceipt, SampleReceipt
 from rlpost.types import TrainSample
 
@@ -45,6 +46,7 @@ def _size(number: int, receipt: SampleReceipt) -> SampleSize:
 def _made(receipt: SampleReceipt, fetch: Callable[[Any], Any]) -> TrainSample:
     member, (start, stop) = receipt.receipt.index, receipt.span
     sample = train_samples(fetch(receipt.tokens)[member], receipt.reward, receipt.advantages)[receipt.part]
+    check_mask(sample)
     if receipt.proximal is None:
         return sample
     return dataclasses.replace(sample, proximal_logprobs=fetch(receipt.proximal)[member][start:stop])

@@ -65,7 +65,8 @@ def _segment(segment: Any) -> Mapping[str, Any]:
     return found if segment.origin == "prompt" else found | further
 
 
-def _sampled(trajectory: Trajectory) -> list[float] | None:
+def _sampled(trajectory: Trajectory) -> list[float | None] | None:
     if trajectory.logprobs is None:
         return None
-    return np.round(trajectory.logprobs[trajectory.mask].astype(float), 6).tolist()
+    values = trajectory.logprobs[trajectory.mask].astype(float)
+    return [round(value, 6) if np.isfinite(value) else None for value in values.tolist()]

@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rlpost.config.schema import RewardSpec, ScoringSection
 from rlpost.errors import InfrastructureError, RlpostError, SelfCheckError, UserError, describe_error
@@ -91,11 +92,12 @@ class Scorer:
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
         """Add verdicts, and the rewards of all stages before the first that needs the learner."""
-        return [self._reject_truncated(run_stages(group, self.early)) for group in self._judge(groups)]
+        return [self._reject_truncated(run_stages(group, self.early), self.early) for group in self._judge(groups)]
 
     def finish(self, groups: Sequence[Group]) -> list[Group]:
         """Run the remaining reward stages on groups in which the learner's log-probabilities are filled in."""
-        return [run_stages(group, self.late) for group in groups]
+        finished = [run_stages(group, self.late) for group in groups]
+        return [self._reject_truncated(group, self.late) for group in finished] if _by_turn(self.late) else finished
 
     def preflight(self, prompts: Sequence[Prompt], conformance: bool, trials: bool = True) -> str:
         """Test the verifier and the user's own plug-ins before anything depends on them.
@@ -186,14 +188,17 @@ class Scorer:
         answers = iter(found)
         return [[next(answers) if verdict is None else verdict for verdict in known] for known in fixed]
 
-    def _reject_truncated(self, group: Group) -> Group:
-        """Give truncated trajectories the reward 0; it was None in the stages that do not need the learner."""
-        by_turn = next((stage for _, stage in self.stages if getattr(stage, "by_turn", False)), None)
+    def _reject_truncated(self, group: Group, stages: Sequence[tuple[str, RewardStage]]) -> Group:
+        """Give truncated trajectories the reward 0; it was None in the stages that do not need the learner.
+
+        ``stages``: those that have just run; one of them may have laid spans over turns.
+        """
+        by_turn = _by_turn(stages)
         rewards: list[Reward | None] = []
         for trajectory, reward in zip(group.trajectories, group.rewards, strict=True):
             if self._fixed(trajectory) is TRUNCATED:
                 nothing = (SpanReward(0, trajectory.length, 0.0),)
-                reward = nothing if by_turn is None else by_turn.nothing(group, trajectory)  # pyright: ignore[reportAttributeAccessIssue]
+                reward = nothing if by_turn is None else by_turn.nothing(group, trajectory)
             rewards.append(reward)
         return dataclasses.replace(group, rewards=tuple(rewards))
 
@@ -205,6 +210,11 @@ class Scorer:
         if trajectory.status in ("length", "turns") and self.section.truncated == "reject":
             return TRUNCATED
         return None
+
+
+def _by_turn(stages: Sequence[tuple[str, RewardStage]]) -> Any:
+    """The stage whose spans are turns (`rlpost_rewards.turns`); None if there is none."""
+    return next((stage for _, stage in stages if getattr(stage, "by_turn", False)), None)
 
 
 def _item(prompt: Prompt, trajectory: Trajectory) -> VerifyItem:

@@ -66,6 +66,7 @@ def test_each_method_sends_its_kind_of_update_at_the_expected_size(found: dict) 
     [
         ("adapter_not_sent", "holds other bytes than published for 'model.layers.0.self_attn.q_proj.lora_B.weight'"),
         ("adapter_not_used", "engine 0 and learner differ"),
+        ("adapter_while_requests_run", "an adapter was published while requests run"),
         ("wrong_base", "holds other bytes than published for 'model.layers.0.self_attn.o_proj.weight'"),
         ("values_without_positions", "the declaration was never received"),
         ("wrong_positions", "holds other bytes than published"),

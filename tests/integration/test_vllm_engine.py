@@ -17,7 +17,8 @@ from support.engine_script import run_engine_script
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
-ALL = ("sampling", "updating", "stale_cache", "stale_kernels", "lost_updates")
+INTERRUPTED = ("aborting", "replaced", "replaced_early", "company")
+ALL = ("sampling", "updating", "stale_cache", "stale_kernels", "lost_updates", *INTERRUPTED)
 
 
 def check(folder: str, kernels: str, *names: str, shards: int = 1) -> dict:
@@ -86,8 +87,8 @@ def test_log_probabilities_agree_with_the_learner_at_any_temperature(found: dict
     assert found["sampling"]["agreement"]["0.6"] < 1e-4
 
 
-def test_what_is_unfinished_at_the_deadline_is_aborted_and_holds_no_tokens(found: dict) -> None:
-    assert found["sampling"]["aborted"] == [["abort", []], ["abort", []]]
+def test_what_has_not_begun_at_the_deadline_is_aborted_and_holds_no_tokens(found: dict) -> None:
+    assert found["sampling"]["aborted"] == [["aborted", "abort", []], ["aborted", "abort", []]]
 
 
 def test_stop_strings_are_cut_from_the_text(found: dict) -> None:
@@ -98,6 +99,77 @@ def test_stop_strings_are_cut_from_the_text(found: dict) -> None:
 def test_prompts_beyond_the_engines_token_budget_are_served(found: dict) -> None:
     assert len(found["sampling"]["long_batch"]) == 64
     assert set(found["sampling"]["long_batch"]) <= {"stop", "length"}
+
+
+def check_aborting(aborting: dict) -> None:
+    """Each aborted request of four had sampled one token in each of seven steps."""
+    assert aborting.keys() == {"plain", "stop strings", "cold, without log-probabilities", "unbegun"}
+    for name in aborting.keys() - {"unbegun"}:
+        one = aborting[name]
+        assert one["requests"] == 4
+        assert (one["finish"], one["tokens"]) == (["abort", "abort"], [7, 7])
+        assert one["prefix"] == [True, True]
+        assert one["logprobs"] == ([None, None] if "without" in name else [7, 7])
+        assert max(one["apart"]) < 1e-4
+        assert one["versions"] == [True, True]
+    assert aborting["unbegun"] == ["abort", [], 0, []]
+
+
+def test_an_aborted_request_keeps_what_it_has_sampled_as_undisturbed(found: dict) -> None:
+    check_aborting(found["aborting"])
+
+
+@pytest.mark.parametrize("name", ["plain", "stop strings", "cold, without log-probabilities"])
+def test_aborting_changes_no_other_request_and_nothing_is_handed_out_twice(found: dict, name: str) -> None:
+    aborting = found["aborting"][name]
+    assert aborting["others"]
+    assert aborting["afterwards"]
+    assert aborting["nothing"]
+
+
+def check_replaced(replaced: dict) -> None:
+    """Of four running requests three run to their end and one is aborted a token after the update."""
+    steps = replaced["steps"]
+    assert replaced["arrived"]["arrived"]
+    assert replaced["finish"][3] == "abort"
+    assert replaced["tokens"][3] == steps + 1
+    assert set(replaced["finish"][:3]) <= {"stop", "length"}
+    assert min(replaced["tokens"][:3]) > steps
+    # one step is one token
+    for spans, tokens in zip(replaced["versions"], replaced["tokens"], strict=True):
+        assert spans == [[-1, 0, steps], [0, steps, tokens]]
+    assert all(replaced["as undisturbed"])
+
+
+def test_versions_of_a_running_request_meet_where_the_weights_were_replaced(found: dict) -> None:
+    check_replaced(found["replaced"])
+    assert all(found["replaced"]["another answer"])
+
+
+def test_tokens_before_an_update_are_the_old_policys_and_those_after_it_the_new_ones(found: dict) -> None:
+    old, new = found["replaced"]["old"], found["replaced"]["new"]
+    # |Δ log p| between engine and learner: largest, and mean of the completion where it is smallest
+    assert old["before"][0] < 1e-4
+    assert new["after"][0] < 1e-4
+    assert old["after"][1] > 0.1
+    assert new["before"][1] > 0.1
+    assert found["replaced"]["probe"] < 1e-4
+
+
+def test_a_version_that_sampled_nothing_of_a_request_is_not_among_its_versions(found: dict) -> None:
+    early = found["replaced_early"]
+    # version 0 before the first token, versions 1 and 2 after the second
+    for spans, tokens in zip(early["versions"], early["tokens"], strict=True):
+        assert spans == [[0, 0, 2], [2, 2, tokens]]
+    assert early["afterwards"] < 1e-4
+
+
+@pytest.mark.parametrize("where", ["in a crowd", "in the middle", "shorter"])
+def test_equal_requests_with_equal_seeds_get_equal_tokens_whatever_else_runs(found: dict, where: str) -> None:
+    assert found["company"][where]
+    # which is more than that all answers are alike
+    assert found["company"]["distinct"] == 4
+    assert found["company"]["other seeds"] == 0
 
 
 def check_updating(updating: dict, packed_layers: int) -> None:
@@ -163,7 +235,7 @@ def test_an_update_that_was_never_published_is_blamed_on_staleness_and_expected_
 
 @pytest.fixture(scope="module")
 def sharded(tiny_model: str) -> dict:
-    return check(tiny_model, "packed", "sampling", "updating", "stale_cache", "lost_updates", shards=2)
+    return check(tiny_model, "packed", "sampling", "updating", "stale_cache", "lost_updates", *INTERRUPTED, shards=2)
 
 
 def test_two_processes_share_the_layers_and_are_updated(sharded: dict) -> None:
@@ -176,3 +248,12 @@ def test_one_process_that_lost_its_part_is_caught_by_checksums_and_parity(sharde
     assert "mostly numerics" in sharded["lost_updates"]["disturbed"]
     assert sharded["lost_updates"]["read_back"] == [0, sharded["updating"]["update"]["tensors"]]
     assert sharded["lost_updates"]["between_ranks"]
+
+
+def test_requests_on_two_processes_are_aborted_and_updated_while_they_run(sharded: dict) -> None:
+    check_aborting(sharded["aborting"])
+    check_replaced(sharded["replaced"])
+    assert sharded["replaced"]["old"]["before"][0] < 1e-4
+    assert sharded["replaced"]["new"]["after"][0] < 1e-4
+    assert sharded["company"]["in a crowd"]
+    assert sharded["company"]["in the middle"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,11 @@ from rlpost.learner import varlen
 from rlpost.learner.logprob_model import LogprobModel
 from rlpost.learner.packing import Update
 from rlpost.learner.policy import PolicyLearner
-from rlpost.learner.prepass import fill
+from rlpost.learner.samples import Samples
 from rlpost.learner.torch_engine import TorchEngine
 from rlpost.tuning.method import Full
 from rlpost.types import TrainBatch, TrainSample
+from support.trajectories import sample
 
 VOCABULARY = 64
 AGGREGATIONS = ("token", "sequence", "sequence_sum", "span", "constant")
@@ -86,19 +87,16 @@ def batch(seed: int, count: int = 5, prompts: int | None = None) -> TrainBatch:
         ids = known[int(rng.integers(len(known)))] if known else rng.integers(0, VOCABULARY, prompt)
         old = (-math.log(VOCABULARY) + rng.normal(0, 0.3, size)).astype(np.float32)
         mask = rng.random(size) > 0.2
-        samples.append(
-            TrainSample(
-                prompt_ids=ids,
-                completion_ids=rng.integers(0, VOCABULARY, size),
-                advantages=rng.normal(size=size).astype(np.float32),
-                span_ids=np.sort(rng.integers(-1, 3, size)),
-                mask=mask,
-                rollout_logprobs=(old + rng.normal(0, 0.3, size)).astype(np.float32),
-                policy_version=0,
-                proximal_logprobs=old,
-                ref_logprobs=(old + rng.normal(0, 0.5, size)).astype(np.float32),
-            )
-        )
+        columns = {
+            "completion": rng.integers(0, VOCABULARY, size),
+            # also outside the mask, where they must not count
+            "advantages": rng.normal(size=size),
+            "spans": np.sort(rng.integers(-1, 3, size)),
+            "rollout": np.where(mask, old + rng.normal(0, 0.3, size), np.nan),
+            "proximal": np.where(mask, old, np.nan),
+            "reference": np.where(mask, old + rng.normal(0, 0.5, size), np.nan),
+        }
+        samples.append(sample(ids.tolist(), mask=mask.tolist(), **{n: c.tolist() for n, c in columns.items()}))
     return TrainBatch(tuple(samples), 0)
 
 
@@ -112,9 +110,9 @@ def measure(
     model: Any, config: RunConfig, data: TrainBatch, update: Update | None = None
 ) -> tuple[Tensor, dict[str, float]]:
     """The accumulated gradient of an update as a flat tensor, and its metrics."""
-    learner = learner_of(model, config)
-    [planned] = learner.plan(data)
-    metrics = learner.passes.accumulate(data, update or planned)
+    learner, samples = learner_of(model, config), Samples.of(data.samples)
+    [planned] = learner.plan(samples, data.step)
+    metrics = learner.passes.accumulate(samples, update or planned, version=0)
     return torch.cat([gradient.flatten() for _, gradient in learner.engine.gradients()]), metrics
 
 
@@ -200,27 +198,19 @@ def test_completions_of_one_prompt_do_not_see_each_other(model: Any) -> None:
     data = batch(2, count=6, prompts=2)
     learner = learner_of(model, configured(10_000, MEASURES["shared prompts"]))
     together = learner.logprobs(data.samples)
-    for row, sample in enumerate(data.samples):
-        [alone] = learner.logprobs([sample]).values()
+    for row, one in enumerate(data.samples):
+        [alone] = learner.logprobs([one]).values()
         np.testing.assert_allclose(together[row], alone, atol=1e-5)
+        np.testing.assert_array_equal(np.isfinite(alone), one.mask)
 
 
 @pytest.mark.parametrize("aggregate", AGGREGATIONS)
 @pytest.mark.parametrize("ratio", LEVELS)
 def test_a_fully_masked_sample_changes_nothing_but_the_padding(model: Any, aggregate: str, ratio: str) -> None:
     data, long = batch(1), 30
-    nothing = np.full(long, np.nan, np.float32)
-    masked = TrainSample(
-        np.arange(10),
-        np.arange(long),
-        nothing,
-        np.zeros(long, np.int64),
-        np.zeros(long, bool),
-        nothing,
-        0,
-        nothing,
-        nothing,
-    )
+    nothing = [math.nan] * long
+    columns = {"advantages": nothing, "rollout": nothing, "proximal": nothing, "reference": nothing}
+    masked = sample(range(10), range(long), mask=[False] * long, **columns)
     config = configured(10_000, aggregate=aggregate, ratio=ratio)
     close(measure(model, config, TrainBatch((*data.samples, masked), 0)), measure(model, config, data))
     alone, _ = measure(model, config, TrainBatch((masked,), 0))
@@ -230,18 +220,19 @@ def test_a_fully_masked_sample_changes_nothing_but_the_padding(model: Any, aggre
 def slow_loss(model: Any, config: RunConfig, data: TrainBatch) -> Tensor:
     """The loss sample by sample without padding, token by token, directly from the formulas."""
     a, total = config.algorithm, torch.zeros((), dtype=torch.float64)
-    trained = [[t for t in range(len(s.mask)) if s.mask[t]] for s in data.samples]
-    tokens, sequences = sum(map(len, trained)), sum(bool(t) for t in trained)
+    trained = [[t for t in range(s.length) if s.mask[t]] for s in data.samples]
+    tokens = sum(map(len, trained))
+    sequences = sum(bool(on) and s.part == 0 for s, on in zip(data.samples, trained, strict=True))
     spans = sum(
         len({int(s.span_ids[t]) for t in on if s.span_ids[t] >= 0}) for s, on in zip(data.samples, trained, strict=True)
     )
     for s, on in zip(data.samples, trained, strict=True):
-        ids = torch.tensor(np.concatenate([s.prompt_ids, s.completion_ids])[None])
+        ids = torch.tensor(s.token_ids.astype(np.int64)[None])
         table = model(input_ids=ids).logits[0].log_softmax(-1)
         assert s.proximal_logprobs is not None
         assert s.ref_logprobs is not None
         assert s.rollout_logprobs is not None
-        new = [table[len(s.prompt_ids) - 1 + t, int(s.completion_ids[t])] for t in range(len(s.mask))]
+        new = {t: table[t - 1, int(s.token_ids[t])] for t in on}
         for t in on:
             same = [u for u in on if s.span_ids[u] == s.span_ids[t]]
             members = {"token": [t], "span": same if s.span_ids[t] >= 0 else [], "sequence": on}[a.ratio]
@@ -272,10 +263,111 @@ def test_loss_and_gradient_agree_with_a_slow_loop_over_tokens(model: Any, aggreg
     data = batch(7, prompts=2)
     gradient, metrics = measure(model, config, data)
     loss = slow_loss(model, config, data)
-    expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+    expected = gradient_of(loss, model)
     assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-4)
     torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-6)
     assert expected.norm() > 1e-2
+
+
+def dialogues(seed: int, count: int = 7, prompts: int = 2) -> TrainBatch:
+    """A random off-policy batch of several turns each, with observed tokens before, between and after them.
+
+    What comes before the first turn is shared; some samples are further sequences of a trajectory.
+    """
+    rng, samples = np.random.default_rng([seed, 1]), []
+
+    def tokens(low: int, high: int) -> list[int]:
+        return rng.integers(0, VOCABULARY, int(rng.integers(low, high))).tolist()
+
+    # a prompt, and what an environment says before the first turn
+    known = [(tokens(1, 5), tokens(0, 4)) for _ in range(prompts)]
+    for _ in range(count):
+        prompt, first = known[int(rng.integers(prompts))]
+        pieces = [(False, first)]
+        for _ in range(int(rng.integers(1, 4))):
+            pieces += [(True, tokens(1, 5)), (False, tokens(0, 5))]
+        mask = [sampled for sampled, piece in pieces for _ in piece]
+        old = -math.log(VOCABULARY) + rng.normal(0, 0.3, len(mask))
+        columns = {
+            "advantages": rng.normal(size=len(mask)),
+            "spans": [turn // 2 for turn, (_, piece) in enumerate(pieces) for _ in piece],
+            "rollout": np.where(mask, old + rng.normal(0, 0.3, len(mask)), np.nan),
+            "proximal": np.where(mask, old, np.nan),
+            "reference": np.where(mask, old + rng.normal(0, 0.5, len(mask)), np.nan),
+        }
+        completion = [token for _, piece in pieces for token in piece]
+        samples.append(sample(prompt, completion, mask=mask, part=int(rng.integers(4) == 0), **columns))
+    return TrainBatch(tuple(samples), 0)
+
+
+def plainly(model: Any, one: TrainSample) -> np.ndarray:
+    """Log-probabilities of a sample's trained tokens by a pass over it alone."""
+    with torch.no_grad():
+        table = model(input_ids=torch.tensor(one.token_ids.astype(np.int64)[None])).logits[0].log_softmax(-1)
+    found = table[:-1].gather(-1, torch.tensor(one.token_ids[1:].astype(np.int64))[:, None])[:, 0].numpy()
+    return np.where(one.mask, np.concatenate([[np.nan], found]), np.nan)
+
+
+def gradient_of(loss: Tensor, model: Any) -> Tensor:
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+
+
+@pytest.mark.parametrize("measures", [*MEASURES.values(), *VARLEN.values()], ids=[*MEASURES.keys(), *VARLEN.keys()])
+@pytest.mark.parametrize("ratio", LEVELS)
+def test_observed_tokens_are_read_and_not_trained_on_in_any_layout(
+    model: Any, measures: dict[str, Any], ratio: str
+) -> None:
+    """Losses, gradients and log-probabilities of several turns are those of plain torch, summed over the mask alone."""
+
+    @MODES
+    @given(seed=st.integers(0, 999), micro_tokens=st.integers(1, 120), prompts=st.integers(1, 4))
+    def check(seed: int, micro_tokens: int, prompts: int) -> None:
+        data = dialogues(seed, prompts=prompts)
+        model.set_attn_implementation("sdpa")
+        config = configured(1, ratio=ratio, aggregate="span")
+        one_by_one = measure(model, config, data)
+        loss = slow_loss(model, config, data)
+        assert one_by_one[1]["loss"] == pytest.approx(loss.item(), rel=1e-4, abs=1e-6)
+        torch.testing.assert_close(one_by_one[0], gradient_of(loss, model), rtol=1e-3, atol=1e-6)
+        assert one_by_one[0].norm() > 1e-3
+        close(measure(model, configured(10_000, ratio=ratio, aggregate="span"), data), one_by_one)
+        expected = [plainly(model, one) for one in data.samples]
+        if "attention" in measures:
+            varlen.use_varlen_attention(model)
+        own = configured(micro_tokens, measures, ratio=ratio, aggregate="span")
+        close(measure(model, own, data), one_by_one)
+        found = learner_of(model, own).logprobs(data.samples)
+        for number, values in enumerate(expected):
+            np.testing.assert_allclose(found[number], values, atol=1e-5)  # NaN at the same places
+
+    check()
+    model.set_attn_implementation("sdpa")
+
+
+@pytest.mark.parametrize("aggregate", AGGREGATIONS)
+@pytest.mark.parametrize("ratio", LEVELS)
+def test_loss_and_gradient_of_several_turns_agree_with_a_slow_loop_over_tokens(
+    model: Any, aggregate: str, ratio: str
+) -> None:
+    config = configured(40, MEASURES["all"], aggregate=aggregate, ratio=ratio)
+    data = dialogues(3)
+    assert any(one.part > 0 for one in data.samples)
+    gradient, metrics = measure(model, config, data)
+    loss = slow_loss(model, config, data)
+    expected = gradient_of(loss, model)
+    assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-4)
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-6)
+    assert expected.norm() > 1e-2
+
+
+def test_an_observed_token_changes_what_is_predicted_after_it_and_nothing_before_it(model: Any) -> None:
+    ids, mask = [5, 6, 20, 7, 8], [True, True, False, True, True]
+    one, other = (sample([1, 2], [*ids[:2], seen, *ids[3:]], mask=mask) for seen in (20, 21))
+    learner = learner_of(model, configured(10_000, MEASURES["all"]))
+    found = learner.logprobs([one, other])
+    np.testing.assert_allclose(found[0][:4], found[1][:4], atol=1e-6)
+    assert np.isnan([found[0][4], found[1][4]]).all()
+    assert (np.abs(found[0][5:] - found[1][5:]) > 1e-3).all()
 
 
 def test_the_pre_pass_covers_every_row_and_its_ratio_is_one(model: Any) -> None:
@@ -283,11 +375,11 @@ def test_the_pre_pass_covers_every_row_and_its_ratio_is_one(model: Any) -> None:
     found = learner_of(model, configured(13)).logprobs(data.samples)
     assert sorted(found) == list(range(len(data.samples)))
     whole = learner_of(model, configured(10_000)).logprobs(data.samples)
-    for row, sample in enumerate(data.samples):
-        assert found[row].shape == sample.completion_ids.shape
+    for row, one in enumerate(data.samples):
+        np.testing.assert_array_equal(np.isfinite(found[row]), one.mask)
         np.testing.assert_allclose(found[row], whole[row], atol=1e-5)
-    ready = fill(without(data, "proximal_logprobs", "ref_logprobs"), found, found)
-    _, metrics = measure(model, configured(20), ready)
+    bare = without(data, "proximal_logprobs", "ref_logprobs")
+    _, metrics = measure(model, configured(20), filled(bare, proximal_logprobs=found, ref_logprobs=found))
     assert metrics["ratio"] == pytest.approx(1.0, abs=1e-4)
     assert metrics["kl"] == pytest.approx(0.0, abs=1e-4)
     assert (metrics["clip_frac/low"], metrics["clip_frac/high"]) == (0.0, 0.0)
@@ -297,6 +389,13 @@ def without(data: TrainBatch, *names: str) -> TrainBatch:
     return TrainBatch(tuple(dataclasses.replace(s, **dict.fromkeys(names)) for s in data.samples), data.step)
 
 
+def filled(data: TrainBatch, **columns: Mapping[int, np.ndarray]) -> TrainBatch:
+    samples = Samples.of(data.samples)
+    for name, values in columns.items():
+        samples.fill(name, values)
+    return TrainBatch(tuple(samples), data.step)
+
+
 @pytest.mark.parametrize("present", [0, 2])
 def test_missing_proximal_logprobs_are_those_of_the_policy(model: Any, present: int) -> None:
     """If no sample has old log-probabilities, and if only some have none."""
@@ -304,4 +403,4 @@ def test_missing_proximal_logprobs_are_those_of_the_policy(model: Any, present: 
     bare = without(data, "proximal_logprobs")
     bare = TrainBatch((*data.samples[:present], *bare.samples[present:]), 0)
     found = learner_of(model, configured()).logprobs(bare.samples)
-    close(measure(model, configured(17), bare), measure(model, configured(17), fill(bare, found)))
+    close(measure(model, configured(17), bare), measure(model, configured(17), filled(bare, proximal_logprobs=found)))

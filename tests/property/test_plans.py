@@ -19,7 +19,8 @@ from rlpost.learner.packing import (
     sequence_length,
     spread_over_ranks,
 )
-from rlpost.rollout.sampling import group_seed, requests, round_robin
+from rlpost.rollout.sampling import group_seed, requests, round_robin, turn_seed
+from support.trajectories import tokenized
 
 MODES = settings(deadline=None, derandomize=True, max_examples=80)
 
@@ -115,9 +116,10 @@ def test_the_seeds_of_different_groups_never_overlap(run_seed: int, step: int, s
         request
         for stream in ("train", "evaluation")
         for at in (step, step + 1)
-        for request in requests([("p", (1,))] * prompts, run_seed=run_seed, step=at, group_size=size, stream=stream)
+        for request in requests([tokenized("p")] * prompts, run_seed=run_seed, step=at, group_size=size, stream=stream)
     ]
-    seeds = [request.seed + i for request in asked for i in range(request.n)]
+    seeds = [seed for request in asked for seed in request.seeds]
+    assert len(seeds) == 4 * prompts * size
     assert len(set(seeds)) == len(seeds)
     # vLLM takes a signed 64-bit integer
     assert min(seeds) >= 0
@@ -131,9 +133,19 @@ def test_group_seeds_are_multiples_of_the_group_size(run_seed: int, step: int, s
 
 
 @MODES
+@given(st.integers(0, 2**62), st.integers(1, 40))
+def test_the_seeds_of_a_trajectorys_turns_differ_and_fit_the_engine(seed: int, turns: int) -> None:
+    seeds = [turn_seed(seed, turn) for turn in range(turns)]
+    assert seeds[0] == seed
+    assert len(set(seeds)) == turns
+    assert min(seeds) >= 0
+    assert max(seeds) < 2**63
+
+
+@MODES
 @given(prompts=st.integers(0, 30), workers=st.integers(1, 7))
 def test_every_request_goes_to_one_engine(prompts: int, workers: int) -> None:
-    asked = requests([("p", (1,))] * prompts, run_seed=0, step=0, group_size=2)
+    asked = requests([tokenized("p")] * prompts, run_seed=0, step=0, group_size=2)
     shares = round_robin(asked, workers)
     assert sorted(i for share in shares for i in share) == list(range(prompts))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1

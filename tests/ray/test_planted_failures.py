@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.deepspeed, pytest.m
 LONG = pytest.mark.long
 """For bugs that are also planted between a learner and an engine in tests/integration, or are like another one here."""
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
+TALK = [f"environment={{name: '{SUPPORT}/dialogues.py:Talk', max_turns: 3, observation_tokens: 4}}"]
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,9 @@ def said(work: Path, name: str, sabotage: str | None, *overrides: str) -> str:
         ("update_not_sent", ["canary: engine 0 and learner differ by", "than it reports"], ["tuning.method=lora"]),
         ("update_lost_in_the_learner", ["canary: an update with gradient norm", "changed no published byte"], []),
         ("loss_halved", ["invariance: ", "0.5 times"], []),
+        ("observed_tokens_trained", ["masks: ", "that the policy did not sample"], TALK),
+        pytest.param("mask_off_by_one", ["masks: ", "that it sampled are not"], TALK, marks=LONG),
+        pytest.param("observation_taken_for_sampled", ["masks: ", "did not sample"], TALK, marks=LONG),
         pytest.param("loss_divided_by_micro_batches", ["invariance: "], [], marks=LONG),
         (
             "reference_is_the_policy",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
 from rlpost.config.load import from_dict
 from rlpost.config.schema import RunConfig
-from rlpost.types import TrainBatch, TrainSample
+from rlpost.types import TrainBatch
+from support.trajectories import sample
 
 
 def batch(count: int = 7, vocabulary: int = 64, seed: int = 5) -> TrainBatch:
@@ -17,19 +16,16 @@ def batch(count: int = 7, vocabulary: int = 64, seed: int = 5) -> TrainBatch:
     for _ in range(count):
         prompt, size = int(rng.integers(2, 9)), int(rng.integers(3, 20))
         old = (-np.log(vocabulary) + rng.normal(0, 0.3, size)).astype(np.float32)
-        samples.append(
-            TrainSample(
-                prompt_ids=rng.integers(3, vocabulary, prompt),
-                completion_ids=rng.integers(3, vocabulary, size),
-                advantages=np.repeat(rng.normal(), size).astype(np.float32),
-                span_ids=(np.arange(size) >= size // 2).astype(np.int64),
-                mask=np.arange(size) < size - (size % 2),
-                rollout_logprobs=(old + rng.normal(0, 0.3, size)).astype(np.float32),
-                policy_version=0,
-                proximal_logprobs=old,
-                ref_logprobs=(old + rng.normal(0, 0.5, size)).astype(np.float32),
-            )
-        )
+        ids, completion = rng.integers(3, vocabulary, prompt), rng.integers(3, vocabulary, size)
+        advantage = rng.normal()
+        mask = np.arange(size) < size - (size % 2)
+        columns = {
+            "spans": np.arange(size) >= size // 2,
+            "rollout": old + rng.normal(0, 0.3, size),
+            "proximal": old,
+            "reference": old + rng.normal(0, 0.5, size),
+        }
+        samples.append(sample(ids.tolist(), completion.tolist(), advantages=advantage, mask=mask.tolist(), **columns))
     return TrainBatch(tuple(samples), 0)
 
 
@@ -47,14 +43,21 @@ def config(folder: str, **sections: dict) -> RunConfig:
     return from_dict(tree)
 
 
-def grouped(count: int = 8) -> TrainBatch:
-    """The fixed batch as two groups, without old and reference log-probabilities."""
+def grouped(count: int = 8, version: int = 0) -> TrainBatch:
+    """The fixed batch as two groups, sampled by this policy version, without old and reference log-probabilities."""
     samples = batch(count).samples
-    half = count // 2
-    changed = [
-        dataclasses.replace(
-            s, prompt_ids=samples[i // half * half].prompt_ids, proximal_logprobs=None, ref_logprobs=None
+    half, changed = count // 2, []
+    for i, one in enumerate(samples):
+        first, size = samples[i // half * half], one.prompt_tokens
+        changed.append(
+            sample(
+                first.token_ids[: first.prompt_tokens].tolist(),
+                one.token_ids[size:].tolist(),
+                advantages=one.advantages[size:].tolist(),
+                spans=one.span_ids[size:].tolist(),
+                mask=one.mask[size:].tolist(),
+                rollout=None if one.rollout_logprobs is None else one.rollout_logprobs[size:].tolist(),
+                version=version,
+            )
         )
-        for i, s in enumerate(samples)
-    ]
     return TrainBatch(tuple(changed), 0)

@@ -15,16 +15,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlpost.algorithms.credit import as_samples
+from rlpost.algorithms.credit import train_samples
 from rlpost.config.load import from_dict
 from rlpost.config.update_kind import engine_rank, kind_of
 from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import SelfCheckError
 from rlpost.learner.build import build_learner
+from rlpost.protocols import GenerateRequest, SamplingSettings
 from rlpost.rollout.vllm import packed_linear
 from rlpost.rollout.vllm.engine import VllmEngine, VllmSettings
 from rlpost.selfcheck import canary
-from rlpost.types import Prompt, TrainBatch, TrainSample
+from rlpost.trajectory import Trajectory
+from rlpost.types import Prompt, TrainBatch
+from support.trajectories import sample
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SUBNETWORK = {"density": 0.1, "mask": "random"}
@@ -78,14 +81,15 @@ def configured(folder: str, change: dict[str, Any]) -> Any:
     return from_dict(tree)
 
 
-def batch(step: int) -> TrainBatch:
+def batch(step: int, version: int | None = None) -> TrainBatch:
+    """Random samples of this version, or of the version that a learner has at this step."""
     rng = np.random.default_rng(step)
     samples = []
     for _ in range(6):
         n = int(rng.integers(3, 9))
-        ids = rng.integers(3, 60, 3), rng.integers(3, 60, n)
-        advantages = np.full(n, rng.normal(), np.float32)
-        samples.append(TrainSample(*ids, advantages, np.zeros(n, np.int64), np.ones(n, bool), None, 0))
+        prompt, completion = rng.integers(3, 60, 3).tolist(), rng.integers(3, 60, n).tolist()
+        of = step if version is None else version
+        samples.append(sample(prompt, completion, advantages=rng.normal(), version=of))
     return TrainBatch(tuple(samples), step)
 
 
@@ -93,11 +97,11 @@ class Pair:
     """An engine, and one learner after another."""
 
     def __init__(self, folder: str, adapters: bool, dtype: str = "float32"):
-        codec = TextCodec(folder)
-        self.folder, self.prompt = folder, codec.encode(Prompt("a", text="∀ p q : Prop, p → q → p :="))
+        ids = TextCodec(folder).encode(Prompt("a", text="∀ p q : Prop, p → q → p :="))
+        self.folder, self.prompt = folder, np.array(ids, np.int32)
         rank = 16 if adapters else None
         settings = VllmSettings(model=folder, dtype=dtype, adapter_rank=rank, kv_cache_mb=256, enforce_eager=True)
-        self.engine = VllmEngine(settings, codec, [self.prompt, self.prompt[:5]], 8)
+        self.engine = VllmEngine(settings, [self.prompt, self.prompt[:5]], 8)
         plain = build_learner(configured(folder, {}), folder, DEVICE)
         self.base = plain.export()
         self.before = {name: tensor.clone() for name, tensor in plain.weights()}
@@ -119,9 +123,15 @@ class Pair:
     def difference(self) -> float:
         """Largest |Δ log p| between engine and learner on the probes."""
         completions = self.engine.probe()
-        found = self.learner.logprobs(as_samples(completions), temperature=1.0)
-        worst = [abs(found[i] - np.array(c.logprobs)).max() for i, c in enumerate(completions)]
+        found = self.score(completions)
+        worst = [abs(v - c.logprobs[c.mask]).max() for v, c in zip(found, completions, strict=True)]
         return float(max(worst))
+
+    def score(self, completions: list[Trajectory]) -> list[np.ndarray]:
+        """The learner's log-probabilities of sampled tokens."""
+        samples = [sample for completion in completions for sample in train_samples(completion)]
+        found = self.learner.logprobs(samples, temperature=1.0)
+        return [found[i][completion.mask] for i, completion in enumerate(completions)]
 
     def verdict(self) -> str:
         try:
@@ -132,9 +142,8 @@ class Pair:
 
     def probe(self) -> str:
         completions = self.engine.probe()
-        found = self.learner.logprobs(as_samples(completions), temperature=1.0)
         try:
-            canary.check_probe(completions, [found[i] for i in range(len(found))], canary.TOLERANCE["float32"])
+            canary.check_probe(completions, self.score(completions), canary.TOLERANCE["float32"])
         except SelfCheckError as error:
             return str(error)
         return "healthy"
@@ -144,20 +153,21 @@ class Pair:
         samples = batch(0).samples
         plain = build_learner(configured(self.folder, {}), self.folder, DEVICE)
         one, other = self.learner.logprobs(samples, reference=True), plain.logprobs(samples)
-        return float(max(abs(one[i] - other[i]).max() for i in range(len(samples))))
+        return float(max(abs(one[i] - other[i])[s.mask].max() for i, s in enumerate(samples)))
 
 
 def invariant(pair: Pair, change: dict[str, Any]) -> dict[str, Any]:
     """Differences between engine and learner at the start and after updates, and how far the policy moved."""
     pair.start(change)
     found: dict[str, Any] = {"start": pair.difference(), "kind": kind_of(pair.config)}
-    before = pair.learner.logprobs(batch(9).samples)
+    asked = batch(9).samples
+    before = pair.learner.logprobs(asked)
     for step in range(pair.config.tuning.warmup_steps + 2):
         pair.learner.step(batch(step))
         pair.publish()
-    after = pair.learner.logprobs(batch(9).samples)
+    after = pair.learner.logprobs(asked)
     found["after"] = pair.difference()
-    found["moved"] = float(max(abs(after[i] - before[i]).max() for i in after))
+    found["moved"] = float(max(abs(after[i] - before[i])[s.mask].max() for i, s in enumerate(asked)))
     found["reference"] = pair.reference()
     found["bytes"] = pair.published.nbytes
     changed = {n: t.cpu() != pair.before[n].cpu().to(t.dtype) for n, t in pair.learner.weights()}
@@ -175,6 +185,12 @@ def planted(pair: Pair) -> dict[str, str]:
         with held(engine, "_take", lambda update: None):
             found["adapter_not_sent"] = pair.verdict()
         found["sent"] = pair.verdict()
+        running = engine.submit([GenerateRequest(pair.prompt, 4, 0)], SamplingSettings(max_tokens=4))
+        try:
+            pair.publish()
+        except RuntimeError as error:
+            found["adapter_while_requests_run"] = str(error)
+        engine.abort(running)
         request, engine.adapter.request = engine.adapter.request, None
         found["adapter_not_used"] = pair.probe()
         engine.adapter.request = request
@@ -210,7 +226,7 @@ def planted(pair: Pair) -> dict[str, str]:
         found["stale_cache"] = pair.verdict()
     if DEVICE.type == "cuda":  # packed kernels exist on CPU only
         return found
-    pair.learner.step(batch(1))
+    pair.learner.step(batch(1, version=8))
     repack, packed_linear.repack = packed_linear.repack, lambda model: 0
     found["stale_kernels"] = pair.verdict()
     packed_linear.repack = repack

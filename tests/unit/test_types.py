@@ -11,52 +11,65 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlpost import types
-from rlpost.protocols import ApplyReport, EngineSpec, GenerateRequest, SamplingSettings
+from rlpost import trajectory, types
+from rlpost.protocols import ApplyReport, EngineSpec, GenerateRequest, GroupRequest, Reply, SamplingSettings, Turn
+from support.trajectories import receipt, sample
 
-COMPLETION = types.Completion("t1", 0, (1, 2), (7, 2), ((0, 2), (2, 2)), (-0.1, -0.2), "ok", "stop", 0, 17)
+TICKET = trajectory.Ticket(3, "t1", (16, 17), 5)
+TRAJECTORY = trajectory.one_turn(
+    (1, 2), (7, 2), "ok", offsets=((0, 2), (2, 2)), logprobs=(-0.1, -0.2), ticket=TICKET
+)  # fmt: skip
 PROMPT = types.Prompt("t1", text="∀", columns={"statement": "∀ p, p", "n": [1, {"a": None}]})
 ITEM = types.ItemVerdict(0, 5, "accepted", 1.0, "hit", 2)
 VERDICT = types.Verdict("accepted", 1.0, "ok", (ITEM,), "kernel-replayed", {"axioms": ["x"]}, 0.1, 0.05, "lean", True)
 SPAN = types.SpanReward(0, 2, 1.0, 3, "advantage")
-SAMPLE = types.TrainSample(
-    np.array([1]), np.array([5, 2]), np.ones(2, np.float32), np.zeros(2, np.int64), np.ones(2, bool),
-    np.float32([-1, -2]), 3, np.float32([-1, -2]), None,
-)  # fmt: skip
+SAMPLE = sample([1], [5, 2], advantages=1.0, rollout=[-1, -2], proximal=[-1, -2], version=3)
+GROUP = trajectory.Group(PROMPT, (TRAJECTORY,), (VERDICT,), ((SPAN,),), (np.float32([-1, -2, -3, -4]),))
+HELD = trajectory.SampleReceipt(trajectory.Receipt.of(TRAJECTORY), (TRAJECTORY,), 0, (SPAN,), (0.5,))
 MANIFEST = types.WeightManifest(0, 1, "full", {"w": "ab"}, 4, {"w": (1,)})
 PAYLOAD = types.TensorPayload("bfloat16", (1, 2), np.arange(4, dtype=np.uint8))
 EXAMPLES: list[Any] = [
     types.Message("user", "∀"),
     PROMPT,
     types.Prompt("c", messages=(types.Message("user", "x"),)),
-    COMPLETION,
-    types.VerifyItem({"a": 1}, "x"),
+    types.VerifyItem({"a": 1}, "x", ("w", "x")),
     ITEM,
     VERDICT,
     SPAN,
-    types.TokenizedPrompt(PROMPT, (1, 2)),
     types.RewardOutput([(SPAN,), None], {"hits": 1.0}),
     types.GradientSketch(0.5, {"w": np.ones(2, np.float32)}),
     types.GradientFigures(8, types.GradientSketch(0.5, {}), types.GradientSketch(0.5, {}), None),
     types.TensorDelta(4, 1, 1, 0, 1, 1, 0.1, 0.2, 0.01),
-    types.Group(PROMPT, (COMPLETION,), (VERDICT,), ((SPAN,),)),
     SAMPLE,
     types.Denominators(10, 2, 2, 64),
     types.TrainBatch((SAMPLE,), 4),
     PAYLOAD,
     MANIFEST,
     types.WeightUpdate(MANIFEST, {"w": PAYLOAD}),
-    GenerateRequest("t1", (1, 2), 8, 1000),
+    TICKET,
+    trajectory.TokenizedPrompt(PROMPT, np.array([1, 2], np.int32)),
+    trajectory.Completion(np.array([7, 2], np.int32), np.float32([-0.1, -0.2]), "stop", ((0, 0, 1), (1, 1, 2))),
+    TRAJECTORY.segments[1],
+    TRAJECTORY,
+    GROUP,
+    receipt(GROUP, TICKET),
+    HELD.receipt,
+    HELD,
+    trajectory.BatchReceipt((HELD,), 4),
+    GenerateRequest(np.array([1, 2], np.int32), 8, 1000),
+    GroupRequest(trajectory.TokenizedPrompt(PROMPT, np.array([1, 2], np.int32)), (16, 17), TICKET),
+    Turn(0, "7", False),
+    Reply("higher", reward=0.5, verdict=VERDICT),
     SamplingSettings(max_tokens=8, stop=("a",)),
     ApplyReport(1, {"w": "ab"}, 1, 0.1),
-    EngineSpec("model", ((1, 2),), 8, 256),
+    EngineSpec("model", (np.array([1, 2]),), 8, 256),
 ]
 
 
 def plain(value: Any) -> Any:
-    """A form that can be compared: arrays become (dtype, list)."""
+    """A form that can be compared: arrays become (dtype, shape, bytes), in which NaN equals NaN."""
     if isinstance(value, np.ndarray):
-        return str(value.dtype), value.tolist()
+        return str(value.dtype), value.shape, value.tobytes()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return type(value), {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple):
@@ -73,7 +86,8 @@ def test_records_pickle(record: Any) -> None:
 
 
 def test_every_record_is_among_the_examples() -> None:
-    known = {v for v in vars(types).values() if isinstance(v, type) and dataclasses.is_dataclass(v)}
+    modules = (types, trajectory)
+    known = {v for m in modules for v in vars(m).values() if isinstance(v, type) and dataclasses.is_dataclass(v)}
     assert known <= {type(record) for record in EXAMPLES}
 
 
@@ -90,8 +104,8 @@ def test_records_cannot_be_changed(record: Any) -> None:
     [
         (lambda: types.Prompt("p"), "prompt 'p': give either text or messages"),
         (lambda: types.Prompt("p", text="a", messages=()), "not both"),
-        (lambda: dataclasses.replace(COMPLETION, offsets=((0, 2),)), "2 tokens, 1 offsets"),
-        (lambda: dataclasses.replace(COMPLETION, logprobs=(0.0,)), "2 tokens, 1 logprobs"),
+        (lambda: trajectory.one_turn((1, 2), (7, 2), "ok", offsets=((0, 2),)), "offsets"),
+        (lambda: dataclasses.replace(TRAJECTORY, logprobs=np.zeros(1)), "4 tokens and 1 log-probabilities"),
         (lambda: types.Verdict("undecided", 0.0, "crashed"), "outcome undecided cannot go with score 0.0"),
         (lambda: types.Verdict("rejected", None, "no"), "outcome rejected cannot go with score None"),
         (lambda: types.SpanReward(2, 1, 0.0), r"need 0 <= start <= stop"),
@@ -107,5 +121,5 @@ def test_what_a_record_cannot_hold_is_refused(make: Callable[[], Any], message: 
 
 
 def test_derived_figures() -> None:
-    assert SAMPLE.length == 3
+    assert (SAMPLE.length, SAMPLE.prompt_tokens) == (3, 1)
     assert PAYLOAD.nbytes == 4

@@ -60,6 +60,41 @@ def update_lost_in_the_learner(module: Any) -> None:
     module.DeepSpeedEngine.apply = apply
 
 
+def observed_tokens_trained(module: Any) -> None:
+    """What an environment wrote is trained on, as if the policy had sampled it."""
+
+    def mask(self: Any) -> Any:
+        found = module.np.ones(self.length, bool)
+        found[: self.prompt_tokens] = False
+        return found
+
+    module.Trajectory.mask = property(mask)
+
+
+def mask_off_by_one(module: Any) -> None:
+    """Each turn's mask begins one token early and ends one token early."""
+
+    def mask(self: Any) -> Any:
+        found = module.np.zeros(self.length, bool)
+        for turn in self.turns:
+            found[turn.start - 1 : turn.stop - 1] = True
+        return found
+
+    module.Trajectory.mask = property(mask)
+
+
+def observation_taken_for_sampled(module: Any) -> None:
+    """An observation's segment is recorded as the policy's own."""
+    observed = module.Episode.observed
+
+    def wrong(self: Any, *arguments: Any) -> None:
+        observed(self, *arguments)
+        last = self.segments[-1]
+        self.segments[-1] = module.Segment("policy", last.start, last.stop, last.turn, last.text)
+
+    module.Episode.observed = wrong
+
+
 def loss_halved(module: Any) -> None:
     """The loss is halved before the backward pass: a mean over two in place of a sum."""
     backward = module.DeepSpeedEngine.backward
@@ -92,6 +127,9 @@ PLACES: dict[str, tuple[str, Callable[[Any], None]]] = {
     "update_lost_in_the_engine": ("rlpost.rollout.vllm.weights", update_lost_in_the_engine),
     "update_not_sent": ("rlpost.rollout.vllm.engine", update_not_sent),
     "update_lost_in_the_learner": ("rlpost.learner.deepspeed_engine", update_lost_in_the_learner),
+    "observed_tokens_trained": ("rlpost.trajectory", observed_tokens_trained),
+    "mask_off_by_one": ("rlpost.trajectory", mask_off_by_one),
+    "observation_taken_for_sampled": ("rlpost.rollout.episode", observation_taken_for_sampled),
     "loss_halved": ("rlpost.learner.deepspeed_engine", loss_halved),
     "reference_is_the_policy": ("rlpost.learner.passes", reference_is_the_policy),
     "loss_divided_by_micro_batches": ("rlpost.learner.passes", loss_divided_by_micro_batches),

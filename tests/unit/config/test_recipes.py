@@ -22,7 +22,9 @@ from rlpost.config.recipes import RECIPES
 from rlpost.config.schema import RunConfig
 from rlpost.learner.packing import denominators
 from rlpost.plugins.algorithm import build_advantage, build_loss
-from rlpost.types import Completion, Group, Prompt, SpanReward, Verdict
+from rlpost.trajectory import Group, one_turn
+from rlpost.types import Prompt, SpanReward, Verdict
+from support.trajectories import receipt
 
 MAX_TOKENS = 16
 REWARDS = [[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0]]
@@ -66,17 +68,16 @@ def ours(name: str, batch: Batch) -> tuple[float, list[float]]:
     """Loss and gradient, flat over the tokens of the trained completions, in group order."""
     config, groups = configured(name), []
     for g, (rewards, members) in enumerate(zip(REWARDS, batch, strict=True)):
-        completions = []
-        for i, one in enumerate(members):
-            n = len(one.new)
-            spans = tuple((k, k + 1) for k in range(n))
-            completions.append(Completion(f"p{g}", i, (1,), (5,) * n, spans, None, "x" * n, "stop", 0, i))
+        answers = tuple(one_turn((1,), (5,) * len(one.new), index=i) for i, one in enumerate(members))
         verdicts = tuple(Verdict("accepted" if r else "rejected", r, "x") for r in rewards)
-        values = tuple((SpanReward(0, len(m.new), r),) for r, m in zip(rewards, members, strict=True))
-        groups.append(Group(Prompt(f"p{g}", text="x"), tuple(completions), verdicts, values))
+        values = tuple((SpanReward(0, one.length, r),) for r, one in zip(rewards, answers, strict=True))
+        groups.append(receipt(Group(Prompt(f"p{g}", text="x"), answers, verdicts, values)))
     a = config.algorithm
     found = credit.assign(groups, build_advantage(config), step=0, group_filter=a.filter)
-    samples = found.batch.samples
+    samples = [
+        credit.train_samples(s.tokens[s.receipt.index], s.reward, s.advantages)[s.part] for s in found.batch.samples
+    ]
+    assert all(sample.mask.tolist() == [False] + [True] * (sample.length - 1) for sample in samples)
     rows = [one for members, kept in zip(batch, found.advantages, strict=True)
             for one, value in zip(members, kept, strict=True) if value is not None]  # fmt: skip
     width = max(len(one.new) for one in rows)
@@ -89,9 +90,9 @@ def ours(name: str, batch: Batch) -> tuple[float, list[float]]:
     inputs = LossInputs(
         logprobs=logprobs,
         proximal_logprobs=padded([one.old for one in rows]),
-        advantages=padded([s.advantages.tolist() for s in samples]),
+        advantages=padded([s.advantages[1:].tolist() for s in samples]),
         mask=mask,
-        span_ids=padded([s.span_ids.tolist() for s in samples], torch.long, -1),
+        span_ids=padded([s.span_ids[1:].tolist() for s in samples], torch.long, -1),
         ref_logprobs=padded([one.ref for one in rows]),
     )
     counts = denominators(samples, range(len(samples)), config.rollout.max_tokens)

@@ -7,12 +7,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rlpost.observability.metrics import METRICS, assurances, check_names, describe_groups, prefixed, tokens
 from rlpost.observability.progress import summary
 from rlpost.observability.sinks import JsonlSink
-from rlpost.trajectory import FinishReason, Group, GroupReceipt
+from rlpost.trajectory import FinishReason, Group, GroupReceipt, Segment, Trajectory
 from rlpost.types import Prompt, Reward, SpanReward, Verdict
 from support.trajectories import answer, receipt
 
@@ -73,6 +74,14 @@ def test_one_truncated_completion_gives_no_pass_rate_where_rewards_score() -> No
     assert found["reward_mean"] == 0.5
     assert found.get("pass_rate") != 0.0
     assert found.get("solved_share") != 0.0
+
+
+def test_an_environments_tokens_are_not_counted_and_the_limit_on_turns_is_one() -> None:
+    segments = (Segment("prompt", 0, 1, -1), Segment("policy", 1, 2, 0), Segment("environment", 2, 9, 0))
+    segments = (*segments, Segment("policy", 9, 11, 1))
+    one = Trajectory(None, 0, np.zeros(11, np.int32), None, (), segments, "turns")
+    found = describe_groups([receipt(Group(Prompt("a", text="a"), (one,), (CUT,), ((),)))])
+    assert (found["length_mean"], found["length_max"], found["truncated_share"]) == (3.0, 3.0, 1.0)
 
 
 def test_names_are_registered_with_a_meaning() -> None:

@@ -15,7 +15,7 @@ from rlpost.errors import DataError, RlpostError, SelfCheckError, UserError
 from rlpost.plugins.build import build_stage, build_verifier
 from rlpost.protocols import Verifier
 from rlpost.scoring.score import Scorer, drop_empty_rewards, run_stages, undecided
-from rlpost.trajectory import FinishReason, Group
+from rlpost.trajectory import FinishReason, Group, Segment, Status, Trajectory
 from rlpost.types import Prompt, Reward, SpanReward, Verdict, VerifyItem
 from support.trajectories import answer, receipt
 
@@ -119,6 +119,55 @@ def test_a_completion_that_no_stage_rewards_has_no_reward_in_the_end(functions: 
     [scored] = Scorer(section(functions, verifier=None, rewards=rewards)).score([group("?", "x")])
     assert scored.rewards == ((), (SpanReward(0, 2, 2.0),))
     assert drop_empty_rewards(receipt(scored)).rewards == (None, (SpanReward(0, 2, 2.0),))
+
+
+def dialogue(status: Status = "done", verdict: Verdict | None = None) -> Trajectory:
+    """Two turns of one token each, with an observation of one between them."""
+    segments = (
+        Segment("prompt", 0, 1, -1),
+        Segment("policy", 1, 2, 0, "3"),
+        Segment("environment", 2, 3, 0, "higher"),
+        Segment("policy", 3, 4, 1, "4"),
+    )
+    return Trajectory(None, 0, np.arange(4, dtype=np.int32), None, (), segments, status, verdict)
+
+
+def played(*members: Trajectory) -> Group:
+    return Group(Prompt("p", text="2+2", columns={"answer": "4"}), members)
+
+
+def test_a_verifier_gets_the_last_turn_as_the_answer_and_all_of_them_besides(functions: str) -> None:
+    seen: list[VerifyItem] = []
+
+    class Noting(Miscounting):
+        def verify_batch(self, items: Sequence[VerifyItem]) -> list[Verdict]:
+            seen.extend(items)
+            return super().verify_batch(items)
+
+    scorer = Scorer(section(functions), dialogues=True)
+    scorer.verifier = Noting(0)
+    [scored] = scorer.score([played(dialogue(), answer("4", 1))])
+    assert [(item.text, item.turns) for item in seen] == [("4", ("3", "4")), ("4", ())]
+    assert scored.rewards[0] == (SpanReward(0, 4, 1.0),)
+
+
+def test_an_environments_verdicts_count_where_there_is_no_verifier(functions: str) -> None:
+    won = Verdict("accepted", 1.0, "won")
+    members = played(dialogue(verdict=won), dialogue(), dialogue("turns", won), dialogue("aborted", won))
+    [scored] = Scorer(section(functions, verifier=None), dialogues=True).score([members])
+    assert [v and v.reason for v in scored.verdicts] == ["won", None, "truncated", "unavailable"]
+    # one without a verdict is neither right nor wrong
+    assert values(scored) == [1.0, None, 0.0, None]
+    [judged] = Scorer(section(functions), dialogues=True).score([members])
+    assert [v and v.reason for v in judged.verdicts] == ["accepted", "accepted", "truncated", "unavailable"]
+
+
+@pytest.mark.parametrize("verifier", [True, False])
+def test_a_failed_environment_leaves_its_own_undecided_verdict(functions: str, verifier: bool) -> None:
+    failed = Verdict("undecided", None, "environment_failed", evidence={"messages": ["KeyError: 'x'"]})
+    options: dict[str, Any] = {} if verifier else {"verifier": None}
+    [scored] = Scorer(section(functions, **options), dialogues=True).score([played(dialogue("aborted", failed))])
+    assert (scored.verdicts, scored.rewards) == ((failed,), (None,))
 
 
 LATE = """
