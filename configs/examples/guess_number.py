@@ -1,5 +1,4 @@
-"""An environment of one's own, as small as possible: guess a number from 1 to 16 in at most 4 guesses, told whether it is
-higher or lower.
+"""A custom environment, as small as possible: guess a number from 1 to 16 in at most 4 guesses, with replies.
 
     rlpost train configs/examples/guess_number.yaml
 

@@ -32,9 +32,9 @@ class TurnReturns:
     be biased wherever the policy chooses how many turns it takes, since every further turn would then subtract another
     mean reward.
 
-    A trajectory that was cut at a limit has earned what it has earned: the turn that was cut is worth 0 (under
-    ``scoring.truncated: reject`` so are all). A turn that a trajectory does not have counts as 0 in the baseline of that turn. Leaving it out would compare long
-    trajectories with long ones only, and ending early with nothing.
+    A turn that a trajectory does not have counts as 0 in the baseline of that turn. Leaving it out would compare long
+    trajectories with long ones only, and ending early with nothing. A trajectory that was cut at a limit has earned
+    what it has earned, and the turn that was cut is worth 0; under ``scoring.truncated: reject`` all its turns are.
 
     List this stage last: ``rewards: [{name: outcome}, {name: turns, gamma: 0.9}]``.
 

@@ -104,7 +104,7 @@ class RolloutWorker(Worker):
             For each group two items: its trajectories, and then its position with its receipts. The caller owns both,
             so the tokens outlive this process, and it need not fetch the first: they stay in the object store.
         """
-        from rlpost.actors.environments import RayEnvironments
+        from rlpost.actors.environment_calls import RayEnvironments
         from rlpost.rollout.episode import Budget, stream
 
         section, calls, budget = self.config.environment, None, None

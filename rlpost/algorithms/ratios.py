@@ -1,4 +1,4 @@
-"""Importance ratios of the current to the proximal policy, and importance weights of the proximal to the rollout policy.
+"""Importance ratios of the current to the proximal policy, and weights of the proximal to the rollout policy.
 
 The *rollout* policy sampled the tokens (the engine's log-probabilities). The *proximal* policy is the learner's at the
 start of the step; clipping keeps the *current* one close to it. Rollout and proximal policy differ by rounding, and by

@@ -19,6 +19,7 @@ STANDARD = {
     "ActorLostError": RuntimeError,
     "LearnerLostError": RuntimeError,
     "RestartLimitError": RuntimeError,
+    "RolloutsLostError": RuntimeError,
     "DeadlineError": TimeoutError,
     "PlacementError": RuntimeError,
     "SelfCheckError": RuntimeError,

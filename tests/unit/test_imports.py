@@ -16,7 +16,7 @@ import importlib, pkgutil, sys
 
 names = [
     "rlpost.types", "rlpost.protocols", "rlpost.errors", "rlpost.plugins.registry", "rlpost.algorithms.credit", "rlpost.data.prompts",
-    "rlpost.data.sampler", "rlpost.learner.packing", "rlpost.rollout.sampling", "rlpost.rollout.stream", "rlpost.loop.sync",
+    "rlpost.data.sampler", "rlpost.learner.packing", "rlpost.rollout.sampling", "rlpost.rollout.episode", "rlpost.loop.sync",
     "rlpost.loop.session",
     "rlpost.rollout.vllm.readback", "rlpost.sync.codec", "rlpost.selfcheck.canary", "rlpost.observability.metrics",
     "rlpost.optim.schedule", "rlpost.data.decontaminate", "rlpost.data.curriculum", "rlpost.evaluation.outcomes",
@@ -77,7 +77,7 @@ def test_files_do_not_import_each_other_in_cycles(package: str) -> None:
 def test_only_entry_points_and_contracts_are_top_level_modules() -> None:
     """Everything else is in a subpackage, where a reader can find it."""
     loose = {file.stem for file in (ROOT / "rlpost").glob("*.py")} - {"__init__"}
-    assert loose == {"api", "cli", "errors", "paths", "protocols", "types"}
+    assert loose == {"api", "cli", "errors", "paths", "protocols", "trajectory", "types"}
     inits = [file for top in ("rlpost", "rewards", "verifiers") for file in (ROOT / top).rglob("__init__.py")]
     code = [f for f in inits if len(ast.parse(f.read_text()).body) > 1 and f.parent != ROOT / "rlpost"]
     assert code == [], "an __init__.py holds a docstring"

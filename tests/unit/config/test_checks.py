@@ -23,6 +23,8 @@ def changed(*patches: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
+TALK: dict[str, Any] = {"environment": {"name": "game.py:Game"}}
+
 BROKEN: list[tuple[str, dict[str, Any], str, list[str]]] = [
     # rule, change, key at the start of the message, texts it must contain (values and remedy)
     ("check_policy_start", {"model": {"scratch": {}}, "sft": {}}, "model.path", ["'m'", "model.scratch", "keep one"]),
@@ -148,6 +150,32 @@ BROKEN: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("check_evaluation", {"evaluation": {"every": 5}}, "evaluation.every", ["5", "data.eval", "set 0"]),
     ("check_scoring", {"scoring": {"rewards": []}}, "scoring.rewards", ["empty", "name at least one"]),
     ("check_scoring", {"scoring": {"verifier": None}}, "scoring.verifier", ["outcome", "name a verifier"]),
+    ("check_turns", {"scoring": {"rewards": [{"name": "turns"}]}}, "scoring.rewards", ["no environment section"]),
+    (
+        "check_turns",
+        {**TALK, "scoring": {"rewards": [{"name": "ranking"}]}},
+        "scoring.rewards",
+        ["ranking", "remove environment"],
+    ),
+    (
+        "check_turns",
+        {**TALK, "scoring": {"rewards": [{"name": "turns"}, {"name": "outcome"}]}},
+        "scoring.rewards",
+        ["outcome after turns", "put turns last"],
+    ),
+    (
+        "check_turns",
+        {**TALK, "scoring": {"rewards": [{"name": "turns"}]}, "algorithm": {"aggregate": "span"}},
+        "algorithm.aggregate",
+        ["span", "use token or constant"],
+    ),
+    (
+        "check_turns",
+        {**TALK, "data": {"eval": "e.jsonl"}, "evaluation": {"uplift_prompts": 4}},
+        "evaluation.uplift_prompts",
+        ["4", "set it 0"],
+    ),
+    ("check_lengths", {**TALK, "rollout": {"max_model_len": 512}}, "environment.max_tokens", ["4096", "no room"]),
     (
         "check_prompt_template",
         {"data": {"template": "{a}", "chat_template": [["user", "{a}"]]}},
