@@ -85,7 +85,8 @@ def _target(value: Any, number: int, section: SftSection) -> Target:
     if len(texts) % 2 != 1 or not all(isinstance(text, str) for text in texts):
         raise DataError(
             f"sft.train, row {number}: column {section.completion_key!r} holds {value!r:.200}, expected text, or a "
-            "list of texts, policy and environment in turn, beginning and ending with the policy; set sft.completion_key"
+            "list of texts, of policy and environment in turn, that begins and ends with the policy; set "
+            "sft.completion_key"
         )
     return tuple(text if i % 2 else section.completion_prefix + text for i, text in enumerate(texts))
 
