@@ -51,29 +51,32 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def batch(groups: int, prompt: int, seed: int) -> Any:
-    """A batch of random tokens, as content does not change the cost; lengths of completions differ by a quarter."""
+def batch(groups: int, prompt: int, version: int) -> Any:
+    """A batch of random tokens, as content does not change the cost; lengths of completions differ by a quarter.
+
+    The policy version that sampled it is also its seed.
+    """
     import numpy as np
 
     from rlpost.types import TrainBatch, TrainSample
 
-    rng, samples = np.random.default_rng(seed), []
+    rng, samples = np.random.default_rng(version), []
     for _ in range(groups):
         ids = rng.integers(100, 40_000, prompt)
         for _ in range(GROUP):
             size = int(rng.integers(TOKENS * 3 // 4, TOKENS + 1))
+            sampled = np.arange(prompt + size) >= prompt
             samples.append(
                 TrainSample(
-                    prompt_ids=ids,
-                    completion_ids=rng.integers(100, 40_000, size),
-                    advantages=np.full(size, rng.normal(), np.float32),
-                    span_ids=np.zeros(size, np.int64),
-                    mask=np.ones(size, bool),
-                    rollout_logprobs=np.full(size, -10.0, np.float32),
-                    policy_version=0,
+                    token_ids=np.concatenate([ids, rng.integers(100, 40_000, size)]).astype(np.int32),
+                    mask=sampled,
+                    advantages=np.where(sampled, np.float32(rng.normal()), np.float32(0.0)),
+                    span_ids=np.where(sampled, np.int32(0), np.int32(-1)),
+                    versions=np.where(sampled, np.int32(version), np.int32(-1)),
+                    rollout_logprobs=np.where(sampled, np.float32(-10.0), np.float32(np.nan)),
                 )
             )
-    return TrainBatch(tuple(samples), seed)
+    return TrainBatch(tuple(samples), version)
 
 
 def worker(case: dict[str, Any]) -> None:

@@ -41,6 +41,7 @@ def measured(call: Callable[[], Any]) -> tuple[Any, float, float]:
 
 def worker(case: dict[str, Any]) -> dict[str, Any]:
     """In the separate process: load, update three times, sample each batch with and without log-probabilities."""
+    import numpy as np
     import psutil
 
     from rlpost.data.models import load
@@ -56,7 +57,7 @@ def worker(case: dict[str, Any]) -> dict[str, Any]:
     settings = VllmSettings(
         model=case["model"], dtype=case["dtype"], packed_weights=case["packed"], max_model_len=longest
     )
-    engine = VllmEngine(settings, TextCodec(case["model"]), [(1, 2, 3)])
+    engine, codec = VllmEngine(settings, [np.array([1, 2, 3], np.int32)]), TextCodec(case["model"])
     engine.probe()
     rss = psutil.Process().memory_info().rss / 2**20
     payload = {name: encode(p) for name, p in load(case["model"], case["dtype"]).named_parameters()}
@@ -67,23 +68,33 @@ def worker(case: dict[str, Any]) -> dict[str, Any]:
     for batch in case["batches"]:
         for logprobs in (True, False):
             name = f"batch {batch}{'' if logprobs else ', no log-probabilities'}"
-            found[name] = sample(engine, case, batch, logprobs)
+            found[name] = sample(engine, codec, case, batch, logprobs)
     return found
 
 
-def sample(engine: Any, case: dict[str, Any], batch: int, logprobs: bool) -> dict[str, float]:
-    """Best rates of a few calls; the first call is warm-up."""
-    from rlpost.protocols import GenerateRequest, SamplingSettings
-    from rlpost.rollout.stream import generate
+def sample(engine: Any, codec: Any, case: dict[str, Any], batch: int, logprobs: bool) -> dict[str, float]:
+    """Best rates of a few calls, texts included; the first call is warm-up."""
+    import numpy as np
+
+    from rlpost.protocols import GroupRequest, SamplingSettings
+    from rlpost.rollout.episode import stream
+    from rlpost.trajectory import TokenizedPrompt
+    from rlpost.types import Prompt
 
     draw = random.Random(batch)
     settings = SamplingSettings(max_tokens=case["tokens"], logprobs=logprobs)
     best = {"tokens_per_second": 0.0, "tokens_per_cpu_second": 0.0}
     for call in range(case["calls"] + 1):
-        prompts = [tuple(draw.randrange(5, 40) for _ in range(case["prompt"])) for _ in range(batch // GROUP)]
-        requests = [GenerateRequest(str(i), ids, GROUP, i * GROUP) for i, ids in enumerate(prompts)]
-        completions, wall, cpu = measured(lambda r=requests: generate(engine, r, settings))
-        tokens = sum(len(c.token_ids) for c in completions)
+        prompts = [[draw.randrange(5, 40) for _ in range(case["prompt"])] for _ in range(batch // GROUP)]
+        requests = [
+            GroupRequest(
+                TokenizedPrompt(Prompt(str(i), text=""), np.array(ids, np.int32)),
+                tuple(range(i * GROUP, (i + 1) * GROUP)),
+            )
+            for i, ids in enumerate(prompts)
+        ]
+        groups, wall, cpu = measured(lambda r=requests: list(stream(engine, r, settings, codec)))
+        tokens = sum(trajectory.sampled for _, group in groups for trajectory in group)
         if call:
             rates = {"tokens_per_second": tokens / wall, "tokens_per_cpu_second": tokens / cpu}
             best = {key: max(value, rates[key]) for key, value in best.items()}

@@ -91,7 +91,6 @@ class Way:
 
 
 def engine(case: dict[str, Any], rank: int | None) -> Any:
-    from rlpost.data.tokenizer import TextCodec
     from rlpost.rollout.vllm.engine import VllmEngine, VllmSettings
 
     settings = VllmSettings(
@@ -103,7 +102,7 @@ def engine(case: dict[str, Any], rank: int | None) -> Any:
         kv_cache_mb=256,
         enforce_eager=True,
     )
-    made = VllmEngine(settings, TextCodec(case["model"]), [(1, 2, 3, 4, 5, 6, 7, 8)])
+    made = VllmEngine(settings, [np.arange(1, 9, dtype=np.int32)])
     made.probe()  # matrices are packed on first use
     return made
 

@@ -62,11 +62,18 @@ def batch(case: dict[str, Any], step: int) -> Any:
     from rlpost.types import TrainBatch, TrainSample
 
     draw = np.random.default_rng(step)
-    n, samples = case["tokens"], []
+    samples, sampled = [], np.arange(case["prompt"] + case["tokens"]) >= case["prompt"]
     for _ in range(case["sequences"]):
-        ids = draw.integers(100, 4000, case["prompt"]), draw.integers(100, 4000, n)
-        advantages = np.full(n, draw.normal(), np.float32)
-        samples.append(TrainSample(*ids, advantages, np.zeros(n, np.int64), np.ones(n, bool), None, 0))
+        ids = draw.integers(100, 4000, case["prompt"]), draw.integers(100, 4000, case["tokens"])
+        samples.append(
+            TrainSample(
+                token_ids=np.concatenate(ids).astype(np.int32),
+                mask=sampled,
+                advantages=np.where(sampled, np.float32(draw.normal()), np.float32(0.0)),
+                span_ids=np.where(sampled, np.int32(0), np.int32(-1)),
+                versions=np.where(sampled, np.int32(step), np.int32(-1)),
+            )
+        )
     return TrainBatch(tuple(samples), step)
 
 

@@ -64,14 +64,24 @@ class ChatDialogue:
         heard = [Message("user", observation)] if isinstance(observation, str) else list(observation)
         self.messages += [*said, *heard]
         before, self.text = self.text, render(self.tokenizer, self.messages)
-        body = self.text[len(before) :]
-        known = [one for one in (answer or "", (answer or "").strip()) if body.startswith(one)]
-        if answer is None or not self.text.startswith(before) or not known:
+        tail = _after(answer, self.text.removeprefix(before)) if self.text.startswith(before) else None
+        if tail is None:
             return _ids(self.tokenizer, self.text), True
-        tail = body[len(known[0]) :]
         if last in self.tokenizer.all_special_ids:
             tail = tail.removeprefix(self.tokenizer.convert_ids_to_tokens(last))
         return _ids(self.tokenizer, tail), False
+
+
+def _after(answer: str | None, body: str) -> str | None:
+    """What follows an answer in a template's text, which may trim the answer or put a space before it; None if the text
+    does not begin with it.
+    """
+    if answer is None:
+        return None
+    if body.startswith(answer):
+        return body[len(answer) :]
+    bare, rest = answer.strip(), body.lstrip()
+    return rest[len(bare) :] if rest.startswith(bare) else None
 
 
 def _ids(tokenizer: Any, text: str) -> np.ndarray:

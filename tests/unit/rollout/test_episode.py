@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rlpost.algorithms.credit import train_samples
+from rlpost.learner.packing import denominators
 from rlpost.protocols import GroupRequest, Observation, Reply, SamplingSettings, Turn
 from rlpost.rollout.environments import EnvironmentHost, LocalEnvironments
 from rlpost.rollout.episode import Budget, complete, stream
 from rlpost.rollout.sampling import requests, turn_seed
 from rlpost.trajectory import Ticket, Trajectory
-from rlpost.types import Message, Verdict, WeightManifest, WeightUpdate
+from rlpost.types import Denominators, Message, SpanReward, Verdict, WeightManifest, WeightUpdate
 from support.fakes import CharCodec, FakeEngine
 from support.trajectories import tokenized
 
@@ -288,3 +290,43 @@ def test_single_requests_are_completed_in_order_or_aborted() -> None:
     assert ["".join(map(chr, c.token_ids)) for c in found] == ["aaa\0", "bbb\0"]
     late = complete(engine, asked, SETTINGS, -1.0)
     assert [(c.finish, len(c.token_ids)) for c in late] == [("abort", 0)] * 2
+
+
+class Rewriting(CharCodec):
+    """Every second turn is written anew, without what was said before."""
+
+    def dialogue(self, prompt: Any) -> Any:
+        codec = self
+
+        class Anew:
+            def observe(self, answer: str | None, last: int | None, observation: Any) -> tuple[np.ndarray, bool]:
+                return np.array([ord(c) for c in f"Q{observation}"], np.int32), True
+
+        return Anew() if prompt.id == "p" else super(Rewriting, codec).dialogue(prompt)
+
+
+def test_a_rewritten_history_goes_on_in_a_further_sequence() -> None:
+    engine = FakeEngine(lambda context, source: "x")
+    asked = requests([tokenized("p", [80])], run_seed=3, step=0, group_size=1)
+    calls = LocalEnvironments(EnvironmentHost(lambda: Counting(3)))
+    [(_, [one])] = list(stream(engine, asked, SETTINGS, Rewriting(), environments=calls, budget=Budget(5, 64, 16)))
+    assert engine.contexts == ["P", "Q<0>", "Q<1>"]
+    assert one.sequences == ((0, 3), (3, 9), (9, 15))
+    assert "".join(map(chr, one.token_ids)) == "Px\0Q<0>x\0Q<1>x\0"
+    assert [(turn.turn, turn.reward) for turn in one.turns] == [(0, 0.0), (1, 1.0), (2, 2.0)]
+    samples = train_samples(one, (SpanReward(0, one.length, 1.0),), [2.0])
+    assert [sample.part for sample in samples] == [0, 1, 2]
+    # the credit goes to the sampled tokens of all sequences, and nothing that was written again is trained on
+    assert [sample.mask.tolist() for sample in samples] == [
+        [False, True, True], [False] * 4 + [True] * 2, [False] * 4 + [True] * 2,
+    ]  # fmt: skip
+    assert [float(sample.advantages.sum()) for sample in samples] == [4.0, 4.0, 4.0]
+    assert denominators(samples, range(3), 8) == Denominators(tokens=6, sequences=1, spans=3, max_tokens=8)
+
+
+def test_an_opening_that_rewrites_the_prompt_replaces_it() -> None:
+    asked = requests([tokenized("p", [80])], run_seed=3, step=0, group_size=1)
+    calls = LocalEnvironments(EnvironmentHost(lambda: Counting(1, opening="hello")))
+    engine = FakeEngine(lambda context, source: "x")
+    [(_, [one])] = list(stream(engine, asked, SETTINGS, Rewriting(), environments=calls, budget=Budget(5, 64, 16)))
+    assert (engine.contexts, one.sequences, one.prompt_tokens) == (["Qhello"], ((0, 8),), 6)
