@@ -11,6 +11,9 @@ from rlpost.errors import ConfigError, RlpostError, UserError, describe_error
 from rlpost.plugins import registry, usercode
 from rlpost.protocols import Environment, RewardStage, Verifier
 
+NEEDS = ("rollout_logprobs", "learner_logprobs", "offsets")
+"""What a reward stage can ask for in `rlpost.protocols.RewardStage.needs`."""
+
 
 def build_stage(spec: RewardSpec) -> RewardStage:
     """A stage of the reward pipeline: a class, or a plain function with the signature of TRL's reward functions.
@@ -64,11 +67,15 @@ def reward_needs(config: RunConfig) -> dict[str, str]:
     Building the stages also reports misspelt names.
 
     Raises:
-        UserError: if a name is unknown or the arguments do not fit.
+        UserError: if a name is unknown, the arguments do not fit, or a stage needs what there is not.
     """
     found: dict[str, str] = {}
     for spec in config.scoring.rewards:
         for need in stage_needs(build_stage(spec)):
+            if need not in NEEDS:
+                raise UserError(
+                    f"scoring.rewards: {spec.name!r} needs {need!r}, which nobody gives; there are {', '.join(NEEDS)}"
+                )
             found.setdefault(need, spec.name)
     return found
 

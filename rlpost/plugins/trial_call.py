@@ -68,7 +68,7 @@ def try_stage(stage: RewardStage, name: str, prompt: Prompt, judged: bool) -> fl
         judged: whether the answers come with verdicts.
 
     Returns:
-        Wall-clock seconds of the call; 0 for a stage with needs, of which only the signature is checked.
+        Wall-clock seconds of the call; 0 for a stage that needs log-probabilities, whose signature alone is checked.
 
     Raises:
         UserError: if it cannot be called with the columns of the data, fails, or returns anything but rewards.
@@ -76,9 +76,9 @@ def try_stage(stage: RewardStage, name: str, prompt: Prompt, judged: bool) -> fl
     who = f"scoring.rewards {name!r}"
     with plugin_errors(who, f"on prompt {prompt.id!r}"):
         _check_signature(stage)
-        if stage.needs:
+        if set(stage.needs) - {"offsets"}:
             return 0.0
-        group = _group(prompt, judged)
+        group = _group(prompt, judged, "offsets" in stage.needs)
         started = time.perf_counter()
         answer = stage(group)
         seconds = time.perf_counter() - started
@@ -166,12 +166,20 @@ def _check_signature(stage: Any) -> None:
         raise UserError(f"its parameter {fixed[0]!r} is positional-only; it is called by keyword, remove the `/`")
 
 
-def _group(prompt: Prompt, judged: bool) -> Group:
+def _group(prompt: Prompt, judged: bool, offsets: bool) -> Group:
     """A group of two answers to be rewarded, and an undecided one whose reward must stay None."""
     texts = (*_TEXTS, _TEXTS[-1])
-    trajectories = tuple(one_turn((0,), (0,) * (len(text) + 1), text, index=index) for index, text in enumerate(texts))
+    trajectories = tuple(
+        one_turn((0,), (0,) * (len(text) + 1), text, offsets=_spans(text) if offsets else None, index=index)
+        for index, text in enumerate(texts)
+    )
     judgements = (Verdict("rejected", 0.0, "trial"), Verdict("accepted", 1.0, "trial")) if judged else (None, None)
     return Group(prompt, trajectories, (*judgements, Verdict("undecided", None, "trial")), ((), (), None))
+
+
+def _spans(text: str) -> list[tuple[int, int]]:
+    """A token for each character, and an end token."""
+    return [*((i, i + 1) for i in range(len(text))), (len(text), len(text))]
 
 
 def _check_rewards(answer: Any, group: Group) -> None:

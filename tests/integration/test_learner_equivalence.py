@@ -33,17 +33,26 @@ OFFLOADED = (
 
 
 def measure(learner, batch) -> dict:
-    """Gradient of the first update, then log-probabilities and the KL to the reference after more updates."""
-    samples = Samples.of(batch.samples)
-    update = learner.plan(samples, batch.step)[0]
-    learner.passes.accumulate(samples, update, learner.counters.version)
-    gradients = {name: gradient.cpu().clone() for name, gradient in learner.engine.gradients()}
+    """Gradients of a first update on dialogues and on the batch, then log-probabilities and the KL to the reference
+    after more updates.
+    """
+    dialogues = gradients_of(learner, recorded.dialogues())
+    learner.engine.discard()
+    gradients = gradients_of(learner, batch)
     norms = [learner.engine.apply(1e-3).grad_norm]
     for _ in range(2):
         norms.append(learner.step(batch)["grad_norm"])
     # for this batch the learner computes the reference log-probabilities; the recorded one has them already
     apart = learner.step(recorded.grouped(version=learner.counters.version))["kl"]
-    return {"gradients": gradients, "logprobs": learner.logprobs(batch.samples), "norms": norms, "kl": apart}
+    logprobs = learner.logprobs(batch.samples)
+    return {"gradients": gradients, "dialogues": dialogues, "logprobs": logprobs, "norms": norms, "kl": apart}
+
+
+def gradients_of(learner, batch) -> dict[str, torch.Tensor]:
+    samples = Samples.of(batch.samples)
+    update = learner.plan(samples, batch.step)[0]
+    learner.passes.accumulate(samples, update, learner.counters.version)
+    return {name: gradient.cpu().clone() for name, gradient in learner.engine.gradients()}
 
 
 def poison(learner, batch) -> dict:
@@ -278,17 +287,21 @@ def test_a_non_finite_update_is_skipped_counted_and_leaves_no_trace(
 
 
 def test_the_recorded_batch_exercises_the_loss(oracle: dict) -> None:
-    norm = torch.cat([g.flatten() for g in oracle["gradients"].values()]).norm()
-    assert norm > 0.1
+    for kind in ("gradients", "dialogues"):
+        norm = torch.cat([g.flatten() for g in oracle[kind].values()]).norm()
+        assert norm > 0.1
 
 
 @pytest.mark.parametrize("world", [1, 2])
 @pytest.mark.parametrize("stage", STAGES)
 def test_gradients_do_not_depend_on_ranks_and_sharding(oracle: dict, measured: Path, world: int, stage: int) -> None:
-    found = read(measured, world, stage)["gradients"]
-    assert found.keys() == oracle["gradients"].keys()
-    for name, expected in oracle["gradients"].items():
-        torch.testing.assert_close(found[name], expected, atol=1e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    for kind in ("gradients", "dialogues"):
+        found = read(measured, world, stage)[kind]
+        assert found.keys() == oracle[kind].keys()
+        for name, expected in oracle[kind].items():
+            torch.testing.assert_close(
+                found[name], expected, atol=1e-6, rtol=1e-4, msg=lambda m, n=(kind, name): f"{n}: {m}"
+            )
 
 
 def worlds(dtype: str, measured: Path, in_bfloat16: Path) -> list[tuple[int, Path]]:

@@ -29,6 +29,29 @@ def batch(count: int = 7, vocabulary: int = 64, seed: int = 5) -> TrainBatch:
     return TrainBatch(tuple(samples), 0)
 
 
+def dialogues(count: int = 6, vocabulary: int = 64, seed: int = 6) -> TrainBatch:
+    """A fixed batch of two prompts, two turns each with an observation between them, a third of them further
+    sequences of a trajectory.
+    """
+    rng, samples = np.random.default_rng(seed), []
+    prompts = [rng.integers(3, vocabulary, 4).tolist() for _ in range(2)]
+    for number in range(count):
+        first, seen, second = (int(size) for size in rng.integers(2, 7, 3))
+        mask = np.repeat([True, False, True], [first, seen, second])
+        old = -np.log(vocabulary) + rng.normal(0, 0.3, len(mask))
+        columns = {
+            "advantages": rng.normal(size=len(mask)),
+            "spans": np.repeat([0, -1, 1], [first, seen, second]),
+            "rollout": np.where(mask, old + rng.normal(0, 0.3, len(mask)), np.nan),
+            "proximal": np.where(mask, old, np.nan),
+            "reference": np.where(mask, old + rng.normal(0, 0.5, len(mask)), np.nan),
+        }
+        completion = rng.integers(3, vocabulary, len(mask)).tolist()
+        part = int(number % 3 == 2)
+        samples.append(sample(prompts[number % 2], completion, mask=mask.tolist(), part=part, **columns))
+    return TrainBatch(tuple(samples), 0)
+
+
 def config(folder: str, **sections: dict) -> RunConfig:
     tree: dict = {
         "model": {"path": folder, "dtype": "float32"},

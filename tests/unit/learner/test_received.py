@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from rlpost.algorithms.credit import assign, train_samples
+from rlpost.errors import SelfCheckError
 from rlpost.learner.packing import SampleSize
 from rlpost.learner.received import received
 from rlpost.learner.samples import Samples
@@ -205,6 +206,18 @@ def test_the_samples_of_a_dialogue_by_hand() -> None:
             part=1,
         ),
     )
+
+
+def test_a_sample_whose_mask_contradicts_the_engines_report_is_refused_when_it_is_made() -> None:
+    batch, store = stored()
+    whole = dialogue(0)
+    turned = dataclasses.replace(whole.segments[2], origin="policy")
+    wrong = dataclasses.replace(whole, segments=(*whole.segments[:2], turned, *whole.segments[3:]))
+    store.held[Handle("b")] = (wrong, dialogue(1))
+    found = received(batch, store)
+    with pytest.raises(SelfCheckError, match=r"2 tokens of a sample are trained on that the policy did not sample"):
+        found[2]
+    assert found[4].mask.any()
 
 
 def test_a_batch_without_samples_is_empty() -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rlpost.config.schema import RewardSpec, ScoringSection
 from rlpost.errors import InfrastructureError, UserError
+from rlpost.plugins.trial_call import try_stage
 from rlpost.scoring.score import Scorer
 from rlpost.trajectory import Group, one_turn
-from rlpost.types import Prompt
+from rlpost.types import Prompt, SpanReward
 
 PROMPT = Prompt("first", text="2 + 2 =", columns={"id": "first", "question": "2 + 2", "answer": "4"})
 
@@ -182,3 +184,19 @@ def test_what_fails_during_a_run_is_named_with_its_line_and_is_not_the_inputs_fa
     scorer = reward(tmp_path, "def mine(completions):\n    return [1 / len(c) for c in completions]\n")
     with pytest.raises(InfrastructureError, match=r"reward 'mine' fails at .*tried_reward\.py:2 \(ZeroDivisionError"):
         scorer.score([Group(PROMPT, (one_turn((1,), (1,)),))])
+
+
+def test_a_stage_that_reads_character_spans_is_tried_with_them() -> None:
+    class First:
+        needs = ("offsets",)
+
+        def __call__(self, group: Group) -> list[Any]:
+            ends = [int(one.turns[0].offsets[:, 1].max()) for one in group.trajectories]  # type: ignore[index]
+            return [
+                None if r is None else (SpanReward(0, 1, float(e)),) for r, e in zip(group.rewards, ends, strict=True)
+            ]
+
+    assert try_stage(First(), "mine", PROMPT, judged=True) > 0.0
+    First.needs = ()  # type: ignore[assignment]
+    with pytest.raises(UserError, match="'NoneType' object is not subscriptable"):
+        try_stage(First(), "mine", PROMPT, judged=True)
