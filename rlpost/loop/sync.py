@@ -169,19 +169,25 @@ def _rolled_out(session: Session, number: int, first: int, timer: StageTimer) ->
 def check_sequences(config: RunConfig, batch: BatchReceipt) -> None:
     """Refuse trajectories of several sequences where the loss would treat each as a completion of its own.
 
+    Token means are right for them. Means over completions and spans are not, nor are ratios of whole sequences; sums
+    over completions are, as long as all sequences of a trajectory are in one update.
+
     Raises:
         UserError: naming the setting to change.
     """
     if all(sample.part == 0 for sample in batch.samples):
         return
-    algorithm = config.algorithm
-    bad = algorithm.aggregate if algorithm.aggregate in ("sequence", "span") else None
-    name, value = ("aggregate", bad) if bad else ("ratio", algorithm.ratio)
-    if bad or algorithm.ratio != "token":
-        raise UserError(
-            f"algorithm.{name}: {value} means over whole trajectories, but the chat template rewrites earlier "
-            "messages, so that a trajectory has several sequences; use aggregate and ratio token, or another template"
-        )
+    algorithm, several = config.algorithm, config.minibatches(len(batch.samples)) > 1
+    if algorithm.ratio != "token":
+        name, value = "ratio", algorithm.ratio
+    elif algorithm.aggregate in ("sequence", "span") or (algorithm.aggregate != "token" and several):
+        name, value = "aggregate", algorithm.aggregate
+    else:
+        return
+    raise UserError(
+        f"algorithm.{name}: {value} would count each of a trajectory's sequences as a completion, and it has several, "
+        f"because the chat template rewrites earlier messages; set {name} token, or use another template"
+    )
 
 
 def finish_rewards(session: Session, groups: list[GroupReceipt], timer: StageTimer) -> list[GroupReceipt]:

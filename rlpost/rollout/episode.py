@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from rlpost.errors import DataError, describe_error
+from rlpost.errors import DataError, InfrastructureError, describe_error
 from rlpost.protocols import (
     EnvironmentCalls,
     GenerateRequest,
@@ -127,6 +127,20 @@ def stream(
     yield from run.take()
 
 
+def _step(engine: RolloutEngine, own: Container[int]) -> list[tuple[int, Completion]]:
+    """What the engine ends in a step; all of it must be the caller's own.
+
+    Raises:
+        InfrastructureError: for a request that somebody else submitted and would wait for forever.
+    """
+    ended = engine.step()
+    if others := [number for number, _ in ended if number not in own]:
+        raise InfrastructureError(
+            f"rollout: the engine ended request {others[0]}, which was not submitted here; it serves one call at a time"
+        )
+    return ended
+
+
 class _Run:
     """All episodes of one call of `stream`."""
 
@@ -177,11 +191,8 @@ class _Run:
     def pump(self) -> None:
         """Advance the engine by a step, and take what environments have answered."""
         if self.sampling:
-            ended = [
-                (key, one) for number, one in self.engine.step() if (key := self.sampling.pop(number, None)) is not None
-            ]
-            for key, completion in ended:
-                self._sampled(key, completion)
+            for number, completion in _step(self.engine, self.sampling):
+                self._sampled(self.sampling.pop(number), completion)
         if self.environments is not None and self.asking:
             ready = [self._answered(*one) for one in self.environments.answers(0.0 if self.sampling else _IDLE_S)]
             self._sample([key for key in ready if key is not None])
@@ -412,7 +423,7 @@ def complete(
     found: dict[int, Completion] = {}
     end = time.monotonic() + deadline_s
     while len(found) < len(places) and time.monotonic() <= end:
-        found |= {places[number]: completion for number, completion in engine.step() if number in places}
+        found |= {places[number]: completion for number, completion in _step(engine, places)}
     late = [number for number, place in places.items() if place not in found]
     found |= {places[number]: completion for number, completion in (engine.abort(late) if late else [])}
     return [found[place] for place in range(len(places))]

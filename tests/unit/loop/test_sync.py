@@ -151,9 +151,13 @@ def test_several_sequences_are_refused_where_the_loss_takes_means_over_whole_tra
     group = scored_group(RIGHT)
     part = SampleReceipt(group.trajectories[0], group.tokens, 1, (), ())
     check_sequences(config, BatchReceipt((dataclasses.replace(part, part=0),), 0))
-    with pytest.raises(UserError, match=r"algorithm.aggregate: sequence means over whole trajectories"):
+    with pytest.raises(UserError, match=r"algorithm.aggregate: sequence would count each .* set aggregate token"):
         check_sequences(config, BatchReceipt((part,), 0))
     check_sequences(started(tmp_path).config, BatchReceipt((part,), 0))
+    check_sequences(started(tmp_path, algorithm={"aggregate": "constant"}).config, BatchReceipt((part, part), 0))
+    for settings in ({"aggregate": "constant", "minibatches": 2}, {"ratio": "sequence"}, {"aggregate": "span"}):
+        with pytest.raises(UserError, match=r"set (aggregate|ratio) token"):
+            check_sequences(started(tmp_path, algorithm=settings).config, BatchReceipt((part, part), 0))
 
 
 def test_parity_is_checked_when_due_and_a_failure_ends_the_run(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from rlpost.algorithms.credit import train_samples
+from rlpost.errors import InfrastructureError
 from rlpost.learner.packing import denominators
-from rlpost.protocols import GroupRequest, Observation, Reply, SamplingSettings, Turn
+from rlpost.protocols import GenerateRequest, GroupRequest, Observation, Reply, SamplingSettings, Turn
 from rlpost.rollout.environments import EnvironmentHost, LocalEnvironments
 from rlpost.rollout.episode import Budget, complete, stream
 from rlpost.rollout.sampling import requests, turn_seed
@@ -282,8 +283,6 @@ def test_versions_are_those_of_the_weights_that_sampled_each_token() -> None:
 
 
 def test_single_requests_are_completed_in_order_or_aborted() -> None:
-    from rlpost.protocols import GenerateRequest
-
     engine = FakeEngine(lambda context, source: context * 3, tokens_per_step=1)
     asked = [GenerateRequest(np.array([ord(c)], np.int32), 10, 0) for c in "ab"]
     found = complete(engine, asked, SETTINGS, 60.0)
@@ -330,3 +329,10 @@ def test_an_opening_that_rewrites_the_prompt_replaces_it() -> None:
     engine = FakeEngine(lambda context, source: "x")
     [(_, [one])] = list(stream(engine, asked, SETTINGS, Rewriting(), environments=calls, budget=Budget(5, 64, 16)))
     assert (engine.contexts, one.sequences, one.prompt_tokens) == (["Qhello"], ((0, 8),), 6)
+
+
+def test_an_engine_that_serves_two_callers_at_once_is_an_error_and_not_a_loss() -> None:
+    engine = FakeEngine(lambda context, source: "zzz", tokens_per_step=1)
+    engine.submit([GenerateRequest(np.array([80], np.int32), 2, 0)], SETTINGS)
+    with pytest.raises(InfrastructureError, match="the engine ended request 0, which was not submitted here"):
+        complete(engine, [GenerateRequest(np.array([80], np.int32), 8, 0)], SETTINGS, 60.0)
