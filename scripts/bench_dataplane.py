@@ -1,10 +1,11 @@
 """What a rollout batch costs on its way from the engines to the learner: memory of the driver, and time.
 
-An engine that samples random tokens at once stands in for vLLM; everything after it is real: rollout, scoring and
-learner actors of Ray, receipts, credit, and the samples that each of two learner ranks makes of its share. Measured are
-the growth of the driver's private memory while it holds the batch, and the time from the last sampled token until both
-ranks have their samples, that is, until an update could start. The baseline in the same process hands the same batch on
-as tuples of Python numbers through the driver, from actor to actor. Prints one JSON document.
+An engine that ends all trajectories in one step, with random tokens, stands in for vLLM, as if all had reached the
+token limit together; everything after it is real: rollout, scoring and learner actors of Ray, texts, receipts, credit,
+and the samples that each of two learner ranks makes of its share. Measured are the growth of the driver's private
+memory while it holds the batch, and the time from the last sampled token until both ranks have their samples, that is,
+until an update could start. The baseline, in the same minute, hands the same batch on as tuples of Python numbers through the
+driver, from actor to actor. Prints one JSON document.
 
     scripts/bench_dataplane.py
     scripts/bench_dataplane.py --trajectories 64 --lengths 256 1024
@@ -20,9 +21,11 @@ import json
 import os
 import pickle
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +41,7 @@ REWARD = "def half(completions, **_):\n    return [float(i % 2) for i in range(l
 
 
 class InstantEngine:
-    """A `rlpost.protocols.RolloutEngine` that ends the oldest group in each step, with random tokens.
+    """A `rlpost.protocols.RolloutEngine` that ends all requests in one step, with random tokens.
 
     It writes the time at which it sampled last into a file of the run's folder.
     """
@@ -55,8 +58,8 @@ class InstantEngine:
         return list(range(first, self.number))
 
     def step(self) -> list[tuple[int, Completion]]:
-        """End a group."""
-        done, self.waiting = self.waiting[:GROUP], self.waiting[GROUP:]
+        """End all requests."""
+        done, self.waiting = self.waiting, []
         found = [(number, self._sampled(request)) for number, request in done]
         self.stamp.write_text(repr(time.time()))
         return found
@@ -83,32 +86,42 @@ def main() -> None:
     parser.add_argument("--trajectories", type=int, default=512)
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 4096])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--way", choices=sorted(WAYS), help="measure one way in this process; used by the others")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as work:
-        os.chdir(work)
-        Path("reward.py").write_text(REWARD)
-        model = starting_model(Path(work), max(options.lengths))
-        found = {
-            f"{length} tokens": measured(model, work, options.trajectories, length, options.rounds)
-            for length in options.lengths
-        }
+    if options.way:
+        print(json.dumps(measured(options.way, options.trajectories, options.lengths[0], options.rounds)))
+        return
+    found: dict[str, Any] = {}
+    for length in options.lengths:
+        ways = {way: in_a_process(way, options.trajectories, length, options.rounds) for way in WAYS}
+        ratios = {key: ways["receipts"][key]["median"] / ways["objects"][key]["median"] for key in ways["objects"]}
+        found[f"{length} tokens"] = {**ways, "ratio": ratios, **record_bytes(length)}
     print(json.dumps({"trajectories": options.trajectories, "group": GROUP, "ranks": RANKS, **found}, indent=1))
 
 
-def measured(model: str, work: str, trajectories: int, length: int, rounds: int) -> dict[str, Any]:
-    """Figures of both ways at one length, alternating."""
-    rows: dict[str, list[dict[str, float]]] = {"receipts": [], "objects": []}
-    with running(model, work, trajectories, length) as system:
-        for number in range(rounds + 1):
-            for way, run in (("receipts", by_receipts), ("objects", as_objects)):
+def in_a_process(way: str, trajectories: int, length: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Figures of one way, whose memory another one would blur in the same process."""
+    command = [sys.executable, __file__, "--way", way, "--rounds", str(rounds)]
+    command += ["--trajectories", str(trajectories), "--lengths", str(length)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def measured(way: str, trajectories: int, length: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Figures of one way at one length."""
+    rows: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as work:
+        os.chdir(work)
+        Path("reward.py").write_text(REWARD)
+        model = starting_model(Path(work), length)
+        with running(model, work, trajectories, length) as system:
+            for number in range(rounds + 1):
                 give_memory_back()
-                row = run(system, number)
+                row = WAYS[way](system, number)
                 if number:  # the first round starts processes and imports
-                    rows[way].append(row)
-        sizes = record_bytes(system, length)
-    found: dict[str, Any] = {way: {key: spread([row[key] for row in of]) for key in of[0]} for way, of in rows.items()}
-    ratios = {key: found["receipts"][key]["median"] / found["objects"][key]["median"] for key in rows["receipts"][0]}
-    return {**found, "ratio": ratios, **sizes}
+                    rows.append(row)
+        os.chdir("/")
+    return {key: spread([row[key] for row in rows]) for key in rows[0]}
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -242,15 +255,14 @@ def private_memory() -> float:
     return float(psutil.Process().memory_full_info().uss)
 
 
-def record_bytes(system: System, length: int) -> dict[str, float]:
+def record_bytes(length: int) -> dict[str, float]:
     """Bytes per token of the records, text left out."""
     from rlpost.algorithms.credit import train_samples
     from rlpost.trajectory import one_turn
 
     ids = np.arange(length, dtype=np.int32) % VOCABULARY
-    one = one_turn(
-        system.prompts[0].token_ids, ids, offsets=np.zeros((length, 2)), logprobs=np.zeros(length, np.float32)
-    )
+    prompt = np.arange(PROMPT, dtype=np.int32)
+    one = one_turn(prompt, ids, offsets=np.zeros((length, 2)), logprobs=np.zeros(length, np.float32))
     [sample] = train_samples(one)
     arrays = [getattr(sample, name) for name in sample.__slots__]
     held = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
@@ -277,7 +289,9 @@ class ReceivingRank:
         from rlpost.learner.received import received
 
         samples = received(batch, fetch)
-        plan = plan_pass(range(len(samples)), samples.sizes, ranks, Layout(packed=True, micro_tokens=8192))
+        plan = plan_pass(
+            range(len(samples)), samples.sizes, ranks, Layout(packed=True, share_prompts=True, micro_tokens=8192)
+        )
         own = [samples[index] for micro in plan[rank] for index in sample_indices(micro)]
         assert own
         return time.time()
@@ -299,19 +313,20 @@ class Objects(ReceivingRank):
 
     def sample(self, asked: Sequence[tuple[list[int], int]], length: int, stamp: str) -> Iterator[list[Answer]]:
         """Groups of random completions."""
+        drawn: list[tuple[list[int], np.ndarray, np.ndarray]] = []
         for prompt, seed in asked:
-            group: list[Answer] = []
             for member in range(GROUP):
                 source = np.random.default_rng(seed * GROUP + member)
-                ids = source.integers(3, VOCABULARY, length)
-                spans = tuple((i, i + 1) for i in range(length))
-                group.append(
-                    Answer(
-                        tuple(prompt), tuple(ids.tolist()), spans, tuple(source.random(length).tolist()), "x" * length
-                    )
-                )
-            Path(stamp).write_text(repr(time.time()))
-            yield group
+                drawn.append((prompt, source.integers(3, VOCABULARY, length), -source.random(length)))
+        Path(stamp).write_text(repr(time.time()))
+        for start in range(0, len(drawn), GROUP):
+            group = drawn[start : start + GROUP]
+            yield [self._answer(prompt, ids.tolist(), values.tolist()) for prompt, ids, values in group]
+
+    @staticmethod
+    def _answer(prompt: list[int], ids: list[int], values: list[float]) -> Answer:
+        spans = tuple((i, i + 1) for i in range(len(ids)))
+        return Answer(tuple(prompt), tuple(ids), spans, tuple(values), "x" * len(ids))
 
     def score(self, group: list[Answer]) -> list[Answer]:
         """Give the group back."""
@@ -338,6 +353,8 @@ def starting_model(work: Path, length: int) -> str:
     models.build_scratch(shape, size, folder, 1)
     return str(folder)
 
+
+WAYS: dict[str, Callable[[System, int], dict[str, float]]] = {"receipts": by_receipts, "objects": as_objects}
 
 if __name__ == "__main__":
     main()

@@ -77,7 +77,7 @@ def sample(engine: Any, codec: Any, case: dict[str, Any], batch: int, logprobs: 
     import numpy as np
 
     from rlpost.protocols import GroupRequest, SamplingSettings
-    from rlpost.rollout.episode import stream
+    from rlpost.rollout.episode import each, stream
     from rlpost.trajectory import TokenizedPrompt
     from rlpost.types import Prompt
 
@@ -93,7 +93,7 @@ def sample(engine: Any, codec: Any, case: dict[str, Any], batch: int, logprobs: 
             )
             for i, ids in enumerate(prompts)
         ]
-        groups, wall, cpu = measured(lambda r=requests: list(stream(engine, r, settings, codec)))
+        groups, wall, cpu = measured(lambda r=requests: list(each(stream(engine, r, settings, codec))))
         tokens = sum(trajectory.sampled for _, group in groups for trajectory in group)
         if call:
             rates = {"tokens_per_second": tokens / wall, "tokens_per_cpu_second": tokens / cpu}

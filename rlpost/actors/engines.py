@@ -13,6 +13,7 @@ import numpy as np
 
 from rlpost.actors import env_vars
 from rlpost.actors.environments import EnvironmentActors
+from rlpost.actors.handles import Part
 from rlpost.actors.placement import Placement
 from rlpost.actors.pool import ActorPool, spawn
 from rlpost.actors.recovery import LOST, Supervisor
@@ -151,10 +152,12 @@ class RayRolloutPool(ActorPool):
             sent = [requests[position] if environments else _without_columns(requests[position]) for position in asked]
             generator = call.remote(sent, settings, limit, environments)
             try:
-                for tokens, (place, receipts) in pairs(generator, f"rollout{index}: generate", limit + _GRACE_S):
-                    share.remove(asked[place])
-                    request = requests[asked[place]]
-                    yield asked[place], GroupReceipt(request.ticket, request.prompt.prompt, receipts, tokens)
+                for tokens, finished in pairs(generator, f"rollout{index}: generate", limit + _GRACE_S):
+                    for number, (place, receipts) in enumerate(finished):
+                        position = asked[place]
+                        share.remove(position)
+                        request, part = requests[position], Part(tokens, number)
+                        yield position, GroupReceipt(request.ticket, request.prompt.prompt, receipts, part)
             except LearnerLostError:
                 raise
             except LOST as error:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 import ray
 from rlpost.trajectory import Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Handle of one of several things that a reference stands for."""
+
+    ref: Any
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,29 +33,38 @@ class LogprobShares:
     members: tuple[Receipt, ...]
     numbers: tuple[tuple[tuple[int, int], ...], ...]
 
-    def resolve(self) -> tuple[np.ndarray, ...]:
+
+class Fetcher:
+    """Resolves handles; what a reference stands for is read once and kept as long as this object."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Any] = {}
+
+    def __call__(self, handle: Any) -> Any:
+        """What a handle stands for; a thing that is no handle is returned as it is."""
+        if isinstance(handle, Part):
+            return self(handle.ref)[handle.number]
+        if isinstance(handle, LogprobShares):
+            return self._logprobs(handle)
+        if not isinstance(handle, ray.ObjectRef):
+            return handle
+        if handle not in self._known:
+            self._known[handle] = ray.get(handle)
+        return self._known[handle]
+
+    def _logprobs(self, handle: LogprobShares) -> tuple[np.ndarray, ...]:
         """``[L]`` log-probabilities of each trajectory, NaN where nothing was sampled."""
-        known = _joined(self.shares)
+        shares = [self(share) for share in handle.shares]
         found: list[np.ndarray] = []
-        for receipt, parts in zip(self.members, self.numbers, strict=True):
+        for receipt, parts in zip(handle.members, handle.numbers, strict=True):
             whole = np.full(receipt.length, np.nan, np.float32)
             for part, number in parts:
                 start, stop = receipt.sequences[part]
-                whole[start:stop] = known[number]
+                whole[start:stop] = next(share[number] for share in shares if number in share)
             found.append(whole)
         return tuple(found)
 
 
-@lru_cache(maxsize=1)  # all groups of a batch have the same shares
-def _joined(shares: tuple[Any, ...]) -> dict[int, np.ndarray]:
-    known: dict[int, np.ndarray] = {}
-    for share in ray.get(list(shares)):
-        known |= share
-    return known
-
-
 def fetch(handle: Any) -> Any:
-    """What a handle stands for."""
-    if isinstance(handle, LogprobShares):
-        return handle.resolve()
-    return ray.get(handle) if isinstance(handle, ray.ObjectRef) else handle
+    """What a single handle stands for."""
+    return Fetcher()(handle)

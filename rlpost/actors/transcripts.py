@@ -8,7 +8,7 @@ from typing import Any
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import ray
-from rlpost.actors.handles import fetch
+from rlpost.actors.handles import Fetcher
 from rlpost.actors.remote import wait
 from rlpost.errors import InfrastructureError
 from rlpost.trajectory import GroupReceipt
@@ -39,6 +39,8 @@ class RayTranscripts:
 def _write(path: str, groups: list[GroupReceipt], advantages: list[list[float | None]]) -> None:
     from rlpost.observability.transcripts import lines, write
     from rlpost.scoring.receipts import opened
+
+    fetch = Fetcher()
 
     def rows() -> Iterator[dict[str, Any]]:
         for group, row in zip(groups, advantages, strict=True):

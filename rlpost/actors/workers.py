@@ -101,8 +101,9 @@ class RolloutWorker(Worker):
         """Roll out; see `rlpost.rollout.episode.stream`.
 
         Yields:
-            For each group two items: its trajectories, and then its position with its receipts. The caller owns both,
-            so the tokens outlive this process, and it need not fetch the first: they stay in the object store.
+            For a few groups at a time two items: their trajectories, and then their positions with their receipts. The
+            caller owns both, so the tokens outlive this process, and it need not fetch the first: they stay in the
+            object store.
         """
         from rlpost.actors.environment_calls import RayEnvironments
         from rlpost.rollout.episode import Budget, stream
@@ -111,12 +112,12 @@ class RolloutWorker(Worker):
         if section is not None:
             calls = RayEnvironments(environments, section.timeout_s, self.config.cluster.start_timeout_s)
             budget = Budget(section.max_turns, self.config.trajectory_tokens, section.observation_tokens)
-        for place, trajectories in stream(
+        for finished in stream(
             self.engine, requests, settings, self.codec,
             deadline_s=deadline_s, offsets=self.offsets, environments=calls, budget=budget,
         ):  # fmt: skip
-            yield trajectories
-            yield place, tuple(Receipt.of(trajectory) for trajectory in trajectories)
+            yield [trajectories for _, trajectories in finished]
+            yield [(place, tuple(map(Receipt.of, trajectories))) for place, trajectories in finished]
 
     def apply(self, update: WeightUpdate) -> ApplyReport:
         """See `RolloutEngine.apply`."""
@@ -231,10 +232,10 @@ class LearnerWorker(Worker):
 
     def _samples(self, batch: BatchReceipt) -> Any:
         """The batch's samples, whose tokens are fetched when this rank first uses them."""
-        from rlpost.actors.handles import fetch
+        from rlpost.actors.handles import Fetcher
         from rlpost.learner.received import received
 
-        return received(batch, fetch)
+        return received(batch, Fetcher())
 
     def export(self) -> tuple[WeightManifest | None, WeightUpdate | None]:
         """The manifest, for the driver, and the whole update, which goes to the engines without passing the driver."""
@@ -290,18 +291,20 @@ class ScoringWorker(Worker):
         Returns:
             The groups with verdicts (without evidence) and rewards, and then for each group the full verdicts.
         """
-        from rlpost.actors.handles import fetch
+        from rlpost.actors.handles import Fetcher
         from rlpost.scoring.receipts import opened, receipt_of
 
+        fetch = Fetcher()
         scored = self.scorer.score([opened(group, fetch) for group in groups])
         light = [receipt_of(group, full) for group, full in zip(groups, scored, strict=True)]
         return (light, *(full.verdicts for full in scored))
 
     def finish(self, groups: Sequence[GroupReceipt]) -> list[GroupReceipt]:
         """See `rlpost.scoring.score.Scorer.finish`."""
-        from rlpost.actors.handles import fetch
+        from rlpost.actors.handles import Fetcher
         from rlpost.scoring.receipts import opened, receipt_of
 
+        fetch = Fetcher()
         finished = self.scorer.finish([opened(group, fetch) for group in groups])
         return [receipt_of(group, full) for group, full in zip(groups, finished, strict=True)]
 

@@ -34,6 +34,7 @@ class TextCodec:
             raise ModelError(f"model.path: no tokenizer in {folder} ({first_line(error)})") from None
         if not getattr(self.tokenizer, "is_fast", False):
             raise ModelError(f"model.path: {folder} has no fast tokenizer (tokenizer.json), which offsets need")
+        self._special = frozenset(self.tokenizer.all_special_ids)
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """Token ids of a prompt.
@@ -66,6 +67,16 @@ class TextCodec:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return (*ids, self.tokenizer.eos_token_id)
 
+    def text(self, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
+        """The text that `decode` gives, several times faster, without the spans."""
+        known = ids[:-1] if ids and ids[-1] in self._special else ids
+        if not self._special.isdisjoint(known):  # rare: mostly the end token alone is special
+            known = [token for token in known if token not in self._special]
+        text = self.tokenizer.backend_tokenizer.decode(list(known), skip_special_tokens=True)
+        if "\N{REPLACEMENT CHARACTER}" in text:  # bytes that are no character: there the two ways differ
+            return self.decode(ids, stop)[0]
+        return text[: _first(text, stop)]
+
     def decode(self, ids: Sequence[int], stop: Sequence[str] = ()) -> tuple[str, tuple[tuple[int, int], ...]]:
         """Text of sampled ids without special tokens, and the character span of each id.
 
@@ -81,28 +92,40 @@ class TextCodec:
         """
         from tokenizers.decoders import DecodeStream
 
-        backend = self.tokenizer.backend_tokenizer
-        special = set(self.tokenizer.all_special_ids)
-        stream = DecodeStream(skip_special_tokens=True)
+        backend, stream = self.tokenizer.backend_tokenizer, DecodeStream(skip_special_tokens=True)
         text, spans = "", [(0, 0)] * len(ids)
         run: list[int] = []  # positions of the tokens since the last piece of text, special ones left out
         for position, token in enumerate(ids):
-            piece = None if token in special else stream.step(backend, token)
             spans[position] = (len(text), len(text))
-            if token in special:
+            if token in self._special:
                 continue
+            try:
+                piece = stream.step(backend, token)
+            except Exception as error:
+                if "Invalid prefix" not in str(error):
+                    raise
+                # bytes that are no character stand before a letter: end them, and go on with the letter
+                text, stream = self._placed(ids, run, text, spans), DecodeStream(skip_special_tokens=True)
+                run, piece = [], stream.step(backend, token)
             run.append(position)
             if piece:
-                for place, span in zip(run, self._split([ids[i] for i in run], piece), strict=True):
-                    spans[place] = (len(text) + span[0], len(text) + span[1])
-                text, run = text + piece, []
+                text, run = self._placed(ids, run, text, spans, piece), []
         spans = [(min(a, len(text)), min(b, len(text))) for a, b in spans]
-        cuts = [at for at in (text.find(s) for s in stop) if at >= 0]
-        if cuts:
-            end = min(cuts)
-            text = text[:end]
+        end = _first(text, stop)
+        if end < len(text):
             spans = [(min(a, end), min(b, end)) for a, b in spans]
-        return text, tuple(spans)
+        return text[:end], tuple(spans)
+
+    def _placed(
+        self, ids: Sequence[int], run: Sequence[int], text: str, spans: list[tuple[int, int]], piece: str | None = None
+    ) -> str:
+        """The text with the piece that the tokens at ``run`` make, whose spans are filled in; None decodes them."""
+        tokens = [ids[i] for i in run]
+        if piece is None:
+            piece = str(self.tokenizer.backend_tokenizer.decode(tokens, skip_special_tokens=True))
+        for place, (start, stop) in zip(run, self._split(tokens, piece), strict=True):
+            spans[place] = (len(text) + start, len(text) + stop)
+        return text + piece
 
     def _split(self, tokens: Sequence[int], piece: str) -> list[tuple[int, int]]:
         """Spans of tokens that only together made ``piece``: where one ends inside a character, both share it."""
@@ -114,3 +137,8 @@ class TextCodec:
             spans.append((done, len(whole) + unfinished))
             done = len(whole)
         return [*spans, (done, len(piece))]
+
+
+def _first(text: str, stop: Sequence[str]) -> int:
+    """Place of the first stop string in a text; its length if there is none."""
+    return min((at for at in (text.find(one) for one in stop) if at >= 0), default=len(text))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 
 import numpy as np
 
@@ -193,10 +194,10 @@ def spread_over_ranks(
     shares: list[list[PackedSequence]] = [[] for _ in range(ranks)]
     load = [0] * ranks
     fair = -(-sum(sequence_length(part, sizes) for part in parts) // ranks)
-    queue = list(parts)
+    queue = [(-sequence_length(part, sizes), part[0], part) for part in parts]
+    heapify(queue)
     while queue:
-        longest = min(queue, key=lambda part: (-sequence_length(part, sizes), part[0]))
-        queue.remove(longest)
+        _, _, longest = heappop(queue)
         rank = load.index(min(load))
         kept, rest = _cut(longest, sizes, fair - load[rank])
         if not kept:
@@ -204,7 +205,7 @@ def spread_over_ranks(
         shares[rank].append(kept)
         load[rank] += sequence_length(kept, sizes)
         if rest:
-            queue.append(rest)
+            heappush(queue, (-sequence_length(rest, sizes), rest[0], rest))
     return shares
 
 

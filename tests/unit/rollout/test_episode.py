@@ -15,7 +15,7 @@ from rlpost.errors import InfrastructureError
 from rlpost.learner.packing import denominators
 from rlpost.protocols import GenerateRequest, GroupRequest, Observation, Reply, SamplingSettings, Turn
 from rlpost.rollout.environments import EnvironmentHost, LocalEnvironments
-from rlpost.rollout.episode import Budget, complete, stream
+from rlpost.rollout.episode import Budget, complete, each, stream
 from rlpost.rollout.sampling import requests, turn_seed
 from rlpost.trajectory import Ticket, Trajectory
 from rlpost.types import Denominators, Message, SpanReward, Verdict, WeightManifest, WeightUpdate
@@ -63,7 +63,7 @@ def play(
         engine or FakeEngine(words), asked, settings, CharCodec(), environments=calls,
         budget=budget or Budget(5, 64, 16), **options,
     )  # fmt: skip
-    [(_, members)] = list(found)
+    [[(_, members)]] = list(found)
     return list(members)
 
 
@@ -73,7 +73,7 @@ def shape(trajectory: Trajectory) -> list[tuple[str, int, str]]:
 
 def test_one_turn_is_the_prompt_and_one_policy_segment() -> None:
     asked = requests([tokenized("p", [80])], run_seed=3, step=0, group_size=2)
-    [(place, members)] = list(stream(FakeEngine(words), asked, SETTINGS, CharCodec(), offsets=True))
+    [[(place, members)]] = list(stream(FakeEngine(words), asked, SETTINGS, CharCodec(), offsets=True))
     assert (place, [member.index for member in members]) == (0, [0, 1])
     for member, seed in zip(members, asked[0].seeds, strict=True):
         text = words("P", random.Random(seed))
@@ -87,9 +87,11 @@ def test_one_turn_is_the_prompt_and_one_policy_segment() -> None:
 
 def test_a_dialogue_of_one_turn_is_the_single_turn_run() -> None:
     asked = requests([tokenized("p", [80]), tokenized("q", [81])], run_seed=3, step=0, group_size=4)
-    alone = dict(stream(FakeEngine(words), asked, SETTINGS, CharCodec()))
+    alone = dict(each(stream(FakeEngine(words), asked, SETTINGS, CharCodec())))
     calls = LocalEnvironments(EnvironmentHost(lambda: Counting(1)))
-    played = dict(stream(FakeEngine(words), asked, SETTINGS, CharCodec(), environments=calls, budget=Budget(1, 8, 16)))
+    played = dict(
+        each(stream(FakeEngine(words), asked, SETTINGS, CharCodec(), environments=calls, budget=Budget(1, 8, 16)))
+    )
     for place, members in alone.items():
         for one, other in zip(members, played[place], strict=True):
             assert one.token_ids.tobytes() == other.token_ids.tobytes()
@@ -250,7 +252,7 @@ def test_unfinished_trajectories_keep_what_they_have_at_the_deadline() -> None:
     assert (one.status, len(one.turns), one.turns[0].finish) == ("aborted", 1, "stop")
     asked = [GroupRequest(tokenized("p", [80]), (1,), Ticket(5, "p", (1,), 0))]
     engine = FakeEngine(lambda context, source: "z" * 200, tokens_per_step=1)
-    cut = next(stream(engine, asked, SamplingSettings(max_tokens=10**6), CharCodec(), deadline_s=0.0))[1][0]
+    cut = next(stream(engine, asked, SamplingSettings(max_tokens=10**6), CharCodec(), deadline_s=0.0))[0][1][0]
     assert (cut.status, cut.text, cut.ticket) == ("aborted", "z" * cut.sampled, asked[0].ticket)
     assert engine.waiting == {}
 
@@ -308,7 +310,7 @@ def test_a_rewritten_history_goes_on_in_a_further_sequence() -> None:
     engine = FakeEngine(lambda context, source: "x")
     asked = requests([tokenized("p", [80])], run_seed=3, step=0, group_size=1)
     calls = LocalEnvironments(EnvironmentHost(lambda: Counting(3)))
-    [(_, [one])] = list(stream(engine, asked, SETTINGS, Rewriting(), environments=calls, budget=Budget(5, 64, 16)))
+    [[(_, [one])]] = list(stream(engine, asked, SETTINGS, Rewriting(), environments=calls, budget=Budget(5, 64, 16)))
     assert engine.contexts == ["P", "Q<0>", "Q<1>"]
     assert one.sequences == ((0, 3), (3, 9), (9, 15))
     assert "".join(map(chr, one.token_ids)) == "Px\0Q<0>x\0Q<1>x\0"
@@ -327,7 +329,7 @@ def test_an_opening_that_rewrites_the_prompt_replaces_it() -> None:
     asked = requests([tokenized("p", [80])], run_seed=3, step=0, group_size=1)
     calls = LocalEnvironments(EnvironmentHost(lambda: Counting(1, opening="hello")))
     engine = FakeEngine(lambda context, source: "x")
-    [(_, [one])] = list(stream(engine, asked, SETTINGS, Rewriting(), environments=calls, budget=Budget(5, 64, 16)))
+    [[(_, [one])]] = list(stream(engine, asked, SETTINGS, Rewriting(), environments=calls, budget=Budget(5, 64, 16)))
     assert (engine.contexts, one.sequences, one.prompt_tokens) == (["Qhello"], ((0, 8),), 6)
 
 
@@ -336,3 +338,10 @@ def test_an_engine_that_serves_two_callers_at_once_is_an_error_and_not_a_loss() 
     engine.submit([GenerateRequest(np.array([80], np.int32), 2, 0)], SETTINGS)
     with pytest.raises(InfrastructureError, match="the engine ended request 0, which was not submitted here"):
         complete(engine, [GenerateRequest(np.array([80], np.int32), 8, 0)], SETTINGS, 60.0)
+
+
+def test_groups_that_end_together_are_handed_out_a_few_at_a_time_and_others_at_once() -> None:
+    asked = requests([tokenized(str(i), [80 + i]) for i in range(10)], run_seed=3, step=0, group_size=2)
+    together = FakeEngine(lambda context, source: "x", tokens_per_step=2)
+    assert [len(groups) for groups in stream(together, asked, SETTINGS, CharCodec())] == [8, 2]
+    assert [len(groups) for groups in stream(FakeEngine(words), asked, SETTINGS, CharCodec())] == [1] * 10
