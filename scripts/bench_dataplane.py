@@ -4,8 +4,8 @@ An engine that ends all trajectories in one step, with random tokens, stands in 
 token limit together; everything after it is real: rollout, scoring and learner actors of Ray, texts, receipts, credit,
 and the samples that each of two learner ranks makes of its share. Measured are the growth of the driver's private
 memory while it holds the batch, and the time from the last sampled token until both ranks have their samples, that is,
-until an update could start. The baseline, in the same minute, hands the same batch on as tuples of Python numbers through the
-driver, from actor to actor. Prints one JSON document.
+until an update could start. The baseline, in the same minute, hands the same batch on as tuples of Python numbers
+through the driver, from actor to actor. Prints one JSON document.
 
     scripts/bench_dataplane.py
     scripts/bench_dataplane.py --trajectories 64 --lengths 256 1024
