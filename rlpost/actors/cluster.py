@@ -24,7 +24,7 @@ from rlpost.errors import InfrastructureError, PlacementError, first_line
 from rlpost.system.processes import kill_at_exit
 
 _OBJECT_STORE_BYTES = 2 * 2**30
-_INLINE_BYTES = 8 * 2**10
+_INLINE_BYTES = 32 * 2**10
 _KNOCK_S = 5.0
 _POLL_S = 1.0
 _PREFIX = "rlpost-ray-"
