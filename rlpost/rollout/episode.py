@@ -85,7 +85,8 @@ class Budget:
 
     Attributes:
         turns: largest number of policy turns.
-        tokens: largest number of tokens after the prompt, sampled and observed; of each sequence, if there are several.
+        tokens: largest number of tokens after the prompt, sampled and observed; where history is rewritten, by which a
+            sequence may be longer than the first prompt.
         observation: largest number of tokens of one observation; the rest is cut off.
 
     >>> Budget(4, 64, 16).turns
@@ -356,7 +357,7 @@ class Episode:
     start: int = 0
     """First token of the present sequence."""
     prompt: int = field(init=False)
-    """Number of tokens of the present sequence's prompt."""
+    """Number of tokens of the prompt."""
     logprobs: list[tuple[int, np.ndarray]] = field(default_factory=list[tuple[int, np.ndarray]])
     versions: list[VersionSpan] = field(default_factory=list[VersionSpan])
     segments: list[Segment] = field(default_factory=list[Segment])
@@ -367,7 +368,7 @@ class Episode:
 
     @property
     def after_prompt(self) -> int:
-        """Number of tokens of the present sequence after its prompt."""
+        """Number of tokens by which the present sequence is longer than the prompt."""
         return self.length - self.start - self.prompt
 
     def context(self) -> np.ndarray:
@@ -409,7 +410,7 @@ class Episode:
         """Go on in a further sequence with this prompt; if nothing was sampled yet, replace the present prompt."""
         if not self.turn:
             self.ids, self.segments, self.length = [], [], 0
-        self.start, self.prompt = self.length, len(ids)
+        self.start = self.length
         self._append(ids)
         self.segments.append(Segment("prompt", self.start, self.length, self.turn - 1))
 

@@ -17,10 +17,10 @@ from rlpost.protocols import GenerateRequest, GroupRequest, Observation, Reply, 
 from rlpost.rollout.environments import EnvironmentHost, LocalEnvironments
 from rlpost.rollout.episode import Budget, complete, each, stream
 from rlpost.rollout.sampling import requests, turn_seed
-from rlpost.trajectory import Ticket, Trajectory
+from rlpost.trajectory import Receipt, Ticket, Trajectory
 from rlpost.types import Denominators, Message, SpanReward, Verdict, WeightManifest, WeightUpdate
 from support.fakes import CharCodec, FakeEngine
-from support.trajectories import tokenized
+from support.trajectories import answer, tokenized
 
 SETTINGS = SamplingSettings(max_tokens=8)
 GOOD = Verdict("accepted", 1.0, "ok")
@@ -345,3 +345,29 @@ def test_groups_that_end_together_are_handed_out_a_few_at_a_time_and_others_at_o
     together = FakeEngine(lambda context, source: "x", tokens_per_step=2)
     assert [len(groups) for groups in stream(together, asked, SETTINGS, CharCodec())] == [8, 2]
     assert [len(groups) for groups in stream(FakeEngine(words), asked, SETTINGS, CharCodec())] == [1] * 10
+
+
+def test_a_history_that_grows_by_rewriting_stays_within_the_budget() -> None:
+    class Growing(CharCodec):
+        def dialogue(self, prompt: Any) -> Any:
+            class Anew:
+                said = "P"
+
+                def observe(self, answer: str | None, last: int | None, observation: Any) -> tuple[np.ndarray, bool]:
+                    self.said += f"{answer}{observation}"
+                    return np.array([ord(c) for c in self.said], np.int32), True
+
+            return Anew()
+
+    class Watched(FakeEngine):
+        def submit(self, asked: Any, settings: Any) -> list[int]:
+            assert all(len(request.token_ids) + request.max_tokens <= 1 + 12 for request in asked)
+            return super().submit(asked, settings)
+
+    asked = requests([tokenized("p", [80])], run_seed=3, step=0, group_size=1)
+    calls = LocalEnvironments(EnvironmentHost(lambda: Counting(9)))
+    engine = Watched(lambda context, source: "x")
+    [[(_, [one])]] = list(stream(engine, asked, SETTINGS, Growing(), environments=calls, budget=Budget(9, 12, 16)))
+    # P and three times x<n> are 13 tokens: no room is left for a fourth turn
+    assert (engine.contexts, one.status) == (["P", "Px<0>", "Px<0>x<1>"], "length")
+    assert Receipt.of(one).contexts[:1] == Receipt.of(answer("x", prompt=[80])).contexts
