@@ -34,8 +34,9 @@ def train(
     Args:
         config: configuration, mapping of its sections, or path of a YAML file.
         resume: continue from the run folder's last checkpoint.
-        on_step: called with every finished `rlpost.loop.sync.Step` (its groups, advantages and metrics); if it returns
-            False, the run ends after that step as after one Ctrl-C, with a checkpoint and the model.
+        on_step: called with every finished `rlpost.loop.sync.Step` (receipts of its groups, advantages and metrics;
+            texts are in the step's transcript by then); if it returns False, the run ends after that step as after one
+            Ctrl-C, with a checkpoint and the model.
         display: shows progress; None shows nothing.
 
     Returns:

@@ -118,7 +118,9 @@ class RayEnvironments:
             return []
         found: list[tuple[int, Answer]] = []
         done, _ = ray.wait(list(actor.calls), num_returns=len(actor.calls), timeout=0) if actor.calls else ([], [])
-        for ref in done:
+        ready = set(done)
+        # in the order of the calls, so that the first that is lost is the one the actor was at
+        for ref in [ref for ref in actor.calls if ref in ready]:
             try:
                 answer: Answer = ray.get(ref)
             except GONE as error:

@@ -18,7 +18,7 @@ from types import FrameType
 from rlpost.config.load import dump
 from rlpost.config.schema import RunConfig
 from rlpost.data.models import resolve_path
-from rlpost.errors import InfrastructureError, LeakError, LearnerLostError, UserError
+from rlpost.errors import InfrastructureError, LeakError, LearnerLostError, RlpostError, UserError
 from rlpost.loop import checkpoint
 from rlpost.loop.checkpoint import RunState
 from rlpost.loop.evaluations import AFTER, BEFORE, EvaluationFigures, Evaluations, on_the_way
@@ -158,11 +158,15 @@ class Run:
                     for sink in sinks:
                         sink.write(step.number, metrics)
                 self._after(step)
+            self.session.transcripts.finish()
+        except Exception:
+            with suppress(RlpostError):  # the error that ends the run is the one to show
+                self.session.transcripts.finish()
+            raise
         finally:
             self.display.end()
             for sink in sinks:
                 sink.close()
-        self.session.transcripts.finish()
         return metrics
 
     def _start_over(self, error: LearnerLostError) -> None:
@@ -211,8 +215,10 @@ class Run:
             self._evaluate(on_the_way(done))
         if config.run.checkpoint_every and done % config.run.checkpoint_every == 0:
             self._checkpoint()
-        if self.on_step is not None and self.on_step(step) is False:
-            self.stop.asked = True
+        if self.on_step is not None:
+            self.session.transcripts.finish()  # the callback may read it
+            if self.on_step(step) is False:
+                self.stop.asked = True
 
     def _finish(self, metrics: Mapping[str, float]) -> RunResult:
         assert self.session.learner is not None
