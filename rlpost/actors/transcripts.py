@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -10,16 +10,23 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import ray
 from rlpost.actors.handles import Fetcher
 from rlpost.actors.remote import wait
-from rlpost.errors import InfrastructureError
+from rlpost.errors import RolloutsLostError
 from rlpost.trajectory import GroupReceipt
 
 _WRITE_S = 600.0
 
 
 class RayTranscripts:
-    """`rlpost.protocols.TranscriptWriter` as a task, which goes on while the next step begins."""
+    """`rlpost.protocols.TranscriptWriter` as a task, which goes on while the next step begins.
 
-    def __init__(self) -> None:
+    A transcript whose trajectories are gone with the machine that held them is given up: the step itself is done.
+
+    Args:
+        log: called with a line about a transcript that is given up.
+    """
+
+    def __init__(self, log: Callable[[str], object]) -> None:
+        self.log = log
         self.under_way: Any = None
 
     def write(self, path: str, groups: Sequence[GroupReceipt], advantages: Sequence[Sequence[float | None]]) -> None:
@@ -33,7 +40,10 @@ class RayTranscripts:
         """See `TranscriptWriter`."""
         task, self.under_way = self.under_way, None
         if task is not None:
-            wait([task], "transcript", _WRITE_S, InfrastructureError)
+            try:
+                wait([task], "transcript", _WRITE_S, RolloutsLostError)
+            except RolloutsLostError as error:
+                self.log(f"{error}; this step has no transcript")
 
 
 def _write(path: str, groups: list[GroupReceipt], advantages: list[list[float | None]]) -> None:

@@ -46,6 +46,7 @@ class Session:
             then.
         reference_probe: completions of the pinned prompts at this session's first publish, with the log-probabilities
             of the reference policy; None without a KL term.
+        rewritten: whether the user was told that the chat template rewrites earlier messages.
         examined: whether the learner's gradient has been checked on a batch of this run.
         recent: receipts' verdicts of the last ``scoring.undecided_window`` scored batches.
     """
@@ -65,6 +66,7 @@ class Session:
     published: WeightManifest | None = field(default=None)
     published_probe: parity.Scored | None = field(default=None)
     reference_probe: parity.Scored | None = field(default=None)
+    rewritten: bool = field(default=False)
     examined: bool = field(default=False)
     recent: list[list[Undecided]] = field(default_factory=list[list[Undecided]])
 

@@ -100,7 +100,7 @@ def session(
                 supervision=supervisor,
                 watch=MemoryWatch(config.selfcheck.memory_window),
                 fetch=fetch,
-                transcripts=RayTranscripts(),
+                transcripts=RayTranscripts(log),
                 verifiers=tuple(sorted(set(wait(checks, "scoring: preflight", config.cluster.start_timeout_s)))),
             )
         finally:

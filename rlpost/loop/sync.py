@@ -105,6 +105,12 @@ def collect(session: Session, number: int, first_ticket: int | None = None) -> S
         truncated=config.scoring.truncated,
     )
     check_sequences(config, credited.batch)
+    if not session.rewritten and any(sample.part for sample in credited.batch.samples):
+        session.rewritten = True
+        session.supervision.log(
+            "the chat template rewrites earlier messages: each turn after such a change is a further sequence, whose "
+            "sampled tokens are trained on with the trajectory's credit"
+        )
     return ScoredBatch(number, groups, credited, timer, checked)
 
 

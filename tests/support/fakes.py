@@ -126,12 +126,18 @@ class FakeRollouts:
     Args:
         *engines: at least one engine; requests go to the first.
         environments: environments that answer the policy's turns, with their budget.
+        codec: tokenizer; None: one token per character.
     """
 
     def __init__(
-        self, *engines: FakeEngine, environments: EnvironmentCalls | None = None, budget: Budget | None = None
+        self,
+        *engines: FakeEngine,
+        environments: EnvironmentCalls | None = None,
+        budget: Budget | None = None,
+        codec: CharCodec | None = None,
     ):
         self.engines, self.environments, self.budget = engines, environments, budget
+        self.codec = codec or CharCodec()
         self.asked: list[tuple[list[GroupRequest], SamplingSettings]] = []
 
     def stream(
@@ -139,7 +145,7 @@ class FakeRollouts:
     ) -> Iterator[tuple[int, GroupReceipt]]:
         self.asked.append((list(requests), settings))
         found = stream(
-            self.engines[0], requests, settings, CharCodec(), environments=self.environments, budget=self.budget
+            self.engines[0], requests, settings, self.codec, environments=self.environments, budget=self.budget
         )
         for place, trajectories in each(found):
             request = requests[place]

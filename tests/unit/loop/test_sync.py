@@ -17,11 +17,23 @@ from rlpost.loop.sync import StageTimer, check_sequences, check_undecided, colle
 from rlpost.observability.metrics import Undecided, undecided_of
 from rlpost.plugins.algorithm import build_advantage
 from rlpost.plugins.build import reward_needs
+from rlpost.protocols import Reply, Turn
+from rlpost.rollout.environments import EnvironmentHost, LocalEnvironments
+from rlpost.rollout.episode import Budget
 from rlpost.scoring.score import Scorer
 from rlpost.selfcheck.memory import MemoryWatch
 from rlpost.trajectory import BatchReceipt, Group, GroupReceipt, SampleReceipt
 from rlpost.types import GradientFigures, GradientSketch, Prompt, SpanReward, Verdict
-from support.fakes import FakeEngine, FakeLearner, FakeRollouts, FakeScoring, FakeSupervision, FakeTranscripts, same
+from support.fakes import (
+    CharCodec,
+    FakeEngine,
+    FakeLearner,
+    FakeRollouts,
+    FakeScoring,
+    FakeSupervision,
+    FakeTranscripts,
+    same,
+)
 from support.trajectories import answer, receipt, tokenized
 
 LOST = Verdict("undecided", None, "crashed")
@@ -158,6 +170,41 @@ def test_several_sequences_are_refused_where_the_loss_takes_means_over_whole_tra
     for settings in ({"aggregate": "constant", "minibatches": 2}, {"ratio": "sequence"}, {"aggregate": "span"}):
         with pytest.raises(UserError, match=r"set (aggregate|ratio) token"):
             check_sequences(started(tmp_path, algorithm=settings).config, BatchReceipt((part, part), 0))
+
+
+class Rewriting(CharCodec):
+    """A template that writes every further turn anew."""
+
+    def dialogue(self, prompt: Prompt) -> Any:
+        class Anew:
+            def observe(self, *_: Any) -> tuple[np.ndarray, bool]:
+                return np.array([81], np.int32), True
+
+        return Anew()
+
+
+class TwoTurns:
+    def begin(self, row: Any, seed: int) -> None: ...
+
+    def reply(self, turn: Turn) -> Reply:
+        return Reply("more", turn.number == 1, float(len(turn.text)))
+
+    def close(self) -> None: ...
+
+
+def test_a_template_that_rewrites_history_is_said_once_and_all_its_sequences_are_trained(tmp_path: Path) -> None:
+    talk = {"environment": {"name": "talk.py:Talk"}, "scoring": {"rewards": [{"name": "turns"}]}}
+    session = started(tmp_path, answer=lambda context, source: "x" * source.randint(1, 3), **talk)
+    session.rollouts = FakeRollouts(
+        FakeEngine(lambda context, source: "x" * source.randint(1, 3)),
+        environments=LocalEnvironments(EnvironmentHost(TwoTurns)), budget=Budget(3, 32, 8), codec=Rewriting(),
+    )  # fmt: skip
+    session.publish()
+    for number in (1, 2):
+        batch = collect(session, number).credit.batch
+        assert [sample.part for sample in batch.samples] == [0, 1] * 8
+    [line] = session.supervision.lines  # type: ignore[attr-defined]
+    assert "the chat template rewrites earlier messages" in line
 
 
 def test_parity_is_checked_when_due_and_a_failure_ends_the_run(tmp_path: Path) -> None:
