@@ -72,12 +72,13 @@ def observed_tokens_trained(module: Any) -> None:
 
 
 def mask_off_by_one(module: Any) -> None:
-    """Each turn's mask begins one token early and ends one token early."""
+    """The mask of each turn that follows an observation begins one token early and ends one token early."""
 
     def mask(self: Any) -> Any:
         found = module.np.zeros(self.length, bool)
         for turn in self.turns:
-            found[turn.start - 1 : turn.stop - 1] = True
+            early = int(turn.turn > 0)
+            found[turn.start - early : turn.stop - early] = True
         return found
 
     module.Trajectory.mask = property(mask)
