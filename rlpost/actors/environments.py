@@ -11,6 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import ray
 from rlpost.actors import env_vars
 from rlpost.actors.placement import Placement
+from rlpost.actors.pool import spawn
 from rlpost.actors.recovery import Supervisor
 from rlpost.actors.remote import wait
 from rlpost.actors.workers import EnvironmentWorker
@@ -38,14 +39,15 @@ class EnvironmentActors:
     ):
         self.section, self.placements, self.supervisor = section, list(placements), supervisor
         self.handles: list[Any] = [
-            ray.remote(EnvironmentWorker)
-            .options(
-                num_cpus=0,
+            spawn(
+                EnvironmentWorker,
+                placement,
+                env_vars.scoring(),
+                section,
+                shipped,
                 max_restarts=-1,
-                runtime_env={"env_vars": env_vars.scoring()},
                 scheduling_strategy=NodeAffinitySchedulingStrategy(placement.node.id, soft=True),
             )
-            .remote(section, shipped)
             for placement in placements
         ]
         self._processes: list[int] = []

@@ -136,19 +136,18 @@ class ActorPool:
             ray.kill(handle)
 
 
-def spawn(cls: type, placement: Placement, env: dict[str, str], **options: Any) -> Any:
-    """Start an actor on its placement. It reserves GPUs but no cores: kinds that take turns would otherwise not fit."""
-    handle = (
-        ray.remote(cls)
-        .options(
-            num_cpus=0,
-            num_gpus=placement.gpus,
-            max_restarts=0,
-            runtime_env={"env_vars": env},
-            scheduling_strategy=NodeAffinitySchedulingStrategy(placement.node.id, soft=False),
-            **options,
-        )
-        .remote()
-    )
+def spawn(cls: type, placement: Placement, env: dict[str, str], *arguments: Any, **options: Any) -> Any:
+    """Start an actor on its placement. It reserves GPUs but no cores: kinds that take turns would otherwise not fit.
+
+    ``arguments`` are those of the class; ``options`` are Ray's, in place of the usual ones.
+    """
+    usual = {
+        "num_cpus": 0,
+        "num_gpus": placement.gpus,
+        "max_restarts": 0,
+        "runtime_env": {"env_vars": env},
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(placement.node.id, soft=False),
+    }
+    handle = ray.remote(cls).options(**{**usual, **options}).remote(*arguments)
     handle.end_with_node.remote()
     return handle

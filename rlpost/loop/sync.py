@@ -25,7 +25,7 @@ from rlpost.observability.metrics import Undecided, describe_groups, prefixed, t
 from rlpost.rollout.sampling import admitted, requests, settings
 from rlpost.scoring.score import drop_empty_rewards
 from rlpost.sparsity.deltas import summary
-from rlpost.trajectory import BatchReceipt, GroupReceipt
+from rlpost.trajectory import BatchReceipt, GroupReceipt, TokenizedPrompt
 from rlpost.types import TensorDelta
 
 
@@ -93,9 +93,8 @@ def collect(session: Session, number: int, first_ticket: int | None = None) -> S
     checked: dict[str, float] = {}
     if config.parity_due(number):
         with timer("selfcheck"):
-            shown = groups[: config.selfcheck.probe_prompts]
-            prompts = {one.prompt.id: one.token_ids for one in session.train}
-            checked = session.parity([prompts[group.prompt.id] for group in shown])
+            shown = step_prompts(session, number)[: config.selfcheck.probe_prompts]
+            checked = session.parity([one.token_ids for one in shown])
     check_undecided(session.remember(groups), config.scoring.max_undecided_share)
     credited = credit.assign(
         groups,
@@ -215,14 +214,20 @@ def finish_rewards(session: Session, groups: list[GroupReceipt], timer: StageTim
     return [drop_empty_rewards(group) for group in groups]
 
 
+def step_prompts(session: Session, number: int) -> list[TokenizedPrompt]:
+    """The prompts of a step, in order."""
+    config = session.config
+    chosen = indices(number, config.rollout.prompts_per_step, len(session.train), config.run.seed, config.shuffles)
+    return [session.train[i] for i in chosen]
+
+
 def rollout_and_score(session: Session, number: int, first: int, timer: StageTimer) -> list[GroupReceipt]:
     """Roll out the step's prompts and score the trajectories; each group goes to a scoring worker as soon as it is
     complete, while others are still being sampled.
     """
     config = session.config
-    chosen = indices(number, config.rollout.prompts_per_step, len(session.train), config.run.seed, config.shuffles)
     asked = requests(
-        [session.train[i] for i in chosen], run_seed=config.run.seed, step=number, group_size=config.rollout.group_size
+        step_prompts(session, number), run_seed=config.run.seed, step=number, group_size=config.rollout.group_size
     )
     asked = admitted(asked, first, session.version)
     drawn = settings(config.rollout, config.wants_logprobs(number))

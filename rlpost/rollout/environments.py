@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -50,40 +49,3 @@ class EnvironmentHost:
         """Close all."""
         for key in list(self.open):
             self.end(key)
-
-
-class LocalEnvironments:
-    """`rlpost.protocols.EnvironmentCalls` on a host of this process.
-
-    Args:
-        host: the environments.
-    """
-
-    def __init__(self, host: EnvironmentHost):
-        self.host = host
-        self._answers: list[tuple[int, Observation | Reply | Exception | None]] = []
-
-    def begin(self, key: int, row: Mapping[str, Any], seed: int) -> None:
-        """See `EnvironmentCalls`."""
-        self._call(key, lambda: self.host.begin(key, row, seed))
-
-    def reply(self, key: int, turn: Turn) -> None:
-        """See `EnvironmentCalls`."""
-        self._call(key, lambda: self.host.reply(key, turn))
-
-    def answers(self, timeout_s: float) -> list[tuple[int, Observation | Reply | Exception | None]]:
-        """See `EnvironmentCalls`."""
-        found, self._answers = self._answers, []
-        if not found:
-            time.sleep(timeout_s)
-        return found
-
-    def end(self, key: int) -> None:
-        """See `EnvironmentCalls`."""
-        self.host.end(key)
-
-    def _call(self, key: int, ask: Callable[[], Observation | Reply | None]) -> None:
-        try:
-            self._answers.append((key, ask()))
-        except Exception as error:  # whatever the user's code raises leaves this trajectory undecided
-            self._answers.append((key, error))

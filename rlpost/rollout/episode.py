@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -395,10 +395,7 @@ class Episode:
         if reply.verdict is not None:
             self.verdict = reply.verdict
         if reply.reward is not None:
-            turn = self.segments[-1]
-            self.segments[-1] = Segment(
-                turn.origin, turn.start, turn.stop, turn.turn, turn.text, turn.offsets, turn.finish, float(reply.reward)
-            )
+            self.segments[-1] = replace(self.segments[-1], reward=float(reply.reward))
 
     def observed(self, ids: np.ndarray, text: str, finish: FinishReason | None) -> None:
         """Append an observation."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,17 @@ import numpy as np
 
 from rlpost.data.dialogue import TextDialogue
 from rlpost.observability import transcripts
-from rlpost.protocols import ApplyReport, EnvironmentCalls, GenerateRequest, GroupRequest, SamplingSettings
+from rlpost.protocols import (
+    ApplyReport,
+    EnvironmentCalls,
+    GenerateRequest,
+    GroupRequest,
+    Observation,
+    Reply,
+    SamplingSettings,
+    Turn,
+)
+from rlpost.rollout.environments import EnvironmentHost
 from rlpost.rollout.episode import Budget, each, greedy, stream
 from rlpost.scoring.receipts import opened, receipt_of
 from rlpost.scoring.score import Scorer
@@ -118,6 +129,43 @@ class _Script:
         values = np.full(len(ids), -1.0, np.float32) if self.logprobs else None
         finish = finish or ("stop" if self.said == self.whole else "length")
         return Completion(ids, values, finish, tuple(self.versions))
+
+
+class LocalEnvironments:
+    """`rlpost.protocols.EnvironmentCalls` on a host of this process.
+
+    Args:
+        host: the environments.
+    """
+
+    def __init__(self, host: EnvironmentHost):
+        self.host = host
+        self._answers: list[tuple[int, Observation | Reply | Exception | None]] = []
+
+    def begin(self, key: int, row: Mapping[str, Any], seed: int) -> None:
+        """See `EnvironmentCalls`."""
+        self._call(key, lambda: self.host.begin(key, row, seed))
+
+    def reply(self, key: int, turn: Turn) -> None:
+        """See `EnvironmentCalls`."""
+        self._call(key, lambda: self.host.reply(key, turn))
+
+    def answers(self, timeout_s: float) -> list[tuple[int, Observation | Reply | Exception | None]]:
+        """See `EnvironmentCalls`."""
+        found, self._answers = self._answers, []
+        if not found:
+            time.sleep(timeout_s)
+        return found
+
+    def end(self, key: int) -> None:
+        """See `EnvironmentCalls`."""
+        self.host.end(key)
+
+    def _call(self, key: int, ask: Callable[[], Observation | Reply | None]) -> None:
+        try:
+            self._answers.append((key, ask()))
+        except Exception as error:  # whatever the user's code raises leaves this trajectory undecided
+            self._answers.append((key, error))
 
 
 class FakeRollouts:

@@ -18,7 +18,7 @@ from rlpost.observability.metrics import Undecided, undecided_of
 from rlpost.plugins.algorithm import build_advantage
 from rlpost.plugins.build import reward_needs
 from rlpost.protocols import Reply, Turn
-from rlpost.rollout.environments import EnvironmentHost, LocalEnvironments
+from rlpost.rollout.environments import EnvironmentHost
 from rlpost.rollout.episode import Budget
 from rlpost.scoring.score import Scorer
 from rlpost.selfcheck.memory import MemoryWatch
@@ -32,6 +32,7 @@ from support.fakes import (
     FakeScoring,
     FakeSupervision,
     FakeTranscripts,
+    LocalEnvironments,
     same,
 )
 from support.trajectories import answer, receipt, tokenized

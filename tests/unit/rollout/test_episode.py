@@ -14,12 +14,12 @@ from rlpost.algorithms.credit import train_samples
 from rlpost.errors import InfrastructureError
 from rlpost.learner.packing import denominators
 from rlpost.protocols import GenerateRequest, GroupRequest, Observation, Reply, SamplingSettings, Turn
-from rlpost.rollout.environments import EnvironmentHost, LocalEnvironments
+from rlpost.rollout.environments import EnvironmentHost
 from rlpost.rollout.episode import Budget, complete, each, stream
 from rlpost.rollout.sampling import requests, turn_seed
 from rlpost.trajectory import Receipt, Ticket, Trajectory
 from rlpost.types import Denominators, Message, SpanReward, Verdict, WeightManifest, WeightUpdate
-from support.fakes import CharCodec, FakeEngine
+from support.fakes import CharCodec, FakeEngine, LocalEnvironments
 from support.trajectories import answer, tokenized
 
 SETTINGS = SamplingSettings(max_tokens=8)
