@@ -1,8 +1,8 @@
 """Group-relative advantages of span-shaped rewards.
 
-A group is the set of completions sampled for one prompt. Values are compared only with values of the same span index
-(rank in a list, number of a tactic; 0 for the whole completion), so that one function serves sequence, rank and process
-rewards.
+A group is the set of completions sampled for one prompt. Values are compared only with values of the same reward stage
+and span index (rank in a list, number of a tactic; 0 for the whole completion), so that one function serves sequence,
+rank and process rewards, and one stage's ranks are not measured against another's whole answers.
 """
 
 from __future__ import annotations
@@ -81,15 +81,15 @@ def group_advantages(rewards: Sequence[Reward | None], settings: AdvantageSettin
         The advantages of each completion, parallel to its spans; None where the reward is None. Values of the channel
         ``advantage`` are returned unchanged.
     """
-    by_index: dict[int, list[tuple[int, int, float]]] = defaultdict(list)
+    by_part: dict[tuple[str, int], list[tuple[int, int, float]]] = defaultdict(list)
     result: list[list[float] | None] = [None if reward is None else [0.0] * len(reward) for reward in rewards]
     for member, reward in enumerate(rewards):
         for position, span in enumerate(reward or ()):
             if span.channel == "reward":
-                by_index[span.index].append((member, position, span.value))
+                by_part[span.stage, span.index].append((member, position, span.value))
             else:
                 _row(result, member)[position] = span.value
-    for entries in by_index.values():
+    for entries in by_part.values():
         for (member, position, _), advantage in zip(
             entries, normalise([v for _, _, v in entries], settings), strict=True
         ):
