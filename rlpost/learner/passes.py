@@ -169,6 +169,8 @@ class ModelPasses:
             chosen = [samples[index] for index in micro.indices]
             loss, sums = logprobs.sum() * 0.0, dict[str, torch.Tensor]()
             if chosen:
+                # DeepSpeed watches its output: the recorder asks for the gradient of an alias, which ends above it
+                logprobs = logprobs.view_as(logprobs)
                 inputs = loss_inputs(micro.table(logprobs), micro, chosen, version)
                 loss, sums = self.loss(inputs, counts)
                 if recorder is not None:

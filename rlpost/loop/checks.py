@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from rlpost.config.schema import RunConfig
 from rlpost.errors import SelfCheckError
-from rlpost.plugins import registry
 from rlpost.protocols import GroupRequest
 from rlpost.selfcheck import independent, mismatch, rescoring, samples
 from rlpost.selfcheck.independent import PlainSample
@@ -84,23 +83,26 @@ class StepChecks:
         """Score one group again with its answers in another order.
 
         Raises:
-            SelfCheckError: if a verifier and rewards of rlpost's own give an answer something else then. For a user's,
-                which may rightly differ from call to call, a line is logged.
+            SelfCheckError: if an answer gets something else then, and the order alone explains it: both orders give the
+                same results when they are scored once more. A scorer whose results differ from call to call, as a
+                model that judges may, is told to the user.
         """
         group = rescoring.worth_rescoring(groups) if self.on else None
         if group is None:
             return
-        turned, order = rescoring.reordered(group, session.fetch(group.tokens), self.config.run.seed + step)
-        said = rescoring.difference(group, session.scoring.score([turned])[0], order)
+        trajectories = session.fetch(group.tokens)
+        turned, order = rescoring.reordered(group, trajectories, self.config.run.seed + step)
+        again = session.scoring.score([turned])[0]
+        said = rescoring.difference(group, again, order)
         if said is None:
             return
-        line = (
-            f"scoring: the answers to prompt {group.prompt.id!r}, scored again in another order: {said}; the scorer "
-            "mixes up answers, or does not judge the same answer alike"
-        )
-        if self._own_scorer():
-            raise SelfCheckError(f"{line}; do not train on")
-        session.supervision.log(line)
+        as_is = list(range(len(trajectories)))
+        once_more = session.scoring.score([rescoring.unscored(group, trajectories, as_is), turned])
+        changes = rescoring.difference(group, once_more[0], as_is) or rescoring.difference(again, once_more[1], as_is)
+        line = f"scoring: the answers to prompt {group.prompt.id!r}, scored again in another order: {said}"
+        if changes is None:
+            raise SelfCheckError(f"{line}; verifier or rewards mix up the answers of a group, do not train on")
+        session.supervision.log(f"{line}; verifier or rewards do not judge the same answer alike")
 
     def credited(self, groups: Sequence[GroupReceipt], batch: BatchReceipt) -> None:
         """Compare a batch with the rewards it was made from.
@@ -146,17 +148,13 @@ class StepChecks:
                 "negative; its sign is turned, do not train on"
             )
         independent.check_updates(config, batch, plain, report.updates)
+        if batch.step == 0:
+            independent.check_reference(report.updates, independent.SAME[config.model.dtype])
         self.traced += bool(plain)
         limit = mismatch.limit_of(config.model.dtype, self.numerics, config.selfcheck.mismatch_limit)
         found = mismatch.check_step(report.updates, limit)
         self.evidence.add(report.updates, self.numerics, whole)
         return found
-
-    def _own_scorer(self) -> bool:
-        section = self.config.scoring
-        named = [("verifiers", section.verifier)] if section.verifier is not None else []
-        named += [("rewards", stage.name) for stage in section.rewards]
-        return all(name in registry.BUILTIN[kind] and name not in ("function", "trl") for kind, name in named)
 
 
 def traced(batch: BatchReceipt, plain: Sequence[PlainSample]) -> BatchReceipt:

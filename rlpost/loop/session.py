@@ -17,13 +17,10 @@ from rlpost.observability.metrics import Undecided, prefixed, undecided_of
 from rlpost.plugins.algorithm import Advantages
 from rlpost.protocols import Learner, RolloutPool, ScoringPool, Supervision, TranscriptWriter
 from rlpost.selfcheck import canary, invariance, parity
-from rlpost.selfcheck.independent import PlainSample
+from rlpost.selfcheck.independent import SAME, PlainSample
 from rlpost.selfcheck.memory import MemoryWatch
 from rlpost.trajectory import BatchReceipt, GroupReceipt, TokenizedPrompt, Trajectory
 from rlpost.types import WeightManifest
-
-_SAME = {"float32": 1e-4, "bfloat16": 0.02}
-"""Largest mean |Δ log p| between two scores of the same tokens by the same weights, in nats per token."""
 
 
 @dataclass(slots=True)
@@ -141,7 +138,7 @@ class Session:
         if self.reference_probe is not None:
             now = self._with_learner(self.reference_probe.completions, reference=True).learner
             worst |= parity.check_reference(
-                parity.Published(self.reference_probe.learner, now), _SAME[self.config.model.dtype]
+                parity.Published(self.reference_probe.learner, now), SAME[self.config.model.dtype]
             )
         return worst
 

@@ -44,8 +44,9 @@ METRICS: dict[str, str] = {
     "loss/*": "figures that a loss of your own returns",
     "importance": "mean truncated weight of the proximal against the rollout policy",
     "mismatch": "mean |log p proximal - log p rollout| over trained tokens, nats",
-    "mismatch/*": "its parts by cause (numerics, staleness, truncation: -log of the probability that the learner gives to "
-    "what the engine sampled from), and the mean signed difference by place (first, border, end, last, repeated, inner)",
+    "mismatch/*": "its parts by cause (numerics, staleness, truncation: -log of the probability that the learner gives "
+    "to what the engine sampled from), and the mean signed difference by place (first, border, end, last, repeated, "
+    "inner)",
     "grad_norm": "gradient norm before clipping",
     "lr": "learning rate",
     "updates": "optimizer updates in the step",

@@ -27,6 +27,10 @@ RELATIVE = 1e-3
 """Largest relative difference of an advantage or a derivative. The learner's arithmetic is float32."""
 
 
+SAME = {"float32": 1e-4, "bfloat16": 0.02}
+"""Largest mean |Δ log p| between two scores of the same tokens by the same weights, in nats per token."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PlainSample:
     """One sequence of a trajectory as it should be trained on.
@@ -111,7 +115,7 @@ def check_credit(
             what = "twice in the batch" if place[0] >= 0 else "of no group of the step"
             raise SelfCheckError(f"credit: trajectory {place[1]} of a group is {what}; do not train on")
         seen[place] = sample
-    expected = advantages_of(groups, algorithm) if algorithm.advantage == "group" else None
+    expected = advantages_of(groups, algorithm) if algorithm.advantage == "group_relative" else None
     for (number, member, part), sample in seen.items():
         reward = groups[number].rewards[member]
         if reward != sample.reward:
@@ -121,15 +125,15 @@ def check_credit(
             )
         if expected is not None and part == 0:
             _same_advantages(groups[number], member, sample.advantages, expected[number][member])
-    kept = {number for number, _, _ in seen}
-    for number in kept:
+    for number in {number for number, _, _ in seen}:
         for receipt, reward in zip(groups[number].trajectories, groups[number].rewards, strict=True):
             masked = truncated == "mask" and receipt.status in ("length", "turns")
             wanted = reward is not None and receipt.sampled > 0 and not masked
-            if wanted and not any((number, receipt.index, part) in seen for part in range(len(receipt.sequences))):
+            if wanted != any((number, receipt.index, part) in seen for part in range(len(receipt.sequences))):
+                what = "has a reward and is not trained on" if wanted else "is trained on and should not be"
                 raise SelfCheckError(
-                    f"credit: trajectory {receipt.index} of prompt {groups[number].prompt.id!r} has a reward and is "
-                    "not trained on, while others of its group are; do not train on"
+                    f"credit: trajectory {receipt.index} of prompt {groups[number].prompt.id!r} {what} (status "
+                    f"{receipt.status}, scoring.truncated {truncated}), unlike others of its group; do not train on"
                 )
 
 
@@ -180,7 +184,7 @@ def plain_samples(
     algorithm: AlgorithmSection,
 ) -> list[PlainSample]:
     """The chosen samples as they should be trained on, from their trajectories and their groups' rewards."""
-    expected = advantages_of(groups, algorithm) if algorithm.advantage == "group" else None
+    expected = advantages_of(groups, algorithm) if algorithm.advantage == "group_relative" else None
     places = {id(group.tokens): number for number, group in enumerate(groups)}
     trajectories: dict[int, Sequence[Trajectory]] = {}
     found: list[PlainSample] = []
@@ -296,6 +300,27 @@ def check_updates(
                     "over the batch to the next; they follow the policy, and no ratio would ever be clipped"
                 )
             _check_gradient(config, sample, traced, counts)
+
+
+def check_reference(updates: Sequence[UpdateRecord], tolerance: float) -> None:
+    """Verify that the reference of a KL term is the policy while nothing has been trained yet.
+
+    Args:
+        updates: what the learner recorded of a run's first step.
+        tolerance: largest mean |log p policy - log p reference| of a sample, in nats per token.
+
+    Raises:
+        SelfCheckError: above it.
+    """
+    for traced in (traced for update in updates if update.first for traced in update.traced.values()):
+        if traced.reference is None:
+            continue
+        apart = float(np.nanmean(np.abs(traced.reference - traced.logprobs)))
+        if not apart <= tolerance:
+            raise SelfCheckError(
+                f"independent: before the first update policy and reference differ by {apart:.4g} nats per token "
+                f"(limit {tolerance:g}); the KL term compares with another model, or at another temperature"
+            )
 
 
 def _each_once(updates: Sequence[UpdateRecord], size: int) -> None:

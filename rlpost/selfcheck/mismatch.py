@@ -197,15 +197,15 @@ def cause(by_class: Mapping[str, Differences], later: bool = False) -> str:
     parts = split(by_class)
     if parts.truncation > 0.5 * everything.mean_absolute:
         return (
-            f"the engine samples from {math.exp(-parts.truncation):.0%} of the distribution that the learner scores "
+            f"the engine samples from {math.exp(-parts.truncation):.2%} of the distribution that the learner scores "
             "(top-p, top-k, a minimum probability, allowed tokens)"
         )
     for name in ("end", "last", "first", "border"):
         found = by_class.get(name, Differences())
-        if found.tokens and found.mean_absolute > 10.0 * max(rest.mean_absolute, 1e-9) and rest.tokens:
+        if found.tokens and found.mean_absolute > 3.0 * max(rest.mean_absolute, 1e-9) and rest.tokens:
             context = "the prompt differs" if name == "first" else "what stands before it differs"
             what = context if name in ("first", "border") else "the engine treats it otherwise (minimum length, ban)"
-            return f"nearly all of it at {_MEANING[name]}: {what}"
+            return f"most of it at {_MEANING[name]}: {what}"
     repeated, new = by_class.get("repeated", Differences()), by_class.get("inner", Differences())
     if repeated.tokens and new.tokens and repeated.mean > 0 > new.mean:
         return (
@@ -257,6 +257,7 @@ class Evidence:
             for name, found in update.differences.items():
                 if name != "stale":
                     self.sums[name] = self.sums.get(name, Differences()) + found
+        self._truncated()
         drift = max(DRIFT[self.dtype], numerics)
         for name, found in self.sums.items():
             if excess_over_chance(found.signed, found.tokens * drift, found.square * self.group) > 0:
@@ -268,6 +269,16 @@ class Evidence:
                 )
         if whole:
             self._surprised(first)
+
+    def _truncated(self) -> None:
+        """E[π/q] over samples of q is 1 whatever the rounding, unless q leaves out a part of π."""
+        found = sum(self.sums.values(), Differences())
+        if found.excess < 0 and excess_over_chance(found.excess, found.tokens * LEFT_OUT[self.dtype], found.square) > 0:
+            raise SelfCheckError(
+                f"mismatch: over {self.steps} steps and {found.tokens:.0f} tokens the engine sampled from only "
+                f"{1.0 + found.excess / found.tokens:.2%} of the distribution that the learner scores, which is less "
+                "than chance explains: top-p, top-k, a minimum probability or length, or banned tokens; do not train on"
+            )
 
     def _surprised(self, updates: Sequence[UpdateRecord]) -> None:
         for update in updates:
@@ -291,6 +302,9 @@ class Evidence:
                 f"{less if mean < 0 else more}; do not train on"
             )
 
+
+LEFT_OUT = {"float32": 1e-4, "bfloat16": 5e-4}
+"""Share of the learner's distribution that the engine's samples may leave out without explanation."""
 
 SURPRISE = {"float32": 0.005, "bfloat16": 0.03}
 """Mean surprise above or below the entropy, in nats per token, that rounding may cause."""

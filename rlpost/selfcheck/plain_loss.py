@@ -22,7 +22,7 @@ _KINK = 1e-4
 
 def unsupported_reason(config: RunConfig) -> str | None:
     """Why the configured loss has no second formula here; None if it has one."""
-    if config.algorithm.loss != "policy":
+    if config.algorithm.loss != "clipped":
         return f"algorithm.loss {config.algorithm.loss!r} is not part of rlpost"
     return None
 

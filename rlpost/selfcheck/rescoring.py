@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,31 +31,44 @@ def reordered(group: GroupReceipt, trajectories: Sequence[Any], seed: int) -> tu
     """An unscored copy of a group whose members come in another order, and where each of them was.
 
     Args:
-        group: a scored group.
+        group: a scored group of at least two.
         trajectories: its trajectories.
-        seed: draws the order. Every member changes its place, and the order is not a mere reversal for three and more.
+        seed: draws the order.
     """
-    count = len(trajectories)
-    shift = 1 + seed % (count - 1)
-    order = [(place + shift) % count for place in range(count)]
-    if count > 3:
-        rest = np.random.default_rng(seed).permutation(count)
-        if not any(int(rest[place]) == place for place in range(count)):
-            order = [int(place) for place in rest]
-    return (
-        replace(
-            group,
-            trajectories=tuple(group.trajectories[place] for place in order),
-            tokens=tuple(trajectories[place] for place in order),
-            verdicts=(),
-            rewards=(),
-            stage_rewards={},
-            metrics={},
-            evidence=None,
-            proximal=None,
-        ),
-        order,
+    order = _order(len(trajectories), seed)
+    return unscored(group, trajectories, order), order
+
+
+def unscored(group: GroupReceipt, trajectories: Sequence[Any], order: Sequence[int]) -> GroupReceipt:
+    """A copy of a group with its members in this order, and nothing that a scorer has said of them."""
+    return replace(
+        group,
+        trajectories=tuple(group.trajectories[place] for place in order),
+        tokens=tuple(trajectories[place] for place in order),
+        verdicts=(),
+        rewards=(),
+        stage_rewards={},
+        metrics={},
+        evidence=None,
+        proximal=None,
     )
+
+
+def _order(count: int, seed: int) -> list[int]:
+    """An order that shows rotations and reversals, the usual ways to mix up: it commutes with neither.
+
+    Of two members there is no such order; the first one takes both places.
+    """
+    if count == 2:
+        return [0, 0]
+    if count == 3:
+        return [[1, 0, 2], [0, 2, 1], [2, 1, 0]][seed % 3]
+    source = np.random.default_rng(seed)
+    while True:
+        order = [int(place) for place in source.permutation(count)]
+        steps = {(after - before) % count for before, after in pairwise([*order, order[0]])}
+        if len(steps) > 1:  # rotations go up by 1 all around, reversals down
+            return order
 
 
 def difference(group: GroupReceipt, again: GroupReceipt, order: Sequence[int]) -> str | None:
