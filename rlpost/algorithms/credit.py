@@ -20,7 +20,7 @@ class Credit:
 
     Attributes:
         batch: the samples that are trained on.
-        kept_groups: number of groups that passed the filter.
+        kept_groups: number of groups that are trained on.
         advantages: mean advantage over the sampled tokens of each trajectory, by group; None where it is not trained
             on.
     """
@@ -37,6 +37,7 @@ def assign(
     step: int,
     group_filter: GroupFilter = "off",
     truncated: Literal["reject", "mask", "keep"] = "reject",
+    most: int | None = None,
 ) -> Credit:
     """Training samples with advantages for every decided trajectory of every kept group.
 
@@ -47,6 +48,7 @@ def assign(
         group_filter: rule that selects groups; see `rlpost.algorithms.groups.keep`.
         truncated: ``mask`` takes trajectories cut at a limit out of the loss (they stay in the baseline); the other
             two change nothing here.
+        most: number of groups that are trained on, the first that pass the filter; None: all that do.
 
     Returns:
         The samples in group order; a trajectory of several sequences has a sample for each.
@@ -59,7 +61,7 @@ def assign(
     kept = 0
     for group in groups:
         row: list[float | None] = [None] * len(group.trajectories)
-        if keep(group, group_filter):
+        if keep(group, group_filter) and (most is None or kept < most):
             kept += 1
             for member, values in enumerate(advantages(group.rewards)):
                 made = _samples(group, member, values, truncated)

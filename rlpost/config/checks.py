@@ -74,6 +74,16 @@ def check_minibatches(config: RunConfig) -> None:
         )
 
 
+def check_filter(config: RunConfig) -> None:
+    """Refilling needs a filter."""
+    algorithm = config.algorithm
+    if algorithm.filter_batches > 1 and algorithm.filter == "off":
+        raise ConfigError(
+            f"algorithm.filter_batches: {algorithm.filter_batches} refills what a filter drops, and algorithm.filter "
+            "is off; set filter binary or shaped, or remove it"
+        )
+
+
 def check_importance(config: RunConfig) -> None:
     """Truncated importance sampling gets the engine's log-probabilities."""
     if config.importance_cap is not None and config.rollout.logprobs == "never":
@@ -267,6 +277,7 @@ ALL: tuple[Callable[[RunConfig], None], ...] = (
     check_lengths,
     check_group,
     check_minibatches,
+    check_filter,
     check_importance,
     check_torch_learner,
     check_whole_parameters,

@@ -325,8 +325,12 @@ class AlgorithmSection(Section):
     None: ``minibatches`` decides."""
     filter: Literal["off", "binary", "shaped"] = "off"
     """Which groups are trained on. ``off``: all. ``binary``: only those with both correct and incorrect answers, told
-    by reward where there is no verifier (DAPO's dynamic sampling, without sampling replacements). ``shaped``: those
+    by reward where there is no verifier (DAPO's dynamic sampling; ``filter_batches`` refills). ``shaped``: those
     whose rewards differ after all stages, which includes groups of correct answers that a stage tells apart."""
+    filter_batches: PositiveInt = 1
+    """Rollout batches that a step may ask for until ``rollout.prompts_per_step`` groups pass the filter (DAPO's dynamic
+    sampling; verl's filter_groups.max_num_gen_batches). 1: train on what is left of the first. Change it if many
+    groups are dropped, so that updates keep their size."""
 
 
 class LearnerSection(Section):

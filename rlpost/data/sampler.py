@@ -1,4 +1,4 @@
-"""Which prompts a step uses: a function of step number and seed, so that resuming needs no sampler state."""
+"""Which prompts come next: a function of their position and the seed, so that resuming needs no sampler state."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ def order(epoch: int, count: int, seed: int, shuffle: bool) -> list[int]:
     return np.random.default_rng([seed, _STREAM, epoch]).permutation(count).tolist()
 
 
-def indices(step: int, per_step: int, count: int, seed: int, shuffle: bool = True) -> list[int]:
-    """Rows of a step: the next ``per_step`` of an endless stream of shuffled epochs.
+def rows(first: int, number: int, count: int, seed: int, shuffle: bool = True) -> list[int]:
+    """The next rows of an endless stream of shuffled epochs.
 
-    Every row is used once before any is used again; a step may span two epochs.
+    Every row is used once before any is used again; the rows may span two epochs and more.
 
     Args:
-        step: number of the step, 0-based.
-        per_step: number of rows per step.
+        first: position of the first row in the stream, 0-based.
+        number: number of rows.
         count: number of rows in the data set.
         seed: the run's seed.
         shuffle: draw a new order for each epoch; False: keep the order of the rows.
 
     Raises:
-        ValueError: for an empty data set or a negative step.
+        ValueError: for an empty data set or a negative position.
     """
-    if count < 1 or per_step < 1 or step < 0:
-        raise ValueError(f"need step >= 0, per_step >= 1 and count >= 1, got {step}, {per_step}, {count}")
-    first = step * per_step
+    if count < 1 or number < 1 or first < 0:
+        raise ValueError(f"need first >= 0, number >= 1 and count >= 1, got {first}, {number}, {count}")
     chosen: list[int] = []
-    for epoch in range(first // count, (first + per_step - 1) // count + 1):
-        rows = order(epoch, count, seed, shuffle)
+    for epoch in range(first // count, (first + number - 1) // count + 1):
+        places = order(epoch, count, seed, shuffle)
         start = max(first - epoch * count, 0)
-        stop = min(first + per_step - epoch * count, count)
-        chosen.extend(rows[start:stop])
+        stop = min(first + number - epoch * count, count)
+        chosen.extend(places[start:stop])
     return chosen

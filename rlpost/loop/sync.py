@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from rlpost.algorithms import credit
 from rlpost.algorithms.groups import keep
 from rlpost.config.schema import RunConfig
-from rlpost.data.sampler import indices
+from rlpost.data.sampler import rows
 from rlpost.errors import InfrastructureError, RolloutsLostError, UserError
 from rlpost.loop.checks import traced
 from rlpost.loop.session import Session
@@ -90,11 +90,11 @@ def collect(session: Session, number: int, first_ticket: int | None = None) -> S
     if config.selfcheck.memory_growth is not None:
         session.watch.check(config.selfcheck.memory_growth)
     first = number * config.rollout.prompts_per_step if first_ticket is None else first_ticket
-    groups = _rolled_out(session, number, first, timer)
+    groups, refilled = _filled(session, number, first, timer)
     with timer("selfcheck"):
         checked = session.checks.rolled_out(session, groups, number)
         if config.parity_due(number):
-            shown = step_prompts(session, number)[: config.selfcheck.probe_prompts]
+            shown = step_prompts(session, first)[: config.selfcheck.probe_prompts]
             checked |= session.parity([one.token_ids for one in shown])
     check_undecided(session.remember(groups), config.scoring.max_undecided_share)
     credited = credit.assign(
@@ -103,6 +103,7 @@ def collect(session: Session, number: int, first_ticket: int | None = None) -> S
         step=number,
         group_filter=config.algorithm.filter,
         truncated=config.scoring.truncated,
+        most=config.rollout.prompts_per_step,
     )
     check_sequences(config, credited.batch)
     if not session.rewritten and any(sample.part for sample in credited.batch.samples):
@@ -111,7 +112,7 @@ def collect(session: Session, number: int, first_ticket: int | None = None) -> S
             "the chat template rewrites earlier messages: each turn after such a change is a further sequence, whose "
             "sampled tokens are trained on with the trajectory's credit"
         )
-    return ScoredBatch(number, groups, credited, timer, checked)
+    return ScoredBatch(number, groups, credited, timer, checked | refilled)
 
 
 def learn(session: Session, scored: ScoredBatch) -> Step:
@@ -176,13 +177,41 @@ def publish(session: Session, step: Step, timer: StageTimer) -> None:
     metrics |= prefixed("seconds", {**timer.seconds, "step": timer.total()})
 
 
-def _rolled_out(session: Session, number: int, first: int, timer: StageTimer) -> list[GroupReceipt]:
-    """The step's groups with their rewards."""
+def _filled(
+    session: Session, number: int, first: int, timer: StageTimer
+) -> tuple[list[GroupReceipt], dict[str, float]]:
+    """The step's groups with their rewards, and metrics of refilling.
+
+    With ``algorithm.filter_batches`` further prompts are rolled out until enough groups pass the filter (DAPO's dynamic
+    sampling, Yu et al. 2025, section 3.2). Groups stay in the order of their tickets.
+    """
+    algorithm, wanted = session.config.algorithm, session.config.rollout.prompts_per_step
+    groups = _rolled_out(session, number, first, 0, timer)
+    if algorithm.filter_batches == 1:
+        return groups, {}
+    batches = 1
+
+    def passed() -> int:
+        return sum(keep(group, algorithm.filter) for group in groups)
+
+    while passed() < wanted and batches < algorithm.filter_batches:
+        groups += _rolled_out(session, number, first + len(groups), len(groups), timer)
+        batches += 1
+    found = passed()
+    return groups, {
+        "refill/batches": float(batches),
+        "refill/missing": float(max(wanted - found, 0)),
+        "refill/unused": float(max(found - wanted, 0)),
+    }
+
+
+def _rolled_out(session: Session, number: int, first: int, asked: int, timer: StageTimer) -> list[GroupReceipt]:
+    """A batch of a step's groups with their rewards; ``asked``: groups that the step has asked for before."""
     lost = 0
     while True:
         try:
-            scored = rollout_and_score(session, number, first, timer)
-            if session.config.parity_due(number):
+            scored = rollout_and_score(session, number, first, timer, asked)
+            if session.config.parity_due(number) and not asked:
                 with timer("selfcheck"):
                     session.checks.rescored(session, scored, number)
             return finish_rewards(session, scored, timer)
@@ -236,20 +265,33 @@ def finish_rewards(session: Session, groups: list[GroupReceipt], timer: StageTim
     return [drop_empty_rewards(group) for group in groups]
 
 
-def step_prompts(session: Session, number: int) -> list[TokenizedPrompt]:
-    """The prompts of a step, in order."""
+def step_prompts(session: Session, first: int) -> list[TokenizedPrompt]:
+    """The prompts of the next ``rollout.prompts_per_step`` tickets, in order; ``first``: number of the first."""
     config = session.config
-    chosen = indices(number, config.rollout.prompts_per_step, len(session.train), config.run.seed, config.shuffles)
+    chosen = rows(first, config.rollout.prompts_per_step, len(session.train), config.run.seed, config.shuffles)
     return [session.train[i] for i in chosen]
 
 
-def rollout_and_score(session: Session, number: int, first: int, timer: StageTimer) -> list[GroupReceipt]:
-    """Roll out the step's prompts and score the trajectories; each group goes to a scoring worker as soon as it is
-    complete, while others are still being sampled.
+def rollout_and_score(
+    session: Session, number: int, first: int, timer: StageTimer, before: int = 0
+) -> list[GroupReceipt]:
+    """Roll out prompts and score the trajectories; each group goes to a scoring worker as soon as it is complete, while
+    others are still being sampled.
+
+    Args:
+        session: engines, scoring workers and prompts.
+        number: number of the step.
+        first: number of the first ticket.
+        timer: seconds by stage.
+        before: groups that the step has asked for before.
     """
     config = session.config
     asked = requests(
-        step_prompts(session, number), run_seed=config.run.seed, step=number, group_size=config.rollout.group_size
+        step_prompts(session, first),
+        run_seed=config.run.seed,
+        step=number,
+        group_size=config.rollout.group_size,
+        first_slot=before,
     )
     asked = admitted(asked, first, session.version)
     session.checks.admitted(asked, number)

@@ -27,6 +27,8 @@ METRICS: dict[str, str] = {
     "all_accepted_share": "share of prompts with only accepted completions, which algorithm.filter: binary drops",
     "trained_samples": "samples in the update",
     "kept_groups": "groups in the update",
+    "refill/*": "algorithm.filter_batches: batches rolled out for the step, groups that are still missing, and groups "
+    "that passed the filter and were not needed (unused)",
     "length_mean": "mean sampled tokens per trajectory",
     "length_max": "most sampled tokens of a trajectory",
     "queue_seconds": "mean wait for a worker of the verifier, over checks that were not cached",

@@ -40,7 +40,13 @@ def turn_seed(seed: int, turn: int) -> int:
 
 
 def requests(
-    prompts: Sequence[TokenizedPrompt], *, run_seed: int, step: int, group_size: int, stream: str = "train"
+    prompts: Sequence[TokenizedPrompt],
+    *,
+    run_seed: int,
+    step: int,
+    group_size: int,
+    stream: str = "train",
+    first_slot: int = 0,
 ) -> list[GroupRequest]:
     """One request per prompt of a batch.
 
@@ -50,11 +56,13 @@ def requests(
         step: number of the rollout batch.
         group_size: samples per prompt.
         stream: name that separates the seeds of training and evaluation.
+        first_slot: number of groups that the step has asked for before.
     """
     return [
         GroupRequest(prompt, tuple(range(first, first + group_size)))
         for prompt, first in (
-            (prompt, group_seed(run_seed, step, slot, group_size, stream)) for slot, prompt in enumerate(prompts)
+            (prompt, group_seed(run_seed, step, slot, group_size, stream))
+            for slot, prompt in enumerate(prompts, first_slot)
         )
     ]
 

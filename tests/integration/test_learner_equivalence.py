@@ -21,6 +21,7 @@ from rlpost.learner.samples import Samples
 from rlpost.selfcheck.invariance import check
 from rlpost.types import TrainBatch
 from support import recorded
+from support.trajectories import plain
 
 pytestmark = [pytest.mark.deepspeed, pytest.mark.slow]
 STAGES = (0, 1, 2, 3)
@@ -82,7 +83,8 @@ def examined(model: str, dtype: str, world: int, **settings) -> dict:
     kept, norms = [], []
     for look in (False, True):
         learner = build(model, fast(model, dtype, world, **settings))
-        figures = learner.examine(recorded.grouped()) if look else None
+        first = recorded.grouped()
+        figures = learner.examine(first, plain(first.samples)) if look else None
         norms.append(
             [
                 learner.step(data)["grad_norm"]
@@ -93,7 +95,8 @@ def examined(model: str, dtype: str, world: int, **settings) -> dict:
     found = {"same": all(torch.equal(kept[0][n], kept[1][n]) for n in kept[0]), "norms": norms, "figures": figures}
     sound = learner.engine.backward
     learner.engine.backward = lambda loss, last: sound(loss * 0.5, last)
-    found["halved"] = learner.examine(recorded.grouped(version=learner.counters.version))
+    later = recorded.grouped(version=learner.counters.version)
+    found["halved"] = learner.examine(later, plain(later.samples))
     return found
 
 

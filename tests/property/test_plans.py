@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlpost.data.sampler import indices
+from rlpost.data.sampler import rows
 from rlpost.learner.packing import (
     ROW_TOKENS,
     Layout,
@@ -95,7 +95,7 @@ def test_no_rank_exceeds_its_fair_share_by_more_than_a_sequence_and_repeated_pro
 @given(count=st.integers(1, 30), per_step=st.integers(1, 40), seed=st.integers(0, 99), shuffle=st.booleans())
 def test_every_row_is_used_once_before_any_is_used_again(count: int, per_step: int, seed: int, shuffle: bool) -> None:
     steps = -(-3 * count // per_step)
-    stream = [row for step in range(steps) for row in indices(step, per_step, count, seed, shuffle)]
+    stream = [row for step in range(steps) for row in rows(step * per_step, per_step, count, seed, shuffle)]
     assert len(stream) == steps * per_step
     for epoch in range(len(stream) // count):
         assert sorted(stream[epoch * count : (epoch + 1) * count]) == list(range(count))
@@ -105,8 +105,8 @@ def test_every_row_is_used_once_before_any_is_used_again(count: int, per_step: i
 @given(count=st.integers(1, 30), per_step=st.integers(1, 40), start=st.integers(0, 50), seed=st.integers(0, 99))
 def test_the_rows_of_a_step_do_not_depend_on_earlier_steps(count: int, per_step: int, start: int, seed: int) -> None:
     # the same stream in steps of one row gives the same rows: the step number is all that a resumed run knows
-    singles = [indices(start * per_step + i, 1, count, seed)[0] for i in range(per_step)]
-    assert indices(start, per_step, count, seed) == singles
+    singles = [rows(start * per_step + i, 1, count, seed)[0] for i in range(per_step)]
+    assert rows(start * per_step, per_step, count, seed) == singles
 
 
 @MODES

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rlpost.scoring.receipts import receipt_of
+from rlpost.selfcheck.independent import PlainSample
 from rlpost.trajectory import (
     FinishReason,
     Group,
@@ -68,14 +69,31 @@ def sample(
     def whole(values: Any, fill: float, dtype: Any) -> np.ndarray:
         return np.concatenate([np.full(begin, fill, dtype), np.broadcast_to(np.asarray(values, dtype), size)])
 
+    trained = whole(True if mask is None else mask, False, bool)
     return TrainSample(
         token_ids=np.array([*prompt, *completion], np.int32),
-        mask=whole(True if mask is None else mask, False, bool),
+        mask=trained,
         advantages=whole(advantages, 0.0, np.float32),
         span_ids=whole(spans, -1, np.int32),
-        versions=whole(version, -1, np.int32),
+        versions=np.where(trained, np.int32(version), np.int32(-1)),
         rollout_logprobs=None if rollout is None else whole(rollout, np.nan, np.float32),
         proximal_logprobs=None if proximal is None else whole(proximal, np.nan, np.float32),
         ref_logprobs=None if reference is None else whole(reference, np.nan, np.float32),
         part=part,
     )
+
+
+def plain(samples: Sequence[TrainSample]) -> list[PlainSample]:
+    """Training samples as an independent path would make them of the same trajectories and rewards."""
+    return [
+        PlainSample(
+            number=number,
+            part=one.part,
+            token_ids=one.token_ids,
+            places=np.flatnonzero(one.mask),
+            advantages=one.advantages[one.mask].astype(np.float64),
+            spans=one.span_ids[one.mask],
+            rollout=None if one.rollout_logprobs is None else one.rollout_logprobs[one.mask].astype(np.float64),
+        )
+        for number, one in enumerate(samples)
+    ]

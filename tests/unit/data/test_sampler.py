@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from rlpost.data.sampler import indices, order
+from rlpost.data.sampler import order, rows
 
 
 def test_without_shuffling_the_rows_go_round() -> None:
-    assert [indices(step, 2, 3, seed=0, shuffle=False) for step in range(3)] == [[0, 1], [2, 0], [1, 2]]
+    assert [rows(first, 2, 3, seed=0, shuffle=False) for first in (0, 2, 4)] == [[0, 1], [2, 0], [1, 2]]
 
 
 def test_a_step_may_span_several_epochs() -> None:
-    assert indices(0, 7, 3, seed=0, shuffle=False) == [0, 1, 2, 0, 1, 2, 0]
-    assert indices(1, 7, 3, seed=0, shuffle=False) == [1, 2, 0, 1, 2, 0, 1]
+    assert rows(0, 7, 3, seed=0, shuffle=False) == [0, 1, 2, 0, 1, 2, 0]
+    assert rows(7, 7, 3, seed=0, shuffle=False) == [1, 2, 0, 1, 2, 0, 1]
 
 
 def test_epochs_and_seeds_differ() -> None:
@@ -22,7 +22,7 @@ def test_epochs_and_seeds_differ() -> None:
     assert order(0, 50, 1, True) == order(0, 50, 1, True)
 
 
-@pytest.mark.parametrize(("step", "per_step", "count"), [(-1, 1, 1), (0, 0, 1), (0, 1, 0)])
-def test_what_cannot_be_sampled_is_refused(step: int, per_step: int, count: int) -> None:
-    with pytest.raises(ValueError, match="need step"):
-        indices(step, per_step, count, seed=0)
+@pytest.mark.parametrize(("first", "number", "count"), [(-1, 1, 1), (0, 0, 1), (0, 1, 0)])
+def test_what_cannot_be_sampled_is_refused(first: int, number: int, count: int) -> None:
+    with pytest.raises(ValueError, match="need first"):
+        rows(first, number, count, seed=0)

@@ -108,8 +108,9 @@ def test_an_update_moves_the_weights_towards_what_was_rewarded(tiny_model: str) 
     assert total(after, rewarded) > total(before, rewarded)
     assert metrics["ratio"] == pytest.approx(1.0)
     assert metrics["loss"] == pytest.approx(-1.0, rel=1e-5)
-    tokens = sum(int(one.mask.sum()) for one in rewarded.samples)
-    assert metrics["entropy"] == pytest.approx(-total(before, rewarded) / tokens, rel=1e-5)
+    # an untrained model's distributions are nearly uniform
+    vocabulary = learner.engine.module.model.config.vocab_size
+    assert 0.9 * math.log(vocabulary) < metrics["entropy"] < math.log(vocabulary)
 
 
 def test_a_nan_advantage_skips_the_update_and_is_counted(tiny_model: str) -> None:

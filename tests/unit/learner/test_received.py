@@ -204,6 +204,7 @@ def test_the_samples_of_a_dialogue_by_hand() -> None:
             rollout_logprobs=np.array([nan, -4, -5], np.float32),
             proximal_logprobs=np.array([nan, -8, -9], np.float32),
             part=1,
+            ended=True,
         ),
     )
 

@@ -14,16 +14,16 @@ import pytest
 import torch
 
 from rlpost.errors import SelfCheckError
-from rlpost.learner import collate, passes
+from rlpost.learner import collate
 from rlpost.learner.build import build_learner
-from rlpost.learner.gradient_check import COLUMNS, SAMPLES, project, select
+from rlpost.learner.gradient_check import COLUMNS, project
 from rlpost.learner.policy import PolicyLearner
-from rlpost.learner.samples import Samples
 from rlpost.learner.torch_engine import TorchEngine
+from rlpost.plugins.algorithm import BoundLoss
 from rlpost.selfcheck.invariance import check, difference
-from rlpost.types import GradientFigures, GradientSketch, TrainBatch, TrainSample
+from rlpost.types import GradientFigures, GradientSketch, TrainBatch
 from support import recorded
-from support.trajectories import sample
+from support.trajectories import plain
 
 CPU = torch.device("cpu")
 
@@ -87,18 +87,6 @@ def test_the_projection_is_linear_keeps_small_tensors_and_nearly_keeps_products(
     assert np.linalg.norm(project([("w", c)])["w"] - one) == pytest.approx(1.0, rel=1e-3)
 
 
-def test_samples_are_few_short_and_of_several_prompts_and_have_an_advantage() -> None:
-    def answers(prompt: int, size: int, advantage: float) -> TrainSample:
-        return sample([prompt] * 3, range(3, 3 + size), advantages=advantage)
-
-    samples = [answers(prompt, size, 1.0) for prompt in range(3) for size in (9, 8, 7, 6, 5)]
-    samples += [answers(4, 1, 0.0)] * 4
-    assert select(Samples.of(samples)) == [1, 2, 3, 4, 6, 7, 8, 9]
-    assert select(Samples.of(samples[:5])) == [0, 1, 2, 3, 4]
-    assert select(Samples.of(samples[15:])) == []
-    assert SAMPLES == 8
-
-
 def learner_of(folder: str, **learner: Any) -> PolicyLearner:
     settings = {"engine": "torch", "micro_tokens": 4096, **learner}
     return build_learner(recorded.config(folder, learner=settings), folder, CPU)
@@ -109,7 +97,8 @@ def test_a_sound_learner_passes_and_trains_as_if_it_had_not_been_examined(
     tiny_model: str, settings: dict[str, Any]
 ) -> None:
     examined, other = learner_of(tiny_model, **settings), learner_of(tiny_model, **settings)
-    figures = examined.examine(recorded.grouped())
+    data = recorded.grouped()
+    figures = examined.examine(data, plain(data.samples))
     assert figures is not None
     assert figures.samples == 8
     assert figures.own.norm > 0.01
@@ -124,13 +113,9 @@ def test_a_sound_learner_passes_and_trains_as_if_it_had_not_been_examined(
     assert examined.counters == other.counters
 
 
-def test_a_batch_without_advantages_has_no_figures(tiny_model: str) -> None:
-    flat = [dataclasses.replace(s, advantages=s.advantages * 0) for s in recorded.grouped().samples]
-    assert learner_of(tiny_model).examine(TrainBatch(tuple(flat), 0)) is None
-
-
 def failure(learner: PolicyLearner, data: TrainBatch | None = None) -> str:
-    figures = learner.examine(data or recorded.grouped())
+    data = data or recorded.grouped()
+    figures = learner.examine(data, plain(data.samples))
     assert figures is not None
     with pytest.raises(SelfCheckError) as caught:
         check(figures, "float32")
@@ -148,13 +133,13 @@ def test_an_engine_that_halves_the_loss_is_found(tiny_model: str, monkeypatch: p
 
 def test_a_loss_averaged_over_micro_batches_is_found(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of eight micro-batches against one of two: four times as much."""
-    sound = passes.micro_loss
+    sound = BoundLoss.__call__
 
-    def averaged(table: torch.Tensor, micro: Any, *rest: Any) -> Any:
-        loss, sums = sound(table, micro, *rest)
-        return loss * len(micro.indices) / 8, sums
+    def averaged(self: Any, inputs: Any, counts: Any) -> Any:
+        loss, sums = sound(self, inputs, counts)
+        return loss * len(inputs.mask) / 8, sums
 
-    monkeypatch.setattr(passes, "micro_loss", averaged)
+    monkeypatch.setattr(BoundLoss, "__call__", averaged)
     message = failure(learner_of(tiny_model))
     assert "the gradient as this run lays them out is 4 times that one sample at a time" in message
 
