@@ -16,6 +16,7 @@ from rlpost.config.schema import RunConfig
 from rlpost.errors import SelfCheckError
 from rlpost.protocols import GroupRequest
 from rlpost.selfcheck import independent, mismatch, rescoring, samples
+from rlpost.selfcheck.evidence import Evidence
 from rlpost.selfcheck.independent import PlainSample
 from rlpost.trajectory import BatchReceipt, GroupReceipt
 from rlpost.types import StepReport
@@ -38,12 +39,12 @@ class StepChecks:
 
     config: RunConfig
     numerics: float = 0.0
-    evidence: mismatch.Evidence = field(init=False)
+    evidence: Evidence = field(init=False)
     repeats: samples.Repeats = field(default_factory=samples.Repeats)
     traced: int = 0
 
     def __post_init__(self) -> None:
-        self.evidence = mismatch.Evidence(self.config.model.dtype, self.config.rollout.group_size)
+        self.evidence = Evidence(self.config.model.dtype, self.config.rollout.group_size)
 
     @property
     def on(self) -> bool:
@@ -52,7 +53,7 @@ class StepChecks:
 
     def forget(self) -> None:
         """Forget earlier steps: the run goes back to one of them."""
-        self.evidence = mismatch.Evidence(self.config.model.dtype, self.config.rollout.group_size)
+        self.evidence = Evidence(self.config.model.dtype, self.config.rollout.group_size)
         self.repeats.forget()
 
     def admitted(self, asked: Sequence[GroupRequest], step: int) -> None:

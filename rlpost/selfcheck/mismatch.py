@@ -7,25 +7,24 @@ log-probabilities that follow the policy from update to update all show here. Wh
 which it is.
 
 A fault that is larger than the noise of one step ends the run at that step. A smaller one is decided by evidence that
-adds up over steps (`rlpost.selfcheck.sequential`).
+adds up over steps (`rlpost.selfcheck.evidence`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from rlpost.errors import SelfCheckError
-from rlpost.selfcheck.sequential import excess_over_chance
-from rlpost.types import Differences, Surprise, TrainSample, UpdateRecord
+from rlpost.types import Differences, TrainSample, UpdateRecord
 
 CLASSES = ("first", "border", "end", "last", "repeated", "inner", "stale")
 """Classes of position; a token belongs to the first that fits, and to ``stale`` if an older version sampled it."""
 
-_MEANING = {
+MEANING = {
     "first": "the first token after the prompt",
     "border": "the first token after an observation",
     "end": "the token that ends an answer",
@@ -41,10 +40,6 @@ parameters), 0.03 to 0.09 (SmolLM2-135M)."""
 OVER_NUMERICS = 10.0
 """How many times the difference that the parity check measured on greedy tokens sampled ones may show: these are less
 likely, and rounding grows with the distance from the most likely token."""
-
-DRIFT = {"float32": 2e-4, "bfloat16": 5e-3}
-"""Mean signed d that accumulated evidence has to exceed: rounding is the same each time the same context is scored, so
-its mean over a class does not vanish."""
 
 
 def position_classes(sample: TrainSample, version: int) -> np.ndarray:
@@ -205,7 +200,7 @@ def cause(by_class: Mapping[str, Differences], later: bool = False) -> str:
         if found.tokens and found.mean_absolute > 3.0 * max(rest.mean_absolute, 1e-9) and rest.tokens:
             context = "the prompt differs" if name == "first" else "what stands before it differs"
             what = context if name in ("first", "border") else "the engine treats it otherwise (minimum length, ban)"
-            return f"most of it at {_MEANING[name]}: {what}"
+            return f"most of it at {MEANING[name]}: {what}"
     repeated, new = by_class.get("repeated", Differences()), by_class.get("inner", Differences())
     if repeated.tokens and new.tokens and repeated.mean > 0 > new.mean:
         return (
@@ -216,98 +211,6 @@ def cause(by_class: Mapping[str, Differences], later: bool = False) -> str:
         "engine and learner score another distribution or another context: temperature, prompt or first token (BOS), "
         "penalties, or the engine's log-probabilities are not those it samples by"
     )
-
-
-@dataclass(slots=True)
-class Evidence:
-    """Evidence over steps for a difference that is smaller than one step's noise.
-
-    For each class the sums of d over first passes are tested against a mean of at most `DRIFT` by a test that may be
-    looked at after every step. Tokens of a group share their contexts, and so their rounding: a group counts as one.
-
-    Attributes:
-        dtype: ``float32`` or ``bfloat16``.
-        group: completions per prompt.
-        sums: sums so far, by class.
-        surprise: sums so far of what the sampled tokens say of the learner's distribution.
-        steps: number of steps whose tokens are in it.
-    """
-
-    dtype: str
-    group: int
-    sums: dict[str, Differences] = field(default_factory=dict[str, Differences])
-    surprise: Surprise = field(default_factory=Surprise)
-    steps: int = 0
-
-    def add(self, updates: Sequence[UpdateRecord], numerics: float, whole: bool) -> None:
-        """Add a step, and decide.
-
-        Args:
-            updates: what the learner recorded.
-            numerics: mean |d| in nats per token that the parity check last attributed to rounding.
-            whole: whether every trajectory of the step is in it: a choice by outcome would favour surprising tokens.
-
-        Raises:
-            SelfCheckError: once the evidence decides, with the step at which it did.
-        """
-        first = [update for update in updates if update.epoch == 0]
-        if any(update.differences for update in first):
-            self.steps += 1
-        for update in first:
-            for name, found in update.differences.items():
-                if name != "stale":
-                    self.sums[name] = self.sums.get(name, Differences()) + found
-        self._truncated()
-        drift = max(DRIFT[self.dtype], numerics)
-        for name, found in self.sums.items():
-            if excess_over_chance(found.signed, found.tokens * drift, found.square * self.group) > 0:
-                raise SelfCheckError(
-                    f"mismatch: over {self.steps} steps and {found.tokens:.0f} tokens ({_MEANING[name]}) the loss and "
-                    f"the engine differ by {found.mean:+.3g} nats on average, less than the noise of one step "
-                    f"({found.mean_absolute:.3g}) and more than rounding explains ({drift:.3g}): "
-                    f"{cause(self.sums)}; do not train on"
-                )
-        if whole:
-            self._surprised(first)
-
-    def _truncated(self) -> None:
-        """E[π/q] over samples of q is 1 whatever the rounding, unless q leaves out a part of π."""
-        found = sum(self.sums.values(), Differences())
-        if found.excess < 0 and excess_over_chance(found.excess, found.tokens * LEFT_OUT[self.dtype], found.square) > 0:
-            raise SelfCheckError(
-                f"mismatch: over {self.steps} steps and {found.tokens:.0f} tokens the engine sampled from only "
-                f"{1.0 + found.excess / found.tokens:.2%} of the distribution that the learner scores, which is less "
-                "than chance explains: top-p, top-k, a minimum probability or length, or banned tokens; do not train on"
-            )
-
-    def _surprised(self, updates: Sequence[UpdateRecord]) -> None:
-        for update in updates:
-            if update.first:
-                old, new = self.surprise, update.surprise
-                self.surprise = Surprise(
-                    old.tokens + new.tokens,
-                    old.entropy + new.entropy,
-                    old.excess + new.excess,
-                    old.variance + new.variance,
-                )
-        found = self.surprise
-        allowed = found.tokens * SURPRISE[self.dtype]
-        if excess_over_chance(found.excess, allowed, found.variance) > 0:
-            mean, entropy = found.excess / found.tokens, found.entropy / found.tokens
-            less = "more likely than samples of it are: the engine samples more sharply (temperature, top-p, greedy)"
-            more = "less likely than samples of it are: the engine samples more evenly, or from another context"
-            raise SelfCheckError(
-                f"mismatch: {found.tokens:.0f} sampled tokens have {mean:+.3g} nats more surprise than the entropy "
-                f"{entropy:.3g} of the learner's distribution, which chance does not explain: they are "
-                f"{less if mean < 0 else more}; do not train on"
-            )
-
-
-LEFT_OUT = {"float32": 1e-4, "bfloat16": 5e-4}
-"""Share of the learner's distribution that the engine's samples may leave out without explanation."""
-
-SURPRISE = {"float32": 0.005, "bfloat16": 0.03}
-"""Mean surprise above or below the entropy, in nats per token, that rounding may cause."""
 
 
 def limit_of(dtype: str, numerics: float, chosen: float | None) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -55,19 +54,17 @@ def unscored(group: GroupReceipt, trajectories: Sequence[Any], order: Sequence[i
 
 
 def _order(count: int, seed: int) -> list[int]:
-    """An order that shows rotations and reversals, the usual ways to mix up: it commutes with neither.
+    """An order that shows rotations and reversals, the usual ways to mix up, because it commutes with neither.
 
     Of two members there is no such order; the first one takes both places.
     """
     if count == 2:
         return [0, 0]
-    if count == 3:
-        return [[1, 0, 2], [0, 2, 1], [2, 1, 0]][seed % 3]
     source = np.random.default_rng(seed)
+    usual = [[(place + 1) % count for place in range(count)], list(reversed(range(count)))]
     while True:
         order = [int(place) for place in source.permutation(count)]
-        steps = {(after - before) % count for before, after in pairwise([*order, order[0]])}
-        if len(steps) > 1:  # rotations go up by 1 all around, reversals down
+        if all([order[place] for place in mixed] != [mixed[place] for place in order] for mixed in usual):
             return order
 
 

@@ -1,0 +1,122 @@
+"""Answers and seeds that repeat, rewards that are flat, and scoring again in another order: by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import pytest
+
+from rlpost.errors import SelfCheckError
+from rlpost.selfcheck.rescoring import difference, reordered, unscored, worth_rescoring
+from rlpost.selfcheck.samples import FLAT_STEPS, Repeats, check_members
+from rlpost.trajectory import Group, GroupReceipt
+from rlpost.types import Prompt, SpanReward, Verdict
+from support.trajectories import answer, receipt
+
+
+def group(
+    texts: Sequence[str], logprob: float | None = -12.0, name: str = "p", rewards: Sequence[float | None] | None = None
+) -> GroupReceipt:
+    values = rewards or [0.0] * len(texts)
+    found = [
+        answer(text, i, logprobs=None if logprob is None else [logprob / len(text)] * len(text))
+        for i, text in enumerate(texts)
+    ]
+    spans = tuple(None if v is None else (SpanReward(0, t.length, v),) for v, t in zip(values, found, strict=True))
+    verdicts = tuple(None if v is None else Verdict("accepted" if v else "rejected", v, "x") for v in values)
+    return receipt(Group(Prompt(name, text="x"), tuple(found), verdicts, spans))
+
+
+def test_equal_answers_end_a_run_only_beyond_chance() -> None:
+    assert check_members([group(["ab", "cd"]), group(["ab", "ab"])]) == {"identical_groups": 0.5}
+    assert check_members([group(["ab"] * 4, logprob=-1.0)]) == {"identical_groups": 1.0}  # a policy that is sure
+    with pytest.raises(SelfCheckError, match=r"5 of 5 answers to prompt 'p' are the same.*e\^-12"):
+        check_members([group(["ab"] * 5)])
+    with pytest.raises(SelfCheckError, match="2 of 4 answers"):
+        check_members([group(["ab", "ab", "cd", "ef"], logprob=-60.0)])
+    assert check_members([group(["ab"] * 5, logprob=None)]) == {"identical_groups": 1.0}  # nobody knows how likely
+    assert check_members([group(["ab"])]) == {}
+
+
+def test_seeds_of_an_earlier_step_end_a_run_and_those_of_the_same_step_do_not() -> None:
+    repeats = Repeats()
+    repeats.check_seeds([(0, 1), (8, 9)], 0)
+    repeats.check_seeds([(0, 1), (8, 9)], 0)  # rolled out again after a loss
+    repeats.check_seeds([(16, 17)], 1)
+    with pytest.raises(SelfCheckError, match="step 2 were used already, in step 0"):
+        repeats.check_seeds([(8, 9)], 2)
+    for seeds in ([(32, 33), (32, 33)], [(40, 40)]):
+        with pytest.raises(SelfCheckError, match="in this step"):
+            repeats.check_seeds(seeds, 3)
+    repeats.forget()
+    repeats.check_seeds([(8, 9)], 2)
+
+
+def test_the_answers_of_the_last_time_end_a_run_beyond_chance() -> None:
+    repeats = Repeats()
+    repeats.check_answers([group(["ab", "cd"], -30.0)], 0)
+    repeats.check_answers([group(["ab", "ce"], -30.0)], 1)
+    repeats.check_answers([group(["ab", "ce"], -1.0)], 2)
+    with pytest.raises(SelfCheckError, match=r"the same 2 answers at step 3 as the last time.*e\^-60"):
+        repeats.check_answers([group(["ce", "ab"], -30.0)], 3)
+
+
+def test_flat_rewards_are_said_once() -> None:
+    repeats = Repeats()
+    said = [repeats.flat([group(["ab", "c"], rewards=[1.0, 1.0])]) for _ in range(FLAT_STEPS + 3)]
+    assert [line is not None for line in said] == [False] * (FLAT_STEPS - 1) + [True] + [False] * 3
+    assert "got the reward 1" in str(said[FLAT_STEPS - 1])
+    assert repeats.flat([group(["ab", "c"], rewards=[1.0, 0.0])]) is None
+    assert repeats.flat([group(["ab"], rewards=[None])]) is None
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize("mixed", ["rotated", "reversed", "swapped"])
+def test_a_mixed_up_order_shows_in_another_order(size: int, mixed: str) -> None:
+    """Rewards that all differ: every positional mix-up of these kinds shows at every seed."""
+    right = group(["abcdefgh"[i] * (i + 1) for i in range(size)], rewards=[0.5 + i for i in range(size)])
+
+    def mix(values: tuple) -> tuple:
+        if mixed == "rotated":
+            return values[1:] + values[:1]
+        return values[::-1] if mixed == "reversed" else (values[1], values[0], *values[2:])
+
+    def scored(one: GroupReceipt, positions: list[int]) -> GroupReceipt:
+        verdicts = mix(tuple(right.verdicts[p] for p in positions))
+        values = mix(tuple(right.rewards[p][0].value for p in positions))  # type: ignore[index]
+        spans = tuple((SpanReward(0, t.length, v),) for t, v in zip(one.trajectories, values, strict=True))
+        return dataclasses.replace(one, verdicts=verdicts, rewards=spans)
+
+    first = scored(right, list(range(size)))
+    found = []
+    for seed in range(6):
+        turned, order = reordered(first, right.tokens, seed)
+        assert turned.rewards == ()
+        assert turned.verdicts == ()
+        assert [t.text for t in turned.trajectories] == [right.trajectories[p].text for p in order]
+        found.append(difference(first, scored(turned, order), order) is not None)
+    assert sum(found) >= (6 if mixed != "swapped" else 1)
+
+
+def test_a_sound_scorer_shows_no_difference_and_undecided_members_are_not_compared() -> None:
+    one = group(["a", "b", "c", "d"], rewards=[0.0, 1.0, None, 0.0])
+    turned, order = reordered(one, one.tokens, 1)
+    again = dataclasses.replace(
+        turned, verdicts=tuple(one.verdicts[p] for p in order), rewards=tuple(one.rewards[p] for p in order)
+    )
+    assert difference(one, again, order) is None
+    lost = dataclasses.replace(again, verdicts=(None,) * 4, rewards=(None,) * 4)
+    assert difference(one, lost, order) is None
+    assert unscored(one, one.tokens, [0, 1, 2, 3]).trajectories == one.trajectories
+
+
+def test_the_group_that_differs_most_is_scored_again() -> None:
+    flat, some, most = (
+        group(["a", "b"]),
+        group(["a", "b"], rewards=[0.0, 1.0]),
+        group(["a", "b", "c"], rewards=[0, 1, 2]),
+    )
+    assert worth_rescoring([flat, some, most, some]) is most
+    assert worth_rescoring([flat]) is None
+    assert worth_rescoring([]) is None
