@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rlpost.algorithms.logprobs import chosen_logprobs, chunked_logprobs
+from rlpost.learner.deterministic import make_deterministic
 from rlpost.learner.model_support import chunking_unsupported_reason
 from rlpost.learner.varlen import VarlenSequences
 
@@ -16,17 +18,34 @@ from rlpost.learner.varlen import VarlenSequences
 class LogprobModel(nn.Module):
     """A causal language model that returns log-probabilities of chosen tokens instead of logits.
 
+    The model stays deterministic whatever mode this module is put into: see `rlpost.learner.deterministic`.
+
     Args:
-        model: a Hugging Face causal language model.
+        model: a Hugging Face causal language model; gradient checkpointing is enabled before, if wanted.
         temperature: sampling temperature of the tokens, > 0.
+        excluded: ids that no engine samples, because the tokenizer lacks them; see `chosen_logprobs`.
+
+    Attributes:
+        zeroed: what was changed in the model to make it deterministic.
     """
 
-    def __init__(self, model: Any, temperature: float = 1.0):
+    excluded: Tensor | None
+
+    def __init__(self, model: Any, temperature: float = 1.0, excluded: Sequence[int] = ()):
         super().__init__()
         self.model = model
         self.temperature = temperature
+        self.zeroed = make_deterministic(model)
+        # not in the state: checkpoints of before hold none, and the folder's tokenizer tells
+        ids = torch.tensor(list(excluded), dtype=torch.long) if len(excluded) else None
+        self.register_buffer("excluded", ids, persistent=False)
         self.head_separate = chunking_unsupported_reason(model) is None
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    def train(self, mode: bool = True) -> LogprobModel:
+        """Set this module's mode; the model in it keeps its own, which an optimizer's wrapper would change."""
+        self.training = mode
+        return self
 
     def forward(
         self,
@@ -66,7 +85,7 @@ class LogprobModel(nn.Module):
             hidden = self.model.get_decoder()(**inputs, use_cache=False).last_hidden_state
             chosen = hidden.flatten(0, 1)[index.flatten()]
             head = self.model.get_output_embeddings()
-            found = chunked_logprobs(chosen, head, token_ids.flatten(), temperature, chunks)
+            found = chunked_logprobs(chosen, head, token_ids.flatten(), temperature, chunks, self.excluded)
             return found.view(token_ids.shape)
         first = 0
         if self._keeps_logits:
@@ -75,7 +94,7 @@ class LogprobModel(nn.Module):
             inputs["logits_to_keep"] = torch.arange(first, input_ids.shape[1], device=input_ids.device)
         logits = self.model(**inputs, use_cache=False).logits
         row, column = index // input_ids.shape[1], index % input_ids.shape[1] - first
-        return chosen_logprobs(logits[row, column], token_ids, temperature)
+        return chosen_logprobs(logits[row, column], token_ids, temperature, self.excluded)
 
     def _mask(self, seen: Tensor) -> Tensor:
         """Turn a boolean block mask into an additive one.

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 from rlpost.learner import varlen
 
 _HEAD_EXTRAS = ("final_logit_softcapping", "logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 """Configuration fields of operations on the logits after the head; 1, None and False mean no operation."""
+
+_LOCAL = re.compile(r"window|local|chunk|block_size|attention_types|attention_layers|every_n_layers|sparse_attention")
+"""Configuration fields of attention that does not see everything before it, by a part of their names."""
+_NOT_ATTENTION = re.compile(r"chunk_size_feed_forward|chunk_size_lm_head|max_window_layers|num_local_experts|use_sliding")
+"""Fields that such a name does not make into one of attention."""
 
 
 def packing_unsupported_reason(model: Any) -> str | None:
@@ -34,10 +40,11 @@ def packing_unsupported_reason(model: Any) -> str | None:
     if others:
         return f"it has layers of type {sorted(others)[0]!r}"
     # with layer_types, only layers of another type than full attention use a window
-    if not getattr(config, "layer_types", None) and getattr(config, "use_sliding_window", True):
-        window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
-        if window:
-            return f"its attention sees a window of {window} tokens"
+    if not getattr(config, "layer_types", None):
+        for name, value in vars(config).items():
+            unused = "sliding" in name and not getattr(config, "use_sliding_window", True)
+            if value and not unused and _LOCAL.search(name) and not _NOT_ATTENTION.search(name):
+                return f"its attention sees a part of the tokens before it ({name}: {value})"
     if not getattr(config, "is_causal", True):
         return "its attention is not causal"
     return None
@@ -57,6 +64,8 @@ def varlen_unsupported_reason(model: Any) -> str | None:
         return reason
     if not getattr(model, "_supports_attention_backend", False):
         return "its attention layers take no implementation from outside"
+    if model.config.get_text_config()._attn_implementation == "eager":
+        return "its attention computes more than torch's scaled dot-product attention does"
     return None
 
 
