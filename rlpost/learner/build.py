@@ -14,7 +14,7 @@ from rlpost.learner.logprob_model import LogprobModel
 from rlpost.learner.model_support import varlen_unsupported_reason
 from rlpost.learner.policy import PolicyLearner
 from rlpost.learner.torch_engine import TorchEngine
-from rlpost.learner.trial_forward import prepare_attention
+from rlpost.learner.trial_forward import packing_is_exact, prepare_attention
 from rlpost.learner.varlen import use_varlen_attention
 from rlpost.protocols import TrainEngine
 from rlpost.tuning.build import build_tuning
@@ -51,6 +51,8 @@ def build_learner(config: RunConfig, folder: str, device: torch.device) -> Polic
         prepare_attention(starting)
         _use_varlen(starting, config)
         reference = LogprobModel(starting, config.rollout.temperature, excluded)
+    if config.learner.layout == "packed":
+        _ = policy.packing_unsupported_reason  # found out here, while every rank still has the whole weights
     if config.learner_engine == "torch":
         engine: TrainEngine = TorchEngine(policy, tuning, config.optimizer, device, config.learner.workers)
         frozen = reference.to(device).eval().requires_grad_(False) if reference else None
@@ -75,3 +77,7 @@ def _use_varlen(model: Any, config: RunConfig) -> None:
         if reason is not None:
             raise ModelError(f"learner.attention: varlen, but {reason}; set it to mask")
         use_varlen_attention(model)
+        if not packing_is_exact(model, varlen=True):
+            raise ModelError(
+                "learner.attention: varlen, but a trial gave other log-probabilities; set it to mask"
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from rlpost.algorithms.logprobs import chosen_logprobs, chunked_logprobs
 from rlpost.learner.deterministic import make_deterministic
-from rlpost.learner.model_support import chunking_unsupported_reason
+from rlpost.learner.model_support import chunking_unsupported_reason, packing_unsupported_reason
+from rlpost.learner.trial_forward import additive_mask
 from rlpost.learner.varlen import VarlenSequences
 
 
@@ -41,6 +43,11 @@ class LogprobModel(nn.Module):
         self.register_buffer("excluded", ids, persistent=False)
         self.head_separate = chunking_unsupported_reason(model) is None
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    @cached_property
+    def packing_unsupported_reason(self) -> str | None:
+        """See `rlpost.learner.model_support`; it must first be read before the weights are sharded."""
+        return packing_unsupported_reason(self.model)
 
     def train(self, mode: bool = True) -> LogprobModel:
         """Set this module's mode; the model in it keeps its own, which an optimizer's wrapper would change."""
@@ -97,12 +104,5 @@ class LogprobModel(nn.Module):
         return chosen_logprobs(logits[row, column], token_ids, temperature, self.excluded)
 
     def _mask(self, seen: Tensor) -> Tensor:
-        """Turn a boolean block mask into an additive one.
-
-        Eager attention accepts no other, and torch's SDPA would convert a boolean mask again in every layer (measured:
-        a fifth to a third of the attention's time on CPU).
-        """
-        if seen.dim() == 2:
-            return seen
-        dtype = self.model.dtype
-        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
+        """The mask as the model takes it: a block mask is an additive one."""
+        return seen if seen.dim() == 2 else additive_mask(seen, self.model.dtype)

@@ -6,15 +6,18 @@ import inspect
 import re
 from typing import Any
 
-from rlpost.learner import varlen
+from rlpost.learner import trial_forward, varlen
 
 _HEAD_EXTRAS = ("final_logit_softcapping", "logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
-"""Configuration fields of operations on the logits after the head; 1, None and False mean no operation."""
+"""Configuration fields of operations on the logits after the head; 1, None and False mean no operation. Small logits
+hardly show a cap, so it is not left to the trial."""
 
 _LOCAL = re.compile(r"window|local|chunk|block_size|attention_types|attention_layers|every_n_layers|sparse_attention")
 """Configuration fields of attention that does not see everything before it, by a part of their names."""
-_NOT_ATTENTION = re.compile(r"chunk_size_feed_forward|chunk_size_lm_head|max_window_layers|num_local_experts|use_sliding")
-"""Fields that such a name does not make into one of attention."""
+_NOT_LOCAL = re.compile(r"chunk_size_feed_forward|chunk_size_lm_head|max_window_layers|local_experts|use_sliding")
+"""Fields with such a name that say nothing about attention."""
+_INDEXED = re.compile(r"index(er)?_(topk|budget|block)")
+"""Configuration fields of attention to the best keys only, which are chosen by their places in the row."""
 
 
 def packing_unsupported_reason(model: Any) -> str | None:
@@ -43,10 +46,15 @@ def packing_unsupported_reason(model: Any) -> str | None:
     if not getattr(config, "layer_types", None):
         for name, value in vars(config).items():
             unused = "sliding" in name and not getattr(config, "use_sliding_window", True)
-            if value and not unused and _LOCAL.search(name) and not _NOT_ATTENTION.search(name):
+            if value and not unused and _LOCAL.search(name) and not _NOT_LOCAL.search(name):
                 return f"its attention sees a part of the tokens before it ({name}: {value})"
+    indexed = next((name for name, value in vars(config).items() if value and _INDEXED.match(name)), None)
+    if indexed:
+        return f"its attention is to chosen keys only ({indexed}: {getattr(config, indexed)})"
     if not getattr(config, "is_causal", True):
         return "its attention is not causal"
+    if not trial_forward.packing_is_exact(model):
+        return "in a trial two completions in one row did not have the log-probabilities they have alone"
     return None
 
 
@@ -81,7 +89,7 @@ def chunking_unsupported_reason(model: Any) -> str | None:
     if not hasattr(model, "get_decoder") or not hasattr(model, "get_output_embeddings"):
         return "it does not name its decoder and head"
     decoder, head = model.get_decoder(), model.get_output_embeddings()
-    if decoder is model or decoder is None:
+    if decoder is model or not hasattr(decoder, "get_input_embeddings"):
         return "it has no decoder of its own"
     if head is None:
         return "it has no head of its own"
@@ -89,4 +97,4 @@ def chunking_unsupported_reason(model: Any) -> str | None:
     for name in _HEAD_EXTRAS:
         if getattr(config, name, None) not in (None, 1, 1.0, False) or hasattr(model, name):
             return f"its logits are changed behind the head ({name})"
-    return None
+    return None if trial_forward.head_is_separate(model) else "its logits are not its head's output"

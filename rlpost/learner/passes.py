@@ -16,8 +16,8 @@ import torch
 
 from rlpost.config.schema import RunConfig
 from rlpost.learner.collate import MicroBatch, collate, prefetch
+from rlpost.learner.logprob_model import LogprobModel
 from rlpost.learner.micro_loss import micro_loss
-from rlpost.learner.model_support import packing_unsupported_reason
 from rlpost.learner.packing import (
     Layout,
     MicroBatchPlan,
@@ -37,10 +37,10 @@ from rlpost.types import Denominators
 _log = logging.getLogger(__name__)
 
 
-def layout_of(config: RunConfig, model: Any) -> Layout:
+def layout_of(config: RunConfig, module: LogprobModel) -> Layout:
     """The configured layout, or the padded one, with a warning, if the model cannot run packed."""
     learner = config.learner
-    reason = packing_unsupported_reason(model) if learner.layout == "packed" else None
+    reason = module.packing_unsupported_reason if learner.layout == "packed" else None
     if reason:
         _log.warning("learner.layout: this model runs padded (%s); set it to padded to silence this", reason)
     packed = learner.layout == "packed" and reason is None
@@ -68,7 +68,7 @@ class ModelPasses:
 
     def __init__(self, engine: TrainEngine, reference: torch.nn.Module | None, config: RunConfig):
         self.engine, self.reference = engine, reference
-        self.layout = layout_of(config, engine.module.model)
+        self.layout = layout_of(config, engine.module)
         self.chunk = config.learner.logprob_chunk
         self.loss = build_loss(config)
         self._max_tokens, self._prefetch = config.rollout.max_tokens, config.learner.prefetch

@@ -137,7 +137,7 @@ def _one_by_one(
                 attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=gqa,
             )
         )  # fmt: skip
-    return torch.cat(parts, dim=2).transpose(1, 2)
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
 
 
 def _after_prompt(asked: int, known: int, device: torch.device) -> Tensor:

@@ -109,9 +109,7 @@ def compared(folder: str, checkpointing: bool = True) -> Findings:
 
     def apart() -> float:
         got = learner.logprobs(asked)
-        return max(
-            float(np.abs(got[i][one.mask] - want[i]).max()) for i, one in enumerate(asked)
-        )
+        return max(float(np.abs(got[i][one.mask] - want[i]).max()) for i, one in enumerate(asked))
 
     layout = passes.layout
     if layout.packed:

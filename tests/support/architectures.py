@@ -26,8 +26,11 @@ _SIZES: tuple[tuple[str, int], ...] = (
     (r"num_kv_shared_layers", 0),
     (r"(num_)?(hidden_|decoder_|encoder_)?layers|n_layers?|num_blocks|num_layers_per_stack", LAYERS),
     (r".*(kv_heads|key_value_heads|num_query_groups|multi_query_group_num)", 2),
-    (r"linear_num_key_heads|linear_num_value_heads|linear_num_heads|index_n_heads|swa_num_attention_heads", 4),
+    (r"linear_num_key_heads|linear_num_value_heads|linear_num_heads|swa_num_attention_heads", 4),
     (r".*attention_heads|n_heads?|num_heads", 4),
+    # few heads have the same score, zero, for many keys: which of them are chosen is then a matter of rounding
+    (r"index_n_heads", 16),
+    (r"index_block_size|index_topk_blocks", 2),
     (r"qk_rope_head_dim", 8),
     (r"qk_nope_head_dim", 8),
     (r"qk_head_dim", 16),
@@ -71,7 +74,10 @@ _OTHERWISE: dict[str, dict[str, Any]] = {
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * (LAYERS // 2)},
     "mamba2": {"num_heads": 8},
     "qwen4_exp_text": {
-        "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": 8,
+        "indexer_n_heads": 2,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 16,
+        "indexer_budget": 8,
         "indexer_compress_ratio": 2,
     },
     "reformer": {"axial_pos_embds_dim": (32, 32), "axial_pos_shape": (8, 16)},
@@ -128,7 +134,7 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=source)
             if "embed" in name or "wte" in name or "wpe" in name:
-                parameter.copy_(noise)
+                parameter.copy_(0.25 * noise)  # larger ones, tied to the head, make logits whose rounding is seen
             elif parameter.dim() >= 2:
                 parameter.copy_(noise / parameter.shape[-1] ** 0.5)
             elif name.endswith("bias"):
