@@ -9,7 +9,7 @@ import torch
 from rlpost.config.schema import RunConfig
 from rlpost.data.models import load, try_saving
 from rlpost.data.tokenizer import TextCodec
-from rlpost.errors import ModelError
+from rlpost.errors import ModelError, first_line
 from rlpost.learner.logprob_model import LogprobModel
 from rlpost.learner.model_support import varlen_unsupported_reason
 from rlpost.learner.policy import PolicyLearner
@@ -40,16 +40,18 @@ def build_learner(config: RunConfig, folder: str, device: torch.device) -> Polic
     prepare_attention(model)
     excluded = missing_rows(model, folder, config.model.trust_remote_code)
     tuning = build_tuning(config, model, folder)
-    _use_varlen(model, config)
+    if config.learner.attention == "varlen":
+        use_varlen(model)
     if config.learner.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _checkpoint_gradients(model)
     policy = LogprobModel(model, config.rollout.temperature, excluded)
     policy.train()
     reference: LogprobModel | None = None
     if config.algorithm.kl.coef and not tuning.can_disable_adapter:
         starting = load(folder, config.model.dtype, config.model.trust_remote_code)
         prepare_attention(starting)
-        _use_varlen(starting, config)
+        if config.learner.attention == "varlen":
+            use_varlen(starting)
         reference = LogprobModel(starting, config.rollout.temperature, excluded)
     if config.learner.layout == "packed":
         _ = policy.packing_unsupported_reason  # found out here, while every rank still has the whole weights
@@ -71,13 +73,23 @@ def missing_rows(model: Any, folder: str, trust_remote_code: bool = False) -> li
     return TextCodec(folder, trust_remote_code).missing_ids(rows)
 
 
-def _use_varlen(model: Any, config: RunConfig) -> None:
-    if config.learner.attention == "varlen":
-        reason = varlen_unsupported_reason(model)
-        if reason is not None:
-            raise ModelError(f"learner.attention: varlen, but {reason}; set it to mask")
+def use_varlen(model: Any) -> None:
+    """Set a model to attention sequence by sequence, and try it.
+
+    Raises:
+        ModelError: if its architecture does not allow it.
+    """
+    reason = varlen_unsupported_reason(model)
+    if reason is None:
         use_varlen_attention(model)
         if not packing_is_exact(model, varlen=True):
-            raise ModelError(
-                "learner.attention: varlen, but a trial gave other log-probabilities; set it to mask"
-            )
+            reason = "a trial of it gave other log-probabilities"
+    if reason is not None:
+        raise ModelError(f"learner.attention: varlen, but {reason}; set it to mask")
+
+
+def _checkpoint_gradients(model: Any) -> None:
+    try:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    except ValueError as error:
+        raise ModelError(f"learner.gradient_checkpointing: {first_line(error)} Set it to false") from None

@@ -6,6 +6,7 @@ import inspect
 import re
 from typing import Any
 
+from rlpost.errors import first_line
 from rlpost.learner import trial_forward, varlen
 
 _HEAD_EXTRAS = ("final_logit_softcapping", "logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
@@ -53,9 +54,15 @@ def packing_unsupported_reason(model: Any) -> str | None:
         return f"its attention is to chosen keys only ({indexed}: {getattr(config, indexed)})"
     if not getattr(config, "is_causal", True):
         return "its attention is not causal"
-    if not trial_forward.packing_is_exact(model):
-        return "in a trial two completions in one row did not have the log-probabilities they have alone"
-    return None
+    return _trial_reason(model)
+
+
+def _trial_reason(model: Any) -> str | None:
+    try:
+        exact = trial_forward.packing_is_exact(model)
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
+        return f"its forward takes no block mask ({first_line(error)})"
+    return None if exact else "in a trial two completions in one row had other log-probabilities than alone"
 
 
 def varlen_unsupported_reason(model: Any) -> str | None:

@@ -13,13 +13,11 @@ import torch
 from torch import Tensor
 
 from rlpost.config.load import from_dict
-from rlpost.data.models import load
 from rlpost.data.tokenizer import TextCodec
-from rlpost.learner.build import build_learner
-from rlpost.learner.model_support import packing_unsupported_reason, varlen_unsupported_reason
+from rlpost.errors import ModelError
+from rlpost.learner.build import build_learner, use_varlen
 from rlpost.learner.packing import plan_pass
 from rlpost.learner.samples import Samples
-from rlpost.learner.varlen import use_varlen_attention
 from rlpost.types import TrainSample
 from support.trajectories import sample
 
@@ -96,62 +94,74 @@ def expected(folder: str, asked: list[TrainSample]) -> tuple[list[np.ndarray], d
     return found, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
+class Case:
+    """A learner on a model folder, and what transformers alone computes of the same samples.
+
+    Args:
+        folder: model folder with a tokenizer.
+        checkpointing: recompute activations, for which layers are in training mode.
+    """
+
+    def __init__(self, folder: str, checkpointing: bool = True):
+        self.asked = samples(TextCodec(folder))
+        self.want, self.gradients = expected(folder, self.asked)
+        self.learner = build_learner(configured(folder, gradient_checkpointing=checkpointing), folder, CPU)
+        self.module, self.layout = self.learner.engine.module, self.learner.passes.layout
+        self.model = self.module.model
+
+    def apart(self, **layout: Any) -> float:
+        """Largest |Δ log p| in the learner's layout with some changes."""
+        self.learner.passes.layout = dataclasses.replace(self.layout, **layout)
+        got = self.learner.logprobs(self.asked)
+        return max(float(np.abs(got[i][one.mask] - self.want[i]).max()) for i, one in enumerate(self.asked))
+
+    def gradient_apart(self) -> float:
+        """Largest difference of a gradient's entry, as a share of the largest entry of all gradients."""
+        passes, batch = self.learner.passes, Samples.of(self.asked)
+        passes.layout = self.layout
+        plans = plan_pass(range(len(self.asked)), batch.sizes, 1, self.layout)
+        for _, logprobs in passes.run(self.learner.engine.forward, batch, plans):
+            logprobs.sum().backward()
+        largest = max(float(g.abs().max()) for g in self.gradients.values())
+        got = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+        return max(float((got[name] - g).abs().max()) / largest for name, g in self.gradients.items())
+
+
 def compared(folder: str, checkpointing: bool = True) -> Findings:
     """The learner that a run would use, in the packed layout with and without shared prompts, padded, and varlen."""
-    codec = TextCodec(folder)
-    asked = samples(codec)
-    want, gradients = expected(folder, asked)
-    learner = build_learner(configured(folder, gradient_checkpointing=checkpointing), folder, CPU)
-    passes, module = learner.passes, learner.engine.module
-    model = module.model
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    found = Findings(packing_unsupported_reason(model), str(model.config.get_text_config()._attn_implementation))
-
-    def apart() -> float:
-        got = learner.logprobs(asked)
-        return max(float(np.abs(got[i][one.mask] - want[i]).max()) for i, one in enumerate(asked))
-
-    layout = passes.layout
-    if layout.packed:
-        found.apart["shared"] = apart()
-        passes.layout = dataclasses.replace(layout, share_prompts=False)
-        found.apart["packed"] = apart()
-    passes.layout = dataclasses.replace(layout, packed=False, share_prompts=False)
-    found.apart["padded"] = apart()
-    passes.layout = layout
-    found.recomputed = recomputes(model) if checkpointing else False
-    batch = Samples.of(asked)
-    for _, logprobs in passes.run(learner.engine.forward, batch, plan_pass(range(len(asked)), batch.sizes, 1, layout)):
-        logprobs.sum().backward()
-    largest = max(float(g.abs().max()) for g in gradients.values())
-    got = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    found.gradient = max(
-        float((got[name] - g).abs().max()) / largest if name in got else float(g.abs().max()) / largest
-        for name, g in gradients.items()
-    )
-    assert all(torch.equal(before[name], p) for name, p in model.named_parameters()), "weights changed"
-    if layout.packed and varlen_unsupported_reason(model) is None:
-        use_varlen_attention(model)
-        passes.layout = dataclasses.replace(layout, varlen=True)
-        found.apart["varlen"] = apart()
+    case = Case(folder, checkpointing)
+    before = {name: p.detach().clone() for name, p in case.model.named_parameters()}
+    reason = case.module.packing_unsupported_reason
+    found = Findings(reason, str(case.model.config.get_text_config()._attn_implementation))
+    if reason is None:
+        found.apart |= {"shared": case.apart(), "packed": case.apart(share_prompts=False)}
+    found.apart["padded"] = case.apart(packed=False, share_prompts=False)
+    found.gradient = case.gradient_apart()
+    found.recomputed = recomputes(case)
+    assert all(torch.equal(before[name], p) for name, p in case.model.named_parameters()), "weights changed"
+    if reason is None:
+        try:
+            use_varlen(case.model)
+            found.apart["varlen"] = case.apart(varlen=True)
+        except ModelError:
+            pass  # findings without a figure of varlen
     return found
 
 
-def recomputes(model: Any) -> bool:
-    """Whether a layer of the model runs again in the backward pass."""
+def recomputes(case: Case) -> bool:
+    """Whether a backward pass runs layers of the model again."""
     calls = [0]
-    inner = next((m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) > 1), None)
-    if inner is None:
-        return False
-    leaf = next(m for m in inner[0].modules() if isinstance(m, torch.nn.Linear) or type(m).__name__ == "Conv1D")
-    handle = leaf.register_forward_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))
-    try:
-        ids = torch.arange(5, 9)[None]
-        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
-        forward = calls[0]
-        logits.sum().backward()
-        model.zero_grad(set_to_none=True)
-    finally:
+
+    def count(*_: Any) -> None:
+        calls[0] += 1
+
+    leaves = [m for m in case.model.modules() if isinstance(m, torch.nn.Linear) or type(m).__name__ == "Conv1D"]
+    handles = [leaf.register_forward_hook(count) for leaf in leaves]
+    ids = torch.from_numpy(case.asked[0].token_ids.astype(np.int64))[None]
+    logits = case.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+    forward = calls[0]
+    logits.sum().backward()
+    for handle in handles:
         handle.remove()
     return calls[0] > forward
 
@@ -165,5 +175,4 @@ def make(kind: str, tokenizer: str, folder: Path) -> str:
     architectures.build(architectures.shrunk(CONFIG_MAPPING[kind]), folder)
     for file in Path(tokenizer).glob("*token*"):
         shutil.copy(file, folder / file.name)
-    load(folder, "float32")
     return str(folder)

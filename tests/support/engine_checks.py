@@ -418,7 +418,18 @@ def company(pair: Pair) -> dict:
 
 CHECKS = {
     f.__name__: f
-    for f in (sampling, vocabulary, updating, stale_cache, stale_kernels, lost_updates, aborting, replaced, replaced_early, company)
+    for f in (
+        sampling,
+        vocabulary,
+        updating,
+        stale_cache,
+        stale_kernels,
+        lost_updates,
+        aborting,
+        replaced,
+        replaced_early,
+        company,
+    )
 }
 
 
