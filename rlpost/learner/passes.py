@@ -7,6 +7,7 @@ method (`rlpost.learner.tuning_warmup`) share them.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 
 from rlpost.config.schema import RunConfig
+from rlpost.errors import SelfCheckError
 from rlpost.learner.collate import MicroBatch, collate, prefetch
 from rlpost.learner.logprob_model import LogprobModel
 from rlpost.learner.micro_loss import micro_loss
@@ -69,6 +71,8 @@ class ModelPasses:
     def __init__(self, engine: TrainEngine, reference: torch.nn.Module | None, config: RunConfig):
         self.engine, self.reference = engine, reference
         self.layout = layout_of(config, engine.module)
+        excluded = engine.module.excluded
+        self._excluded = None if excluded is None else excluded.cpu().numpy()
         self.chunk = config.learner.logprob_chunk
         self.loss = build_loss(config)
         self._max_tokens, self._prefetch = config.rollout.max_tokens, config.learner.prefetch
@@ -76,10 +80,21 @@ class ModelPasses:
     def run(
         self, model: Any, samples: Samples, plans: RankPlans, temperature: float | None = None
     ) -> Iterator[tuple[MicroBatch, torch.Tensor]]:
-        """This rank's micro-batches and their log-probabilities ``[N]`` under ``model``."""
+        """This rank's micro-batches and their log-probabilities ``[N]`` under ``model``.
+
+        Raises:
+            SelfCheckError: for a trained token that the tokenizer lacks: no engine samples it from the distribution
+                that the learner scores.
+        """
 
         def make(micro: MicroBatchPlan) -> MicroBatch:
-            return collate(samples, micro, self.engine.device, self.layout.varlen)
+            if self._excluded is not None:
+                self._check_known(samples, sample_indices(micro))
+            made = collate(samples, micro, self.engine.device, self.layout.varlen)
+            if micro or self._excluded is None:
+                return made
+            known = int(np.setdiff1d(np.arange(len(self._excluded) + 1), self._excluded)[0])
+            return dataclasses.replace(made, token_ids=torch.full_like(made.token_ids, known))
 
         chunks = logprob_chunks(plans, samples.sizes, self.chunk)
         collated = prefetch(make, plans[self.engine.rank], self._prefetch)
@@ -89,6 +104,16 @@ class ModelPasses:
             if micro.varlen_sequences is not None:
                 options["varlen_sequences"] = micro.varlen_sequences
             yield micro, model(*inputs, **options)
+
+    def _check_known(self, samples: Samples, indices: Sequence[int]) -> None:
+        for index in indices:
+            trained = samples[index].token_ids[samples[index].mask]
+            unknown = trained[np.isin(trained, self._excluded)]
+            if unknown.size:
+                raise SelfCheckError(
+                    f"sample {index} is to be trained on token {int(unknown[0])}, which the model's tokenizer lacks; "
+                    "its engine must exclude the ids of rlpost.data.tokenizer.TextCodec.missing_ids from sampling"
+                )
 
     def logprobs(
         self,
