@@ -165,7 +165,7 @@ def save_folder(model: Any, state: Mapping[str, Tensor], tokenizer_from: str | P
         "added_tokens.json",
         "chat_template*",
     ):
-        for file in Path(tokenizer_from).glob(pattern):
+        for file in filter(Path.is_file, Path(tokenizer_from).glob(pattern)):
             shutil.copy(file, Path(folder) / file.name)
 
 

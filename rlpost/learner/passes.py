@@ -88,11 +88,13 @@ class ModelPasses:
         """
 
         def make(micro: MicroBatchPlan) -> MicroBatch:
-            if self._excluded is not None:
-                self._check_known(samples, sample_indices(micro))
             made = collate(samples, micro, self.engine.device, self.layout.varlen)
-            if micro or self._excluded is None:
+            if self._excluded is None:
                 return made
+            _check_known(samples, sample_indices(micro), self._excluded)
+            if micro:
+                return made
+            # the masked token of an empty plan must have a log-probability too
             known = int(np.setdiff1d(np.arange(len(self._excluded) + 1), self._excluded)[0])
             return dataclasses.replace(made, token_ids=torch.full_like(made.token_ids, known))
 
@@ -104,16 +106,6 @@ class ModelPasses:
             if micro.varlen_sequences is not None:
                 options["varlen_sequences"] = micro.varlen_sequences
             yield micro, model(*inputs, **options)
-
-    def _check_known(self, samples: Samples, indices: Sequence[int]) -> None:
-        for index in indices:
-            trained = samples[index].token_ids[samples[index].mask]
-            unknown = trained[np.isin(trained, self._excluded)]
-            if unknown.size:
-                raise SelfCheckError(
-                    f"sample {index} is to be trained on token {int(unknown[0])}, which the model's tokenizer lacks; "
-                    "its engine must exclude the ids of rlpost.data.tokenizer.TextCodec.missing_ids from sampling"
-                )
 
     def logprobs(
         self,
@@ -210,3 +202,14 @@ class ModelPasses:
         if not self.engine.tuning.can_disable_adapter:
             raise ValueError("no reference model was loaded (algorithm.kl.coef is 0)")
         return self.engine.forward, self.engine.tuning.disable_adapter()
+
+
+def _check_known(samples: Samples, indices: Sequence[int], excluded: np.ndarray) -> None:
+    for index in indices:
+        trained = samples[index].token_ids[samples[index].mask]
+        unknown = trained[np.isin(trained, excluded)]
+        if unknown.size:
+            raise SelfCheckError(
+                f"sample {index} is to be trained on token {int(unknown[0])}, which the model's tokenizer lacks; "
+                "its engine must exclude the ids of rlpost.data.tokenizer.TextCodec.missing_ids from sampling"
+            )

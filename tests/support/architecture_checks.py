@@ -166,13 +166,13 @@ def recomputes(case: Case) -> bool:
     return calls[0] > forward
 
 
-def make(kind: str, tokenizer: str, folder: Path) -> str:
+def make(kind: str, tokenizer: str, folder: Path, widened: int = 1, embeddings: float = 0.25) -> str:
     """Write a small model of a type, with a tokenizer."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     from support import architectures
 
-    architectures.build(architectures.shrunk(CONFIG_MAPPING[kind]), folder)
+    architectures.build(architectures.shrunk(CONFIG_MAPPING[kind], widened), folder, embeddings)
     for file in Path(tokenizer).glob("*token*"):
         shutil.copy(file, folder / file.name)
     return str(folder)

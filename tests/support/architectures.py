@@ -59,6 +59,8 @@ _SIZES: tuple[tuple[str, int], ...] = (
     (r"(mamba_)?chunk_size", 16),
     (r"n?gram_vocab_size_base", 64),
 )  # fmt: skip
+_WIDTHS = (16, 64)
+"""Sizes above that are widths of heads and layers."""
 _OFTEN_NONE = re.compile(r"window|^head_dim$|^num_key_value_heads$")
 """Fields that are made small although they are None."""
 _NOISE = re.compile(r"drop|jitter")
@@ -89,12 +91,17 @@ _OTHERWISE: dict[str, dict[str, Any]] = {
 """Fields that follow no general rule, by type of model."""
 
 
-def shrunk(config_class: type) -> Any:
-    """A small configuration of a class, with noise in every field that has any."""
-    return config_class(**_fields(config_class()))
+def shrunk(config_class: type, widened: int = 1) -> Any:
+    """A small configuration of a class, with noise in every field that has any.
+
+    Args:
+        config_class: a class of transformers' configurations.
+        widened: factor of the widths of layers and heads; vLLM's attention on CPU needs 2, for heads of 32.
+    """
+    return config_class(**_fields(config_class(), widened))
 
 
-def _fields(config: Any) -> dict[str, Any]:
+def _fields(config: Any, widened: int) -> dict[str, Any]:
     """The fields to give a configuration class."""
     found: dict[str, Any] = {}
     for name, value in vars(config).items():
@@ -103,7 +110,7 @@ def _fields(config: Any) -> dict[str, Any]:
         if name.startswith("_") or isinstance(value, bool):
             continue
         if hasattr(value, "to_dict"):
-            found[name] = {"model_type": value.model_type, **_fields(value)}
+            found[name] = {"model_type": value.model_type, **_fields(value, widened)}
         elif name in ("bos_token_id", "pad_token_id", "eos_token_id", "sep_token_id", "decoder_start_token_id"):
             found[name] = {"bos_token_id": 2, "pad_token_id": 0}.get(name, 1)
         elif isinstance(value, float) and _NOISE.search(name):
@@ -111,7 +118,7 @@ def _fields(config: Any) -> dict[str, Any]:
         elif isinstance(value, int) or value is None:
             size = next((size for pattern, size in _SIZES if re.fullmatch(pattern, name)), None)
             if size is not None and (value is not None or _OFTEN_NONE.search(name)):
-                found[name] = size
+                found[name] = size * widened if size in _WIDTHS else size
         elif isinstance(value, list) and len(value) >= 2 and name.endswith(("types", "type", "layers", "ids")):
             found[name] = varied(value)
     if "qk_rope_head_dim" in found:  # multi-head latent attention
@@ -127,21 +134,27 @@ def varied(kinds: list[Any]) -> list[Any]:
     return (first * LAYERS)[:LAYERS]
 
 
-def randomise(model: nn.Module, seed: int = 0) -> None:
-    """Give matrices entries of the size 1/√(inputs): as transformers initialises them, layers hardly change anything."""
+def randomise(model: nn.Module, embeddings: float, seed: int = 0) -> None:
+    """Give matrices entries of the size 1/√(inputs): as transformers initialises them, layers hardly change anything.
+
+    Args:
+        model: changed in place.
+        embeddings: size of the embeddings' entries. Large ones, tied to the head, make the next token nearly certain.
+        seed: seed of the entries.
+    """
     source = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=source)
             if "embed" in name or "wte" in name or "wpe" in name:
-                parameter.copy_(0.25 * noise)  # larger ones, tied to the head, make logits whose rounding is seen
+                parameter.copy_(embeddings * noise)
             elif parameter.dim() >= 2:
                 parameter.copy_(noise / parameter.shape[-1] ** 0.5)
             elif name.endswith("bias"):
                 parameter.add_(0.1 * noise)
 
 
-def build(config: Any, folder: Path) -> None:
+def build(config: Any, folder: Path, embeddings: float = 0.25) -> None:
     """Write a model folder, without a tokenizer."""
     from transformers import AutoModelForCausalLM
 
@@ -151,5 +164,5 @@ def build(config: Any, folder: Path) -> None:
         raise ValueError(f"{size} parameters: a field that is not made small")
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)
-    randomise(model)
+    randomise(model, embeddings)
     model.save_pretrained(str(folder))

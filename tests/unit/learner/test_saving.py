@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -36,14 +37,19 @@ def test_a_generation_config_that_transformers_refuses_is_carried_over_unread(ti
     assert not (tmp_path / "thrice" / "generation_config.json").exists()
 
 
-def test_a_model_that_cannot_be_saved_again_is_refused_at_the_start(tiny_model: str, tmp_path: Path) -> None:
-    """transformers refuses to write a configuration with parameters of generation in it."""
-    folder = tmp_path / "model"
-    shutil.copytree(tiny_model, folder)
-    file = folder / "config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "temperature": 0.5}))
-    with pytest.raises(ModelError, match="cannot be saved again") as caught:
-        build_learner(configured(str(folder), learner=TORCH), str(folder), CPU)
+def test_a_model_that_cannot_be_saved_again_is_refused_at_the_start(
+    tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: a configuration that transformers reads and refuses to write."""
+    from transformers import LlamaConfig
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("Some parameters do not belong here.\nFound: temperature")
+
+    monkeypatch.setattr(LlamaConfig, "save_pretrained", refuse)
+    message = f"model.path: {tiny_model} cannot be saved again (Some parameters do not belong here.); repair it"
+    with pytest.raises(ModelError, match=re.escape(message)) as caught:
+        build_learner(configured(tiny_model, learner=TORCH), tiny_model, CPU)
     assert "\n" not in str(caught.value)
 
 
