@@ -84,7 +84,7 @@ def worker(case: dict[str, Any]) -> None:
     import torch
 
     from rlpost.config.load import from_dict
-    from rlpost.data.models import load, resolve_path, without_dropout
+    from rlpost.data.models import load, resolve_path
     from rlpost.learner.logprob_model import LogprobModel
     from rlpost.learner.policy import PolicyLearner
     from rlpost.learner.torch_engine import TorchEngine
@@ -104,7 +104,6 @@ def worker(case: dict[str, Any]) -> None:
     )
     # in bfloat16 the plain engine loses small updates, so a run refuses it; its speed can still be measured
     model = load(folder, case["dtype"])
-    without_dropout(model)
     policy = LogprobModel(model).train()
     engine = TorchEngine(policy, Full(policy.model), config.optimizer, torch.device("cpu"))
     learner = PolicyLearner(engine, None, config, {})

@@ -32,6 +32,8 @@ class TransformersEngine:
             raise ValueError("rollout.top_p and top_k are not supported here; set them to 1.0 and -1")
         self.model = load(spec.model, config.model.dtype, config.model.trust_remote_code).eval()
         self.codec = TextCodec(spec.model, config.model.trust_remote_code)
+        # rows of the head without a token, which the learner's softmax leaves out too
+        self.missing = self.codec.missing_ids(self.model.get_output_embeddings().weight.shape[0])
         self.probes, self.probe_tokens = spec.probes, config.selfcheck.probe_tokens
         self.version, self.number, self.waiting = -1, 0, []
         self.held = {}
@@ -98,7 +100,9 @@ class TransformersEngine:
             output = self.model(fed, past_key_values=cache, use_cache=True)
             cache = output.past_key_values
             # log-probabilities at the sampling temperature; greedy decoding reports those at temperature 1
-            logprobs = torch.log_softmax(output.logits[:, -1].float() / (settings.temperature or 1.0), -1)
+            logits = output.logits[:, -1].float() / (settings.temperature or 1.0)
+            logits[:, self.missing] = -torch.inf
+            logprobs = torch.log_softmax(logits, -1)
             for i, source in enumerate(sources):
                 if finish[i] == "stop":
                     continue

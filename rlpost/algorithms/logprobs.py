@@ -11,7 +11,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
 
-def chosen_logprobs(logits: Tensor, token_ids: Tensor, temperature: float = 1.0) -> Tensor:
+def chosen_logprobs(
+    logits: Tensor, token_ids: Tensor, temperature: float = 1.0, excluded: Tensor | None = None
+) -> Tensor:
     r"""log softmax(logits / temperature)[token], in float32 whatever the logits' dtype.
 
     bfloat16 keeps 8 bits: a log-sum-exp over a vocabulary in it is off by more than a clip range (measured: mean
@@ -21,6 +23,8 @@ def chosen_logprobs(logits: Tensor, token_ids: Tensor, temperature: float = 1.0)
         logits: ``[..., V]``, any float dtype.
         token_ids: ``[...]`` int64 in [0, V).
         temperature: temperature > 0 that the tokens were sampled at.
+        excluded: ``[E]`` int64, ids that cannot be sampled: the softmax is over all others, and theirs is -inf. None
+            changes nothing, not even a rounding.
 
     Returns:
         ``[...]`` float32, ≤ 0.
@@ -31,24 +35,32 @@ def chosen_logprobs(logits: Tensor, token_ids: Tensor, temperature: float = 1.0)
     if temperature <= 0:
         raise ValueError(f"temperature {temperature} must be positive (score greedy samples at 1.0)")
     scaled = logits.float() if temperature == 1.0 else logits.float() / temperature
+    if excluded is not None:
+        # the caller's logits stay as they are; a copy that was made here needs no second one
+        fill = scaled.index_fill if scaled is logits else scaled.index_fill_
+        scaled = fill(-1, excluded, float("-inf"))
     # gather and logsumexp would pass over the vocabulary three times as often
     loss = functional.cross_entropy(scaled.reshape(-1, scaled.shape[-1]), token_ids.flatten(), reduction="none")
     return -loss.view(token_ids.shape)
 
 
-def surprise_moments(logits: Tensor, temperature: float = 1.0) -> Tensor:
+def surprise_moments(logits: Tensor, temperature: float = 1.0, excluded: Tensor | None = None) -> Tensor:
     r"""Mean and variance of -log p(y) for y drawn from p = softmax(logits / temperature).
 
     The mean is the entropy H = -Σ_y p log p of the full distribution, the variance Σ_y p (log p)² - H².
 
     Args:
-        logits: ``[K, V]``, any float dtype; -inf for tokens that cannot be sampled.
+        logits: ``[K, V]``, any float dtype.
         temperature: temperature > 0.
+        excluded: ``[E]`` int64, ids that cannot be sampled; see `chosen_logprobs`.
 
     Returns:
         ``[2, K]`` float32: entropy in nats, and variance in nats².
     """
-    logp = functional.log_softmax(logits.float() / temperature, dim=-1)
+    scaled = logits.float() / temperature
+    if excluded is not None:
+        scaled = scaled.index_fill(-1, excluded, float("-inf"))
+    logp = functional.log_softmax(scaled, dim=-1)
     p = logp.exp()
     weighted = p * logp.clamp(min=-1e4)  # 0 · (-inf) would be NaN
     entropy = -weighted.sum(-1)
@@ -57,7 +69,12 @@ def surprise_moments(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def chunked_logprobs(
-    hidden: Tensor, head: Callable[[Tensor], Tensor], token_ids: Tensor, temperature: float, chunks: int
+    hidden: Tensor,
+    head: Callable[[Tensor], Tensor],
+    token_ids: Tensor,
+    temperature: float,
+    chunks: int,
+    excluded: Tensor | None = None,
 ) -> Tensor:
     r"""log softmax(head(hidden) / temperature)[token], with the logits of one chunk in memory at a time.
 
@@ -72,6 +89,7 @@ def chunked_logprobs(
         token_ids: ``[N]`` int64 in [0, V).
         temperature: temperature > 0 that the tokens were sampled at.
         chunks: number > 0 of chunks, and of calls of ``head`` in the forward pass; more than N leave some empty.
+        excluded: ``[E]`` int64, ids that cannot be sampled; see `chosen_logprobs`.
 
     Returns:
         ``[N]`` float32, ≤ 0.
@@ -81,7 +99,7 @@ def chunked_logprobs(
     """
 
     def score(states: Tensor, ids: Tensor) -> Tensor:
-        return chosen_logprobs(head(states), ids, temperature)
+        return chosen_logprobs(head(states), ids, temperature, excluded)
 
     size, parts = -(-len(token_ids) // chunks), list[Tensor]()
     for number in range(chunks):

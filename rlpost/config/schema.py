@@ -355,11 +355,11 @@ class LearnerSection(Section):
     layout: Literal["packed", "padded"] = "packed"
     """How a micro-batch is collated: ``packed`` puts several sequences into a row, kept apart by ``attention``;
     ``padded`` puts one sequence into each row. Models whose attention a block mask does not describe (sliding windows,
-    state spaces) run padded."""
+    state spaces), or that a trial finds to compute otherwise, run padded and say so."""
     attention: Literal["mask", "varlen"] = "mask"
     """What keeps sequences apart in the packed layout: ``mask``, a block mask, or ``varlen``, attention that goes
     sequence by sequence (on GPU in bfloat16 torch's variable-length FlashAttention, by cu_seqlens), which has neither
-    padding nor a mask."""
+    padding nor a mask; refused for models whose attention is more than that (a cap on the scores)."""
     share_prompts: bool = True
     """In the packed layout, compute the prompt of a group once for all its completions."""
     logprob_chunk: PositiveInt | None = 1024

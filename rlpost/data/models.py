@@ -8,19 +8,20 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlpost.config.schema import ScratchModel
 from rlpost.data.safetensors_header import header
 from rlpost.errors import MissingPackageError, ModelError, first_line
 from rlpost.paths import cache_folder
 
+GENERATION = "generation_config.json"
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 
 
@@ -39,18 +40,6 @@ def load(folder: str | Path, dtype: str, trust_remote_code: bool = False) -> Any
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model.path: cannot load {folder} ({first_line(error)}); copy it again") from None
-
-
-def without_dropout(model: nn.Module) -> None:
-    """Switch every dropout off for good.
-
-    Dropout changes the log-probabilities of the same tokens at each pass, which makes importance ratios noise.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            setattr(module, "attention_dropout", 0.0)  # noqa: B010
 
 
 def check_folder(folder: str | Path) -> None:
@@ -159,13 +148,16 @@ def save_folder(model: Any, state: Mapping[str, Tensor], tokenizer_from: str | P
     Args:
         model: model whose class, configuration and persistent buffers are saved.
         state: weights by Hugging Face name, tied ones once.
-        tokenizer_from: folder whose tokenizer files are copied unchanged.
+        tokenizer_from: folder whose tokenizer files and ``generation_config.json`` are copied unchanged.
         folder: target folder, created if missing.
     """
     persistent = model.state_dict().keys()
     buffers = {name: buffer.detach().cpu() for name, buffer in model.named_buffers() if name in persistent}
-    model.save_pretrained(str(folder), state_dict={**buffers, **state})
+    with _no_generation_config(model):
+        model.save_pretrained(str(folder), state_dict={**buffers, **state})
+    (Path(folder) / GENERATION).unlink(missing_ok=True)
     for pattern in (
+        GENERATION,
         "tokenizer*",
         "special_tokens_map.json",
         "vocab*",
@@ -173,8 +165,45 @@ def save_folder(model: Any, state: Mapping[str, Tensor], tokenizer_from: str | P
         "added_tokens.json",
         "chat_template*",
     ):
-        for file in Path(tokenizer_from).glob(pattern):
+        for file in filter(Path.is_file, Path(tokenizer_from).glob(pattern)):
             shutil.copy(file, Path(folder) / file.name)
+
+
+def try_saving(model: Any, base: str | Path) -> None:
+    """Write a model's folder without its weights to a temporary place, to know at a run's start that it can be saved.
+
+    Args:
+        model: the model as `save_folder` will be given it.
+        base: the starting model's folder.
+
+    Raises:
+        ModelError: if it cannot be written.
+    """
+    with tempfile.TemporaryDirectory(prefix="rlpost-save-") as folder:
+        try:
+            save_folder(model, {}, base, folder)
+        except Exception as error:  # whatever it is, it would cost the trained model
+            raise ModelError(f"model.path: {base} cannot be saved again ({first_line(error)}); repair it") from error
+
+
+@contextlib.contextmanager
+def _no_generation_config(model: Any) -> Iterator[None]:
+    """A block in which a model has the default generation configuration.
+
+    transformers refuses to write some that it reads (a temperature next to ``do_sample: false``), so the folder's own
+    file is copied unread instead.
+    """
+    from transformers import GenerationConfig
+
+    own = getattr(model, "generation_config", None)
+    if own is None:
+        yield
+        return
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def context_length(folder: str | Path) -> int:

@@ -56,6 +56,18 @@ class TextCodec:
             raise DataError(f"prompt {prompt.id!r} is empty after tokenisation; give it some text")
         return tuple(ids)
 
+    def missing_ids(self, rows: int) -> list[int]:
+        """Ids below ``rows`` that stand for no token, ascending.
+
+        Models often have more rows of embeddings than their tokenizer has tokens (rounded up for the hardware), and
+        some vocabularies have holes. Such an id has a probability, but no text: it decodes to nothing.
+
+        Args:
+            rows: number of rows of the model's output head.
+        """
+        known = set(self.tokenizer.get_vocab().values())
+        return [token for token in range(rows) if token not in known]
+
     def dialogue(self, prompt: Prompt) -> TextDialogue | ChatDialogue:
         """The dialogue that begins with a prompt; it makes the tokens of an environment's observations."""
         if prompt.messages is not None:

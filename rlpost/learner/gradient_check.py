@@ -142,6 +142,8 @@ def _plain_loss(passes: ModelPasses, sample: PlainSample, reference: np.ndarray 
     ids = torch.from_numpy(sample.token_ids.astype(np.int64)).to(device)
     logits = passes.engine.module.model(input_ids=ids[None], use_cache=False).logits[0, places - 1]
     scaled = logits.float() / config.rollout.temperature
+    if passes.engine.module.excluded is not None:
+        scaled = scaled.index_fill(-1, passes.engine.module.excluded, float("-inf"))
     logp = torch.log_softmax(scaled, dim=-1).gather(1, ids[places][:, None])[:, 0].double()
     known = None if reference is None else reference[places]
     if plain_loss.unsupported_reason(config) is None:

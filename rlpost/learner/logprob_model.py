@@ -3,30 +3,56 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rlpost.algorithms.logprobs import chosen_logprobs, chunked_logprobs, surprise_moments
-from rlpost.learner.model_support import chunking_unsupported_reason
+from rlpost.learner.deterministic import make_deterministic
+from rlpost.learner.model_support import chunking_unsupported_reason, packing_unsupported_reason
+from rlpost.learner.trial_forward import additive_mask
 from rlpost.learner.varlen import VarlenSequences
 
 
 class LogprobModel(nn.Module):
     """A causal language model that returns log-probabilities of chosen tokens instead of logits.
 
+    The model stays deterministic whatever mode this module is put into: see `rlpost.learner.deterministic`.
+
     Args:
-        model: a Hugging Face causal language model.
+        model: a Hugging Face causal language model; gradient checkpointing is enabled before, if wanted.
         temperature: sampling temperature of the tokens, > 0.
+        excluded: ids that no engine samples, because the tokenizer lacks them; see `chosen_logprobs`.
+
+    Attributes:
+        zeroed: what was changed in the model to make it deterministic.
     """
 
-    def __init__(self, model: Any, temperature: float = 1.0):
+    excluded: Tensor | None
+
+    def __init__(self, model: Any, temperature: float = 1.0, excluded: Sequence[int] = ()):
         super().__init__()
         self.model = model
         self.temperature = temperature
+        self.zeroed = make_deterministic(model)
+        # not in the state: checkpoints of before hold none, and the folder's tokenizer tells
+        ids = torch.tensor(list(excluded), dtype=torch.long) if len(excluded) else None
+        self.register_buffer("excluded", ids, persistent=False)
         self.head_separate = chunking_unsupported_reason(model) is None
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    @cached_property
+    def packing_unsupported_reason(self) -> str | None:
+        """See `rlpost.learner.model_support`; it must first be read before the weights are sharded."""
+        return packing_unsupported_reason(self.model)
+
+    def train(self, mode: bool = True) -> LogprobModel:
+        """Set this module's mode; the model in it keeps its own, which an optimizer's wrapper would change."""
+        self.training = mode
+        return self
 
     def forward(
         self,
@@ -70,11 +96,12 @@ class LogprobModel(nn.Module):
             hidden = self.model.get_decoder()(**inputs, use_cache=False).last_hidden_state
             chosen = hidden.flatten(0, 1)[index.flatten()]
             head = self.model.get_output_embeddings()
-            found = chunked_logprobs(chosen, head, token_ids.flatten(), temperature, chunks).view(token_ids.shape)
+            found = chunked_logprobs(chosen, head, token_ids.flatten(), temperature, chunks, self.excluded)
+            found = found.view(token_ids.shape)
             if measured is None:
                 return found
             with torch.no_grad():  # the logits of the chunks above are not kept
-                return found, surprise_moments(head(chosen[measured].detach()), temperature)
+                return found, surprise_moments(head(chosen[measured].detach()), temperature, self.excluded)
         first = 0
         if self._keeps_logits:
             # logits of prompt positions are never read; a vocabulary of 50k makes them the largest tensor of all
@@ -82,18 +109,11 @@ class LogprobModel(nn.Module):
             inputs["logits_to_keep"] = torch.arange(first, input_ids.shape[1], device=input_ids.device)
         logits = self.model(**inputs, use_cache=False).logits
         row, column = index // input_ids.shape[1], index % input_ids.shape[1] - first
-        found = chosen_logprobs(logits[row, column], token_ids, temperature)
+        found = chosen_logprobs(logits[row, column], token_ids, temperature, self.excluded)
         if measured is None:
             return found
-        return found, surprise_moments(logits[row, column][measured].detach(), temperature)
+        return found, surprise_moments(logits[row, column][measured].detach(), temperature, self.excluded)
 
     def _mask(self, seen: Tensor) -> Tensor:
-        """Turn a boolean block mask into an additive one.
-
-        Eager attention accepts no other, and torch's SDPA would convert a boolean mask again in every layer (measured:
-        a fifth to a third of the attention's time on CPU).
-        """
-        if seen.dim() == 2:
-            return seen
-        dtype = self.model.dtype
-        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
+        """The mask as the model takes it: a block mask is an additive one."""
+        return seen if seen.dim() == 2 else additive_mask(seen, self.model.dtype)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
-from rlpost.learner import varlen
+from rlpost.errors import first_line
+from rlpost.learner import trial_forward, varlen
 
 _HEAD_EXTRAS = ("final_logit_softcapping", "logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
-"""Configuration fields of operations on the logits after the head; 1, None and False mean no operation."""
+"""Configuration fields of operations on the logits after the head; 1, None and False mean no operation. Small logits
+hardly show a cap, so it is not left to the trial."""
+
+_LOCAL = re.compile(r"window|local|chunk|block_size|attention_types|attention_layers|every_n_layers|sparse_attention")
+"""Configuration fields of attention that does not see everything before it, by a part of their names."""
+_NOT_LOCAL = re.compile(r"chunk_size_feed_forward|chunk_size_lm_head|max_window_layers|local_experts|use_sliding")
+"""Fields with such a name that say nothing about attention."""
+_INDEXED = re.compile(r"index(er)?_(topk|budget|block)")
+"""Configuration fields of attention to the best keys only, which are chosen by their places in the row."""
 
 
 def packing_unsupported_reason(model: Any) -> str | None:
@@ -34,13 +44,25 @@ def packing_unsupported_reason(model: Any) -> str | None:
     if others:
         return f"it has layers of type {sorted(others)[0]!r}"
     # with layer_types, only layers of another type than full attention use a window
-    if not getattr(config, "layer_types", None) and getattr(config, "use_sliding_window", True):
-        window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
-        if window:
-            return f"its attention sees a window of {window} tokens"
+    if not getattr(config, "layer_types", None):
+        for name, value in vars(config).items():
+            unused = "sliding" in name and not getattr(config, "use_sliding_window", True)
+            if value and not unused and _LOCAL.search(name) and not _NOT_LOCAL.search(name):
+                return f"its attention sees a part of the tokens before it ({name}: {value})"
+    indexed = next((name for name, value in vars(config).items() if value and _INDEXED.match(name)), None)
+    if indexed:
+        return f"its attention is to chosen keys only ({indexed}: {getattr(config, indexed)})"
     if not getattr(config, "is_causal", True):
         return "its attention is not causal"
-    return None
+    return _trial_reason(model)
+
+
+def _trial_reason(model: Any) -> str | None:
+    try:
+        exact = trial_forward.packing_is_exact(model)
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
+        return f"its forward takes no block mask ({first_line(error)})"
+    return None if exact else "in a trial two completions in one row had other log-probabilities than alone"
 
 
 def varlen_unsupported_reason(model: Any) -> str | None:
@@ -57,6 +79,8 @@ def varlen_unsupported_reason(model: Any) -> str | None:
         return reason
     if not getattr(model, "_supports_attention_backend", False):
         return "its attention layers take no implementation from outside"
+    if model.config.get_text_config()._attn_implementation == "eager":
+        return "its attention computes more than torch's scaled dot-product attention does"
     return None
 
 
@@ -72,7 +96,7 @@ def chunking_unsupported_reason(model: Any) -> str | None:
     if not hasattr(model, "get_decoder") or not hasattr(model, "get_output_embeddings"):
         return "it does not name its decoder and head"
     decoder, head = model.get_decoder(), model.get_output_embeddings()
-    if decoder is model or decoder is None:
+    if decoder is model or not hasattr(decoder, "get_input_embeddings"):
         return "it has no decoder of its own"
     if head is None:
         return "it has no head of its own"
@@ -80,4 +104,4 @@ def chunking_unsupported_reason(model: Any) -> str | None:
     for name in _HEAD_EXTRAS:
         if getattr(config, name, None) not in (None, 1, 1.0, False) or hasattr(model, name):
             return f"its logits are changed behind the head ({name})"
-    return None
+    return None if trial_forward.head_is_separate(model) else "its logits are not its head's output"

@@ -7,6 +7,7 @@ method (`rlpost.learner.tuning_warmup`) share them.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,9 +16,10 @@ import numpy as np
 import torch
 
 from rlpost.config.schema import RunConfig
+from rlpost.errors import SelfCheckError
 from rlpost.learner.collate import MicroBatch, collate, prefetch
+from rlpost.learner.logprob_model import LogprobModel
 from rlpost.learner.micro_loss import loss_inputs
-from rlpost.learner.model_support import packing_unsupported_reason
 from rlpost.learner.packing import (
     Layout,
     MicroBatchPlan,
@@ -38,10 +40,10 @@ from rlpost.types import Denominators
 _log = logging.getLogger(__name__)
 
 
-def layout_of(config: RunConfig, model: Any) -> Layout:
+def layout_of(config: RunConfig, module: LogprobModel) -> Layout:
     """The configured layout, or the padded one, with a warning, if the model cannot run packed."""
     learner = config.learner
-    reason = packing_unsupported_reason(model) if learner.layout == "packed" else None
+    reason = module.packing_unsupported_reason if learner.layout == "packed" else None
     if reason:
         _log.warning("learner.layout: this model runs padded (%s); set it to padded to silence this", reason)
     packed = learner.layout == "packed" and reason is None
@@ -69,7 +71,9 @@ class ModelPasses:
 
     def __init__(self, engine: TrainEngine, reference: torch.nn.Module | None, config: RunConfig):
         self.engine, self.reference, self.config = engine, reference, config
-        self.layout = layout_of(config, engine.module.model)
+        self.layout = layout_of(config, engine.module)
+        excluded = engine.module.excluded
+        self._excluded = None if excluded is None else excluded.cpu().numpy()
         self.chunk = config.learner.logprob_chunk
         self.loss = build_loss(config)
         self._max_tokens, self._prefetch = config.rollout.max_tokens, config.learner.prefetch
@@ -86,10 +90,22 @@ class ModelPasses:
 
         With ``measured``, which chooses among N tokens, pairs of those and the moments of the chosen ones'
         distributions; see `rlpost.learner.logprob_model.LogprobModel.forward`.
+
+        Raises:
+            SelfCheckError: for a trained token that the tokenizer lacks: no engine samples it from the distribution
+                that the learner scores.
         """
 
         def make(micro: MicroBatchPlan) -> MicroBatch:
-            return collate(samples, micro, self.engine.device, self.layout.varlen)
+            made = collate(samples, micro, self.engine.device, self.layout.varlen)
+            if self._excluded is None:
+                return made
+            _check_known(samples, sample_indices(micro), self._excluded)
+            if micro:
+                return made
+            # the masked token of an empty plan must have a log-probability too
+            known = int(np.setdiff1d(np.arange(len(self._excluded) + 1), self._excluded)[0])
+            return dataclasses.replace(made, token_ids=torch.full_like(made.token_ids, known))
 
         chunks = logprob_chunks(plans, samples.sizes, self.chunk)
         collated = prefetch(make, plans[self.engine.rank], self._prefetch)
@@ -206,3 +222,14 @@ class ModelPasses:
         if not self.engine.tuning.can_disable_adapter:
             raise ValueError("no reference model was loaded (algorithm.kl.coef is 0)")
         return self.engine.forward, self.engine.tuning.disable_adapter()
+
+
+def _check_known(samples: Samples, indices: Sequence[int], excluded: np.ndarray) -> None:
+    for index in indices:
+        trained = samples[index].token_ids[samples[index].mask]
+        unknown = trained[np.isin(trained, excluded)]
+        if unknown.size:
+            raise SelfCheckError(
+                f"sample {index} is to be trained on token {int(unknown[0])}, which the model's tokenizer lacks; "
+                "its engine must exclude the ids of rlpost.data.tokenizer.TextCodec.missing_ids from sampling"
+            )

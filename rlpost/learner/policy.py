@@ -17,6 +17,7 @@ from rlpost.config.schema import RunConfig
 from rlpost.config.update_kind import kind_of
 from rlpost.data.models import save_folder
 from rlpost.errors import CheckpointError, first_line
+from rlpost.learner.deterministic import restored
 from rlpost.learner.footprint import footprint
 from rlpost.learner.gradient_check import gradient_figures
 from rlpost.learner.packing import Update, plan_updates
@@ -280,7 +281,8 @@ class PolicyLearner:
             for name, tensor in self.weights()
         }
         if self.engine.rank == 0:
-            save_folder(self.engine.module.model, state, base, folder)
+            with restored(self.engine.module.zeroed):
+                save_folder(self.engine.module.model, state, base, folder)
             if self.engine.replicated:
                 tuning.save_delta(Path(folder), base)
 

@@ -104,7 +104,7 @@ def attend(
         key: ``[1, H / groups, L, D]``.
         value: ``[1, H / groups, L, D]``.
         attention_mask: ignored if ``varlen_sequences`` is given.
-        dropout: ignored if ``varlen_sequences`` is given; models are loaded without dropout.
+        dropout: ignored if ``varlen_sequences`` is given; models are trained without dropout.
         scaling: factor of the scores; None means 1 / √D.
         varlen_sequences: the row's sequences; None calls transformers' SDPA attention.
         options: passed on to transformers' SDPA attention.
@@ -137,7 +137,7 @@ def _one_by_one(
                 attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=gqa,
             )
         )  # fmt: skip
-    return torch.cat(parts, dim=2).transpose(1, 2)
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
 
 
 def _after_prompt(asked: int, known: int, device: torch.device) -> Tensor:

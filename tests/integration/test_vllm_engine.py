@@ -67,6 +67,22 @@ def biased(folder: Path) -> str:
     return str(folder)
 
 
+def padded(folder: Path, tiny_model: str) -> str:
+    """The tiny model with 32 more rows than the tokenizer has ids, which together get most of the mass."""
+    import torch
+
+    from rlpost.data.models import load, save_folder
+
+    model = load(tiny_model, "float32")
+    ids = model.config.vocab_size
+    model.resize_token_embeddings(ids + 32, mean_resizing=False)
+    with torch.no_grad():
+        weight = model.get_input_embeddings().weight
+        weight[ids:] = 8 * weight[5:37]
+    save_folder(model, dict(model.named_parameters()), tiny_model, folder)
+    return str(folder)
+
+
 @pytest.fixture(scope="module")
 def found(tiny_model: str) -> dict:
     return check(tiny_model, "packed", *ALL)
@@ -170,6 +186,22 @@ def test_equal_requests_with_equal_seeds_get_equal_tokens_whatever_else_runs(fou
     # which is more than that all answers are alike
     assert found["company"]["distinct"] == 4
     assert found["company"]["other seeds"] == 0
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_ids_without_a_token_are_neither_sampled_nor_counted(tiny_model: str, tmp_path: Path, shards: int) -> None:
+    names = ("vocabulary", "updating")
+    checked = check(padded(tmp_path / "model", tiny_model), "packed", *names, shards=shards)
+    vocabulary = checked["vocabulary"]
+    assert vocabulary["missing"] == 32
+    for temperature in ("1.0", "0.6"):
+        assert vocabulary[temperature]["tokens"] > 300
+        assert vocabulary[temperature]["sampled"] == 0
+        assert vocabulary[temperature]["apart"] < 1e-4
+    assert vocabulary["greedy"] == 0
+    assert vocabulary["greedy apart"] < 1e-4
+    assert vocabulary["all rows"] > 0.3
+    check_updating(checked["updating"], 2 * 4 + 1)
 
 
 def check_updating(updating: dict, packed_layers: int) -> None:

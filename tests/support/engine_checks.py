@@ -14,6 +14,7 @@ import torch
 from rlpost.data.models import load
 from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import SelfCheckError
+from rlpost.learner.build import missing_rows
 from rlpost.learner.logprob_model import LogprobModel
 from rlpost.protocols import GenerateRequest, GroupRequest, SamplingSettings
 from rlpost.rollout.episode import complete, each, stream
@@ -37,7 +38,8 @@ class Pair:
         settings = VllmSettings(model=folder, dtype="float32", packed_weights=packed, tensor_parallel=shards)
         self.engine = VllmEngine(settings, [self.prompt, self.prompt[:5]], 8)
         self.model = load(folder, "float32")
-        self.scorer = LogprobModel(self.model)
+        self.missing = missing_rows(self.model, folder)
+        self.scorer = LogprobModel(self.model, excluded=self.missing)
         self.version = 0
         self.publish()
 
@@ -146,6 +148,30 @@ def sampling(pair: Pair) -> dict:
     found["stopped"] = sum(one.turns[-1].finish == "stop" for one in stopped)
     long = [GenerateRequest(np.full(200, 5 + i % 50, np.int32), 4, i) for i in range(64)]
     found["long_batch"] = [c.finish for c in pair.completions(long)]
+    return found
+
+
+def vocabulary(pair: Pair) -> dict:
+    """Ids that the tokenizer lacks, whose rows of the head are the largest, are neither sampled nor reported."""
+    found: dict = {"missing": len(pair.missing)}
+    for t in (1.0, 0.6):
+        settings = SamplingSettings(max_tokens=24, temperature=t)
+        answers = sum(pair.groups([group("a", pair.prompt, range(30))], settings), ())
+        drawn = np.concatenate([one.token_ids[one.mask] for one in answers])
+        found[str(t)] = {
+            "sampled": int(np.isin(drawn, pair.missing).sum()),
+            "tokens": len(drawn),
+            "apart": pair.worst(answers, t),
+        }
+    greedy = pair.engine.probe()
+    found["greedy"] = int(np.isin(np.concatenate([one.token_ids[one.mask] for one in greedy]), pair.missing).sum())
+    found["greedy apart"] = pair.worst(greedy)
+    # a learner whose softmax is over all rows gives other log-probabilities to the same tokens
+    whole = LogprobModel(pair.model)
+    found["all rows"] = min(
+        float(abs(v - one.logprobs[one.mask]).mean())
+        for v, one in zip(pair.score(greedy, scorer=whole), greedy, strict=True)
+    )
     return found
 
 
@@ -309,7 +335,7 @@ def replaced(pair: Pair) -> dict:
     pair.send()  # whatever an earlier check left behind
     asked = long_requests(pair, settings, 4)
     undisturbed = pair.completions(asked, settings)
-    old = LogprobModel(deepcopy(pair.model))
+    old = LogprobModel(deepcopy(pair.model), excluded=pair.missing)
     numbers = stepped(engine, asked, settings, steps)
     pair.move()
     found: dict = {"arrived": vars(pair.send()), "steps": steps}
@@ -392,7 +418,18 @@ def company(pair: Pair) -> dict:
 
 CHECKS = {
     f.__name__: f
-    for f in (sampling, updating, stale_cache, stale_kernels, lost_updates, aborting, replaced, replaced_early, company)
+    for f in (
+        sampling,
+        vocabulary,
+        updating,
+        stale_cache,
+        stale_kernels,
+        lost_updates,
+        aborting,
+        replaced,
+        replaced_early,
+        company,
+    )
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rlpost.rollout.vllm import compat, packed_linear, worker
+from rlpost.rollout.vllm import compat, packed_linear, vocabulary, worker
 from rlpost.rollout.vllm.weights import LocalWeights, ShardedWeights, Weights
 
 
@@ -63,6 +63,7 @@ def load(settings: VllmSettings) -> tuple[Any, Weights]:
     llm = LLM(**_arguments(settings, cpu))
     if shards == 1:
         compat.check_in_process(llm)
+    vocabulary.exclude_missing(llm, settings.model, settings.trust_remote_code)
     if cpu and shards > 1:
         llm.apply_model(worker.unlink_shared_memory)
     return llm, LocalWeights(llm) if shards == 1 else ShardedWeights(llm, shards)

@@ -34,6 +34,18 @@ def ids(codec: TextCodec, *names: str) -> list[int]:
     return [codec.tokenizer.convert_tokens_to_ids(name) for name in names]
 
 
+def test_ids_without_a_token_are_those_above_and_those_between(tmp_path: Path) -> None:
+    backend = Tokenizer(models.WordLevel(vocab={"<eos>": 0, "a": 1, "b": 4}, unk_token="<eos>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<x>"]})
+    tokenizer.save_pretrained(str(tmp_path))
+    codec = TextCodec(tmp_path)
+    added = codec.tokenizer.convert_tokens_to_ids("<x>")
+    assert added not in (0, 1, 4)
+    assert codec.missing_ids(8) == sorted({2, 3, 5, 6, 7} - {added})
+    assert codec.missing_ids(2) == []
+
+
 def test_one_character_in_three_tokens_has_one_span(byte_level: TextCodec) -> None:
     found = byte_level.decode(ids(byte_level, "p", "â", "Ī", "Ģ", "q"))
     assert found == ("p∀q", ((0, 1), (1, 2), (1, 2), (1, 2), (2, 3)))

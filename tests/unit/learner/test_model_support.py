@@ -33,7 +33,7 @@ def test_full_attention_with_positions_runs_packed_and_chunked(kind: str) -> Non
 @pytest.mark.parametrize(
     ("kind", "more", "reason"),
     [
-        ("Mistral", {"sliding_window": 8}, "window of 8 tokens"),
+        ("Mistral", {"sliding_window": 8}, "part of the tokens before it (sliding_window: 8)"),
         ("Qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}, "'sliding_attention'"),
         ("Llama", {"attn_implementation": "flex_attention"}, "'flex_attention' takes no block mask"),
         ("Bloom", {"n_head": 2, "n_layer": 1}, "position_ids"),

@@ -22,6 +22,7 @@ from rlpost.config.tuning import OptimizerSection
 from rlpost.data.models import load
 from rlpost.errors import CheckpointError, ConfigError, SelfCheckError
 from rlpost.learner.build import build_learner
+from rlpost.learner.logprob_model import LogprobModel
 from rlpost.learner.passes import layout_of
 from rlpost.learner.policy import PolicyLearner
 from rlpost.learner.samples import Samples
@@ -328,16 +329,16 @@ def test_a_model_that_cannot_run_packed_runs_padded_and_says_so(
 ) -> None:
     learner = build_learner(configured(tiny_model), tiny_model, CPU)
     assert (learner.passes.layout.packed, learner.passes.layout.share_prompts, caplog.messages) == (True, True, [])
-    model = learner.engine.module.model
-    model.config.layer_types = ["full_attention", "sliding_attention"]
-    layout = layout_of(learner.config, model)
+    learner.engine.module.model.config.layer_types = ["full_attention", "sliding_attention"]
+    module = LogprobModel(learner.engine.module.model)
+    layout = layout_of(learner.config, module)
     assert (layout.packed, layout.share_prompts) == (False, False)
     assert caplog.messages == [
         "learner.layout: this model runs padded (it has layers of type 'sliding_attention'); set it to padded to "
         "silence this"
     ]
     caplog.clear()
-    assert not layout_of(configured(tiny_model, learner={"layout": "padded"}), model).packed
+    assert not layout_of(configured(tiny_model, learner={"layout": "padded"}), module).packed
     assert caplog.messages == []
 
 

@@ -157,8 +157,10 @@ def test_a_chunk_that_is_dropped_is_found(tiny_model: str, monkeypatch: pytest.M
 
     sound = logprob_model.chunked_logprobs
 
-    def dropping(hidden: torch.Tensor, head: Any, ids: torch.Tensor, temperature: float, chunks: int) -> Any:
-        found = sound(hidden, head, ids, temperature, chunks)
+    def dropping(
+        hidden: torch.Tensor, head: Any, ids: torch.Tensor, temperature: float, chunks: int, excluded: Any
+    ) -> Any:
+        found = sound(hidden, head, ids, temperature, chunks, excluded)
         return found if chunks == 1 else torch.cat([found[:-4], found[-4:].detach()])
 
     monkeypatch.setattr(logprob_model, "chunked_logprobs", dropping)
