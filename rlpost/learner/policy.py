@@ -24,7 +24,7 @@ from rlpost.learner.passes import ModelPasses
 from rlpost.learner.prepass import needed
 from rlpost.learner.samples import Samples
 from rlpost.learner.tuning_warmup import Warmup, gradients, read_tuning
-from rlpost.optim.schedule import learning_rate
+from rlpost.optim.schedule import learning_rate, position
 from rlpost.protocols import Applied, TrainEngine
 from rlpost.sync.publish import Publisher
 from rlpost.types import GradientFigures, TensorDelta, TrainBatch, TrainSample, WeightUpdate
@@ -137,9 +137,9 @@ class PolicyLearner:
             self.passes.prepass(samples, want)
             metrics["seconds/prepass"] = time.perf_counter() - begun
         history: list[dict[str, float]] = []
-        for update in updates:
+        for number, update in enumerate(updates):
             keep: dict[int, np.ndarray] | None = {} if want.during and not history else None
-            history.append(self._update(samples, update, keep))
+            history.append(self._update(samples, update, keep, self._rate(batch.step, number, len(updates))))
             if keep is not None:
                 samples.fill("proximal_logprobs", self.engine.share_over_ranks(keep))
         self.counters.version += 1
@@ -276,18 +276,26 @@ class PolicyLearner:
         self.counters.version += 1
         return {"updates": 0.0, "tuning/warmup": float(warmup.batches)}
 
-    def _update(self, samples: Samples, update: Update, keep: dict[int, np.ndarray] | None) -> dict[str, float]:
-        metrics = self.passes.accumulate(samples, update, self.counters.version, keep)
-        optimizer = self.config.optimizer
-        rate = learning_rate(
-            self.counters.updates,
+    def _rate(self, step: int, update: int, updates: int) -> float:
+        """The learning rate of an update, by the share of the run that is done; batches of a tuning method's warm-up
+        make no update and do not count.
+        """
+        config, optimizer = self.config, self.config.optimizer
+        nominal, waited = config.updates_per_step, config.tuning.warmup_steps
+        return learning_rate(
+            position(max(step - waited, 0), update, updates, nominal),
             peak=optimizer.lr,
             warmup=optimizer.warmup_steps,
-            total=self.config.run.steps * self.config.updates_per_step,
+            total=(config.run.steps - waited) * nominal,
             kind=optimizer.schedule,
             floor=optimizer.min_lr_ratio,
         )
-        applied = self._apply(rate, optimizer.skip_grad_norm)
+
+    def _update(
+        self, samples: Samples, update: Update, keep: dict[int, np.ndarray] | None, rate: float
+    ) -> dict[str, float]:
+        metrics = self.passes.accumulate(samples, update, self.counters.version, keep)
+        applied = self._apply(rate, self.config.optimizer.skip_grad_norm)
         self.counters.updates += 1
         self.counters.skipped += applied.skipped
         return {**metrics, "grad_norm": applied.grad_norm, "lr": rate}
