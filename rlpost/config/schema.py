@@ -64,7 +64,8 @@ class ModelSection(Section):
     scratch: ScratchModel | None = None
     """Build a small model from scratch instead of loading ``path``; this needs the section ``sft``."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Number format of the weights in engine and learner; a bfloat16 learner keeps float32 master weights."""
+    """Number format of the weights in engine and learner. A bfloat16 learner keeps float32 masters of all that it
+    trains, with every tuning method and optimizer, and publishes them rounded."""
     trust_remote_code: bool = False
     """Allow running Python code found in the model folder."""
 

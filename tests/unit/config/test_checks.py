@@ -144,6 +144,15 @@ BROKEN: list[tuple[str, dict[str, Any], str, list[str]]] = [
         "sync.kind",
         ["diff", "tensor_parallel 2"],
     ),
+    *(
+        (
+            "check_tuning",
+            {"tuning": {"method": "subnetwork", "subnetwork": {"engine": "hook"}}, "optimizer": {"name": name}},
+            "optimizer.name",
+            [name, "masked", "hook", "use adamw"],
+        )
+        for name in ("muon", "pytorch_optimizer:lion")
+    ),
     ("check_sampling", {"rollout": {"top_p": 0.95}}, "rollout.top_p", ["0.95", "full", "evaluation.sampling.top_p"]),
     ("check_sampling", {"rollout": {"top_k": 50}}, "rollout.top_k", ["50", "remove", "evaluation.sampling.top_k"]),
     ("check_sampling", {"rollout": {"top_k": 0}}, "rollout.top_k", ["0", "remove"]),
