@@ -178,8 +178,8 @@ def check_tuning(config: RunConfig) -> None:
                 raise ConfigError(f"tuning.subnetwork.{name}: missing, mask {key} is made from it; give a path")
     if section.engine == "hook" and config.optimizer.name != "adamw":
         raise ConfigError(
-            f"optimizer.name: {config.optimizer.name} moves entries that have no gradient (it mixes those of a matrix, or "
-            "is not known not to), masked ones too, with tuning.subnetwork.engine hook; use adamw"
+            f"optimizer.name: {config.optimizer.name} moves entries without a gradient, masked ones too (it mixes "
+            "those of a matrix, or is not known not to), with tuning.subnetwork.engine hook; use adamw"
         )
     if section.engine == "hook" and config.optimizer.weight_decay:
         raise ConfigError(

@@ -19,6 +19,7 @@ from rlpost.data.models import save_folder
 from rlpost.errors import CheckpointError, first_line
 from rlpost.learner.footprint import footprint
 from rlpost.learner.gradient_check import gradient_figures
+from rlpost.learner.movement import MovementCount, compare_masters
 from rlpost.learner.packing import Update, plan_updates
 from rlpost.learner.passes import ModelPasses
 from rlpost.learner.prepass import needed
@@ -82,6 +83,7 @@ class PolicyLearner:
         self.counters = Counters()
         self.warmup = Warmup(config.tuning) if engine.tuning.warmup_parameters() else None
         self.footprint: dict[str, float] = {}
+        self.movement = MovementCount()
         dtype = getattr(torch, config.model.dtype)
         self.publisher = Publisher(
             kind_of(config),
@@ -124,7 +126,8 @@ class PolicyLearner:
 
         Raises:
             SelfCheckError: for a sample of another policy version than the learner's without proximal
-                log-probabilities.
+                log-probabilities; or if a parameter is not its rounded master (at steps of
+                ``selfcheck.parity_every``).
         """
         samples = Samples.of(batch.samples)
         if self.warmup is not None:
@@ -139,11 +142,16 @@ class PolicyLearner:
         history: list[dict[str, float]] = []
         for number, update in enumerate(updates):
             keep: dict[int, np.ndarray] | None = {} if want.during and not history else None
-            history.append(self._update(samples, update, keep, self._rate(batch.step, number, len(updates))))
+            rate = self._rate(batch.step, number, len(updates))
+            history.append(self._update(samples, update, keep, rate, self.config.selfcheck.canary and not number))
             if keep is not None:
                 samples.fill("proximal_logprobs", self.engine.share_over_ranks(keep))
         self.counters.version += 1
         metrics |= _means(history)
+        if self.config.selfcheck.canary:
+            metrics |= self.movement.take(self.engine)
+            if self.config.parity_due(batch.step) and history:
+                compare_masters(self.engine, batch.step // self.config.selfcheck.parity_every)
         if self.config.algorithm.epochs > 1:
             metrics |= clipped_by_epoch(updates, history)
         metrics["skipped_updates"] = float(self.counters.skipped)
@@ -292,19 +300,21 @@ class PolicyLearner:
         )
 
     def _update(
-        self, samples: Samples, update: Update, keep: dict[int, np.ndarray] | None, rate: float
+        self, samples: Samples, update: Update, keep: dict[int, np.ndarray] | None, rate: float, watched: bool
     ) -> dict[str, float]:
         metrics = self.passes.accumulate(samples, update, self.counters.version, keep)
-        applied = self._apply(rate, self.config.optimizer.skip_grad_norm)
+        applied = self._apply(rate, self.config.optimizer.skip_grad_norm, watched)
         self.counters.updates += 1
         self.counters.skipped += applied.skipped
         return {**metrics, "grad_norm": applied.grad_norm, "lr": rate}
 
-    def _apply(self, rate: float, limit: float | None) -> Applied:
-        """Make one optimizer update, skipped unless the gradient norm is below ``limit``; None means no limit."""
+    def _apply(self, rate: float, limit: float | None, watched: bool) -> Applied:
+        """Make one optimizer update, skipped unless the gradient norm is below ``limit``; None means no limit. With
+        ``watched`` the share of the entries that it moves is counted.
+        """
         if limit is not None:
             norm = total_norm(self.engine.gradients())
             if not norm < limit:
                 self.engine.discard()
                 return Applied(norm, skipped=True)
-        return self.engine.apply(rate)
+        return self.movement.watch(self.engine, rate) if watched else self.engine.apply(rate)

@@ -19,6 +19,7 @@ from rlpost.learner.logprob_model import LogprobModel
 from rlpost.learner.ranks import join, leave, shares, sums
 from rlpost.optim.build import build_optimizer
 from rlpost.optim.masters import Masters
+from rlpost.optim.movement import Owned, owned_by
 from rlpost.protocols import Applied
 from rlpost.tuning.method import TuningMethod
 
@@ -110,6 +111,14 @@ class TorchEngine:
             self.tuning.write_back()
         self.discard()
         return Applied(norm, skipped)
+
+    def owned(self) -> list[Owned]:
+        """See `TrainEngine`."""
+        return owned_by(self.optimizer)
+
+    def master(self, name: str) -> Tensor:
+        """See `TrainEngine`."""
+        return dict(self.masters.owned)[name].detach()
 
     def gathered(self, parameters: Sequence[torch.nn.Parameter]) -> AbstractContextManager[object]:
         """See `TrainEngine`."""

@@ -130,6 +130,28 @@ def limited(model: str, dtype: str, world: int, **settings) -> dict:
     return found
 
 
+def lost(model: str, dtype: str, world: int, **settings) -> dict:
+    """The share that a healthy update moves, and what a learner says whose parameters do not follow its masters."""
+    learner = build(model, fast(model, dtype, world, **settings))
+    healthy = learner.step(recorded.grouped())["moved"]
+    sound = learner.engine.apply
+
+    def apply(lr: float):
+        held = [getattr(p, "ds_tensor", p) for p in learner.engine.module.parameters()]
+        before = [one.detach().clone() for one in held]
+        result = sound(lr)
+        for one, value in zip(held, before, strict=True):
+            one.data.copy_(value)
+        return result
+
+    learner.engine.apply = apply
+    try:
+        said = f"moved {learner.step(recorded.grouped(version=1))['moved']}"
+    except SelfCheckError as error:
+        said = str(error)
+    return {"healthy": healthy, "said": said}
+
+
 RANDOM = {"mask": "random", "density": 0.2}
 TUNED: dict[str, tuple[dict, tuple[int, ...]]] = {
     "lora": ({"method": "lora", "lora": {"r": 4}}, STAGES),
@@ -214,6 +236,7 @@ def worker(rank: int, world: int, port: int, model: str, out: str, dtype: str) -
         found["masters"] = masters(learner) if dtype == "bfloat16" else None
         found["examined"] = examined(model, dtype, world, zero_stage=stage)
         found["reused"] = reused(model, dtype, world, zero_stage=stage) if dtype == "float32" else None
+        found["lost"] = lost(model, dtype, world, zero_stage=stage)
         found["limited"] = limited(model, dtype, world, zero_stage=stage)
         torch.save(found, f"{out}/{world}-{stage}-{rank}.pt")
     torch.save(tuned(model, dtype, world, out), f"{out}/{world}-tuned-{rank}.pt")
@@ -391,6 +414,19 @@ def test_the_limit_holds_in_bfloat16(in_bfloat16: Path, stage: int) -> None:
     found = read(in_bfloat16, 1, stage)["limited"]
     assert (found["far"]["skipped"], found["below"]["skipped"], found["below"]["moved"]) == (0, 2, False)
     assert all(torch.equal(found["free"]["weights"][n], value) for n, value in found["far"]["weights"].items())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_updates_that_do_not_reach_the_parameters_are_found(
+    measured: Path, in_bfloat16: Path, stage: int, dtype: str
+) -> None:
+    for world, folder in worlds(dtype, measured, in_bfloat16):
+        found = read(folder, world, stage)["lost"]
+        assert found["healthy"] == 1.0
+        # unsharded float32 parameters are their own masters
+        own = stage == 0 and dtype == "float32"
+        assert ("moved 0.0" if own else "are not what the optimizer's float32 masters round to") in found["said"]
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ masters tests/integration/test_learner_equivalence.py looks at, and optimizers o
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import torch
 from torch import nn
 
 from rlpost.config.schema import RunConfig
+from rlpost.errors import SelfCheckError
 from rlpost.learner.build import build_learner
 from rlpost.learner.policy import PolicyLearner
 from rlpost.optim.masters import Masters
+from rlpost.types import TrainBatch
 from support.tuning_checks import ADAPTERS, METHODS, batch, configured
 
 CPU = torch.device("cpu")
@@ -144,3 +147,73 @@ def test_a_run_saved_during_the_warm_up_trains_what_the_warm_up_makes(tiny_model
         assert float(cores.max()) > 1e-3
         assert math.isfinite(float(cores.sum()))
     assert all(torch.equal(p, owned(resumed)[n]) for n, p in owned(learner).items())
+
+
+def sabotaged(learner: PolicyLearner) -> None:
+    """The optimizer's updates do not reach the model, as if it owned other tensors than those that are published."""
+    engine: Any = learner.engine
+    sound = engine.apply
+
+    def apply(lr: float) -> Any:
+        before = [p.detach().clone() for p in engine.module.parameters()]
+        result = sound(lr)
+        for parameter, value in zip(engine.module.parameters(), before, strict=True):
+            parameter.data.copy_(value)
+        return result
+
+    engine.apply = apply
+
+
+@pytest.mark.parametrize("rate", [RATE, 1e-3])
+@pytest.mark.parametrize("name", ["full", "lora", "subnetwork", "subnetwork_hook", "miss"])
+def test_an_update_that_is_lost_in_the_learner_is_found(tiny_model: str, name: str, rate: float) -> None:
+    for dtype in ("float32", "bfloat16"):
+        config = small(tiny_model, {**CASES[name], "selfcheck": {"parity_every": 1}}, dtype)
+        config = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"lr": rate})})
+        learner = build_learner(config, tiny_model, CPU)
+        assert learner.step(batch(0))["moved"] > 0.98
+        sabotaged(learner)
+        if dtype == "float32" and name != "subnetwork":  # parameters are their own masters
+            assert learner.step(batch(1))["moved"] == 0.0
+        elif rate == 1e-3:
+            with pytest.raises(SelfCheckError, match="are not what the optimizer's float32 masters round to"):
+                steps(learner, 1, 5)
+        else:  # bits change only once enough updates have added up
+            with pytest.raises(SelfCheckError, match="are not what the optimizer's float32 masters round to"):
+                steps(learner, 1, 30)
+
+
+def test_batches_that_change_nothing_for_good_reasons_raise_no_alarm(tiny_model: str) -> None:
+    change = {"tuning": {"method": "subnetwork", "subnetwork": {"mask": "random", "density": 1e-4, "engine": "hook"}}}
+    learner = build_learner(
+        small(tiny_model, {**change, "selfcheck": {"parity_every": 1}}, "bfloat16"), tiny_model, CPU
+    )
+    # at 12 of 120,000 entries the sample finds few or none
+    assert learner.step(batch(0)).get("moved", 1.0) == 1.0
+    quiet = small(tiny_model, {"selfcheck": {"parity_every": 1}, "algorithm": {"kl": {"coef": 0.0}}}, "bfloat16")
+    learner = build_learner(quiet, tiny_model, CPU)
+    still = TrainBatch(tuple(dataclasses.replace(s, advantages=s.advantages * 0) for s in batch(0).samples), 0)
+    metrics = learner.step(still)
+    assert metrics["grad_norm"] == 0.0
+    assert "moved" not in metrics
+    # nothing was sampled, and a norm that is not finite
+    assert "moved" not in learner.step(TrainBatch((), 1))
+    bad = TrainBatch(tuple(dataclasses.replace(s, advantages=s.advantages * math.nan) for s in batch(2).samples), 2)
+    metrics = learner.step(bad)
+    assert metrics["skipped_updates"] == 1.0
+    assert "moved" not in metrics
+
+
+def test_the_end_of_a_cosine_raises_no_alarm(tiny_model: str) -> None:
+    """The last rate of 1,000 steps is 2.5e-6 of the peak: too small for every entry that the layer norms have."""
+    change = {
+        "run": {"steps": 1000},
+        "tuning": {"method": "subnetwork", "subnetwork": {"targets": ["norm"], "mask": "random", "density": 1.0}},
+    }
+    config = small(tiny_model, {**change, "optimizer": {"schedule": "cosine"}}, "bfloat16")
+    learner = build_learner(config, tiny_model, CPU)
+    assert learner.step(batch(0))["moved"] == 1.0
+    last = dataclasses.replace(batch(1), step=999)
+    metrics = learner.step(last)
+    assert 0 < metrics["lr"] < 1e-11
+    assert "moved" not in metrics
