@@ -161,11 +161,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     config = _load(arguments)
     from rich.console import Console
 
-    from rlpost.api import evaluate
+    from rlpost.api import evaluate, for_split
     from rlpost.observability.progress import evaluation_table
     from rlpost.rollout.sampling import describe, evaluation_settings
 
-    sampling = describe(evaluation_settings(config))
+    sampling = describe(evaluation_settings(for_split(config, arguments.split)))
     with _only_json(arguments.json):
         figures = evaluate(config, arguments.model, split=arguments.split, output=arguments.output)
     if arguments.json:

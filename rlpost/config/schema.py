@@ -392,7 +392,9 @@ class SyncSection(Section):
 
 
 class EvaluationSampling(Section):
-    """How evaluations and ``rlpost chat`` sample. Stop strings are those of ``rollout``."""
+    """How evaluations and ``rlpost chat`` sample. Stop strings are those of ``rollout``. ``rlpost evaluate --split
+    train`` samples as training does, because its pass rates are for ``data.curriculum``.
+    """
 
     temperature: Positive | None = None
     """Sampling temperature; None: that of ``rollout``. Change it when results are to be compared with published ones,
