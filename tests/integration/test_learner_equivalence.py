@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -132,16 +133,22 @@ def limited(model: str, dtype: str, world: int, **settings) -> dict:
 
 def lost(model: str, dtype: str, world: int, **settings) -> dict:
     """The share that a healthy update moves, and what a learner says whose parameters do not follow its masters."""
+    from deepspeed import zero
+
     learner = build(model, fast(model, dtype, world, **settings))
     healthy = learner.step(recorded.grouped())["moved"]
-    sound = learner.engine.apply
+    sound, parameters = learner.engine.apply, list(learner.engine.module.parameters())
+
+    def gathered():
+        return zero.GatheredParameters(parameters, modifier_rank=0) if learner.engine.stage == 3 else nullcontext()
 
     def apply(lr: float):
-        held = [getattr(p, "ds_tensor", p) for p in learner.engine.module.parameters()]
-        before = [one.detach().clone() for one in held]
+        with gathered():
+            before = [one.detach().clone() for one in parameters]
         result = sound(lr)
-        for one, value in zip(held, before, strict=True):
-            one.data.copy_(value)
+        with gathered():
+            for one, value in zip(parameters, before, strict=True):
+                one.data.copy_(value)
         return result
 
     learner.engine.apply = apply

@@ -66,7 +66,7 @@ def said(work: Path, name: str, sabotage: str | None, *overrides: str) -> str:
         pytest.param(
             "update_lost_in_the_learner",
             ["canary: ", "masters round to", "do not reach the weights that are published"],
-            ["model.dtype=bfloat16"],
+            ["model.dtype=bfloat16", "run.name=update_lost_in_bfloat16"],
             marks=LONG,
         ),
         ("loss_halved", ["invariance: ", "0.5 times"], []),
