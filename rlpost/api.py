@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlpost.config.load import from_dict, load
-from rlpost.config.schema import RunConfig, ScoringSection
+from rlpost.config.schema import EvaluationSampling, RunConfig, ScoringSection
 from rlpost.errors import UserError
 from rlpost.types import Verdict, VerifyItem
 
@@ -71,10 +71,7 @@ def evaluate(
         UserError: if the input is wrong.
         RlpostError: if it fails.
     """
-    resolved = configuration(config)
-    if split == "train":
-        data = resolved.data.model_copy(update={"eval": resolved.data.train})
-        resolved = resolved.model_copy(update={"data": data})
+    resolved = for_split(configuration(config), split)
     if resolved.data.eval is None:
         raise UserError("data.eval: missing; an evaluation needs held-out data")
     from rlpost.data.models import resolve_path
@@ -88,6 +85,19 @@ def evaluate(
         engines, scorers = running.rollouts, running.scoring
         found = measure(running.held_out, engines.generate, scorers.score, running.config, running.fetch, record=record)
         return found.figures(resolved.evaluation.ks(resolved.evaluation.samples), resolved.evaluation.list_k)
+
+
+def for_split(config: RunConfig, split: Split) -> RunConfig:
+    """A configuration whose held-out prompts are those of a split.
+
+    Training prompts are sampled as in training, whatever ``evaluation.sampling`` says: their pass rates are for
+    ``data.curriculum``.
+    """
+    if split == "eval":
+        return config
+    data = config.data.model_copy(update={"eval": config.data.train})
+    evaluation = config.evaluation.model_copy(update={"sampling": EvaluationSampling()})
+    return config.model_copy(update={"data": data, "evaluation": evaluation})
 
 
 def verify(answers: Iterable[Mapping[str, Any]], verifier: str = "lean.embedded", **settings: Any) -> list[Verdict]:

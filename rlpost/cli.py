@@ -132,6 +132,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
     from rlpost.api import train
     from rlpost.observability.progress import Display, evaluation_table
+    from rlpost.rollout.sampling import describe, evaluation_settings
 
     console = Console()
     display = Display(console, enabled=not arguments.json, bar=config.logging.progress)
@@ -141,7 +142,7 @@ def _train(arguments: argparse.Namespace) -> None:
         print(json.dumps({**dataclasses.asdict(result), "evaluations": dict(result.evaluations)}))
         return
     if result.evaluations:
-        console.print(evaluation_table(result.evaluations))
+        console.print(evaluation_table(result.evaluations, describe(evaluation_settings(config))))
     console.print(f"run folder: {result.folder}   model: {result.folder}/model", highlight=False)
 
 
@@ -160,15 +161,17 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     config = _load(arguments)
     from rich.console import Console
 
-    from rlpost.api import evaluate
+    from rlpost.api import evaluate, for_split
     from rlpost.observability.progress import evaluation_table
+    from rlpost.rollout.sampling import describe, evaluation_settings
 
+    sampling = describe(evaluation_settings(for_split(config, arguments.split)))
     with _only_json(arguments.json):
         figures = evaluate(config, arguments.model, split=arguments.split, output=arguments.output)
     if arguments.json:
-        print(json.dumps({"model": arguments.model, **figures}))
+        print(json.dumps({"model": arguments.model, "sampling": sampling, **figures}))
     else:
-        Console().print(evaluation_table([(Path(arguments.model).name, figures)]))
+        Console().print(evaluation_table([(Path(arguments.model).name, figures)], sampling))
 
 
 def _chat(arguments: argparse.Namespace) -> None:

@@ -541,6 +541,14 @@ class TrainEngine(Protocol):
         """Make one optimizer update with the accumulated gradients, then clear them."""
         ...
 
+    def owned(self) -> Sequence[Any]:
+        """Return what this rank's optimizer updates: `rlpost.optim.movement.Owned`, in the same order every time."""
+        ...
+
+    def master(self, name: str) -> Tensor:
+        """Return the whole float32 master of a trained parameter, or the parameter itself where it is its own."""
+        ...
+
     def gathered(self, parameters: Sequence[nn.Parameter]) -> AbstractContextManager[object]:
         """Open a block in which these parameters are unsharded on every rank."""
         ...

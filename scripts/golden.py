@@ -144,7 +144,7 @@ def differences(before: Any, after: Any, place: str = "") -> Iterator[str]:
     if isinstance(before, dict) and isinstance(after, dict):
         from rlpost.observability.metrics import current_name
 
-        if "/metrics" in place or "/transcripts" in place:
+        if any(part in place for part in ("/metrics", "/transcripts", "/evaluations")):
             before = {current_name(name): value for name, value in before.items()}
             after = {name: value for name, value in after.items() if name in before}
         for key in sorted(before.keys() | after.keys()):

@@ -8,6 +8,7 @@ optional. `rewards/README.md` has the contract.
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,12 +66,17 @@ class ParityVerifier:
         """Do nothing: there is no process to end."""
 
     def conformance(self) -> Report:
-        """Verify gold answers, which must be accepted, and cheats, which must not, or the run does not start."""
+        """Verify gold answers, which must be accepted, and cheats, which must not, or the run does not start.
+
+        They are shuffled, as training mixes right and wrong answers: verdicts in another order would pass otherwise.
+        """
         cases = [(*case, "accepted") for case in _GOLD] + [(*case, "rejected") for case in _CHEATS]
+        random.Random(0).shuffle(cases)
+        verdicts = self.verify_batch([VerifyItem({"parity": parity}, text) for parity, text, _ in cases])
         wrong = [
             f"{text!r} for {parity!r} was not {outcome}"
-            for parity, text, outcome in cases
-            if self._judge(text, parity).outcome != outcome
+            for (parity, text, outcome), verdict in zip(cases, verdicts, strict=True)
+            if verdict.outcome != outcome
         ]
         return Report(tuple(wrong))
 

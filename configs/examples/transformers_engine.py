@@ -23,13 +23,13 @@ class TransformersEngine:
     """Samples token by token with a key/value cache.
 
     Args:
-        config: the run configuration; ``rollout.top_p`` and ``rollout.top_k`` are not supported.
+        config: the run configuration; ``top_p`` and ``top_k`` of ``evaluation.sampling`` are not supported.
         spec: model folder, pinned prompts and limits, an `rlpost.protocols.EngineSpec`.
     """
 
     def __init__(self, config, spec):
-        if config.rollout.top_p != 1.0 or config.rollout.top_k != -1:
-            raise ValueError("rollout.top_p and top_k are not supported here; set them to 1.0 and -1")
+        if config.evaluation.sampling.top_p != 1.0 or config.evaluation.sampling.top_k != -1:
+            raise ValueError("evaluation.sampling: top_p and top_k are not supported here; remove them")
         self.model = load(spec.model, config.model.dtype, config.model.trust_remote_code).eval()
         self.codec = TextCodec(spec.model, config.model.trust_remote_code)
         # rows of the head without a token, which the learner's softmax leaves out too

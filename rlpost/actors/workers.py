@@ -112,7 +112,9 @@ class RolloutWorker(Worker):
         section, calls, budget = self.config.environment, None, None
         if section is not None:
             calls = RayEnvironments(environments, section.timeout_s, self.config.cluster.start_timeout_s)
-            budget = Budget(section.max_turns, self.config.trajectory_tokens, section.observation_tokens)
+            budget = Budget(
+                section.max_turns, self.config.trajectory_tokens_of(settings.max_tokens), section.observation_tokens
+            )
         for finished in stream(
             self.engine, requests, settings, self.codec,
             deadline_s=deadline_s, offsets=self.offsets, environments=calls, budget=budget,

@@ -20,6 +20,7 @@ from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import DataError, UserError
 from rlpost.plugins.build import build_verifier
 from rlpost.protocols import ReviewingVerifier
+from rlpost.rollout.sampling import evaluation_settings
 from rlpost.types import Prompt, Verdict, VerifyItem
 
 
@@ -48,7 +49,7 @@ class Chat:
         config: configuration of the run that trained the model, with its templates, token limits and verifier.
         model: Hugging Face folder.
         columns: values of the other data columns that the template or the verifier reads.
-        temperature: sampling temperature; 0 is greedy.
+        temperature: sampling temperature; 0 is greedy. ``evaluation.sampling`` has the other settings.
 
     Raises:
         UserError: if the template has more than one open column, or none.
@@ -73,7 +74,7 @@ class Chat:
         if torch.cuda.is_available():
             self.model.cuda()
         self.verifier = build_verifier(config.scoring)
-        self.room = models.context_length(folder) - config.rollout.max_tokens
+        self.room = models.context_length(folder) - evaluation_settings(config).max_tokens
         self.turns: list[tuple[str, str]] = []
 
     def say(self, text: str) -> Reply:
@@ -112,7 +113,7 @@ class Chat:
 
     def _answer(self, prompt: Prompt) -> str:
         ids = self.codec.encode(prompt)
-        section = self.config.rollout
+        section = evaluation_settings(self.config)
         if len(ids) > self.room:
             raise DataError(f"the conversation has {len(ids)} tokens, {self.room} leave room for an answer; begin anew")
         given = torch.tensor([ids], device=self.model.device)

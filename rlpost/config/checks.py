@@ -45,6 +45,11 @@ def check_lengths(config: RunConfig) -> None:
     if limit is not None and config.trajectory_tokens >= limit:
         name = "environment.max_tokens" if config.environment else "rollout.max_tokens"
         raise ConfigError(f"{name}: {config.trajectory_tokens} leaves no room for a prompt in {limit} positions")
+    if limit is not None and config.evaluation_tokens >= limit:
+        raise ConfigError(
+            f"evaluation.sampling.max_tokens: {config.evaluation_tokens} leaves no room for a prompt in {limit} "
+            "positions; lower it"
+        )
     if positions is not None and (config.rollout.max_model_len or 0) > positions:
         raise ConfigError(f"rollout.max_model_len: {config.rollout.max_model_len}, the model has {positions} positions")
     if positions is not None and config.sft is not None and config.sft.max_length > positions:
@@ -181,6 +186,11 @@ def check_tuning(config: RunConfig) -> None:
         for name in wanted if section.mask == key else ():
             if getattr(section, name) is None:
                 raise ConfigError(f"tuning.subnetwork.{name}: missing, mask {key} is made from it; give a path")
+    if section.engine == "hook" and config.optimizer.name != "adamw":
+        raise ConfigError(
+            f"optimizer.name: {config.optimizer.name} moves entries without a gradient, masked ones too (it mixes "
+            "those of a matrix, or is not known not to), with tuning.subnetwork.engine hook; use adamw"
+        )
     if section.engine == "hook" and config.optimizer.weight_decay:
         raise ConfigError(
             f"optimizer.weight_decay: {config.optimizer.weight_decay} would shrink every entry, masked or not, with "
@@ -197,9 +207,21 @@ def check_sync(config: RunConfig) -> None:
 
 
 def check_sampling(config: RunConfig) -> None:
-    """Sampling settings that vLLM would read differently are refused."""
-    if config.rollout.top_k == 0 or config.rollout.top_k < -1:
-        raise ConfigError(f"rollout.top_k: {config.rollout.top_k}; use -1 for all or a positive number")
+    """Training samples from the full support; settings that vLLM would read differently are refused.
+
+    The learner divides by the full softmax. Under a truncated one every sampled token was likelier than it computes,
+    which shifts each importance ratio, and the truncated tokens are pushed down by no sample.
+    """
+    rollout = config.rollout
+    for name, value, full in (("top_p", rollout.top_p, 1.0), ("top_k", rollout.top_k, -1)):
+        if value != full:
+            raise ConfigError(
+                f"rollout.{name}: {value} samples from another distribution than the learner scores (the full "
+                f"softmax); remove it, and set evaluation.sampling.{name} if evaluations are to use it"
+            )
+    top_k = config.evaluation.sampling.top_k
+    if top_k == 0 or top_k < -1:
+        raise ConfigError(f"evaluation.sampling.top_k: {top_k}; use -1 for all or a positive number")
     if "" in config.rollout.stop:
         raise ConfigError("rollout.stop: an empty string ends every completion before it begins; remove it")
 

@@ -64,7 +64,8 @@ class ModelSection(Section):
     scratch: ScratchModel | None = None
     """Build a small model from scratch instead of loading ``path``; this needs the section ``sft``."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Number format of the weights in engine and learner; a bfloat16 learner keeps float32 master weights."""
+    """Number format of the weights in engine and learner. A bfloat16 learner keeps float32 masters of all that it
+    trains, with every tuning method and optimizer, and publishes them rounded."""
     trust_remote_code: bool = False
     """Allow running Python code found in the model folder."""
 
@@ -156,16 +157,18 @@ class RolloutSection(Section):
     temperature: Positive = 1.0
     """Sampling temperature; the learner computes log-probabilities at the same temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Probability mass of nucleus sampling; 1: all tokens."""
+    """Only 1 (all tokens) is accepted, because the learner scores the full softmax; evaluations have a ``top_p`` of
+    their own in ``evaluation.sampling``."""
     top_k: int = -1
-    """Number of most likely tokens that are sampled from; -1: all."""
+    """Only -1 (all tokens) is accepted, because the learner scores the full softmax; evaluations have a ``top_k`` of
+    their own in ``evaluation.sampling``."""
     max_tokens: PositiveInt = 256
     """Largest number of tokens of a completion; longer ones are truncated."""
     stop: tuple[str, ...] = ()
     """Strings that end a completion; they are cut from its text and kept in its tokens."""
     max_model_len: PositiveInt | None = None
-    """Longest sequence in tokens that the engine plans for; None: what the longest prompt and ``max_tokens`` need, at
-    least 256 (the KV cache has to hold one such sequence)."""
+    """Longest sequence in tokens that the engine plans for; None: what the longest prompt and ``max_tokens`` (of
+    training or evaluation) need, at least 256 (the KV cache has to hold one such sequence)."""
     kv_cache_mb: PositiveInt | None = None
     """Size of the KV cache in MiB; None: 256 on CPU, set by ``gpu_memory_utilization`` on GPU."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.4
@@ -392,6 +395,24 @@ class SyncSection(Section):
     """Deadline in seconds for one engine to load an update, and for one probe of an engine."""
 
 
+class EvaluationSampling(Section):
+    """How evaluations and ``rlpost chat`` sample. Stop strings are those of ``rollout``. ``rlpost evaluate --split
+    train`` samples as training does, because its pass rates are for ``data.curriculum``.
+    """
+
+    temperature: Positive | None = None
+    """Sampling temperature; None: that of ``rollout``. Change it when results are to be compared with published ones,
+    which often use 0.6 or 1."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Probability mass of nucleus sampling; 1: all tokens. Change it when the policy is to be used with nucleus
+    sampling, or published results were sampled so."""
+    top_k: int = -1
+    """Number of most likely tokens that are sampled from; -1: all. Change it for the reasons of ``top_p``."""
+    max_tokens: PositiveInt | None = None
+    """Largest number of tokens of a completion (with an environment: of a turn); None: that of ``rollout``. Change it
+    when answers are to be longer in use than in training."""
+
+
 class EvaluationSection(Section):
     """Evaluation on the held-out prompts of ``data.eval``."""
 
@@ -402,7 +423,9 @@ class EvaluationSection(Section):
     after: bool = True
     """Evaluate the final policy."""
     samples: PositiveInt = 8
-    """Completions per prompt, sampled with the settings of ``rollout``."""
+    """Completions per prompt, sampled as ``sampling`` says."""
+    sampling: EvaluationSampling = EvaluationSampling()
+    """How they are sampled; the greedy completion takes its ``max_tokens`` only."""
     k: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | Literal["powers"] = (1, 8)
     """Values of k for which pass@k is reported, each at most ``samples``; ``powers``: 1, 2, 4, … up to ``samples``."""
     list_k: tuple[PositiveInt, ...] = (5, 10, 20)
@@ -417,9 +440,9 @@ class EvaluationSection(Section):
     """Completions per prompt in evaluations during training; None: ``samples``. A pass@k that needs more is left
     out."""
     uplift_prompts: NonNegativeInt = 0
-    """Number of held-out prompts whose correct answers are followed: the starting policy samples a group for each, and
-    at each later evaluation the learner reports which of the correct ones have become likelier, by their likelihood at
-    the start. 0: none."""
+    """Number of held-out prompts whose correct answers are followed: the starting policy samples a group for each, as
+    in training, and at each later evaluation the learner reports which of the correct ones have become likelier, by
+    their likelihood at the start. 0: none."""
 
     def ks(self, samples: int) -> tuple[int, ...]:
         """The values of k whose pass@k can be estimated from ``samples`` samples."""
@@ -523,11 +546,20 @@ class RunConfig(Section):
 
     @property
     def trajectory_tokens(self) -> int:
-        """Largest number of tokens of a trajectory after its prompt."""
+        """Largest number of tokens of a training trajectory after its prompt."""
+        return self.trajectory_tokens_of(self.rollout.max_tokens)
+
+    @property
+    def evaluation_tokens(self) -> int:
+        """Largest number of tokens of an evaluation's trajectory after its prompt."""
+        return self.trajectory_tokens_of(self.evaluation.sampling.max_tokens or self.rollout.max_tokens)
+
+    def trajectory_tokens_of(self, max_tokens: int) -> int:
+        """Largest number of tokens of a trajectory after its prompt, if its turns have at most ``max_tokens``."""
         environment = self.environment
         if environment is None:
-            return self.rollout.max_tokens
-        turns = environment.max_turns * (self.rollout.max_tokens + environment.observation_tokens)
+            return max_tokens
+        turns = environment.max_turns * (max_tokens + environment.observation_tokens)
         return environment.max_tokens or turns
 
     @property

@@ -178,8 +178,10 @@ class OptimizerSection(Section):
     """Skip an update whose gradient norm before clipping is at least this ("Rewarding the Unlikely", released code:
     20); None: skip only updates with a norm that is not finite."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Course of the learning rate after the warmup, over all updates of the run."""
+    """Course of the learning rate after the warmup, by the share of the run that is done: it reaches its end with the
+    run, however many updates ``algorithm.filter`` leaves out."""
     warmup_steps: NonNegativeInt = 0
-    """Number of optimizer updates over which the learning rate rises linearly to ``lr``; 0: no warmup."""
+    """Number of optimizer updates over which the learning rate rises linearly to ``lr``, counted as if every batch made
+    all its updates; 0: no warmup."""
     min_lr_ratio: Share = 0.0
     """Final learning rate of ``linear`` and ``cosine``, as a share of ``lr``."""

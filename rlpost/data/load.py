@@ -94,30 +94,44 @@ def tokenized_prompts(
         DataError: for a prompt that is too long, with its id and length; or as `prompts` and `decontaminate`.
     """
     codec = TextCodec(model, config.model.trust_remote_code, config.data.special_tokens)
-    room = (config.rollout.max_model_len or context_length(model)) - config.trajectory_tokens
-    limit = min(room, config.data.max_prompt_tokens or room)
-    if limit < 1:
-        name = "environment.max_tokens" if config.environment else "rollout.max_tokens"
-        raise DataError(
-            f"{name}: {config.trajectory_tokens} leaves no room for a prompt in the model's "
-            f"{context_length(model)} positions; lower it"
-        )
+    positions = config.rollout.max_model_len or context_length(model)
 
-    def encode(chosen: Sequence[Prompt]) -> list[TokenizedPrompt]:
+    def encode(chosen: Sequence[Prompt], tokens: int) -> list[TokenizedPrompt]:
+        name = _limit_name(config, tokens)
+        limit = min(positions - tokens, config.data.max_prompt_tokens or positions)
+        if limit < 1:
+            raise DataError(
+                f"{name}: {tokens} leaves no room for a prompt in the model's {context_length(model)} positions; "
+                "lower it"
+            )
         found = [TokenizedPrompt(prompt, np.asarray(codec.encode(prompt), np.int32)) for prompt in chosen]
-        check_lengths(found, limit, config.trajectory_tokens)
+        check_lengths(found, limit, tokens, name)
         return found
 
     held_out = prompts(config.data, "eval") if config.data.eval is not None else []
     train = decontaminate(prompts(config.data, "train"), held_out, config.data.contamination) if training else []
-    return encode(train), encode(held_out[: config.evaluation.max_prompts])
+    shown = held_out[: config.evaluation.max_prompts]
+    return encode(train, config.trajectory_tokens), encode(shown, held_out_tokens(config))
 
 
-def check_lengths(tokenized: Sequence[TokenizedPrompt], limit: int, max_tokens: int) -> None:
-    """Raise DataError for the first prompt of more than ``limit`` tokens."""
+def held_out_tokens(config: RunConfig) -> int:
+    """Largest number of tokens after a held-out prompt: evaluations, and answers to be followed as in training."""
+    followed = config.trajectory_tokens if config.evaluation.uplift_prompts else 0
+    return max(config.evaluation_tokens, followed)
+
+
+def _limit_name(config: RunConfig, tokens: int) -> str:
+    """The setting that allows trajectories of this many tokens."""
+    if tokens != config.trajectory_tokens:
+        return "evaluation.sampling.max_tokens"
+    return "environment.max_tokens" if config.environment is not None else "rollout.max_tokens"
+
+
+def check_lengths(tokenized: Sequence[TokenizedPrompt], limit: int, max_tokens: int, name: str) -> None:
+    """Raise DataError for the first prompt of more than ``limit`` tokens; ``name`` is the setting of ``max_tokens``."""
     for one in tokenized:
         if len(one.token_ids) > limit:
             raise DataError(
-                f"prompt {one.prompt.id!r} has {len(one.token_ids)} tokens, {limit} fit beside rollout.max_tokens "
-                f"{max_tokens}; shorten it, drop it, or lower rollout.max_tokens"
+                f"prompt {one.prompt.id!r} has {len(one.token_ids)} tokens, {limit} fit beside {name} "
+                f"{max_tokens}; shorten it, drop it, or lower {name}"
             )

@@ -23,6 +23,7 @@ from rlpost.learner.logprob_model import LogprobModel
 from rlpost.learner.ranks import leave, shares, sums
 from rlpost.learner.torch_engine import set_rate
 from rlpost.optim.build import build_optimizer
+from rlpost.optim.movement import Owned, owned_by
 from rlpost.protocols import Applied
 from rlpost.tuning.method import TuningMethod
 
@@ -123,6 +124,28 @@ class DeepSpeedEngine:
         else:
             self.engine.step()
         return Applied(norm, skipped)
+
+    def owned(self) -> list[Owned]:
+        """See `TrainEngine`: whole parameters, or this rank's flat partitions of the masters."""
+        wrapper = self.optimizer
+        if self.stage < 3:
+            return owned_by(wrapper if self.stage == 0 else wrapper.optimizer)
+        # stage 3 hands its subgroups to the optimizer one at a time
+        inner = wrapper.optimizer
+        return [
+            Owned(values, inner.state.get(values, {}), inner.param_groups[wrapper.sub_group_to_group_id[number]])
+            for number, values in enumerate(wrapper.fp32_partitioned_groups_flat)
+            if values is not None  # it is on disk
+        ]
+
+    def master(self, name: str) -> Tensor:
+        """See `TrainEngine`; all ranks take part."""
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        parameter = dict(self.tuning.trained())[name]
+        found = parameter if self.stage == 0 else safe_get_full_fp32_param(parameter)
+        assert found is not None, f"DeepSpeed has no master of {name}"
+        return found.detach()
 
     def gathered(self, parameters: Sequence[torch.nn.Parameter]) -> AbstractContextManager[object]:
         """See `TrainEngine`."""

@@ -20,13 +20,14 @@ from rlpost.errors import CheckpointError, first_line
 from rlpost.learner.deterministic import restored
 from rlpost.learner.footprint import footprint
 from rlpost.learner.gradient_check import gradient_figures
+from rlpost.learner.movement import MovementCount, compare_masters
 from rlpost.learner.packing import Update, plan_updates
 from rlpost.learner.passes import ModelPasses
 from rlpost.learner.prepass import needed
 from rlpost.learner.record import Recorder
 from rlpost.learner.samples import Samples
 from rlpost.learner.tuning_warmup import Warmup, gradients, read_tuning
-from rlpost.optim.schedule import learning_rate
+from rlpost.optim.schedule import learning_rate, position
 from rlpost.protocols import Applied, TrainEngine
 from rlpost.selfcheck.independent import PlainSample
 from rlpost.sync.publish import Publisher
@@ -95,6 +96,7 @@ class PolicyLearner:
         self.warmup = Warmup(config.tuning) if engine.tuning.warmup_parameters() else None
         self.footprint: dict[str, float] = {}
         self.records: list[UpdateRecord] = []
+        self.movement = MovementCount()
         dtype = getattr(torch, config.model.dtype)
         self.publisher = Publisher(
             kind_of(config),
@@ -137,7 +139,8 @@ class PolicyLearner:
 
         Raises:
             SelfCheckError: for a sample of another policy version than the learner's without proximal
-                log-probabilities.
+                log-probabilities; or if a parameter is not its rounded master (at steps of
+                ``selfcheck.parity_every``).
         """
         samples = Samples.of(batch.samples)
         self.records = []
@@ -151,15 +154,21 @@ class PolicyLearner:
             self.passes.prepass(samples, want)
             metrics["seconds/prepass"] = time.perf_counter() - begun
         history: list[dict[str, float]] = []
-        for update in updates:
+        for number, update in enumerate(updates):
             keep: dict[int, np.ndarray] | None = {} if want.during and not history else None
+            rate = self._rate(batch.step, number, len(updates))
             recorder = Recorder(self.engine, self.counters.version, batch.traced)
-            history.append(self._update(samples, update, keep, recorder))
+            watched = self.config.selfcheck.canary and not number
+            history.append(self._update(samples, update, keep, rate, watched, recorder))
             self.records.append(recorder.finish(update, not self.records, self.passes.loss.reads_reference))
             if keep is not None:
                 samples.fill("proximal_logprobs", self.engine.share_over_ranks(keep))
         self.counters.version += 1
         metrics |= _means(history) | entropy(self.records)
+        if self.config.selfcheck.canary:
+            metrics |= self.movement.take(self.engine)
+            if self.config.parity_due(batch.step) and history:
+                compare_masters(self.engine, batch.step // self.config.selfcheck.parity_every)
         if self.config.algorithm.epochs > 1:
             metrics |= clipped_by_epoch(updates, history)
         metrics["skipped_updates"] = float(self.counters.skipped)
@@ -297,29 +306,43 @@ class PolicyLearner:
         self.counters.version += 1
         return {"updates": 0.0, "tuning/warmup": float(warmup.batches)}
 
-    def _update(
-        self, samples: Samples, update: Update, keep: dict[int, np.ndarray] | None, recorder: Recorder
-    ) -> dict[str, float]:
-        metrics = self.passes.accumulate(samples, update, self.counters.version, keep, recorder)
-        optimizer = self.config.optimizer
-        rate = learning_rate(
-            self.counters.updates,
+    def _rate(self, step: int, update: int, updates: int) -> float:
+        """The learning rate of an update, by the share of the run that is done; batches of a tuning method's warm-up
+        make no update and do not count.
+        """
+        config, optimizer = self.config, self.config.optimizer
+        nominal, waited = config.updates_per_step, config.tuning.warmup_steps
+        return learning_rate(
+            position(max(step - waited, 0), update, updates, nominal),
             peak=optimizer.lr,
             warmup=optimizer.warmup_steps,
-            total=self.config.run.steps * self.config.updates_per_step,
+            total=(config.run.steps - waited) * nominal,
             kind=optimizer.schedule,
             floor=optimizer.min_lr_ratio,
         )
-        applied = self._apply(rate, optimizer.skip_grad_norm)
+
+    def _update(
+        self,
+        samples: Samples,
+        update: Update,
+        keep: dict[int, np.ndarray] | None,
+        rate: float,
+        watched: bool,
+        recorder: Recorder,
+    ) -> dict[str, float]:
+        metrics = self.passes.accumulate(samples, update, self.counters.version, keep, recorder)
+        applied = self._apply(rate, self.config.optimizer.skip_grad_norm, watched)
         self.counters.updates += 1
         self.counters.skipped += applied.skipped
         return {**metrics, "grad_norm": applied.grad_norm, "lr": rate}
 
-    def _apply(self, rate: float, limit: float | None) -> Applied:
-        """Make one optimizer update, skipped unless the gradient norm is below ``limit``; None means no limit."""
+    def _apply(self, rate: float, limit: float | None, watched: bool) -> Applied:
+        """Make one optimizer update, skipped unless the gradient norm is below ``limit``; None means no limit. With
+        ``watched`` the share of the entries that it moves is counted.
+        """
         if limit is not None:
             norm = total_norm(self.engine.gradients())
             if not norm < limit:
                 self.engine.discard()
                 return Applied(norm, skipped=True)
-        return self.engine.apply(rate)
+        return self.movement.watch(self.engine, rate) if watched else self.engine.apply(rate)

@@ -18,6 +18,8 @@ from rlpost.errors import CheckpointError, first_line
 from rlpost.learner.logprob_model import LogprobModel
 from rlpost.learner.ranks import join, leave, shares, sums
 from rlpost.optim.build import build_optimizer
+from rlpost.optim.masters import Masters
+from rlpost.optim.movement import Owned, owned_by
 from rlpost.protocols import Applied
 from rlpost.tuning.method import TuningMethod
 
@@ -25,7 +27,7 @@ _FILE = "learner.pt"
 
 
 class TorchEngine:
-    """`rlpost.protocols.TrainEngine` in the model's own dtype; gradients are summed over ranks by all-reduce.
+    """`rlpost.protocols.TrainEngine` with float32 masters; gradients are summed over ranks by all-reduce.
 
     With more than one rank the process group's environment must be set, as for `torch.distributed`.
 
@@ -49,12 +51,26 @@ class TorchEngine:
         self.rank = join(device) if world > 1 else 0
         self.module, self.tuning, self.replicated = module, tuning, True
         self._optimizer: torch.optim.Optimizer | None = None
+        self._masters: Masters | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether it is known what is trained: some methods choose it only after a warm-up, or change it then."""
+        return bool(self.tuning.trained()) and not self.tuning.warmup_parameters()
+
+    @property
+    def masters(self) -> Masters:
+        """What the optimizer owns, made on first use."""
+        if self._masters is None:
+            assert self.begun, "masters of parameters that the warm-up is to change"
+            self._masters = Masters(self.tuning.trained())
+        return self._masters
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """The optimizer, built on first use: some methods choose what they train only after a warm-up."""
+        """The optimizer, built on first use."""
         if self._optimizer is None:
-            self._optimizer = build_optimizer(self.tuning.trained(), self.settings)
+            self._optimizer = build_optimizer(self.masters.owned, self.settings)
         return self._optimizer
 
     def forward(self, *inputs: Tensor, **options: Any) -> Tensor:
@@ -63,36 +79,46 @@ class TorchEngine:
 
     def backward(self, loss: Tensor, last: bool) -> None:
         """See `TrainEngine`."""
+        owned = self.masters.owned  # made before the gradients that they collect
         loss.backward()
         if last and self.world > 1:
             # all ranks must all-reduce the same tensors, and a rank without samples has no gradients
-            for _, parameter in self.tuning.trained():
+            for _, parameter in owned:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
                 self.add_over_ranks(parameter.grad)
 
     def gradients(self) -> Iterator[tuple[str, Tensor]]:
         """See `TrainEngine`."""
-        for name, parameter in self.tuning.trained():
+        for name, parameter in self.masters.owned:
             if parameter.grad is not None:
                 yield name, parameter.grad.detach()
 
     def discard(self) -> None:
         """See `TrainEngine`."""
-        for _, parameter in self.tuning.trained():
+        for _, parameter in self.masters.owned:
             parameter.grad = None
 
     def apply(self, lr: float) -> Applied:
         """See `TrainEngine`."""
-        owned = [parameter for _, parameter in self.tuning.trained()]
+        owned = [parameter for _, parameter in self.masters.owned]
         norm = float(torch.nn.utils.clip_grad_norm_(owned, self.settings.grad_clip or math.inf))
         skipped = not math.isfinite(norm)
         if not skipped:
             set_rate(self.optimizer, lr)
             self.optimizer.step()
+            self.masters.write_back()
             self.tuning.write_back()
         self.discard()
         return Applied(norm, skipped)
+
+    def owned(self) -> list[Owned]:
+        """See `TrainEngine`."""
+        return owned_by(self.optimizer)
+
+    def master(self, name: str) -> Tensor:
+        """See `TrainEngine`."""
+        return dict(self.masters.owned)[name].detach()
 
     def gathered(self, parameters: Sequence[torch.nn.Parameter]) -> AbstractContextManager[object]:
         """See `TrainEngine`."""
@@ -114,9 +140,10 @@ class TorchEngine:
     def save(self, folder: str, state: dict[str, Any]) -> None:
         """See `TrainEngine`."""
         if self.rank == 0:  # the others hold the same
-            begun = bool(self.tuning.trained())  # nothing is trained during a warm-up
-            optimizer = self.optimizer.state_dict() if begun else None
+            optimizer = self.optimizer.state_dict() if self.begun else None
             everything = {"model": self.module.state_dict(), "optimizer": optimizer, "state": state}
+            if self.begun:
+                everything["masters"] = self.masters.state()
             torch.save(everything, Path(folder) / _FILE)
 
     def load(self, folder: str) -> dict[str, Any]:
@@ -127,7 +154,8 @@ class TorchEngine:
         try:
             everything = torch.load(file, map_location=self.device, weights_only=True)
             self.module.load_state_dict(everything["model"])
-            if everything["optimizer"] is not None:
+            if everything["optimizer"] is not None and self.begun:
+                self.masters.reset(everything.get("masters", {}))  # version 0.1 had none for adapters
                 self.optimizer.load_state_dict(everything["optimizer"])
             return everything["state"]
         except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:

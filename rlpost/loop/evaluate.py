@@ -13,7 +13,7 @@ from rlpost.config.schema import RunConfig
 from rlpost.evaluation.lists import listed
 from rlpost.evaluation.outcomes import OPEN, RIGHT, WRONG, Outcome, figures
 from rlpost.protocols import GroupRequest, SamplingSettings
-from rlpost.rollout.sampling import requests, settings
+from rlpost.rollout.sampling import evaluation_settings, requests
 from rlpost.trajectory import GroupReceipt, TokenizedPrompt
 
 Generate = Callable[[Sequence[GroupRequest], SamplingSettings], list[GroupReceipt]]
@@ -47,7 +47,7 @@ def evaluate(
     samples: int | None = None,
     record: Callable[[Outcome], object] = lambda _: None,
 ) -> Evaluation:
-    """Sample as in training, score, and keep one character per sample.
+    """Sample as ``evaluation.sampling`` says, score as in training, and keep one character per sample.
 
     Seeds are the same every time, so that two evaluations differ by their policies only. Undecided completions count
     neither for nor against; a prompt with fewer than k decided samples is left out of pass@k. While one chunk of
@@ -62,8 +62,7 @@ def evaluate(
         samples: completions per prompt; None for ``evaluation.samples``.
         record: called with the outcome of every prompt as soon as it is known.
     """
-    # a reward stage may read the engine's log-probabilities
-    sampled = settings(config.rollout, logprobs=config.rollout.logprobs == "always")
+    sampled = evaluation_settings(config)
     greedy = replace(sampled, temperature=0.0, top_p=1.0, top_k=-1)
 
     def judged(count: int, drawn: SamplingSettings) -> Iterator[GroupReceipt]:

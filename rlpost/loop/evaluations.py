@@ -11,7 +11,7 @@ from rlpost.evaluation import outcomes, uplift
 from rlpost.loop.evaluate import evaluate
 from rlpost.loop.session import Session
 from rlpost.observability.sinks import keep_lines_before
-from rlpost.rollout.sampling import requests, settings
+from rlpost.rollout.sampling import describe, evaluation_settings, requests, settings
 from rlpost.trajectory import GroupReceipt
 
 EvaluationFigures = list[tuple[str, Mapping[str, float]]]
@@ -49,6 +49,7 @@ class Evaluations:
         """Drop later evaluations; one after step N belongs to the checkpoint of step N. -1 drops all."""
         self.rows = []
         for row in keep_lines_before(self.file, step + 1):
+            row.pop("sampling", None)
             self.rows.append((row.pop("step"), row.pop("when"), row))
 
     def begin(self) -> None:
@@ -85,10 +86,11 @@ class Evaluations:
 
     def _note(self, step: int, title: str, figures: Mapping[str, float]) -> None:
         self.rows.append((step, title, figures))
+        sampling = describe(evaluation_settings(self.config))
         with self.file.open("a") as file:
-            file.write(json.dumps({"step": step, "when": title, **figures}) + "\n")
+            file.write(json.dumps({"step": step, "when": title, "sampling": sampling, **figures}) + "\n")
         shown = {name: value for name, value in figures.items() if not name.endswith(("_se", "_low", "_high"))}
-        self.log(f"{title}: " + "  ".join(f"{name} {value:.3f}" for name, value in shown.items()))
+        self.log(f"{title} ({sampling}): " + "  ".join(f"{name} {value:.3f}" for name, value in shown.items()))
 
     def _uplift(self, title: str, step: int) -> dict[str, float]:
         followed = uplift.read(self._followed) if title != BEFORE and self._followed.exists() else []
@@ -101,7 +103,9 @@ class Evaluations:
         return {"uplift": float(str(found["share"]))}
 
     def _groups(self) -> list[GroupReceipt]:
-        """Scored samples of the starting policy, as many per prompt as in training."""
+        """Scored samples of the starting policy, as many per prompt as in training and sampled as there: their
+        likelihoods are those of the full support.
+        """
         asked = requests(
             self.session.held_out[: self.config.evaluation.uplift_prompts],
             run_seed=self.config.run.seed,

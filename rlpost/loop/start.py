@@ -16,7 +16,7 @@ from rlpost.actors.remote import wait
 from rlpost.actors.scorers import RayScoringPool
 from rlpost.actors.transcripts import RayTranscripts
 from rlpost.config.schema import RunConfig
-from rlpost.data.load import tokenized_prompts
+from rlpost.data.load import held_out_tokens, tokenized_prompts
 from rlpost.data.models import context_length, tensor_shapes
 from rlpost.loop.session import Session
 from rlpost.plugins.algorithm import build_advantage
@@ -117,6 +117,7 @@ def engine_spec(
     """Pinned prompts and limits of the engines, from the configuration and the longest prompt."""
     probes = tuple(tokenized.token_ids for tokenized in train[: config.selfcheck.probe_prompts])
     at_once = -(-config.rollout.group_size * config.rollout.prompts_per_step // config.rollout.workers)
-    longest = max(len(one.token_ids) for one in [*train, *held_out]) + config.trajectory_tokens
+    asked = [(one, config.trajectory_tokens) for one in train] + [(one, held_out_tokens(config)) for one in held_out]
+    longest = max(len(one.token_ids) + answer for one, answer in asked)
     length = min(max(longest, _LEAST_MODEL_LEN), context_length(model))
     return EngineSpec(model, probes, min(max(at_once, 8), _MAX_NUM_SEQS), length)

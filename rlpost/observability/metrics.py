@@ -51,6 +51,8 @@ METRICS: dict[str, str] = {
     "inner)",
     "grad_norm": "gradient norm before clipping",
     "lr": "learning rate",
+    "moved": "share of master weights that the step's first update moved, of those looked at (about 65,536 on a rank) "
+    "whose step float32 can show",
     "updates": "optimizer updates in the step",
     "skipped_updates": "updates left out, as not finite or by optimizer.skip_grad_norm, over the whole run",
     "seconds/*": "wall-clock time by stage",

@@ -69,9 +69,9 @@ def summary(metrics: Mapping[str, float]) -> str:
     return "  ".join([*parts, f"{metrics.get('seconds/step', 0.0):.1f} s ({', '.join(stages)})"])
 
 
-def evaluation_table(evaluations: list[tuple[str, Mapping[str, float]]]) -> Table:
-    """A table of evaluations side by side, with standard errors over problems."""
-    table = Table(title="held-out prompts")
+def evaluation_table(evaluations: list[tuple[str, Mapping[str, float]]], sampling: str) -> Table:
+    """A table of evaluations side by side, with standard errors over problems; ``sampling`` says how they sampled."""
+    table = Table(title="held-out prompts", caption=sampling)
     table.add_column("measure")
     for title, _ in evaluations:
         table.add_column(title, justify="right")

@@ -69,7 +69,11 @@ def _evaluations(rows: Sequence[dict[str, Any]]) -> str:
     if not rows:
         return ""
     known = dict.fromkeys(name for row in rows for name in row)
-    names = [name for name in known if name not in ("step", "when") and not name.endswith(("_se", "_low", "_high"))]
+    names = [
+        name
+        for name in known
+        if name not in ("step", "when", "sampling") and not name.endswith(("_se", "_low", "_high"))
+    ]
     head = "".join(f"<th>{html.escape(str(row['when']))}</th>" for row in rows)
     body = "".join(
         f"<tr><td>{html.escape(name)}</td>"
@@ -77,6 +81,9 @@ def _evaluations(rows: Sequence[dict[str, Any]]) -> str:
         + "</tr>"
         for name in names
     )
+    if any("sampling" in row for row in rows):
+        body += "<tr><td>sampling</td>" + "".join(f"<td>{html.escape(row.get('sampling', '–'))}</td>" for row in rows)
+        body += "</tr>"
     return f"<h2>Held-out prompts</h2><table><tr><th>measure</th>{head}</tr>{body}</table>"
 
 

@@ -25,10 +25,10 @@ _TEXTS = ("", "a short answer")
 _MOST_COLUMNS, _LONGEST_COLUMN = 3, 400
 """Limits on the columns that are tried as answers too: one of them may be the right answer, to be accepted."""
 _REPEATS = 4
-"""Calls in reverse order before a verifier is said to mix up its verdicts: a random one may do so by chance."""
+"""Calls in the same order before a verifier is said to mix up its verdicts and not to be random."""
 
 
-def try_verifier(verifier: Any, name: str, prompt: Prompt) -> float:
+def try_verifier(verifier: Any, name: str, prompt: Prompt) -> tuple[float, str]:
     """Call a verifier on a few harmless answers to a real prompt and check what it returns.
 
     Args:
@@ -37,7 +37,7 @@ def try_verifier(verifier: Any, name: str, prompt: Prompt) -> float:
         prompt: first prompt of the worker's share.
 
     Returns:
-        Wall-clock seconds of the first call.
+        Wall-clock seconds of the first call, and a note if its verdicts differed from call to call.
 
     Raises:
         UserError: if a method is missing, it fails, or it returns the wrong number, type or order of verdicts.
@@ -54,8 +54,8 @@ def try_verifier(verifier: Any, name: str, prompt: Prompt) -> float:
         verdicts = _checked(verifier.verify_batch(items), items)
         seconds = time.perf_counter() - started
         _check_crashes(verdicts)
-        _check_order(verifier, items, verdicts)
-    return seconds
+        note = _check_order(verifier, items, verdicts)
+    return seconds, note
 
 
 def try_stage(stage: RewardStage, name: str, prompt: Prompt, judged: bool) -> float:
@@ -134,19 +134,42 @@ def _check_crashes(verdicts: Sequence[Verdict]) -> None:
         raise UserError(f"it crashed on each of {len(verdicts)} harmless answers ({said[:300]}); mend it")
 
 
-def _check_order(verifier: Verifier, items: Sequence[VerifyItem], verdicts: Sequence[Verdict]) -> None:
-    """The same items in reverse order must not get the same row of verdicts, unless that row is symmetric.
+def _check_order(verifier: Verifier, items: Sequence[VerifyItem], verdicts: Sequence[Verdict]) -> str:
+    """Ask for the same items in another order; each must get the verdict that it had.
 
-    Verdicts may differ from call to call; that does not count as a wrong order.
+    In the other order every item has another place. An item that is undecided in one of the calls is not compared.
+
+    Returns:
+        A note if verdicts differ, but do so in the same order too: what is random looks like a wrong order.
+
+    Raises:
+        UserError: if verdicts differ between orders, and never in the same order.
     """
-    row = [(verdict.outcome, verdict.score) for verdict in verdicts]
-    if row == row[::-1]:
-        return
-    for _ in range(_REPEATS):
-        again = _checked(verifier.verify_batch(items[::-1]), items)
-        if [(verdict.outcome, verdict.score) for verdict in again] != row:
-            return
-    raise UserError("verify_batch answered the same row for items in reverse order; verdicts must follow their items")
+    turns = range(1, len(items))
+    changed = next((found for turn in turns if (found := _differing(verifier, items, verdicts, turn))), "")
+    if not changed:
+        return ""
+    if not any(_differing(verifier, items, verdicts, 0) for _ in range(_REPEATS)):
+        raise UserError(
+            f"the same {len(items)} items in another order got other verdicts ({changed}), and in the same order the "
+            "same ones; verdicts must follow their items, and depend on nothing else in the batch"
+        )
+    return f"; the same items got different verdicts ({changed}): it mixes them up, or is not deterministic"
+
+
+def _differing(verifier: Verifier, items: Sequence[VerifyItem], verdicts: Sequence[Verdict], turn: int) -> str:
+    """What the first item gets that gets another verdict in the order that begins with item ``turn``; or nothing."""
+    again = _checked(verifier.verify_batch([*items[turn:], *items[:turn]]), items)
+    back = [*again[len(items) - turn :], *again[: len(items) - turn]]
+    for item, before, after in zip(items, verdicts, back, strict=True):
+        both = (before.outcome, before.score), (after.outcome, after.score)
+        if both[0] != both[1] and "undecided" not in (before.outcome, after.outcome):
+            return f"{short_repr(item.text)} was {_said(before)} and then {_said(after)}"
+    return ""
+
+
+def _said(verdict: Verdict) -> str:
+    return f"{verdict.outcome} with score {verdict.score:g}"
 
 
 def _check_signature(stage: Any) -> None:

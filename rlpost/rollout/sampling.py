@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rlpost.config.schema import RolloutSection
+from rlpost.config.schema import RolloutSection, RunConfig
 from rlpost.protocols import GroupRequest, SamplingSettings
 from rlpost.trajectory import Ticket, TokenizedPrompt
 
@@ -82,15 +82,35 @@ def admitted(asked: Sequence[GroupRequest], first: int, version: int) -> list[Gr
 
 
 def settings(section: RolloutSection, logprobs: bool) -> SamplingSettings:
-    """Sampling settings of training completions, with or without their tokens' log-probabilities."""
+    """Sampling settings of training completions, with or without their tokens' log-probabilities: the full support."""
     return SamplingSettings(
-        max_tokens=section.max_tokens,
-        temperature=section.temperature,
-        top_p=section.top_p,
-        top_k=section.top_k,
-        stop=section.stop,
-        logprobs=logprobs,
+        max_tokens=section.max_tokens, temperature=section.temperature, stop=section.stop, logprobs=logprobs
     )
+
+
+def evaluation_settings(config: RunConfig) -> SamplingSettings:
+    """Sampling settings of evaluations: ``evaluation.sampling``, completed by ``rollout``."""
+    given, rollout = config.evaluation.sampling, config.rollout
+    return SamplingSettings(
+        max_tokens=given.max_tokens or rollout.max_tokens,
+        temperature=given.temperature or rollout.temperature,
+        top_p=given.top_p,
+        top_k=given.top_k,
+        stop=rollout.stop,
+        logprobs=rollout.logprobs == "always",  # a reward stage may read them
+    )
+
+
+def describe(drawn: SamplingSettings) -> str:
+    """Sampling settings in words, for logs and reports.
+
+    >>> describe(SamplingSettings(max_tokens=8)), describe(SamplingSettings(8, 0.6, top_p=0.95))
+    ('temperature 1, at most 8 tokens', 'temperature 0.6, top_p 0.95, at most 8 tokens')
+    """
+    parts = [f"temperature {drawn.temperature:g}"]
+    parts += [f"top_p {drawn.top_p:g}"] if drawn.top_p < 1 else []
+    parts += [f"top_k {drawn.top_k}"] if drawn.top_k > 0 else []
+    return ", ".join([*parts, f"at most {drawn.max_tokens} tokens"])
 
 
 def round_robin(items: Sequence[object], workers: int) -> list[list[int]]:

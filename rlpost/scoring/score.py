@@ -142,8 +142,8 @@ class Scorer:
         notes: list[str] = []
         name = self.section.verifier
         if self.verifier is not None and name is not None and _is_plugin("verifiers", name):
-            seconds = trial_call.try_verifier(self.verifier, name, prompt)
-            notes.append(f"tried verifier {name!r} in {_duration(seconds)}")
+            seconds, note = trial_call.try_verifier(self.verifier, name, prompt)
+            notes.append(f"tried verifier {name!r} in {_duration(seconds)}{note}")
         for (_, stage), spec in zip(self.stages, self.section.rewards, strict=True):
             if _is_plugin("rewards", spec.name):
                 seconds = trial_call.try_stage(stage, spec.name, prompt, self.verifier is not None)

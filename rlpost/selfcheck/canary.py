@@ -1,16 +1,17 @@
 """After each sync: did the published weights arrive, and does the engine compute with them?
 
-There are three independent checks. The checksum compares bytes read back from the engine's own parameters; in bfloat16
+There are independent checks. The checksum compares bytes read back from the engine's own parameters; in bfloat16
 it is the sensitive one. The probe compares log-probabilities, and so also detects stale copies of the weights that are
-no parameters (a packed ``lm_head``), and a prefix cache of an older policy. The third checks that training changed
-anything.
+no parameters (a packed ``lm_head``), and a prefix cache of an older policy. The others check that
+training moved the optimizer's masters, and that what is published are the masters, rounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from torch import Tensor
 
 from rlpost.algorithms.diagnostics import mismatch
 from rlpost.errors import SelfCheckError
@@ -64,25 +65,53 @@ def check_arrival(
     return {"canary/tensors": float(len(published)), "canary/changed_tensors": float(changed)}
 
 
-def check_movement(manifest: WeightManifest, previous: WeightManifest, metrics: dict[str, float], dtype: str) -> None:
-    """Verify that an update with a gradient changed published bytes.
+def check_movement(
+    manifest: WeightManifest, previous: WeightManifest, metrics: Mapping[str, float], dtype: str
+) -> None:
+    """Verify that an update with a gradient moved what the optimizer owns and, in float32, published bytes.
 
-    This is checked in float32 only: bfloat16 rounds small updates away, which only the masters keep.
+    A bfloat16 weight may rightly keep its bytes through many updates of 1e-6; its float32 master may not.
+
+    Args:
+        manifest: manifest of the published version.
+        previous: manifest of the previous version.
+        metrics: metrics of the step's updates; without ``moved`` no entry that was looked at had to move.
+        dtype: number format of what is published.
 
     Raises:
-        SelfCheckError: if nothing changed although an update was applied.
+        SelfCheckError: if nothing moved although an update was applied.
     """
-    applied = metrics.get("updates", 0.0) > 0 and np.isfinite(metrics.get("grad_norm", 0.0))
-    if (
-        dtype == "float32"
-        and applied
-        and metrics["grad_norm"] > 0
-        and metrics["lr"] > 0
-        and not _changed(manifest, previous)
-    ):
+    norm, rate = metrics.get("grad_norm", 0.0), metrics.get("lr", 0.0)
+    applied = metrics.get("updates", 0.0) > 0 and np.isfinite(norm) and norm > 0 and rate > 0
+    if not applied or "moved" not in metrics:
+        return
+    said = f"canary: an update with gradient norm {norm:.3g} and learning rate {rate:.3g}"
+    if metrics["moved"] == 0:
         raise SelfCheckError(
-            f"canary: an update with gradient norm {metrics['grad_norm']:.3g} and learning rate {metrics['lr']:.3g} "
-            "changed no published byte; the optimizer does not own the parameters that are published"
+            f"{said} moved no entry of what the optimizer owns; something undoes its steps, do not train on"
+        )
+    if dtype == "float32" and not _changed(manifest, previous):
+        raise SelfCheckError(
+            f"{said} changed no published byte; the optimizer does not own the parameters that are published"
+        )
+
+
+def check_masters(name: str, stored: Tensor, master: Tensor) -> None:
+    """Verify that a parameter is its float32 master, rounded to the parameter's number format.
+
+    Args:
+        name: name of the parameter, for the message.
+        stored: the parameter, or those of its entries that are trained.
+        master: its master, with as many entries.
+
+    Raises:
+        SelfCheckError: if an entry differs.
+    """
+    differs = int((master.reshape(stored.shape).to(stored) != stored).sum())
+    if differs:
+        raise SelfCheckError(
+            f"canary: {differs} of {stored.numel()} trained entries of {name!r} are not what the optimizer's float32 "
+            "masters round to; its updates do not reach the weights that are published, do not train on"
         )
 
 

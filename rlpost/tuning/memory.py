@@ -62,7 +62,7 @@ def trained(config: RunConfig, shapes: Shapes) -> Trained | None:
         chosen, rank = _targeted(maps, tuning.lora_xs.targets), tuning.lora_xs.r
         cores = {name: (min(rank, *shape), min(rank, *shape)) for name, shape in chosen.items()}
         bases = sum(cores[name][0] * sum(shape) for name, shape in chosen.items())
-        return Trained(cores, _FLOAT * bases)
+        return Trained(cores, _number(config) * bases)
     if tuning.method == "lora":
         return _lora(config, _targeted(maps, tuning.lora.targets))
     return None
@@ -88,15 +88,14 @@ def learner_bytes(config: RunConfig, shapes: Shapes, widths: Mapping[str, Any] |
     stage = max(config.learner.zero_stage, int(number < _FLOAT)) if deepspeed else 0
     ranks = config.learner.workers
     own_weights = config.tuning.method in ("full", "subnetwork")
-    mastered = config.tuning.compact or (own_weights and number < _FLOAT)
-    hooked = config.tuning.method == "subnetwork" and not config.tuning.compact
+    mastered = config.tuning.compact or number < _FLOAT
     found = {
         "weights": size * number // (ranks if stage == 3 else 1),
         "reference": 0 if not config.algorithm.kl.coef or _shows_base(config) else size * number,
-        "method": owned.extra + (0 if own_weights else owned.size * _FLOAT),
+        "method": owned.extra + (0 if own_weights else owned.size * number),
         "masters": owned.size * _FLOAT // (ranks if stage else 1) if mastered else 0,
         "gradients": owned.size * _FLOAT // (ranks if stage >= 2 else 1),
-        "optimizer": _optimizer(config, Trained(shapes, 0) if hooked else owned) // (ranks if stage else 1),
+        "optimizer": _optimizer(config, owned) // (ranks if stage else 1),
     }
     if config.logging.changes_every:
         found["watched"] = 2 * size * number + size // 8
@@ -180,7 +179,7 @@ def _lora(config: RunConfig, chosen: Shapes) -> Trained:
             frozen += rank * into
         else:
             found[f"{layer}.lora_A"] = (rank, into)
-    return Trained(found, _FLOAT * frozen)
+    return Trained(found, _number(config) * frozen)
 
 
 def _chosen(config: RunConfig, shapes: Shapes) -> tuple[Shapes, Shapes]:

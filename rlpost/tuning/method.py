@@ -51,6 +51,10 @@ class TuningMethod(Protocol):
         """Write what the optimizer owns into the model, after an update."""
         ...
 
+    def stored(self, name: str, gather: GatherParameters) -> Tensor:
+        """What the model holds of a trained parameter: that of which `trained` may have a float32 master."""
+        ...
+
     def mask_gradient(self, name: str, gradient: Tensor) -> Tensor:
         """The part of a trained parameter's full gradient that the optimizer sees."""
         ...
@@ -118,6 +122,12 @@ class Full:
 
     def write_back(self) -> None:
         """See `TuningMethod`."""
+
+    def stored(self, name: str, gather: GatherParameters) -> Tensor:
+        """See `TuningMethod`."""
+        parameter = self.model.get_parameter(name)
+        with gather([parameter]):
+            return parameter.detach().clone()
 
     def mask_gradient(self, name: str, gradient: Tensor) -> Tensor:
         """See `TuningMethod`."""

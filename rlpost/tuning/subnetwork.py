@@ -28,7 +28,7 @@ from rlpost.errors import DataError
 from rlpost.sync.codec import checksums
 from rlpost.tuning import masks
 from rlpost.tuning.masks import Mask, TensorMask
-from rlpost.tuning.method import Full, check_untouched
+from rlpost.tuning.method import Full, GatherParameters, check_untouched
 
 
 @dataclass(slots=True)
@@ -149,6 +149,10 @@ class Compact(Subnetwork):
         """See `TuningMethod`."""
         for kept in self.kept.values():
             kept.put(kept.values.detach())
+
+    def stored(self, name: str, gather: GatherParameters) -> Tensor:
+        """See `TuningMethod`."""
+        return _take(self.kept[name].parameter.detach(), self.kept[name].index)
 
     def mask_gradient(self, name: str, gradient: Tensor) -> Tensor:
         """See `TuningMethod`."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rlpost_verifiers.lean.conformance.gate import cases, examine
+from rlpost_verifiers.lean.conformance.gate import cases
 from rlpost_verifiers.lean.embedded import backend, client, installation
 from rlpost_verifiers.lean.embedded.audit import statement_digest
 from rlpost_verifiers.lean.embedded.backend import EmbeddedLean
@@ -46,8 +46,9 @@ def server() -> Iterator[Server]:
 def test_the_gate_holds(monkeypatch: pytest.MonkeyPatch, filtering: bool) -> None:
     if not filtering:
         monkeypatch.setattr(backend, "find_forbidden", lambda proof: None)
-    with EmbeddedLean(workers=2, cpu_seconds=5, wall_seconds=300) as lean:
-        report, confined = examine(lean), not lean.unconfined
+    lean = EmbeddedLean(workers=2, cpu_seconds=5, wall_seconds=300)
+    with LeanVerifier(lean) as verifier:
+        report, confined = verifier.conformance(), not lean.unconfined
     assert len({case.task.name for case in cases()}) == len(cases()) >= 80
     assert all(case.cheat for case in cases() if case.kind == "cheat")
     assert report.skipped == () or not confined
@@ -56,11 +57,19 @@ def test_the_gate_holds(monkeypatch: pytest.MonkeyPatch, filtering: bool) -> Non
     assert undecided <= {"macro by native stub"}
 
 
+@pytest.mark.parametrize("settings", [{"extract": "fence", "form": "tactic"}, {"extract": "continued"}], ids=str)
+def test_the_gate_holds_whatever_form_answers_have(settings: dict[str, Any]) -> None:
+    with LeanVerifier(EmbeddedLean(cpu_seconds=5, wall_seconds=300), **settings) as verifier:
+        report = verifier.conformance()
+    assert [(row.case.task.name, row.verdict.reason) for row in report.failures] == []
+    assert "accepted 12 of 12 gold proofs" in report.summary() or report.skipped
+
+
 def test_the_gate_tells_a_verifier_that_can_be_fooled(monkeypatch: pytest.MonkeyPatch) -> None:
     """With an audit that objects to nothing: the replay alone does not see what a theorem states."""
     monkeypatch.setattr("rlpost_verifiers.lean.embedded.judge.audit", lambda *_: (Ruling("accepted", "proved"), ()))
-    with EmbeddedLean(import_once=False, wall_seconds=300) as lean:
-        report = examine(lean)
+    with LeanVerifier(EmbeddedLean(import_once=False, wall_seconds=300)) as lean:
+        report = lean.conformance()
     fooled = {row.case.task.name for row in report.failures}
     assert {"variable with include", "weaker statement", "example", "instance that changes the statement"} <= fooled
     assert "accepted 12 of 12 gold proofs" in report.summary()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,34 @@ def limited(model: str, dtype: str, world: int, **settings) -> dict:
     return found
 
 
+def lost(model: str, dtype: str, world: int, **settings) -> dict:
+    """The share that a healthy update moves, and what a learner says whose parameters do not follow its masters."""
+    from deepspeed import zero
+
+    learner = build(model, fast(model, dtype, world, **settings))
+    healthy = learner.step(recorded.grouped())["moved"]
+    sound, parameters = learner.engine.apply, list(learner.engine.module.parameters())
+
+    def gathered():
+        return zero.GatheredParameters(parameters, modifier_rank=0) if learner.engine.stage == 3 else nullcontext()
+
+    def apply(lr: float):
+        with gathered():
+            before = [one.detach().clone() for one in parameters]
+        result = sound(lr)
+        with gathered():
+            for one, value in zip(parameters, before, strict=True):
+                one.data.copy_(value)
+        return result
+
+    learner.engine.apply = apply
+    try:
+        said = f"moved {learner.step(recorded.grouped(version=1))['moved']}"
+    except SelfCheckError as error:
+        said = str(error)
+    return {"healthy": healthy, "said": said}
+
+
 RANDOM = {"mask": "random", "density": 0.2}
 TUNED: dict[str, tuple[dict, tuple[int, ...]]] = {
     "lora": ({"method": "lora", "lora": {"r": 4}}, STAGES),
@@ -217,6 +246,7 @@ def worker(rank: int, world: int, port: int, model: str, out: str, dtype: str) -
         found["masters"] = masters(learner) if dtype == "bfloat16" else None
         found["examined"] = examined(model, dtype, world, zero_stage=stage)
         found["reused"] = reused(model, dtype, world, zero_stage=stage) if dtype == "float32" else None
+        found["lost"] = lost(model, dtype, world, zero_stage=stage)
         found["limited"] = limited(model, dtype, world, zero_stage=stage)
         torch.save(found, f"{out}/{world}-{stage}-{rank}.pt")
     torch.save(tuned(model, dtype, world, out), f"{out}/{world}-tuned-{rank}.pt")
@@ -394,6 +424,19 @@ def test_the_limit_holds_in_bfloat16(in_bfloat16: Path, stage: int) -> None:
     found = read(in_bfloat16, 1, stage)["limited"]
     assert (found["far"]["skipped"], found["below"]["skipped"], found["below"]["moved"]) == (0, 2, False)
     assert all(torch.equal(found["free"]["weights"][n], value) for n, value in found["far"]["weights"].items())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_updates_that_do_not_reach_the_parameters_are_found(
+    measured: Path, in_bfloat16: Path, stage: int, dtype: str
+) -> None:
+    for world, folder in worlds(dtype, measured, in_bfloat16):
+        found = read(folder, world, stage)["lost"]
+        assert found["healthy"] == 1.0
+        # unsharded float32 parameters are their own masters
+        own = stage == 0 and dtype == "float32"
+        assert ("moved 0.0" if own else "are not what the optimizer's float32 masters round to") in found["said"]
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,13 @@ def said(work: Path, name: str, sabotage: str | None, *overrides: str) -> str:
             "update_lost_in_the_engine", ["canary: engine 0 holds other bytes than published"], [], marks=LONG
         ),
         ("update_not_sent", ["canary: engine 0 and learner differ by", "than it reports"], ["tuning.method=lora"]),
-        ("update_lost_in_the_learner", ["canary: an update with gradient norm", "changed no published byte"], []),
+        ("update_lost_in_the_learner", ["canary: an update with gradient norm", "moved no entry"], []),
+        pytest.param(
+            "update_lost_in_the_learner",
+            ["canary: ", "masters round to", "do not reach the weights that are published"],
+            ["model.dtype=bfloat16", "run.name=update_lost_in_bfloat16"],
+            marks=LONG,
+        ),
         ("loss_halved", ["invariance: ", "0.5 times"], []),
         ("observed_tokens_trained", ["masks: ", "that the policy did not sample"], TALK),
         pytest.param("mask_off_by_one", ["masks: ", "that it sampled are not"], TALK, marks=LONG),

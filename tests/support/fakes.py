@@ -296,7 +296,7 @@ class FakeLearner:
         self.batches.append(batch)
         self.version += 1
         self.weight += not self.frozen
-        return StepReport({"updates": 1.0, "loss": 0.0, "grad_norm": 1.0, "lr": 0.1})
+        return StepReport({"updates": 1.0, "loss": 0.0, "grad_norm": 1.0, "lr": 0.1, "moved": 1.0})
 
     def examine(self, batch: BatchReceipt, plain: Sequence[Any]) -> GradientFigures | None:
         return self.figures

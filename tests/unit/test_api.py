@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import rlpost
-from rlpost.api import configuration
+from rlpost.api import configuration, for_split
 from rlpost.errors import ConfigError, UserError
+from rlpost.rollout.sampling import evaluation_settings, settings
 
 VALUES = {"model": {"path": "m"}, "scoring": {"rewards": [{"name": "f.py:f"}]}}
 
@@ -42,3 +43,13 @@ def test_verify_answers_in_order_and_refuses_answers_without_text() -> None:
 def test_an_evaluation_needs_held_out_data() -> None:
     with pytest.raises(UserError, match=r"data\.eval: missing"):
         rlpost.evaluate(VALUES, "nowhere")
+
+
+def test_training_prompts_are_evaluated_as_they_are_sampled_in_training() -> None:
+    sampling = {"temperature": 0.6, "top_p": 0.9, "max_tokens": 99}
+    data = {"train": "t.jsonl", "eval": "e.jsonl"}
+    config = configuration({**VALUES, "data": data, "evaluation": {"sampling": sampling, "samples": 16}})
+    assert for_split(config, "eval") is config
+    train = for_split(config, "train")
+    assert (train.data.eval, train.evaluation.samples) == ("t.jsonl", 16)
+    assert evaluation_settings(train) == settings(config.rollout, logprobs=False)

@@ -51,6 +51,23 @@ def test_what_is_typed_fills_the_template_and_what_was_said_stays(tiny_model: st
     assert one.say(SAID).text == first.text
 
 
+def test_answers_are_sampled_as_evaluations_are(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = configuration(config(tiny_model, evaluation={"sampling": {"top_p": 0.5, "top_k": 3, "max_tokens": 9}}))
+    one = Chat(given, tiny_model, temperature=0.7)
+    asked: dict[str, Any] = {}
+    generate = one.model.generate
+
+    def noting(ids: Any, **options: Any) -> Any:
+        asked.update(options)
+        return generate(ids, **options)
+
+    monkeypatch.setattr(one.model, "generate", noting)
+    one.say(SAID)
+    wanted = {"do_sample": True, "temperature": 0.7, "top_p": 0.5, "top_k": 3, "max_new_tokens": 9}
+    assert {name: asked[name] for name in wanted} == wanted
+    assert one.room == 256 - 9
+
+
 def test_a_model_that_was_trained_on_chats_sees_the_conversation(tiny_model: str, tmp_path: Path) -> None:
     file = tmp_path / "chats.jsonl"
     file.write_text(json.dumps({"prompt": [{"role": "user", "content": SAID}]}) + "\n")

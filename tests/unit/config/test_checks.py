@@ -144,8 +144,26 @@ BROKEN: list[tuple[str, dict[str, Any], str, list[str]]] = [
         "sync.kind",
         ["diff", "tensor_parallel 2"],
     ),
-    ("check_sampling", {"rollout": {"top_k": 0}}, "rollout.top_k", ["0", "use -1"]),
-    ("check_sampling", {"rollout": {"top_k": -5}}, "rollout.top_k", ["-5", "use -1"]),
+    *(
+        (
+            "check_tuning",
+            {"tuning": {"method": "subnetwork", "subnetwork": {"engine": "hook"}}, "optimizer": {"name": name}},
+            "optimizer.name",
+            [name, "masked", "hook", "use adamw"],
+        )
+        for name in ("muon", "pytorch_optimizer:lion")
+    ),
+    ("check_sampling", {"rollout": {"top_p": 0.95}}, "rollout.top_p", ["0.95", "full", "evaluation.sampling.top_p"]),
+    ("check_sampling", {"rollout": {"top_k": 50}}, "rollout.top_k", ["50", "remove", "evaluation.sampling.top_k"]),
+    ("check_sampling", {"rollout": {"top_k": 0}}, "rollout.top_k", ["0", "remove"]),
+    ("check_sampling", {"evaluation": {"sampling": {"top_k": 0}}}, "evaluation.sampling.top_k", ["0", "use -1"]),
+    ("check_sampling", {"evaluation": {"sampling": {"top_k": -5}}}, "evaluation.sampling.top_k", ["-5", "use -1"]),
+    (
+        "check_lengths",
+        {"rollout": {"max_tokens": 8, "max_model_len": 64}, "evaluation": {"sampling": {"max_tokens": 64}}},
+        "evaluation.sampling.max_tokens",
+        ["64", "no room", "lower it"],
+    ),
     ("check_evaluation", {"evaluation": {"k": [1, 16]}}, "evaluation.k", ["16", "8", "at least"]),
     ("check_evaluation", {"evaluation": {"every": 5}}, "evaluation.every", ["5", "data.eval", "set 0"]),
     ("check_scoring", {"scoring": {"rewards": []}}, "scoring.rewards", ["empty", "name at least one"]),

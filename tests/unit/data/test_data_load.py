@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rlpost.config.schema import DataSection
-from rlpost.data.load import prompts
+from rlpost.config.load import from_dict
+from rlpost.config.schema import DataSection, RunConfig
+from rlpost.data.load import held_out_tokens, prompts, tokenized_prompts
 from rlpost.errors import DataError, UserError
 
 
@@ -51,3 +52,27 @@ def test_messages_name_the_split_and_row(tmp_path: Path) -> None:
     section = DataSection(source=source(tmp_path), train={"count": 1}, eval={"count": 1}, prompt_key="q")
     with pytest.raises(DataError, match=r"^data\.eval, row 0: no column 'q'"):
         prompts(section, "eval")
+
+
+def test_held_out_prompts_leave_room_for_the_longer_answers_of_evaluations(tiny_model: str, tmp_path: Path) -> None:
+    texts = {"short": "p", "long": "p → " * 30 + "p"}
+    files = {name: tmp_path / f"{name}.jsonl" for name in texts}
+    for name, text in texts.items():
+        files[name].write_text(json.dumps({"id": name, "prompt": text}) + "\n")
+
+    def configured(train: str, held_out: str, answer: int | None, **evaluation: object) -> RunConfig:
+        data = {"train": str(files[train]), "eval": str(files[held_out])}
+        sampling = {"max_tokens": answer}
+        rest = {"rollout": {"max_tokens": 32}, "evaluation": {"sampling": sampling, **evaluation}}
+        return from_dict({"model": {"path": tiny_model}, "scoring": {"verifier": "function"}, "data": data, **rest})
+
+    # the model has 256 positions: the long prompt of about 60 tokens fits beside 32 tokens, and not beside 224
+    train, held_out = tokenized_prompts(configured("long", "short", 224), tiny_model, training=True)
+    assert (len(train), len(held_out)) == (1, 1)
+    with pytest.raises(DataError, match=r"prompt 'long' .* fit beside evaluation\.sampling\.max_tokens 224; .* lower"):
+        tokenized_prompts(configured("short", "long", 224), tiny_model, training=True)
+    with pytest.raises(DataError, match=r"evaluation\.sampling\.max_tokens: 256 leaves no room for a prompt"):
+        tokenized_prompts(configured("short", "short", 256), tiny_model, training=False)
+    # answers that are followed are sampled as in training, which may be longer
+    assert held_out_tokens(configured("short", "short", 8)) == 8
+    assert held_out_tokens(configured("short", "short", 8, uplift_prompts=1)) == 32

@@ -141,6 +141,29 @@ def test_updates_count_over_batches_and_drive_the_schedule(tiny_model: str) -> N
     assert (learner.counters.updates, learner.counters.version) == (4, 2)
 
 
+def test_batches_with_groups_left_out_do_not_stretch_the_schedule(tiny_model: str) -> None:
+    rollout = {"group_size": 2, "prompts_per_step": 4}
+    config = configured(tiny_model, rollout=rollout, algorithm={"minibatch_size": 2}, optimizer={"warmup_steps": 0})
+    learner = build_learner(config, tiny_model, CPU)
+    # 4 steps of nominally 4 updates of 2 samples, linear over 16; here 2 samples are left, and then 6
+    assert learner.step(batch(0, count=2))["lr"] == pytest.approx(0.01)
+    # 3 updates at 4, 4 + 4/3 and 4 + 8/3
+    assert learner.step(batch(1, count=6))["lr"] == pytest.approx(0.01 * (1 - (4 + 4 / 3) / 16))
+    # a batch with nothing left makes no update and its share of the run passes; the last update is at 12 of 16
+    assert learner.step(of_version(dataclasses.replace(batch(3, count=2), step=3), 2))["lr"] == pytest.approx(0.01 / 4)
+    assert learner.counters.updates == 5
+
+
+def test_a_changed_number_of_steps_continues_at_its_share_of_the_run(tiny_model: str, tmp_path: Path) -> None:
+    first = build_learner(configured(tiny_model, optimizer={"warmup_steps": 0}), tiny_model, CPU)
+    for step in range(2):
+        first.step(batch(step))
+    first.save(str(tmp_path / "learner"))
+    longer = build_learner(configured(tiny_model, run={"steps": 8}, optimizer={"warmup_steps": 0}), tiny_model, CPU)
+    longer.load(str(tmp_path / "learner"))
+    assert longer.step(batch(2))["lr"] == pytest.approx(0.01 * 6 / 8)
+
+
 def test_an_empty_batch_updates_nothing(tiny_model: str) -> None:
     learner = build_learner(configured(tiny_model), tiny_model, CPU)
     before = weights(learner)

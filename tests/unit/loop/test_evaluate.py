@@ -135,6 +135,16 @@ def test_seeds_are_the_same_every_time_and_greedy_is_greedy(configured: Any) -> 
     assert {request.ticket for asked, _ in engines[0].asked for request in asked} == {None}
 
 
+def test_an_evaluation_samples_as_its_own_section_says(configured: Any) -> None:
+    config = configured(sampling={"temperature": 0.6, "top_p": 0.9, "top_k": 5, "max_tokens": 512})
+    engine = Scripted(SCRIPT, GREEDY)
+    evaluate(PROMPTS, engine, scorer(config).score, config, same)
+    (_, greedy), (_, sampled) = engine.asked
+    assert sampled == SamplingSettings(512, 0.6, 0.9, 5, (), False)
+    # the greedy answer takes its length only
+    assert greedy == SamplingSettings(512, 0.0, 1.0, -1, (), False)
+
+
 def test_many_prompts_are_asked_in_chunks_with_seeds_of_their_own(configured: Any) -> None:
     prompts = [tokenized(str(i), columns={"answer": "y"}) for i in range(300)]
     engine = Scripted({str(i): ["y"] * 4 for i in range(300)}, {str(i): "n" for i in range(300)})

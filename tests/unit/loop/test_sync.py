@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import pytest
 
 from rlpost.config.load import from_dict
 from rlpost.errors import InfrastructureError, RolloutsLostError, SelfCheckError, UserError
+from rlpost.loop.evaluations import Evaluations
 from rlpost.loop.session import Session
 from rlpost.loop.sync import StageTimer, check_sequences, check_undecided, collect, finish_rewards, learn, publish
 from rlpost.observability.metrics import Undecided, undecided_of
 from rlpost.plugins.algorithm import build_advantage
 from rlpost.plugins.build import reward_needs
-from rlpost.protocols import Reply, Turn
+from rlpost.protocols import Reply, SamplingSettings, Turn
 from rlpost.rollout.environments import EnvironmentHost
 from rlpost.rollout.episode import Budget
 from rlpost.scoring.score import Scorer
@@ -332,3 +334,34 @@ def test_without_late_stages_the_learner_is_not_asked(tmp_path: Path) -> None:
     session = started(tmp_path)
     finish_rewards(session, [scored_group(RIGHT, WRONG)], StageTimer())
     assert session.learner.asked == []  # type: ignore[union-attr]
+
+
+def test_evaluations_are_recorded_with_their_sampling_and_followed_answers_are_sampled_plainly(tmp_path: Path) -> None:
+    def row(title: str, **sampling: float) -> dict[str, Any]:
+        folder = tmp_path / title
+        folder.mkdir()
+        evaluation = {"samples": 2, "k": [1], "greedy": False, "uplift_prompts": 2, "sampling": sampling}
+        session = started(folder, data={"eval": "held_out.jsonl"}, evaluation=evaluation)
+        session.held_out = [tokenized(name, [ord(name)]) for name in "ef"]
+        session.publish()
+        asked: list[SamplingSettings] = []
+        generate = session.rollouts.generate
+
+        def noting(requests: Any, settings: SamplingSettings) -> Any:
+            asked.append(settings)
+            return generate(requests, settings)
+
+        session.rollouts.generate = noting  # type: ignore[method-assign]
+        evaluations = Evaluations(session.config, folder, session, lambda _: None)
+        evaluations.begin()
+        evaluations.measure("before", -1)
+        assert [one.top_p for one in asked] == [1.0, sampling.get("top_p", 1.0)]
+        assert [one.max_tokens for one in asked] == [8, 8]
+        # what is read again are figures only
+        again = Evaluations(session.config, folder, session, lambda _: None)
+        again.truncate_after(0)
+        assert again.rows == evaluations.rows
+        return json.loads((folder / "evaluations.jsonl").read_text())
+
+    assert row("plain")["sampling"] == "temperature 1, at most 8 tokens"
+    assert row("nucleus", top_p=0.9, temperature=0.6)["sampling"] == "temperature 0.6, top_p 0.9, at most 8 tokens"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,19 @@ def test_a_stage_that_waits_for_the_learner_is_not_called(tmp_path: Path) -> Non
         ("return [Verdict('rejected', 0.0, '') for item in items]", ["the reason ''"]),
         (
             "return [self.verdict(item) for item in sorted(items, key=lambda i: i.text)]",
-            ["the same row for items in reverse order"],
+            ["same 4 items in another order got other verdicts", "' was ", "verdicts must follow their items"],
+        ),
+        (
+            "return [self.verdict(item) for item in items][::-1]",
+            ["same 4 items in another order got other verdicts", "in the same order the same ones"],
+        ),
+        (  # what finishes first comes first
+            "return sorted(map(self.verdict, items), key=lambda v: v.outcome)",
+            ["same 4 items in another order got other verdicts", "in the same order the same ones"],
+        ),
+        (  # an item's verdict depends on its neighbour
+            "return [Verdict('accepted', float(i == 0), 'first') for i, item in enumerate(items)]",
+            ["same 4 items in another order got other verdicts", "nothing else in the batch"],
         ),
         ("return [self.verdict(item.answer) for item in items]", ["tried_verifier.py:14", "AttributeError"]),
         ("return [Verdict('undecided', None, 'crashed') for i in items]", ["crashed on each of 4 harmless answers"]),
@@ -156,6 +169,28 @@ def test_a_verifier_without_its_verbs(tmp_path: Path) -> None:
 def test_a_verifier_that_keeps_to_it(tmp_path: Path, body: str) -> None:
     said = verifier(tmp_path, body).preflight([PROMPT], conformance=True)
     assert said.startswith(f"mine/1; tried verifier '{tmp_path}/tried_verifier.py:Mine' in ")
+
+
+def test_a_verifier_whose_verdicts_are_shuffled_or_random_is_said_to_be_one_of_the_two(tmp_path: Path) -> None:
+    shuffled = "import random; found = [self.verdict(item) for item in items]; random.shuffle(found); return found"
+    scores = "import random; return [Verdict('rejected', random.random(), 'x') for item in items]"
+    for number, body in enumerate((shuffled, scores)):
+        (tmp_path / str(number)).mkdir()
+        random.seed(3)
+        said = verifier(tmp_path / str(number), body).preflight([PROMPT], conformance=True)
+        assert "; the same items got different verdicts (" in said
+        assert said.endswith("): it mixes them up, or is not deterministic")
+        assert "\n" not in said
+
+
+def test_an_item_that_is_undecided_in_one_call_is_not_compared(tmp_path: Path) -> None:
+    """Its machine may have stalled."""
+    body = (
+        "self.calls += 1; late = self.calls % 2; "
+        "return [Verdict('undecided', None, 'late') if late and item.text == '4' else self.verdict(item) for item in items]"
+    )
+    said = verifier(tmp_path, body).preflight([PROMPT], conformance=True)
+    assert said.endswith(" ms")
 
 
 def test_a_function_that_fails_on_everything_is_no_verifier(tmp_path: Path) -> None:

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from rlpost.rollout.sampling import admitted, group_seed, requests, round_robin, turn_seed
+from rlpost.config.load import from_dict
+from rlpost.config.schema import RunConfig
+from rlpost.protocols import SamplingSettings
+from rlpost.rollout.sampling import (
+    admitted,
+    describe,
+    evaluation_settings,
+    group_seed,
+    requests,
+    round_robin,
+    settings,
+    turn_seed,
+)
 from rlpost.trajectory import Ticket
 from support.trajectories import tokenized
 
@@ -62,3 +74,32 @@ def test_the_seed_of_a_later_turn_is_fixed() -> None:
 def test_requests_go_round_robin() -> None:
     assert round_robin(range(4), 3) == [[0, 3], [1], [2]]
     assert round_robin([], 2) == [[], []]
+
+
+def sampled(**sampling: object) -> RunConfig:
+    rollout = {"temperature": 1.3, "max_tokens": 64, "stop": ["\n"]}
+    tree = {"model": {"path": "m"}, "scoring": {"verifier": "function"}, "rollout": rollout}
+    return from_dict({**tree, "evaluation": {"sampling": sampling}})
+
+
+def test_an_evaluation_samples_as_training_where_nothing_else_is_said() -> None:
+    config = sampled()
+    assert evaluation_settings(config) == settings(config.rollout, logprobs=False)
+    assert evaluation_settings(config) == SamplingSettings(64, 1.3, stop=("\n",), logprobs=False)
+
+
+def test_an_evaluation_has_its_own_sampling_and_training_keeps_the_full_support() -> None:
+    config = sampled(temperature=0.6, top_p=0.95, top_k=20, max_tokens=1024)
+    assert evaluation_settings(config) == SamplingSettings(1024, 0.6, 0.95, 20, ("\n",), False)
+    assert settings(config.rollout, logprobs=True) == SamplingSettings(64, 1.3, 1.0, -1, ("\n",), True)
+    assert describe(evaluation_settings(config)) == "temperature 0.6, top_p 0.95, top_k 20, at most 1024 tokens"
+
+
+def test_longer_evaluations_need_longer_trajectories() -> None:
+    config = sampled(max_tokens=1024)
+    assert (config.trajectory_tokens, config.evaluation_tokens) == (64, 1024)
+    talk = {"name": "game.py:Game", "max_turns": 3, "observation_tokens": 10}
+    talking = from_dict({**config.model_dump(), "environment": talk})
+    assert (talking.trajectory_tokens, talking.evaluation_tokens) == (3 * 74, 3 * 1034)
+    limited = from_dict({**config.model_dump(), "environment": {**talk, "max_tokens": 200}})
+    assert (limited.trajectory_tokens, limited.evaluation_tokens) == (200, 200)

@@ -12,7 +12,7 @@ import torch
 from rlpost.algorithms.credit import train_samples
 from rlpost.errors import SelfCheckError
 from rlpost.protocols import ApplyReport
-from rlpost.selfcheck.canary import TOLERANCE, check_arrival, check_movement, check_probe
+from rlpost.selfcheck.canary import TOLERANCE, check_arrival, check_masters, check_movement, check_probe
 from rlpost.sync.codec import checksum
 from rlpost.trajectory import one_turn
 from rlpost.types import WeightManifest, WeightUpdate
@@ -22,7 +22,7 @@ SUMS = {"a": "11", "b": "22", "c": "33"}
 FIRST = WeightManifest(0, 1, "full", SUMS, 12, {})
 SECOND = WeightManifest(1, 2, "full", {**SUMS, "b": "99"}, 12, {})
 GOOD = ApplyReport(2, dict(SECOND.checksums), 1, 0.1)
-MOVED = {"updates": 1.0, "grad_norm": 0.5, "lr": 1e-3}
+MOVED = {"updates": 1.0, "grad_norm": 0.5, "lr": 1e-3, "moved": 1.0}
 PROBE = one_turn((1, 2), (5, 6), "ab", logprobs=(-1.0, -2.0), finish="length", version=2)
 
 
@@ -66,28 +66,59 @@ def test_a_sync_of_no_tensor_or_to_no_engine_fails() -> None:
 
 
 def test_weights_that_move_pass() -> None:
-    check_movement(SECOND, FIRST, MOVED, "float32")
+    for dtype in ("float32", "bfloat16"):
+        check_movement(SECOND, FIRST, MOVED, dtype)
 
 
-def test_an_update_that_changed_nothing_is_caught() -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_update_that_moved_no_master_is_caught(dtype: str) -> None:
+    with pytest.raises(
+        SelfCheckError, match=r"norm 0\.5 and learning rate 0\.001 moved no entry of what the optimizer"
+    ):
+        check_movement(SECOND, FIRST, {**MOVED, "moved": 0.0}, dtype)
+
+
+def test_masters_that_move_without_a_published_byte_are_caught_in_float32() -> None:
     still = replace(FIRST, base_version=1, new_version=2)
     with pytest.raises(SelfCheckError, match=r"gradient norm 0.5 and learning rate 0.001 changed no published byte"):
         check_movement(still, FIRST, MOVED, "float32")
+    # bfloat16 rounds small updates away
+    check_movement(still, FIRST, MOVED, "bfloat16")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("change", "dtype"),
+    "change",
     [
-        ({"grad_norm": 0.0}, "float32"),
-        ({"grad_norm": math.nan}, "float32"),
-        ({"grad_norm": math.inf}, "float32"),
-        ({"updates": 0.0}, "float32"),
-        ({"lr": 0.0}, "float32"),
-        ({}, "bfloat16"),
+        {"grad_norm": 0.0, "moved": 0.0},
+        {"grad_norm": math.nan, "moved": 0.0},
+        {"grad_norm": math.inf, "moved": 0.0},
+        {"updates": 0.0, "moved": 0.0},
+        {"lr": 0.0, "moved": 0.0},
     ],
 )
 def test_no_movement_is_required_where_none_is_expected(change: dict[str, float], dtype: str) -> None:
     check_movement(replace(FIRST, new_version=2), FIRST, {**MOVED, **change}, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_no_movement_is_required_where_no_step_is_large_enough_to_see(dtype: str) -> None:
+    """The last rates of a cosine are below 1e-11."""
+    figures = {name: value for name, value in MOVED.items() if name != "moved"}
+    check_movement(replace(FIRST, new_version=2), FIRST, {**figures, "lr": 1e-12}, dtype)
+
+
+def test_a_parameter_that_is_its_rounded_master_passes() -> None:
+    master = torch.tensor([[1.0, 1.001], [-2.0, 3.14159]])
+    check_masters("w", master.bfloat16(), master)
+    check_masters("w", master.clone(), master)
+    check_masters("w", master.bfloat16().flatten(), master)
+
+
+def test_a_parameter_that_is_not_its_rounded_master_is_named() -> None:
+    master = torch.tensor([1.0, 1.001, 1.01])
+    with pytest.raises(SelfCheckError, match=r"1 of 3 trained entries of 'a\.w' are not what .* masters round to"):
+        check_masters("a.w", torch.ones(3).bfloat16(), master)
 
 
 def test_a_batch_without_samples_has_no_gradient_figures_and_passes() -> None:

@@ -27,8 +27,14 @@ CASES: list[dict[str, Any]] = [
     {"tuning": {"method": "subnetwork", "subnetwork": {"mask": "random", "density": 0.2}}},
     {"tuning": {"method": "subnetwork", "subnetwork": {"mask": "magnitude", "targets": "all-linear"}}},
     {"tuning": {"method": "subnetwork", "subnetwork": {"mask": "random", "engine": "hook"}}},
-    {"model": {"dtype": "bfloat16"}},
+    {
+        "tuning": {
+            "method": "subnetwork",
+            "subnetwork": {"mask": "random", "engine": "hook", "targets": ["q_proj", "norm"]},
+        }
+    },
 ]
+CASES += [{**case, "model": {"dtype": "bfloat16"}} for case in CASES]
 
 
 @pytest.mark.parametrize("change", CASES, ids=lambda c: "-".join(str(v) for s in c.values() for v in s.values())[:60])

@@ -159,3 +159,12 @@ def test_a_review_needs_no_ground_truth() -> None:
     turns = {"prompt": [{"role": "user", "content": "Seen: Up (2009)"}]}
     assert [item.reason for item in verifier.review(turns, "Up (2009)").items] == ["seen"]
     assert isinstance(verifier, ReviewingVerifier)
+
+
+def test_verdicts_in_another_order_fail_the_conformance_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    verifier = CatalogVerifier(CATALOG)
+    sound = verifier.verify_batch
+    monkeypatch.setattr(verifier, "verify_batch", lambda items: sound(items)[::-1])
+    report = verifier.conformance()
+    assert any("is not found" in said for said in report.failures)
+    assert any("the invention" in said for said in report.failures)

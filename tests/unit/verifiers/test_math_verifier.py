@@ -11,9 +11,11 @@ import pytest
 
 from rlpost.errors import DataError, InfrastructureError, MissingPackageError, UserError
 from rlpost.protocols import SelfTestingVerifier, Verifier
-from rlpost.types import Prompt, VerifyItem
+from rlpost.types import Prompt, Verdict, VerifyItem
 from rlpost_verifiers.math import comparer as comparing
+from rlpost_verifiers.math.answers import AnswerSettings
 from rlpost_verifiers.math.comparer import Comparer
+from rlpost_verifiers.math.conformance import examine
 from rlpost_verifiers.math.verifier import MathVerifier
 
 pytest.importorskip("math_verify")
@@ -152,3 +154,16 @@ def test_an_absent_package_comes_with_its_install_command(monkeypatch: pytest.Mo
     monkeypatch.setattr(comparing.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match=r"rlpost\[math\]"):
         MathVerifier()
+
+
+@pytest.mark.parametrize("mixed", ["reversed", "sorted"])
+def test_verdicts_in_another_order_fail_the_gate(math: MathVerifier, mixed: str) -> None:
+    class Mixed:
+        fingerprint = "mixed/1"
+
+        def verify_batch(self, items: list[VerifyItem]) -> list[Verdict]:
+            found = math.verify_batch(items)
+            return found[::-1] if mixed == "reversed" else sorted(found, key=lambda verdict: verdict.outcome)
+
+    report = examine(Mixed(), "answer", AnswerSettings(), strict=True)
+    assert {row.kind for row in report.failures} == {"gold", "cheat"}

@@ -18,6 +18,7 @@ from rlpost_verifiers.catalog.ground_truth import ELSEWHERE_KEY, RELEVANT_KEY, S
 from rlpost_verifiers.catalog.index import CatalogIndex
 from rlpost_verifiers.catalog.items import Catalog, load_catalog
 from rlpost_verifiers.catalog.lists import Entry, ListSettings, Prose, Unparsable, Yearless, parse_list
+from rlpost_verifiers.mixed_batch import ask_mixed
 
 HIT, MISS, ELSEWHERE = "hit", "miss", "relevant_elsewhere"
 SEEN, DUPLICATE, OUTSIDE, UNPARSABLE = "seen", "duplicate", "out_of_catalog", "unparsable"
@@ -25,6 +26,8 @@ INSIDE = "in_catalog"
 
 _SAMPLE = 300
 """Number of items that the conformance check writes in several forms and looks up again."""
+_TWICE = 40
+"""Number of lists that the conformance check puts into its batch twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,29 +134,28 @@ class CatalogVerifier:
         """Does nothing: there is no process to end."""
 
     def conformance(self) -> CatalogReport:
-        """Check that catalog items written in several forms are found, and that invented titles are not."""
+        """Verify lists as training does: catalog items written in several forms must be hits where they are relevant,
+        and invented titles in their place must not; all in one batch in a shuffled order, some lists twice.
+        """
         rng = random.Random(0)
         sample = rng.sample(range(len(self.catalog.items)), min(_SAMPLE, len(self.catalog.items)))
-        failures: list[str] = []
-        checked = 0
+        cases: list[tuple[str, bool]] = []
+        items: list[VerifyItem] = []
         for number in sample:
             item = self.catalog.items[number]
             if item.year is None:
                 continue
-            for line in (
-                item.name,
-                f'3. "{item.title.upper()}" ({item.year})',
-                f"- **{item.title}** ({item.year}) - why",
-            ):
-                checked += 1
-                found = [self._place(entry) for entry in parse_list(f"1. X (1900)\n2. X (1900)\n{line}", self.settings)]
-                if len(found) != 3 or found[2] != number:
-                    failures.append(f"{line!r} is not found")
-            checked += 1
-            invented = f"zq{item.title[::-1]}xk zw"
-            if self.index.find(invented, item.year) is not None:
-                failures.append(f"the invention {invented!r} is found")
-        return CatalogReport(checked, tuple(failures), self.catalog.summary())
+            forms = (item.name, f'3. "{item.title.upper()}" ({item.year})', f"- **{item.title}** ({item.year}) - why")
+            invented = f"zq{item.title[::-1]}xk zw ({item.year})"
+            for line in (*forms, invented):
+                cases.append((line, line != invented))
+                row = {self.reader.columns.relevant: [[item.title, item.year]]}
+                items.append(VerifyItem(row, f"1. X (1900)\n2. X (1900)\n{line}"))
+        failures: list[str] = []
+        for (line, real), found in zip(cases, ask_mixed(self.verify_batch, items, _TWICE), strict=True):
+            if any(_hit_in_third(verdict) != real for verdict in found):
+                failures.append(f"{line!r} is not found" if real else f"the invention {line!r} is found")
+        return CatalogReport(len(cases), tuple(failures), self.catalog.summary())
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Refuse prompts on which no answer could earn a reward.
@@ -231,6 +233,10 @@ class CatalogVerifier:
             number for row in read_jsonl(where) for number in self.reader.ground_truth(row, required=False).relevant
         )
         return [float(counts[number]) for number in range(len(items))]
+
+
+def _hit_in_third(verdict: Verdict) -> bool:
+    return len(verdict.items) == 3 and verdict.items[2].reason == HIT
 
 
 def _said(value: Any) -> str:

@@ -46,6 +46,8 @@ _TASK_COLUMNS = ("statement", "header", "binders", "mode")
 _PASSING = ("crashed", "unavailable", "timeout")
 """Reasons of undecided verdicts that may be transient."""
 _FIRST_PAUSE_SECONDS = 0.5
+_GATE_CACHE = 1000
+"""Verdicts that the conformance test keeps, more than it has cases."""
 
 
 class LeanVerifier:
@@ -173,8 +175,15 @@ class LeanVerifier:
             )
 
     def conformance(self) -> Report:
-        """Run gold proofs and cheats against the backend; see `rlpost_verifiers.lean.conformance.gate.examine`."""
-        return examine(self._backend)
+        """Verify gold proofs and cheats as training does, except that no verdict of an earlier run counts; see
+        `rlpost_verifiers.lean.conformance.gate.examine`.
+        """
+        kept, self._cache = self._cache, VerdictCache(_GATE_CACHE, None)
+        try:
+            return examine(self, self._backend.modes, self._extract)
+        finally:
+            self._cache.close()
+            self._cache = kept
 
     def probe(self) -> dict[str, str]:
         """What a check of the embedded backend is able to do to this machine; empty for other backends."""

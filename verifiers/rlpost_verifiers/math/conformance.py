@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from rlpost.types import Verdict, VerifyItem
 from rlpost_verifiers.math.answers import AnswerSettings
+from rlpost_verifiers.mixed_batch import ask_mixed, decisive
 
 Kind = Literal["gold", "cheat"]
 
@@ -80,7 +81,7 @@ class Judge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A case and its verdict."""
+    """A case and its verdict; of the two in a batch, the one that is wrong."""
 
     kind: Kind
     gold: str
@@ -124,7 +125,7 @@ class Report:
 
 
 def examine(judge: Judge, gold_key: str, settings: AnswerSettings, strict: bool) -> Report:
-    """Have ``judge`` verify every case.
+    """Have ``judge`` verify every case, in one batch in a shuffled order, each case twice.
 
     Args:
         judge: the verifier to examine.
@@ -136,10 +137,10 @@ def examine(judge: Judge, gold_key: str, settings: AnswerSettings, strict: bool)
     for gold, answer, what in CHEATS:
         if strict or what != "the question for its answer":
             cases.append(("cheat", gold, answer))
-    verdicts = judge.verify_batch(
-        [VerifyItem({gold_key: gold}, _as_text(answer, settings)) for _, gold, answer in cases]
+    verdicts = ask_mixed(
+        judge.verify_batch, [VerifyItem({gold_key: gold}, _as_text(answer, settings)) for _, gold, answer in cases]
     )
-    rows = (Row(*case, verdict) for case, verdict in zip(cases, verdicts, strict=True))
+    rows = (Row(*case, decisive(found, case[0] == "gold")) for case, found in zip(cases, verdicts, strict=True))
     return Report(judge.fingerprint, tuple(rows))
 
 

@@ -8,15 +8,16 @@ that nothing can be verified here.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Literal
+from typing import Literal, Protocol
 
-from rlpost.types import Verdict
-from rlpost_verifiers.lean.backend import Backend
-from rlpost_verifiers.lean.task import ProofTask, parse_task
+from rlpost.types import Verdict, VerifyItem
+from rlpost_verifiers.lean.extract import ExtractSettings
+from rlpost_verifiers.lean.task import Mode, ProofTask, parse_task
+from rlpost_verifiers.mixed_batch import ask_mixed, decisive
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A case and the backend's verdict on it."""
+    """A case and the verdict on it; of the two in a batch, the one that is wrong."""
 
     case: Case
     verdict: Verdict
@@ -52,9 +53,9 @@ class Report:
     """The outcome of all cases.
 
     Attributes:
-        backend: fingerprint of the backend.
-        rows: one for each case that the backend checked.
-        skipped: cases in a mode that the backend does not support.
+        backend: fingerprint of the verifier.
+        rows: one for each case that was verified.
+        skipped: cases in a mode that is not supported.
     """
 
     backend: str
@@ -89,19 +90,63 @@ def cases() -> tuple[Case, ...]:
     return tuple(Case(parse_task(row, f"case {row['name']!r}"), row["kind"], row.get("cheat", "")) for row in rows)
 
 
-def examine(backend: Backend, chosen: Sequence[Case] | None = None) -> Report:
-    """Run ``backend`` on every case in a mode that it supports, and once more on gold proofs left undecided.
+class Judge(Protocol):
+    """The part of a verifier that the gate uses, which is also the one that training uses."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Name and version of the verifier."""
+        ...
+
+    def verify_batch(self, items: Sequence[VerifyItem]) -> Sequence[Verdict]:
+        """One verdict for each item."""
+        ...
+
+
+def examine(
+    judge: Judge, modes: Collection[Mode], settings: ExtractSettings, chosen: Sequence[Case] | None = None
+) -> Report:
+    """Have ``judge`` verify every case in a mode that it supports, in one batch in a shuffled order, each case twice.
+
+    Gold proofs left undecided are asked about once more.
+
+    Args:
+        judge: the verifier to examine.
+        modes: modes of tasks that it can check.
+        settings: how it extracts proofs, which determines the form of the answers.
+        chosen: the cases; None for those that ship.
 
     Raises:
-        InfrastructureError: if the backend is closed.
+        InfrastructureError: if the verifier is closed.
+        SelfCheckError: if it gives another number of verdicts than it is asked for.
     """
     given = cases() if chosen is None else tuple(chosen)
-    asked = [case for case in given if case.task.mode in backend.modes]
-    verdicts = backend.check([case.task for case in asked])
+    asked = [case for case in given if case.task.mode in modes]
+    items = [as_item(case.task, settings) for case in asked]
+    verdicts = ask_mixed(judge.verify_batch, items)
     # a machine that stalled for a moment should not end a run before it begins
-    again = [i for i, v in enumerate(verdicts) if v.outcome == "undecided" and asked[i].kind == "gold"]
+    again = [
+        i
+        for i, found in enumerate(verdicts)
+        if asked[i].kind == "gold" and any(verdict.outcome == "undecided" for verdict in found)
+    ]
     if again:
-        for i, verdict in zip(again, backend.check([asked[i].task for i in again]), strict=True):
-            verdicts[i] = verdict
-    rows = tuple(Row(case, verdict) for case, verdict in zip(asked, verdicts, strict=True))
-    return Report(backend.fingerprint, rows, tuple(case for case in given if case.task.mode not in backend.modes))
+        for i, found in zip(again, ask_mixed(judge.verify_batch, [items[i] for i in again]), strict=True):
+            verdicts[i] = found
+    rows = tuple(Row(case, decisive(found, case.kind == "gold")) for case, found in zip(asked, verdicts, strict=True))
+    return Report(judge.fingerprint, rows, tuple(case for case in given if case.task.mode not in modes))
+
+
+def as_item(task: ProofTask, settings: ExtractSettings) -> VerifyItem:
+    r"""A task as a row of data and an answer from which these settings extract the task's proof.
+
+    >>> as_item(ProofTask("True", "trivial"), ExtractSettings("fence", form="tactic")).text
+    '```lean\nexact trivial\n```'
+    """
+    text = task.proof
+    if settings.form == "tactic" and task.mode == "proof" and text and not text.startswith("by"):
+        text = f"exact {text}"
+    if settings.extract != "raw":
+        text = f"{text}\n```" if settings.extract == "continued" else f"```lean\n{text}\n```"
+    columns = {"statement": task.statement, "header": task.header, "binders": task.binders, "mode": task.mode}
+    return VerifyItem({**columns, "name": task.name}, text)

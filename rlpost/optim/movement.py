@@ -1,0 +1,116 @@
+"""Which share of what an optimizer owns an update moved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SAMPLE = 65_536
+"""Entries that are looked at, over all tensors of a rank."""
+_VISIBLE = 2.0**-23
+"""An addition of more than this share of a float32 number changes it."""
+_SHARE = 0.01
+"""Share of the learning rate that an optimizer other than Adam is taken to move an entry by, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A float32 tensor that an optimizer updates in place, with its state and its parameter group.
+
+    >>> Owned(torch.zeros(2), {}, {"lr": 1e-6}).values.shape
+    torch.Size([2])
+    """
+
+    values: Tensor
+    state: Mapping[str, Any]
+    group: Mapping[str, Any]
+
+
+def owned_by(optimizer: Any) -> list[Owned]:
+    """What a torch optimizer, or a `rlpost.optim.chained.ChainedOptimizer`, owns."""
+    return [
+        Owned(values, part.state.get(values, {}), group)
+        for part in getattr(optimizer, "parts", [optimizer])
+        for group in part.param_groups
+        for values in group["params"]
+    ]
+
+
+class MovementSample:
+    """A strided sample of what an optimizer owns, taken before an update.
+
+    Args:
+        owned: everything that this rank's optimizer owns.
+    """
+
+    def __init__(self, owned: Sequence[Owned]):
+        # an odd stride does not stay in one column of a matrix
+        self._stride = -(-sum(one.values.numel() for one in owned) // SAMPLE) | 1
+        self._before = [self._of(one.values).clone() for one in owned]
+        self._fresh = [not one.state for one in owned]
+
+    def moved(self, owned: Sequence[Owned]) -> tuple[int, int]:
+        """Number of sampled entries that the update had to move, and of those among them that moved.
+
+        An entry had to move if the optimizer's state for it is not zero and its step is visible in float32: for Adam
+        the step η m̂ / (√v̂ + ε), for others 1 % of the rate η, except in their first update, which may only set up
+        their state. So masked entries, words that did not occur, and the last rates of a decay (a cosine's are below
+        1e-11) do not count.
+
+        Args:
+            owned: the same as before, with the state that it has now.
+        """
+        rows: dict[tuple[_Rule, torch.device], list[tuple[Tensor, ...]]] = {}
+        for before, fresh, one in zip(self._before, self._fresh, owned, strict=True):
+            rule, moments = _rule(one, fresh)
+            if rule is not None:
+                columns = (before, *map(self._of, (one.values, *moments)))
+                rows.setdefault((rule, before.device), []).append(columns)
+        wanted = moved = 0
+        for (rule, _), found in rows.items():
+            before, now, *moments = (torch.cat(column) for column in zip(*found, strict=True))
+            due = rule.step(moments, before) > before.abs() * _VISIBLE
+            counts = torch.stack([due.sum(), (due & (now != before)).sum()]).tolist()
+            wanted, moved = wanted + counts[0], moved + counts[1]
+        return wanted, moved
+
+    def _of(self, tensor: Tensor) -> Tensor:
+        return tensor.detach().reshape(-1)[:: self._stride]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """How the size of a step follows from the moments: Adam's, or a share of the rate where a moment is not zero."""
+
+    rate: float
+    moments: int
+    adam: tuple[float, float, float, float] | None = None
+
+    def step(self, moments: Sequence[Tensor], like: Tensor) -> Tensor:
+        if self.adam is not None:
+            first, second, eps, age = self.adam
+            root = moments[1].sqrt() / math.sqrt(1 - second**age) + eps
+            return moments[0].abs() / root * (self.rate / (1 - first**age))
+        alive = torch.stack([moment != 0 for moment in moments]).any(0) if moments else torch.ones_like(like)
+        return alive * (_SHARE * self.rate)
+
+
+def _rule(one: Owned, fresh: bool) -> tuple[_Rule | None, list[Tensor]]:
+    """The rule of a tensor and the moments that it reads; None if nothing can be expected of it."""
+    state, group = one.state, one.group
+    kept = {
+        key: value
+        for key, value in state.items()
+        if isinstance(value, Tensor) and value.shape == one.values.shape and value.is_floating_point()
+    }
+    if {"exp_avg", "exp_avg_sq"} <= kept.keys() and "step" in state and {"betas", "eps"} <= group.keys():
+        adam = (*group["betas"], group["eps"], float(state["step"]))
+        return _Rule(group["lr"], 2, adam), [kept["exp_avg"], kept["exp_avg_sq"]]
+    if fresh or not state:
+        return None, []
+    return _Rule(group["lr"], len(kept)), list(kept.values())
