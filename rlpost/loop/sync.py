@@ -22,6 +22,7 @@ from rlpost.data.sampler import indices
 from rlpost.errors import InfrastructureError, RolloutsLostError, UserError
 from rlpost.loop.session import Session
 from rlpost.observability.metrics import Undecided, describe_groups, prefixed, tokens
+from rlpost.plugins.algorithm import advantage_settings
 from rlpost.rollout.sampling import admitted, requests, settings
 from rlpost.scoring.score import drop_empty_rewards
 from rlpost.sparsity.deltas import summary
@@ -102,6 +103,8 @@ def collect(session: Session, number: int, first_ticket: int | None = None) -> S
         step=number,
         group_filter=config.algorithm.filter,
         truncated=config.scoring.truncated,
+        batch_std=advantage_settings(config) if config.algorithm.std == "batch" else None,
+        focal_gamma=config.algorithm.focal_gamma,
     )
     check_sequences(config, credited.batch)
     if not session.rewritten and any(sample.part for sample in credited.batch.samples):

@@ -38,10 +38,11 @@ METRICS: dict[str, str] = {
     "kl": "mean KL estimate to the reference, weighted as the loss, nats per token",
     "entropy": "-mean log p of sampled tokens: an estimate of the policy's entropy, nats per token",
     "ratio": "mean importance ratio",
-    "clip_frac/*": "share of tokens whose gradient the clip removed: low from below, high from above; low/epoch_N and "
-    "high/epoch_N by pass over the batch (epoch_0 begins on-policy)",
+    "clip_frac/*": "share of tokens whose gradient the clip removed (CISPO: whose weight it clipped): low from below, "
+    "high from above; low/epoch_N and high/epoch_N by pass over the batch (epoch_0 begins on-policy)",
     "loss/*": "figures that a loss of your own returns",
-    "importance": "mean truncated weight of the proximal against the rollout policy",
+    "importance": "mean weight of the proximal (DPPO: the current) against the rollout policy, within its limits",
+    "importance_masked": "share of tokens that algorithm.importance.mode: mask leaves out",
     "mismatch": "mean |log p proximal - log p rollout| over trained tokens, nats",
     "grad_norm": "gradient norm before clipping",
     "lr": "learning rate",

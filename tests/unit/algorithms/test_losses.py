@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rlpost.algorithms.losses import LossInputs, LossSettings, policy_loss, surrogate
+from rlpost.algorithms.losses import LossInputs, LossSettings, policy_loss
+from rlpost.algorithms.surrogates import clipped
 from rlpost.types import Denominators
 
 AGGREGATIONS = ("token", "sequence", "sequence_sum", "span", "constant")
@@ -40,7 +41,7 @@ def make(new: list, old: list, advantages: list, mask: list | None = None, spans
 )
 def test_the_surrogate_by_hand(ratio: float, advantage: float, expected: float, slope: float) -> None:
     log_ratio = torch.tensor([[math.log(ratio)]], requires_grad=True)
-    loss = surrogate(log_ratio, torch.tensor([[advantage]]), 0.2, 0.3)
+    loss = clipped(log_ratio, torch.tensor([[advantage]]), 0.2, 0.3).loss
     loss.sum().backward()
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     assert log_ratio.grad is not None
@@ -49,7 +50,7 @@ def test_the_surrogate_by_hand(ratio: float, advantage: float, expected: float, 
 
 def test_without_clip_room_the_on_policy_gradient_is_still_reinforce() -> None:
     log_ratio = torch.zeros(1, 1, requires_grad=True)
-    surrogate(log_ratio, torch.tensor([[3.0]]), 0.0, 0.0).sum().backward()
+    clipped(log_ratio, torch.tensor([[3.0]]), 0.0, 0.0).loss.sum().backward()
     assert log_ratio.grad is not None
     assert log_ratio.grad.item() == -3.0
 
