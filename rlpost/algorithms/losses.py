@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -104,6 +104,8 @@ def policy_loss(inputs: LossInputs, settings: LossSettings, counts: Denominators
         ValueError: if a tensor that the settings need is missing.
     """
     mask, tokens = inputs.mask, max(counts.tokens, 1)
+    # once for all terms: the sum of their gradients would round in half precision
+    inputs = replace(inputs, logprobs=unmasked(inputs.logprobs, mask))
     terms = _terms(inputs, settings)
     per_token = terms.loss
     weights = token_weights(mask, inputs.span_ids, settings.aggregate, counts)
@@ -131,7 +133,7 @@ def policy_loss(inputs: LossInputs, settings: LossSettings, counts: Denominators
 
 
 def _terms(inputs: LossInputs, settings: LossSettings) -> Terms:
-    """The configured surrogate of every token."""
+    """The configured surrogate of every token; ``inputs.logprobs`` holds 0 where masked."""
     mask, low, high = inputs.mask, settings.clip_low, settings.clip_high
     advantages = inputs.advantages.masked_fill(~mask, 0)
     if settings.surrogate in ("dppo_tv", "dppo_kl"):
@@ -140,15 +142,15 @@ def _terms(inputs: LossInputs, settings: LossSettings) -> Terms:
                 f"{settings.surrogate} compares with the policy that sampled: it needs an importance cap and the "
                 "rollout engine's log-probabilities (rollout.logprobs: auto)"
             )
-        ours, theirs = unmasked(inputs.logprobs, mask), unmasked(inputs.rollout_logprobs, mask)
-        return dppo(settings.surrogate, ours, theirs, advantages, low, high, settings.importance_cap)
+        theirs = unmasked(inputs.rollout_logprobs, mask)
+        return dppo(settings.surrogate, inputs.logprobs, theirs, advantages, low, high, settings.importance_cap)
     level = "token" if settings.surrogate == "gmpo" else settings.ratio
     log_ratio = log_ratios(inputs.logprobs, inputs.proximal_logprobs, mask, inputs.span_ids, level)
     if settings.surrogate == "gmpo":
         spans = inputs.span_ids if settings.ratio == "span" else whole(mask)
         return gmpo(log_ratio, advantages, mask, spans, low, high)
     if settings.surrogate == "cispo":
-        return cispo(log_ratio, unmasked(inputs.logprobs, mask), advantages, low, high)
+        return cispo(log_ratio, inputs.logprobs, advantages, low, high)
     return clipped(log_ratio, advantages, low, high, settings.delta)
 
 

@@ -171,3 +171,17 @@ def test_the_gradient_agrees_with_finite_differences(aggregate: str, ratio: str)
 
     # the token weights are float32 constants, so the function is smooth and exact in float64
     assert torch.autograd.gradcheck(loss, (start.requires_grad_(),))
+
+
+def test_rank_grpos_divisor_counts_missing_ranks_as_the_paper_does() -> None:
+    # a list of three ranks and one of two, N = 3: each rank weighs 1/(2 · 3), not 1/5
+    gradients = {}
+    for spans in (5, 6):
+        given = make([[-1.0] * 4, [-1.0] * 4], [[-1.0] * 4, [-1.0] * 4], [[1.0] * 4, [1.0] * 4],
+                     [[True] * 4, [True, True, True, False]], [[0, 0, 1, 2], [0, 0, 1, -1]])  # fmt: skip
+        policy_loss(given, LossSettings(ratio="span", aggregate="span"), Denominators(7, 2, spans, 8))[0].backward()
+        assert given.logprobs.grad is not None
+        gradients[spans] = given.logprobs.grad.tolist()
+    assert gradients[6][0] == pytest.approx([-1 / 12, -1 / 12, -1 / 6, -1 / 6])
+    assert gradients[6][1] == pytest.approx([-1 / 12, -1 / 12, -1 / 6, 0.0])
+    assert gradients[5][1] == pytest.approx([-1 / 10, -1 / 10, -1 / 5, 0.0])
