@@ -61,8 +61,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "aggregate": "span",
         "kl": {"coef": 1e-3, "kind": "k3"},
     },
-    # MiniMax 2025, "MiniMax-M1", eq. 4 and 5: no lower limit, token mean over the batch; weights up to 5 as in Khatri et
-    # al. 2025, "The art of scaling reinforcement learning compute for LLMs" (arXiv 2510.13786).
+    # MiniMax 2025, "MiniMax-M1", eq. 4 and 5: no lower limit, token mean over the batch; weights up to 5 as in Khatri
+    # et al. 2025, "The art of scaling reinforcement learning compute for LLMs" (arXiv 2510.13786).
     "cispo": {
         "loss": "cispo",
         "baseline": "mean",

@@ -177,7 +177,8 @@ def _rolled_out(session: Session, number: int, first: int, timer: StageTimer) ->
 def check_sequences(config: RunConfig, batch: BatchReceipt) -> None:
     """Refuse trajectories of several sequences where the loss would treat each as a completion of its own.
 
-    Token means are right for them. Means over completions and spans are not, nor are ratios of whole sequences; sums
+    Token means are right for them. Means over completions and spans are not, nor are ratios of whole sequences and
+    importance weights of them; sums
     over completions are, as long as all sequences of a trajectory are in one update.
 
     Raises:
@@ -188,6 +189,8 @@ def check_sequences(config: RunConfig, batch: BatchReceipt) -> None:
     algorithm, several = config.algorithm, config.minibatches(len(batch.samples)) > 1
     if algorithm.ratio != "token":
         name, value = "ratio", algorithm.ratio
+    elif config.importance_cap is not None and algorithm.importance.level != "token":
+        name, value = "importance.level", algorithm.importance.level
     elif algorithm.aggregate in ("sequence", "span") or (algorithm.aggregate != "token" and several):
         name, value = "aggregate", algorithm.aggregate
     else:
