@@ -3,8 +3,9 @@
 A loss is ``(LossInputs, LossSettings, Denominators, **loss_args) -> loss`` or ``-> (loss, metrics)``: the micro-batch's
 scalar share of the loss, and detached metrics; both are summed over micro-batches. An advantage function is ``(rewards,
 AdvantageSettings, **advantage_args) -> list``, with one list of numbers for each completion, parallel to its spans, or
-None where the reward is None. A class is instantiated with the arguments first, and the instance is called without
-them. `configs/examples/cispo.py` is a worked example; `rlpost.plugins.trial_algorithm` has the rules for a loss.
+None where the reward is None; with ``std: batch`` it is told not to divide, and what it returns is divided afterwards.
+A class is instantiated with the arguments first, and the instance is called without them. `configs/examples/cispo.py`
+is a worked example; `rlpost.plugins.trial_algorithm` has the rules for a loss.
 """
 
 from __future__ import annotations

@@ -293,3 +293,35 @@ def test_advantages_of_numpy_are_taken(tmp_path: Path) -> None:
     config = advantage(tmp_path, body)
     try_algorithm(config)
     assert build_advantage(config)([(SpanReward(0, 1, 2.0),), None]) == [[2.0], None]
+
+
+WEIGHTED = """def mine(inputs, settings, counts):
+    w = truncated_importance(inputs.proximal_logprobs, inputs.rollout_logprobs, inputs.mask, settings.importance_cap)
+    value = torch.where(inputs.mask, -w * inputs.logprobs * inputs.advantages, 0.0)
+    return value.sum() / counts.tokens"""
+
+
+@pytest.mark.parametrize(
+    ("importance", "message"),
+    [
+        ({"mode": "mask"}, "algorithm.importance.mode is mask, but it does not read settings.importance_kind"),
+        ({"mode": "truncate", "level": "sequence"}, "algorithm.importance.level is sequence, but it does not read"),
+        ({"mode": "truncate", "low": 0.5}, "algorithm.importance.low is 0.5, but it does not read"),
+    ],
+)
+def test_a_loss_that_weights_otherwise_than_the_configuration_says_is_refused(
+    tmp_path: Path, importance: dict[str, Any], message: str
+) -> None:
+    body = f"from rlpost.algorithms.ratios import truncated_importance\n\n\n{WEIGHTED}"
+    try_algorithm(written(tmp_path, body, importance={"mode": "truncate"}))
+    assert message in refusal(written(tmp_path, body, importance=importance))
+
+
+@pytest.mark.parametrize("name", ["cispo", "gmpo", "dppo_tv", "dppo_kl"])
+def test_the_other_built_in_losses_keep_to_the_contract(name: str) -> None:
+    level = {"ratio": "sequence", "aggregate": "sequence"} if name == "gmpo" else {}
+    for dtype in ("float32", "bfloat16"):
+        loss = build_loss(configured(dtype, loss=name, kl={"coef": 0.1}, **level))
+        try_loss(loss, example_inputs(loss.settings))
+        assert {"loss", "ratio", "clip_frac/low", "clip_frac/high", "kl"} <= set(loss.metrics)
+        assert not any(metric.startswith("loss/") for metric in loss.metrics)
