@@ -32,9 +32,10 @@ def token_weights(mask: Tensor, span_ids: Tensor, kind: Aggregation, counts: Den
     The same means elsewhere, by TRL's ``loss_type`` and verl's ``loss_agg_mode``, where they differ from these:
 
     * ``token``: TRL's ``dapo`` and ``cispo``, verl's ``token-mean``. TRL's ``bnpo``, and verl's where it is not given
-      the counts of the whole batch, are the mean over each micro-batch's tokens, then over micro-batches: a token weighs
-      more in a micro-batch of short completions. TRL counts tokens of the generation batch and rescales to one update; completions of
-      unequal length that fall into several updates make that another number than the update's own count.
+      the counts of the whole batch, are the mean over each micro-batch's tokens, then over micro-batches: a token
+      weighs more in a micro-batch of short completions. TRL counts tokens of the generation batch and rescales to one
+      update; completions of unequal length that fall into several updates make that another number than the update's
+      own count.
     * ``sequence``: TRL's ``grpo``, verl's ``seq-mean-token-mean``: equal, where micro-batches hold equally many
       completions; TRL counts a completion without trained tokens, here ``sequences`` does not.
     * ``sequence_sum``: TRL's ``luspo`` at token level, verl's ``seq-mean-token-sum``: the same.
