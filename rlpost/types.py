@@ -240,7 +240,8 @@ class Denominators:
     Attributes:
         tokens: number of trained tokens.
         sequences: number of trajectories with at least one trained token.
-        spans: number of (sequence, span id) pairs with at least one trained token.
+        spans: number of (sequence, span id) pairs with at least one trained token; or sequences times
+            ``algorithm.spans_per_completion``, where that is set.
         max_tokens: the constant length of Dr. GRPO's aggregation.
 
     >>> Denominators(10, 2, 2, 64).tokens

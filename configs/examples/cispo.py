@@ -1,5 +1,6 @@
-r"""A custom loss: CISPO (MiniMax-M1, arXiv 2506.13585, eq. 4 and 5), which clips the importance weight instead of the
-gradient, so that no token is left out of an update.
+r"""A loss of one's own, written out: CISPO (MiniMax-M1, arXiv 2506.13585, eq. 4 and 5), which clips the importance
+weight instead of the gradient, so that no token is left out of an update. It is also built in (``algorithm.loss:
+cispo``); the two give the same loss and gradient, which shows what one's own has to do.
 
     rlpost train configs/quickstart.yaml algorithm.loss=configs/examples/cispo.py:cispo
 
@@ -13,7 +14,7 @@ import torch
 
 from rlpost.algorithms.aggregation import token_weights
 from rlpost.algorithms.kl import kl_estimate
-from rlpost.algorithms.ratios import log_ratios, truncated_importance
+from rlpost.algorithms.ratios import importance_weights, log_ratios
 
 
 def cispo(inputs, settings, counts, *, ceiling=None):
@@ -39,8 +40,14 @@ def cispo(inputs, settings, counts, *, ceiling=None):
     logprobs = torch.where(mask, inputs.logprobs, 0.0)
     per_token = -ratio.clamp(max=ceiling) * inputs.advantages.masked_fill(~mask, 0) * logprobs
     if settings.importance_cap is not None:
-        per_token = per_token * truncated_importance(
-            inputs.proximal_logprobs, inputs.rollout_logprobs, mask, settings.importance_cap
+        per_token = per_token * importance_weights(
+            inputs.proximal_logprobs,
+            inputs.rollout_logprobs,
+            mask,
+            cap=settings.importance_cap,
+            low=settings.importance_low,
+            kind=settings.importance_kind,
+            level=settings.importance_level,
         )
     weights = token_weights(mask, inputs.span_ids, settings.aggregate, counts)
     figures = {"capped": (mask & (ratio > ceiling)).sum() / max(counts.tokens, 1)}

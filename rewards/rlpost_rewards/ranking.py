@@ -25,6 +25,7 @@ Returns = Literal["item", "exp", "log", "sequence"]
 Missing = Literal["zero", "drop"]
 Channel = Literal["reward", "advantage"]
 Ending = Literal["item", "own"]
+EndRank = Literal["item", "line"]
 Share = Literal["token", "item"]
 Recipe = Literal["none", "paper", "released_code"]
 
@@ -52,6 +53,10 @@ class RankingSettings:
         overflow_share: ``token`` gives ``overflow`` to every token after rank N (released code); ``item`` divides it
             among the tokens of an item.
         ending: the end token belongs to the last ``item`` (paper), or gets the shaping only (``own``: released code).
+        end_rank: rank at which a list ends: of its last ``item`` (paper), or of the ``line`` that the end token stands
+            in (released code). There every line break after the last item is one rank more: a list of N items and a
+            line break has gone beyond rank N, and one of N - 1 is complete. An end token beyond rank N, in longer lists
+            too, gets ``overflow`` like everything else there.
     """
 
     size: int = 20
@@ -64,6 +69,7 @@ class RankingSettings:
     shaping: Channel = "advantage"
     overflow_share: Share = "token"
     ending: Ending = "item"
+    end_rank: EndRank = "item"
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -78,7 +84,7 @@ class RankingSettings:
 RECIPES: dict[Recipe, RankingSettings] = {
     "none": RankingSettings(),
     "paper": RankingSettings(),
-    "released_code": RankingSettings(complete=0.1, ending="own"),
+    "released_code": RankingSettings(complete=0.1, ending="own", end_rank="line"),
 }
 
 
@@ -172,7 +178,10 @@ class Ranking:
         relevances = [item.score for item in items[: settings.size]]
         relevances += [0.0] * (settings.size - len(relevances))
         spans = self._returns(relevances, places, length)
-        return [*spans, *self._shaping(len(items), places[settings.size :], length, ended)]
+        last = len(items)
+        if settings.end_rank == "line":
+            last = len(places) + len(answer.text) - len(answer.text.rstrip("\n")) if places else 0
+        return [*spans, *self._shaping(last, places[settings.size :], length, ended)]
 
     def _returns(self, relevances: list[float], places: list[tuple[int, int]], length: int) -> list[SpanReward]:
         settings = self.settings
@@ -190,7 +199,8 @@ class Ranking:
             spans += [SpanReward(length, length, 0.0, index) for index in range(len(spans), settings.size)]
         return spans
 
-    def _shaping(self, count: int, beyond: list[tuple[int, int]], length: int, ended: bool) -> list[SpanReward]:
+    def _shaping(self, last: int, beyond: list[tuple[int, int]], length: int, ended: bool) -> list[SpanReward]:
+        """Length shaping of a list that ends at rank ``last``, with these token spans beyond rank N."""
         settings = self.settings
         by_rank, spans = settings.returns != "sequence", list[SpanReward]()
         if by_rank:
@@ -198,7 +208,9 @@ class Ranking:
             own = [(length - 1, length)] if ended and settings.ending == "own" else []
             spans += [SpanReward(*place, 0.0, ENDING) for place in own]
             spans += [SpanReward(*place, 0.0, OVERFLOW) for place in beyond]
-        ending = settings.early if count < settings.size else settings.complete if count == settings.size else 0.0
+        ending = settings.early if last < settings.size else settings.complete if last == settings.size else 0.0
+        if settings.end_rank == "line" and last > settings.size and (not beyond or beyond[-1][1] < length):
+            ending = settings.overflow
         place = (length - 1, length) if ended else (length, length)
         if settings.shaping == "reward":
             # every list gets a value: those without a fault are part of the baseline of the others
@@ -207,7 +219,7 @@ class Ranking:
             return [*spans, SpanReward(*place, ending if ended else 0.0, ENDING_FAULT), faults]
         if ended and ending:
             spans.append(SpanReward(*place, ending, ENDING, "advantage"))
-        for first, last in beyond:
-            share = max(last - first, 1) if settings.overflow_share == "item" else 1
-            spans.append(SpanReward(first, last, settings.overflow / share, OVERFLOW, "advantage"))
+        for first, stop in beyond:
+            share = max(stop - first, 1) if settings.overflow_share == "item" else 1
+            spans.append(SpanReward(first, stop, settings.overflow / share, OVERFLOW, "advantage"))
         return spans

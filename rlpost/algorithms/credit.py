@@ -8,8 +8,14 @@ from typing import Literal
 
 import numpy as np
 
-from rlpost.algorithms.advantages import spread_over_tokens
-from rlpost.algorithms.groups import GroupFilter, keep
+from rlpost.algorithms.advantages import (
+    AdvantageSettings,
+    divide_by_batch_std,
+    focal_weight,
+    spread_over_tokens,
+    weigh,
+)
+from rlpost.algorithms.groups import GroupFilter, correct, keep
 from rlpost.trajectory import BatchReceipt, GroupReceipt, SampleReceipt, Trajectory
 from rlpost.types import Reward, TrainSample
 
@@ -38,6 +44,8 @@ def assign(
     group_filter: GroupFilter = "off",
     truncated: Literal["reject", "mask", "keep"] = "reject",
     most: int | None = None,
+    batch_std: AdvantageSettings | None = None,
+    focal_gamma: float = 0.0,
 ) -> Credit:
     """Training samples with advantages for every decided trajectory of every kept group.
 
@@ -49,6 +57,9 @@ def assign(
         truncated: ``mask`` takes trajectories cut at a limit out of the loss (they stay in the baseline); the other
             two change nothing here.
         most: number of groups that are trained on, the first that pass the filter; None: all that do.
+        batch_std: divide by the standard deviation over all groups that are trained on, by the ``ddof`` and ``eps`` of
+            these settings; None: the advantages are as the function gives them.
+        focal_gamma: exponent γ ≥ 0 of the weight of a group by its share of correct members; see `focal_weight`.
 
     Returns:
         The samples in group order; a trajectory of several sequences has a sample for each.
@@ -56,20 +67,31 @@ def assign(
     Raises:
         ValueError: if a span ends beyond its trajectory.
     """
+    passed = [(number, group) for number, group in enumerate(groups) if keep(group, group_filter)]
+    kept = dict(passed[:most])
+    found = [advantages(group.rewards) for group in kept.values()]
+    if batch_std is not None:
+        found = divide_by_batch_std([group.rewards for group in kept.values()], found, batch_std.ddof, batch_std.eps)
+    if focal_gamma:
+        found = [_weighed(group, rows, focal_gamma) for group, rows in zip(kept.values(), found, strict=True)]
     samples: list[SampleReceipt] = []
-    table: list[list[float | None]] = []
-    kept = 0
-    for group in groups:
-        row: list[float | None] = [None] * len(group.trajectories)
-        if keep(group, group_filter) and (most is None or kept < most):
-            kept += 1
-            for member, values in enumerate(advantages(group.rewards)):
-                made = _samples(group, member, values, truncated)
-                if made:
-                    samples += made
-                    row[member] = _mean(made)
-        table.append(row)
-    return Credit(BatchReceipt(tuple(samples), step), kept, table)
+    table: list[list[float | None]] = [[None] * len(group.trajectories) for group in groups]
+    for (number, group), rows in zip(kept.items(), found, strict=True):
+        for member, values in enumerate(rows):
+            made = _samples(group, member, values, truncated)
+            if made:
+                samples += made
+                table[number][member] = _mean(made)
+    return Credit(BatchReceipt(tuple(samples), step), len(kept), table)
+
+
+def _weighed(group: GroupReceipt, rows: Sequence[Sequence[float] | None], gamma: float) -> list[list[float] | None]:
+    """A group's advantages, weighed by how many of its members are correct."""
+    factor = focal_weight([correct(group, member) for member in range(len(group.rewards))], gamma)
+    return [
+        None if row is None or reward is None else weigh(reward, row, factor)
+        for reward, row in zip(group.rewards, rows, strict=True)
+    ]
 
 
 def without_credit(groups: Sequence[GroupReceipt]) -> list[list[list[SampleReceipt]]]:

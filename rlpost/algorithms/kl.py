@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rlpost.algorithms.masks import check_shapes
+from rlpost.algorithms.ratios import unmasked
 
 KLKind = Literal["k1", "k2", "k3"]
 
@@ -20,7 +21,8 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, kind: KLKi
 
     k1 and k3 are unbiased estimates of the divergence, k3 is never negative. As a *loss term* only k2's gradient is an
     unbiased estimate of the divergence's gradient; k3's (the field's default) estimates that of KL(π_ref ‖ π_θ), and
-    k1's has expectation zero: use k1 for reporting. d is clamped to ±10 as in verl.
+    k1's has expectation zero: use k1 for reporting. Configurations with k1 in the loss are refused. d is clamped to ±10
+    as in verl.
 
     Args:
         logprobs: ``[B, T]`` log π_θ with gradient.
@@ -32,8 +34,7 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, kind: KLKi
         ``[B, T]`` nats per token, 0 where masked.
     """
     check_shapes(mask, logprobs, ref_logprobs)
-    zero = torch.zeros((), dtype=logprobs.dtype, device=logprobs.device)
-    difference = torch.where(mask, ref_logprobs, zero) - torch.where(mask, logprobs, zero)
+    difference = unmasked(ref_logprobs, mask) - unmasked(logprobs, mask)
     difference = difference.clamp(-MAX_LOG_DIFFERENCE, MAX_LOG_DIFFERENCE)
     if kind == "k1":
         return -difference

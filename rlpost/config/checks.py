@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rlpost.config import algorithm_checks
 from rlpost.config.schema import RunConfig
 from rlpost.config.tuning import FOREIGN, OPTIMIZERS
 from rlpost.config.update_kind import unsupported_reason
@@ -90,7 +91,7 @@ def check_filter(config: RunConfig) -> None:
 
 
 def check_importance(config: RunConfig) -> None:
-    """Truncated importance sampling gets the engine's log-probabilities."""
+    """The importance correction gets the engine's log-probabilities."""
     if config.importance_cap is not None and config.rollout.logprobs == "never":
         raise ConfigError(
             "rollout.logprobs: never, but algorithm.importance corrects with the engine's log-probabilities "
@@ -312,6 +313,13 @@ ALL: tuple[Callable[[RunConfig], None], ...] = (
     check_scoring,
     check_turns,
     check_prompt_template,
+    algorithm_checks.check_kl,
+    algorithm_checks.check_clip,
+    algorithm_checks.check_ratio,
+    algorithm_checks.check_importance_limits,
+    algorithm_checks.check_advantage,
+    algorithm_checks.check_spans_per_completion,
+    algorithm_checks.check_overlong,
 )
 
 

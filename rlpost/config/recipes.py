@@ -61,4 +61,39 @@ RECIPES: dict[str, dict[str, Any]] = {
         "aggregate": "span",
         "kl": {"coef": 1e-3, "kind": "k3"},
     },
+    # MiniMax 2025, "MiniMax-M1", eq. 4 and 5: no lower limit, token mean over the batch; weights up to 5 as in Khatri
+    # et al. 2025, "The art of scaling reinforcement learning compute for LLMs" (arXiv 2510.13786).
+    "cispo": {
+        "loss": "cispo",
+        "baseline": "mean",
+        "std": True,
+        "ratio": "token",
+        "clip": [1.0, 4.0],
+        "aggregate": "token",
+        "kl": {"coef": 0.0},
+    },
+    # Zhao et al. 2025, "Geometric-mean policy optimization": tokens' log-ratios clipped to ±0.4, one term per sequence.
+    "gmpo": {
+        "loss": "gmpo",
+        "baseline": "mean",
+        "std": True,
+        "ratio": "sequence",
+        "clip": [0.4, 0.4],
+        "aggregate": "sequence",
+        "kl": {"coef": 0.0},
+    },
+    # Qi et al. 2026, "Rethinking the trust region in LLM reinforcement learning": binary total variation from the
+    # engine's policy, weights up to 20 as in their code; the limit 0.2 is that of public ports.
+    "dppo": {
+        "loss": "dppo_tv",
+        "baseline": "mean",
+        "std": True,
+        "ratio": "token",
+        "clip": [0.2, 0.2],
+        "aggregate": "token",
+        "kl": {"coef": 0.0},
+        "importance": {"mode": "truncate", "cap": 20.0},
+    },
+    # Tajwar et al. 2026, "Maximum likelihood reinforcement learning": divided by the group's mean; no more changes.
+    "maxrl": {"advantage": "maxrl", "baseline": "mean", "std": False},
 }

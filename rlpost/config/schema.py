@@ -258,14 +258,22 @@ class ScoringSection(Section):
 
 
 class ImportanceSettings(Section):
-    """Truncated importance sampling for the difference between engine and learner."""
+    """Correction for the difference between engine and learner, by weights π_learner / π_engine."""
 
-    mode: Literal["auto", "off", "truncate"] = "auto"
-    """Truncated importance sampling (TIS), which weights each token by min(π_learner / π_engine, ``cap``): ``truncate``
-    turns it on, ``off`` turns it off, ``auto`` turns it on in bfloat16 and off in float32 (where the two agree to
-    1e-4)."""
+    mode: Literal["auto", "off", "truncate", "mask"] = "auto"
+    """``truncate`` limits weights to ``cap`` (truncated importance sampling, TIS); ``mask`` leaves out what lies
+    outside [``low``, ``cap``]; ``off``: no weights; ``auto``: ``truncate`` in bfloat16, ``off`` in float32 (where the
+    two agree to 1e-4). Change it when engine and learner differ much (mixtures of experts, quantised engines, old
+    samples): ``mask`` then trains on what both agree about."""
+    level: Literal["token", "sequence"] = "token"
+    """One weight for each ``token``, or one for the ``sequence``, the product of its tokens'. TRL's
+    vllm_importance_sampling_mode is level and mode in one: token_truncate, token_mask, sequence_truncate,
+    sequence_mask (its default, with a cap of 3). Change it to ``sequence`` when bias matters more than variance."""
     cap: Positive = 2.0
-    """Largest importance weight."""
+    """Upper limit of weights. Change it when the metric ``importance`` stays well below 1 (raise it), or to a paper's
+    value: 3 for TRL's sequence_mask, 5 for IcePop."""
+    low: NonNegative | None = None
+    """Lower limit of weights, below 1; None: 0. Change it to 0.5 for IcePop's two-sided mask."""
 
 
 class KLSettings(Section):
@@ -275,30 +283,37 @@ class KLSettings(Section):
     """Weight β of the KL term in the loss; 0: no KL term, and no reference model is loaded."""
     kind: Literal["k1", "k2", "k3"] = "k3"
     """Schulman's estimator of the KL divergence per token, with d = log π_ref - log π_θ: ``k1`` is -d, ``k2`` is d²/2,
-    ``k3`` is e^d - 1 - d."""
+    ``k3`` is e^d - 1 - d. ``k1`` is refused in a loss: its gradient is zero on average, so it would hold nothing."""
 
 
 class AlgorithmSection(Section):
     """Advantages and loss. A recipe sets the keys that are not given; see `rlpost.config.recipes`."""
 
-    recipe: Literal["none", "grpo", "dr_grpo", "rloo", "dapo", "gspo", "rank_grpo"] = "none"
+    recipe: Literal[
+        "none", "grpo", "dr_grpo", "rloo", "dapo", "gspo", "rank_grpo", "cispo", "gmpo", "dppo", "maxrl"
+    ] = "none"
     """A named algorithm that sets the keys below; keys given next to it win. ``none``: the defaults below."""
     loss: str = "clipped"
-    """``clipped`` is the clipped policy gradient that the settings below describe; a loss of your own is given as
-    ``path.py:name`` or ``module:name`` (`configs/examples/cispo.py`)."""
+    """``clipped`` is the clipped policy gradient that the settings below describe; ``cispo`` clips the importance
+    weight instead of the gradient; ``gmpo`` takes the geometric mean of clipped token ratios; ``dppo_tv`` and
+    ``dppo_kl`` mask tokens whose probability has moved too far from the engine's; a loss of your own is given as
+    ``path.py:name`` or ``module:name`` (`configs/examples/cispo.py`). Change it through a recipe, which sets what goes
+    with it."""
     loss_args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of a loss of your own."""
     advantage: str = "group_relative"
-    """``group_relative`` compares rewards within their group, as the settings below say; an advantage of your own is
-    given as ``path.py:name`` or ``module:name``."""
+    """``group_relative`` compares rewards within their group, as the settings below say; ``maxrl`` divides by the
+    group's mean (rewards of 0 or more; recipe ``maxrl``); an advantage of your own is given as ``path.py:name`` or
+    ``module:name``. Change it to ``maxrl`` when many prompts are solved rarely."""
     advantage_args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of an advantage of your own."""
     baseline: Literal["mean", "leave_one_out", "none"] = "mean"
     """What is subtracted from a reward: the ``mean`` of its group, the mean of the others (``leave_one_out``), or
     nothing (``none``)."""
-    std: bool = True
-    """Divide advantages by the standard deviation of their group's rewards. This is TRL's ``scale_rewards``: True is
-    ``group``, False is ``none``."""
+    std: bool | Literal["batch"] = True
+    """Divide advantages by the standard deviation of their group's rewards (True), by that of all rewards that the
+    step trains on (``batch``), or not at all (False). This is TRL's ``scale_rewards``: ``group``, ``batch``, ``none``.
+    Change it to ``batch`` or False when groups with little contrast should not count as much as others."""
     std_ddof: Literal[0, 1] = 1
     """Which standard deviation to divide by; 1: sample, 0: population."""
     std_eps: Positive = 1e-6
@@ -307,13 +322,27 @@ class AlgorithmSection(Section):
     """Level of the importance ratio: one per token, per span (mean log-ratio of its tokens), or per completion
     (``sequence``, as in GSPO)."""
     clip: tuple[NonNegative, NonNegative] = (0.2, 0.2)
-    """ε_low and ε_high; the importance ratio is clipped to [1 - ε_low, 1 + ε_high]."""
+    """ε_low and ε_high; the importance ratio is clipped to [1 - ε_low, 1 + ε_high]. Of ``gmpo``, the limits of
+    log-ratios, -ε_low and ε_high; of ``dppo_tv`` and ``dppo_kl``, the distances from the engine's policy at which
+    tokens with a negative and with a positive advantage are masked."""
+    delta: Positive | None = None
+    """Largest ratio that a negative advantage is multiplied by, above 1 + ε_high (TRL's ``delta``, verl's
+    ``clip_ratio_c``: two-sided or dual clip); None: no such limit. Change it to 4, say, when the loss jumps in later
+    passes over a batch."""
     aggregate: Literal["token", "sequence", "sequence_sum", "span", "constant"] = "token"
     """How token losses are aggregated (in parentheses: verl's loss_agg_mode; TRL's loss_type). ``token``: mean over all
     tokens (token-mean; dapo, bnpo). ``sequence``: mean over completions of token means (seq-mean-token-mean; grpo).
     ``sequence_sum``: mean over completions of token sums (seq-mean-token-sum). ``span``: mean over spans of token means
     (Rank-GRPO). ``constant``: token sums divided by ``rollout.max_tokens``, mean over completions
-    (seq-mean-token-sum-norm; dr_grpo)."""
+    (seq-mean-token-sum-norm; dr_grpo). Counts are of the whole update; `rlpost.algorithms.aggregation` says where
+    theirs differ."""
+    spans_per_completion: PositiveInt | None = None
+    """With ``aggregate: span``, the number of spans that every completion counts with in the divisor, however many it
+    has; None: those it has. Change it to the N of a list for Rank-GRPO's equation 6, which divides by G·N: ranks that
+    are missing then count, and ranks of a short list weigh as much as those of a full one."""
+    focal_gamma: NonNegative = 0.0
+    """Exponent γ of F-GRPO's weight (1 - share of correct answers)^γ on the advantages of a group; 0: none. Change it
+    (0.5 or 1) when prompts that are mostly solved crowd out rare right answers."""
     kl: KLSettings = KLSettings()
     """Penalty for the KL divergence from the frozen starting policy."""
     importance: ImportanceSettings = ImportanceSettings()
@@ -591,7 +620,8 @@ class RunConfig(Section):
     def importance_cap(self) -> float | None:
         """Cap of the importance weight between engine and learner; None if the correction is off."""
         settings = self.algorithm.importance
-        on = settings.mode == "truncate" or (settings.mode == "auto" and self.model.dtype == "bfloat16")
+        by_itself = self.model.dtype == "bfloat16" or self.algorithm.loss in ("dppo_tv", "dppo_kl")
+        on = settings.mode in ("truncate", "mask") or (settings.mode == "auto" and by_itself)
         return settings.cap if on else None
 
     def parity_due(self, step: int) -> bool:

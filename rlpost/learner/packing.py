@@ -222,19 +222,27 @@ def micro_batches(parts: Sequence[PackedSequence], sizes: Sequence[SampleSize], 
     return [*batches, tuple(current)] if current else batches
 
 
-def denominators(samples: Sequence[TrainSample], indices: Sequence[int], max_tokens: int) -> Denominators:
+def denominators(
+    samples: Sequence[TrainSample], indices: Sequence[int], max_tokens: int, spans_per_completion: int | None = None
+) -> Denominators:
     """The counts of some samples, which a minibatch's loss divides by once they are summed over ranks.
 
     Args:
         samples: the whole batch.
         indices: the samples to count.
         max_tokens: constant denominator of Dr. GRPO's aggregation.
+        spans_per_completion: spans that every completion counts with; None: those it has.
     """
     chosen = [samples[index] for index in indices]
+    sequences = sum(sample.part == 0 and bool(sample.mask.any()) for sample in chosen)
+    if spans_per_completion is None:
+        spans = sum(len(np.unique(sample.span_ids[sample.mask & (sample.span_ids >= 0)])) for sample in chosen)
+    else:
+        spans = sequences * spans_per_completion
     return Denominators(
         tokens=sum(int(sample.mask.sum()) for sample in chosen),
-        sequences=sum(sample.part == 0 and bool(sample.mask.any()) for sample in chosen),
-        spans=sum(len(np.unique(sample.span_ids[sample.mask & (sample.span_ids >= 0)])) for sample in chosen),
+        sequences=sequences,
+        spans=spans,
         max_tokens=max_tokens,
     )
 

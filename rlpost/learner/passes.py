@@ -77,6 +77,7 @@ class ModelPasses:
         self.chunk = config.learner.logprob_chunk
         self.loss = build_loss(config)
         self._max_tokens, self._prefetch = config.rollout.max_tokens, config.learner.prefetch
+        self._spans = config.algorithm.spans_per_completion
 
     def run(
         self,
@@ -200,7 +201,7 @@ class ModelPasses:
     def denominators(self, samples: Samples, plans: RankPlans) -> Denominators:
         """The counts of all samples of a plan, over all ranks, that a loss divides by."""
         own = [index for micro in plans[self.engine.rank] for index in sample_indices(micro)]
-        counts = denominators(samples, own, self._max_tokens)
+        counts = denominators(samples, own, self._max_tokens, self._spans)
         if self.engine.world == 1:
             return counts
         summed = self.engine.sum_over_ranks(
@@ -210,7 +211,7 @@ class ModelPasses:
 
     def own_denominators(self, samples: Samples) -> Denominators:
         """The counts of all samples, made on this rank alone."""
-        return denominators(samples, range(len(samples)), self._max_tokens)
+        return denominators(samples, range(len(samples)), self._max_tokens, self._spans)
 
     def _reference(self) -> tuple[Any, contextlib.AbstractContextManager[object]]:
         """The model that scores under the starting policy, and the block in which to call it.

@@ -23,6 +23,7 @@ from rlpost.errors import InfrastructureError, RolloutsLostError, UserError
 from rlpost.loop.checks import traced
 from rlpost.loop.session import Session
 from rlpost.observability.metrics import Undecided, describe_groups, prefixed, tokens
+from rlpost.plugins.algorithm import advantage_settings
 from rlpost.rollout.sampling import admitted, requests, settings
 from rlpost.scoring.score import drop_empty_rewards
 from rlpost.sparsity.deltas import summary
@@ -104,6 +105,8 @@ def collect(session: Session, number: int, first_ticket: int | None = None) -> S
         group_filter=config.algorithm.filter,
         truncated=config.scoring.truncated,
         most=config.rollout.prompts_per_step,
+        batch_std=advantage_settings(config) if config.algorithm.std == "batch" else None,
+        focal_gamma=config.algorithm.focal_gamma,
     )
     check_sequences(config, credited.batch)
     if not session.rewritten and any(sample.part for sample in credited.batch.samples):
@@ -225,7 +228,8 @@ def _rolled_out(session: Session, number: int, first: int, asked: int, timer: St
 def check_sequences(config: RunConfig, batch: BatchReceipt) -> None:
     """Refuse trajectories of several sequences where the loss would treat each as a completion of its own.
 
-    Token means are right for them. Means over completions and spans are not, nor are ratios of whole sequences; sums
+    Token means are right for them. Means over completions and spans are not, nor are ratios of whole sequences and
+    importance weights of them; sums
     over completions are, as long as all sequences of a trajectory are in one update.
 
     Raises:
@@ -236,6 +240,8 @@ def check_sequences(config: RunConfig, batch: BatchReceipt) -> None:
     algorithm, several = config.algorithm, config.minibatches(len(batch.samples)) > 1
     if algorithm.ratio != "token":
         name, value = "ratio", algorithm.ratio
+    elif config.importance_cap is not None and algorithm.importance.level != "token":
+        name, value = "importance.level", algorithm.importance.level
     elif algorithm.aggregate in ("sequence", "span") or (algorithm.aggregate != "token" and several):
         name, value = "aggregate", algorithm.aggregate
     else:

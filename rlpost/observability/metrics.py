@@ -41,10 +41,11 @@ METRICS: dict[str, str] = {
     "entropy": "mean entropy of the policy's full distribution at trained tokens, nats per token",
     "identical_groups": "share of groups of two or more whose answers are all the same",
     "ratio": "mean importance ratio",
-    "clip_frac/*": "share of tokens whose gradient the clip removed: low from below, high from above; low/epoch_N and "
-    "high/epoch_N by pass over the batch (epoch_0 begins on-policy)",
+    "clip_frac/*": "share of tokens whose gradient the clip removed (CISPO: whose weight it clipped): low from below, "
+    "high from above; low/epoch_N and high/epoch_N by pass over the batch (epoch_0 begins on-policy)",
     "loss/*": "figures that a loss of your own returns",
-    "importance": "mean truncated weight of the proximal against the rollout policy",
+    "importance": "mean weight of the proximal (DPPO: the current) against the rollout policy, within its limits",
+    "importance_masked": "share of tokens that algorithm.importance.mode: mask leaves out",
     "mismatch": "mean |log p proximal - log p rollout| over trained tokens, nats",
     "mismatch/*": "its parts by cause (numerics, staleness, truncation: -log of the probability that the learner gives "
     "to what the engine sampled from), and the mean signed difference by place (first, border, end, last, repeated, "

@@ -3,8 +3,9 @@
 A loss is ``(LossInputs, LossSettings, Denominators, **loss_args) -> loss`` or ``-> (loss, metrics)``: the micro-batch's
 scalar share of the loss, and detached metrics; both are summed over micro-batches. An advantage function is ``(rewards,
 AdvantageSettings, **advantage_args) -> list``, with one list of numbers for each completion, parallel to its spans, or
-None where the reward is None. A class is instantiated with the arguments first, and the instance is called without
-them. `configs/examples/cispo.py` is a worked example; `rlpost.plugins.trial_algorithm` has the rules for a loss.
+None where the reward is None; with ``std: batch`` it is told not to divide, and what it returns is divided afterwards.
+A class is instantiated with the arguments first, and the instance is called without them. `configs/examples/cispo.py`
+is a worked example; `rlpost.plugins.trial_algorithm` has the rules for a loss.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from rlpost.algorithms.advantages import AdvantageSettings
 from rlpost.algorithms.losses import METRICS, LossInputs, LossSettings
+from rlpost.algorithms.surrogates import Surrogate
 from rlpost.config.schema import RunConfig
 from rlpost.errors import UserError, describe_error
 from rlpost.plugins import registry, usercode
@@ -38,7 +40,7 @@ class BoundLoss:
     Attributes:
         name: value of ``algorithm.loss``.
         function: the loss function, with its own arguments bound.
-        settings: clip range, level of the ratio, aggregation, KL term, importance cap.
+        settings: surrogate, clip range, level of the ratio, aggregation, KL term, importance limits.
         metrics: names of its metrics, ``loss`` included, the same for every micro-batch.
     """
 
@@ -71,13 +73,18 @@ def build_loss(config: RunConfig) -> BoundLoss:
     """
     algorithm = config.algorithm
     settings = LossSettings(
+        surrogate=cast(Surrogate, algorithm.loss) if algorithm.loss in registry.BUILTIN["losses"] else "clipped",
         ratio=algorithm.ratio,
         clip_low=algorithm.clip[0],
         clip_high=algorithm.clip[1],
+        delta=algorithm.delta,
         aggregate=algorithm.aggregate,
         kl_coef=algorithm.kl.coef,
         kl_kind=algorithm.kl.kind,
         importance_cap=config.importance_cap,
+        importance_low=algorithm.importance.low,
+        importance_kind="mask" if algorithm.importance.mode == "mask" else "truncate",
+        importance_level=algorithm.importance.level,
     )
     function = _bound("losses", algorithm.loss, algorithm.loss_args, "algorithm.loss", parameters=3)
     unnamed = BoundLoss(algorithm.loss, function, settings)
@@ -92,7 +99,7 @@ def build_loss(config: RunConfig) -> BoundLoss:
 
 @dataclass(frozen=True, slots=True)
 class BoundAdvantage:
-    """An advantage function of the user's own with its settings; what it returns is checked in every call.
+    """An advantage function with its settings; what it returns is checked in every call.
 
     Attributes:
         name: value of ``algorithm.advantage``.
@@ -151,14 +158,19 @@ def build_advantage(config: RunConfig) -> Advantages:
     Raises:
         UserError: if the name is unknown or the arguments do not fit.
     """
-    algorithm = config.algorithm
-    settings = AdvantageSettings(
-        baseline=algorithm.baseline, std=algorithm.std, ddof=algorithm.std_ddof, eps=algorithm.std_eps
-    )
+    algorithm, settings = config.algorithm, advantage_settings(config)
     function = _bound("advantages", algorithm.advantage, algorithm.advantage_args, "algorithm.advantage", parameters=2)
-    if algorithm.advantage in registry.BUILTIN["advantages"]:
+    if algorithm.advantage == "group_relative":
         return partial(function, settings=settings)
     return BoundAdvantage(algorithm.advantage, function, settings)
+
+
+def advantage_settings(config: RunConfig) -> AdvantageSettings:
+    """What an advantage function is told; with ``std: batch`` it leaves the division to `rlpost.algorithms.credit`."""
+    algorithm = config.algorithm
+    return AdvantageSettings(
+        baseline=algorithm.baseline, std=algorithm.std is True, ddof=algorithm.std_ddof, eps=algorithm.std_eps
+    )
 
 
 EXAMPLE_COUNTS = Denominators(tokens=11, sequences=4, spans=7, max_tokens=8)

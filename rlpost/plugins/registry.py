@@ -25,12 +25,16 @@ from rlpost.errors import UserError, describe_error
 from rlpost.plugins import usercode
 
 BUILTIN: dict[str, dict[str, str]] = {
-    "losses": {"clipped": "rlpost.algorithms.losses:policy_loss"},
-    "advantages": {"group_relative": "rlpost.algorithms.advantages:group_advantages"},
+    "losses": dict.fromkeys(("clipped", "cispo", "gmpo", "dppo_tv", "dppo_kl"), "rlpost.algorithms.losses:policy_loss"),
+    "advantages": {
+        "group_relative": "rlpost.algorithms.advantages:group_advantages",
+        "maxrl": "rlpost.algorithms.advantages:maxrl_advantages",
+    },
     "engines": {"vllm": "rlpost.rollout.vllm.engine:build_engine"},
     "environments": {},
     "rewards": {
         "outcome": "rlpost_rewards.outcome:Outcome",
+        "overlong": "rlpost_rewards.overlong:Overlong",
         "ranking": "rlpost_rewards.ranking:Ranking",
         "trl": "rlpost_rewards.trl_adapter:TrlReward",
         "turns": "rlpost_rewards.turns:TurnReturns",

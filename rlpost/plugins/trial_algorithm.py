@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlpost.algorithms.losses import LossInputs
+from rlpost.algorithms.losses import LossInputs, LossSettings
 from rlpost.config.schema import RunConfig
 from rlpost.errors import UserError
 from rlpost.plugins import registry
@@ -68,7 +68,7 @@ def try_loss(loss: BoundLoss, example: LossInputs) -> None:
         UserError: if it fails, changes its inputs, answers differently when called again, is no finite scalar with a
             finite gradient, has no gradient on-policy, has one at masked tokens, depends on how completions are divided
             into micro-batches, ignores the advantages or turns their sign around, or ignores log-probabilities that the
-            configuration computes for it.
+            configuration computes for it, or how the configuration weights by them.
     """
     with plugin_errors(f"algorithm.loss {loss.name!r}", "on four completions"):
         on_policy = replace(example, proximal_logprobs=example.logprobs.detach())
@@ -253,6 +253,27 @@ def _check_reads(loss: BoundLoss, inputs: LossInputs) -> None:
         if all(one.value == whole.value and torch.equal(one.gradient, whole.gradient) for one in moved):
             remedy = "coef to 0" if name == "ref_logprobs" else "mode to off"
             raise UserError(f"{key} is on, but it does not read inputs.{name}; set {remedy}, or add the term")
+    if settings.importance_cap is not None:
+        _check_importance_settings(loss, inputs)
+
+
+def _check_importance_settings(loss: BoundLoss, inputs: LossInputs) -> None:
+    """A loss that truncates token by token, whatever is configured, computes something else than the file says."""
+    default = LossSettings()
+    assert inputs.rollout_logprobs is not None
+    moved = [replace(inputs, rollout_logprobs=inputs.rollout_logprobs + by) for by in (0.0, *_SHIFTS)]
+    found = [_call(loss, one, "off-policy") for one in moved]
+    for key, name in (("mode", "importance_kind"), ("level", "importance_level"), ("low", "importance_low")):
+        value, usual = getattr(loss.settings, name), getattr(default, name)
+        if value == usual:
+            continue
+        plain = replace(loss, settings=replace(loss.settings, **{name: usual}))
+        others = [_call(plain, one, "off-policy") for one in moved]
+        if all(a.value == b.value and torch.equal(a.gradient, b.gradient) for a, b in zip(found, others, strict=True)):
+            raise UserError(
+                f"algorithm.importance.{key} is {value}, but it does not read settings.{name}; use importance_weights "
+                "of rlpost.algorithms.ratios, or remove the setting"
+            )
 
 
 def _each(inputs: LossInputs, change: Any) -> LossInputs:

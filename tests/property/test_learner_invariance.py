@@ -160,6 +160,40 @@ VARLEN: dict[str, dict[str, Any]] = {
 }
 
 
+FAMILY: dict[str, dict[str, Any]] = {
+    "two-sided clip": {"delta": 1.35},
+    "cispo": {"loss": "cispo", "clip": [1.0, 0.3]},
+    "gmpo": {"recipe": "gmpo"},
+    "gmpo by span": {"loss": "gmpo", "ratio": "span", "aggregate": "span", "clip": [0.2, 0.2]},
+    "dppo": {"recipe": "dppo", "clip": [0.002, 0.002], "importance": {"cap": 20.0}},
+    "sequence mask": {"importance": {"mode": "mask", "level": "sequence", "cap": 1.2}},
+    "sequence truncation": {"importance": {"mode": "truncate", "level": "sequence", "low": 0.8, "cap": 1.2}},
+    "token mask": {"importance": {"mode": "mask", "low": 0.8, "cap": 1.2}},
+    "a fixed number of spans": {"ratio": "span", "aggregate": "span", "spans_per_completion": 7},
+}
+
+
+@pytest.mark.parametrize("algorithm", FAMILY.values(), ids=FAMILY.keys())
+def test_no_member_of_the_family_depends_on_micro_batches_or_layout(model: Any, algorithm: dict[str, Any]) -> None:
+    plain, _ = measure(model, configured(10_000), batch(3, count=7, prompts=2))
+    for seed in (3, 4):
+        data = batch(seed, count=7, prompts=2)
+        expected = measure(model, configured(10_000, **algorithm), data)
+        for micro_tokens, measures in ((9, None), (25, MEASURES["all"])):
+            close(measure(model, configured(micro_tokens, measures, **algorithm), data), expected)
+        assert expected[0].norm() > 1e-4
+    assert not torch.allclose(measure(model, configured(10_000, **algorithm), batch(3, count=7, prompts=2))[0], plain)
+
+
+def test_a_fixed_number_of_spans_divides_by_it_and_the_number_of_completions(model: Any) -> None:
+    data, settings = batch(3), {"ratio": "span", "aggregate": "span", "kl": {"coef": 0.0}}
+    plain, _ = measure(model, configured(**settings), data)
+    fixed, _ = measure(model, configured(**settings, spans_per_completion=7), data)
+    spans = sum(len({int(i) for i in s.span_ids[s.mask] if i >= 0}) for s in data.samples)
+    completions = sum(bool(s.mask.any()) for s in data.samples)
+    torch.testing.assert_close(fixed * 7 * completions, plain * spans, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("measures", MEASURES.values(), ids=MEASURES.keys())
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_no_measure_of_speed_changes_loss_or_gradient(model: Any, measures: dict[str, Any], attention: str) -> None:

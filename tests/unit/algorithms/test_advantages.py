@@ -7,7 +7,16 @@ import math
 import numpy as np
 import pytest
 
-from rlpost.algorithms.advantages import AdvantageSettings, group_advantages, normalise, spread_over_tokens
+from rlpost.algorithms.advantages import (
+    AdvantageSettings,
+    divide_by_batch_std,
+    divide_by_mean,
+    focal_weight,
+    group_advantages,
+    normalise,
+    spread_over_tokens,
+    weigh,
+)
 from rlpost.types import SpanReward
 
 MEAN = AdvantageSettings(std=False)
@@ -177,3 +186,85 @@ def test_agreement_with_a_slow_loop(baseline: str, std: bool, ddof: int) -> None
     for _ in range(20):
         values = rng.normal(size=int(rng.integers(2, 9))).tolist()
         assert normalise(values, settings) == pytest.approx(slow_normalise(values, settings), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, 0.0, 0.0, 0.0], [3.0, -1.0, -1.0, -1.0]),
+        ([1.0, 1.0, 1.0, 0.0], [1 / 3, 1 / 3, 1 / 3, -1.0]),
+        ([0.0, 0.0], [0.0, 0.0]),
+        ([1.0, 1.0], [0.0, 0.0]),
+        ([0.3], [0.0]),
+        ([], []),
+        ([0.5, 1.5, 1.0], [-0.5, 0.5, 0.0]),
+        # the smallest mean there is: bounded by n - 1
+        ([1e-300, 0.0], [1.0, -1.0]),
+    ],
+)
+def test_maxrl_by_hand(values: list[float], expected: list[float]) -> None:
+    assert divide_by_mean(values, AdvantageSettings()) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("values", [[-1.0, 1.0], [-1.0, -1.0], [2.0, 1.0, -0.25]])
+def test_maxrl_refuses_negative_rewards_which_would_turn_advantages_round(values: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"maxrl divides by the mean reward .* a reward is -"):
+        divide_by_mean(values, AdvantageSettings())
+
+
+@pytest.mark.parametrize("n", [1, 2, 6, 40])
+def test_maxrls_gradient_nears_that_of_the_log_of_the_pass_rate(n: int) -> None:
+    # a choice of two, right with probability p, whose log-probabilities have slopes 1/p and -1/(1 - p) in p
+    p, found = 0.3, 0.0
+    for right in range(n + 1):
+        chance = math.comb(n, right) * p**right * (1 - p) ** (n - right)
+        rows = divide_by_mean([1.0] * right + [0.0] * (n - right), AdvantageSettings())
+        slopes = [1 / p] * right + [-1 / (1 - p)] * (n - right)
+        found += chance * sum(a * s for a, s in zip(rows, slopes, strict=True)) / n
+    # right answers give (1 - (1 - p)^n) / p, groups with a right answer a baseline of (1 - p)^(n - 1); 1/p as n grows
+    assert found == pytest.approx((1 - (1 - p) ** n) / p - (1 - p) ** (n - 1), abs=1e-12)
+
+
+def group_of(*values: float | None) -> list:
+    return [None if v is None else (SpanReward(0, 4, v),) for v in values]
+
+
+def test_the_deviation_of_the_batch_by_hand() -> None:
+    # rewards 1, 0 | 4, 3: group means 0.5 and 3.5; mean 2, squares 1 + 4 + 4 + 1 = 10, sample variance 10/3
+    groups = [group_of(1.0, 0.0, None), group_of(4.0, 3.0)]
+    rows = [group_advantages(group, AdvantageSettings(std=False)) for group in groups]
+    found = divide_by_batch_std(groups, rows, ddof=1, eps=1e-4)
+    scale = math.sqrt(10 / 3) + 1e-4
+    assert found[0] == [[pytest.approx(0.5 / scale)], [pytest.approx(-0.5 / scale)], None]
+    assert found[1] == [[pytest.approx(0.5 / scale)], [pytest.approx(-0.5 / scale)]]
+    population = divide_by_batch_std(groups, rows, ddof=0, eps=1e-4)
+    assert population[1][0] == [pytest.approx(0.5 / (math.sqrt(2.5) + 1e-4))]
+
+
+def test_the_deviation_of_the_batch_is_that_of_each_index_and_leaves_shaping_alone() -> None:
+    group = [
+        (SpanReward(0, 2, 1.0), SpanReward(2, 4, 100.0, 1), SpanReward(3, 4, -0.1, -1, "advantage")),
+        (SpanReward(0, 2, 0.0), SpanReward(2, 4, -100.0, 1)),
+    ]
+    rows = group_advantages(group, AdvantageSettings(std=False))
+    [found] = divide_by_batch_std([group], [rows], ddof=1, eps=1e-9)
+    # ± 0.5 over √0.5, ± 100 over √20000
+    assert found == [[pytest.approx(math.sqrt(0.5)), pytest.approx(math.sqrt(0.5)), -0.1],
+                     [pytest.approx(-math.sqrt(0.5)), pytest.approx(-math.sqrt(0.5))]]  # fmt: skip
+
+
+@pytest.mark.parametrize("groups", [[group_of(1.0, 1.0), group_of(1.0)], [group_of(0.5)], [group_of(None)], []])
+def test_a_batch_without_spread_is_not_divided(groups: list) -> None:
+    rows = [group_advantages(group, AdvantageSettings(std=False)) for group in groups]
+    assert divide_by_batch_std(groups, rows) == rows
+
+
+def test_focal_weights_by_hand() -> None:
+    # a quarter of four decided members is correct: (3/4)^γ
+    judged = [True, False, None, False, False]
+    assert focal_weight(judged, 1.0) == pytest.approx(0.75)
+    assert focal_weight(judged, 0.5) == pytest.approx(math.sqrt(0.75))
+    assert (focal_weight(judged, 0.0), focal_weight([True, True], 0.0)) == (1.0, 1.0)
+    assert (focal_weight([True, True], 0.5), focal_weight([False], 2.0), focal_weight([None], 2.0)) == (0.0, 1.0, 1.0)
+    reward = (SpanReward(0, 2, 1.0), SpanReward(1, 2, -0.1, -1, "advantage"))
+    assert weigh(reward, [0.8, -0.1], 0.5) == [0.4, -0.1]

@@ -203,3 +203,34 @@ def test_a_span_that_ends_beyond_its_trajectory_is_refused() -> None:
         credited(scored)
     with pytest.raises(ValueError, match=r"\[0, 4\) ends beyond a trajectory of 3 tokens"):
         train_samples(scored.trajectories[0], (SpanReward(0, 4, 1.0),), [0.0])
+
+
+def test_the_batchs_deviation_is_that_of_the_groups_that_are_trained_on() -> None:
+    mixed, far = group((member(0, 2), 1.0), (member(1, 2), 0.0)), group((member(0, 2), 9.0), (member(1, 2), 9.0))
+    settings = AdvantageSettings(eps=1e-9)
+    held = [receipt(mixed), receipt(far)]
+    # 1, 0, 9, 9: mean 4.75, squares 14.0625 + 22.5625 + 2 · 18.0625 = 72.75, over 3
+    every = assign(held, PLAIN, step=0, batch_std=settings)
+    scale = (72.75 / 3) ** 0.5
+    assert every.advantages == [[pytest.approx(0.5 / scale), pytest.approx(-0.5 / scale)], [0.0, 0.0]]
+    # the second group is filtered out, and is no part of the deviation: 0.5 over √0.5
+    kept = assign(held, PLAIN, step=0, batch_std=settings, group_filter="binary")
+    assert kept.advantages == [[pytest.approx(0.5**0.5), pytest.approx(-(0.5**0.5))], [None, None]]
+    assert kept.kept_groups == 1
+
+
+def test_groups_that_are_mostly_right_weigh_less_with_a_focal_exponent() -> None:
+    # two of three decided members are accepted: (1/3)^1; one of two: 1/2; the undecided member is not counted
+    easy = group((member(0, 2), 1.0), (member(1, 2), 1.0), (member(2, 2), 0.0), (member(3, 2), None))
+    even = group((member(0, 2), 1.0), (member(1, 2), 0.0))
+    found = assign([receipt(easy), receipt(even)], PLAIN, step=0, focal_gamma=1.0)
+    ninth = pytest.approx(1 / 9)
+    assert found.advantages == [[ninth, ninth, pytest.approx(-2 / 9), None], [0.25, -0.25]]
+    plain = assign([receipt(easy), receipt(even)], PLAIN, step=0)
+    assert plain.advantages[1] == [0.5, -0.5]
+
+
+def test_without_a_verifier_a_positive_reward_counts_as_correct_for_the_focal_weight() -> None:
+    given = dataclasses.replace(group((member(0, 2), 2.0), (member(1, 2), -1.0)), verdicts=(None, None))
+    found = assign([receipt(given)], PLAIN, step=0, focal_gamma=2.0)
+    assert found.advantages == [[pytest.approx(1.5 / 4), pytest.approx(-1.5 / 4)]]

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rlpost.algorithms.losses import LossInputs, LossSettings, policy_loss, surrogate
+from rlpost.algorithms.losses import LossInputs, LossSettings, policy_loss
+from rlpost.algorithms.surrogates import clipped
 from rlpost.types import Denominators
 
 AGGREGATIONS = ("token", "sequence", "sequence_sum", "span", "constant")
@@ -40,7 +41,7 @@ def make(new: list, old: list, advantages: list, mask: list | None = None, spans
 )
 def test_the_surrogate_by_hand(ratio: float, advantage: float, expected: float, slope: float) -> None:
     log_ratio = torch.tensor([[math.log(ratio)]], requires_grad=True)
-    loss = surrogate(log_ratio, torch.tensor([[advantage]]), 0.2, 0.3)
+    loss = clipped(log_ratio, torch.tensor([[advantage]]), 0.2, 0.3).loss
     loss.sum().backward()
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     assert log_ratio.grad is not None
@@ -49,7 +50,7 @@ def test_the_surrogate_by_hand(ratio: float, advantage: float, expected: float, 
 
 def test_without_clip_room_the_on_policy_gradient_is_still_reinforce() -> None:
     log_ratio = torch.zeros(1, 1, requires_grad=True)
-    surrogate(log_ratio, torch.tensor([[3.0]]), 0.0, 0.0).sum().backward()
+    clipped(log_ratio, torch.tensor([[3.0]]), 0.0, 0.0).loss.sum().backward()
     assert log_ratio.grad is not None
     assert log_ratio.grad.item() == -3.0
 
@@ -170,3 +171,17 @@ def test_the_gradient_agrees_with_finite_differences(aggregate: str, ratio: str)
 
     # the token weights are float32 constants, so the function is smooth and exact in float64
     assert torch.autograd.gradcheck(loss, (start.requires_grad_(),))
+
+
+def test_rank_grpos_divisor_counts_missing_ranks_as_the_paper_does() -> None:
+    # a list of three ranks and one of two, N = 3: each rank weighs 1/(2 · 3), not 1/5
+    gradients = {}
+    for spans in (5, 6):
+        given = make([[-1.0] * 4, [-1.0] * 4], [[-1.0] * 4, [-1.0] * 4], [[1.0] * 4, [1.0] * 4],
+                     [[True] * 4, [True, True, True, False]], [[0, 0, 1, 2], [0, 0, 1, -1]])  # fmt: skip
+        policy_loss(given, LossSettings(ratio="span", aggregate="span"), Denominators(7, 2, spans, 8))[0].backward()
+        assert given.logprobs.grad is not None
+        gradients[spans] = given.logprobs.grad.tolist()
+    assert gradients[6][0] == pytest.approx([-1 / 12, -1 / 12, -1 / 6, -1 / 6])
+    assert gradients[6][1] == pytest.approx([-1 / 12, -1 / 12, -1 / 6, 0.0])
+    assert gradients[5][1] == pytest.approx([-1 / 10, -1 / 10, -1 / 5, 0.0])

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from rlpost.algorithms.ratios import MAX_LOG_RATIO, log_ratios, truncated_importance
+from rlpost.algorithms.ratios import MAX_LOG_RATIO, importance_weights, log_ratios, truncated_importance
 
 NEW = torch.tensor([[-1.0, -2.0, -3.0, -4.0]])
 OLD = torch.tensor([[-1.5, -2.0, -2.0, -1.0]])
@@ -125,3 +125,58 @@ def test_truncated_importance_carries_no_gradient() -> None:
 def test_a_cap_that_is_not_positive_is_refused(cap: float) -> None:
     with pytest.raises(ValueError, match="cap"):
         truncated_importance(NEW, OLD, ALL, cap)
+
+
+LOG2 = math.log(2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "level", "low", "expected"),
+    # weights 1, 2, 4, 1/4 and, of the second row, 2 alone; products 2 and 2
+    [
+        ("truncate", "token", None, [[1, 2, 3, 0.25], [2, 1, 1, 1]]),
+        ("truncate", "token", 0.5, [[1, 2, 3, 0.5], [2, 1, 1, 1]]),
+        ("mask", "token", None, [[1, 2, 0, 0.25], [2, 1, 1, 1]]),
+        ("mask", "token", 0.5, [[1, 2, 0, 0], [2, 1, 1, 1]]),
+        ("truncate", "sequence", None, [[2] * 4, [2, 1, 1, 1]]),
+        ("mask", "sequence", 0.5, [[2] * 4, [2, 1, 1, 1]]),
+        ("mask", "sequence", 2.5, [[0] * 4, [0, 1, 1, 1]]),
+    ],
+)
+def test_importance_weights_by_hand(kind: str, level: str, low: float | None, expected: list) -> None:
+    learner = torch.tensor([[0.0, LOG2, 2 * LOG2, -2 * LOG2], [LOG2, math.nan, math.nan, math.nan]])
+    mask = torch.tensor([[True] * 4, [True, False, False, False]])
+    found = importance_weights(learner, torch.zeros(2, 4), mask, cap=3.0, low=low, kind=kind, level=level)  # type: ignore[arg-type]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32))
+
+
+def test_a_sequences_weight_is_the_product_over_its_trained_tokens_alone() -> None:
+    mask = torch.tensor([[True, False, True]])
+    found = importance_weights(
+        torch.tensor([[LOG2, 9.0, -LOG2 / 2]]), torch.zeros(1, 3), mask, cap=9.0, level="sequence"
+    )
+    torch.testing.assert_close(found, torch.tensor([[2**0.5, 1.0, 2**0.5]]))
+
+
+def test_what_the_engine_thought_impossible_is_masked() -> None:
+    engine = torch.tensor([[-math.inf, -1.0]])
+    learner = torch.tensor([[-1.0, -1.0]])
+    assert importance_weights(learner, engine, ALL[:, :2], cap=5.0, kind="mask").tolist() == [[0.0, 1.0]]
+    whole = importance_weights(learner, engine, ALL[:, :2], cap=5.0, kind="mask", level="sequence")
+    assert whole.tolist() == [[0.0, 0.0]]
+
+
+def test_long_sequences_keep_their_digits_in_half_precision() -> None:
+    # 4000 differences of 2^-10: their sum is 3.90625; bfloat16 would stop adding at 0.25
+    learner = torch.full((1, 4000), 2.0**-10, dtype=torch.bfloat16)
+    mask = torch.ones(1, 4000, dtype=torch.bool)
+    found = importance_weights(learner, torch.zeros_like(learner), mask, cap=100.0, level="sequence")
+    assert found[0, 0].item() == pytest.approx(math.exp(4000 * 2**-10), rel=1e-5)
+    level = log_ratios(learner, torch.zeros_like(learner), mask, torch.zeros(1, 4000, dtype=torch.long), "sequence")
+    assert level[0, 0].item() == pytest.approx(2**-10, rel=1e-5)
+
+
+@pytest.mark.parametrize("low", [-0.1, 2.0, 3.0])
+def test_a_lower_limit_that_is_not_below_the_cap_is_refused(low: float) -> None:
+    with pytest.raises(ValueError, match="lower importance limit"):
+        importance_weights(NEW, OLD, ALL, cap=2.0, low=low)

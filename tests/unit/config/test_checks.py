@@ -10,6 +10,8 @@ import pytest
 from rlpost.config import checks
 from rlpost.config.load import from_dict
 from rlpost.errors import ConfigError
+from rlpost.plugins.algorithm import advantage_settings, build_advantage, build_loss, example_inputs
+from rlpost.plugins.trial_algorithm import try_loss
 
 GOOD: dict[str, Any] = {"model": {"path": "m"}, "scoring": {"verifier": "function"}}
 SCRATCH: dict[str, Any] = {"model": {"path": None, "scratch": {}}, "sft": {}}
@@ -200,6 +202,95 @@ BROKEN: list[tuple[str, dict[str, Any], str, list[str]]] = [
         "data.template",
         ["data.chat_template", "keep one"],
     ),
+    ("check_kl", {"algorithm": {"kl": {"coef": 0.1, "kind": "k1"}}}, "algorithm.kl.kind", ["k1", "0.1", "zero", "k3"]),
+    ("check_clip", {"algorithm": {"delta": 1.2}}, "algorithm.delta", ["1.2", "positive advantages", "more than that"]),
+    ("check_clip", {"algorithm": {"loss": "cispo", "delta": 4.0}}, "algorithm.delta", ["4.0", "cispo", "remove it"]),
+    (
+        "check_clip",
+        {"algorithm": {"loss": "dppo_tv", "clip": [0.2, 1.0]}},
+        "algorithm.clip",
+        ["[0.2, 1.0]", "none reaches 1", "smaller"],
+    ),
+    ("check_ratio", {"algorithm": {"loss": "dppo_kl", "ratio": "span"}}, "algorithm.ratio", ["span", "use token"]),
+    ("check_ratio", {"algorithm": {"loss": "gmpo"}}, "algorithm.ratio", ["token", "gmpo", "use sequence"]),
+    (
+        "check_ratio",
+        {"algorithm": {"recipe": "gmpo", "aggregate": "token"}},
+        "algorithm.aggregate",
+        ["token", "once per token", "use sequence"],
+    ),
+    (
+        "check_importance_limits",
+        {"algorithm": {"importance": {"low": 2.0}}},
+        "algorithm.importance.low",
+        ["2.0", "cap 2.0", "smaller"],
+    ),
+    (
+        "check_importance_limits",
+        {"algorithm": {"importance": {"mode": "mask", "cap": 0.9}}},
+        "algorithm.importance.low",
+        ["0 to 0.9", "agree", "put 1 between"],
+    ),
+    (
+        "check_importance_limits",
+        {"algorithm": {"loss": "dppo_tv", "importance": {"mode": "off"}}},
+        "algorithm.importance.mode",
+        ["off", "dppo_tv", "use truncate"],
+    ),
+    (
+        "check_importance_limits",
+        {"algorithm": {"loss": "dppo_tv", "importance": {"level": "sequence"}}},
+        "algorithm.importance.mode",
+        ["level sequence", "level token"],
+    ),
+    (
+        "check_advantage",
+        {"algorithm": {"advantage": "maxrl"}},
+        "algorithm.advantage",
+        ["std True", "std false", "recipe maxrl"],
+    ),
+    (
+        "check_advantage",
+        {"algorithm": {"advantage": "maxrl", "std": "batch"}},
+        "algorithm.advantage",
+        ["std batch", "recipe maxrl"],
+    ),
+    (
+        "check_advantage",
+        {
+            "algorithm": {"advantage": "maxrl", "std": False},
+            "scoring": {
+                "truncated": "keep",
+                "rewards": [{"name": "outcome"}, {"name": "overlong", "max_tokens": 256, "buffer": 64}],
+            },
+        },
+        "algorithm.advantage",
+        ["overlong is negative", "remove one"],
+    ),
+    (
+        "check_spans_per_completion",
+        {"algorithm": {"spans_per_completion": 20}},
+        "algorithm.spans_per_completion",
+        ["20", "aggregate token", "use span"],
+    ),
+    (
+        "check_overlong",
+        {"scoring": {"rewards": [{"name": "overlong", "max_tokens": 256, "buffer": 64}]}},
+        "scoring.truncated",
+        ["reject", "in time", "use keep"],
+    ),
+    (
+        "check_overlong",
+        {"scoring": {"truncated": "keep", "rewards": [{"name": "overlong", "max_tokens": 512, "buffer": 64}]}},
+        "scoring.rewards",
+        ["512", "256", "give that"],
+    ),
+    (
+        "check_overlong",
+        {**TALK, "scoring": {"rewards": [{"name": "overlong", "max_tokens": 256, "buffer": 64}]}},
+        "scoring.rewards",
+        ["overlong", "environment", "remove one"],
+    ),
 ]
 
 
@@ -229,6 +320,46 @@ def test_what_the_rules_allow() -> None:
     assert from_dict(changed({"rollout": {"logprobs": "never"}, "algorithm": {"importance": {"mode": "off"}}}))
     assert from_dict(changed({"model": {"dtype": "float32"}, "rollout": {"logprobs": "never"}})).importance_cap is None
     assert from_dict(changed({"evaluation": {"k": [4, 8]}})).evaluation.k == (4, 8)
+    # k1 without a weight is a name that nothing reads
+    assert from_dict(changed({"algorithm": {"kl": {"kind": "k1"}}})).algorithm.kl.coef == 0
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        {"delta": 4.0, "clip": [0.2, 0.28]},
+        {"std": "batch"},
+        {"std": "batch", "baseline": "leave_one_out", "focal_gamma": 0.5},
+        {"recipe": "rank_grpo", "spans_per_completion": 20},
+        {"loss": "gmpo", "ratio": "span", "aggregate": "span", "clip": [0.4, 0.4]},
+        {"recipe": "cispo", "ratio": "sequence", "importance": {"mode": "mask", "level": "sequence", "cap": 3.0}},
+        {"importance": {"mode": "mask", "low": 0.5, "cap": 5.0}},
+        {"recipe": "dppo", "loss": "dppo_kl", "clip": [0.05, 0.05]},
+        {"recipe": "maxrl", "aggregate": "sequence", "focal_gamma": 1.0},
+    ],
+    ids=str,
+)
+def test_members_of_the_family_combine_where_that_means_something(algorithm: dict[str, Any]) -> None:
+    for dtype in ("float32", "bfloat16"):
+        config = from_dict(changed({"algorithm": algorithm, "model": {"dtype": dtype}}))
+        loss = build_loss(config)
+        try_loss(loss, example_inputs(loss.settings))
+        build_advantage(config)
+
+
+def test_dppo_asks_the_engines_for_log_probabilities_in_any_dtype() -> None:
+    for dtype in ("float32", "bfloat16"):
+        config = from_dict(changed({"algorithm": {"loss": "dppo_tv"}, "model": {"dtype": dtype}}))
+        assert config.importance_cap == 2.0
+        assert config.wants_logprobs(3)
+        assert from_dict(changed({"algorithm": {"recipe": "dppo"}, "model": {"dtype": dtype}})).importance_cap == 20.0
+
+
+def test_std_is_read_as_before_and_batch_is_the_third_value() -> None:
+    for given, expected in ((True, True), (False, False), ("batch", False)):
+        config = from_dict(changed({"algorithm": {"std": given}}))
+        assert config.algorithm.std == given
+        assert advantage_settings(config).std is expected
 
 
 @pytest.mark.parametrize(

@@ -315,14 +315,14 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 def test_a_file_starts_from_the_one_it_extends(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
-    base = "model: {path: m}\nscoring: {verifier: function}\nalgorithm: {kl: {coef: 0.02, kind: k1}, epochs: 3}\n"
+    base = "model: {path: m}\nscoring: {verifier: function}\nalgorithm: {kl: {coef: 0.02, kind: k2}, epochs: 3}\n"
     write(tmp_path, "base.yaml", base + "data: {train: {count: 5, seed: 1}}\n")
     write(tmp_path / "more", "middle.yaml", "extends: ../base.yaml\nalgorithm: {kl: {coef: 0.1}}\n")
     top = write(tmp_path, "top.yaml", "extends: more/middle.yaml\ndata: {train: file.jsonl}\n")
     found = load(top, ["algorithm.epochs=2"])
     assert (found.config.algorithm.kl.coef, found.config.algorithm.kl.kind, found.config.algorithm.epochs) == (
         0.1,
-        "k1",
+        "k2",
         2,
     )
     assert found.config.data.train == "file.jsonl"

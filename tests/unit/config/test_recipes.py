@@ -33,11 +33,13 @@ REWARDS = [[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0]]
 
 @dataclass(frozen=True)
 class Drawn:
-    """Log-probabilities of the tokens of one completion."""
+    """Log-probabilities of the tokens of one completion; ``now`` is where ``new`` starts, for what has no gradient."""
 
     new: list[float]
     old: list[float]
     ref: list[float]
+    rollout: list[float]
+    now: tuple[float, ...]
 
 
 Batch = list[list[Drawn]]
@@ -48,7 +50,8 @@ def drawn(seed: int, distance: float = 0.3) -> Batch:
 
     def one() -> Drawn:
         old = [rng.uniform(-3, -0.1) for _ in range(rng.randint(1, 6))]
-        return Drawn([x + rng.gauss(0, distance) for x in old], old, [x + rng.gauss(0, 0.5) for x in old])
+        new, ref = [x + rng.gauss(0, distance) for x in old], [x + rng.gauss(0, 0.5) for x in old]
+        return Drawn(new, old, ref, [x + rng.gauss(0, 0.2) for x in old], tuple(new))
 
     return [[one() for _ in rewards] for rewards in REWARDS]
 
@@ -94,6 +97,7 @@ def ours(name: str, batch: Batch) -> tuple[float, list[float]]:
         mask=mask,
         span_ids=padded([s.span_ids[1:].tolist() for s in samples], torch.long, -1),
         ref_logprobs=padded([one.ref for one in rows]),
+        rollout_logprobs=padded([one.rollout for one in rows]),
     )
     counts = denominators(samples, range(len(samples)), config.rollout.max_tokens)
     loss, _ = build_loss(config)(inputs, counts)
@@ -195,8 +199,56 @@ def rank_grpo(batch: Batch) -> float:
     return -mean(per_question)
 
 
+def cispo(batch: Batch) -> float:
+    """MiniMax-M1, eq. 4: weights up to 5, without gradient, on log π; mean over all tokens."""
+    tokens = []
+    for rewards, members in zip(REWARDS, batch, strict=True):
+        for advantage, one in zip(standardised(rewards), members, strict=True):
+            weights = [min(math.exp(n - o), 5.0) for n, o in zip(one.now, one.old, strict=True)]
+            tokens += [w * advantage * new for w, new in zip(weights, one.new, strict=True)]
+    return -mean(tokens)
+
+
+def gmpo(batch: Batch) -> float:
+    """Geometric-mean policy optimization: (Π_t clipped ρ_t)^(1/|y|) A, each ρ_t within e^±0.4 where A asks for it."""
+    per_question = []
+    for rewards, members in zip(REWARDS, batch, strict=True):
+        answers = []
+        for advantage, one in zip(standardised(rewards), members, strict=True):
+            product = 1.0
+            for new, old in zip(one.new, one.old, strict=True):
+                ratio, limit = math.exp(new - old), math.exp(math.copysign(0.4, advantage))
+                product *= min(ratio, limit) if advantage > 0 else max(ratio, limit)
+            answers.append(product ** (1 / len(one.new)) * advantage)
+        per_question.append(mean(answers))
+    return -mean(per_question)
+
+
+def dppo(batch: Batch) -> float:
+    """Rethinking the trust region, eq. 11 to 13: no token whose probability is 0.2 from the engine's and leads on."""
+    tokens = []
+    for rewards, members in zip(REWARDS, batch, strict=True):
+        for advantage, one in zip(standardised(rewards), members, strict=True):
+            for new, now, engine in zip(one.new, one.now, one.rollout, strict=True):
+                moved = math.exp(now) - math.exp(engine)
+                away = abs(moved) > 0.2 and moved * advantage > 0
+                tokens.append(0.0 if away else min(math.exp(now - engine), 20.0) * advantage * new)
+    return -mean(tokens)
+
+
+def maxrl(batch: Batch) -> float:
+    """Maximum likelihood reinforcement learning: (r - mean) / mean, with the default loss."""
+    tokens = []
+    for rewards, members in zip(REWARDS, batch, strict=True):
+        for reward, one in zip(rewards, members, strict=True):
+            advantage = (reward - mean(rewards)) / mean(rewards)
+            tokens += [clipped(math.exp(n - o), advantage, 0.2, 0.2) for n, o in zip(one.new, one.old, strict=True)]
+    return -mean(tokens)
+
+
 REFERENCES: dict[str, Callable[[Batch], float]] = {
     "grpo": grpo, "dr_grpo": dr_grpo, "rloo": rloo, "dapo": dapo, "gspo": gspo, "rank_grpo": rank_grpo,
+    "cispo": cispo, "gmpo": gmpo, "dppo": dppo, "maxrl": maxrl,
 }  # fmt: skip
 
 

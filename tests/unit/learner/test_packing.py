@@ -149,6 +149,8 @@ def test_denominators_by_hand() -> None:
     assert denominators(samples, [0, 1, 2], 8) == Denominators(tokens=4, sequences=2, spans=2, max_tokens=8)
     assert denominators(samples, [2], 8) == Denominators(0, 0, 0, 8)
     assert denominators(samples, [1], 8) == Denominators(1, 1, 0, 8)
+    # every completion counts with three spans, however many it has
+    assert denominators(samples, [0, 1, 2], 8, 3) == Denominators(tokens=4, sequences=2, spans=6, max_tokens=8)
 
 
 def test_further_sequences_of_a_trajectory_count_tokens_and_spans_and_no_sequence_by_hand() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,21 @@ def test_several_sequences_are_refused_where_the_loss_takes_means_over_whole_tra
     for settings in ({"aggregate": "constant", "minibatches": 2}, {"ratio": "sequence"}, {"aggregate": "span"}):
         with pytest.raises(UserError, match=r"set (aggregate|ratio) token"):
             check_sequences(started(tmp_path, algorithm=settings).config, BatchReceipt((part, part), 0))
+    whole = started(tmp_path, algorithm={"importance": {"mode": "mask", "level": "sequence"}}).config
+    with pytest.raises(UserError, match=r"algorithm.importance.level: sequence .* set importance.level token"):
+        check_sequences(whole, BatchReceipt((part, part), 0))
+
+
+def test_the_batchs_deviation_and_the_focal_weight_reach_the_samples(tmp_path: Path) -> None:
+    algorithm = {"std": "batch", "std_eps": 1e-4, "focal_gamma": 1.0}
+    found = collect(started(tmp_path, algorithm=algorithm), 1)
+    rewards = [[sum(span.value for span in reward or ()) for reward in group.rewards] for group in found.groups]
+    scale = statistics.stdev([r for group in rewards for r in group]) + 1e-4
+    assert len({tuple(group) for group in rewards}) > 1
+    for group, row in zip(rewards, found.credit.advantages, strict=True):
+        mean = statistics.fmean(group)
+        weight = 1 - sum(r > 0 for r in group) / len(group)
+        assert row == pytest.approx([weight * (r - mean) / scale for r in group], abs=1e-6)
 
 
 class Rewriting(CharCodec):

@@ -15,7 +15,7 @@ from rlpost.algorithms.losses import LossInputs, LossSettings, policy_loss
 from rlpost.algorithms.ranking import dcg
 from rlpost.errors import UserError
 from rlpost.trajectory import FinishReason, Group, Trajectory, one_turn
-from rlpost.types import Denominators, ItemVerdict, Prompt, Reward, Verdict
+from rlpost.types import Denominators, ItemVerdict, Prompt, Reward, SpanReward, Verdict
 from rlpost_rewards.ranking import Ranking, exp_returns, log_returns, token_span
 
 HITS = [0, 1, 0, 0, 1]
@@ -102,9 +102,54 @@ def test_overflow_after_the_last_rank_is_penalised_per_token_or_per_item() -> No
 
 
 def test_the_released_code_pays_the_end_token_for_a_complete_list() -> None:
-    [reward] = Ranking("released_code", size=3)(group((LIST, [0, 0, 1])))
+    # this list ends with a line break; see the next test
+    [reward] = Ranking("released_code", size=3, end_rank="item")(group((LIST, [0, 0, 1])))
     assert spans(reward) == [(1, 4, 0.0, 0), (4, 6, 0.0, 1), (6, 10, 1.0, 2), (10, 11, 0.0, -1)]
     assert spans(reward, "advantage") == [(10, 11, 0.1, -1)]
+
+
+def shaped(lines: list[str], newlines: int, size: int, recipe: str = "released_code", **settings: Any) -> list:
+    """Advantage spans of a list of misses with so many line breaks after its last item, each a token of its own."""
+    offsets, text, items = [], "", []
+    for number, line in enumerate(lines):
+        start = len(text)
+        text += line + ("\n" if number < len(lines) - 1 else "\n" * newlines)
+        offsets += [(start, start + len(line))] + [(i, i + 1) for i in range(start + len(line), len(text))]
+        items.append(ItemVerdict(start, len(text), "rejected", 0.0, "wrong", number))
+    offsets.append((len(text), len(text)))
+    one = one_turn((1,), range(len(offsets)), text, offsets=tuple(offsets), finish="stop")
+    judged = Group(Prompt("p", text="p"), (one,), (Verdict("rejected", 0.0, "list", tuple(items)),), ((),))
+    [reward] = Ranking(recipe, size=size, **settings)(judged)  # type: ignore[arg-type]
+    return spans(reward, "advantage")
+
+
+def test_the_released_code_counts_a_line_break_before_the_end_as_a_rank() -> None:
+    # tokens: prompt 0, A 1, newline 2, B 3, then line breaks, then the end token
+    assert shaped(["A", "B"], 0, size=2) == [(4, 5, 0.1, -1)]
+    assert shaped(["A", "B"], 1, size=2) == [(5, 6, -0.1, -1)]  # one beyond rank 2
+    assert shaped(["A", "B"], 1, size=3) == [(5, 6, 0.1, -1)]  # counts as complete
+    assert shaped(["A", "B"], 2, size=3) == [(6, 7, -0.1, -1)]
+    assert shaped(["A", "B"], 1, size=4) == [(5, 6, -0.1, -1)]
+    # the paper counts items
+    assert shaped(["A", "B"], 1, size=2, recipe="paper") == []
+    assert shaped(["A", "B"], 1, size=3, recipe="paper") == [(5, 6, -0.1, -1)]
+    assert shaped(["A", "B"], 1, size=2, end_rank="item") == [(5, 6, 0.1, -1)]
+
+
+def test_the_released_code_charges_every_token_of_an_overlong_list_its_end_token_included() -> None:
+    # A and newline are rank 0; B (and its line break) is beyond, and so is the end token
+    assert shaped(["A", "B"], 0, size=1) == [(4, 5, -0.1, -1), (3, 4, -0.1, -2)]
+    assert shaped(["A", "B"], 1, size=1) == [(5, 6, -0.1, -1), (3, 5, -0.1, -2)]
+    # the paper's end token is part of the last item and is charged with it, once
+    for end_rank in ("item", "line"):
+        assert shaped(["A", "B"], 0, size=1, recipe="paper", end_rank=end_rank) == [(3, 5, -0.1, -2)]
+    per_token, _ = spread_over_tokens(*_laid(["A", "B"], 1), 6)
+    assert per_token.tolist() == pytest.approx([0, 0, 0, -0.1, -0.1, -0.1])
+
+
+def _laid(lines: list[str], newlines: int) -> tuple[Reward, list[float]]:
+    found = tuple(SpanReward(a, b, v, i, "advantage") for a, b, v, i in shaped(lines, newlines, size=1))
+    return found, [span.value for span in found]
 
 
 def test_a_list_that_was_cut_has_not_ended_early() -> None:
