@@ -54,30 +54,43 @@ class PlainSample:
     rollout: np.ndarray | None
 
 
-def advantages_of(groups: Sequence[GroupReceipt], algorithm: AlgorithmSection) -> list[list[list[float] | None]]:
-    """Advantages of every span of every member of every group, from the rewards alone.
+BUILTIN = ("group_relative", "maxrl")
+"""Advantage functions that are derived here a second time; a user's own is taken at its word."""
 
-    A_i = (r_i - b) / (σ + ε) among the members with a value for the same part, that is the same stage and index.
+
+def advantages_of(groups: Sequence[GroupReceipt], algorithm: AlgorithmSection) -> list[list[list[float] | None]]:
+    """Advantages of every span of every member of the groups of a batch, from the rewards alone.
+
+    A_i = g (r_i - b) / (σ + ε) among the members with a value for the same part, that is the same stage and index; σ is
+    the group's deviation, the batch's, or the group's mean (MaxRL), and g F-GRPO's weight.
     """
+    parts: dict[tuple[int, str, int], list[tuple[int, int]]] = {}
     found: list[list[list[float] | None]] = []
-    for group in groups:
-        rows = [None if reward is None else [0.0] * len(reward) for reward in group.rewards]
-        members: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    for number, group in enumerate(groups):
+        found.append([None if reward is None else [span.value for span in reward] for reward in group.rewards])
         for i, reward in enumerate(group.rewards):
             for k, span in enumerate(reward or ()):
-                if span.channel == "advantage":
-                    rows[i][k] = span.value  # pyright: ignore[reportOptionalSubscript]
-                else:
-                    members.setdefault((span.stage, span.index), []).append((i, k))
-        for places in members.values():
-            values = np.array([group.rewards[i][k].value for i, k in places])  # pyright: ignore[reportOptionalSubscript]
-            for (i, k), value in zip(places, _standardised(values, algorithm), strict=True):
-                rows[i][k] = float(value)  # pyright: ignore[reportOptionalSubscript]
-        found.append(rows)
+                if span.channel == "reward":
+                    parts.setdefault((number, span.stage, span.index), []).append((i, k))
+
+    def values_of(key: tuple[int, str, int]) -> np.ndarray:
+        return np.array([groups[key[0]].rewards[i][k].value for i, k in parts[key]])  # pyright: ignore[reportOptionalSubscript]
+
+    batch: dict[tuple[str, int], list[float]] = {}
+    for key in parts:
+        batch.setdefault(key[1:], []).extend(values_of(key))
+    for key, places in parts.items():
+        number, values = key[0], values_of(key)
+        scaled = _standardised(values, np.array(batch[key[1:]]), algorithm)
+        scaled = scaled * (1 - _correct_share(groups[number])) ** algorithm.focal_gamma
+        for (i, k), value in zip(places, scaled, strict=True):
+            found[number][i][k] = float(value)  # pyright: ignore[reportOptionalSubscript]
     return found
 
 
-def _standardised(values: np.ndarray, algorithm: AlgorithmSection) -> np.ndarray:
+def _standardised(values: np.ndarray, batch: np.ndarray, algorithm: AlgorithmSection) -> np.ndarray:
+    if algorithm.advantage == "maxrl":
+        return values * 0 if values.min() == values.max() else values / values.mean() - 1
     count, flat = len(values), values.min() == values.max()
     if algorithm.baseline == "none":
         centred = values
@@ -87,9 +100,21 @@ def _standardised(values: np.ndarray, algorithm: AlgorithmSection) -> np.ndarray
         centred = values - values.mean()
         if algorithm.baseline == "leave_one_out":
             centred = centred * count / (count - 1)  # r - (Σ - r)/(n - 1)
-    if algorithm.std and not flat and count > algorithm.std_ddof:
-        return centred / (values.std(ddof=algorithm.std_ddof) + algorithm.std_eps)
+    spread = batch if algorithm.std == "batch" else values
+    if algorithm.std and spread.min() < spread.max() and len(spread) > algorithm.std_ddof:
+        return centred / (spread.std(ddof=algorithm.std_ddof) + algorithm.std_eps)
     return centred
+
+
+def _correct_share(group: GroupReceipt) -> float:
+    """Share of correct members among the decided ones: by verdict, by the sign of the reward where there is none."""
+    known: list[bool] = []
+    for verdict, reward in zip(group.verdicts, group.rewards, strict=True):
+        if verdict is not None and verdict.outcome != "undecided":
+            known.append(verdict.outcome == "accepted")
+        elif verdict is None and reward is not None:
+            known.append(sum(span.value for span in reward if span.channel == "reward") > 0)
+    return sum(known) / len(known) if known else 0.0
 
 
 def check_credit(
@@ -115,15 +140,15 @@ def check_credit(
             what = "twice in the batch" if place[0] >= 0 else "of no group of the step"
             raise SelfCheckError(f"credit: trajectory {place[1]} of a group is {what}; do not train on")
         seen[place] = sample
-    expected = advantages_of(groups, algorithm) if algorithm.advantage == "group_relative" else None
-    for (number, member, part), sample in seen.items():
+    expected = _expected(groups, {number for number, _, _ in seen}, algorithm)
+    for (number, member, _), sample in seen.items():
         reward = groups[number].rewards[member]
         if reward != sample.reward:
             raise SelfCheckError(
                 f"credit: trajectory {member} of prompt {groups[number].prompt.id!r} goes to the learner with another "
                 f"reward ({_sum(sample.reward)}) than the scorer gave it ({_sum(reward)}); rewards are mixed up"
             )
-        if expected is not None and part == 0:
+        if expected is not None:
             _same_advantages(groups[number], member, sample.advantages, expected[number][member])
     for number in {number for number, _, _ in seen}:
         for receipt, reward in zip(groups[number].trajectories, groups[number].rewards, strict=True):
@@ -135,6 +160,16 @@ def check_credit(
                     f"credit: trajectory {receipt.index} of prompt {groups[number].prompt.id!r} {what} (status "
                     f"{receipt.status}, scoring.truncated {truncated}), unlike others of its group; do not train on"
                 )
+
+
+def _expected(
+    groups: Sequence[GroupReceipt], trained: set[int], algorithm: AlgorithmSection
+) -> dict[int, list[list[float] | None]] | None:
+    """Advantages of the groups that are trained on, by number; None for an advantage function of the user's own."""
+    if algorithm.advantage not in BUILTIN:
+        return None
+    numbers = sorted(trained)
+    return dict(zip(numbers, advantages_of([groups[number] for number in numbers], algorithm), strict=True))
 
 
 def _same_advantages(group: GroupReceipt, member: int, found: Sequence[float], expected: list[float] | None) -> None:
@@ -184,8 +219,8 @@ def plain_samples(
     algorithm: AlgorithmSection,
 ) -> list[PlainSample]:
     """The chosen samples as they should be trained on, from their trajectories and their groups' rewards."""
-    expected = advantages_of(groups, algorithm) if algorithm.advantage == "group_relative" else None
     places = {id(group.tokens): number for number, group in enumerate(groups)}
+    expected = _expected(groups, {places[id(sample.tokens)] for sample in batch.samples}, algorithm)
     trajectories: dict[int, Sequence[Trajectory]] = {}
     found: list[PlainSample] = []
     for number in numbers:
