@@ -30,6 +30,7 @@ from rlpost.types import (
     Prompt,
     Reward,
     RewardOutput,
+    StepReport,
     TensorDelta,
     Verdict,
     VerifyItem,
@@ -445,12 +446,15 @@ class Learner(MemoryReporting, Protocol):
         """Compute log-probabilities under the current policy; returns the groups with a handle of them filled in."""
         ...
 
-    def step(self, batch: BatchReceipt) -> dict[str, float]:
-        """Make all updates of one rollout batch; returns metrics."""
+    def step(self, batch: BatchReceipt) -> StepReport:
+        """Make all updates of one rollout batch; returns metrics, and what self-checks look at."""
         ...
 
-    def examine(self, batch: BatchReceipt) -> GradientFigures | None:
-        """Compute loss and gradient of a few samples in several ways; None if no sample has an advantage."""
+    def examine(self, batch: BatchReceipt, plain: Sequence[Any]) -> GradientFigures | None:
+        """Compute loss and gradient of a few samples in several ways; None if nothing is trained yet.
+
+        ``plain``: the same samples as `rlpost.selfcheck.independent.PlainSample`.
+        """
         ...
 
     def changes(self) -> dict[str, TensorDelta]:

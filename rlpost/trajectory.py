@@ -291,6 +291,7 @@ class Receipt:
         contexts: for each sequence, a digest of the token ids before its first sampled one; sequences with equal
             contexts can share their computation.
         text: digest of the text, to count distinct answers.
+        logprob: log-probability of everything that was sampled, as the engine reported it; None if it did not.
 
     >>> Receipt.of(one_turn((1, 2), (7, 3), "ok")).sampled
     2
@@ -303,6 +304,7 @@ class Receipt:
     versions: tuple[VersionSpan, ...]
     contexts: tuple[bytes, ...]
     text: bytes
+    logprob: float | None = None
 
     @classmethod
     def of(cls, trajectory: Trajectory) -> Receipt:
@@ -321,6 +323,7 @@ class Receipt:
             versions=trajectory.versions,
             contexts=tuple(digest(np.ascontiguousarray(ids, np.int32).tobytes()) for ids in contexts),
             text=digest(trajectory.text.encode("utf-8", "surrogatepass")),
+            logprob=None if trajectory.logprobs is None else float(np.nansum(trajectory.logprobs, dtype=np.float64)),
         )
 
     @property
@@ -445,7 +448,7 @@ class SampleReceipt:
 
 @dataclass(frozen=True, slots=True)
 class BatchReceipt:
-    """What the driver holds of a rollout batch for the learner; ``step`` is the number of the batch, 0-based.
+    """What the driver holds of a rollout batch for the learner; attributes as of `rlpost.types.TrainBatch`.
 
     >>> BatchReceipt((), 0).step
     0
@@ -453,3 +456,4 @@ class BatchReceipt:
 
     samples: tuple[SampleReceipt, ...]
     step: int
+    traced: frozenset[int] = frozenset()

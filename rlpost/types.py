@@ -142,9 +142,11 @@ class SpanReward:
         stop: one past the last token; equal to ``start`` for a span without tokens (e.g. a missing rank), which
             counts in the group's baseline and trains no token.
         value: the reward, or the advantage itself with the channel ``advantage``.
-        index: values are compared with those of the same index in the group: 0 for the whole trajectory, the rank in
-            a list, the number of a turn or tactic.
+        index: number of the part that is rewarded: 0 for the whole trajectory, the rank in a list, the number of a
+            turn or tactic. Values are compared with those of the same stage and index in the group.
         channel: ``reward`` is normalised within the group, ``advantage`` is added afterwards unchanged.
+        stage: name of the reward stage that pays for this part, which the pipeline fills in; empty for the whole
+            trajectory's reward (tokens 0 to L, index 0), to which every stage may add.
 
     >>> SpanReward(0, 12, 1.0).index
     0
@@ -155,6 +157,7 @@ class SpanReward:
     value: float
     index: int = 0
     channel: Channel = "reward"
+    stage: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.start <= self.stop:
@@ -201,6 +204,7 @@ class TrainSample:
             float32; None until the learner has computed them.
         ref_logprobs: log-probabilities under the frozen reference, ``[L]`` float32; None until computed.
         part: number of the sequence in its trajectory; only part 0 counts as a sequence in `Denominators`.
+        ended: whether the policy ended the trajectory with the last sampled token, by an end token or a stop string.
 
     >>> mask, none = np.array([False, True, True]), np.full(3, -1, np.int32)
     >>> TrainSample(np.array([1, 5, 2]), mask, np.zeros(3, np.float32), none, none).prompt_tokens
@@ -216,6 +220,7 @@ class TrainSample:
     proximal_logprobs: np.ndarray | None = None
     ref_logprobs: np.ndarray | None = None
     part: int = 0
+    ended: bool = False
 
     @property
     def length(self) -> int:
@@ -251,7 +256,12 @@ class Denominators:
 
 @dataclass(frozen=True, slots=True)
 class TrainBatch:
-    """The samples of one rollout batch; ``step`` is the number of the batch, 0-based.
+    """The samples of one rollout batch.
+
+    Attributes:
+        samples: the samples.
+        step: number of the batch, 0-based.
+        traced: numbers of the samples whose treatment is recorded token by token, see `TracedSample`.
 
     >>> TrainBatch((), 0).step
     0
@@ -259,6 +269,123 @@ class TrainBatch:
 
     samples: Sequence[TrainSample]
     step: int
+    traced: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """Sums over tokens of d = log p proximal - log p rollout, in nats: of d, |d|, d² and e^d - 1.
+
+    >>> (Differences(1, 0.5, 0.5, 0.25, 0.65) + Differences(1, -0.5, 0.5, 0.25, -0.39)).mean
+    0.0
+    """
+
+    tokens: float = 0.0
+    signed: float = 0.0
+    absolute: float = 0.0
+    square: float = 0.0
+    excess: float = 0.0
+
+    def __add__(self, other: Differences) -> Differences:
+        return Differences(
+            self.tokens + other.tokens,
+            self.signed + other.signed,
+            self.absolute + other.absolute,
+            self.square + other.square,
+            self.excess + other.excess,
+        )
+
+    @property
+    def mean(self) -> float:
+        """Mean of d; 0 without tokens."""
+        return self.signed / max(self.tokens, 1.0)
+
+    @property
+    def mean_absolute(self) -> float:
+        """Mean of |d|; 0 without tokens."""
+        return self.absolute / max(self.tokens, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Surprise:
+    """Sums over some sampled tokens y, each with the distribution p that the learner gives its place.
+
+    Attributes:
+        tokens: number of tokens.
+        entropy: sum of the entropies H of p, in nats.
+        excess: sum of -log p(y) - H, whose expectation is 0 if p is what y was drawn from.
+        variance: sum of the variances of that.
+
+    >>> Surprise(2.0, 1.0, 0.1, 0.5).excess
+    0.1
+    """
+
+    tokens: float = 0.0
+    entropy: float = 0.0
+    excess: float = 0.0
+    variance: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TracedSample:
+    """What one update did with one sample, token by token: ``[L]`` float32 each, NaN outside the trained tokens.
+
+    Attributes:
+        logprobs: log-probabilities under the policy at the update.
+        proximal: those that the loss took for the proximal policy.
+        reference: those of the reference, or None without a KL term.
+        advantages: the advantages that the loss was given.
+        gradient: derivative of the update's loss by ``logprobs``.
+
+    >>> row = np.zeros(2, np.float32)
+    >>> TracedSample(row, row, None, row, row).gradient.tolist()
+    [0.0, 0.0]
+    """
+
+    logprobs: np.ndarray
+    proximal: np.ndarray
+    reference: np.ndarray | None
+    advantages: np.ndarray
+    gradient: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateRecord:
+    """What self-checks look at of one optimizer update, over all ranks.
+
+    Attributes:
+        epoch: the pass over the batch, 0-based.
+        first: whether the policy was still the one that the step began with.
+        indices: numbers of the samples of the minibatch.
+        differences: by class of position, see `rlpost.selfcheck.mismatch.CLASSES`; empty where the engine reported no
+            log-probabilities.
+        untrained: sampled tokens of the minibatch, by the engine's report, that were not trained on.
+        surprise: of an evenly spaced choice of the trained tokens.
+        traced: what was done with the samples of the batch that were to be traced.
+
+    >>> UpdateRecord(0, True, (0, 1), {}, 0, Surprise(), {}).epoch
+    0
+    """
+
+    epoch: int
+    first: bool
+    indices: tuple[int, ...]
+    differences: Mapping[str, Differences]
+    untrained: int
+    surprise: Surprise
+    traced: Mapping[int, TracedSample]
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """The result of all updates of a rollout batch: metrics, and what self-checks look at.
+
+    >>> StepReport({"updates": 1.0}).updates
+    ()
+    """
+
+    metrics: dict[str, float]
+    updates: tuple[UpdateRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,16 @@ from rlpost.types import Reward, SpanReward
 
 
 def add(reward: Reward, *spans: SpanReward) -> Reward:
-    """Append spans; a span with the same place, index and channel as one already there is added to it.
+    """Append spans; a span with the same place, index, channel and stage as one already there is added to it.
 
     >>> add((SpanReward(0, 4, 1.0),), SpanReward(0, 4, 0.5))[0].value
     1.5
     """
     result = list(reward)
     for span in spans:
-        place = (span.start, span.stop, span.index, span.channel)
+        place = (span.start, span.stop, span.index, span.channel, span.stage)
         for i, other in enumerate(result):
-            if (other.start, other.stop, other.index, other.channel) == place:
+            if (other.start, other.stop, other.index, other.channel, other.stage) == place:
                 result[i] = dataclasses.replace(other, value=other.value + span.value)
                 break
         else:

@@ -22,7 +22,7 @@ from rlpost.config.schema import RunConfig
 from rlpost.errors import LearnerLostError
 from rlpost.plugins.ship import Shipped
 from rlpost.trajectory import BatchReceipt, GroupReceipt, Trajectory
-from rlpost.types import GradientFigures, TensorDelta, WeightManifest
+from rlpost.types import GradientFigures, StepReport, TensorDelta, WeightManifest
 
 
 class RayLearner(ActorPool):
@@ -117,11 +117,11 @@ class RayLearner(ActorPool):
             found.append(replace(group, proximal=LogprobShares(shares, group.trajectories, mine)))
         return found
 
-    def examine(self, batch: BatchReceipt) -> GradientFigures | None:
+    def examine(self, batch: BatchReceipt, plain: Sequence[Any]) -> GradientFigures | None:
         """See `rlpost.learner.policy.PolicyLearner.examine`."""
-        return self._all("examine", ray.put(batch), what="self-check")[0]
+        return self._all("examine", ray.put(batch), ray.put(list(plain)), what="self-check")[0]
 
-    def step(self, batch: BatchReceipt) -> dict[str, float]:
+    def step(self, batch: BatchReceipt) -> StepReport:
         """Make all updates of a batch; see `rlpost.learner.policy.PolicyLearner.step`."""
         return self._all("step", ray.put(batch), what="update")[0]
 

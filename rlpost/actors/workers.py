@@ -22,6 +22,7 @@ from rlpost.trajectory import BatchReceipt, GroupReceipt, Receipt, Trajectory
 from rlpost.types import (
     GradientFigures,
     Prompt,
+    StepReport,
     TensorDelta,
     TrainBatch,
     TrainSample,
@@ -222,13 +223,14 @@ class LearnerWorker(Worker):
         """Log-probabilities under the current policy of this rank's share of a batch, by number of the sample."""
         return self.learner.logprobs(self._samples(batch))
 
-    def examine(self, batch: BatchReceipt) -> GradientFigures | None:
+    def examine(self, batch: BatchReceipt, plain: Sequence[Any]) -> GradientFigures | None:
         """See `PolicyLearner.examine`."""
-        return self.learner.examine(TrainBatch(self._samples(batch), batch.step))
+        return self.learner.examine(TrainBatch(self._samples(batch), batch.step), plain)
 
-    def step(self, batch: BatchReceipt) -> dict[str, float]:
-        """See `PolicyLearner.step`."""
-        return self.learner.step(TrainBatch(self._samples(batch), batch.step))
+    def step(self, batch: BatchReceipt) -> StepReport:
+        """See `PolicyLearner.step`; the records are rank 0's."""
+        metrics = self.learner.step(TrainBatch(self._samples(batch), batch.step, batch.traced))
+        return StepReport(metrics, tuple(self.learner.records) if self.learner.engine.rank == 0 else ())
 
     def _samples(self, batch: BatchReceipt) -> Any:
         """The batch's samples, whose tokens are fetched when this rank first uses them."""

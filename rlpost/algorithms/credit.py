@@ -113,7 +113,7 @@ def train_samples(trajectory: Trajectory, reward: Reward = (), advantages: Seque
     versions = np.full(length, -1, np.int32)
     for version, start, stop in trajectory.versions:
         versions[start:stop] = version
-    logprobs = trajectory.logprobs
+    logprobs, last = trajectory.logprobs, len(trajectory.sequences) - 1
     return [
         TrainSample(
             token_ids=trajectory.token_ids[start:stop],
@@ -123,6 +123,7 @@ def train_samples(trajectory: Trajectory, reward: Reward = (), advantages: Seque
             versions=versions[start:stop],
             rollout_logprobs=None if logprobs is None else logprobs[start:stop],
             part=part,
+            ended=part == last and trajectory.status == "done",
         )
         for part, (start, stop) in enumerate(trajectory.sequences)
     ]

@@ -42,6 +42,7 @@ def correct(group: Group | GroupReceipt, member: int) -> bool | None:
     return None if value is None else value > 0
 
 
-def _values(group: Group | GroupReceipt, member: int) -> tuple[tuple[int, float], ...]:
+def _values(group: Group | GroupReceipt, member: int) -> tuple[tuple[str, int, float], ...]:
     """A member's rewards span by span: totals would make two lists equal that differ rank by rank."""
-    return tuple((span.index, span.value) for span in group.rewards[member] or () if span.channel == "reward")
+    spans = group.rewards[member] or ()
+    return tuple((span.stage, span.index, span.value) for span in spans if span.channel == "reward")

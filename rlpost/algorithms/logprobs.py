@@ -36,6 +36,26 @@ def chosen_logprobs(logits: Tensor, token_ids: Tensor, temperature: float = 1.0)
     return -loss.view(token_ids.shape)
 
 
+def surprise_moments(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    r"""Mean and variance of -log p(y) for y drawn from p = softmax(logits / temperature).
+
+    The mean is the entropy H = -Σ_y p log p of the full distribution, the variance Σ_y p (log p)² - H².
+
+    Args:
+        logits: ``[K, V]``, any float dtype; -inf for tokens that cannot be sampled.
+        temperature: temperature > 0.
+
+    Returns:
+        ``[2, K]`` float32: entropy in nats, and variance in nats².
+    """
+    logp = functional.log_softmax(logits.float() / temperature, dim=-1)
+    p = logp.exp()
+    weighted = p * logp.clamp(min=-1e4)  # 0 · (-inf) would be NaN
+    entropy = -weighted.sum(-1)
+    square = (weighted * logp.clamp(min=-1e4)).sum(-1)
+    return torch.stack([entropy, (square - entropy.square()).clamp(min=0.0)])
+
+
 def chunked_logprobs(
     hidden: Tensor, head: Callable[[Tensor], Tensor], token_ids: Tensor, temperature: float, chunks: int
 ) -> Tensor:

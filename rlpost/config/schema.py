@@ -465,6 +465,14 @@ class SelfcheckSection(Section):
     invariance: bool = True
     """At the start, require that loss and gradient of some samples of the first batch do not depend on their layout and
     are those of plain torch."""
+    trained_tokens: bool = True
+    """At every step, check the tokens that are trained on: seeds and answers that repeat, rewards and advantages a
+    second time, the loss's derivative by their log-probabilities a second way (the first two steps and every
+    ``parity_every``), and how far engine and learner differ on them, where the engine reported log-probabilities."""
+    mismatch_limit: Positive | None = None
+    """Largest mean |log p proximal - log p rollout| of a step's trained tokens, in nats; None: ten times what the
+    parity check attributes to rounding, at least 1e-3 in float32 and 0.1 in bfloat16. Change it if a healthy run of
+    another engine or number format is ended."""
     parity_every: NonNegativeInt = 10
     """Steps between measurements of the difference between engine and learner by cause: numerics, staleness, a stale
     prefix cache. 0: never. Needs the canary, which records what was published."""

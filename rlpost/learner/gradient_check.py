@@ -1,7 +1,8 @@
 """Loss and gradient of a few samples in three ways, for `rlpost.selfcheck.invariance` to compare.
 
 The three are the run's own layout in at least two micro-batches, one sample at a time without packing and chunks, and
-plain torch on the module itself without the engine. The gradients are discarded, so training is unaffected.
+plain torch on the Hugging Face model, from trajectories and rewards without the library's own credit, layout and loss
+(`rlpost.selfcheck.independent`). The gradients are discarded, so training is unaffected.
 """
 
 from __future__ import annotations
@@ -14,62 +15,50 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlpost.learner.collate import collate
-from rlpost.learner.micro_loss import micro_loss
+from rlpost.algorithms.losses import LossInputs
 from rlpost.learner.packing import Layout, RankPlans, SampleSize, Update, plan_pass, sample_indices
 from rlpost.learner.passes import ModelPasses
 from rlpost.learner.prepass import Needed
 from rlpost.learner.samples import Samples
-from rlpost.types import GradientFigures, GradientSketch
+from rlpost.selfcheck import plain_loss
+from rlpost.selfcheck.independent import Counts, PlainSample, counts_of_all
+from rlpost.types import Denominators, GradientFigures, GradientSketch
 
-SAMPLES = 8
-PER_PROMPT = 4
-"""Most samples of one prompt while others are available: the check needs both several prompts and shared prompts."""
 COLUMNS = 2048
 _SEED = 11
 
 
-def gradient_figures(passes: ModelPasses, samples: Samples, version: int) -> GradientFigures | None:
-    """Compute the figures of a batch; None if none of its samples has a nonzero advantage.
+def gradient_figures(
+    passes: ModelPasses, samples: Samples, version: int, plain: Sequence[PlainSample]
+) -> GradientFigures:
+    """Compute the figures of a few samples.
 
-    All ranks call it with the same batch. ``plain`` is None except on rank 0, and also there at ZeRO stage 3, where a
-    rank does not hold the parameters.
+    All ranks call it with the same samples.
+
+    Args:
+        passes: the model and its loss.
+        samples: the samples, as credit made them.
+        version: policy version of the learner.
+        plain: the same samples, made another way; see `rlpost.selfcheck.independent`.
+
+    Returns:
+        The figures; ``plain`` is None except on rank 0, and also there at ZeRO stage 3, where a rank does not hold the
+        parameters.
     """
-    chosen = select(samples)
-    if not chosen:
-        return None
-    subset = samples.subset(chosen)
     # proximal log-probabilities are not computed: a first update runs under the proximal policy
     if passes.loss.reads_reference:
-        passes.prepass(subset, Needed(tuple(subset.lacking("ref_logprobs")), before=(), during=()))
-    every = tuple(range(len(chosen)))
-    sizes, ranks = subset.sizes, passes.engine.world
+        passes.prepass(samples, Needed(tuple(samples.lacking("ref_logprobs")), before=(), during=()))
+    every = tuple(range(len(samples)))
+    sizes, ranks = samples.sizes, passes.engine.world
     several = _in_several(every, sizes, ranks, passes.layout)
     with in_chunks_of(passes, _at_most_half(passes.chunk, several, sizes)):
-        own = _through_engine(passes, subset, Update(every, several), version)
+        own = _through_engine(passes, samples, Update(every, several), version)
     # one sample at a time: a budget of one token
     alone = Layout(packed=False, micro_tokens=1)
     with in_chunks_of(passes, None):
-        single = _through_engine(passes, subset, Update(every, plan_pass(every, sizes, ranks, alone)), version)
-        plain = _plain(passes, subset, version) if passes.engine.rank == 0 and passes.engine.replicated else None
-    return GradientFigures(len(chosen), own, single, plain)
-
-
-def select(samples: Samples) -> list[int]:
-    """Numbers of up to `SAMPLES` short samples with a nonzero advantage: several per prompt, and several prompts."""
-    groups: dict[int, list[int]] = {}
-    for index, size in enumerate(samples.sizes):
-        if samples.credited[index]:
-            groups.setdefault(size.prompt, []).append(index)
-
-    def length(index: int) -> tuple[int, int]:
-        return samples.sizes[index].length, index
-
-    ordered = [sorted(group, key=length) for group in groups.values()]
-    ordered.sort(key=lambda group: (-min(len(group), PER_PROMPT), length(group[0])))
-    first = [index for group in ordered for index in group[:PER_PROMPT]]
-    further = [index for group in ordered for index in group[PER_PROMPT:]]
-    return sorted((first + further)[:SAMPLES])
+        single = _through_engine(passes, samples, Update(every, plan_pass(every, sizes, ranks, alone)), version)
+    replicated = passes.engine.rank == 0 and passes.engine.replicated
+    return GradientFigures(len(samples), own, single, _plain(passes, samples, plain) if replicated else None)
 
 
 def project(gradients: Iterable[tuple[str, Tensor]]) -> dict[str, np.ndarray]:
@@ -126,18 +115,18 @@ def _through_engine(passes: ModelPasses, subset: Samples, update: Update, versio
         passes.engine.discard()
 
 
-def _plain(passes: ModelPasses, subset: Samples, version: int) -> GradientSketch:
-    """Loss and gradient by torch.autograd on the module, sample by sample; projections add up as gradients do."""
-    module, device = passes.engine.module, passes.engine.device
-    counts = passes.own_denominators(subset)
-    tuning = passes.engine.tuning
+def _plain(passes: ModelPasses, samples: Samples, plain: Sequence[PlainSample]) -> GradientSketch:
+    """Loss and gradient by torch.autograd on the Hugging Face model itself, one sequence at a time.
+
+    The sum of projections is the projection of the sum.
+    """
+    model, tuning = passes.engine.module.model, passes.engine.tuning
     owned = dict(tuning.trained())
-    named = [(name, p) for name, p in module.model.named_parameters() if name in owned]
+    named = [(name, p) for name, p in model.named_parameters() if name in owned]
+    counts = counts_of_all(plain, passes.config.rollout.max_tokens)
     total, sums = 0.0, dict[str, np.ndarray]()
-    for index, sample in enumerate(subset):
-        micro = collate(subset, (((index,),),), device)
-        logprobs = module(micro.input_ids, micro.attention_mask, micro.index, micro.token_ids)
-        loss, _ = micro_loss(micro.table(logprobs), micro, [sample], passes.loss, counts, version)
+    for sample, made in zip(plain, samples, strict=True):
+        loss = _plain_loss(passes, sample, made.ref_logprobs, counts)
         gradients = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
         pairs = zip(named, gradients, strict=True)
         parts = project((name, tuning.mask_gradient(name, g)) for (name, _), g in pairs if g is not None)
@@ -145,3 +134,32 @@ def _plain(passes: ModelPasses, subset: Samples, version: int) -> GradientSketch
             sums[name] = sums[name] + part if name in sums else part
         total += float(loss.detach())
     return GradientSketch(total, sums)
+
+
+def _plain_loss(passes: ModelPasses, sample: PlainSample, reference: np.ndarray | None, counts: Counts) -> Tensor:
+    """A sample's share of the loss, on-policy."""
+    config, device, places = passes.config, passes.engine.device, sample.places
+    ids = torch.from_numpy(sample.token_ids.astype(np.int64)).to(device)
+    logits = passes.engine.module.model(input_ids=ids[None], use_cache=False).logits[0, places - 1]
+    scaled = logits.float() / config.rollout.temperature
+    logp = torch.log_softmax(scaled, dim=-1).gather(1, ids[places][:, None])[:, 0].double()
+    known = None if reference is None else reference[places]
+    if plain_loss.unsupported_reason(config) is None:
+        return plain_loss.loss(config, sample, logp, logp.detach(), known, counts)[0]
+
+    def row(values: np.ndarray | None, dtype: torch.dtype = torch.float32) -> Tensor | None:
+        return None if values is None else torch.from_numpy(np.asarray(values)).to(device, dtype)[None]
+
+    advantages, spans = row(sample.advantages), row(sample.spans, torch.long)
+    assert advantages is not None
+    assert spans is not None
+    inputs = LossInputs(
+        logprobs=logp.float()[None],
+        proximal_logprobs=logp.detach().float()[None],
+        advantages=advantages,
+        mask=torch.ones_like(spans, dtype=torch.bool),
+        span_ids=spans,
+        rollout_logprobs=row(sample.rollout),
+        ref_logprobs=row(known),
+    )
+    return passes.loss(inputs, Denominators(counts.tokens, counts.sequences, counts.spans, counts.max_tokens))[0]

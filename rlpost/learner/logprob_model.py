@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlpost.algorithms.logprobs import chosen_logprobs, chunked_logprobs
+from rlpost.algorithms.logprobs import chosen_logprobs, chunked_logprobs, surprise_moments
 from rlpost.learner.model_support import chunking_unsupported_reason
 from rlpost.learner.varlen import VarlenSequences
 
@@ -38,7 +38,8 @@ class LogprobModel(nn.Module):
         position_ids: Tensor | None = None,
         chunks: int = 1,
         varlen_sequences: VarlenSequences | None = None,
-    ) -> Tensor:
+        measured: Tensor | None = None,
+    ) -> Any:
         """log π(token | context of the position ``index``).
 
         Args:
@@ -52,9 +53,12 @@ class LogprobModel(nn.Module):
                 Models that transform their head's output compute all logits at once.
             varlen_sequences: the sequences of a single row, for a model whose attention takes them
                 (`rlpost.learner.varlen`).
+            measured: ``[K]``, numbers of the tokens among N whose distributions are measured too; then ``index`` has
+                one dimension.
 
         Returns:
-            Log-probabilities, float32, same shape as ``index``.
+            Log-probabilities, float32, same shape as ``index``. With ``measured`` a pair of them and ``[2, K]`` float32
+            without gradient, see `rlpost.algorithms.logprobs.surprise_moments`.
         """
         inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": self._mask(attention_mask)}
         if position_ids is not None:
@@ -66,8 +70,11 @@ class LogprobModel(nn.Module):
             hidden = self.model.get_decoder()(**inputs, use_cache=False).last_hidden_state
             chosen = hidden.flatten(0, 1)[index.flatten()]
             head = self.model.get_output_embeddings()
-            found = chunked_logprobs(chosen, head, token_ids.flatten(), temperature, chunks)
-            return found.view(token_ids.shape)
+            found = chunked_logprobs(chosen, head, token_ids.flatten(), temperature, chunks).view(token_ids.shape)
+            if measured is None:
+                return found
+            with torch.no_grad():  # the logits of the chunks above are not kept
+                return found, surprise_moments(head(chosen[measured].detach()), temperature)
         first = 0
         if self._keeps_logits:
             # logits of prompt positions are never read; a vocabulary of 50k makes them the largest tensor of all
@@ -75,7 +82,10 @@ class LogprobModel(nn.Module):
             inputs["logits_to_keep"] = torch.arange(first, input_ids.shape[1], device=input_ids.device)
         logits = self.model(**inputs, use_cache=False).logits
         row, column = index // input_ids.shape[1], index % input_ids.shape[1] - first
-        return chosen_logprobs(logits[row, column], token_ids, temperature)
+        found = chosen_logprobs(logits[row, column], token_ids, temperature)
+        if measured is None:
+            return found
+        return found, surprise_moments(logits[row, column][measured].detach(), temperature)
 
     def _mask(self, seen: Tensor) -> Tensor:
         """Turn a boolean block mask into an additive one.

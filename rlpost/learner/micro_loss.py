@@ -45,15 +45,7 @@ def micro_loss(
     counts: Denominators,
     version: int,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The micro-batch's share of the loss and of the metrics; see `rlpost.algorithms.losses`.
-
-    Args:
-        logprobs: ``[B, T]`` under the current policy, with gradient.
-        micro: the collated samples.
-        samples: the samples that ``micro`` was collated from, in its order.
-        loss: the configured loss.
-        counts: denominators, counted over the global minibatch.
-        version: policy version of the learner.
+    """The micro-batch's share of the loss and of the metrics; see `loss_inputs` and `rlpost.algorithms.losses`.
 
     Returns:
         A scalar to call backward on, also if there are no samples, and detached sums by metric.
@@ -61,8 +53,21 @@ def micro_loss(
     Raises:
         SelfCheckError: as `old_or_current`.
     """
-    if not samples:
-        return logprobs.sum() * 0.0, {}
+    return loss(loss_inputs(logprobs, micro, samples, version), counts) if samples else (logprobs.sum() * 0.0, {})
+
+
+def loss_inputs(logprobs: Tensor, micro: MicroBatch, samples: Sequence[TrainSample], version: int) -> LossInputs:
+    """What a loss is given of a micro-batch.
+
+    Args:
+        logprobs: ``[B, T]`` under the current policy, with gradient.
+        micro: the collated samples.
+        samples: the samples that ``micro`` was collated from, in its order; at least one.
+        version: policy version of the learner.
+
+    Raises:
+        SelfCheckError: as `old_or_current`.
+    """
     width, device = logprobs.shape[1], logprobs.device
     proximal = old_or_current(logprobs, samples, version)
     rollout = pad([completion(s.rollout_logprobs, s) for s in samples], width, 0.0, torch.float32, device)
@@ -70,7 +75,7 @@ def micro_loss(
     spans = pad([s.span_ids[s.prompt_tokens :] for s in samples], width, -1, torch.long, device)
     assert advantages is not None
     assert spans is not None
-    inputs = LossInputs(
+    return LossInputs(
         logprobs=logprobs,
         proximal_logprobs=proximal,
         advantages=advantages,
@@ -79,13 +84,6 @@ def micro_loss(
         rollout_logprobs=rollout,
         ref_logprobs=pad([completion(s.ref_logprobs, s) for s in samples], width, 0.0, torch.float32, device),
     )
-    value, sums = loss(inputs, counts)
-    tokens = max(counts.tokens, 1)
-    sums["entropy"] = torch.where(micro.mask, -logprobs.detach(), 0.0).sum() / tokens
-    if rollout is not None:
-        difference = torch.where(micro.mask, proximal - rollout, 0.0).abs()
-        sums["mismatch"] = difference.sum() / tokens
-    return value, sums
 
 
 def old_or_current(logprobs: Tensor, samples: Sequence[TrainSample], version: int) -> Tensor:

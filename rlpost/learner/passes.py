@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 
 from rlpost.config.schema import RunConfig
 from rlpost.learner.collate import MicroBatch, collate, prefetch
-from rlpost.learner.micro_loss import micro_loss
+from rlpost.learner.micro_loss import loss_inputs
 from rlpost.learner.model_support import packing_unsupported_reason
 from rlpost.learner.packing import (
     Layout,
@@ -29,6 +29,7 @@ from rlpost.learner.packing import (
     sample_indices,
 )
 from rlpost.learner.prepass import Needed
+from rlpost.learner.record import Recorder, evenly
 from rlpost.learner.samples import Samples
 from rlpost.plugins.algorithm import build_loss
 from rlpost.protocols import TrainEngine
@@ -67,7 +68,7 @@ class ModelPasses:
     """
 
     def __init__(self, engine: TrainEngine, reference: torch.nn.Module | None, config: RunConfig):
-        self.engine, self.reference = engine, reference
+        self.engine, self.reference, self.config = engine, reference, config
         self.layout = layout_of(config, engine.module.model)
         self.chunk = config.learner.logprob_chunk
         self.loss = build_loss(config)
@@ -75,9 +76,18 @@ class ModelPasses:
         self._spans = config.algorithm.spans_per_completion
 
     def run(
-        self, model: Any, samples: Samples, plans: RankPlans, temperature: float | None = None
-    ) -> Iterator[tuple[MicroBatch, torch.Tensor]]:
-        """This rank's micro-batches and their log-probabilities ``[N]`` under ``model``."""
+        self,
+        model: Any,
+        samples: Samples,
+        plans: RankPlans,
+        temperature: float | None = None,
+        measured: Callable[[int, torch.device], torch.Tensor] | None = None,
+    ) -> Iterator[tuple[MicroBatch, Any]]:
+        """This rank's micro-batches and their log-probabilities ``[N]`` under ``model``.
+
+        With ``measured``, which chooses among N tokens, pairs of those and the moments of the chosen ones'
+        distributions; see `rlpost.learner.logprob_model.LogprobModel.forward`.
+        """
 
         def make(micro: MicroBatchPlan) -> MicroBatch:
             return collate(samples, micro, self.engine.device, self.layout.varlen)
@@ -89,6 +99,8 @@ class ModelPasses:
             options = {"temperature": temperature, "position_ids": micro.position_ids, "chunks": number}
             if micro.varlen_sequences is not None:
                 options["varlen_sequences"] = micro.varlen_sequences
+            if measured is not None:
+                options["measured"] = measured(len(micro.index), self.engine.device)
             yield micro, model(*inputs, **options)
 
     def logprobs(
@@ -126,7 +138,12 @@ class ModelPasses:
             samples.fill("proximal_logprobs", share(self.logprobs(samples, want.before)))
 
     def accumulate(
-        self, samples: Samples, update: Update, version: int, keep: dict[int, np.ndarray] | None = None
+        self,
+        samples: Samples,
+        update: Update,
+        version: int,
+        keep: dict[int, np.ndarray] | None = None,
+        recorder: Recorder | None = None,
     ) -> dict[str, float]:
         """Forward and backward over the micro-batches of an update.
 
@@ -135,6 +152,7 @@ class ModelPasses:
             update: the minibatch and its micro-batches.
             version: policy version of the learner.
             keep: filled with the log-probabilities ``[L]`` of this rank's samples, by number in the batch.
+            recorder: told of each micro-batch.
 
         Returns:
             Metrics, summed over micro-batches and ranks.
@@ -144,22 +162,25 @@ class ModelPasses:
         """
         counts = self.denominators(samples, update.micro)
         last = len(update.micro[self.engine.rank]) - 1
-        totals: dict[str, float] = dict.fromkeys([*self.loss.metrics, "entropy", "mismatch"], 0.0)
-        compared = 0
-        for number, (micro, logprobs) in enumerate(self.run(self.engine.forward, samples, update.micro)):
+        totals: dict[str, float] = dict.fromkeys(self.loss.metrics, 0.0)
+        passed = self.run(self.engine.forward, samples, update.micro, measured=evenly)
+        for number, (micro, (logprobs, moments)) in enumerate(passed):
             if keep is not None:
                 keep.update(micro.by_sample(logprobs))
             chosen = [samples[index] for index in micro.indices]
-            loss, sums = micro_loss(micro.table(logprobs), micro, chosen, self.loss, counts, version)
+            loss, sums = logprobs.sum() * 0.0, dict[str, torch.Tensor]()
+            if chosen:
+                # DeepSpeed watches its output: the recorder asks for the gradient of an alias, which ends above it
+                logprobs = logprobs.view_as(logprobs)
+                inputs = loss_inputs(micro.table(logprobs), micro, chosen, version)
+                loss, sums = self.loss(inputs, counts)
+                if recorder is not None:
+                    recorder.add(micro, chosen, logprobs, moments, inputs, loss)
             self.engine.backward(loss, last=number == last)
-            compared += sum(sample.rollout_logprobs is not None for sample in chosen)
             for key, value in sums.items():
                 if key in totals:
                     totals[key] += float(value)
-        found = self.engine.sum_over_ranks({**totals, "compared": float(compared)})
-        if found.pop("compared") < len(update.indices):  # the engines' log-probabilities were not asked for
-            del found["mismatch"]
-        return found
+        return self.engine.sum_over_ranks(totals)
 
     def denominators(self, samples: Samples, plans: RankPlans) -> Denominators:
         """The counts of all samples of a plan, over all ranks, that a loss divides by."""

@@ -22,12 +22,14 @@ from rlpost.learner.gradient_check import gradient_figures
 from rlpost.learner.packing import Update, plan_updates
 from rlpost.learner.passes import ModelPasses
 from rlpost.learner.prepass import needed
+from rlpost.learner.record import Recorder
 from rlpost.learner.samples import Samples
 from rlpost.learner.tuning_warmup import Warmup, gradients, read_tuning
 from rlpost.optim.schedule import learning_rate
 from rlpost.protocols import Applied, TrainEngine
+from rlpost.selfcheck.independent import PlainSample
 from rlpost.sync.publish import Publisher
-from rlpost.types import GradientFigures, TensorDelta, TrainBatch, TrainSample, WeightUpdate
+from rlpost.types import GradientFigures, TensorDelta, TrainBatch, TrainSample, UpdateRecord, WeightUpdate
 
 _TUNING = "tuning.pt"
 
@@ -51,6 +53,12 @@ def clipped_by_epoch(updates: Sequence[Update], history: Sequence[Mapping[str, f
     return figures
 
 
+def entropy(records: Sequence[UpdateRecord]) -> dict[str, float]:
+    """Mean entropy of the policy's full distribution at trained tokens, in nats per token; empty without any."""
+    tokens = sum(record.surprise.tokens for record in records)
+    return {"entropy": sum(record.surprise.entropy for record in records) / tokens} if tokens else {}
+
+
 def total_norm(gradients: Iterable[tuple[str, torch.Tensor]]) -> float:
     """Euclidean norm of all gradients together."""
     return math.sqrt(sum(float(torch.linalg.vector_norm(g, dtype=torch.float32)) ** 2 for _, g in gradients))
@@ -68,6 +76,9 @@ class PolicyLearner:
         reference: the frozen starting policy; None without a KL term or if the tuning method can disable its adapter.
         config: loss, layout, optimizer, tuning and sync settings.
         shapes: shapes of the starting model's tensors by name.
+
+    Attributes:
+        records: what self-checks look at of the last step's updates, the same on every rank.
     """
 
     def __init__(
@@ -82,6 +93,7 @@ class PolicyLearner:
         self.counters = Counters()
         self.warmup = Warmup(config.tuning) if engine.tuning.warmup_parameters() else None
         self.footprint: dict[str, float] = {}
+        self.records: list[UpdateRecord] = []
         dtype = getattr(torch, config.model.dtype)
         self.publisher = Publisher(
             kind_of(config),
@@ -127,6 +139,7 @@ class PolicyLearner:
                 log-probabilities.
         """
         samples = Samples.of(batch.samples)
+        self.records = []
         if self.warmup is not None:
             return self._warm_up(samples, self.warmup)
         updates = self.plan(samples, batch.step)
@@ -139,26 +152,32 @@ class PolicyLearner:
         history: list[dict[str, float]] = []
         for update in updates:
             keep: dict[int, np.ndarray] | None = {} if want.during and not history else None
-            history.append(self._update(samples, update, keep))
+            recorder = Recorder(self.engine, self.counters.version, batch.traced)
+            history.append(self._update(samples, update, keep, recorder))
+            self.records.append(recorder.finish(update, not self.records, self.passes.loss.reads_reference))
             if keep is not None:
                 samples.fill("proximal_logprobs", self.engine.share_over_ranks(keep))
         self.counters.version += 1
-        metrics |= _means(history)
+        metrics |= _means(history) | entropy(self.records)
         if self.config.algorithm.epochs > 1:
             metrics |= clipped_by_epoch(updates, history)
         metrics["skipped_updates"] = float(self.counters.skipped)
         self.footprint = self.footprint or footprint(self.engine, self.config, self.shapes)
         return metrics | self.footprint
 
-    def examine(self, batch: TrainBatch) -> GradientFigures | None:
+    def examine(self, batch: TrainBatch, plain: Sequence[PlainSample]) -> GradientFigures | None:
         """Loss and gradient of a few samples in several ways, before the first update: `rlpost.learner.gradient_check`.
 
-        Every rank is called with the same batch and returns the same figures, except those of plain torch, which only
-        rank 0 has. Training is unaffected. None also during the tuning method's warm-up.
+        Every rank is called with the same samples and returns the same figures, except those of plain torch, which only
+        rank 0 has. Training is unaffected. None during the tuning method's warm-up.
+
+        Args:
+            batch: the samples, as credit made them.
+            plain: the same samples, made another way; see `rlpost.selfcheck.independent`.
         """
         if self.warmup is not None:
             return None
-        return gradient_figures(self.passes, Samples.of(batch.samples), self.counters.version)
+        return gradient_figures(self.passes, Samples.of(batch.samples), self.counters.version, plain)
 
     def plan(self, samples: Samples, step: int) -> list[Update]:
         """The updates of a batch."""
@@ -276,8 +295,10 @@ class PolicyLearner:
         self.counters.version += 1
         return {"updates": 0.0, "tuning/warmup": float(warmup.batches)}
 
-    def _update(self, samples: Samples, update: Update, keep: dict[int, np.ndarray] | None) -> dict[str, float]:
-        metrics = self.passes.accumulate(samples, update, self.counters.version, keep)
+    def _update(
+        self, samples: Samples, update: Update, keep: dict[int, np.ndarray] | None, recorder: Recorder
+    ) -> dict[str, float]:
+        metrics = self.passes.accumulate(samples, update, self.counters.version, keep, recorder)
         optimizer = self.config.optimizer
         rate = learning_rate(
             self.counters.updates,

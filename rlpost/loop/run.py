@@ -179,6 +179,7 @@ class Run:
         while True:
             learner.restart(error)
             self.session.published = None
+            self.session.checks.forget()
             try:
                 if checkpoint.steps(self.folder.checkpoints):
                     self._load(checkpoint.latest(self.folder.checkpoints))

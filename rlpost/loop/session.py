@@ -6,22 +6,21 @@ It does not depend on Ray: `rlpost.loop.start` fills it with the actors of a run
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from rlpost.config.schema import RunConfig
+from rlpost.loop.checks import StepChecks
 from rlpost.observability.metrics import Undecided, prefixed, undecided_of
 from rlpost.plugins.algorithm import Advantages
 from rlpost.protocols import Learner, RolloutPool, ScoringPool, Supervision, TranscriptWriter
 from rlpost.selfcheck import canary, invariance, parity
+from rlpost.selfcheck.independent import SAME, PlainSample
 from rlpost.selfcheck.memory import MemoryWatch
 from rlpost.trajectory import BatchReceipt, GroupReceipt, TokenizedPrompt, Trajectory
 from rlpost.types import WeightManifest
-
-_SAME = {"float32": 1e-4, "bfloat16": 0.02}
-"""Largest mean |Δ log p| between two scores of the same tokens by the same weights, in nats per token."""
 
 
 @dataclass(slots=True)
@@ -48,6 +47,7 @@ class Session:
             of the reference policy; None without a KL term.
         rewritten: whether the user was told that the chat template rewrites earlier messages.
         examined: whether the learner's gradient has been checked on a batch of this run.
+        checks: the checks of a step's samples, and what they remember.
         recent: receipts' verdicts of the last ``scoring.undecided_window`` scored batches.
     """
 
@@ -68,7 +68,11 @@ class Session:
     reference_probe: parity.Scored | None = field(default=None)
     rewritten: bool = field(default=False)
     examined: bool = field(default=False)
+    checks: StepChecks = field(init=False)
     recent: list[list[Undecided]] = field(default_factory=list[list[Undecided]])
+
+    def __post_init__(self) -> None:
+        self.checks = StepChecks(self.config)
 
     def remember(self, groups: Sequence[GroupReceipt]) -> list[list[Undecided]]:
         """Add a scored batch to the recent ones and return them; what the groups refer to is not kept."""
@@ -108,6 +112,7 @@ class Session:
                 self.published_probe = scored
             found = canary.check_probe(completions, scored.learner, self.tolerance, engine)
             worst = _larger(worst, found)
+        self.checks.numerics = worst.get("canary/probe_mean", self.checks.numerics)
         if self.reference_probe is None and self.config.algorithm.kl.coef and self.published_probe is not None:
             self.reference_probe = self._with_learner(self.published_probe.completions, reference=True)
         return worst
@@ -129,22 +134,28 @@ class Session:
             rounds = self._with_learner(as_is), self._with_learner(fresh)
             found = parity.check_parity(*rounds, published, self.tolerance, synchronous=True, engine=engine)
             worst = _larger(worst, found)
+        self.checks.numerics = worst.get("parity/numerics", self.checks.numerics)
         if self.reference_probe is not None:
             now = self._with_learner(self.reference_probe.completions, reference=True).learner
             worst |= parity.check_reference(
-                parity.Published(self.reference_probe.learner, now), _SAME[self.config.model.dtype]
+                parity.Published(self.reference_probe.learner, now), SAME[self.config.model.dtype]
             )
         return worst
 
-    def examine(self, batch: BatchReceipt) -> dict[str, float]:
+    def examine(self, batch: BatchReceipt, plain: Sequence[PlainSample]) -> dict[str, float]:
         """Check on samples of this run that the learner's gradient is correct.
+
+        Args:
+            batch: the batch.
+            plain: a few of its samples as they should be trained on; without any, the next batch is tried.
 
         Raises:
             SelfCheckError: if it is not; see `rlpost.selfcheck.invariance`.
         """
         assert self.learner is not None
-        figures = self.learner.examine(batch)
-        self.examined = figures is not None  # a batch without advantages shows nothing: try the next
+        few = replace(batch, samples=tuple(batch.samples[sample.number] for sample in plain))
+        figures = self.learner.examine(few, plain) if plain else None
+        self.examined = figures is not None
         if figures is not None and figures.plain is None:
             self.supervision.log("invariance: sharded parameters, no comparison of the gradient with plain torch")
         return invariance.check(figures, self.config.model.dtype) if figures is not None else {}

@@ -20,6 +20,7 @@ from rlpost.algorithms.groups import keep
 from rlpost.config.schema import RunConfig
 from rlpost.data.sampler import indices
 from rlpost.errors import InfrastructureError, RolloutsLostError, UserError
+from rlpost.loop.checks import traced
 from rlpost.loop.session import Session
 from rlpost.observability.metrics import Undecided, describe_groups, prefixed, tokens
 from rlpost.plugins.algorithm import advantage_settings
@@ -91,11 +92,11 @@ def collect(session: Session, number: int, first_ticket: int | None = None) -> S
         session.watch.check(config.selfcheck.memory_growth)
     first = number * config.rollout.prompts_per_step if first_ticket is None else first_ticket
     groups = _rolled_out(session, number, first, timer)
-    checked: dict[str, float] = {}
-    if config.parity_due(number):
-        with timer("selfcheck"):
+    with timer("selfcheck"):
+        checked = session.checks.rolled_out(session, groups, number)
+        if config.parity_due(number):
             shown = step_prompts(session, number)[: config.selfcheck.probe_prompts]
-            checked = session.parity([one.token_ids for one in shown])
+            checked |= session.parity([one.token_ids for one in shown])
     check_undecided(session.remember(groups), config.scoring.max_undecided_share)
     credited = credit.assign(
         groups,
@@ -131,13 +132,30 @@ def learn(session: Session, scored: ScoredBatch) -> Step:
         **scored.checked,
     }
     if batch.samples:
-        assert session.learner is not None
-        if session.config.selfcheck.invariance and not session.examined:
-            with timer("selfcheck"):
-                metrics |= session.examine(batch)
-        with timer("update"):
-            metrics |= session.learner.step(batch)
+        metrics |= _updated(session, groups, batch, timer)
     return Step(scored.number, groups, scored.credit.advantages, metrics)
+
+
+def _updated(
+    session: Session, groups: Sequence[GroupReceipt], batch: BatchReceipt, timer: StageTimer
+) -> dict[str, float]:
+    """Make all updates of a batch that has samples, with the checks before and after them."""
+    assert session.learner is not None
+    checks, first = session.checks, session.config.selfcheck.invariance and not session.examined
+    metrics: dict[str, float] = {}
+    with timer("selfcheck"):
+        checks.credited(groups, batch)
+        due = checks.due(batch.step)
+        plain = checks.plain(session, groups, batch) if due or first else []
+        if first:
+            metrics |= session.examine(batch, plain)
+    followed = plain if due else []
+    with timer("update"):
+        report = session.learner.step(traced(batch, followed))
+    whole = sum(one.sampled > 0 for group in groups for one in group.trajectories)
+    with timer("selfcheck"):
+        trained = len({(id(sample.tokens), sample.receipt.index) for sample in batch.samples})
+        return metrics | report.metrics | checks.updated(batch, followed, report, whole=trained == whole)
 
 
 def publish(session: Session, step: Step, timer: StageTimer) -> None:
@@ -166,7 +184,11 @@ def _rolled_out(session: Session, number: int, first: int, timer: StageTimer) ->
     lost = 0
     while True:
         try:
-            return finish_rewards(session, rollout_and_score(session, number, first, timer), timer)
+            scored = rollout_and_score(session, number, first, timer)
+            if session.config.parity_due(number):
+                with timer("selfcheck"):
+                    session.checks.rescored(session, scored, number)
+            return finish_rewards(session, scored, timer)
         except RolloutsLostError as error:
             lost += 1
             if lost > session.config.cluster.restarts:
@@ -236,6 +258,7 @@ def rollout_and_score(session: Session, number: int, first: int, timer: StageTim
         step_prompts(session, number), run_seed=config.run.seed, step=number, group_size=config.rollout.group_size
     )
     asked = admitted(asked, first, session.version)
+    session.checks.admitted(asked, number)
     drawn = settings(config.rollout, config.wants_logprobs(number))
     with session.scoring.queue() as queue:
         with timer("rollout"):

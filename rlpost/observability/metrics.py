@@ -36,7 +36,8 @@ METRICS: dict[str, str] = {
     "reason/*": "share of verdicts with this reason",
     "loss": "policy loss; near zero on-policy whatever happens",
     "kl": "mean KL estimate to the reference, weighted as the loss, nats per token",
-    "entropy": "-mean log p of sampled tokens: an estimate of the policy's entropy, nats per token",
+    "entropy": "mean entropy of the policy's full distribution at trained tokens, nats per token",
+    "identical_groups": "share of groups of two or more whose answers are all the same",
     "ratio": "mean importance ratio",
     "clip_frac/*": "share of tokens whose gradient the clip removed (CISPO: whose weight it clipped): low from below, "
     "high from above; low/epoch_N and high/epoch_N by pass over the batch (epoch_0 begins on-policy)",
@@ -44,6 +45,9 @@ METRICS: dict[str, str] = {
     "importance": "mean weight of the proximal (DPPO: the current) against the rollout policy, within its limits",
     "importance_masked": "share of tokens that algorithm.importance.mode: mask leaves out",
     "mismatch": "mean |log p proximal - log p rollout| over trained tokens, nats",
+    "mismatch/*": "its parts by cause (numerics, staleness, truncation: -log of the probability that the learner gives "
+    "to what the engine sampled from), and the mean signed difference by place (first, border, end, last, repeated, "
+    "inner)",
     "grad_norm": "gradient norm before clipping",
     "lr": "learning rate",
     "updates": "optimizer updates in the step",

@@ -38,6 +38,10 @@ def run_stages(group: Group, stages: Sequence[tuple[str, RewardStage]]) -> Group
             rewards = tuple(answer.rewards if isinstance(answer, RewardOutput) else answer)
         if len(rewards) != len(group.trajectories):
             raise UserError(f"reward stage {type(stage).__name__} answered {len(rewards)} of {len(group.trajectories)}")
+        rewards = tuple(
+            None if reward is None else named_parts(reward, name, trajectory)
+            for reward, trajectory in zip(rewards, group.trajectories, strict=True)
+        )
         added = tuple(_added(before, after) for before, after in zip(group.rewards, rewards, strict=True))
         group = dataclasses.replace(
             group,
@@ -46,6 +50,20 @@ def run_stages(group: Group, stages: Sequence[tuple[str, RewardStage]]) -> Group
             metrics={**group.metrics, **{f"{name}/{key}": float(value) for key, value in figures.items()}},
         )
     return group
+
+
+def named_parts(reward: Reward, stage: str, trajectory: Trajectory) -> Reward:
+    """The reward with the stage's name in the spans that it has just added, unless they are of the whole trajectory.
+
+    Whole trajectories are compared by the sum of what all stages pay for them, parts only with parts of their stage.
+    """
+    whole = (0, trajectory.length, 0)
+    return tuple(
+        span
+        if span.stage or span.channel == "advantage" or (span.start, span.stop, span.index) == whole
+        else dataclasses.replace(span, stage=stage)
+        for span in reward
+    )
 
 
 def drop_empty_rewards(group: GroupReceipt) -> GroupReceipt:
@@ -97,7 +115,8 @@ class Scorer:
     def finish(self, groups: Sequence[Group]) -> list[Group]:
         """Run the remaining reward stages on groups in which the learner's log-probabilities are filled in."""
         finished = [run_stages(group, self.late) for group in groups]
-        return [self._reject_truncated(group, self.late) for group in finished] if _by_turn(self.late) else finished
+        by_turn = _by_turn(self.late)[1] is not None
+        return [self._reject_truncated(group, self.late) for group in finished] if by_turn else finished
 
     def preflight(self, prompts: Sequence[Prompt], conformance: bool, trials: bool = True) -> str:
         """Test the verifier and the user's own plug-ins before anything depends on them.
@@ -191,14 +210,20 @@ class Scorer:
     def _reject_truncated(self, group: Group, stages: Sequence[tuple[str, RewardStage]]) -> Group:
         """Give truncated trajectories the reward 0; it was None in the stages that do not need the learner.
 
-        ``stages``: those that have just run; one of them may have laid spans over turns.
+        ``stages``: those that have just run; one of them may have laid spans over turns. Where stages pay for parts of
+        a trajectory, a truncated one counts as having none of them.
         """
-        by_turn = _by_turn(stages)
+        name, by_turn = _by_turn(stages)
+        parts = sorted({(s.stage, s.index) for reward in group.rewards for s in reward or () if s.stage})
         rewards: list[Reward | None] = []
         for trajectory, reward in zip(group.trajectories, group.rewards, strict=True):
             if self._fixed(trajectory) is TRUNCATED:
-                nothing = (SpanReward(0, trajectory.length, 0.0),)
-                reward = nothing if by_turn is None else by_turn.nothing(group, trajectory)
+                end = trajectory.length
+                if by_turn is not None:
+                    reward = named_parts(by_turn.nothing(group, trajectory), name, trajectory)
+                else:
+                    lacking = (SpanReward(end, end, 0.0, index, stage=stage) for stage, index in parts)
+                    reward = (SpanReward(0, end, 0.0), *lacking)
             rewards.append(reward)
         return dataclasses.replace(group, rewards=tuple(rewards))
 
@@ -212,9 +237,9 @@ class Scorer:
         return None
 
 
-def _by_turn(stages: Sequence[tuple[str, RewardStage]]) -> Any:
-    """The stage whose spans are turns (`rlpost_rewards.turns`); None if there is none."""
-    return next((stage for _, stage in stages if getattr(stage, "by_turn", False)), None)
+def _by_turn(stages: Sequence[tuple[str, RewardStage]]) -> tuple[str, Any]:
+    """Name and stage whose spans are turns (`rlpost_rewards.turns`); an empty name and None if there is none."""
+    return next(((name, stage) for name, stage in stages if getattr(stage, "by_turn", False)), ("", None))
 
 
 def _item(prompt: Prompt, trajectory: Trajectory) -> VerifyItem:

@@ -28,7 +28,7 @@ from rlpost.rollout.episode import Budget, each, greedy, stream
 from rlpost.scoring.receipts import opened, receipt_of
 from rlpost.scoring.score import Scorer
 from rlpost.trajectory import BatchReceipt, Completion, GroupReceipt, Receipt, Trajectory, VersionSpan
-from rlpost.types import GradientFigures, Prompt, TensorDelta, WeightManifest, WeightUpdate
+from rlpost.types import GradientFigures, Prompt, StepReport, TensorDelta, WeightManifest, WeightUpdate
 
 Answer = Callable[[str, random.Random], str]
 """Maps (context, random generator) to the text of a completion."""
@@ -292,13 +292,13 @@ class FakeLearner:
     def proximal(self, groups: Sequence[GroupReceipt]) -> list[GroupReceipt]:
         return [dataclasses.replace(group, proximal=tuple(self.logprobs(group.tokens))) for group in groups]
 
-    def step(self, batch: BatchReceipt) -> dict[str, float]:
+    def step(self, batch: BatchReceipt) -> StepReport:
         self.batches.append(batch)
         self.version += 1
         self.weight += not self.frozen
-        return {"updates": 1.0, "loss": 0.0, "grad_norm": 1.0, "lr": 0.1}
+        return StepReport({"updates": 1.0, "loss": 0.0, "grad_norm": 1.0, "lr": 0.1})
 
-    def examine(self, batch: BatchReceipt) -> GradientFigures | None:
+    def examine(self, batch: BatchReceipt, plain: Sequence[Any]) -> GradientFigures | None:
         return self.figures
 
     def changes(self) -> dict[str, TensorDelta]:

@@ -25,3 +25,22 @@ def leaks(prompts: list, completions: list, **columns: list) -> list[float]:
     """A reward that leaks 16 MiB per call."""
     _KEPT.append(bytearray(os.urandom(2**20) * 16))
     return [float(" h1" in text) for text in completions]
+
+
+class Halves:
+    """A reward stage that pays for the two halves of an answer by themselves."""
+
+    needs: tuple[str, ...] = ()
+
+    def __call__(self, group):
+        from rlpost.types import SpanReward
+
+        found = []
+        for trajectory, reward in zip(group.trajectories, group.rewards, strict=True):
+            turn = trajectory.turns[0]
+            middle = (turn.start + turn.stop) // 2
+            parts = [(turn.start, middle), (middle, turn.stop)]
+            values = [float(len(set(trajectory.token_ids[a:b].tolist()))) for a, b in parts]
+            spans = [SpanReward(*part, value, i) for i, (part, value) in enumerate(zip(parts, values, strict=True))]
+            found.append(None if reward is None else (*reward, *spans))
+        return found

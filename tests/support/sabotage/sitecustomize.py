@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import trained_tokens
+
 
 def stale_lm_head(module: Any) -> None:
     """The packed copy of the tied output matrix is not rebuilt after a sync."""
@@ -159,6 +161,8 @@ class Saboteur(importlib.abc.MetaPathFinder):
         spec.loader.exec_module = run_and_break  # pyright: ignore[reportAttributeAccessIssue]
         return spec
 
+
+PLACES |= trained_tokens.PLACES
 
 if wanted := os.environ.get("RLPOST_SABOTAGE"):
     sys.meta_path.insert(0, Saboteur(*PLACES[wanted]))

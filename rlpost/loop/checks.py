@@ -1,0 +1,162 @@
+"""The self-checks of a training step.
+
+In the order in which a step meets them: `StepChecks.admitted` looks for seeds that were used before, ``rolled_out`` for
+equal answers and flat rewards, ``rescored`` scores a group again in another order, ``credited`` derives advantages a
+second time, ``plain`` chooses samples for a second way to the gradient (by the parameters at the first batch with
+contrast, `Session.examine`), and ``updated`` compares what the updates did with the trained tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from rlpost.config.schema import RunConfig
+from rlpost.errors import SelfCheckError
+from rlpost.protocols import GroupRequest
+from rlpost.selfcheck import independent, mismatch, rescoring, samples
+from rlpost.selfcheck.independent import PlainSample
+from rlpost.trajectory import BatchReceipt, GroupReceipt
+from rlpost.types import StepReport
+
+if TYPE_CHECKING:
+    from rlpost.loop.session import Session
+
+
+@dataclass(slots=True)
+class StepChecks:
+    """What the checks of a run remember from step to step.
+
+    Attributes:
+        config: the run configuration.
+        numerics: mean |log p engine - log p learner| that canary or parity check last attributed to rounding, in nats.
+        evidence: evidence for differences below the noise of one step.
+        repeats: seeds and answers of earlier steps.
+        traced: number of batches with contrast whose updates were compared token by token.
+    """
+
+    config: RunConfig
+    numerics: float = 0.0
+    evidence: mismatch.Evidence = field(init=False)
+    repeats: samples.Repeats = field(default_factory=samples.Repeats)
+    traced: int = 0
+
+    def __post_init__(self) -> None:
+        self.evidence = mismatch.Evidence(self.config.model.dtype, self.config.rollout.group_size)
+
+    @property
+    def on(self) -> bool:
+        """Whether the tokens that are trained on are checked."""
+        return self.config.selfcheck.trained_tokens
+
+    def forget(self) -> None:
+        """Forget earlier steps: the run goes back to one of them."""
+        self.evidence = mismatch.Evidence(self.config.model.dtype, self.config.rollout.group_size)
+        self.repeats.forget()
+
+    def admitted(self, asked: Sequence[GroupRequest], step: int) -> None:
+        """Check the seeds of a step.
+
+        Raises:
+            SelfCheckError: for seeds that were used before.
+        """
+        if self.on:
+            self.repeats.check_seeds([request.seeds for request in asked], step)
+
+    def rolled_out(self, session: Session, groups: Sequence[GroupReceipt], step: int) -> dict[str, float]:
+        """Check the answers and rewards of a step; returns metrics, and tells the user of flat rewards.
+
+        Raises:
+            SelfCheckError: for answers that are equal beyond chance.
+        """
+        if not self.on:
+            return {}
+        found = samples.check_members(groups)
+        self.repeats.check_answers(groups, step)
+        said = self.repeats.flat(groups)
+        if said is not None:
+            session.supervision.log(said)
+        return found
+
+    def rescored(self, session: Session, groups: Sequence[GroupReceipt], step: int) -> None:
+        """Score one group again with its answers in another order.
+
+        Raises:
+            SelfCheckError: if an answer gets something else then, and the order alone explains it: both orders give the
+                same results when they are scored once more. A scorer whose results differ from call to call, as a
+                model that judges may, is told to the user.
+        """
+        group = rescoring.worth_rescoring(groups) if self.on else None
+        if group is None:
+            return
+        trajectories = session.fetch(group.tokens)
+        turned, order = rescoring.reordered(group, trajectories, self.config.run.seed + step)
+        again = session.scoring.score([turned])[0]
+        said = rescoring.difference(group, again, order)
+        if said is None:
+            return
+        as_is = list(range(len(trajectories)))
+        once_more = session.scoring.score([rescoring.unscored(group, trajectories, as_is), turned])
+        changes = rescoring.difference(group, once_more[0], as_is) or rescoring.difference(again, once_more[1], as_is)
+        line = f"scoring: the answers to prompt {group.prompt.id!r}, scored again in another order: {said}"
+        if changes is None:
+            raise SelfCheckError(f"{line}; verifier or rewards mix up the answers of a group, do not train on")
+        session.supervision.log(f"{line}; verifier or rewards do not judge the same answer alike")
+
+    def credited(self, groups: Sequence[GroupReceipt], batch: BatchReceipt) -> None:
+        """Compare a batch with the rewards it was made from.
+
+        Raises:
+            SelfCheckError: see `rlpost.selfcheck.independent.check_credit`.
+        """
+        if self.on:
+            independent.check_credit(groups, batch, self.config.algorithm, self.config.scoring.truncated)
+
+    def due(self, step: int) -> bool:
+        """Whether the updates of a step are compared token by token: the first two with contrast, in the second of
+        which a KL term acts, and every ``selfcheck.parity_every`` steps.
+        """
+        every = self.config.selfcheck.parity_every
+        return self.on and (self.traced < 2 or (bool(every) and step % every == 0))
+
+    def plain(self, session: Session, groups: Sequence[GroupReceipt], batch: BatchReceipt) -> list[PlainSample]:
+        """A few samples of a batch as they should be trained on; empty if none has an advantage."""
+        numbers = independent.choose(batch)
+        return independent.plain_samples(groups, batch, numbers, session.fetch, self.config.algorithm)
+
+    def updated(
+        self, batch: BatchReceipt, plain: Sequence[PlainSample], report: StepReport, whole: bool
+    ) -> dict[str, float]:
+        """Check what the learner did with a batch; returns metrics.
+
+        Args:
+            batch: the batch.
+            plain: the samples that were traced.
+            report: what the learner recorded.
+            whole: whether every trajectory of the step is in the batch.
+
+        Raises:
+            SelfCheckError: see `rlpost.selfcheck.mismatch` and `rlpost.selfcheck.independent`.
+        """
+        if not self.on or not report.updates:
+            return {}
+        config, kl = self.config, report.metrics.get("kl", 0.0)
+        if config.algorithm.kl.kind in ("k2", "k3") and kl < 0:
+            raise SelfCheckError(
+                f"independent: the {config.algorithm.kl.kind} estimate of the KL divergence is {kl:.4g}, and cannot be "
+                "negative; its sign is turned, do not train on"
+            )
+        independent.check_updates(config, batch, plain, report.updates)
+        if batch.step == 0:
+            independent.check_reference(report.updates, independent.SAME[config.model.dtype])
+        self.traced += bool(plain)
+        limit = mismatch.limit_of(config.model.dtype, self.numerics, config.selfcheck.mismatch_limit)
+        found = mismatch.check_step(report.updates, limit)
+        self.evidence.add(report.updates, self.numerics, whole)
+        return found
+
+
+def traced(batch: BatchReceipt, plain: Sequence[PlainSample]) -> BatchReceipt:
+    """The batch with the numbers of the samples that the learner is to trace."""
+    return replace(batch, traced=frozenset(sample.number for sample in plain))

@@ -1,0 +1,112 @@
+"""Do the samples of a step look drawn at random, each by itself?
+
+Two equal answers to one prompt are no fault by themselves. How unlikely they are is known: an answer of probability p
+is drawn m times out of G by chance with probability at most C(G, m) p^(m-1), given that it was drawn once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from rlpost.errors import SelfCheckError
+from rlpost.trajectory import GroupReceipt, digest
+
+CERTAIN = 40.0
+"""Nats of evidence that end a run: chance alone would reach them once in 2·10¹⁷ looks."""
+
+FLAT_STEPS = 5
+"""Steps in which every answer has the same reward before the user is told."""
+
+
+def check_members(groups: Sequence[GroupReceipt]) -> dict[str, float]:
+    """Look for answers of a group that are the same although they were drawn independently.
+
+    Returns:
+        Metric ``identical_groups``: share of groups of at least two whose answers are all the same.
+
+    Raises:
+        SelfCheckError: if chance does not explain it; needs the engine's log-probabilities.
+    """
+    several = [group for group in groups if len(group.trajectories) > 1]
+    for group in several:
+        size = len(group.trajectories)
+        for text, times in Counter(one.text for one in group.trajectories).items():
+            known = [one.logprob for one in group.trajectories if one.text == text and one.logprob is not None]
+            if times < 2 or not known:
+                continue
+            evidence = (times - 1) * -max(known) - math.log(math.comb(size, times))
+            if evidence > CERTAIN:
+                raise SelfCheckError(
+                    f"samples: {times} of {size} answers to prompt {group.prompt.id!r} are the same, and each had a "
+                    f"chance of e^{max(known):.0f}: they are drawn with the same random numbers, not independently "
+                    "(one seed for a group, or an engine that ignores seeds)"
+                )
+    alike = sum(len({one.text for one in group.trajectories}) == 1 for group in several)
+    return {"identical_groups": alike / len(several)} if several else {}
+
+
+class Repeats:
+    """Seeds and answers of earlier steps, which must not come again."""
+
+    def __init__(self) -> None:
+        self._seeds: dict[int, int] = {}
+        self._answers: dict[str, bytes] = {}
+        self._flat = 0
+
+    def check_seeds(self, seeds: Sequence[Sequence[int]], step: int) -> None:
+        """Note the seeds of a step's groups.
+
+        A step that is rolled out again after a loss may use its own seeds again.
+
+        Raises:
+            SelfCheckError: if an earlier step used one of them, or two groups of this step do.
+        """
+        firsts = [row[0] for row in seeds if len(row)]
+        doubled = len(firsts) - len(set(firsts))
+        earlier = next((seed for seed in firsts if self._seeds.get(seed, step) != step), None)
+        if doubled or earlier is not None or any(len(set(row)) < len(row) for row in seeds):
+            where = f"step {self._seeds[earlier]}" if earlier is not None else "this step"
+            raise SelfCheckError(
+                f"samples: the random seeds of step {step} were used already, in {where}; the same numbers would be "
+                "drawn again and again"
+            )
+        self._seeds |= dict.fromkeys(firsts, step)
+
+    def check_answers(self, groups: Sequence[GroupReceipt], step: int) -> None:
+        """Note the answers of a step.
+
+        Raises:
+            SelfCheckError: if a prompt got exactly the answers that it got the last time, beyond chance.
+        """
+        for group in groups:
+            texts = sorted(one.text for one in group.trajectories)
+            found = digest(b"".join(texts))
+            logprobs = [one.logprob for one in group.trajectories if one.logprob is not None]
+            same = self._answers.get(group.prompt.id) == found
+            self._answers[group.prompt.id] = found
+            if same and logprobs and -sum(logprobs) - math.lgamma(len(texts) + 1) > CERTAIN:
+                raise SelfCheckError(
+                    f"samples: prompt {group.prompt.id!r} got the same {len(texts)} answers at step {step} as the last "
+                    f"time, which had a chance of e^{sum(logprobs):.0f}: each step draws the same random numbers"
+                )
+
+    def flat(self, groups: Sequence[GroupReceipt]) -> str | None:
+        """Note the rewards of a step; a line for the user if all have been the same for too long."""
+        rewards = [reward for group in groups for reward in group.rewards if reward is not None]
+        kinds = {tuple((span.stage, span.index, span.channel, span.value) for span in reward) for reward in rewards}
+        self._flat = self._flat + 1 if len(kinds) == 1 else 0
+        if self._flat != FLAT_STEPS:
+            return None
+        total = sum(span.value for span in rewards[0] if span.channel == "reward")
+        return (
+            f"every answer of the last {FLAT_STEPS} steps got the reward {total:.4g}, so nothing is learned; look "
+            "at the transcripts: is the task too hard or too easy, or the reward not what it should be?"
+        )
+
+    def forget(self) -> None:
+        """Forget all steps: the run begins again from an earlier one."""
+        self._seeds.clear()
+        self._answers.clear()
+        self._flat = 0

@@ -1,0 +1,328 @@
+"""Bugs of the path from samples to gradients: the arithmetic stays sound, and another thing is learned than said.
+
+Each function plants one bug, given the module that it is in. `put` sets attributes, so that a test can take a bug out
+again. Engines are `rlpost.rollout.vllm.engine` or a module of an engine with the same methods.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+put: Callable[[Any, str, Any], None] = setattr
+
+
+def _engine(module: Any) -> Any:
+    return getattr(module, "VllmEngine", None) or module.TransformersEngine
+
+
+def _submit(module: Any, change: Callable[[Any, list[Any], Any], tuple[list[Any], Any]]) -> None:
+    """Change requests and settings before an engine sees them; greedy probes stay as they are."""
+    engine = _engine(module)
+    submit = engine.submit
+
+    def changed(self: Any, requests: Any, settings: Any) -> Any:
+        if settings.temperature:
+            requests, settings = change(self, list(requests), settings)
+        return submit(self, requests, settings)
+
+    put(engine, "submit", changed)
+
+
+def learner_at_temperature_one(module: Any) -> None:
+    """The learner scores samples at temperature 1, whatever they were sampled at."""
+    forward = module.LogprobModel.forward
+
+    def wrong(self: Any, *inputs: Any, **options: Any) -> Any:
+        return forward(self, *inputs, **{**options, "temperature": 1.0})
+
+    put(module.LogprobModel, "forward", wrong)
+
+
+def engine_without_temperature(module: Any) -> None:
+    """The engine samples at temperature 1."""
+    _submit(module, lambda self, requests, s: (requests, dataclasses.replace(s, temperature=1.0)))
+
+
+def prompt_of_another_group(module: Any) -> None:
+    """Requests are answered after the prompt of the group before."""
+
+    def change(self: Any, requests: list[Any], settings: Any) -> tuple[list[Any], Any]:
+        found = []
+        for request in requests:
+            known = self.__dict__.setdefault("planted", [request.token_ids])
+            if known[-1].tolist() != request.token_ids.tolist():
+                known.append(request.token_ids)
+            found.append(dataclasses.replace(request, token_ids=known[-2] if len(known) > 1 else known[-1]))
+        return found, settings
+
+    _submit(module, change)
+
+
+def first_token_missing(module: Any) -> None:
+    """The engine does not see the first token of its prompts, such as BOS."""
+
+    def change(self: Any, requests: list[Any], settings: Any) -> tuple[list[Any], Any]:
+        return [dataclasses.replace(r, token_ids=r.token_ids[1:]) for r in requests], settings
+
+    _submit(module, change)
+
+
+def one_seed_per_group(module: Any) -> None:
+    """All samples of a group are drawn with the same random numbers."""
+
+    def change(self: Any, requests: list[Any], settings: Any) -> tuple[list[Any], Any]:
+        return [dataclasses.replace(r, seed=r.seed // 4 * 4) for r in requests], settings
+
+    _submit(module, change)
+
+
+def logprobs_one_late(module: Any) -> None:
+    """The engine reports each token's log-probability with the token after it."""
+    engine = _engine(module)
+    step = engine.step
+
+    def shifted(self: Any) -> Any:
+        return [
+            (number, one if one.logprobs is None else dataclasses.replace(one, logprobs=np.roll(one.logprobs, 1)))
+            for number, one in step(self)
+        ]
+
+    put(engine, "step", shifted)
+
+
+def same_seeds_each_step(module: Any) -> None:
+    """Seeds do not depend on the step."""
+    group_seed = module.group_seed
+    put(module, "group_seed", lambda seed, step, *rest, **more: group_seed(seed, 0, *rest, **more))
+
+
+def proximal_follows_policy(module: Any) -> None:
+    """The proximal log-probabilities are the current ones in every update."""
+    put(module, "old_or_current", lambda logprobs, samples, version: logprobs.detach().clone())
+
+
+def _masked(module: Any, drops: Callable[[Any], np.ndarray]) -> None:
+    """Take tokens out of the mask of the loss; ``drops`` names them in a sample, as ``[L]`` bool."""
+    loss_inputs = module.loss_inputs
+
+    def masked(logprobs: Any, micro: Any, samples: Any, version: int) -> Any:
+        found = loss_inputs(logprobs, micro, samples, version)
+        mask = found.mask.clone()
+        for row, sample in enumerate(samples):
+            for place in np.flatnonzero(drops(sample)[sample.prompt_tokens :]):
+                mask[row, int(place)] = False
+        return dataclasses.replace(found, mask=mask)
+
+    put(module, "loss_inputs", masked)
+
+
+def last_token_masked(module: Any) -> None:
+    """The last token of each answer is not trained on."""
+
+    def drops(sample: Any) -> np.ndarray:
+        return np.arange(sample.length) == np.flatnonzero(sample.mask)[-1]
+
+    _masked(module, drops)
+
+
+def end_token_masked(module: Any) -> None:
+    """The end token is taken for padding, and not trained on."""
+
+    def drops(sample: Any) -> np.ndarray:
+        last = np.flatnonzero(sample.mask)[-1]
+        return np.arange(sample.length) == last if sample.ended else np.zeros(sample.length, bool)
+
+    _masked(module, drops)
+
+
+def advantage_sign_of_one_index(module: Any) -> None:
+    """The advantages of the parts with index 1 have the wrong sign."""
+    group_advantages = module.group_advantages
+
+    def flipped(rewards: Any, settings: Any) -> Any:
+        found = group_advantages(rewards, settings)
+        for reward, row in zip(rewards, found, strict=True):
+            for place, span in enumerate(reward or ()):
+                row[place] *= -1.0 if span.index == 1 else 1.0
+        return found
+
+    put(module, "group_advantages", flipped)
+
+
+def _reversed(rewards: Any) -> tuple[Any, ...]:
+    """The rewards with the values of the members in reverse order, on each member's own tokens."""
+    return tuple(
+        own if own is None or other is None else tuple(map(_with_value, own, other))
+        for own, other in zip(rewards, rewards[::-1], strict=True)
+    )
+
+
+def _with_value(own: Any, other: Any) -> Any:
+    return dataclasses.replace(own, value=other.value)
+
+
+def rewards_reversed_in_credit(module: Any) -> None:
+    """The rewards of a group go to its members in reverse order."""
+    assign = module.assign
+
+    def reversed_rewards(groups: Any, *rest: Any, **more: Any) -> Any:
+        return assign([dataclasses.replace(g, rewards=_reversed(g.rewards)) for g in groups], *rest, **more)
+
+    put(module, "assign", reversed_rewards)
+
+
+def rewards_reversed_in_scoring(module: Any) -> None:
+    """The scorer answers a group's rewards in reverse order."""
+    score = module.Scorer.score
+
+    def reversed_rewards(self: Any, groups: Any) -> Any:
+        return [dataclasses.replace(g, rewards=_reversed(g.rewards)) for g in score(self, groups)]
+
+    put(module.Scorer, "score", reversed_rewards)
+
+
+def verdicts_shuffled(module: Any) -> None:
+    """The verifier that training uses answers in another order than it is asked."""
+    verify_batch = module.FunctionVerifier.verify_batch
+
+    def shuffled(self: Any, items: Any) -> Any:
+        found = verify_batch(self, items)
+        return found[1:] + found[:1]
+
+    put(module.FunctionVerifier, "verify_batch", shuffled)
+
+
+def kl_sign_turned(module: Any) -> None:
+    """The KL term rewards distance from the reference."""
+    kl_estimate = module.kl_estimate
+    put(module, "kl_estimate", lambda *inputs: -kl_estimate(*inputs))
+
+
+def reference_at_temperature_one(module: Any) -> None:
+    """The reference is scored at another temperature than the policy."""
+    logprobs = module.ModelPasses.logprobs
+
+    def wrong(self: Any, samples: Any, indices: Any, reference: bool = False, temperature: Any = None) -> Any:
+        return logprobs(self, samples, indices, reference, 1.0 if reference else temperature)
+
+    put(module.ModelPasses, "logprobs", wrong)
+
+
+def sample_trained_twice(module: Any) -> None:
+    """One sample of the batch is trained on twice, another not at all."""
+    from rlpost.learner.packing import plan_pass
+
+    plan_updates = module.plan_updates
+
+    def wrong(sizes: Any, **options: Any) -> Any:
+        updates = plan_updates(sizes, **options)
+        one = updates[0].indices
+        if len(one) < 2:
+            return updates
+        indices = (one[0], *one[:-1])
+        micro = plan_pass(indices[1:], sizes, options["ranks"], options["layout"])
+        return [dataclasses.replace(updates[0], indices=indices, micro=micro), *updates[1:]]
+
+    put(module, "plan_updates", wrong)
+
+
+def divided_by_micro_batch(module: Any) -> None:
+    """Each micro-batch's loss is divided by its own tokens and by their number, so that short ones weigh more."""
+    accumulate = module.ModelPasses.accumulate
+
+    def wrong(self: Any, samples: Any, update: Any, *rest: Any, **more: Any) -> Any:
+        loss, parts = self.loss, len(update.micro[self.engine.rank])
+
+        def scaled(inputs: Any, counts: Any) -> Any:
+            own = dataclasses.replace(counts, tokens=int(inputs.mask.sum()) * parts)
+            return type(loss).__call__(loss, inputs, own)
+
+        self.loss = _Called(loss, scaled)
+        try:
+            return accumulate(self, samples, update, *rest, **more)
+        finally:
+            self.loss = loss
+
+    put(module.ModelPasses, "accumulate", wrong)
+
+
+class _Called:
+    """A loss whose calls go elsewhere."""
+
+    def __init__(self, loss: Any, call: Callable[[Any, Any], Any]):
+        self._loss, self._call = loss, call
+
+    def __call__(self, inputs: Any, counts: Any) -> Any:
+        return self._call(inputs, counts)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loss, name)
+
+
+def advantages_one_early(module: Any) -> None:
+    """Advantages are laid over tokens one place too early, which only borders of spans show."""
+    spread = module.spread_over_tokens
+
+    def early(reward: Any, advantages: Any, length: int) -> Any:
+        tokens, spans = spread(reward, advantages, length)
+        return np.append(tokens[1:], tokens[-1:]), spans
+
+    put(module, "spread_over_tokens", early)
+
+
+def vllm_option(module: Any, **options: Any) -> None:
+    """vLLM samples with options that nobody asked for."""
+    import vllm
+
+    make = vllm.SamplingParams
+
+    def params(**given: Any) -> Any:
+        return make(**{**given, **(options if given["temperature"] else {})})
+
+    put(vllm, "SamplingParams", params)
+
+
+def engine_repetition_penalty(module: Any) -> None:
+    """The engine penalises tokens that occur before."""
+    vllm_option(module, repetition_penalty=1.3)
+
+
+def engine_top_p(module: Any) -> None:
+    """The engine samples from the nucleus of 0.7."""
+    vllm_option(module, top_p=0.7)
+
+
+def engine_without_end(module: Any) -> None:
+    """The engine does not end an answer before its fourth token."""
+    vllm_option(module, min_tokens=4)
+
+
+VLLM = "rlpost.rollout.vllm.engine"
+PLACES: dict[str, tuple[str, Callable[[Any], None]]] = {
+    "learner_at_temperature_one": ("rlpost.learner.logprob_model", learner_at_temperature_one),
+    "engine_without_temperature": (VLLM, engine_without_temperature),
+    "engine_repetition_penalty": (VLLM, engine_repetition_penalty),
+    "prompt_of_another_group": (VLLM, prompt_of_another_group),
+    "first_token_missing": (VLLM, first_token_missing),
+    "proximal_follows_policy": ("rlpost.learner.micro_loss", proximal_follows_policy),
+    "engine_top_p": (VLLM, engine_top_p),
+    "last_token_masked": ("rlpost.learner.passes", last_token_masked),
+    "end_token_masked": ("rlpost.learner.passes", end_token_masked),
+    "advantage_sign_of_one_index": ("rlpost.algorithms.advantages", advantage_sign_of_one_index),
+    "rewards_reversed_in_credit": ("rlpost.algorithms.credit", rewards_reversed_in_credit),
+    "rewards_reversed_in_scoring": ("rlpost.scoring.score", rewards_reversed_in_scoring),
+    "one_seed_per_group": (VLLM, one_seed_per_group),
+    "same_seeds_each_step": ("rlpost.rollout.sampling", same_seeds_each_step),
+    "kl_sign_turned": ("rlpost.algorithms.losses", kl_sign_turned),
+    "verdicts_shuffled": ("rlpost_verifiers.function", verdicts_shuffled),
+    "logprobs_one_late": (VLLM, logprobs_one_late),
+    "engine_without_end": (VLLM, engine_without_end),
+    "reference_at_temperature_one": ("rlpost.learner.passes", reference_at_temperature_one),
+    "sample_trained_twice": ("rlpost.learner.policy", sample_trained_twice),
+    "divided_by_micro_batch": ("rlpost.learner.passes", divided_by_micro_batch),
+    "advantages_one_early": ("rlpost.algorithms.credit", advantages_one_early),
+}
