@@ -18,7 +18,7 @@ import numpy as np
 from rlpost.types import Reward, SpanReward
 
 Baseline = Literal["mean", "leave_one_out", "none"]
-Key = int
+Key = tuple[str, int]
 """What `compared_by` returns."""
 
 
@@ -48,7 +48,7 @@ def normalise(values: Sequence[float], settings: AdvantageSettings) -> list[floa
     "Understanding R1-Zero-like training").
 
     Args:
-        values: rewards of the decided members of one group at one span index.
+        values: rewards of the decided members of one group for one part.
         settings: baseline, and whether and how to divide by the standard deviation.
 
     Returns:
@@ -78,7 +78,7 @@ def divide_by_mean(values: Sequence[float], settings: AdvantageSettings) -> list
     P(correct). A group with one right answer of n gives it n - 1, a group without any gives nothing.
 
     Args:
-        values: rewards of the decided members of one group at one span index, none of them negative.
+        values: rewards of the decided members of one group for one part, none of them negative.
         settings: not read: the formula has no choices.
 
     Raises:
@@ -138,7 +138,7 @@ def divide_by_batch_std(
     ddof: int = 1,
     eps: float = 1e-6,
 ) -> list[list[list[float] | None]]:
-    r"""A_i / (σ + ε), with σ the standard deviation of the rewards of all groups of a batch at one span index.
+    r"""A_i / (σ + ε), with σ the standard deviation of the rewards that all groups of a batch got for one part.
 
     TRL's ``scale_rewards: batch`` (Liu, Yang et al. 2025, "Part I: Tricks or traps?", arXiv 2508.08221: mean of the
     group, deviation of the batch). REINFORCE++ with a baseline (Hu et al. 2025, arXiv 2501.03262) and verl's form of it
@@ -224,7 +224,7 @@ def spread_over_tokens(reward: Reward, advantages: Sequence[float], length: int)
 
 def compared_by(span: SpanReward) -> Key:
     """What the spans have in common whose rewards are compared with each other."""
-    return span.index
+    return span.stage, span.index
 
 
 def _scale(values: Sequence[float], ddof: int, eps: float) -> float:

@@ -268,3 +268,13 @@ def test_focal_weights_by_hand() -> None:
     assert (focal_weight([True, True], 0.5), focal_weight([False], 2.0), focal_weight([None], 2.0)) == (0.0, 1.0, 1.0)
     reward = (SpanReward(0, 2, 1.0), SpanReward(1, 2, -0.1, -1, "advantage"))
     assert weigh(reward, [0.8, -0.1], 0.5) == [0.4, -0.1]
+
+
+def test_the_deviation_of_the_batch_is_that_of_each_stage() -> None:
+    group = [
+        (SpanReward(0, 4, 1.0), SpanReward(0, 2, 50.0, stage="ranking")),
+        (SpanReward(0, 4, 0.0), SpanReward(0, 2, -50.0, stage="ranking")),
+    ]
+    rows = group_advantages(group, AdvantageSettings(std=False))
+    [found] = divide_by_batch_std([group], [rows], ddof=1, eps=1e-9)
+    assert found == [[pytest.approx(math.sqrt(0.5))] * 2, [pytest.approx(-math.sqrt(0.5))] * 2]
