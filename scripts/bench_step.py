@@ -97,7 +97,8 @@ def without_end(source: Path, folder: Path) -> None:
 def run_rlpost(
     case: dict[str, Any], steps: int, work: Path, name: str, plain: bool = False, root: Path = ROOT
 ) -> dict[str, Any]:
-    """Run the rlpost of the checkout ``root``; medians over the steps after the first two.
+    """Run the rlpost of the checkout ``root``; medians over the steps after the first two, and the mean step, in which
+    checks that are due every few steps count.
 
     ``plain``: with every optimization switched off.
     """
@@ -134,6 +135,7 @@ def run_rlpost(
     }
     return {
         "seconds": {stage: statistics.median(row.get(f"seconds/{stage}", 0.0) for row in rows) for stage in STAGES},
+        "mean_step": statistics.fmean(row["seconds/step"] for row in rows),
         "tokens_per_second": statistics.median(row["tokens_per_second"] for row in rows),
         "peak_rss_mb": memory,
         "length_mean": statistics.median(row["length_mean"] for row in rows),
@@ -273,6 +275,8 @@ def main() -> None:
         found |= {key: case[key] for key in ("prompts", "group", "tokens", "prompt_tokens", "dtype")}
         if given.against:
             found |= {"rlpost": ours, "other": theirs, "ratio_to_other": per_token(ours) / per_token(theirs)}
+            means = [statistics.fmean(run["mean_step"] / run["length_mean"] for run in side) for side in (ours, theirs)]
+            found["ratio_of_means"] = means[0] / means[1]
         else:
             ratio = per_token(ours) / per_token(theirs, case["tokens"])
             found |= {"rlpost": ours, "trl": theirs, "ratio_to_trl": ratio}

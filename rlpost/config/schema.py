@@ -513,8 +513,9 @@ class SelfcheckSection(Section):
     probe_tokens: PositiveInt = 8
     """Number of greedy tokens that the engine answers to each pinned prompt."""
     probe_tolerance: Positive | None = None
-    """Largest mean |Δ log p| in nats per token between engine and learner on the probes; None: 1e-3 in float32, 0.3 in
-    bfloat16."""
+    """Largest mean |Δ log p| in nats per token between engine and learner on the probes; None: five times what the
+    first probe showed, at least 1e-3 in float32 and 0.02 in bfloat16, where it is 0.3 at most. Change it if a healthy
+    run of another engine is ended."""
 
 
 class ClusterSection(Section):

@@ -43,6 +43,7 @@ class Session:
         published: manifest of the version that the engines serve; None before the first publish.
         published_probe: completions of the pinned prompts at the last publish, with the learner's log-probabilities
             then.
+        first_probe: mean |Δ log p| of the probe at this session's first publish, in nats per token.
         reference_probe: completions of the pinned prompts at this session's first publish, with the log-probabilities
             of the reference policy; None without a KL term.
         rewritten: whether the user was told that the chat template rewrites earlier messages.
@@ -65,6 +66,7 @@ class Session:
     verifiers: tuple[str, ...] = ()
     published: WeightManifest | None = field(default=None)
     published_probe: parity.Scored | None = field(default=None)
+    first_probe: float | None = field(default=None)
     reference_probe: parity.Scored | None = field(default=None)
     rewritten: bool = field(default=False)
     examined: bool = field(default=False)
@@ -113,6 +115,8 @@ class Session:
             found = canary.check_probe(completions, scored.learner, self.tolerance, engine)
             worst = _larger(worst, found)
         self.checks.numerics = worst.get("canary/probe_mean", self.checks.numerics)
+        if self.first_probe is None:
+            self.first_probe = worst.get("canary/probe_mean")
         if self.reference_probe is None and self.config.algorithm.kl.coef and self.published_probe is not None:
             self.reference_probe = self._with_learner(self.published_probe.completions, reference=True)
         return worst
@@ -174,7 +178,7 @@ class Session:
     @property
     def tolerance(self) -> float:
         """Largest mean |Δ log p| allowed between engine and learner, in nats per token."""
-        return self.config.selfcheck.probe_tolerance or canary.TOLERANCE[self.config.model.dtype]
+        return self.config.selfcheck.probe_tolerance or canary.tolerance(self.config.model.dtype, self.first_probe)
 
     def memory(self) -> dict[str, float]:
         """Resident memory of every actor in MiB, total and its own part; growth of the latter is monitored."""

@@ -68,7 +68,7 @@ def check_parity(
         as_is: completions of an engine with its cache as it is.
         fresh: completions of the same engine and prompts after its cache was emptied.
         published: learner log-probabilities of completions recorded when the served version was published.
-        tolerance: largest allowed mean difference in nats per token, `rlpost.selfcheck.canary.TOLERANCE` of the dtype.
+        tolerance: largest allowed mean difference in nats per token, see `rlpost.selfcheck.canary.tolerance`.
         synchronous: whether the engine should serve the learner's current weights; otherwise neither staleness nor the
             total, which contains it, has a limit.
         engine: number of the engine, for the message.

@@ -26,7 +26,7 @@ from rlpost.sync.codec import checksums, encode
 from rlpost.trajectory import Completion, TokenizedPrompt, Trajectory, one_turn
 from rlpost.types import Prompt, WeightManifest, WeightUpdate
 
-TOLERANCE = canary.TOLERANCE["float32"]
+TOLERANCE = canary.LARGEST["float32"]
 
 
 class Pair:

@@ -12,7 +12,7 @@ import torch
 from rlpost.algorithms.credit import train_samples
 from rlpost.errors import SelfCheckError
 from rlpost.protocols import ApplyReport
-from rlpost.selfcheck.canary import TOLERANCE, check_arrival, check_masters, check_movement, check_probe
+from rlpost.selfcheck.canary import LARGEST, check_arrival, check_masters, check_movement, check_probe, tolerance
 from rlpost.sync.codec import checksum
 from rlpost.trajectory import one_turn
 from rlpost.types import WeightManifest, WeightUpdate
@@ -126,7 +126,7 @@ def test_a_batch_without_samples_has_no_gradient_figures_and_passes() -> None:
 
 
 def test_a_healthy_probe_passes_with_its_figures() -> None:
-    found = check_probe([PROBE], [np.float32([-1.0, -2.0005])], TOLERANCE["float32"])
+    found = check_probe([PROBE], [np.float32([-1.0, -2.0005])], LARGEST["float32"])
     # |0|, |0.0005|: mean 0.00025
     assert found["canary/probe_mean"] == pytest.approx(2.5e-4, rel=1e-3)
     assert found["canary/probe_max"] == pytest.approx(5e-4, rel=1e-3)
@@ -169,3 +169,11 @@ def test_the_fake_engine_holds_what_was_published() -> None:
     report = engine.apply(WeightUpdate(SECOND, {}))
     assert report.changed == 1
     assert check_arrival(SECOND, [report], FIRST)["canary/changed_tensors"] == 1.0
+
+
+def test_the_limit_follows_what_the_first_probe_showed() -> None:
+    assert tolerance("bfloat16", None) == 0.3
+    assert tolerance("bfloat16", 1e-3) == 0.02
+    assert tolerance("bfloat16", 0.03) == pytest.approx(0.15)
+    assert tolerance("bfloat16", 0.2) == 0.3
+    assert tolerance("float32", None) == tolerance("float32", 5e-7) == tolerance("float32", 9e-4) == 1e-3
