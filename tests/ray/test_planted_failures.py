@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from support.local_run import peaked
 from support.processes import Command
-from support.tiny_run import JUDGE, prepare
+from support.tiny_run import JUDGE, lines, prepare
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.deepspeed, pytest.mark.slow]
 LONG = pytest.mark.long
@@ -29,6 +30,15 @@ def work(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepare(tmp_path_factory.mktemp("planted"), tiny_model, run, "names_a_hypothesis", optimizer={"lr": 1e-2})
 
 
+@pytest.fixture(scope="module")
+def sharp(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a model whose distributions depend on their context, sampled below temperature 1."""
+    folder = tmp_path_factory.mktemp("sharp")
+    rollout = {"group_size": 4, "prompts_per_step": 4, "max_tokens": 12, "kv_cache_mb": 64, "temperature": 0.8}
+    model = peaked(tiny_model, folder / "model")
+    return prepare(folder, model, {"name": "sharp", "steps": 24}, "names_a_hypothesis", rollout=rollout)
+
+
 def said(work: Path, name: str, sabotage: str | None, *overrides: str) -> str:
     """The one line with which a run ended."""
     env = {}
@@ -40,10 +50,10 @@ def said(work: Path, name: str, sabotage: str | None, *overrides: str) -> str:
     command = Command(["train", "config.yaml", f"run.name={name}", *overrides], work, env=env)
     status, out, err = command.start().finish()
     assert status == 1, (out, err)
-    lines = [line for line in err.splitlines() if line.startswith("rlpost: ")]
-    assert len(lines) == 1, err
-    print(f"\n{name}\n    {lines[0]}")
-    return lines[0]
+    found = [line for line in err.splitlines() if line.startswith("rlpost: ")]
+    assert len(found) == 1, err
+    print(f"\n{name}\n    {found[0]}")
+    return found[0]
 
 
 @pytest.mark.parametrize(
@@ -84,6 +94,55 @@ def said(work: Path, name: str, sabotage: str | None, *overrides: str) -> str:
 def test_a_planted_bug_ends_the_run(work: Path, sabotage: str, expected: list[str], overrides: list[str]) -> None:
     line = said(work, sabotage, sabotage, *overrides)
     assert all(part in line for part in expected), line
+
+
+TWICE = ["algorithm.epochs=2", "algorithm.minibatches=2"]
+HALVES = [f"scoring.rewards=[{{name: outcome}}, {{name: '{JUDGE}:Halves'}}]"]
+KL = ["algorithm.kl.coef=0.1"]
+QUICK = {"engine_top_p-bfloat16", "rewards_reversed_in_scoring-float32"}
+"""Those that are planted each time; the others, which tests/unit/loop/test_trained_tokens.py plants without Ray and vLLM,
+now and then."""
+TOKENS = [
+    ("learner_at_temperature_one", ["invariance", "mismatch"], []),
+    ("engine_without_temperature", ["mismatch"], []),
+    ("engine_repetition_penalty", ["mismatch"], []),
+    ("prompt_of_another_group", ["mismatch"], []),
+    ("first_token_missing", ["mismatch"], []),
+    ("proximal_follows_policy", ["independent: the proximal", "mismatch"], TWICE),
+    ("engine_top_p", ["mismatch"], []),
+    ("last_token_masked", ["invariance", "independent"], []),
+    ("end_token_masked", ["invariance", "independent"], []),
+    ("advantage_sign_of_one_index", ["credit"], HALVES),
+    ("rewards_reversed_in_credit", ["credit"], []),
+    ("rewards_reversed_in_scoring", ["scoring"], []),
+    ("one_seed_per_group", ["samples"], []),
+    ("same_seeds_each_step", ["samples"], []),
+    ("kl_sign_turned", ["independent"], KL),
+    ("verdicts_shuffled", ["scoring", "scoring.verifier"], []),
+    ("logprobs_one_late", ["mismatch", "canary"], []),
+    ("engine_without_end", ["mismatch"], []),
+    ("reference_at_temperature_one", ["independent", "parity"], KL),
+    ("sample_trained_twice", ["independent"], []),
+    ("divided_by_micro_batch", ["invariance", "independent"], []),
+    ("advantages_one_early", ["invariance", "independent"], HALVES),
+]
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "checks", "overrides", "dtype"),
+    [
+        pytest.param(*case, dtype, id=f"{case[0]}-{dtype}", marks=[] if f"{case[0]}-{dtype}" in QUICK else LONG)
+        for case in TOKENS
+        for dtype in ("float32", "bfloat16")
+    ],
+)
+def test_a_planted_bug_of_the_trained_tokens_ends_the_run(
+    sharp: Path, sabotage: str, checks: list[str], overrides: list[str], dtype: str
+) -> None:
+    name = f"{sabotage}-{dtype}"
+    line = said(sharp, name, sabotage, f"model.dtype={dtype}", "optimizer.lr=1e-3", *overrides)
+    assert line.removeprefix("rlpost: ").startswith(tuple(checks)), line
+    print(f"    after {len(lines(sharp, name))} steps")
 
 
 def test_a_verifier_that_cannot_tell_ends_the_run(work: Path) -> None:

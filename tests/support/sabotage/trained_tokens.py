@@ -276,14 +276,24 @@ def advantages_one_early(module: Any) -> None:
 
 def vllm_option(module: Any, **options: Any) -> None:
     """vLLM samples with options that nobody asked for."""
-    import vllm
+    add = module.VllmEngine._add
 
-    make = vllm.SamplingParams
+    def changed(self: Any, *arguments: Any) -> None:
+        engine = self.llm.llm_engine
+        add_request = engine.add_request
 
-    def params(**given: Any) -> Any:
-        return make(**{**given, **(options if given["temperature"] else {})})
+        def with_options(name: str, prompt: Any, params: Any, **more: Any) -> Any:
+            for option, value in options.items() if params.temperature else ():
+                setattr(params, option, value)
+            return add_request(name, prompt, params, **more)
 
-    put(vllm, "SamplingParams", params)
+        engine.add_request = with_options
+        try:
+            add(self, *arguments)
+        finally:
+            del engine.add_request
+
+    put(module.VllmEngine, "_add", changed)
 
 
 def engine_repetition_penalty(module: Any) -> None:
