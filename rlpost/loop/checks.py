@@ -156,7 +156,8 @@ class StepChecks:
         self.traced += bool(plain)
         limit = mismatch.limit_of(config.model.dtype, self.numerics, config.selfcheck.mismatch_limit)
         found = mismatch.check_step(report.updates, limit)
-        self.evidence.add(report.updates, self.numerics, whole)
+        prompts = {id(sample.tokens): sample.context for sample in batch.samples if sample.part == 0}
+        self.evidence.add(report.updates, self.numerics, whole, prompts.values())
         return found
 
 
