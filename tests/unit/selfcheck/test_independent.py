@@ -247,6 +247,23 @@ def test_both_ways_to_the_advantages_agree_for_every_setting(algorithm: dict[str
             assert [a == b for a, b in itertools.pairwise(made.spans)] == [a == b for a, b in itertools.pairwise(ids)]
 
 
+@pytest.mark.parametrize(
+    "algorithm", [{}, {"baseline": "leave_one_out"}, {"std_eps": 1e-12}, {"std": "batch"}], ids=str
+)
+@pytest.mark.parametrize("values", [(0.3, 0.1 + 0.2, 0.3), (1e6, 1e6 + 2.4e-10, 1e6), (-9.7, -9.7, -9.7 - 1.8e-15)])
+def test_rewards_that_differ_by_rounding_are_as_good_as_equal(
+    algorithm: dict[str, Any], values: tuple[float, ...]
+) -> None:
+    config = configured(**algorithm)
+    found = tuple(answer("abcd"[: i + 1], i, prompt=(1, 2)) for i in range(len(values)))
+    rewards = tuple((SpanReward(0, one.length, value),) for one, value in zip(found, values, strict=True))
+    groups = [receipt(Group(Prompt("p", text="x"), found, (None,) * len(found), rewards))]
+    batch = assigned(config, groups).batch
+    check_credit(groups, batch, config.algorithm, "keep")
+    for one, sample in zip(plain_samples(groups, batch, [0, 1, 2], same, config.algorithm), batch.samples, strict=True):
+        assert one.advantages.tolist() == [sample.advantages[0]] * len(one.places)
+
+
 def test_the_counts_of_an_update_are_those_that_the_loss_divides_by() -> None:
     for parts in (False, True):
         groups = batch_of(parts=parts)
