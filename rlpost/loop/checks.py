@@ -152,7 +152,8 @@ class StepChecks:
             )
         independent.check_updates(config, batch, plain, report.updates)
         if batch.step == 0:
-            independent.check_reference(report.updates, independent.SAME[config.model.dtype])
+            same = max(independent.SAME[config.model.dtype], self.numerics)
+            independent.check_reference(report.updates, same)
         self.traced += bool(plain)
         limit = mismatch.limit_of(config.model.dtype, self.numerics, config.selfcheck.mismatch_limit)
         found = mismatch.check_step(report.updates, limit)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from rlpost.selfcheck.independent import (
     PlainSample,
     advantages_of,
     check_credit,
+    check_reference,
     check_updates,
     choose,
     counts_of,
@@ -371,6 +373,22 @@ def test_what_an_update_may_not_do() -> None:
             check_updates(config, batch, [one], records)
         assert said in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_before_the_first_update_the_reference_is_the_policy_but_for_rounding() -> None:
+    config, one = configured(kl={"coef": 0.1}), dataclasses.replace(sample_of(2), spans=np.zeros(2, int))
+
+    def record_of(*apart: float) -> UpdateRecord:
+        plain = traced(configured(), one).traced[0]
+        rows = {n: dataclasses.replace(plain, reference=plain.logprobs + np.float32(d)) for n, d in enumerate(apart)}
+        return dataclasses.replace(traced(configured(), one), traced=rows)
+
+    # answers of two tokens: rounding in bfloat16 shows on one of them, and not on all
+    check_reference([record_of(0.0, 0.06, -0.01, 0.0)], 0.02)
+    check_reference([traced(config, one)], 0.02)
+    for apart in ((0.2, 0.15, -0.3, 0.1), (math.nan,), (0.2,)):
+        with pytest.raises(SelfCheckError, match="policy and reference differ by"):
+            check_reference([record_of(*apart)], 0.02)
 
 
 def test_the_samples_that_are_followed_cover_parts_and_signs_and_pairs_of_a_group() -> None:
