@@ -136,6 +136,14 @@ def test_the_limit_follows_what_parity_measured() -> None:
     assert limit_of("bfloat16", 0.05, 0.2) == 0.2
 
 
+def test_a_single_token_that_is_far_off_is_no_fault_and_several_are() -> None:
+    rest = of(*[0.04, -0.04] * 40)
+    assert check_step([record(end=of(0.9), inner=rest)], 0.1)["mismatch/end"] == pytest.approx(0.9)
+    for end in (of(2.0), of(*[0.9] * 4), of(*[0.4] * 16)):
+        with pytest.raises(SelfCheckError, match="most of it at the token that ends an answer"):
+            check_step([record(end=end, inner=rest)], 0.1)
+
+
 def drawn(rng: np.random.Generator, penalty: float, noise: float) -> UpdateRecord:
     """A step of 64 groups of 4 answers: rounding of a size, and a penalty that shifts repeated and new tokens."""
     d = {name: rng.normal(0, noise, 600) for name in ("repeated", "inner")}
