@@ -291,6 +291,7 @@ class Receipt:
         contexts: for each sequence, a digest of the token ids before its first sampled one; sequences with equal
             contexts can share their computation.
         text: digest of the text, to count distinct answers.
+        tokens: digest of all token ids: equal texts may have been sampled as different tokens.
         logprob: log-probability of everything that was sampled, as the engine reported it; None if it did not.
 
     >>> Receipt.of(one_turn((1, 2), (7, 3), "ok")).sampled
@@ -304,6 +305,7 @@ class Receipt:
     versions: tuple[VersionSpan, ...]
     contexts: tuple[bytes, ...]
     text: bytes
+    tokens: bytes
     logprob: float | None = None
 
     @classmethod
@@ -323,6 +325,7 @@ class Receipt:
             versions=trajectory.versions,
             contexts=tuple(digest(np.ascontiguousarray(ids, np.int32).tobytes()) for ids in contexts),
             text=digest(trajectory.text.encode("utf-8", "surrogatepass")),
+            tokens=digest(np.ascontiguousarray(trajectory.token_ids, np.int32).tobytes()),
             logprob=None if trajectory.logprobs is None else float(np.nansum(trajectory.logprobs, dtype=np.float64)),
         )
 

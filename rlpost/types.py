@@ -314,7 +314,7 @@ class Surprise:
         tokens: number of tokens.
         entropy: sum of the entropies H of p, in nats.
         excess: sum of -log p(y) - H, whose expectation is 0 if p is what y was drawn from.
-        variance: sum of the variances of that.
+        variance: variance of that sum.
 
     >>> Surprise(2.0, 1.0, 0.1, 0.5).excess
     0.1
@@ -360,7 +360,7 @@ class UpdateRecord:
         differences: by class of position, see `rlpost.selfcheck.mismatch.CLASSES`; empty where the engine reported no
             log-probabilities.
         untrained: sampled tokens of the minibatch, by the engine's report, that were not trained on.
-        surprise: of an evenly spaced choice of the trained tokens.
+        surprise: of the trained tokens, estimated from some that are drawn at random.
         traced: what was done with the samples of the batch that were to be traced.
 
     >>> UpdateRecord(0, True, (0, 1), {}, 0, Surprise(), {}).epoch

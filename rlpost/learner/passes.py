@@ -31,7 +31,7 @@ from rlpost.learner.packing import (
     sample_indices,
 )
 from rlpost.learner.prepass import Needed
-from rlpost.learner.record import Recorder, evenly
+from rlpost.learner.record import Recorder, drawn
 from rlpost.learner.samples import Samples
 from rlpost.plugins.algorithm import build_loss
 from rlpost.protocols import TrainEngine
@@ -179,7 +179,7 @@ class ModelPasses:
         counts = self.denominators(samples, update.micro)
         last = len(update.micro[self.engine.rank]) - 1
         totals: dict[str, float] = dict.fromkeys(self.loss.metrics, 0.0)
-        passed = self.run(self.engine.forward, samples, update.micro, measured=evenly)
+        passed = self.run(self.engine.forward, samples, update.micro, measured=drawn)
         for number, (micro, (logprobs, moments)) in enumerate(passed):
             if keep is not None:
                 keep.update(micro.by_sample(logprobs))

@@ -22,9 +22,16 @@ _SUMS = ("tokens", "signed", "absolute", "square", "excess")
 _SURPRISE = ("tokens", "entropy", "excess", "variance")
 
 
-def evenly(count: int, device: torch.device) -> Tensor:
-    """Numbers of at most `MEASURED` of ``count`` tokens, evenly spaced."""
-    return torch.linspace(0, count - 1, min(count, MEASURED), device=device).round().long()
+def drawn(count: int, device: torch.device) -> Tensor:
+    """Numbers of at most `MEASURED` of ``count`` tokens, drawn at random, the same for equal counts.
+
+    Evenly spaced ones would always have the last, which ends an answer: end tokens would be more frequent among them
+    than the policy samples them.
+    """
+    if count <= MEASURED:
+        return torch.arange(count, device=device)
+    source = torch.Generator().manual_seed(count)
+    return torch.randperm(count, generator=source)[:MEASURED].sort().values.to(device)
 
 
 class Recorder:
@@ -58,7 +65,7 @@ class Recorder:
             micro: the collated samples.
             samples: the samples it was collated from.
             logprobs: ``[N]`` under the current policy, with gradient.
-            moments: ``[2, K]`` of `evenly` chosen ones of them.
+            moments: ``[2, K]`` of those of them that are `drawn`.
             inputs: what the loss was given.
             loss: the micro-batch's share of the loss.
         """
@@ -111,10 +118,15 @@ class Recorder:
 
     def _measure(self, logprobs: Tensor, moments: Tensor) -> None:
         entropy, variance = moments.double()
-        excess = -logprobs[evenly(len(logprobs), logprobs.device)].double() - entropy
+        excess = -logprobs[drawn(len(logprobs), logprobs.device)].double() - entropy
         old, sums = self._surprise, torch.stack([entropy.sum(), excess.sum(), variance.sum()]).tolist()
+        # each token of a micro-batch counts as much as one of any other: micro-batches are made by length
+        weight = len(logprobs) / max(len(entropy), 1)
         self._surprise = Surprise(
-            old.tokens + len(entropy), old.entropy + sums[0], old.excess + sums[1], old.variance + sums[2]
+            old.tokens + len(logprobs),
+            old.entropy + weight * sums[0],
+            old.excess + weight * sums[1],
+            old.variance + weight**2 * sums[2],
         )
 
     def _compare(self, sample: TrainSample, proximal: np.ndarray) -> None:

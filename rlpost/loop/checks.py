@@ -85,25 +85,27 @@ class StepChecks:
 
         Raises:
             SelfCheckError: if an answer gets something else then, and the order alone explains it: both orders give the
-                same results when they are scored once more. A scorer whose results differ from call to call, as a
+                same results as often as they are scored again. A scorer whose results differ from call to call, as a
                 model that judges may, is told to the user.
         """
         group = rescoring.worth_rescoring(groups) if self.on else None
         if group is None:
             return
         trajectories = session.fetch(group.tokens)
-        turned, order = rescoring.reordered(group, trajectories, self.config.run.seed + step)
-        again = session.scoring.score([turned])[0]
-        said = rescoring.difference(group, again, order)
+        in_orders = rescoring.orders(len(trajectories), self.config.run.seed + step)
+        turned = [rescoring.unscored(group, trajectories, order) for order in in_orders]
+        again = session.scoring.score(turned)
+        said = rescoring.mixed_up(group, again, in_orders)
         if said is None:
             return
-        as_is = list(range(len(trajectories)))
-        once_more = session.scoring.score([rescoring.unscored(group, trajectories, as_is), turned])
-        changes = rescoring.difference(group, once_more[0], as_is) or rescoring.difference(again, once_more[1], as_is)
         line = f"scoring: the answers to prompt {group.prompt.id!r}, scored again in another order: {said}"
-        if changes is None:
-            raise SelfCheckError(f"{line}; verifier or rewards mix up the answers of a group, do not train on")
-        session.supervision.log(f"{line}; verifier or rewards do not judge the same answer alike")
+        as_is = list(range(len(trajectories)))
+        for _ in range(rescoring.ROUNDS):
+            once_more = session.scoring.score([rescoring.unscored(group, trajectories, as_is), *turned])
+            if any(rescoring.difference(*pair, as_is) for pair in zip([group, *again], once_more, strict=True)):
+                session.supervision.log(f"{line}; verifier or rewards do not judge the same answer alike")
+                return
+        raise SelfCheckError(f"{line}; verifier or rewards mix up the answers of a group, do not train on")
 
     def credited(self, groups: Sequence[GroupReceipt], batch: BatchReceipt) -> None:
         """Compare a batch with the rewards it was made from.
@@ -154,7 +156,8 @@ class StepChecks:
         self.traced += bool(plain)
         limit = mismatch.limit_of(config.model.dtype, self.numerics, config.selfcheck.mismatch_limit)
         found = mismatch.check_step(report.updates, limit)
-        self.evidence.add(report.updates, self.numerics, whole)
+        prompts = {id(sample.tokens): sample.context for sample in batch.samples if sample.part == 0}
+        self.evidence.add(report.updates, self.numerics, whole, prompts.values())
         return found
 
 

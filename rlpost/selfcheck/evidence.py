@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rlpost.errors import SelfCheckError
@@ -32,15 +32,29 @@ class Ledger:
         sums: sums of d so far, by class.
         surprise: sums so far of what the sampled tokens say of the learner's distribution.
         steps: number of steps whose tokens are in it.
+        prompts: contexts of the groups that are in it.
+        groups: number of these groups.
+        chosen: whether trajectories were left out of some step.
     """
 
     sums: dict[str, Differences] = field(default_factory=dict[str, Differences])
     surprise: Surprise = field(default_factory=Surprise)
     steps: int = 0
+    prompts: set[bytes] = field(default_factory=set[bytes])
+    groups: int = 0
+    chosen: bool = False
 
-    def add(self, updates: Sequence[UpdateRecord], whole: bool) -> None:
+    @property
+    def visits(self) -> float:
+        """Groups per prompt, at least 1."""
+        return max(self.groups / max(len(self.prompts), 1), 1.0)
+
+    def add(self, updates: Sequence[UpdateRecord], whole: bool, prompts: Sequence[bytes]) -> None:
         """Add the first pass of a step."""
         self.steps += 1
+        self.prompts.update(prompts)
+        self.groups += len(prompts)
+        self.chosen |= not whole
         for update in updates:
             for name, found in update.differences.items():
                 if name != "stale":
@@ -64,21 +78,22 @@ class Evidence:
 
     Args:
         dtype: ``float32`` or ``bfloat16``.
-        group: completions per prompt. Tokens of a group share their contexts, and so their rounding: a group counts as
-            one for the test of mean d.
+        group: completions per prompt. Tokens of a group share their contexts, and so their rounding, and while little
+            is learned a prompt's later groups do too: all groups of a prompt count as one for the test of mean d.
     """
 
     def __init__(self, dtype: str, group: int):
         self.dtype, self.group = dtype, group
         self.whole, self.recent = Ledger(), Ledger()
 
-    def add(self, updates: Sequence[UpdateRecord], numerics: float, whole: bool) -> None:
+    def add(self, updates: Sequence[UpdateRecord], numerics: float, whole: bool, prompts: Iterable[bytes] = ()) -> None:
         """Add a step, and decide.
 
         Args:
             updates: what the learner recorded.
             numerics: mean |d| in nats per token that the parity check last attributed to rounding.
             whole: whether every trajectory of the step is in it: a choice by outcome would favour surprising tokens.
+            prompts: the context of each group, equal for groups of the same prompt.
 
         Raises:
             SelfCheckError: once the evidence decides, with the step at which it did.
@@ -86,16 +101,22 @@ class Evidence:
         first = [update for update in updates if update.epoch == 0]
         if self.recent.steps == RECENT:
             self.recent = Ledger()
+        known = list(prompts)
         for ledger in (self.whole, self.recent):
-            ledger.add(first, whole)
+            ledger.add(first, whole, known)
             self._truncated(ledger)
             self._shifted(ledger, max(DRIFT[self.dtype], numerics))
             self._surprised(ledger)
 
     def _truncated(self, ledger: Ledger) -> None:
-        """E[π/q] over samples of q is 1 whatever the rounding, unless q leaves out a part of π."""
+        """E[π/q] over samples of q is 1 whatever the rounding, unless q leaves out a part of π.
+
+        That holds for all samples together. Among those that are left of a choice by outcome, some tokens are more
+        frequent, and the rounding of each comes again with its context.
+        """
         found = sum(ledger.sums.values(), Differences())
-        if found.excess < 0 and excess_over_chance(found.excess, found.tokens * LEFT_OUT[self.dtype], found.square) > 0:
+        variance = found.square * (self.group * ledger.visits if ledger.chosen else 1.0)
+        if found.excess < 0 and excess_over_chance(found.excess, found.tokens * LEFT_OUT[self.dtype], variance) > 0:
             raise SelfCheckError(
                 f"mismatch: over {ledger.steps} steps and {found.tokens:.0f} tokens the engine sampled from only "
                 f"{1.0 + found.excess / found.tokens:.2%} of the distribution that the learner scores, which is less "
@@ -104,7 +125,8 @@ class Evidence:
 
     def _shifted(self, ledger: Ledger, drift: float) -> None:
         for name, found in ledger.sums.items():
-            if excess_over_chance(found.signed, found.tokens * drift, found.square * self.group) > 0:
+            variance = found.square * self.group * ledger.visits
+            if excess_over_chance(found.signed, found.tokens * drift, variance) > 0:
                 raise SelfCheckError(
                     f"mismatch: over {ledger.steps} steps and {found.tokens:.0f} tokens ({MEANING[name]}) the loss "
                     f"and the engine differ by {found.mean:+.3g} nats on average, less than the noise of one step "

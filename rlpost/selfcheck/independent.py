@@ -26,6 +26,8 @@ TRACED = 8
 RELATIVE = 1e-3
 """Largest relative difference of an advantage or a derivative. The learner's arithmetic is float32."""
 
+ROUNDING = 1e-9
+"""Spread of a group's rewards, as a share of their size, below which it is rounding, and so are their advantages."""
 
 SAME = {"float32": 1e-4, "bfloat16": 0.02}
 """Largest mean |Δ log p| between two scores of the same tokens by the same weights, in nats per token."""
@@ -62,7 +64,8 @@ def advantages_of(groups: Sequence[GroupReceipt], algorithm: AlgorithmSection) -
     """Advantages of every span of every member of the groups of a batch, from the rewards alone.
 
     A_i = g (r_i - b) / (σ + ε) among the members with a value for the same part, that is the same stage and index; σ is
-    the group's deviation, the batch's, or the group's mean (MaxRL), and g F-GRPO's weight.
+    the group's deviation, the batch's, or the group's mean (MaxRL), and g F-GRPO's weight. NaN where the rewards differ
+    by rounding alone, as those that are summed in another order do.
     """
     parts: dict[tuple[int, str, int], list[tuple[int, int]]] = {}
     found: list[list[list[float] | None]] = []
@@ -82,6 +85,8 @@ def advantages_of(groups: Sequence[GroupReceipt], algorithm: AlgorithmSection) -
     for key, places in parts.items():
         number, values = key[0], values_of(key)
         scaled = _standardised(values, np.array(batch[key[1:]]), algorithm)
+        if 0 < values.max() - values.min() <= ROUNDING * np.abs(values).max():
+            scaled = np.full(len(values), np.nan)
         scaled = scaled * (1 - _correct_share(groups[number])) ** algorithm.focal_gamma
         for (i, k), value in zip(places, scaled, strict=True):
             found[number][i][k] = float(value)  # pyright: ignore[reportOptionalSubscript]
@@ -174,9 +179,9 @@ def _expected(
 
 def _same_advantages(group: GroupReceipt, member: int, found: Sequence[float], expected: list[float] | None) -> None:
     assert expected is not None
-    scale = max(map(abs, expected), default=0.0)
+    scale = max((abs(right) for right in expected if not math.isnan(right)), default=0.0)
     for span, value, right in zip(group.rewards[member] or (), found, expected, strict=True):
-        if not abs(value - right) <= RELATIVE * abs(right) + 1e-6 * max(scale, 1.0):
+        if not math.isnan(right) and not abs(value - right) <= RELATIVE * abs(right) + 1e-6 * max(scale, 1.0):
             raise SelfCheckError(
                 f"credit: trajectory {member} of prompt {group.prompt.id!r} has the advantage {value:.6g} for part "
                 f"{span.index} of {span.stage or 'the whole'}, and by its group's rewards {right:.6g}; do not train on"
@@ -229,7 +234,9 @@ def plain_samples(
         if group not in trajectories:
             trajectories[group] = fetch(groups[group].tokens)
         reward = groups[group].rewards[member] or ()
-        values = sample.advantages if expected is None else expected[group][member] or ()
+        own = sample.advantages
+        derived = own if expected is None else expected[group][member] or ()
+        values = [a if math.isnan(b) else b for a, b in zip(own, derived, strict=True)]
         found.append(_plain_sample(number, trajectories[group][member], sample.part, reward, values))
     return found
 

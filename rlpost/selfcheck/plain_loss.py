@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 _KINK = 1e-4
 """Distance from a limit within which float32 may decide otherwise than float64, as a share of it or of 1."""
 
+_FURTHEST_RATIO = 20.0
+"""|log ρ| in nats beyond which a ratio stays what it is there, and has no gradient."""
+
+_FURTHEST_KL = 10.0
+"""|log π_ref - log π| in nats beyond which the KL term stays what it is there, and has no gradient (as in verl)."""
+
 _LOSSES = ("clipped", "cispo", "gmpo", "dppo_tv", "dppo_kl")
 
 
@@ -88,6 +94,8 @@ def loss(
             per_token, certain = per_token * weight, certain & known
     if algorithm.kl.coef and reference is not None:
         gap = like(reference) - logp
+        certain = certain & _far(gap.abs(), _FURTHEST_KL)
+        gap = torch.clip(gap, -_FURTHEST_KL, _FURTHEST_KL)
         kl = gap**2 / 2 if algorithm.kl.kind == "k2" else gap.exp() - gap - 1
         per_token = per_token + algorithm.kl.coef * kl
     return (per_token * _weights(algorithm, spans, counts)).sum(), certain
@@ -99,15 +107,16 @@ def _surrogate(
     """Loss of each token, case by case of its advantage's sign."""
     low, high = algorithm.clip
     if algorithm.loss == "gmpo":
-        moved = logp - proximal
-        certain = _far(moved.exp(), math.exp(high)) & _far(moved.exp(), math.exp(-low))
+        moved, inside = _limited(logp - proximal)
+        certain = inside & _far(moved.exp(), math.exp(high)) & _far(moved.exp(), math.exp(-low))
         limited = torch.where(advantage > 0, torch.clip(moved, max=high), torch.clip(moved, min=-low))
         limited = torch.where(advantage == 0, 0.0, limited)
         # a limit that is decided otherwise changes the mean of the whole part
         mean = _mean_within(limited, algorithm.ratio, spans)
         return -advantage * mean.exp(), certain.all().expand(len(certain))
-    ratio = _mean_within(logp - proximal, algorithm.ratio, spans).exp()
-    certain = _far(ratio, 1 - low) & _far(ratio, 1 + high)
+    moved, inside = _limited(_mean_within(logp - proximal, algorithm.ratio, spans))
+    ratio = moved.exp()
+    certain = inside & _far(ratio, 1 - low) & _far(ratio, 1 + high)
     if algorithm.loss == "cispo":
         return -torch.clip(ratio.detach(), 1 - low, 1 + high) * advantage * logp, certain
     # pessimistic: a good token's ratio counts up to the upper bound, a bad one's from the lower bound on
@@ -141,6 +150,11 @@ def _importance(config: RunConfig, gap: Tensor) -> tuple[Tensor, Tensor]:
     if settings.mode != "mask":
         return torch.clip(weight, floor, cap), torch.ones_like(weight, dtype=torch.bool)
     return torch.where((weight >= floor) & (weight <= cap), weight, 0.0), _far(weight, cap) & _far(weight, floor)
+
+
+def _limited(moved: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-ratios within what is finite in float32, and whether they are not at that limit."""
+    return torch.clip(moved, -_FURTHEST_RATIO, _FURTHEST_RATIO), _far(moved.abs(), _FURTHEST_RATIO)
 
 
 def _far(values: Tensor, limit: float) -> Tensor:

@@ -1,5 +1,8 @@
 """Do the samples of a step look drawn at random, each by itself?
 
+Answers are compared by their tokens. Equal texts prove nothing: a text is cut at a stop string and lacks special
+tokens, so answers that are unlikely one by one may share it.
+
 Two equal answers to one prompt are no fault by themselves. How unlikely they are is known: an answer of probability p
 is drawn m times out of G by chance with probability at most C(G, m) p^(m-1), given that it was drawn once.
 """
@@ -32,8 +35,8 @@ def check_members(groups: Sequence[GroupReceipt]) -> dict[str, float]:
     several = [group for group in groups if len(group.trajectories) > 1]
     for group in several:
         size = len(group.trajectories)
-        for text, times in Counter(one.text for one in group.trajectories).items():
-            known = [one.logprob for one in group.trajectories if one.text == text and one.logprob is not None]
+        for answer, times in Counter(one.tokens for one in group.trajectories).items():
+            known = [one.logprob for one in group.trajectories if one.tokens == answer and one.logprob is not None]
             if times < 2 or not known:
                 continue
             evidence = (times - 1) * -max(known) - math.log(math.comb(size, times))
@@ -81,15 +84,15 @@ class Repeats:
             SelfCheckError: if a prompt got exactly the answers that it got the last time, beyond chance.
         """
         for group in groups:
-            texts = sorted(one.text for one in group.trajectories)
-            found = digest(b"".join(texts))
+            answers = sorted(one.tokens for one in group.trajectories)
+            found = digest(b"".join(answers))
             logprobs = [one.logprob for one in group.trajectories if one.logprob is not None]
             same = self._answers.get(group.prompt.id) == found
             self._answers[group.prompt.id] = found
-            if same and logprobs and -sum(logprobs) - math.lgamma(len(texts) + 1) > CERTAIN:
+            if same and logprobs and -sum(logprobs) - math.lgamma(len(answers) + 1) > CERTAIN:
                 raise SelfCheckError(
-                    f"samples: prompt {group.prompt.id!r} got the same {len(texts)} answers at step {step} as the last "
-                    f"time, which had a chance of e^{sum(logprobs):.0f}: each step draws the same random numbers"
+                    f"samples: prompt {group.prompt.id!r} got the same {len(answers)} answers at step {step} as the "
+                    f"last time, which had a chance of e^{sum(logprobs):.0f}: each step draws the same random numbers"
                 )
 
     def flat(self, groups: Sequence[GroupReceipt]) -> str | None:

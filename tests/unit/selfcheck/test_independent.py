@@ -124,6 +124,40 @@ def test_both_ways_to_the_gradient_agree_for_every_setting(algorithm: dict[str, 
     assert largest > 0
 
 
+FAR_SETTINGS = [
+    {"kl": {"coef": 0.1, "kind": "k3"}},
+    {"kl": {"coef": 0.1, "kind": "k2"}},
+    {"ratio": "sequence", "aggregate": "sequence", "kl": {"coef": 0.1}},
+    {},
+    {"delta": 4.0},
+    {"loss": "cispo"},
+    {"loss": "gmpo", "ratio": "sequence", "aggregate": "sequence"},
+    {"loss": "dppo_tv", "importance": {"mode": "truncate", "cap": 5.0}},
+    {"loss": "dppo_kl", "importance": {"mode": "truncate", "cap": 5.0}},
+]
+
+
+@pytest.mark.parametrize("algorithm", FAR_SETTINGS, ids=str)
+def test_a_policy_that_has_run_away_is_no_fault_of_the_loss(algorithm: dict[str, Any]) -> None:
+    """Beyond 20 nats a ratio is held, beyond 10 the KL term, and a policy that collapses goes there."""
+    config, one = configured(**algorithm), sample_of()
+    proximal = np.array([-1.0, -2.0, -0.5, -30.0, -40.0, -3.0])
+    current = np.array([-31.0, -0.1, -15.0, -0.1, -5.0, -90.0])
+    reference = np.array([-0.5, -1.0, -35.0, -25.0, -0.5, -4.0])
+    for sign in (1.0, -1.0):
+        turned = dataclasses.replace(one, advantages=sign * one.advantages)
+        logp = torch.tensor(current[None], dtype=torch.float32, requires_grad=True)
+        inputs = _inputs(turned, logp, proximal, reference if config.algorithm.kl.coef else None)
+        value, _ = build_loss(config)(inputs, Denominators(tokens=11, sequences=3, spans=4, max_tokens=16))
+        (slope,) = torch.autograd.grad(value, logp)
+        found, certain = plain_loss.derivative(
+            config, turned, current=current, proximal=proximal, reference=reference, counts=Counts(11, 3, 4, 16)
+        )
+        assert certain.sum() >= 4 or config.algorithm.loss.startswith("dppo")
+        scale = float(np.abs(found).max())
+        np.testing.assert_allclose(slope[0].numpy()[certain], found[certain], rtol=1e-3, atol=1e-4 * max(scale, 1e-12))
+
+
 def _inputs(one: PlainSample, logp: torch.Tensor, proximal: np.ndarray, reference: np.ndarray | None) -> Any:
     from rlpost.algorithms.losses import LossInputs
 
@@ -211,6 +245,23 @@ def test_both_ways_to_the_advantages_agree_for_every_setting(algorithm: dict[str
             np.testing.assert_allclose(made.advantages, whole.advantages[whole.mask], rtol=1e-5, atol=1e-6)
             ids = whole.span_ids[whole.mask]
             assert [a == b for a, b in itertools.pairwise(made.spans)] == [a == b for a, b in itertools.pairwise(ids)]
+
+
+@pytest.mark.parametrize(
+    "algorithm", [{}, {"baseline": "leave_one_out"}, {"std_eps": 1e-12}, {"std": "batch"}], ids=str
+)
+@pytest.mark.parametrize("values", [(0.3, 0.1 + 0.2, 0.3), (1e6, 1e6 + 2.4e-10, 1e6), (-9.7, -9.7, -9.7 - 1.8e-15)])
+def test_rewards_that_differ_by_rounding_are_as_good_as_equal(
+    algorithm: dict[str, Any], values: tuple[float, ...]
+) -> None:
+    config = configured(**algorithm)
+    found = tuple(answer("abcd"[: i + 1], i, prompt=(1, 2)) for i in range(len(values)))
+    rewards = tuple((SpanReward(0, one.length, value),) for one, value in zip(found, values, strict=True))
+    groups = [receipt(Group(Prompt("p", text="x"), found, (None,) * len(found), rewards))]
+    batch = assigned(config, groups).batch
+    check_credit(groups, batch, config.algorithm, "keep")
+    for one, sample in zip(plain_samples(groups, batch, [0, 1, 2], same, config.algorithm), batch.samples, strict=True):
+        assert one.advantages.tolist() == [sample.advantages[0]] * len(one.places)
 
 
 def test_the_counts_of_an_update_are_those_that_the_loss_divides_by() -> None:

@@ -6,6 +6,7 @@ Not covered: real runs (tests/unit/loop/test_trained_tokens.py).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -36,10 +37,12 @@ def record(
     return UpdateRecord(epoch, epoch == 0, (0,), by_class, untrained, surprise or Surprise(), {})
 
 
-def said_by(evidence: Evidence, one: UpdateRecord, numerics: float = 0.0, whole: bool = False) -> str:
+def said_by(
+    evidence: Evidence, one: UpdateRecord, numerics: float = 0.0, whole: bool = False, prompts: Sequence[bytes] = ()
+) -> str:
     """What a further step ends the run with; empty if it does not."""
     try:
-        evidence.add([one], numerics=numerics, whole=whole)
+        evidence.add([one], numerics=numerics, whole=whole, prompts=prompts)
     except SelfCheckError as error:
         return str(error)
     return ""
@@ -168,8 +171,29 @@ def test_a_part_of_the_distribution_that_is_never_sampled_is_found_below_the_noi
     """An engine that leaves out 0.3 %: log ratios of -0.003 in rounding of 0.02."""
     rng, evidence = np.random.default_rng(2), Evidence("bfloat16", group=4)
     steps = [record(inner=of(*(rng.normal(-0.0002, 0.02, 1000) + math.log(0.997)))) for _ in range(20)]
-    said = [said_by(evidence, one, numerics=0.02) for one in steps]
+    said = [said_by(evidence, one, numerics=0.02, whole=True) for one in steps]
     assert "sampled from only 99." in said[-1]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_rounding_that_comes_again_with_its_prompt_is_no_evidence(whole: bool) -> None:
+    """Three prompts, hundreds of steps, a policy that hardly moves: what is sampled at the end of an answer is the end
+    token, whose rounding there is the same each time.
+    """
+    rng, evidence = np.random.default_rng(4), Evidence("bfloat16", group=8)
+    prompts, rounding = [b"a", b"b", b"c"], [0.031, -0.004, 0.016]
+    for _ in range(400):
+        d = np.repeat(rounding, 8)
+        ends = np.where(rng.random(24) < 0.7, d, 0.0) if whole else -d
+        inner = rng.normal(0, 0.01, 24)
+        if whole:  # what an end token lacks, the other tokens have
+            inner -= ends
+        evidence.add([record(end=of(*ends), inner=of(*inner))], numerics=0.001, whole=whole, prompts=prompts)
+    other, said = Evidence("bfloat16", group=8), ""
+    for step in range(400):  # as many prompts as groups: such a mean is no chance
+        fresh = [f"{step} {number}".encode() for number in range(3)]
+        said = said or said_by(other, record(end=of(*np.repeat(rounding, 8))), 0.001, True, fresh)
+    assert "differ by +0.0143 nats on average" in said
 
 
 def test_samples_less_surprising_than_the_entropy_show_an_engine_that_does_not_say_how_it_samples() -> None:

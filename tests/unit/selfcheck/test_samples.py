@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from rlpost.errors import SelfCheckError
-from rlpost.selfcheck.rescoring import difference, reordered, unscored, worth_rescoring
+from rlpost.selfcheck.rescoring import difference, mixed_up, orders, unscored, worth_rescoring
 from rlpost.selfcheck.samples import FLAT_STEPS, Repeats, check_members
-from rlpost.trajectory import Group, GroupReceipt
+from rlpost.trajectory import Group, GroupReceipt, one_turn
 from rlpost.types import Prompt, SpanReward, Verdict
 from support.trajectories import answer, receipt
 
@@ -91,17 +91,20 @@ def test_a_mixed_up_order_shows_in_another_order(size: int, mixed: str) -> None:
     first = scored(right, list(range(size)))
     found = []
     for seed in range(6):
-        turned, order = reordered(first, right.tokens, seed)
-        assert turned.rewards == ()
-        assert turned.verdicts == ()
-        assert [t.text for t in turned.trajectories] == [right.trajectories[p].text for p in order]
-        found.append(difference(first, scored(turned, order), order) is not None)
+        again, tried = [], orders(size, seed)
+        for order in tried:
+            turned = unscored(first, right.tokens, order)
+            assert (turned.rewards, turned.verdicts) == ((), ())
+            assert [t.text for t in turned.trajectories] == [right.trajectories[p].text for p in order]
+            again.append(scored(turned, order))
+        found.append(mixed_up(first, again, tried) is not None)
     assert sum(found) >= (6 if mixed != "swapped" else 1)
 
 
 def test_a_sound_scorer_shows_no_difference_and_undecided_members_are_not_compared() -> None:
     one = group(["a", "b", "c", "d"], rewards=[0.0, 1.0, None, 0.0])
-    turned, order = reordered(one, one.tokens, 1)
+    [order] = orders(4, 1)
+    turned = unscored(one, one.tokens, order)
     again = dataclasses.replace(
         turned, verdicts=tuple(one.verdicts[p] for p in order), rewards=tuple(one.rewards[p] for p in order)
     )
@@ -109,6 +112,65 @@ def test_a_sound_scorer_shows_no_difference_and_undecided_members_are_not_compar
     lost = dataclasses.replace(again, verdicts=(None,) * 4, rewards=(None,) * 4)
     assert difference(one, lost, order) is None
     assert unscored(one, one.tokens, [0, 1, 2, 3]).trajectories == one.trajectories
+
+
+Paid = Callable[[Sequence[str]], Sequence[float]]
+
+
+def paid(one: GroupReceipt, order: Sequence[int], rule: Paid) -> GroupReceipt:
+    """A group in another order, paid by a rule for all its texts."""
+    turned = unscored(one, one.tokens, order)
+    values = rule([t.text for t in turned.tokens])
+    spans = tuple((SpanReward(0, t.length, v),) for t, v in zip(turned.tokens, values, strict=True))
+    return dataclasses.replace(turned, verdicts=(None,) * len(order), rewards=spans)
+
+
+def first_of_each(texts: Sequence[str]) -> list[float]:
+    return [float(text not in texts[:place]) for place, text in enumerate(texts)]
+
+
+def by_length_rank(texts: Sequence[str]) -> list[float]:
+    return [float(sorted(map(len, texts)).index(len(text))) for text in texts]
+
+
+def over_the_mean(texts: Sequence[str]) -> list[float]:
+    return [len(text) - sum(map(len, texts)) / len(texts) for text in texts]
+
+
+@pytest.mark.parametrize("rule", [first_of_each, by_length_rank, over_the_mean])
+@pytest.mark.parametrize("texts", [["a", "bcd"], ["a", "bcd", "a"], ["a", "bb", "a", "bb", "ccc"]])
+def test_rewards_that_compare_the_answers_of_a_group_do_not_mix_them_up(rule: Paid, texts: list[str]) -> None:
+    one = paid(group(texts), range(len(texts)), rule)
+    for seed in range(6):
+        tried = orders(len(texts), seed)
+        assert mixed_up(one, [paid(one, order, rule) for order in tried], tried) is None
+
+
+def test_a_model_that_rewards_may_round_otherwise_beside_other_answers() -> None:
+    def rounded(texts: Sequence[str]) -> list[float]:
+        return [7.0 + 0.5 * len(text) + 0.01 * place for place, text in enumerate(texts)]
+
+    one = paid(group(["a", "bb", "ccc", "dddd"]), range(4), rounded)
+    assert all(
+        mixed_up(one, [paid(one, order, rounded) for order in orders(4, s)], orders(4, s)) is None for s in range(6)
+    )
+
+
+def test_answers_of_the_same_text_may_be_other_tokens() -> None:
+    """What is left of an answer before a stop string, or without special tokens, may be the same by chance."""
+    found = tuple(
+        one_turn((1,), (10 + i, 20 + i), "", offsets=[(0, 0)] * 2, finish="stop", index=i, logprobs=[-20.0, -20.0])
+        for i in range(6)
+    )
+    repeats, one = Repeats(), receipt(Group(Prompt("p", text="x"), found))
+    assert check_members([one]) == {"identical_groups": 1.0}
+    other = receipt(
+        Group(Prompt("p", text="x"), tuple(dataclasses.replace(t, token_ids=t.token_ids + 1) for t in found))
+    )
+    repeats.check_answers([one], 0)
+    repeats.check_answers([other], 1)
+    with pytest.raises(SelfCheckError, match="the same 6 answers"):
+        repeats.check_answers([other], 2)
 
 
 def test_the_group_that_differs_most_is_scored_again() -> None:
