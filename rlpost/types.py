@@ -356,7 +356,7 @@ class UpdateRecord:
     Attributes:
         epoch: the pass over the batch, 0-based.
         first: whether the policy was still the one that the step began with.
-        indices: numbers of the samples of the minibatch.
+        indices: numbers of the samples of the minibatch, as its micro-batches hold them.
         differences: by class of position, see `rlpost.selfcheck.mismatch.CLASSES`; empty where the engine reported no
             log-probabilities.
         untrained: sampled tokens of the minibatch, by the engine's report, that were not trained on.

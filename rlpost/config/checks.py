@@ -86,7 +86,7 @@ def check_filter(config: RunConfig) -> None:
     if algorithm.filter_batches > 1 and algorithm.filter == "off":
         raise ConfigError(
             f"algorithm.filter_batches: {algorithm.filter_batches} refills what a filter drops, and algorithm.filter "
-            "is off; set filter binary or shaped, or remove it"
+            "is off; set filter binary or shaped, or filter_batches 1"
         )
 
 

@@ -41,6 +41,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "aggregate": "token",
         "kl": {"coef": 0.0},
         "filter": "binary",
+        "filter_batches": 10,
     },
     # Zheng et al. 2025, "Group sequence policy optimization", section 5.1: one length-normalised ratio per completion.
     "gspo": {

@@ -129,7 +129,7 @@ class DeepSpeedEngine:
         """See `TrainEngine`: whole parameters, or this rank's flat partitions of the masters."""
         wrapper = self.optimizer
         if self.stage < 3:
-            return owned_by(wrapper if self.stage == 0 else wrapper.optimizer)
+            return owned_by(wrapper if self.stage == 0 else wrapper.optimizer, collects=self.stage == 0)
         # stage 3 hands its subgroups to the optimizer one at a time
         inner = wrapper.optimizer
         return [

@@ -20,7 +20,7 @@ from rlpost.errors import CheckpointError, first_line
 from rlpost.learner.deterministic import restored
 from rlpost.learner.footprint import footprint
 from rlpost.learner.gradient_check import gradient_figures
-from rlpost.learner.movement import MovementCount, compare_masters
+from rlpost.learner.movement import MovementCount, check_cleared, compare_masters
 from rlpost.learner.packing import Update, plan_updates
 from rlpost.learner.passes import ModelPasses
 from rlpost.learner.prepass import needed
@@ -96,7 +96,7 @@ class PolicyLearner:
         self.warmup = Warmup(config.tuning) if engine.tuning.warmup_parameters() else None
         self.footprint: dict[str, float] = {}
         self.records: list[UpdateRecord] = []
-        self.movement = MovementCount()
+        self.movement = MovementCount(adamw=config.optimizer.name == "adamw")
         dtype = getattr(torch, config.model.dtype)
         self.publisher = Publisher(
             kind_of(config),
@@ -158,7 +158,8 @@ class PolicyLearner:
             keep: dict[int, np.ndarray] | None = {} if want.during and not history else None
             rate = self._rate(batch.step, number, len(updates))
             recorder = Recorder(self.engine, self.counters.version, batch.traced)
-            watched = self.config.selfcheck.canary and not number
+            # in turn: an engine that loses every second update keeps the first ones
+            watched = self.config.selfcheck.canary and number == batch.step % len(updates)
             history.append(self._update(samples, update, keep, rate, watched, recorder))
             self.records.append(recorder.finish(update, not self.records, self.passes.loss.reads_reference))
             if keep is not None:
@@ -330,6 +331,8 @@ class PolicyLearner:
         watched: bool,
         recorder: Recorder,
     ) -> dict[str, float]:
+        if watched:
+            check_cleared(self.engine)
         metrics = self.passes.accumulate(samples, update, self.counters.version, keep, recorder)
         applied = self._apply(rate, self.config.optimizer.skip_grad_norm, watched)
         self.counters.updates += 1

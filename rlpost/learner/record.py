@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlpost.algorithms.losses import LossInputs
 from rlpost.learner.collate import MicroBatch
-from rlpost.learner.packing import Update
+from rlpost.learner.packing import Update, sample_indices
 from rlpost.protocols import TrainEngine
 from rlpost.selfcheck.mismatch import CLASSES, differences, position_classes
 from rlpost.types import Differences, Surprise, TracedSample, TrainSample, UpdateRecord
@@ -106,7 +106,7 @@ class Recorder:
         return UpdateRecord(
             epoch=update.epoch,
             first=first,
-            indices=update.indices,
+            indices=tuple(index for share in update.micro for micro in share for index in sample_indices(micro)),
             differences={name: sums for name, sums in by_class.items() if sums.tokens},
             untrained=round(found["untrained"]),
             surprise=Surprise(*(found[f"surprise/{part}"] for part in _SURPRISE)),

@@ -114,7 +114,7 @@ class TorchEngine:
 
     def owned(self) -> list[Owned]:
         """See `TrainEngine`."""
-        return owned_by(self.optimizer)
+        return owned_by(self.optimizer, collects=True)
 
     def master(self, name: str) -> Tensor:
         """See `TrainEngine`."""

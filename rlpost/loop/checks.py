@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlpost.config.schema import RunConfig
 from rlpost.errors import SelfCheckError
 from rlpost.protocols import GroupRequest
-from rlpost.selfcheck import independent, mismatch, rescoring, samples
+from rlpost.scoring.score import stage_names
+from rlpost.selfcheck import choice, endings, independent, mismatch, rescoring, samples
 from rlpost.selfcheck.evidence import Evidence
 from rlpost.selfcheck.independent import PlainSample
-from rlpost.trajectory import BatchReceipt, GroupReceipt
+from rlpost.trajectory import BatchReceipt, GroupReceipt, Trajectory
 from rlpost.types import StepReport
 
 if TYPE_CHECKING:
@@ -69,10 +70,13 @@ class StepChecks:
         """Check the answers and rewards of a step; returns metrics, and tells the user of flat rewards.
 
         Raises:
-            SelfCheckError: for answers that are equal beyond chance.
+            SelfCheckError: for answers that are equal beyond chance, or end or are paid otherwise than configured.
         """
         if not self.on:
             return {}
+        endings.check_lengths(groups, self.config)
+        if self.config.scoring.truncated == "reject":
+            endings.check_rejected(groups)
         found = samples.check_members(groups)
         self.repeats.check_answers(groups, step)
         said = self.repeats.flat(groups)
@@ -111,10 +115,15 @@ class StepChecks:
         """Compare a batch with the rewards it was made from.
 
         Raises:
-            SelfCheckError: see `rlpost.selfcheck.independent.check_credit`.
+            SelfCheckError: see `rlpost.selfcheck.choice` and `rlpost.selfcheck.independent.check_credit`.
         """
         if self.on:
-            independent.check_credit(groups, batch, self.config.algorithm, self.config.scoring.truncated)
+            config, masks = self.config, self.config.scoring.truncated == "mask"
+            choice.check_groups(groups, batch, config.algorithm, config.rollout.prompts_per_step, masks)
+            trained = {id(sample.tokens) for sample in batch.samples}
+            kept = [group for group in groups if id(group.tokens) in trained]
+            choice.check_stages(kept, stage_names(config.scoring.rewards), config.scoring.truncated == "reject")
+            independent.check_credit(groups, batch, config.algorithm, config.scoring.truncated)
 
     def due(self, step: int) -> bool:
         """Whether the updates of a step are compared token by token: the first two with contrast, in the second of
@@ -124,9 +133,21 @@ class StepChecks:
         return self.on and (self.traced < 2 or (bool(every) and step % every == 0))
 
     def plain(self, session: Session, groups: Sequence[GroupReceipt], batch: BatchReceipt) -> list[PlainSample]:
-        """A few samples of a batch as they should be trained on; empty if none has an advantage."""
+        """A few samples of a batch as they should be trained on; empty if none has an advantage.
+
+        Raises:
+            SelfCheckError: if their groups' trajectories end otherwise than they say.
+        """
         numbers = independent.choose(batch)
-        return independent.plain_samples(groups, batch, numbers, session.fetch, self.config.algorithm)
+        fetched: dict[int, Sequence[Trajectory]] = {}
+
+        def fetch(handles: Any) -> Sequence[Trajectory]:
+            return fetched.setdefault(id(handles), session.fetch(handles))
+
+        found = independent.plain_samples(groups, batch, numbers, fetch, self.config.algorithm)
+        if self.on and not self.config.rollout.stop:
+            endings.check_ends([one for group in fetched.values() for one in group])
+        return found
 
     def updated(
         self, batch: BatchReceipt, plain: Sequence[PlainSample], report: StepReport, whole: bool

@@ -16,8 +16,9 @@ from rlpost.types import GradientFigures, GradientSketch
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.15}
 """Largest relative difference of two gradients of the same samples. Measured on SmolLM2-135M: 7e-6 in
 float32, 0.033 in bfloat16, where layouts round differently; 6e-3 on two layers in bfloat16."""
-LOSS_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.02}
-"""Largest difference of two losses, as a share of the loss or of 1, whichever is larger."""
+LOSS_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.15}
+"""Largest difference of two losses, as a share of the loss or of 1, whichever is larger. Measured in bfloat16: 0.07,
+where each answer is weighted by a product over its tokens, which gathers their rounding."""
 
 
 def check(figures: GradientFigures, dtype: str) -> dict[str, float]:

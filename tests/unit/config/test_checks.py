@@ -65,6 +65,12 @@ BROKEN: list[tuple[str, dict[str, Any], str, list[str]]] = [
         ["3", "2 completions", "lower it"],
     ),
     (
+        "check_filter",
+        {"algorithm": {"filter_batches": 3}},
+        "algorithm.filter_batches",
+        ["3", "algorithm.filter is off", "filter_batches 1"],
+    ),
+    (
         "check_importance",
         {"rollout": {"logprobs": "never"}},
         "rollout.logprobs",

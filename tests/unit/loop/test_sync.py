@@ -381,3 +381,55 @@ def test_evaluations_are_recorded_with_their_sampling_and_followed_answers_are_s
 
     assert row("plain")["sampling"] == "temperature 1, at most 8 tokens"
     assert row("nucleus", top_p=0.9, temperature=0.6)["sampling"] == "temperature 0.6, top_p 0.9, at most 8 tokens"
+
+
+def test_a_step_asks_on_until_enough_groups_pass_the_filter(tmp_path: Path) -> None:
+    """Prompts a and b never have contrast; c and d always do."""
+
+    def half(name: str, source: random.Random) -> str:
+        return "aa" if name in "ab" else name * (1 + source.getrandbits(1))
+
+    def enough(batches: int, first: int | None = None) -> Any:
+        session = started(
+            tmp_path, half, data={"shuffle": False}, rollout={"group_size": 12, "prompts_per_step": 2, "max_tokens": 8},
+            algorithm={"filter": "binary", "filter_batches": batches}, selfcheck={"parity_every": 0},
+        )  # fmt: skip
+        session.publish()
+        return session, collect(session, 0, first)
+
+    session, scored = enough(3)
+    assert [group.prompt.id for group in scored.groups] == ["a", "b", "c", "d"]
+    assert [group.ticket.number for group in scored.groups] == [0, 1, 2, 3]
+    assert len({group.ticket.seeds for group in scored.groups}) == 4
+    assert {sample.tokens[0].ticket.prompt_id for sample in scored.credit.batch.samples} == {"c", "d"}
+    assert (scored.credit.kept_groups, [row[0] is None for row in scored.credit.advantages]) == (
+        2,
+        [True, True, False, False],
+    )
+    assert scored.checked | {"refill/batches": 2.0, "refill/missing": 0.0, "refill/unused": 0.0} == scored.checked
+    assert learn(session, scored).metrics["trained_samples"] == 24
+    # tickets go on where they ended: b has no contrast, c and d have, and the second c is not needed
+    _, later = enough(3, first=1)
+    assert [group.prompt.id for group in later.groups] == ["b", "c", "d", "a"]
+    assert later.checked["refill/unused"] == 0.0
+    _, spare = enough(3, first=2)
+    assert [group.prompt.id for group in spare.groups] == ["c", "d"]
+    # a bound: the step trains on what it has, here nothing
+    _, few = enough(1)
+    assert (len(few.groups), few.credit.kept_groups) == (2, 0)
+    assert "refill/batches" not in few.checked
+
+
+def test_groups_that_pass_and_are_not_needed_are_not_trained_on(tmp_path: Path) -> None:
+    session = started(
+        tmp_path, lambda name, source: "aa" if name == "a" else name * (1 + source.getrandbits(1)),
+        data={"shuffle": False}, rollout={"group_size": 12, "prompts_per_step": 2, "max_tokens": 8},
+        algorithm={"filter": "binary", "filter_batches": 2}, selfcheck={"parity_every": 0},
+    )  # fmt: skip
+    session.publish()
+    scored = collect(session, 0)
+    assert [group.prompt.id for group in scored.groups] == ["a", "b", "c", "d"]
+    assert {sample.tokens[0].ticket.prompt_id for sample in scored.credit.batch.samples} == {"b", "c"}
+    assert scored.checked["refill/unused"] == 1.0
+    assert [row[0] is None for row in scored.credit.advantages] == [True, False, False, True]
+    learn(session, scored)

@@ -8,10 +8,12 @@ tests/ray/test_planted_failures.py.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,6 +30,15 @@ TWICE = {"epochs": 2, "minibatches": 2}
 @pytest.fixture(scope="module")
 def model(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return peaked(tiny_model, tmp_path_factory.mktemp("peaked") / "model")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small are faster on one core, and tests run side by side."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def planted(monkeypatch: pytest.MonkeyPatch, name: str) -> Callable[[Any], None]:
@@ -152,3 +163,59 @@ def test_a_planted_bug_ends_the_run(
     print(f"\n{bug} {dtype}: step {step}: {line}")
     assert step >= 0, "the run went on"
     assert line.startswith(checks), line
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_engine_that_does_not_say_how_it_samples_is_found_by_how_little_its_samples_surprise(
+    model: str, dtype: str
+) -> None:
+    """It samples from the nucleus of 0.7, and reports the log-probabilities of the full distribution."""
+
+    def broken(engine: Any) -> None:
+        plain, changed, sample = engine.model, Changed(engine.model, nucleus), engine._sample
+
+        def sampled(requests: Any, settings: Any) -> Any:
+            engine.model = changed if settings.temperature else plain
+            found = sample(requests, settings)
+            engine.model = plain
+            return [honest(*pair) for pair in zip(requests, found, strict=True)] if settings.temperature else found
+
+        def honest(request: Any, one: Any) -> Any:
+            ids = torch.tensor(np.concatenate([request.token_ids, one.token_ids])).long()[None]
+            with torch.no_grad():
+                logp = (plain(ids).logits[0].float() / 0.8).log_softmax(-1)
+            places = torch.arange(len(request.token_ids), ids.shape[1])
+            return dataclasses.replace(one, logprobs=logp[places - 1, ids[0, places]].numpy())
+
+        engine._sample = sampled
+
+    config = configured(model, f"{JUDGE}:names_a_hypothesis", model={"dtype": dtype}, optimizer={"lr": 1e-5})
+    step, line = first_error(LocalRun(config, broken), 16)
+    print(f"\nunsaid top-p {dtype}: step {step}: {line}")
+    assert step > 0
+    assert "the engine samples more sharply (temperature, top-p, greedy)" in line
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"algorithm": {**TWICE, "kl": {"coef": 0.05}}},
+        {"scoring": HALVES, "algorithm": {"ratio": "span", "aggregate": "span", **TWICE}},
+        {"algorithm": {"filter": "binary", "filter_batches": 3}},
+        {"algorithm": {"recipe": "dapo"}, "scoring": {"truncated": "mask"}},
+        {"algorithm": {"recipe": "maxrl", "focal_gamma": 0.5, **TWICE}},
+        {"algorithm": {"importance": {"mode": "mask", "level": "sequence", "cap": 3.0}, "std": "batch"}},
+        {"tuning": {"method": "lora"}, "algorithm": TWICE, "sync": {"kind": "full"}},
+        {"rollout": {"group_size": 2, "max_tokens": 1}, "optimizer": {"lr": 1e-2}},
+    ],
+    ids=str,
+)
+def test_a_healthy_run_is_quiet(model: str, sections: dict[str, Any], dtype: str) -> None:
+    config = configured(model, f"{JUDGE}:names_a_hypothesis", model={"dtype": dtype}, **sections)
+    run = LocalRun(config)
+    found = run.steps(6)
+    assert max(step.metrics.get("mismatch", 0.0) for step in found) < (1e-5 if dtype == "float32" else 0.02)
+    # answers of one token name no hypothesis, so there is nothing to follow
+    assert run.session.checks.traced >= 2 or config.rollout.max_tokens == 1

@@ -28,6 +28,18 @@ def length(completions):
 
 def some(completions):
     return [None if c == "?" else 2.0 for c in completions]
+
+class Ends:
+    needs = ()
+
+    def __call__(self, group):
+        from rlpost.types import SpanReward
+
+        pairs = zip(group.trajectories, group.rewards)
+        return [
+            None if r is None else (*r, SpanReward(1, 2, float(t.text[:1] == "4")), SpanReward(t.length - 1, t.length, 0.5, 1))
+            for t, r in pairs
+        ]
 """
 
 
@@ -297,3 +309,25 @@ def test_prompts_that_cannot_be_verified_are_refused_before_training(functions: 
 def test_a_verifier_without_a_gate_is_named(functions: str) -> None:
     assert Scorer(section(functions)).preflight([], True).startswith("function/")
     assert examined(functions, None) == "no verifier"
+
+
+def test_parts_belong_to_their_stage_and_what_all_stages_pay_for_the_whole_is_one_reward(functions: str) -> None:
+    """Brevity of -1 per character and an outcome for the whole, ends by themselves: index 0 of both is not one group."""
+    stages = ({"name": "outcome"}, {"name": f"{functions}:Ends"}, {"name": f"{functions}:length", "weight": -1.0})
+    rewards = tuple(RewardSpec(**stage) for stage in stages)
+    [scored] = Scorer(section(functions, rewards=rewards)).score([group("4", "55")])
+    assert scored.rewards == (
+        (SpanReward(0, 2, 0.0), SpanReward(1, 2, 1.0, 0, stage="Ends"), SpanReward(1, 2, 0.5, 1, stage="Ends")),
+        (SpanReward(0, 3, -2.0), SpanReward(1, 2, 0.0, 0, stage="Ends"), SpanReward(2, 3, 0.5, 1, stage="Ends")),
+    )
+    assert scored.stage_rewards == {"outcome": (1.0, 0.0), "Ends": (1.5, 0.5), "length": (-1.0, -2.0)}
+
+
+def test_a_truncated_answer_lacks_every_part_and_is_compared_with_no_single_one(functions: str) -> None:
+    rewards = (RewardSpec(name=f"{functions}:Ends"),)
+    [scored] = Scorer(section(functions, rewards=rewards)).score([group("4", "55", reasons=["stop", "length"])])
+    assert scored.rewards[1] == (
+        SpanReward(0, 3, 0.0),
+        SpanReward(3, 3, 0.0, 0, stage="Ends"),
+        SpanReward(3, 3, 0.0, 1, stage="Ends"),
+    )
