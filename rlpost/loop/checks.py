@@ -182,7 +182,6 @@ class StepChecks:
         self.evidence.add(report.updates, self.numerics, whole)
         return found
 
-
     def referenced(
         self, session: Session, batch: BatchReceipt, plain: Sequence[PlainSample], report: StepReport
     ) -> None:

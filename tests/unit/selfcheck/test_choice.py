@@ -23,7 +23,10 @@ OPEN = Verdict("undecided", None, "timeout")
 
 
 def group(
-    name: str, values: tuple[float | None, ...], verdicts: tuple[Verdict | None, ...] | None = None, finish: Any = "stop"
+    name: str,
+    values: tuple[float | None, ...],
+    verdicts: tuple[Verdict | None, ...] | None = None,
+    finish: Any = "stop",
 ) -> GroupReceipt:
     members = tuple(answer("abc", i, finish=finish) for i in range(len(values)))
     rewards = tuple(

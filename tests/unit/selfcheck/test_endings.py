@@ -45,9 +45,9 @@ def test_an_end_token_ends_every_answer_that_it_is_in() -> None:
 
 def test_answers_are_cut_at_the_limit_alone() -> None:
     check_lengths(groups_of(one_turn((1,), (7, 8)), one_turn((1,), (7, 8, 9, 9), finish="length")), configured())
-    with pytest.raises(SelfCheckError, match="has 3 tokens .status length. and was cut, with rollout.max_tokens 4"):
+    with pytest.raises(SelfCheckError, match=r"has 3 tokens .status length. and was cut, with rollout.max_tokens 4"):
         check_lengths(groups_of(one_turn((1,), (7, 8, 9), finish="length")), configured())
-    with pytest.raises(SelfCheckError, match="has 5 tokens .status done. and went on"):
+    with pytest.raises(SelfCheckError, match=r"has 5 tokens .status done. and went on"):
         check_lengths(groups_of(one_turn((1,), (7, 8, 9, 9, 2))), configured())
     # the engine has room for five tokens in all
     check_lengths(groups_of(one_turn((1, 2), (7, 8, 9), finish="length")), configured(max_model_len=5))
