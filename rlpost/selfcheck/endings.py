@@ -55,8 +55,8 @@ def check_lengths(groups: Sequence[GroupReceipt], config: RunConfig) -> None:
                 said = "was cut" if early else "went on"
                 raise SelfCheckError(
                     f"endings: answer {one.index} to prompt {group.prompt.id!r} has {one.sampled} tokens "
-                    f"(status {one.status}) and {said}, with rollout.max_tokens {most}; the engine uses another limit, or names "
-                    "finished answers cut"
+                    f"(status {one.status}) and {said}, with rollout.max_tokens {most}; the engine uses another "
+                    "limit, or names finished answers cut"
                 )
 
 
