@@ -72,10 +72,16 @@ def check_importance_limits(config: RunConfig) -> None:
         raise ConfigError(
             f"algorithm.importance.low: {settings.low} is not below cap {settings.cap}; give a smaller one"
         )
-    if settings.mode == "mask" and not (settings.low or 0.0) <= 1 <= settings.cap:
+    if not (settings.low or 0.0) <= 1 <= settings.cap:
+        changes = "leave out" if settings.mode == "mask" else "change"
         raise ConfigError(
-            f"algorithm.importance.low: and cap, {settings.low or 0.0:g} to {settings.cap:g}, leave out weight 1, that "
+            f"algorithm.importance.low: and cap, {settings.low or 0.0:g} to {settings.cap:g}, {changes} weight 1, that "
             "is, every token on which engine and learner agree; put 1 between them"
+        )
+    if config.importance_cap is None and (settings.low is not None or settings.level != "token"):
+        raise ConfigError(
+            f"algorithm.importance.mode: {settings.mode} (dtype {config.model.dtype}) weighs nothing, but level "
+            f"{settings.level} and low {settings.low} are given; set mode truncate or mask, or remove them"
         )
     if algorithm.loss not in DPPO:
         return

@@ -637,5 +637,6 @@ class RunConfig(Section):
 
     def wants_logprobs(self, step: int) -> bool:
         """Whether the engines report log-probabilities at a rollout batch."""
-        when = self.rollout.logprobs
-        return when == "always" or (when == "auto" and (self.importance_cap is not None or self.parity_due(step)))
+        when, every = self.rollout.logprobs, self.selfcheck.parity_every
+        compared = bool(every) and step % every == 0 and (self.selfcheck.canary or self.selfcheck.trained_tokens)
+        return when == "always" or (when == "auto" and (self.importance_cap is not None or compared))

@@ -3,7 +3,8 @@
 In the order in which a step meets them: `StepChecks.admitted` looks for seeds that were used before, ``rolled_out`` for
 equal answers and flat rewards, ``rescored`` scores a group again in another order, ``credited`` derives advantages a
 second time, ``plain`` chooses samples for a second way to the gradient (by the parameters at the first batch with
-contrast, `Session.examine`), and ``updated`` compares what the updates did with the trained tokens.
+contrast, `Session.examine`), ``updated`` compares what the updates did with the trained tokens, and
+``referenced`` the reference of a KL term with the reference itself.
 """
 
 from __future__ import annotations
@@ -123,7 +124,9 @@ class StepChecks:
             trained = {id(sample.tokens) for sample in batch.samples}
             kept = [group for group in groups if id(group.tokens) in trained]
             choice.check_stages(kept, stage_names(config.scoring.rewards), config.scoring.truncated == "reject")
-            independent.check_credit(groups, batch, config.algorithm, config.scoring.truncated)
+            independent.check_credit(
+                groups, batch, config.algorithm, config.scoring.truncated, config.rollout.prompts_per_step
+            )
 
     def due(self, step: int) -> bool:
         """Whether the updates of a step are compared token by token: the first two with contrast, in the second of
@@ -144,7 +147,8 @@ class StepChecks:
         def fetch(handles: Any) -> Sequence[Trajectory]:
             return fetched.setdefault(id(handles), session.fetch(handles))
 
-        found = independent.plain_samples(groups, batch, numbers, fetch, self.config.algorithm)
+        most = self.config.rollout.prompts_per_step
+        found = independent.plain_samples(groups, batch, numbers, fetch, self.config.algorithm, most)
         if self.on and not self.config.rollout.stop:
             endings.check_ends([one for group in fetched.values() for one in group])
         return found
@@ -181,6 +185,24 @@ class StepChecks:
         prompts = {id(sample.tokens): sample.context for sample in batch.samples if sample.part == 0}
         self.evidence.add(report.updates, self.numerics, whole, prompts.values())
         return found
+
+    def referenced(
+        self, session: Session, batch: BatchReceipt, plain: Sequence[PlainSample], report: StepReport
+    ) -> None:
+        """Ask the reference itself for a sample that was traced, and compare with what the loss was given.
+
+        Raises:
+            SelfCheckError: see `rlpost.selfcheck.independent.check_reference_given`.
+        """
+        if not self.config.algorithm.kl.coef or not plain or session.learner is None:
+            return
+        number = plain[0].number
+        sample = batch.samples[number]
+        whole = session.fetch(sample.tokens)[sample.receipt.index]
+        start, stop = whole.sequences[sample.part]
+        (found,) = session.learner.logprobs([whole], reference=True)
+        tolerance = independent.SAME[self.config.model.dtype]
+        independent.check_reference_given(report.updates, {number: found[start:stop]}, tolerance)
 
 
 def traced(batch: BatchReceipt, plain: Sequence[PlainSample]) -> BatchReceipt:

@@ -156,7 +156,9 @@ def _updated(
     whole = sum(one.sampled > 0 for group in groups for one in group.trajectories)
     with timer("selfcheck"):
         trained = len({(id(sample.tokens), sample.receipt.index) for sample in batch.samples})
-        return metrics | report.metrics | checks.updated(batch, followed, report, whole=trained == whole)
+        found = checks.updated(batch, followed, report, whole=trained == whole)
+        checks.referenced(session, batch, followed, report)
+        return metrics | report.metrics | found
 
 
 def publish(session: Session, step: Step, timer: StageTimer) -> None:

@@ -13,8 +13,8 @@ from rlpost.errors import SelfCheckError
 from rlpost.trajectory import BatchReceipt, GroupReceipt
 
 
-def chosen(groups: Sequence[GroupReceipt], algorithm: AlgorithmSection, most: int) -> list[int]:
-    """Numbers of the groups that are to be trained on: the first ``most`` that ``algorithm.filter`` lets pass."""
+def chosen(groups: Sequence[GroupReceipt], algorithm: AlgorithmSection, most: int | None) -> list[int]:
+    """Numbers of the groups that are to be trained on: the first ``most`` (None: all) that the filter lets pass."""
     return [number for number, group in enumerate(groups) if _passes(group, algorithm.filter)][:most]
 
 

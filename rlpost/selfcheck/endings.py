@@ -54,9 +54,9 @@ def check_lengths(groups: Sequence[GroupReceipt], config: RunConfig) -> None:
             if early or one.sampled > most:
                 said = "was cut" if early else "went on"
                 raise SelfCheckError(
-                    f"endings: answer {one.index} to prompt {group.prompt.id!r} has {one.sampled} tokens (status "
-                    f"{one.status}) and {said}, with rollout.max_tokens {most}; the engine uses another limit, or "
-                    "names finished answers cut"
+                    f"endings: answer {one.index} to prompt {group.prompt.id!r} has {one.sampled} tokens "
+                    f"(status {one.status}) and {said}, with rollout.max_tokens {most}; the engine uses another "
+                    "limit, or names finished answers cut"
                 )
 
 

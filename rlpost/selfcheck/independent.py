@@ -8,7 +8,7 @@ one sample at a time, by the formulas of the papers. It is slow and simple on pu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from rlpost.config.schema import AlgorithmSection, RunConfig
 from rlpost.errors import SelfCheckError
 from rlpost.selfcheck import plain_loss
+from rlpost.selfcheck.choice import chosen
 from rlpost.trajectory import BatchReceipt, GroupReceipt, SampleReceipt, Trajectory
 from rlpost.types import Reward, TracedSample, UpdateRecord
 
@@ -123,7 +124,11 @@ def _correct_share(group: GroupReceipt) -> float:
 
 
 def check_credit(
-    groups: Sequence[GroupReceipt], batch: BatchReceipt, algorithm: AlgorithmSection, truncated: str
+    groups: Sequence[GroupReceipt],
+    batch: BatchReceipt,
+    algorithm: AlgorithmSection,
+    truncated: str,
+    most: int | None = None,
 ) -> None:
     """Compare the batch that goes to the learner with the rewards that came from the scorer.
 
@@ -132,6 +137,7 @@ def check_credit(
         batch: what was made of them.
         algorithm: baseline and normalisation. An advantage function of the user's own is taken at its word.
         truncated: ``scoring.truncated``.
+        most: number of groups that are trained on at most.
 
     Raises:
         SelfCheckError: if a decided member of a kept group is left out or twice there, has another reward than the
@@ -145,7 +151,7 @@ def check_credit(
             what = "twice in the batch" if place[0] >= 0 else "of no group of the step"
             raise SelfCheckError(f"credit: trajectory {place[1]} of a group is {what}; do not train on")
         seen[place] = sample
-    expected = _expected(groups, {number for number, _, _ in seen}, algorithm)
+    expected = _expected(groups, {number for number, _, _ in seen}, algorithm, most)
     for (number, member, _), sample in seen.items():
         reward = groups[number].rewards[member]
         if reward != sample.reward:
@@ -168,12 +174,15 @@ def check_credit(
 
 
 def _expected(
-    groups: Sequence[GroupReceipt], trained: set[int], algorithm: AlgorithmSection
+    groups: Sequence[GroupReceipt], trained: set[int], algorithm: AlgorithmSection, most: int | None
 ) -> dict[int, list[list[float] | None]] | None:
-    """Advantages of the groups that are trained on, by number; None for an advantage function of the user's own."""
+    """Advantages of the groups that are trained on, by number; None for an advantage function of the user's own.
+
+    A group whose members were all cut, and are masked, has no sample, and still counts in the batch's deviation.
+    """
     if algorithm.advantage not in BUILTIN:
         return None
-    numbers = sorted(trained)
+    numbers = sorted(trained.union(chosen(groups, algorithm, most)))
     return dict(zip(numbers, advantages_of([groups[number] for number in numbers], algorithm), strict=True))
 
 
@@ -222,10 +231,11 @@ def plain_samples(
     numbers: Sequence[int],
     fetch: Callable[[Any], Any],
     algorithm: AlgorithmSection,
+    most: int | None = None,
 ) -> list[PlainSample]:
     """The chosen samples as they should be trained on, from their trajectories and their groups' rewards."""
     places = {id(group.tokens): number for number, group in enumerate(groups)}
-    expected = _expected(groups, {places[id(sample.tokens)] for sample in batch.samples}, algorithm)
+    expected = _expected(groups, {places[id(sample.tokens)] for sample in batch.samples}, algorithm, most)
     trajectories: dict[int, Sequence[Trajectory]] = {}
     found: list[PlainSample] = []
     for number in numbers:
@@ -363,6 +373,31 @@ def check_reference(updates: Sequence[UpdateRecord], tolerance: float) -> None:
             f"{len(apart)} tokens (limit {tolerance:g}); the KL term compares with another model, or at another "
             "temperature"
         )
+
+
+def check_reference_given(
+    updates: Sequence[UpdateRecord], expected: Mapping[int, np.ndarray], tolerance: float
+) -> None:
+    """Compare the reference's log-probabilities that a loss was given with those that the reference gives when asked.
+
+    Args:
+        updates: what the learner recorded.
+        expected: ``[L]`` log-probabilities under the reference, by number of the sample.
+        tolerance: largest mean difference of a sample, in nats per token.
+
+    Raises:
+        SelfCheckError: above it: the KL term compares with another policy, such as the current one, and pulls nowhere.
+    """
+    for number, traced in ((n, one) for update in updates for n, one in update.traced.items() if n in expected):
+        if traced.reference is None:
+            continue
+        apart = float(np.nanmean(np.abs(traced.reference - expected[number])))
+        if not apart <= tolerance:
+            raise SelfCheckError(
+                f"independent: the loss was given a reference that differs by {apart:.4g} nats per token from the "
+                f"reference policy's own log-probabilities (limit {tolerance:g}); the KL term compares with another "
+                "policy, do not train on"
+            )
 
 
 def _each_once(updates: Sequence[UpdateRecord], size: int) -> None:

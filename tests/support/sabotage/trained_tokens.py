@@ -274,6 +274,124 @@ def advantages_one_early(module: Any) -> None:
     put(module, "spread_over_tokens", early)
 
 
+def gradient_ascent(module: Any) -> None:
+    """The optimizer climbs the loss."""
+    apply = module.TorchEngine.apply
+
+    def wrong(self: Any, lr: float) -> Any:
+        for _, parameter in self.masters.owned:
+            if parameter.grad is not None:
+                parameter.grad.neg_()
+        return apply(self, lr)
+
+    put(module.TorchEngine, "apply", wrong)
+
+
+def learning_rate_not_set(module: Any) -> None:
+    """The schedule's learning rate does not reach the optimizer, which keeps the one that it was built with."""
+    put(module, "set_rate", lambda optimizer, lr: None)
+
+
+def optimizer_owns_half(module: Any) -> None:
+    """The optimizer is built before half of the parameters are there."""
+    build = module.build_optimizer
+    put(module, "build_optimizer", lambda named, settings: build(named[: len(named) // 2], settings))
+
+
+def gradients_not_cleared(module: Any) -> None:
+    """An update's gradients are added to those of the next one."""
+    put(module.TorchEngine, "discard", lambda self: None)
+
+
+def every_second_update_lost(module: Any) -> None:
+    """The optimizer steps at every second update only, as with a wrong count of gradient accumulation."""
+    apply, calls = module.TorchEngine.apply, list[float]()
+
+    def wrong(self: Any, lr: float) -> Any:
+        calls.append(lr)
+        if len(calls) % 2:
+            return apply(self, lr)
+        self.discard()
+        return module.Applied(1.0, False)
+
+    put(module.TorchEngine, "apply", wrong)
+
+
+def reference_is_policy(module: Any) -> None:
+    """The KL term compares the policy with itself."""
+    loss_inputs = module.loss_inputs
+
+    def wrong(*given: Any) -> Any:
+        found = loss_inputs(*given)
+        return dataclasses.replace(found, ref_logprobs=found.logprobs.detach())
+
+    put(module, "loss_inputs", wrong)
+
+
+def micro_batch_repeats_sample(module: Any) -> None:
+    """The micro-batches of an update hold one sample twice in place of another of its length."""
+    plan_pass = module.plan_pass
+
+    def wrong(indices: Any, sizes: Any, *rest: Any) -> Any:
+        mixed = list(indices)
+        pairs = ((i, j) for i in range(len(mixed)) for j in range(i))
+        same = next(((i, j) for i, j in pairs if sizes[mixed[i]] == sizes[mixed[j]]), None)
+        if same is not None:
+            mixed[same[0]] = mixed[same[1]]
+        return plan_pass(mixed, sizes, *rest)
+
+    put(module, "plan_pass", wrong)
+
+
+def filter_turned(module: Any) -> None:
+    """The filter keeps the groups that it should drop."""
+    keep = module.keep
+    put(module, "keep", lambda group, rule: not keep(group, rule))
+
+
+def first_stage_skipped(module: Any) -> None:
+    """Of several reward stages the last alone pays."""
+    run_stages = module.run_stages
+    put(module, "run_stages", lambda group, stages: run_stages(group, stages[-1:]))
+
+
+def cut_answers_paid(module: Any) -> None:
+    """Answers that were cut are verified and paid like others."""
+    put(module.Scorer, "_fixed", lambda self, trajectory: None)
+
+
+def _finished(module: Any, old: str, new: str) -> None:
+    engine = _engine(module)
+    step = engine.step
+
+    def renamed(self: Any) -> Any:
+        return [
+            (n, dataclasses.replace(one, finish=new) if one.finish == old and one.logprobs is not None else one)
+            for n, one in step(self)
+        ]
+
+    put(engine, "step", renamed)
+
+
+def cut_answers_named_done(module: Any) -> None:
+    """The engine says of answers that were cut that they are finished."""
+    _finished(module, "length", "stop")
+
+
+def done_answers_named_cut(module: Any) -> None:
+    """The engine says of finished answers that they were cut."""
+    _finished(module, "stop", "length")
+
+
+def shorter_answers(module: Any) -> None:
+    """The engine cuts answers three tokens before the limit."""
+
+    def change(self: Any, requests: list[Any], settings: Any) -> tuple[list[Any], Any]:
+        return [dataclasses.replace(r, max_tokens=r.max_tokens - 3) for r in requests], settings
+
+    _submit(module, change)
+
+
 def vllm_option(module: Any, **options: Any) -> None:
     """vLLM samples with options that nobody asked for."""
     add = module.VllmEngine._add
@@ -335,4 +453,17 @@ PLACES: dict[str, tuple[str, Callable[[Any], None]]] = {
     "sample_trained_twice": ("rlpost.learner.policy", sample_trained_twice),
     "divided_by_micro_batch": ("rlpost.learner.passes", divided_by_micro_batch),
     "advantages_one_early": ("rlpost.algorithms.credit", advantages_one_early),
+    "gradient_ascent": ("rlpost.learner.torch_engine", gradient_ascent),
+    "learning_rate_not_set": ("rlpost.learner.torch_engine", learning_rate_not_set),
+    "optimizer_owns_half": ("rlpost.learner.torch_engine", optimizer_owns_half),
+    "gradients_not_cleared": ("rlpost.learner.torch_engine", gradients_not_cleared),
+    "every_second_update_lost": ("rlpost.learner.torch_engine", every_second_update_lost),
+    "reference_is_policy": ("rlpost.learner.passes", reference_is_policy),
+    "micro_batch_repeats_sample": ("rlpost.learner.packing", micro_batch_repeats_sample),
+    "filter_turned": ("rlpost.algorithms.credit", filter_turned),
+    "first_stage_skipped": ("rlpost.scoring.score", first_stage_skipped),
+    "cut_answers_paid": ("rlpost.scoring.score", cut_answers_paid),
+    "cut_answers_named_done": (VLLM, cut_answers_named_done),
+    "done_answers_named_cut": (VLLM, done_answers_named_cut),
+    "shorter_answers": (VLLM, shorter_answers),
 }

@@ -297,6 +297,19 @@ BROKEN: list[tuple[str, dict[str, Any], str, list[str]]] = [
         "scoring.rewards",
         ["overlong", "environment", "remove one"],
     ),
+    ("check_filter", {"algorithm": {"filter_batches": 3}}, "algorithm.filter_batches", ["3", "off", "set filter"]),
+    (
+        "check_importance_limits",
+        {"model": {"path": "m", "dtype": "float32"}, "algorithm": {"importance": {"low": 0.5}}},
+        "algorithm.importance.mode",
+        ["auto", "float32", "0.5", "truncate"],
+    ),
+    (
+        "check_importance_limits",
+        {"algorithm": {"importance": {"mode": "truncate", "low": 1.5}}},
+        "algorithm.importance.low",
+        ["1.5 to 2", "change weight 1", "put 1 between"],
+    ),
 ]
 
 

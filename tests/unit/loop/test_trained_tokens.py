@@ -24,6 +24,7 @@ from support.sabotage import trained_tokens
 from support.tiny_run import JUDGE
 
 HALVES = {"rewards": [{"name": "outcome"}, {"name": f"{JUDGE}:Halves"}]}
+TWO_STAGES = {"rewards": [{"name": "outcome"}, {"name": "outcome"}]}
 TWICE = {"epochs": 2, "minibatches": 2}
 
 
@@ -138,6 +139,19 @@ CAUGHT = [
     ("sample_trained_twice", {}, ("independent",)),
     ("divided_by_micro_batch", {}, ("invariance", "independent")),
     ("advantages_one_early", {"scoring": HALVES}, ("invariance", "independent")),
+    ("gradient_ascent", {}, ("optimizer",)),
+    ("learning_rate_not_set", {"optimizer": {"warmup_steps": 5}}, ("optimizer",)),
+    ("optimizer_owns_half", {}, ("optimizer",)),
+    ("gradients_not_cleared", {"algorithm": TWICE}, ("optimizer", "invariance")),
+    ("every_second_update_lost", {"algorithm": TWICE}, ("canary",)),
+    ("reference_is_policy", {"algorithm": {"kl": {"coef": 0.1}}}, ("independent",)),
+    ("micro_batch_repeats_sample", {}, ("independent",)),
+    ("filter_turned", {"algorithm": {"filter": "binary"}}, ("credit",)),
+    ("first_stage_skipped", {"scoring": TWO_STAGES}, ("scoring",)),
+    ("cut_answers_paid", {"scoring": {"truncated": "reject"}}, ("endings",)),
+    ("cut_answers_named_done", {}, ("endings",)),
+    ("done_answers_named_cut", {}, ("endings",)),
+    ("shorter_answers", {}, ("endings",)),
 ]
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from rlpost.config.tuning import LowRankSettings, OptimizerSection
+from rlpost.learner.torch_engine import set_rate
 from rlpost.optim.build import build_optimizer
 from rlpost.optim.movement import SAMPLE, MovementSample, owned_by
 
@@ -89,3 +90,43 @@ def test_a_large_model_is_sampled() -> None:
 
 def test_nothing_is_owned_before_anything_is_trained() -> None:
     assert MovementSample([]).moved([]) == (0, 0)
+
+
+def adamw_said(change: Any = None, asked: float = 1e-3, steps: int = 3, **settings: Any) -> str | None:
+    """What is said of the last of a few updates; ``change`` is done to the gradient after it has been looked at."""
+    torch.manual_seed(0)
+    held = nn.Parameter(torch.randn(6))
+    optimizer = build_optimizer([("w", held)], OptimizerSection(**{"lr": 1e-3, **settings}))
+    for _ in range(steps):
+        held.grad = torch.randn(6)
+        sample = MovementSample(owned_by(optimizer, collects=True))
+        if change is not None:
+            change(held)
+        optimizer.step()
+    return sample.adamw_error(owned_by(optimizer, collects=True), asked)
+
+
+@pytest.mark.parametrize("settings", [{}, {"weight_decay": 0.1}, {"betas": (0.8, 0.9)}, {"eps": 1e-2}])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_adamw_moves_as_its_formula_says(settings: dict[str, Any], steps: int) -> None:
+    assert adamw_said(steps=steps, **settings) is None
+    # clipping changes the gradient's length alone
+    assert adamw_said(lambda held: held.grad.mul_(0.01), steps=1, **settings) is None
+
+
+def test_an_update_with_another_rate_or_direction_is_told() -> None:
+    assert "AdamW moves it by" in str(adamw_said(asked=2e-3))
+    assert "another direction than the gradient's (cosine -1)" in str(adamw_said(lambda held: held.grad.neg_()))
+    assert "the optimizer left it out" in str(adamw_said(lambda held: setattr(held, "grad", None), steps=1))
+
+
+def test_lora_plus_has_a_rate_for_each_group() -> None:
+    a, b = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+    named = [("x.lora_A.default.weight", a), ("x.lora_B.default.weight", b)]
+    optimizer = build_optimizer(named, OptimizerSection(lr=1e-3, lora_plus_ratio=16.0))
+    a.grad, b.grad = torch.ones(3), -torch.ones(3)
+    sample = MovementSample(owned_by(optimizer, collects=True))
+    set_rate(optimizer, 5e-4)
+    optimizer.step()
+    assert sample.adamw_error(owned_by(optimizer, collects=True), 5e-4) is None
+    assert sample.adamw_error(owned_by(optimizer, collects=True), 1e-3) is not None
