@@ -9,22 +9,19 @@ contrast, `Session.examine`), ``updated`` compares what the updates did with the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rlpost.config.schema import RunConfig
 from rlpost.errors import SelfCheckError
-from rlpost.protocols import GroupRequest
+from rlpost.protocols import GroupRequest, Learner, ScoringPool, Supervision
 from rlpost.scoring.score import stage_names
 from rlpost.selfcheck import choice, endings, independent, mismatch, rescoring, samples
 from rlpost.selfcheck.evidence import Evidence
 from rlpost.selfcheck.independent import PlainSample
 from rlpost.trajectory import BatchReceipt, GroupReceipt, Trajectory
 from rlpost.types import StepReport
-
-if TYPE_CHECKING:
-    from rlpost.loop.session import Session
 
 
 @dataclass(slots=True)
@@ -67,7 +64,7 @@ class StepChecks:
         if self.on:
             self.repeats.check_seeds([request.seeds for request in asked], step)
 
-    def rolled_out(self, session: Session, groups: Sequence[GroupReceipt], step: int) -> dict[str, float]:
+    def rolled_out(self, groups: Sequence[GroupReceipt], step: int, supervision: Supervision) -> dict[str, float]:
         """Check the answers and rewards of a step; returns metrics, and tells the user of flat rewards.
 
         Raises:
@@ -82,11 +79,18 @@ class StepChecks:
         self.repeats.check_answers(groups, step)
         said = self.repeats.flat(groups)
         if said is not None:
-            session.supervision.log(said)
+            supervision.log(said)
         return found
 
-    def rescored(self, session: Session, groups: Sequence[GroupReceipt], step: int) -> None:
-        """Score one group again with its answers in another order.
+    def rescored(
+        self,
+        groups: Sequence[GroupReceipt],
+        step: int,
+        scoring: ScoringPool,
+        fetch: Callable[[Any], Any],
+        supervision: Supervision,
+    ) -> None:
+        """Score one group again with its answers in another order; ``fetch`` resolves handles.
 
         Raises:
             SelfCheckError: if an answer gets something else then, and the order alone explains it: both orders give the
@@ -96,19 +100,19 @@ class StepChecks:
         group = rescoring.worth_rescoring(groups) if self.on else None
         if group is None:
             return
-        trajectories = session.fetch(group.tokens)
+        trajectories = fetch(group.tokens)
         in_orders = rescoring.orders(len(trajectories), self.config.run.seed + step)
         turned = [rescoring.unscored(group, trajectories, order) for order in in_orders]
-        again = session.scoring.score(turned)
+        again = scoring.score(turned)
         said = rescoring.mixed_up(group, again, in_orders)
         if said is None:
             return
         line = f"scoring: the answers to prompt {group.prompt.id!r}, scored again in another order: {said}"
         as_is = list(range(len(trajectories)))
         for _ in range(rescoring.ROUNDS):
-            once_more = session.scoring.score([rescoring.unscored(group, trajectories, as_is), *turned])
+            once_more = scoring.score([rescoring.unscored(group, trajectories, as_is), *turned])
             if any(rescoring.difference(*pair, as_is) for pair in zip([group, *again], once_more, strict=True)):
-                session.supervision.log(f"{line}; verifier or rewards do not judge the same answer alike")
+                supervision.log(f"{line}; verifier or rewards do not judge the same answer alike")
                 return
         raise SelfCheckError(f"{line}; verifier or rewards mix up the answers of a group, do not train on")
 
@@ -135,8 +139,11 @@ class StepChecks:
         every = self.config.selfcheck.parity_every
         return self.on and (self.traced < 2 or (bool(every) and step % every == 0))
 
-    def plain(self, session: Session, groups: Sequence[GroupReceipt], batch: BatchReceipt) -> list[PlainSample]:
-        """A few samples of a batch as they should be trained on; empty if none has an advantage.
+    def plain(
+        self, groups: Sequence[GroupReceipt], batch: BatchReceipt, fetch: Callable[[Any], Any]
+    ) -> list[PlainSample]:
+        """A few samples of a batch as they should be trained on; empty if none has an advantage. ``fetch`` resolves
+        handles.
 
         Raises:
             SelfCheckError: if their groups' trajectories end otherwise than they say.
@@ -144,12 +151,13 @@ class StepChecks:
         numbers = independent.choose(batch)
         fetched: dict[int, Sequence[Trajectory]] = {}
 
-        def fetch(handles: Any) -> Sequence[Trajectory]:
-            return fetched.setdefault(id(handles), session.fetch(handles))
+        def known(handles: Any) -> Sequence[Trajectory]:
+            return fetched.setdefault(id(handles), fetch(handles))
 
         most = self.config.rollout.prompts_per_step
-        found = independent.plain_samples(groups, batch, numbers, fetch, self.config.algorithm, most)
-        if self.on and not self.config.rollout.stop:
+        found = independent.plain_samples(groups, batch, numbers, known, self.config.algorithm, most)
+        # an engine of the user's own may end answers for reasons of its own
+        if self.on and self.config.rollout.engine == "vllm" and not self.config.rollout.stop:
             endings.check_ends([one for group in fetched.values() for one in group])
         return found
 
@@ -187,20 +195,25 @@ class StepChecks:
         return found
 
     def referenced(
-        self, session: Session, batch: BatchReceipt, plain: Sequence[PlainSample], report: StepReport
+        self,
+        batch: BatchReceipt,
+        plain: Sequence[PlainSample],
+        report: StepReport,
+        learner: Learner,
+        fetch: Callable[[Any], Any],
     ) -> None:
         """Ask the reference itself for a sample that was traced, and compare with what the loss was given.
 
         Raises:
             SelfCheckError: see `rlpost.selfcheck.independent.check_reference_given`.
         """
-        if not self.config.algorithm.kl.coef or not plain or session.learner is None:
+        if not self.config.algorithm.kl.coef or not plain:
             return
         number = plain[0].number
         sample = batch.samples[number]
-        whole = session.fetch(sample.tokens)[sample.receipt.index]
+        whole = fetch(sample.tokens)[sample.receipt.index]
         start, stop = whole.sequences[sample.part]
-        (found,) = session.learner.logprobs([whole], reference=True)
+        (found,) = learner.logprobs([whole], reference=True)
         tolerance = independent.SAME[self.config.model.dtype]
         independent.check_reference_given(report.updates, {number: found[start:stop]}, tolerance)
 

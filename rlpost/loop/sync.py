@@ -93,7 +93,7 @@ def collect(session: Session, number: int, first_ticket: int | None = None) -> S
     first = number * config.rollout.prompts_per_step if first_ticket is None else first_ticket
     groups, refilled = _filled(session, number, first, timer)
     with timer("selfcheck"):
-        checked = session.checks.rolled_out(session, groups, number)
+        checked = session.checks.rolled_out(groups, number, session.supervision)
         if config.parity_due(number):
             shown = step_prompts(session, first)[: config.selfcheck.probe_prompts]
             checked |= session.parity([one.token_ids for one in shown])
@@ -147,7 +147,7 @@ def _updated(
     with timer("selfcheck"):
         checks.credited(groups, batch)
         due = checks.due(batch.step)
-        plain = checks.plain(session, groups, batch) if due or first else []
+        plain = checks.plain(groups, batch, session.fetch) if due or first else []
         if first:
             metrics |= session.examine(batch, plain)
     followed = plain if due else []
@@ -157,7 +157,7 @@ def _updated(
     with timer("selfcheck"):
         trained = len({(id(sample.tokens), sample.receipt.index) for sample in batch.samples})
         found = checks.updated(batch, followed, report, whole=trained == whole)
-        checks.referenced(session, batch, followed, report)
+        checks.referenced(batch, followed, report, session.learner, session.fetch)
         return metrics | report.metrics | found
 
 
@@ -218,7 +218,7 @@ def _rolled_out(session: Session, number: int, first: int, asked: int, timer: St
             scored = rollout_and_score(session, number, first, timer, asked)
             if session.config.parity_due(number) and not asked:
                 with timer("selfcheck"):
-                    session.checks.rescored(session, scored, number)
+                    session.checks.rescored(scored, number, session.scoring, session.fetch, session.supervision)
             return finish_rewards(session, scored, timer)
         except RolloutsLostError as error:
             lost += 1

@@ -28,6 +28,10 @@ GROUP = trajectory.Group(PROMPT, (TRAJECTORY,), (VERDICT,), ((SPAN,),), (np.floa
 HELD = trajectory.SampleReceipt(trajectory.Receipt.of(TRAJECTORY), (TRAJECTORY,), 0, (SPAN,), (0.5,))
 MANIFEST = types.WeightManifest(0, 1, "full", {"w": "ab"}, 4, {"w": (1,)})
 PAYLOAD = types.TensorPayload("bfloat16", (1, 2), np.arange(4, dtype=np.uint8))
+DIFFERENCES = types.Differences(2, 0.5, 0.75, 0.3, 0.6)
+ROW = np.array([np.nan, -1.0], np.float32)
+TRACED = types.TracedSample(ROW, ROW, None, ROW, ROW)
+UPDATE = types.UpdateRecord(0, True, (0, 1), {"end": DIFFERENCES}, 0, types.Surprise(), {0: TRACED})
 EXAMPLES: list[Any] = [
     types.Message("user", "∀"),
     PROMPT,
@@ -43,6 +47,11 @@ EXAMPLES: list[Any] = [
     SAMPLE,
     types.Denominators(10, 2, 2, 64),
     types.TrainBatch((SAMPLE,), 4),
+    DIFFERENCES,
+    types.Surprise(2.0, 1.0, 0.1, 0.5),
+    TRACED,
+    UPDATE,
+    types.StepReport({"updates": 1.0}, (UPDATE,)),
     PAYLOAD,
     MANIFEST,
     types.WeightUpdate(MANIFEST, {"w": PAYLOAD}),
