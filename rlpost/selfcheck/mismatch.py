@@ -119,8 +119,8 @@ def check_step(updates: Sequence[UpdateRecord], limit: float, synchronous: bool 
 
     Args:
         updates: what the learner recorded.
-        limit: largest allowed mean |d| of an update, in nats per token. A class of n tokens may show 1 + 4/√n times it, one
-            of fewer than 16 tokens 1 + 16/n times.
+        limit: largest allowed mean |d| of an update, in nats per token. A class of n tokens may show 1 + 4/√n times it,
+            one of fewer than 16 tokens 1 + 16/n times.
         synchronous: whether every token must have been sampled by the learner's version at the step's start.
 
     Returns:
