@@ -88,7 +88,8 @@ def advantages_of(groups: Sequence[GroupReceipt], algorithm: AlgorithmSection) -
         scaled = _standardised(values, np.array(batch[key[1:]]), algorithm)
         if 0 < values.max() - values.min() <= ROUNDING * np.abs(values).max():
             scaled = np.full(len(values), np.nan)
-        scaled = scaled * (1 - _correct_share(groups[number])) ** algorithm.focal_gamma
+        if algorithm.focal_gamma:
+            scaled = scaled * (1 - _correct_share(groups[number])) ** algorithm.focal_gamma
         for (i, k), value in zip(places, scaled, strict=True):
             found[number][i][k] = float(value)  # pyright: ignore[reportOptionalSubscript]
     return found
