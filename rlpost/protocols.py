@@ -453,7 +453,7 @@ class Learner(MemoryReporting, Protocol):
     def examine(self, batch: BatchReceipt, plain: Sequence[Any]) -> GradientFigures | None:
         """Compute loss and gradient of a few samples in several ways; None if nothing is trained yet.
 
-        ``plain``: the same samples as `rlpost.selfcheck.independent.PlainSample`.
+        ``plain``: the same samples as `rlpost.selfcheck.plain_samples.PlainSample`.
         """
         ...
 

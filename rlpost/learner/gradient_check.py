@@ -21,7 +21,7 @@ from rlpost.learner.passes import ModelPasses
 from rlpost.learner.prepass import Needed
 from rlpost.learner.samples import Samples
 from rlpost.selfcheck import plain_loss
-from rlpost.selfcheck.independent import Counts, PlainSample, counts_of_all
+from rlpost.selfcheck.plain_samples import Counts, PlainSample, counts_of_all
 from rlpost.types import Denominators, GradientFigures, GradientSketch
 
 COLUMNS = 2048

@@ -29,7 +29,7 @@ from rlpost.learner.samples import Samples
 from rlpost.learner.tuning_warmup import Warmup, gradients, read_tuning
 from rlpost.optim.schedule import learning_rate, position
 from rlpost.protocols import Applied, TrainEngine
-from rlpost.selfcheck.independent import PlainSample
+from rlpost.selfcheck.plain_samples import PlainSample
 from rlpost.sync.publish import Publisher
 from rlpost.types import GradientFigures, TensorDelta, TrainBatch, TrainSample, UpdateRecord, WeightUpdate
 

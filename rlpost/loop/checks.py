@@ -17,9 +17,9 @@ from rlpost.config.schema import RunConfig
 from rlpost.errors import SelfCheckError
 from rlpost.protocols import GroupRequest, Learner, ScoringPool, Supervision
 from rlpost.scoring.score import stage_names
-from rlpost.selfcheck import choice, endings, independent, mismatch, rescoring, samples
+from rlpost.selfcheck import choice, endings, independent, mismatch, plain_samples, rescoring, samples, updates
 from rlpost.selfcheck.evidence import Evidence
-from rlpost.selfcheck.independent import PlainSample
+from rlpost.selfcheck.plain_samples import PlainSample
 from rlpost.trajectory import BatchReceipt, GroupReceipt, Trajectory
 from rlpost.types import StepReport
 
@@ -148,7 +148,7 @@ class StepChecks:
         Raises:
             SelfCheckError: if their groups' trajectories end otherwise than they say.
         """
-        numbers = independent.choose(batch)
+        numbers = plain_samples.choose(batch)
         fetched: dict[int, Sequence[Trajectory]] = {}
 
         def known(handles: Any) -> Sequence[Trajectory]:
@@ -173,7 +173,7 @@ class StepChecks:
             whole: whether every trajectory of the step is in the batch.
 
         Raises:
-            SelfCheckError: see `rlpost.selfcheck.mismatch` and `rlpost.selfcheck.independent`.
+            SelfCheckError: see `rlpost.selfcheck.mismatch` and `rlpost.selfcheck.updates`.
         """
         if not self.on or not report.updates:
             return {}
@@ -183,10 +183,10 @@ class StepChecks:
                 f"independent: the {config.algorithm.kl.kind} estimate of the KL divergence is {kl:.4g}, and cannot be "
                 "negative; its sign is turned, do not train on"
             )
-        independent.check_updates(config, batch, plain, report.updates)
+        updates.check_updates(config, batch, plain, report.updates)
         if batch.step == 0:
-            same = max(independent.SAME[config.model.dtype], self.numerics)
-            independent.check_reference(report.updates, same)
+            same = max(updates.SAME[config.model.dtype], self.numerics)
+            updates.check_reference(report.updates, same)
         self.traced += bool(plain)
         limit = mismatch.limit_of(config.model.dtype, self.numerics, config.selfcheck.mismatch_limit)
         found = mismatch.check_step(report.updates, limit)
@@ -205,7 +205,7 @@ class StepChecks:
         """Ask the reference itself for a sample that was traced, and compare with what the loss was given.
 
         Raises:
-            SelfCheckError: see `rlpost.selfcheck.independent.check_reference_given`.
+            SelfCheckError: see `rlpost.selfcheck.updates.check_reference_given`.
         """
         if not self.config.algorithm.kl.coef or not plain:
             return
@@ -214,8 +214,8 @@ class StepChecks:
         whole = fetch(sample.tokens)[sample.receipt.index]
         start, stop = whole.sequences[sample.part]
         (found,) = learner.logprobs([whole], reference=True)
-        tolerance = independent.SAME[self.config.model.dtype]
-        independent.check_reference_given(report.updates, {number: found[start:stop]}, tolerance)
+        tolerance = updates.SAME[self.config.model.dtype]
+        updates.check_reference_given(report.updates, {number: found[start:stop]}, tolerance)
 
 
 def traced(batch: BatchReceipt, plain: Sequence[PlainSample]) -> BatchReceipt:

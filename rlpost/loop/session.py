@@ -17,8 +17,9 @@ from rlpost.observability.metrics import Undecided, prefixed, undecided_of
 from rlpost.plugins.algorithm import Advantages
 from rlpost.protocols import Learner, RolloutPool, ScoringPool, Supervision, TranscriptWriter
 from rlpost.selfcheck import canary, invariance, parity
-from rlpost.selfcheck.independent import SAME, PlainSample
 from rlpost.selfcheck.memory import MemoryWatch
+from rlpost.selfcheck.plain_samples import PlainSample
+from rlpost.selfcheck.updates import SAME
 from rlpost.trajectory import BatchReceipt, GroupReceipt, TokenizedPrompt, Trajectory
 from rlpost.types import WeightManifest
 

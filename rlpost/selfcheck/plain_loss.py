@@ -6,16 +6,14 @@ Nothing here is used for training, and nothing of `rlpost.algorithms` is used he
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rlpost.config.schema import AlgorithmSection, RunConfig
-
-if TYPE_CHECKING:
-    from rlpost.selfcheck.independent import Counts, PlainSample
+from rlpost.selfcheck.plain_samples import Counts, PlainSample
 
 _KINK = 1e-4
 """Distance from a limit within which float32 may decide otherwise than float64, as a share of it or of 1."""

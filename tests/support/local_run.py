@@ -28,8 +28,8 @@ from rlpost.plugins.algorithm import build_advantage
 from rlpost.plugins.build import reward_needs, with_logprobs
 from rlpost.protocols import EngineSpec
 from rlpost.scoring.score import Scorer
-from rlpost.selfcheck.independent import PlainSample
 from rlpost.selfcheck.memory import MemoryWatch
+from rlpost.selfcheck.plain_samples import PlainSample
 from rlpost.trajectory import BatchReceipt, GroupReceipt, TokenizedPrompt, Trajectory
 from rlpost.types import GradientFigures, Prompt, StepReport, TrainBatch, WeightManifest
 from support.fakes import FakeRollouts, FakeScoring, FakeSupervision, FakeTranscripts, same

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rlpost.scoring.receipts import receipt_of
-from rlpost.selfcheck.independent import PlainSample
+from rlpost.selfcheck.plain_samples import PlainSample
 from rlpost.trajectory import (
     FinishReason,
     Group,

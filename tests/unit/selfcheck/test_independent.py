@@ -21,18 +21,9 @@ from rlpost.errors import SelfCheckError
 from rlpost.learner.packing import denominators
 from rlpost.plugins.algorithm import advantage_settings, build_advantage, build_loss
 from rlpost.selfcheck import plain_loss
-from rlpost.selfcheck.independent import (
-    TRACED,
-    Counts,
-    PlainSample,
-    advantages_of,
-    check_credit,
-    check_reference,
-    check_updates,
-    choose,
-    counts_of,
-    plain_samples,
-)
+from rlpost.selfcheck.independent import advantages_of, check_credit, plain_samples
+from rlpost.selfcheck.plain_samples import TRACED, Counts, PlainSample, choose, counts_of
+from rlpost.selfcheck.updates import check_reference, check_updates
 from rlpost.trajectory import Group, GroupReceipt
 from rlpost.types import Denominators, Prompt, Reward, SpanReward, Surprise, TracedSample, UpdateRecord, Verdict
 from support.fakes import same
