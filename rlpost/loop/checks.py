@@ -1,9 +1,9 @@
 """The self-checks of a training step.
 
-In the order in which a step meets them: `StepChecks.admitted` looks for seeds that were used before, ``rolled_out`` for
-equal answers and flat rewards, ``rescored`` scores a group again in another order, ``credited`` derives advantages a
-second time, ``plain`` chooses samples for a second way to the gradient (by the parameters at the first batch with
-contrast, `Session.examine`), ``updated`` compares what the updates did with the trained tokens, and
+In the order in which a step meets them: `StepChecks.admitted` looks for prompts and seeds that come again,
+``rolled_out`` for equal answers and flat rewards, ``rescored`` scores a group again in another order, ``credited``
+derives advantages a second time, ``plain`` chooses samples for a second way to the gradient (by the parameters at the
+first batch with contrast, `Session.examine`), ``updated`` compares what the updates did with the trained tokens, and
 ``referenced`` the reference of a KL term with the reference itself.
 """
 
@@ -55,13 +55,14 @@ class StepChecks:
         self.evidence = Evidence(self.config.model.dtype, self.config.rollout.group_size)
         self.repeats.forget()
 
-    def admitted(self, asked: Sequence[GroupRequest], step: int) -> None:
-        """Check the seeds of a step.
+    def admitted(self, asked: Sequence[GroupRequest], step: int, size: int) -> None:
+        """Check the prompts and seeds of a step; ``size``: number of training prompts.
 
         Raises:
-            SelfCheckError: for seeds that were used before.
+            SelfCheckError: for prompts that are asked too often, or seeds that were used before.
         """
         if self.on:
+            self.repeats.check_prompts([request.ticket for request in asked if request.ticket is not None], size)
             self.repeats.check_seeds([request.seeds for request in asked], step)
 
     def rolled_out(self, groups: Sequence[GroupReceipt], step: int, supervision: Supervision) -> dict[str, float]:

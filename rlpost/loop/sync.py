@@ -302,7 +302,7 @@ def rollout_and_score(
         first_slot=before,
     )
     asked = admitted(asked, first, session.version)
-    session.checks.admitted(asked, number)
+    session.checks.admitted(asked, number, len(session.train))
     drawn = settings(config.rollout, config.wants_logprobs(number))
     with session.scoring.queue() as queue:
         with timer("rollout"):

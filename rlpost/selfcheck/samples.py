@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rlpost.errors import SelfCheckError
-from rlpost.trajectory import GroupReceipt, digest
+from rlpost.trajectory import GroupReceipt, Ticket, digest
 
 CERTAIN = 40.0
 """Nats of evidence that end a run: chance alone would reach them once in 2·10¹⁷ looks."""
@@ -51,12 +51,39 @@ def check_members(groups: Sequence[GroupReceipt]) -> dict[str, float]:
 
 
 class Repeats:
-    """Seeds and answers of earlier steps, which must not come again."""
+    """Prompts, seeds and answers of earlier steps, which must not come again before their time."""
 
     def __init__(self) -> None:
+        self._asked = Counter[str]()
+        self._last = -1
         self._seeds: dict[int, int] = {}
         self._answers: dict[str, bytes] = {}
         self._flat = 0
+
+    def check_prompts(self, tickets: Sequence[Ticket], size: int) -> None:
+        """Note the prompts that are asked.
+
+        Every prompt is asked once before any is asked again. A run that was resumed within a pass over the data may
+        ask a prompt at the end of this pass and again at the beginning of the next.
+
+        Args:
+            tickets: admissions, in order; those that were noted before are left out.
+            size: number of training prompts.
+
+        Raises:
+            SelfCheckError: for a prompt that is asked too often.
+        """
+        for ticket in tickets:
+            if ticket.number <= self._last:
+                continue
+            self._last = ticket.number
+            self._asked[ticket.prompt_id] += 1
+            times, total = self._asked[ticket.prompt_id], self._asked.total()
+            if times > -(-total // size) + 1:
+                raise SelfCheckError(
+                    f"samples: prompt {ticket.prompt_id!r} is asked {times} times among {total} that were asked of "
+                    f"{size} training prompts; the order of the data stands still or leaves prompts out"
+                )
 
     def check_seeds(self, seeds: Sequence[Sequence[int]], step: int) -> None:
         """Note the seeds of a step's groups.
@@ -110,6 +137,8 @@ class Repeats:
 
     def forget(self) -> None:
         """Forget all steps: the run begins again from an earlier one."""
+        self._asked.clear()
+        self._last = -1
         self._seeds.clear()
         self._answers.clear()
         self._flat = 0

@@ -100,6 +100,12 @@ def same_seeds_each_step(module: Any) -> None:
     put(module, "group_seed", lambda seed, step, *rest, **more: group_seed(seed, 0, *rest, **more))
 
 
+def same_prompts_each_step(module: Any) -> None:
+    """Every step asks the first prompts again."""
+    rows = module.rows
+    put(module, "rows", lambda first, *rest: rows(0, *rest))
+
+
 def proximal_follows_policy(module: Any) -> None:
     """The proximal log-probabilities are the current ones in every update."""
     put(module, "old_or_current", lambda logprobs, samples, version: logprobs.detach().clone())
@@ -444,6 +450,7 @@ PLACES: dict[str, tuple[str, Callable[[Any], None]]] = {
     "rewards_reversed_in_credit": ("rlpost.algorithms.credit", rewards_reversed_in_credit),
     "rewards_reversed_in_scoring": ("rlpost.scoring.score", rewards_reversed_in_scoring),
     "one_seed_per_group": (VLLM, one_seed_per_group),
+    "same_prompts_each_step": ("rlpost.loop.sync", same_prompts_each_step),
     "same_seeds_each_step": ("rlpost.rollout.sampling", same_seeds_each_step),
     "kl_sign_turned": ("rlpost.algorithms.losses", kl_sign_turned),
     "verdicts_shuffled": ("rlpost_verifiers.function", verdicts_shuffled),

@@ -131,6 +131,7 @@ CAUGHT = [
     ("rewards_reversed_in_scoring", {}, ("scoring",)),
     ("one_seed_per_group", {}, ("samples",)),
     ("same_seeds_each_step", {}, ("samples",)),
+    ("same_prompts_each_step", {}, ("samples",)),
     ("kl_sign_turned", {"algorithm": {"kl": {"coef": 0.1}}}, ("independent",)),
     ("verdicts_shuffled", {}, ("scoring",)),
     ("logprobs_one_late", {}, ("mismatch", "canary")),

@@ -10,7 +10,7 @@ import pytest
 from rlpost.errors import SelfCheckError
 from rlpost.selfcheck.rescoring import difference, mixed_up, orders, unscored, worth_rescoring
 from rlpost.selfcheck.samples import FLAT_STEPS, Repeats, check_members
-from rlpost.trajectory import Group, GroupReceipt, one_turn
+from rlpost.trajectory import Group, GroupReceipt, Ticket, one_turn
 from rlpost.types import Prompt, SpanReward, Verdict
 from support.trajectories import answer, receipt
 
@@ -182,3 +182,22 @@ def test_the_group_that_differs_most_is_scored_again() -> None:
     assert worth_rescoring([flat, some, most, some]) is most
     assert worth_rescoring([flat]) is None
     assert worth_rescoring([]) is None
+
+
+def test_every_prompt_is_asked_once_before_any_is_asked_again() -> None:
+    def tickets(first: int, names: str) -> list[Ticket]:
+        return [Ticket(first + i, name, (i,), 0) for i, name in enumerate(names)]
+
+    repeats = Repeats()
+    for first, names in ((0, "ab"), (0, "ab"), (2, "ca"), (4, "cb"), (6, "bac")):  # the second time after a loss
+        repeats.check_prompts(tickets(first, names), 3)
+    resumed = Repeats()
+    resumed.check_prompts(tickets(5, "a" + "acb" + "cba"), 3)  # the end of a pass, and two more
+    with pytest.raises(SelfCheckError, match=r"prompt 'a' is asked 5 times among 9 that were asked of 3 training"):
+        Repeats().check_prompts(tickets(0, "ab" * 6), 3)
+    with pytest.raises(SelfCheckError, match="3 times among 3"):
+        Repeats().check_prompts(tickets(0, "aaa"), 8)
+    forgotten = Repeats()
+    forgotten.check_prompts(tickets(0, "aa"), 8)
+    forgotten.forget()
+    forgotten.check_prompts(tickets(0, "aa"), 8)
