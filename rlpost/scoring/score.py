@@ -114,9 +114,7 @@ class Scorer:
 
     def finish(self, groups: Sequence[Group]) -> list[Group]:
         """Run the remaining reward stages on groups in which the learner's log-probabilities are filled in."""
-        finished = [run_stages(group, self.late) for group in groups]
-        by_turn = _by_turn(self.late)[1] is not None
-        return [self._reject_truncated(group, self.late) for group in finished] if by_turn else finished
+        return [self._reject_truncated(run_stages(group, self.late), self.late) for group in groups]
 
     def preflight(self, prompts: Sequence[Prompt], conformance: bool, trials: bool = True) -> str:
         """Test the verifier and the user's own plug-ins before anything depends on them.

@@ -211,6 +211,17 @@ def test_stages_from_the_first_late_one_on_run_once_the_learners_logprobs_are_th
     assert finished.metrics == {"Late/doubled": 1.0}
 
 
+def test_a_truncated_answer_stays_worth_nothing_after_late_stages_that_would_pay_it(functions: str) -> None:
+    (Path(functions).parent / "late.py").write_text(LATE)
+    late = RewardSpec(name=f"{Path(functions).parent}/late.py:Late")
+    paid = RewardSpec(name=f"{functions}:length")
+    scorer = Scorer(section(functions, rewards=(RewardSpec(name="outcome"), late, paid)))
+    [scored] = scorer.score([group("4", "555", reasons=["stop", "length"])])
+    logprobs = (np.zeros(2), np.zeros(4))
+    [finished] = scorer.finish([dataclasses.replace(scored, learner_logprobs=logprobs)])
+    assert values(finished) == [3.0, 0.0]
+
+
 class Short:
     needs: tuple[str, ...] = ()
 
