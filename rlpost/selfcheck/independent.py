@@ -99,6 +99,7 @@ def check_credit(
     algorithm: AlgorithmSection,
     truncated: str,
     most: int | None = None,
+    turn: tuple[int, int] = (0, 1),
 ) -> None:
     """Compare the batch that goes to the learner with the rewards that came from the scorer.
 
@@ -108,6 +109,7 @@ def check_credit(
         algorithm: baseline and normalisation. An advantage function of the user's own is taken at its word.
         truncated: ``scoring.truncated``.
         most: number of groups that are trained on at most.
+        turn: (m, n): advantages are derived of every n-th group, from the m-th on. All are where σ is the batch's.
 
     Raises:
         SelfCheckError: if a decided member of a kept group is left out or twice there, has another reward than the
@@ -121,7 +123,9 @@ def check_credit(
             what = "twice in the batch" if place[0] >= 0 else "of no group of the step"
             raise SelfCheckError(f"credit: trajectory {place[1]} of a group is {what}; do not train on")
         seen[place] = sample
-    expected = _expected(groups, {number for number, _, _ in seen}, algorithm, most)
+    every = 1 if algorithm.std == "batch" else turn[1]
+    looked = {number for number, _, _ in seen if number % every == turn[0] % every}
+    expected = _expected(groups, looked, algorithm, most) or {}
     for (number, member, _), sample in seen.items():
         reward = groups[number].rewards[member]
         if reward != sample.reward:
@@ -129,7 +133,7 @@ def check_credit(
                 f"credit: trajectory {member} of prompt {groups[number].prompt.id!r} goes to the learner with another "
                 f"reward ({_sum(sample.reward)}) than the scorer gave it ({_sum(reward)}); rewards are mixed up"
             )
-        if expected is not None:
+        if number in expected:
             _same_advantages(groups[number], member, sample.advantages, expected[number][member])
     for number in {number for number, _, _ in seen}:
         for receipt, reward in zip(groups[number].trajectories, groups[number].rewards, strict=True):
@@ -152,7 +156,7 @@ def _expected(
     """
     if algorithm.advantage not in BUILTIN:
         return None
-    numbers = sorted(trained.union(chosen(groups, algorithm, most)))
+    numbers = sorted(trained.union(chosen(groups, algorithm, most)) if algorithm.std == "batch" else trained)
     return dict(zip(numbers, advantages_of([groups[number] for number in numbers], algorithm), strict=True))
 
 

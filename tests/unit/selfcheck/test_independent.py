@@ -397,3 +397,21 @@ def test_the_samples_that_are_followed_cover_parts_and_signs_and_pairs_of_a_grou
     two = choose(assigned(configured(), batch_of()).batch, count=2)
     made = assigned(configured(), batch_of()).batch.samples
     assert made[two[0]].advantages[0] * made[two[1]].advantages[0] < 0
+
+
+def test_the_advantages_of_ordinary_steps_are_derived_in_turn() -> None:
+    config = configured()
+    groups = batch_of(seed=1)
+    batch = assigned(config, groups).batch
+    wrong = [dataclasses.replace(s, advantages=tuple(a + 1.0 for a in s.advantages)) for s in batch.samples]
+    third = {id(groups[2].tokens)}
+    mixed = tuple(w if id(w.tokens) in third else s for w, s in zip(wrong, batch.samples, strict=True))
+    changed = dataclasses.replace(batch, samples=mixed)
+    for turn in ((0, 3), (1, 3)):
+        check_credit(groups, changed, config.algorithm, "reject", turn=turn)
+    with pytest.raises(SelfCheckError, match="has the advantage"):
+        check_credit(groups, changed, config.algorithm, "reject", turn=(2, 3))
+    over_all = configured(std="batch")
+    changed = dataclasses.replace(assigned(over_all, groups).batch, samples=mixed)
+    with pytest.raises(SelfCheckError, match="has the advantage"):
+        check_credit(groups, changed, over_all.algorithm, "reject", turn=(0, 3))
