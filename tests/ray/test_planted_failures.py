@@ -86,7 +86,7 @@ def said(work: Path, name: str, sabotage: str | None, *overrides: str) -> str:
         pytest.param("loss_divided_by_micro_batches", ["invariance: "], [], marks=LONG),
         (
             "reference_is_the_policy",
-            ["parity: the reference policy has moved by"],
+            ["independent: the loss was given a reference that differs by"],
             ["algorithm.kl.coef=0.1", "selfcheck.parity_every=1"],
         ),
     ],

@@ -34,14 +34,10 @@ def said_of(judge: Judge, size: int, step: int) -> list[str]:
     said: list[str] = []
     found = tuple(answer("abcdefgh"[i] * (i + 1), i) for i in range(size))
     group = scored(receipt(Group(Prompt("p", text="x"), found)), judge)
-    session: Any = SimpleNamespace(
-        fetch=lambda tokens: tokens,
-        scoring=SimpleNamespace(score=lambda groups: [scored(one, judge) for one in groups]),
-        supervision=SimpleNamespace(log=said.append),
-    )
-    StepChecks(from_dict({"model": {"path": "m"}, "scoring": {"verifier": "function"}})).rescored(
-        session, [group], step
-    )
+    scoring: Any = SimpleNamespace(score=lambda groups: [scored(one, judge) for one in groups])
+    supervision: Any = SimpleNamespace(log=said.append)
+    checks = StepChecks(from_dict({"model": {"path": "m"}, "scoring": {"verifier": "function"}}))
+    checks.rescored([group], step, scoring, lambda tokens: tokens, supervision)
     return said
 
 
