@@ -369,7 +369,12 @@ class RewardStage(Protocol):
     needs: tuple[str, ...]
     """What the stage reads besides texts and verdicts: ``rollout_logprobs`` (`Trajectory.logprobs`),
     ``learner_logprobs`` (`Group.learner_logprobs`: the stage and all after it run once the learner has computed them),
-    ``offsets`` (`Segment.offsets`). Empty for most."""
+    ``offsets`` (`Segment.offsets`). Empty for most.
+
+    A stage may also have a ``floor``, the least value that it pays (None: 0). An answer that was cut at a limit and
+    counts as wrong gets no more than that, and no more than the worst finished answer of its group. Where a stage pays
+    for parts, it is called once more for such answers alone (all others have the reward None), to say where their
+    parts are; the values are lowered as said."""
 
     def __call__(self, group: Group) -> Sequence[Reward | None] | RewardOutput:
         """Return the new reward of each trajectory, where None stays None; a `RewardOutput` adds metrics to log."""

@@ -351,7 +351,7 @@ class Group:
         trajectories: the members of the group.
         verdicts: the verdicts, None for a trajectory that nothing has checked.
         rewards: the rewards after the reward stages that have run so far, None where undecided. A truncated trajectory
-            that counts as wrong gets 0 after the stages that do not need the learner; until then None.
+            that counts as wrong is None for every stage and gets its reward after them (`rlpost.scoring.truncation`).
         learner_logprobs: log-probabilities ``[L]`` of each trajectory under the policy that sampled it, computed by the
             learner for reward stages that need them, NaN where nothing was sampled; empty otherwise.
         stage_rewards: per reward stage, the amount it added to the sum of each trajectory's rewards; None where the

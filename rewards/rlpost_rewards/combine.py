@@ -25,12 +25,21 @@ def add(reward: Reward, *spans: SpanReward) -> Reward:
     return tuple(result)
 
 
-def scale(reward: Reward, factor: float) -> Reward:
-    """Multiply every ``reward``-channel value; ``advantage`` spans stay as they are.
+def reduce(reward: Reward, factor: float) -> Reward:
+    r"""Lower every ``reward``-channel value by the share 1 - f of its magnitude: f·v for v ≥ 0, (2 - f)·v below.
 
-    >>> scale((SpanReward(0, 4, 1.0),), 0.25)[0].value
-    0.25
+    A negative value falls too, where multiplying would raise it. ``advantage`` spans stay as they are.
+
+    Args:
+        reward: the spans.
+        factor: f in [0, 1].
+
+    >>> [span.value for span in reduce((SpanReward(0, 4, 1.0), SpanReward(0, 2, -1.0, 1)), 0.75)]
+    [0.75, -1.25]
     """
     return tuple(
-        dataclasses.replace(span, value=span.value * factor) if span.channel == "reward" else span for span in reward
+        dataclasses.replace(span, value=span.value * (factor if span.value >= 0 else 2 - factor))
+        if span.channel == "reward"
+        else span
+        for span in reward
     )

@@ -32,9 +32,9 @@ def punishment(length: int, max_tokens: int, buffer: int) -> float:
 class Overlong:
     """Adds ``weight`` · `punishment` to the reward of the whole trajectory, whatever earlier stages gave.
 
-    It needs ``scoring.truncated: keep`` (or ``mask``, which takes answers that were cut out of the loss and leaves them
-    in the baseline). Under ``reject`` they get 0 before any stage, which is more than an answer gets that ends just in
-    time; that is refused. ``rewards: [{name: outcome}, {name: overlong, max_tokens: 1024, buffer: 256}]``.
+    Under ``scoring.truncated: reject`` an answer that was cut counts as wrong and is punished in full; ``keep`` pays it
+    for what it is, less the punishment; ``mask`` takes it out of the loss and leaves it in the baseline.
+    ``rewards: [{name: outcome}, {name: overlong, max_tokens: 1024, buffer: 256}]``.
 
     Args:
         max_tokens: L_max, ``rollout.max_tokens`` or less.
@@ -55,6 +55,7 @@ class Overlong:
         if not weight > 0:
             raise UserError(f"overlong: weight is {weight}; give more than 0, the punishment itself is negative")
         self.max_tokens, self.buffer, self.weight = max_tokens, buffer, weight
+        self.floor = -weight
 
     def __call__(self, group: Group) -> Sequence[Reward | None]:
         """See `rlpost.protocols.RewardStage`; an undecided trajectory stays undecided."""

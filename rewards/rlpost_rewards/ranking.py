@@ -43,8 +43,8 @@ class RankingSettings:
             relevances over powers of ``gamma``; ``log``, the discounted relevances from it on; or ``sequence``, the
             whole list's DCG as one reward for all tokens (vanilla GRPO, GSPO).
         gamma: base Γ > 1 of ``exp``.
-        missing: ranks that the list does not reach count as ``zero`` in the group's baseline, or are left out
-            (``drop``).
+        missing: ranks that the list does not reach count as ``zero`` in the group's baseline (as the group's least
+            relevance at that rank where it is negative), or are left out (``drop``).
         early: value added where the list ends before rank N (paper: ε_u = -0.1).
         overflow: value added for what follows rank N (paper: ε_o = -0.1).
         complete: value added where the list ends at rank N (released code: 0.1, which the paper does not mention).
@@ -158,14 +158,28 @@ class Ranking:
     def __call__(self, group: Group) -> Sequence[Reward | None]:
         """See `rlpost.protocols.RewardStage`."""
         result: list[Reward | None] = []
+        absent = self._absent(group)
         for trajectory, verdict, reward in zip(group.trajectories, group.verdicts, group.rewards, strict=True):
             if reward is None or verdict is None or verdict.outcome == "undecided":
                 result.append(None)
             else:
-                result.append(add(reward, *self._spans(trajectory, verdict.items)))
+                result.append(add(reward, *self._spans(trajectory, verdict.items, absent)))
         return result
 
-    def _spans(self, trajectory: Trajectory, items: Sequence[ItemVerdict]) -> list[SpanReward]:
+    def _absent(self, group: Group) -> list[float]:
+        """Relevance of each rank that a list does not reach: 0, or the group's least where that is negative.
+
+        With relevances below 0 a list would else gain by ending early.
+        """
+        lists = [
+            [item.score for item in verdict.items[: self.settings.size]]
+            for verdict in group.verdicts
+            if verdict is not None
+        ]
+        ranks = range(self.settings.size)
+        return [min((found[rank] for found in lists if rank < len(found)), default=0.0) for rank in ranks]
+
+    def _spans(self, trajectory: Trajectory, items: Sequence[ItemVerdict], absent: Sequence[float]) -> list[SpanReward]:
         settings, answer = self.settings, trajectory.turns[-1]
         first, length = answer.start, answer.stop
         places = [token_span(answer, item.start, item.stop) for item in items]
@@ -176,7 +190,7 @@ class Ranking:
         if begin < end:
             places.append((begin, length if settings.ending == "item" else end))
         relevances = [item.score for item in items[: settings.size]]
-        relevances += [0.0] * (settings.size - len(relevances))
+        relevances += [min(value, 0.0) for value in absent[len(relevances) :]]
         spans = self._returns(relevances, places, length)
         last = len(items)
         if settings.end_rank == "line":
@@ -196,7 +210,7 @@ class Ranking:
             for index, (place, value) in enumerate(zip(places[: settings.size], values, strict=False))
         ]
         if settings.missing == "zero":
-            spans += [SpanReward(length, length, 0.0, index) for index in range(len(spans), settings.size)]
+            spans += [SpanReward(length, length, values[index], index) for index in range(len(spans), settings.size)]
         return spans
 
     def _shaping(self, last: int, beyond: list[tuple[int, int]], length: int, ended: bool) -> list[SpanReward]:

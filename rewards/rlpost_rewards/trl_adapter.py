@@ -27,12 +27,15 @@ class TrlReward:
     Args:
         function: reward function with the signature of TRL's ``reward_funcs``; it may be a coroutine function.
         weight: factor on its values.
+        floor: the least value that it gives, before the weight; a truncated answer that counts as wrong gets no more.
+            None: 0, or what the worst finished answer of the group gets if that is less.
     """
 
     needs: tuple[str, ...] = ()
 
-    def __init__(self, function: Callable[..., Any], weight: float = 1.0):
+    def __init__(self, function: Callable[..., Any], weight: float = 1.0, floor: float | None = None):
         self.function, self.weight = function, weight
+        self.floor = None if floor is None else weight * floor
         self.name = _name(function)
 
     def __call__(self, group: Group) -> Sequence[Reward | None]:

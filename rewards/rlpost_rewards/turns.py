@@ -34,7 +34,8 @@ class TurnReturns:
 
     A turn that a trajectory does not have counts as 0 in the baseline of that turn. Leaving it out would compare long
     trajectories with long ones only, and ending early with nothing. A trajectory that was cut at a limit has earned
-    what it has earned, and the turn that was cut is worth 0; under ``scoring.truncated: reject`` all its turns are.
+    what it has earned, and the turn that was cut is worth 0; under ``scoring.truncated: reject`` each of its turns is
+    worth no more than the same turn of the worst finished trajectory.
 
     List this stage last: ``rewards: [{name: outcome}, {name: turns, gamma: 0.9}]``.
 
@@ -47,8 +48,6 @@ class TurnReturns:
     """
 
     needs: tuple[str, ...] = ()
-    by_turn = True
-    """Tells the scorer that spans are turns; a truncated trajectory that counts as wrong gets `nothing`."""
 
     def __init__(self, gamma: float = 1.0, missing: str = "zero"):
         if not 0 <= gamma <= 1:
@@ -73,10 +72,6 @@ class TurnReturns:
         if firsts:
             figures["return"] = sum(firsts) / len(firsts)
         return RewardOutput(found, figures)
-
-    def nothing(self, group: Group, trajectory: Trajectory) -> Reward:
-        """The reward of a trajectory that counts as wrong: 0 for each turn."""
-        return self._spans(group, trajectory, [0.0] * len(trajectory.turns))
 
     def _credited(self, group: Group, trajectory: Trajectory, reward: Reward) -> Reward:
         turns = trajectory.turns

@@ -20,7 +20,7 @@ from rlpost.config.choices import check_choices
 from rlpost.errors import UserError
 from rlpost.trajectory import Group
 from rlpost.types import Reward
-from rlpost_rewards.combine import scale
+from rlpost_rewards.combine import reduce
 
 LogProb = Literal["sum", "mean"]
 Source = Literal["learner", "rollout"]
@@ -116,6 +116,9 @@ def weights(keys: Sequence[float], beta: float, rank: Rank, ties: Ties) -> list[
 class Unlikeliness:
     r"""Multiplies the rewards of correct answers by a factor that falls with their likelihood in the group.
 
+    Where other stages have made the reward of a correct answer negative, the same share of its magnitude is taken away,
+    so that a likelier answer still gets less (`rlpost_rewards.combine.reduce`).
+
     Wrong and undecided answers keep their reward; undecided ones are not ranked either. List this stage after the one
     that pays for the verdict: ``rewards: [{name: outcome}, {name: unlikeliness, beta: 0.25}]``.
 
@@ -174,7 +177,7 @@ class Unlikeliness:
         keys = self._keys(group, ranked)
         factors = dict(zip(ranked, weights(keys, settings.beta, settings.rank, settings.ties), strict=True))
         for member in right:
-            result[member] = scale(cast("Reward", group.rewards[member]), factors[member])
+            result[member] = reduce(cast("Reward", group.rewards[member]), factors[member])
         return result
 
     def _decided(self, group: Group) -> list[int]:

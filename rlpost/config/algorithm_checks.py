@@ -121,7 +121,7 @@ def check_spans_per_completion(config: RunConfig) -> None:
 
 
 def check_overlong(config: RunConfig) -> None:
-    """Being cut is never worth more than ending in the buffer before the limit."""
+    """The punishment is of single answers, and its limit is one that answers can reach."""
     for spec in config.scoring.rewards:
         if spec.name != "overlong":
             continue
@@ -129,11 +129,6 @@ def check_overlong(config: RunConfig) -> None:
             raise ConfigError(
                 "scoring.rewards: overlong measures single answers, and environment gives trajectories several; remove "
                 "one"
-            )
-        if config.scoring.truncated == "reject":
-            raise ConfigError(
-                "scoring.truncated: reject gives answers that were cut the reward 0, and no stage sees them: overlong "
-                "would punish only those that end in time; use keep (or mask)"
             )
         limit = spec.arguments.get("max_tokens")
         if isinstance(limit, int) and limit > config.rollout.max_tokens:

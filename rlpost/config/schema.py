@@ -248,13 +248,21 @@ class ScoringSection(Section):
     never."""
     rewards: tuple[RewardSpec, ...] = (RewardSpec(name="outcome"),)
     """Stages of the reward pipeline, applied in this order."""
-    truncated: Literal["reject", "mask", "keep"] = "reject"
-    """Treatment of completions cut at ``max_tokens``: ``reject`` counts them as wrong, ``mask`` leaves them out of the
-    loss (they stay in the group's baseline), ``keep`` scores them like any other."""
+    truncated: Literal["auto", "reject", "mask", "keep"] = "auto"
+    """Treatment of completions cut at ``max_tokens``: ``reject`` counts them as wrong and pays them no more than the
+    worst finished completion of their group (or the floor that a reward declares), ``mask`` leaves them out of the loss
+    (they stay in the group's baseline), ``keep`` scores them like any other. ``auto``: ``reject`` where a verifier or
+    an environment says what is right, else ``keep``. Change it to ``mask`` when the limit is short for the task."""
     max_undecided_share: Share = 0.2
     """Stop the run when more than this share of the completions of the last batches is undecided."""
     undecided_window: PositiveInt = 5
     """Number of last batches over which that share is taken; at the start of a run, those there are."""
+
+    def truncation(self, dialogues: bool) -> Literal["reject", "mask", "keep"]:
+        """``truncated`` with ``auto`` resolved; ``dialogues``: whether an environment answers the policy."""
+        if self.truncated != "auto":
+            return self.truncated
+        return "reject" if self.verifier is not None or dialogues else "keep"
 
 
 class ImportanceSettings(Section):
@@ -624,6 +632,11 @@ class RunConfig(Section):
         by_itself = self.model.dtype == "bfloat16" or self.algorithm.loss in ("dppo_tv", "dppo_kl")
         on = settings.mode in ("truncate", "mask") or (settings.mode == "auto" and by_itself)
         return settings.cap if on else None
+
+    @property
+    def truncation(self) -> Literal["reject", "mask", "keep"]:
+        """``scoring.truncated`` with ``auto`` resolved."""
+        return self.scoring.truncation(self.environment is not None)
 
     def parity_due(self, step: int) -> bool:
         """Whether engine and learner are compared at a rollout batch."""

@@ -77,7 +77,7 @@ class StepChecks:
         if not self.on:
             return {}
         endings.check_lengths(groups, self.config)
-        if self.config.scoring.truncated == "reject":
+        if self.config.truncation == "reject":
             endings.check_rejected(groups)
         found = samples.check_members(groups)
         self.repeats.check_answers(groups, step)
@@ -127,17 +127,17 @@ class StepChecks:
             SelfCheckError: see `rlpost.selfcheck.choice` and `rlpost.selfcheck.independent.check_credit`.
         """
         if self.on:
-            config, masks = self.config, self.config.scoring.truncated == "mask"
+            config, masks = self.config, self.config.truncation == "mask"
             choice.check_groups(groups, batch, config.algorithm, config.rollout.prompts_per_step, masks)
             trained = {id(sample.tokens) for sample in batch.samples}
             kept = [group for group in groups if id(group.tokens) in trained]
-            choice.check_stages(kept, stage_names(config.scoring.rewards), config.scoring.truncated == "reject")
+            choice.check_stages(kept, stage_names(config.scoring.rewards), config.truncation == "reject")
             turns = 1 if self.due(batch.step) else -(-len(groups) // DERIVED)
             independent.check_credit(
                 groups,
                 batch,
                 config.algorithm,
-                config.scoring.truncated,
+                config.truncation,
                 config.rollout.prompts_per_step,
                 (batch.step % turns, turns),
             )

@@ -103,7 +103,7 @@ def collect(session: Session, number: int, first_ticket: int | None = None) -> S
         session.advantages,
         step=number,
         group_filter=config.algorithm.filter,
-        truncated=config.scoring.truncated,
+        truncated=config.truncation,
         most=config.rollout.prompts_per_step,
         batch_std=advantage_settings(config) if config.algorithm.std == "batch" else None,
         focal_gamma=config.algorithm.focal_gamma,

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from rlpost.config.schema import RewardSpec, ScoringSection
 from rlpost.errors import InfrastructureError, RlpostError, SelfCheckError, UserError, describe_error
 from rlpost.plugins import registry, ship, trial_call, usercode
 from rlpost.plugins.build import build_stage, build_verifier, stage_needs
-from rlpost.protocols import RewardStage, SelfTestingVerifier, Verifier
+from rlpost.protocols import ReviewingVerifier, RewardStage, SelfTestingVerifier, Verifier
+from rlpost.scoring import truncation
+from rlpost.scoring.truncation import CUT, TRUNCATED
 from rlpost.trajectory import Group, GroupReceipt, Trajectory
-from rlpost.types import Prompt, Reward, RewardOutput, SpanReward, Verdict, VerifyItem
+from rlpost.types import Prompt, Reward, RewardOutput, Verdict, VerifyItem
 
-TRUNCATED = Verdict("rejected", 0.0, "truncated", assurance="cut at a limit, not checked")
 ABORTED = Verdict("undecided", None, "unavailable", evidence={"messages": ["the rollout was cut off"]})
 
 
@@ -106,15 +107,20 @@ class Scorer:
         self.stages = list(zip(stage_names(section.rewards), stages, strict=True))
         first = next((i for i, stage in enumerate(stages) if "learner_logprobs" in stage_needs(stage)), len(stages))
         self.early, self.late = self.stages[:first], self.stages[first:]
+        self.floors = {name: _floor(name, stage) for name, stage in self.stages}
         self.verifier = build_verifier(section)
+        self.rejects = section.truncation(dialogues) == "reject"
+        reads_parts = any("offsets" in stage_needs(stage) for stage in stages)
+        self.itemised = reads_parts or isinstance(self.verifier, ReviewingVerifier)
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
         """Add verdicts, and the rewards of all stages before the first that needs the learner."""
-        return [self._reject_truncated(run_stages(group, self.early), self.early) for group in self._judge(groups)]
+        return [self._settled(run_stages(group, self.early), self.early) for group in self._judge(groups)]
 
     def finish(self, groups: Sequence[Group]) -> list[Group]:
         """Run the remaining reward stages on groups in which the learner's log-probabilities are filled in."""
-        return [self._reject_truncated(run_stages(group, self.late), self.late) for group in groups]
+        open_again = [_replaced(group, dict.fromkeys(self._cut(group))) for group in groups]
+        return [self._settled(run_stages(group, self.late), self.stages) for group in open_again]
 
     def preflight(self, prompts: Sequence[Prompt], conformance: bool, trials: bool = True) -> str:
         """Test the verifier and the user's own plug-ins before anything depends on them.
@@ -191,53 +197,75 @@ class Scorer:
     def _verify(
         self, verifier: Verifier, groups: Sequence[Group], fixed: Sequence[Sequence[Verdict | None]]
     ) -> list[list[Verdict | None]]:
-        """Verdicts of all trajectories: the fixed ones, and the verifier's for the others."""
+        """Verdicts of all trajectories: the fixed ones, and the verifier's for the others.
+
+        Where parts of an answer matter, those of a truncated one are the verifier's too, and only its outcome is fixed.
+        """
         items = [
             _item(group.prompt, trajectory)
             for group, known in zip(groups, fixed, strict=True)
             for trajectory, verdict in zip(group.trajectories, known, strict=True)
-            if verdict is None
+            if self._asks(verdict)
         ]
         with _named_failure(f"verifier {self.section.verifier!r}"):
             found = verifier.verify_batch(items)
         if len(found) != len(items):
             raise InfrastructureError(f"verifier answered {len(found)} verdicts for {len(items)} answers")
         answers = iter(found)
-        return [[next(answers) if verdict is None else verdict for verdict in known] for known in fixed]
+        return [
+            [_fixed_outcome(verdict, next(answers)) if self._asks(verdict) else verdict for verdict in known]
+            for known in fixed
+        ]
 
-    def _reject_truncated(self, group: Group, stages: Sequence[tuple[str, RewardStage]]) -> Group:
-        """Give truncated trajectories the reward 0; it was None in the stages that do not need the learner.
+    def _asks(self, fixed: Verdict | None) -> bool:
+        """Whether the verifier is asked about an answer with this fixed verdict."""
+        return fixed is None or (fixed is TRUNCATED and self.itemised)
 
-        ``stages``: those that have just run; one of them may have laid spans over turns. Where stages pay for parts of
-        a trajectory, a truncated one counts as having none of them.
+    def _settled(self, group: Group, stages: Sequence[tuple[str, RewardStage]]) -> Group:
+        """The group with rewards of the trajectories that count as wrong because they were cut; see `truncation`.
+
+        ``stages``: those that have run. Stages that pay for parts are called once more, to say where the parts of a cut
+        trajectory are.
         """
-        name, by_turn = _by_turn(stages)
-        parts = sorted({(s.stage, s.index) for reward in group.rewards for s in reward or () if s.stage})
-        rewards: list[Reward | None] = []
-        for trajectory, reward in zip(group.trajectories, group.rewards, strict=True):
-            if self._fixed(trajectory) is TRUNCATED:
-                end = trajectory.length
-                if by_turn is not None:
-                    reward = named_parts(by_turn.nothing(group, trajectory), name, trajectory)
-                else:
-                    lacking = (SpanReward(end, end, 0.0, index, stage=stage) for stage, index in parts)
-                    reward = (SpanReward(0, end, 0.0), *lacking)
-            rewards.append(reward)
-        return dataclasses.replace(group, rewards=tuple(rewards))
+        cut = self._cut(group)
+        if not cut:
+            return group
+        paying = {span.stage for reward in group.rewards for span in reward or ()} - {""}
+        shown = _replaced(group, {**dict.fromkeys(range(len(group.rewards))), **dict.fromkeys(cut, ())})
+        laid = run_stages(shown, [(name, stage) for name, stage in stages if name in paying]).rewards if paying else ()
+        floors = {name: self.floors[name] for name, _ in stages}
+        return truncation.reject(group, cut, {member: laid[member] or () for member in cut if laid}, floors)
+
+    def _cut(self, group: Group) -> list[int]:
+        """Numbers of the trajectories that count as wrong because they were cut."""
+        return [member for member, one in enumerate(group.trajectories) if self._fixed(one) is TRUNCATED]
 
     def _fixed(self, trajectory: Trajectory) -> Verdict | None:
         """The verdict that follows from how the trajectory ended, None if it has to be verified."""
         if trajectory.status == "aborted":
             failed = trajectory.verdict
             return failed if failed is not None and failed.outcome == "undecided" else ABORTED
-        if trajectory.status in ("length", "turns") and self.section.truncated == "reject":
-            return TRUNCATED
-        return None
+        return TRUNCATED if self.rejects and trajectory.status in CUT else None
 
 
-def _by_turn(stages: Sequence[tuple[str, RewardStage]]) -> tuple[str, Any]:
-    """Name and stage whose spans are turns (`rlpost_rewards.turns`); an empty name and None if there is none."""
-    return next(((name, stage) for name, stage in stages if getattr(stage, "by_turn", False)), ("", None))
+def _replaced(group: Group, rewards: Mapping[int, Reward | None]) -> Group:
+    """The group with other rewards of these members."""
+    return dataclasses.replace(group, rewards=tuple(rewards.get(i, one) for i, one in enumerate(group.rewards)))
+
+
+def _fixed_outcome(fixed: Verdict | None, found: Verdict) -> Verdict:
+    """The verdict that was found, or the fixed one with what was found of the parts."""
+    return found if fixed is None else dataclasses.replace(fixed, items=found.items, evidence=found.evidence)
+
+
+def _floor(name: str, stage: RewardStage) -> float:
+    """The least value that a stage says it pays; 0 if it does not say."""
+    floor = getattr(stage, "floor", None)
+    if floor is None:
+        return 0.0
+    if isinstance(floor, bool) or not isinstance(floor, (int, float)) or not math.isfinite(floor):
+        raise UserError(f"reward {name!r}: floor is {floor!r}; give the least value that it pays, a finite number")
+    return float(floor)
 
 
 def _item(prompt: Prompt, trajectory: Trajectory) -> VerifyItem:

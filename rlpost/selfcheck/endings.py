@@ -61,16 +61,24 @@ def check_lengths(groups: Sequence[GroupReceipt], config: RunConfig) -> None:
 
 
 def check_rejected(groups: Sequence[GroupReceipt]) -> None:
-    """Verify that trajectories that were cut count as wrong, for ``scoring.truncated: reject``.
+    """Verify that trajectories that were cut are worth no more than finished ones, for ``scoring.truncated: reject``.
 
     Raises:
-        SelfCheckError: for one with a reward other than 0.
+        SelfCheckError: for one that got more than the worst finished answer of its group, for the whole or for a part.
     """
     for group in groups:
-        for one, reward in zip(group.trajectories, group.rewards, strict=True):
-            paid = [span.value for span in reward or () if span.channel == "reward" and span.value]
-            if one.status in CUT and paid:
-                raise SelfCheckError(
-                    f"endings: answer {one.index} to prompt {group.prompt.id!r} was cut and got the reward "
-                    f"{sum(paid):.4g}, with scoring.truncated reject; do not train on"
-                )
+        paid = [
+            [(span.stage, span.index, span.value) for span in reward or () if span.channel == "reward"]
+            for reward in group.rewards
+        ]
+        cut = [one.status in CUT for one in group.trajectories]
+        finished = [part for was_cut, parts in zip(cut, paid, strict=True) if not was_cut for part in parts]
+        for one, was_cut, parts in zip(group.trajectories, cut, paid, strict=True):
+            for stage, index, value in parts if was_cut else ():
+                worst = min((v for s, i, v in finished if (s, i) == (stage, index)), default=value)
+                if value > worst:
+                    raise SelfCheckError(
+                        f"endings: answer {one.index} to prompt {group.prompt.id!r} was cut and got the reward "
+                        f"{value:.4g} for {f'part {index} of {stage}' if stage else 'the whole'}, more than the worst "
+                        f"finished one ({worst:.4g}), with scoring.truncated reject; do not train on"
+                    )

@@ -281,12 +281,6 @@ BROKEN: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ),
     (
         "check_overlong",
-        {"scoring": {"rewards": [{"name": "overlong", "max_tokens": 256, "buffer": 64}]}},
-        "scoring.truncated",
-        ["reject", "in time", "use keep"],
-    ),
-    (
-        "check_overlong",
         {"scoring": {"truncated": "keep", "rewards": [{"name": "overlong", "max_tokens": 512, "buffer": 64}]}},
         "scoring.rewards",
         ["512", "256", "give that"],

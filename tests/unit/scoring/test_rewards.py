@@ -12,7 +12,7 @@ import pytest
 from rlpost.errors import UserError
 from rlpost.trajectory import Group
 from rlpost.types import Message, Prompt, Reward, SpanReward, Verdict
-from rlpost_rewards.combine import add, scale
+from rlpost_rewards.combine import add, reduce
 from rlpost_rewards.outcome import Outcome
 from rlpost_rewards.trl_adapter import TrlReward
 from support.trajectories import answer
@@ -153,7 +153,7 @@ def test_add_merges_spans_of_the_same_place_and_kind_only() -> None:
 
 def test_scale_leaves_the_advantage_channel_alone() -> None:
     spans = (SpanReward(0, 4, 2.0), SpanReward(0, 4, 3.0, channel="advantage"))
-    assert scale(spans, 0.25) == (SpanReward(0, 4, 0.5), spans[1])
+    assert reduce(spans, 0.25) == (SpanReward(0, 4, 0.5), spans[1])
 
 
 @pytest.mark.parametrize("function", [len, math.sqrt])

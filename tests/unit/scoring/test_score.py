@@ -106,15 +106,6 @@ def test_only_open_completions_are_verified_and_verdicts_keep_their_order(functi
     assert [values(g) for g in scored] == [[0.0, 1.0, 0.0], [0.0, 1.0]]
 
 
-def test_a_truncated_completion_counts_as_wrong_also_without_a_verifier(functions: str) -> None:
-    """`scoring.truncated: reject` promises "counted as wrong"; the reward function must not pay for a cut text."""
-    rewards = (RewardSpec(name=f"{functions}:length"),)
-    scored = Scorer(section(functions, verifier=None, rewards=rewards)).score(
-        [group("444", "4", reasons=["length", "stop"])]
-    )
-    assert values(scored[0]) == [0.0, 1.0]
-
-
 def test_stages_run_in_order_and_add_up(functions: str) -> None:
     rewards = (
         RewardSpec(name="outcome", weight=10.0),
@@ -332,13 +323,3 @@ def test_parts_belong_to_their_stage_and_what_all_stages_pay_for_the_whole_is_on
         (SpanReward(0, 3, -2.0), SpanReward(1, 2, 0.0, 0, stage="Ends"), SpanReward(2, 3, 0.5, 1, stage="Ends")),
     )
     assert scored.stage_rewards == {"outcome": (1.0, 0.0), "Ends": (1.5, 0.5), "length": (-1.0, -2.0)}
-
-
-def test_a_truncated_answer_lacks_every_part_and_is_compared_with_no_single_one(functions: str) -> None:
-    rewards = (RewardSpec(name=f"{functions}:Ends"),)
-    [scored] = Scorer(section(functions, rewards=rewards)).score([group("4", "55", reasons=["stop", "length"])])
-    assert scored.rewards[1] == (
-        SpanReward(0, 3, 0.0),
-        SpanReward(3, 3, 0.0, 0, stage="Ends"),
-        SpanReward(3, 3, 0.0, 1, stage="Ends"),
-    )

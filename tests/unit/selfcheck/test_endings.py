@@ -54,10 +54,16 @@ def test_answers_are_cut_at_the_limit_alone() -> None:
     check_lengths(groups_of(one_turn((1,), (7,), finish="abort")), configured())
 
 
-def test_rejected_answers_get_nothing() -> None:
-    cut = one_turn((1,), (7, 8), finish="length")
+def test_rejected_answers_get_no_more_than_finished_ones() -> None:
+    cut, whole = one_turn((1,), (7, 8), finish="length"), one_turn((1,), (7, 8), index=1)
+
+    def paid(first: float, second: float) -> list[Any]:
+        [group] = groups_of(cut, whole)
+        return [dataclasses.replace(group, rewards=((SpanReward(0, 3, first),), (SpanReward(0, 3, second),)))]
+
     check_rejected(groups_of(cut))
-    check_rejected(groups_of(one_turn((1,), (7, 8)), reward=1.0))
-    for value in (1.0, -0.5):
+    for pair in ((0.0, 1.0), (-0.5, -0.5), (0.0, 0.0)):
+        check_rejected(paid(*pair))
+    for pair in ((1.0, 0.5), (0.0, -0.5)):
         with pytest.raises(SelfCheckError, match="was cut and got the reward"):
-            check_rejected(groups_of(cut, reward=value))
+            check_rejected(paid(*pair))
