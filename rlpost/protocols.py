@@ -381,6 +381,18 @@ class RewardStage(Protocol):
         ...
 
 
+@runtime_checkable
+class ConcurrentRewardStage(Protocol):
+    """A reward stage that waits for others, such as a service that judges, and can wait for many groups at once."""
+
+    concurrent: bool
+    """Whether it does; else its groups are rewarded one by one."""
+
+    def answers(self, groups: Sequence[Group]) -> list[Any]:
+        """What `RewardStage.__call__` returns for each group, or the exception that it would raise."""
+        ...
+
+
 class ScoringQueue(Protocol):
     """A queue of groups that scoring workers verify and reward while others are still being sampled."""
 

@@ -357,6 +357,7 @@ class Group:
         stage_rewards: per reward stage, the amount it added to the sum of each trajectory's rewards; None where the
             trajectory has no reward.
         metrics: metrics that reward stages have reported, by ``<stage>/<name>``.
+        extras: plain values that reward stages noted for the transcript, by ``<stage>/<name>``.
 
     >>> Group(Prompt("t1", text="x"), ()).rewards
     ()
@@ -369,6 +370,7 @@ class Group:
     learner_logprobs: tuple[np.ndarray, ...] = ()
     stage_rewards: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict[str, tuple[float | None, ...]])
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    extras: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, "tuple[Any, ...]"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +386,7 @@ class GroupReceipt:
         rewards: as in `Group`.
         stage_rewards: as in `Group`.
         metrics: as in `Group`.
+        extras: as in `Group`.
         evidence: handle of the full verdicts, a tuple parallel to ``trajectories``; None before scoring.
         proximal: handle of the learner's log-probabilities, a tuple of arrays as ``Group.learner_logprobs``; None if
             they were not computed.
@@ -400,6 +403,7 @@ class GroupReceipt:
     rewards: tuple[Reward | None, ...] = ()
     stage_rewards: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict[str, tuple[float | None, ...]])
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    extras: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, "tuple[Any, ...]"])
     evidence: Any = None
     proximal: Any = None
 

@@ -177,6 +177,7 @@ class RewardOutput:
     Attributes:
         rewards: the new reward of each trajectory, None where it stays None.
         metrics: metrics of this group by name; the run logs their mean over groups as ``reward/<stage>/<name>``.
+        extras: plain values for the transcript by name, one for each trajectory of the group.
 
     >>> RewardOutput([None], {"hits": 2.0}).metrics["hits"]
     2.0
@@ -184,6 +185,7 @@ class RewardOutput:
 
     rewards: Sequence[Reward | None]
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    extras: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, "Sequence[Any]"])
 
 
 @dataclass(frozen=True, slots=True)

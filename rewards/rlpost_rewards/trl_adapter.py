@@ -5,13 +5,31 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Any, cast
 
 from rlpost.errors import UserError
 from rlpost.trajectory import Group, Trajectory
-from rlpost.types import Reward, SpanReward
+from rlpost.types import Reward, RewardOutput, SpanReward
 from rlpost_rewards.combine import add
+
+_OF_TRL = ("prompt", "completion", "completion_ids")
+"""Columns that TRL does not pass either."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerState:
+    """What a reward function may ask of TRL's ``trainer_state``.
+
+    Attributes:
+        global_step: updates that the policy has seen when it wrote these completions.
+        max_steps: ``run.steps``; 0 outside a run.
+    """
+
+    global_step: int
+    max_steps: int
 
 
 class TrlReward:
@@ -19,7 +37,9 @@ class TrlReward:
 
     The function is called once per group with parallel lists, by keyword: ``prompts`` and ``completions`` (texts, or
     message lists where the prompt is a chat), ``completion_ids``, and every further column of the data set; arguments
-    it does not take are left out. Coroutine functions are awaited.
+    it does not take are left out. As in TRL it may also take ``trainer_state`` (`TrainerState`), ``log_metric(name,
+    value)``, whose mean appears as ``reward/<stage>/<name>``, and ``log_extra(column, values)``, whose values go into
+    the transcript. Coroutine functions are awaited, for all groups that a scoring worker has at the same time.
 
     A ``None`` in its answer means "does not apply": the completion keeps the reward of other stages. A completion that
     no stage rewards stays undecided and never counts as 0.
@@ -37,68 +57,156 @@ class TrlReward:
         self.function, self.weight = function, weight
         self.floor = None if floor is None else weight * floor
         self.name = _name(function)
+        self.max_steps = 0
+        """Steps of the run, for ``trainer_state``; the scorer sets it."""
+        self.concurrent = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004
+        )
+        """See `rlpost.protocols.ConcurrentRewardStage`."""
 
-    def __call__(self, group: Group) -> Sequence[Reward | None]:
+    def __call__(self, group: Group) -> Sequence[Reward | None] | RewardOutput:
         """See `rlpost.protocols.RewardStage`.
 
         Raises:
             UserError: if the function returns the wrong number or kind of values, or needs a missing column.
         """
-        members = [i for i, reward in enumerate(group.rewards) if reward is not None]
-        values = self._call(group, members)
-        result: list[Reward | None] = list(group.rewards)
-        for member, value in zip(members, values, strict=True):
+        [found] = self.answers([group])
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def answers(self, groups: Sequence[Group]) -> list[Any]:
+        """See `rlpost.protocols.ConcurrentRewardStage`."""
+        calls = [_Call(self, group) for group in groups]
+        results = [call.begun() for call in calls]
+        waiting = [result for result in results if inspect.isawaitable(result)]
+        if waiting:
+            ready = iter(asyncio.run(_all(waiting)))
+            results = [next(ready) if inspect.isawaitable(result) else result for result in results]
+        return [call.ended(result) for call, result in zip(calls, results, strict=True)]
+
+
+class _Call:
+    """A call of the function for one group, and what it notes meanwhile."""
+
+    def __init__(self, stage: TrlReward, group: Group):
+        self.stage, self.group = stage, group
+        self.members = [i for i, reward in enumerate(group.rewards) if reward is not None]
+        self.metrics: dict[str, list[float]] = {}
+        self.extras: dict[str, list[Any]] = {}
+
+    def begun(self) -> Any:
+        """What the function returns, an awaitable perhaps, or the exception that it raises."""
+        if not self.members:
+            return []
+        try:
+            return self.stage.function(**_accepted(self.stage.function, self._arguments()))
+        except Exception as error:
+            return error
+
+    def ended(self, answer: Any) -> Sequence[Reward | None] | RewardOutput | Exception:
+        """The rewards of the group from the function's answer, or the exception."""
+        if isinstance(answer, Exception):
+            return answer
+        try:
+            values = _values(answer, len(self.members), self.stage.name)
+        except UserError as error:
+            return error
+        result: list[Reward | None] = list(self.group.rewards)
+        for member, value in zip(self.members, values, strict=True):
             reward = result[member]
             if value is not None and reward is not None:
-                size = group.trajectories[member].length
-                result[member] = add(reward, SpanReward(0, size, self.weight * value))
-        return result
+                size = self.group.trajectories[member].length
+                result[member] = add(reward, SpanReward(0, size, self.stage.weight * value))
+        if not self.metrics and not self.extras:
+            return result
+        return RewardOutput(result, {name: math.fsum(v) / len(v) for name, v in self.metrics.items()}, self.extras)
 
-    def _call(self, group: Group, members: Sequence[int]) -> list[float | None]:
-        if not members:
-            return []
-        arguments = _accepted(self.function, _arguments(group, members))
-        answer = self.function(**arguments)
-        if inspect.isawaitable(answer):
-            answer = asyncio.run(_await(answer))
-        if not isinstance(answer, Iterable):
-            raise UserError(f"reward {self.name!r} answered {answer!r}; a list with one value per completion is needed")
-        values = list(cast("Iterable[Any]", answer))
-        if len(values) != len(members):
+    def log_metric(self, name: str, value: float) -> None:
+        """TRL's argument of this name."""
+        self.metrics.setdefault(str(name), []).append(float(value))
+
+    def log_extra(self, column: str, values: Sequence[Any]) -> None:
+        """TRL's argument of this name.
+
+        Raises:
+            UserError: for another number of values than there are completions.
+        """
+        found = list(values)
+        if len(found) != len(self.members):
             raise UserError(
-                f"reward {self.name!r} answered {len(values)} values for {len(members)} completions; one each is needed"
+                f"reward {self.stage.name!r}: log_extra({column!r}) got {len(found)} values for {len(self.members)} "
+                "completions; one each is needed"
             )
-        return [None if value is None else self._number(value) for value in values]
+        row: list[Any] = [None] * len(self.group.trajectories)
+        for member, value in zip(self.members, found, strict=True):
+            row[member] = value
+        self.extras[str(column)] = row
 
-    def _number(self, value: Any) -> float | None:
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise UserError(f"reward {self.name!r} answered {value!r}; numbers or None are needed") from None
-        # TRL writes "does not apply" as NaN once None has been through a tensor
-        if math.isnan(number):
-            return None
-        if math.isinf(number):
-            raise UserError(f"reward {self.name!r} answered {value!r}; finite numbers or None are needed")
-        return number
+    def _arguments(self) -> dict[str, Any]:
+        prompt, chosen = self.group.prompt, [self.group.trajectories[i] for i in self.members]
+        count = len(chosen)
+        arguments: dict[str, Any] = {
+            key: [value] * count for key, value in prompt.columns.items() if key not in _OF_TRL
+        }
+        if prompt.messages is None:
+            arguments["prompts"], arguments["completions"] = [prompt.text] * count, [one.text for one in chosen]
+        else:
+            chat = [{"role": message.role, "content": message.content} for message in prompt.messages]
+            arguments["prompts"] = [chat] * count
+            arguments["completions"] = [_messages(one) for one in chosen]
+        arguments["completion_ids"] = [one.token_ids[one.prompt_tokens :].tolist() for one in chosen]
+        versions = [span[0] for one in chosen for span in one.versions]
+        arguments["trainer_state"] = TrainerState(min(versions, default=0), self.stage.max_steps)
+        arguments["log_metric"], arguments["log_extra"] = self.log_metric, self.log_extra
+        return arguments
 
 
-async def _await(answer: Any) -> Any:
-    return await answer
+async def _all(waiting: Sequence[Any]) -> list[Any]:
+    """Results or exceptions, in order."""
+    return await asyncio.gather(*waiting, return_exceptions=True)
 
 
-def _arguments(group: Group, members: Sequence[int]) -> dict[str, Any]:
-    prompt, chosen = group.prompt, [group.trajectories[i] for i in members]
-    arguments: dict[str, Any] = {key: [value] * len(members) for key, value in prompt.columns.items()}
-    if prompt.messages is None:
-        arguments["prompts"], arguments["completions"] = [prompt.text] * len(members), [one.text for one in chosen]
-    else:
-        chat = [{"role": message.role, "content": message.content} for message in prompt.messages]
-        arguments["prompts"] = [chat] * len(members)
-        arguments["completions"] = [_messages(one) for one in chosen]
-    arguments["completion_ids"] = [one.token_ids[one.prompt_tokens :].tolist() for one in chosen]
-    arguments.pop("prompt", None)
-    return arguments
+def _values(answer: Any, count: int, name: str) -> list[float | None]:
+    """The answer of a function as numbers, None where it does not apply.
+
+    Raises:
+        UserError: for anything but one number or None for each completion, in order.
+    """
+    who = f"reward {name!r} answered {_short(answer)}"
+    # iterating over a mapping gives its keys, over a text its letters, and a set has no order
+    if isinstance(answer, (str, bytes, Mapping, AbstractSet)) or not isinstance(answer, Iterable):
+        raise UserError(f"{who}; a list with one number or None per completion is needed")
+    try:
+        values = list(cast("Iterable[Any]", answer))
+    except TypeError:  # an array without a dimension
+        raise UserError(f"{who}; a list with one number or None per completion is needed") from None
+    if len(values) != count:
+        raise UserError(f"reward {name!r} answered {len(values)} values for {count} completions; one each is needed")
+    return [None if value is None else _number(value, name) for value in values]
+
+
+def _number(value: Any, name: str) -> float | None:
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        hint = ""
+        if isinstance(value, Mapping):
+            hint = f" (of a mapping, return the value itself, such as its {next(iter(value), 'score')!r})"
+        raise UserError(f"reward {name!r} answered {_short(value)}; numbers or None are needed{hint}") from None
+    # TRL writes "does not apply" as NaN once None has been through a tensor
+    if math.isnan(number):
+        return None
+    if math.isinf(number):
+        raise UserError(f"reward {name!r} answered {_short(value)}; finite numbers or None are needed")
+    return number
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _messages(trajectory: Trajectory) -> list[dict[str, str]]:
@@ -114,7 +222,7 @@ def _accepted(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[s
     required = [p.name for p in parameters.values() if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
     missing = [name for name in required if name not in arguments]
     if missing:
-        columns = ", ".join(arguments)
+        columns = ", ".join(name for name in arguments if name not in ("trainer_state", "log_metric", "log_extra"))
         raise UserError(f"reward {_name(function)!r} wants {missing[0]!r}, which the data has not; there are {columns}")
     return {name: value for name, value in arguments.items() if name in parameters}
 

@@ -283,7 +283,7 @@ class ScoringWorker(Worker):
         """Build the verifier and the reward stages."""
         from rlpost.scoring.score import Scorer
 
-        self.scorer = Scorer(config.scoring, shipped, dialogues=config.environment is not None)
+        self.scorer = Scorer(config.scoring, shipped, config.environment is not None, config.run.steps)
 
     def preflight(self, prompts: Sequence[Prompt], conformance: bool, trials: bool) -> str:
         """See `rlpost.scoring.score.Scorer.preflight`."""

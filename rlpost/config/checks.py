@@ -256,6 +256,29 @@ def check_scoring(config: RunConfig) -> None:
         raise ConfigError("scoring.rewards: empty; name at least one reward")
     if "outcome" in names and config.scoring.verifier is None and config.environment is None:
         raise ConfigError("scoring.verifier: missing, but the reward outcome pays for its verdicts; name a verifier")
+    threshold = config.scoring.pass_threshold
+    judge = config.scoring.verifier or (config.environment and config.environment.name)
+    if threshold is not None and judge:
+        raise ConfigError(
+            f"scoring.pass_threshold: {threshold:g} says what passes without a verifier, and {judge!r} gives verdicts; "
+            "remove one"
+        )
+
+
+def check_right_answers(config: RunConfig) -> None:
+    """Something says which answers are right where a setting asks for them: a grade above 0 does not."""
+    if config.scoring.verifier or config.environment or config.scoring.pass_threshold is not None:
+        return
+    shaped = next(
+        (f"the reward {stage.name}" for stage in config.scoring.rewards if stage.name == "unlikeliness"), None
+    )
+    focal = "algorithm.focal_gamma" if config.algorithm.focal_gamma else None
+    followed = "evaluation.uplift_prompts" if config.evaluation.uplift_prompts else None
+    if who := shaped or focal or followed:
+        raise ConfigError(
+            f"scoring.pass_threshold: missing, but {who} asks which answers are right, and without a verifier there "
+            "are only rewards; give the reward from which an answer is right"
+        )
 
 
 def check_turns(config: RunConfig) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from rlpost.config.section import NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share
+from rlpost.config.section import Finite, NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share
 from rlpost.config.tuning import OptimizerSection, TuningSection
 
 
@@ -253,6 +253,14 @@ class ScoringSection(Section):
     worst finished completion of their group (or the floor that a reward declares), ``mask`` leaves them out of the loss
     (they stay in the group's baseline), ``keep`` scores them like any other. ``auto``: ``reject`` where a verifier or
     an environment says what is right, else ``keep``. Change it to ``mask`` when the limit is short for the task."""
+    reward_errors: Literal["stop", "undecided"] = "stop"
+    """What an exception of a reward does: ``stop`` ends the run; ``undecided`` asks the reward for each completion of
+    the group alone, and leaves those undecided for which it fails again (``max_undecided_share`` is their limit).
+    Change it to ``undecided`` for rewards that ask a service, or parse what models write."""
+    pass_threshold: Finite | None = None
+    """Without a verifier: a completion passes if its reward, before stages that wait for the learner, is at least this;
+    pass@k, pass rates and whatever asks for right answers then mean that. None: rewards are grades, and evaluations
+    report their mean. Change it when a certain reward means a right answer."""
     max_undecided_share: Share = 0.2
     """Stop the run when more than this share of the completions of the last batches is undecided."""
     undecided_window: PositiveInt = 5
@@ -555,6 +563,8 @@ class LoggingSection(Section):
     ``changes``); 0: none. Rank 0 of the learner then holds two further versions of the weights in its memory."""
     progress: bool = True
     """Show a progress bar on a terminal."""
+    truncated_above: Share = 0.1
+    """Share of truncated answers from which the step line names it. Change it to 1 to hear nothing of them."""
 
 
 class RunConfig(Section):

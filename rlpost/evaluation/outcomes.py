@@ -15,12 +15,13 @@ from rlpost.algorithms.sharpening import flips
 from rlpost.errors import DataError, InfrastructureError
 from rlpost.evaluation.lists import Listed, list_figures, popularity_shift
 
-RIGHT, WRONG, OPEN = "1", "0", "?"
+RIGHT, WRONG, OPEN, GRADED = "1", "0", "?", "."
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Outcomes of one prompt's samples, a character each: ``1`` accepted, ``0`` rejected, ``?`` undecided.
+    """Outcomes of one prompt's samples, a character each: ``1`` accepted, ``0`` rejected, ``?`` undecided, ``.`` graded
+    by rewards alone, which do not say what is right.
 
     Attributes:
         id: id of the prompt.
@@ -28,6 +29,8 @@ class Outcome:
         distinct: number of different texts among the accepted samples.
         greedy: one character for the greedy answer; empty if none was asked for.
         listed: the greedy answer as a scored list; None for an answer that is no list.
+        rewards: reward of each sample, None where undecided.
+        greedy_reward: reward of the greedy answer.
 
     >>> Outcome("t1", "10?1", 2, "1").accepted
     2
@@ -38,6 +41,8 @@ class Outcome:
     distinct: int
     greedy: str = ""
     listed: Listed | None = None
+    rewards: tuple[float | None, ...] = ()
+    greedy_reward: float | None = None
 
     @property
     def accepted(self) -> int:
@@ -47,7 +52,7 @@ class Outcome:
     @property
     def decided(self) -> int:
         """Number of samples that were accepted or rejected."""
-        return len(self.samples) - self.samples.count(OPEN)
+        return self.samples.count(RIGHT) + self.samples.count(WRONG)
 
 
 def pass_at(outcomes: Sequence[Outcome], k: int) -> list[float]:
@@ -56,7 +61,8 @@ def pass_at(outcomes: Sequence[Outcome], k: int) -> list[float]:
 
 
 def figures(outcomes: Sequence[Outcome], ks: Iterable[int], list_ks: Sequence[int] = ()) -> dict[str, float]:
-    """pass@k and greedy accuracy, each with its standard error (``_se``) and 95 % interval (``_low``, ``_high``).
+    """Figures of an evaluation; means over prompts have a standard error (``_se``) and 95 % interval (``_low``,
+    ``_high``).
 
     Args:
         outcomes: outcomes of all prompts.
@@ -64,12 +70,36 @@ def figures(outcomes: Sequence[Outcome], ks: Iterable[int], list_ks: Sequence[in
         list_ks: values of k for recall@k and nDCG@k, where the answers are lists.
 
     Returns:
-        Those, ``distinct`` (different accepted answers per prompt), ``prompts`` (their number) and ``undecided`` (share
-        of all samples).
+        Where answers have verdicts: ``pass@k``, ``greedy`` (accuracy) and ``distinct`` (different accepted answers per
+        prompt). Where rewards are more than the verdict: ``reward`` (mean over prompts of the mean over samples) and
+        ``greedy_reward``. Always ``prompts`` (their number) and ``undecided`` (share of all samples).
 
     Raises:
         InfrastructureError: if no prompt has k decided samples, or no greedy answer could be decided.
     """
+    found = _pass_figures(outcomes, ks) if judged(outcomes) else {}
+    found |= _reward_figures(outcomes)
+    found |= list_figures([outcome.listed for outcome in outcomes if outcome.listed is not None], list_ks)
+    if judged(outcomes):
+        found["distinct"] = sum(outcome.distinct for outcome in outcomes) / len(outcomes)
+    found["prompts"] = float(len(outcomes))
+    total = sum(len(outcome.samples) for outcome in outcomes)
+    found["undecided"] = sum(outcome.samples.count(OPEN) for outcome in outcomes) / total
+    return found
+
+
+def judged(outcomes: Sequence[Outcome]) -> bool:
+    """Whether answers have verdicts, rather than rewards alone."""
+    return not any(GRADED in outcome.samples for outcome in outcomes)
+
+
+def mean_rewards(outcomes: Sequence[Outcome]) -> list[float]:
+    """Mean reward of the decided samples of every prompt that has some."""
+    known = ([value for value in outcome.rewards if value is not None] for outcome in outcomes)
+    return [sum(values) / len(values) for values in known if values]
+
+
+def _pass_figures(outcomes: Sequence[Outcome], ks: Iterable[int]) -> dict[str, float]:
     found: dict[str, float] = {}
     for k in ks:
         values = pass_at(outcomes, k)
@@ -81,34 +111,38 @@ def figures(outcomes: Sequence[Outcome], ks: Iterable[int], list_ks: Sequence[in
         if not values:
             raise InfrastructureError("evaluation: no greedy answer could be decided; see the verifier's reasons")
         found |= with_errors("greedy", values)
-    found |= list_figures([outcome.listed for outcome in outcomes if outcome.listed is not None], list_ks)
-    total = sum(len(outcome.samples) for outcome in outcomes)
-    found["distinct"] = sum(outcome.distinct for outcome in outcomes) / len(outcomes)
-    found["prompts"] = float(len(outcomes))
-    found["undecided"] = 1.0 - sum(outcome.decided for outcome in outcomes) / total
     return found
+
+
+def _reward_figures(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    pairs = [pair for one in outcomes for pair in zip(one.samples, one.rewards, strict=False)]
+    if all(value is None or (mark == RIGHT and value == 1) or (mark == WRONG and value == 0) for mark, value in pairs):
+        return {}  # pass@1 says the same
+    values = mean_rewards(outcomes)
+    found = with_errors("reward", values) if values else {}
+    greedy = [outcome.greedy_reward for outcome in outcomes if outcome.greedy_reward is not None]
+    return found | (with_errors("greedy_reward", greedy) if greedy else {})
 
 
 def compare(before: Sequence[Outcome], after: Sequence[Outcome]) -> dict[str, float]:
     """Shares of the prompts in both that were solved before and are not now, and the other way round.
 
-    They are ``negative_flips`` and ``positive_flips``; a prompt is solved if at least one sample was accepted. For
-    lists `rlpost.evaluation.lists.popularity_shift` is added.
+    They are ``negative_flips`` and ``positive_flips``; a prompt is solved if at least one sample was accepted. Where
+    answers are graded only, there are none. For lists `rlpost.evaluation.lists.popularity_shift` is added.
     """
     known = {outcome.id: outcome for outcome in before}
     pairs = [(known[outcome.id], outcome) for outcome in after if outcome.id in known]
     if not pairs:
         return {}
+    lists = [(b.listed, a.listed) for b, a in pairs if b.listed is not None and a.listed is not None]
+    shift = popularity_shift([b for b, _ in lists], [a for _, a in lists])
+    if not (judged(before) and judged(after)):
+        return shift
     # equal numbers of samples on both sides: more samples solve more prompts
     most = min(min(len(b.samples), len(a.samples)) for b, a in pairs)
     solved = [tuple(RIGHT in one.samples[:most] for one in pair) for pair in pairs]
     lost, won = flips([b for b, _ in solved], [a for _, a in solved])
-    lists = [(b.listed, a.listed) for b, a in pairs if b.listed is not None and a.listed is not None]
-    return {
-        "negative_flips": lost,
-        "positive_flips": won,
-        **popularity_shift([b for b, _ in lists], [a for _, a in lists]),
-    }
+    return {"negative_flips": lost, "positive_flips": won, **shift}
 
 
 @contextmanager
@@ -140,4 +174,5 @@ def read(path: Path) -> list[Outcome]:
 
 def _outcome(values: dict[str, Any]) -> Outcome:
     found = values.get("listed")
-    return Outcome(**{**values, "listed": None if found is None else Listed.from_json(found)})
+    rewards = tuple(values.get("rewards", ()))
+    return Outcome(**{**values, "rewards": rewards, "listed": None if found is None else Listed.from_json(found)})

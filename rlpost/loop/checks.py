@@ -16,7 +16,7 @@ from typing import Any
 from rlpost.config.schema import RunConfig
 from rlpost.errors import SelfCheckError
 from rlpost.protocols import GroupRequest, Learner, ScoringPool, Supervision
-from rlpost.scoring.score import stage_names
+from rlpost.scoring.stages import stage_names
 from rlpost.selfcheck import choice, endings, independent, mismatch, plain_samples, rescoring, samples, updates
 from rlpost.selfcheck.evidence import Evidence
 from rlpost.selfcheck.plain_samples import PlainSample

@@ -8,10 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rlpost.algorithms.groups import correct
+from rlpost.algorithms.groups import total
 from rlpost.config.schema import RunConfig
 from rlpost.evaluation.lists import listed
-from rlpost.evaluation.outcomes import OPEN, RIGHT, WRONG, Outcome, figures
+from rlpost.evaluation.outcomes import GRADED, OPEN, RIGHT, WRONG, Outcome, figures
 from rlpost.protocols import GroupRequest, SamplingSettings
 from rlpost.rollout.sampling import evaluation_settings, requests
 from rlpost.trajectory import GroupReceipt, TokenizedPrompt
@@ -47,7 +47,7 @@ def evaluate(
     samples: int | None = None,
     record: Callable[[Outcome], object] = lambda _: None,
 ) -> Evaluation:
-    """Sample as ``evaluation.sampling`` says, score as in training, and keep one character per sample.
+    """Sample as ``evaluation.sampling`` says, score as in training, and keep a character and a reward per sample.
 
     Seeds are the same every time, so that two evaluations differ by their policies only. Undecided completions count
     neither for nor against; a prompt with fewer than k decided samples is left out of pass@k. While one chunk of
@@ -69,15 +69,18 @@ def evaluate(
         return _score_while_sampling(_sample(prompts, count, drawn, generate, config.run.seed), score)
 
     answers = (
-        [(_marks(group), listed(fetch(group.evidence)[0])) for group in judged(1, greedy)]
+        [(_marks(group), listed(fetch(group.evidence)[0]), _reward(group, 0)) for group in judged(1, greedy)]
         if config.evaluation.greedy
-        else [("", None)] * len(prompts)
+        else [("", None, None)] * len(prompts)
     )
     found = Evaluation()
-    for group, answer in zip(judged(samples or config.evaluation.samples, sampled), answers, strict=True):
-        accepted = [member for member in range(len(group.trajectories)) if correct(group, member)]
+    for group, greedily in zip(judged(samples or config.evaluation.samples, sampled), answers, strict=True):
+        marks, members = _marks(group), range(len(group.trajectories))
+        accepted = [member for member in members if marks[member] == RIGHT]
         texts = {group.trajectories[member].text for member in accepted}
-        outcome = Outcome(group.prompt.id, _marks(group), len(texts), *answer)
+        mark, found_list, greedy_reward = greedily
+        rewards = tuple(_reward(group, member) for member in members)
+        outcome = Outcome(group.prompt.id, marks, len(texts), mark, found_list, rewards, greedy_reward)
         record(outcome)
         found.outcomes.append(outcome)
         found.assurances.update(v.assurance for m in accepted if (v := group.verdicts[m]) is not None and v.assurance)
@@ -109,5 +112,16 @@ def _score_while_sampling(chunks: Iterator[list[GroupReceipt]], score: Score) ->
 
 
 def _marks(group: GroupReceipt) -> str:
-    marks = {None: OPEN, True: RIGHT, False: WRONG}
-    return "".join(marks[correct(group, member)] for member in range(len(group.trajectories)))
+    return "".join(_mark(group, member) for member in range(len(group.trajectories)))
+
+
+def _mark(group: GroupReceipt, member: int) -> str:
+    verdict = group.verdicts[member]
+    if verdict is None:
+        return OPEN if _reward(group, member) is None else GRADED
+    return {"accepted": RIGHT, "rejected": WRONG, "undecided": OPEN}[verdict.outcome]
+
+
+def _reward(group: GroupReceipt, member: int) -> float | None:
+    """Sum of a member's rewards; None if no stage gave it one."""
+    return total(group, member) if group.rewards[member] else None

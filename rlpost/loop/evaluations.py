@@ -64,8 +64,8 @@ class Evaluations:
         """Evaluate the current policy, unless that was done already.
 
         Returns:
-            The score by which the best checkpoint is chosen: the first pass@k, over the prompts that every evaluation
-            uses. None if nothing was measured.
+            The score by which the best checkpoint is chosen: the first pass@k, or the mean reward where there are no
+            verdicts, over the prompts that every evaluation uses. None if nothing was measured.
         """
         if not self.session.held_out or any((step, title) == (at, known) for at, known, _ in self.rows):
             return None
@@ -81,7 +81,9 @@ class Evaluations:
             figures |= outcomes.compare(outcomes.read(self._outcomes(BEFORE)), found.outcomes)
         figures |= self._uplift(title, step)
         self._note(step, title, figures)
-        values = outcomes.pass_at(found.outcomes[: section.during_prompts], section.ks(samples)[0])
+        common = found.outcomes[: section.during_prompts]
+        verdicts = outcomes.judged(found.outcomes)
+        values = outcomes.pass_at(common, section.ks(samples)[0]) if verdicts else outcomes.mean_rewards(common)
         return sum(values) / len(values) if values else None
 
     def _note(self, step: int, title: str, figures: Mapping[str, float]) -> None:
@@ -89,8 +91,7 @@ class Evaluations:
         sampling = describe(evaluation_settings(self.config))
         with self.file.open("a") as file:
             file.write(json.dumps({"step": step, "when": title, "sampling": sampling, **figures}) + "\n")
-        shown = {name: value for name, value in figures.items() if not name.endswith(("_se", "_low", "_high"))}
-        self.log(f"{title} ({sampling}): " + "  ".join(f"{name} {value:.3f}" for name, value in shown.items()))
+        self.log(f"{title} ({sampling}): " + "  ".join(_shown(figures)))
 
     def _uplift(self, title: str, step: int) -> dict[str, float]:
         followed = uplift.read(self._followed) if title != BEFORE and self._followed.exists() else []
@@ -122,3 +123,15 @@ class Evaluations:
     @property
     def _followed(self) -> Path:
         return self.details / "followed.jsonl"
+
+
+def _shown(figures: Mapping[str, float]) -> list[str]:
+    """Names and values; of rewards, which have no natural scale, also the interval."""
+    found: list[str] = []
+    for name, value in figures.items():
+        if name.endswith(("_se", "_low", "_high")):
+            continue
+        low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
+        spread = "" if low is None or high is None or "reward" not in name else f" [{low:.3f}, {high:.3f}]"
+        found.append(f"{name} {value:.3f}{spread}")
+    return found

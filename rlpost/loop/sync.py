@@ -327,7 +327,14 @@ def check_undecided(recent: Sequence[Sequence[Undecided]], limit: float) -> None
     share = sum(group.open for group in groups) / max(sum(group.size for group in groups), 1)
     if share > limit:
         reasons = [reason for group in groups for reason in group.reasons]
-        commonest = max(set(reasons), key=reasons.count) if reasons else "no reward stage gave a value"
+        unrewarded = sum(group.unrewarded for group in groups)
+        if unrewarded > len(reasons):
+            raise InfrastructureError(
+                f"scoring: {share:.0%} of the answers of the last {len(recent)} batches have no reward (limit "
+                f"{limit:.0%}): all rewards gave None for {unrewarded} of them; return a number for every answer, add "
+                "a reward that does, or raise scoring.max_undecided_share"
+            )
+        commonest = max(set(reasons), key=reasons.count)
         raise InfrastructureError(
             f"scoring: {share:.0%} of the last {len(recent)} batches stayed undecided (limit {limit:.0%}), mostly "
             f"{commonest!r}; mend the verifier, or raise scoring.max_undecided_share"

@@ -15,11 +15,13 @@ METRICS: dict[str, str] = {
     "policy_version": "published syncs so far",
     "reward_mean": "mean over decided trajectories of the sum of reward spans",
     "reward_std": "standard deviation of the same",
+    "reward_se": "standard error of reward_mean, over prompts",
     "reward/*": "by reward stage: mean and standard deviation (std) over decided trajectories of what it added; and "
     "figures of its own, means over groups",
     "pass_rate": "accepted share of decided trajectories",
     "solved_share": "share of prompts with at least one accepted completion",
-    "undecided_share": "share of trajectories whose check stayed undecided",
+    "undecided_share": "share of trajectories without a reward, because their check stayed undecided or no stage paid",
+    "unrewarded_share": "share of trajectories that no reward stage gave a value, although nothing failed",
     "truncated_share": "share of trajectories cut at a limit on tokens or turns",
     "cached_share": "share of verdicts taken from the verifier's cache",
     "unique_share": "distinct texts among trajectories",
@@ -118,6 +120,7 @@ def describe_groups(groups: Sequence[GroupReceipt]) -> dict[str, float]:
         "length_mean": float(np.mean(lengths)),
         "length_max": float(max(lengths)),
         "undecided_share": undecided_share(groups),
+        "unrewarded_share": sum(undecided_of(group).unrewarded for group in groups) / max(len(members), 1),
     }
     if verdicts:
         metrics["cached_share"] = _share(v.cached for v in verdicts)
@@ -138,10 +141,21 @@ def describe_groups(groups: Sequence[GroupReceipt]) -> dict[str, float]:
                 if v is not None and v.outcome == "accepted"
             }
             metrics["unique_accepted"] = float(len(accepted))
-    totals = [sum(s.value for s in r if s.channel == "reward") for g in groups for r in g.rewards if r is not None]
-    if totals:
-        metrics["reward_mean"], metrics["reward_std"] = float(np.mean(totals)), float(np.std(totals))
-    return metrics | prefixed("reward", stage_figures(groups))
+    return metrics | _rewards(groups) | prefixed("reward", stage_figures(groups))
+
+
+def _rewards(groups: Sequence[GroupReceipt]) -> dict[str, float]:
+    """Mean, standard deviation and standard error of all rewards; nothing if there are none."""
+    rows = [[sum(s.value for s in r if s.channel == "reward") for r in g.rewards if r is not None] for g in groups]
+    rows = [row for row in rows if row]
+    if not rows:
+        return {}
+    totals = np.array([value for row in rows for value in row])
+    figures = {"reward_mean": float(totals.mean()), "reward_std": float(totals.std())}
+    if len(rows) > 1:  # answers to one prompt are alike: the prompts are the sample
+        excess = np.array([sum(row) - len(row) * totals.mean() for row in rows])
+        figures["reward_se"] = float(np.sqrt((excess**2).sum() * len(rows) / (len(rows) - 1)) / len(totals))
+    return figures
 
 
 def stage_figures(groups: Sequence[GroupReceipt]) -> dict[str, float]:
@@ -183,6 +197,8 @@ def _costs(verdicts: Sequence[Verdict]) -> dict[str, float]:
 class Undecided:
     """What stayed undecided in a group of ``size`` trajectories: how many, and the reasons of undecided verdicts.
 
+    ``unrewarded`` of those open failed nowhere, and no reward stage gave them a value.
+
     >>> Undecided(4, 1, ("crashed",)).open
     1
     """
@@ -190,12 +206,14 @@ class Undecided:
     size: int
     open: int
     reasons: tuple[str, ...]
+    unrewarded: int = 0
 
 
 def undecided_of(group: GroupReceipt) -> Undecided:
     """What stayed undecided in a group."""
     reasons = tuple(v.reason for v in group.verdicts if v is not None and v.outcome == "undecided")
-    return Undecided(len(group.rewards), sum(reward is None for reward in group.rewards), reasons)
+    without = sum(reward is None for reward in group.rewards)
+    return Undecided(len(group.rewards), without, reasons, without - len(reasons))
 
 
 def undecided_share(groups: Sequence[GroupReceipt]) -> float:

@@ -19,10 +19,11 @@ class Display:
         console: console to write to.
         enabled: whether anything is shown.
         bar: show a progress bar if the console is a terminal.
+        truncated_above: share of truncated answers from which the step line names it.
     """
 
-    def __init__(self, console: Console, enabled: bool = True, bar: bool = True):
-        self.console, self.enabled = console, enabled
+    def __init__(self, console: Console, enabled: bool = True, bar: bool = True, truncated_above: float = 0.1):
+        self.console, self.enabled, self.truncated_above = console, enabled, truncated_above
         self._progress: Progress | None = None
         self._task: Any = None
         self._bar = bar and console.is_terminal
@@ -43,7 +44,7 @@ class Display:
 
     def step(self, step: int, total: int, metrics: Mapping[str, float]) -> None:
         """Show a finished step."""
-        note = summary(metrics)
+        note = summary(metrics, self.truncated_above)
         if self._progress is not None:
             self._progress.update(self._task, completed=step + 1, note=note)
         else:
@@ -56,15 +57,21 @@ class Display:
             self._progress = None
 
 
-def summary(metrics: Mapping[str, float]) -> str:
-    """Reward, pass rate and seconds per stage in one line."""
-    parts = []
-    for name, label in (("reward_mean", "reward"), ("pass_rate", "pass"), ("mismatch", "mismatch")):
-        if name in metrics:
-            value = metrics[name]
-            parts.append(f"{label} {value:.1e}" if name == "mismatch" else f"{label} {value:.3f}")
-            if name == "pass_rate" and (rests := [n.partition("/")[2] for n in metrics if n.startswith("assurance/")]):
-                parts[-1] += f" ({', '.join(rests)})"
+def summary(metrics: Mapping[str, float], truncated_above: float = 0.1) -> str:
+    """Reward with its standard error, pass rate, what is amiss with the answers, and seconds per stage in one line."""
+    parts: list[str] = []
+    if "reward_mean" in metrics:
+        error = f" ± {metrics['reward_se']:.3f}" if "reward_se" in metrics else ""
+        parts.append(f"reward {metrics['reward_mean']:.3f}{error}")
+    if "pass_rate" in metrics:
+        rests = [name.partition("/")[2] for name in metrics if name.startswith("assurance/")]
+        parts.append(f"pass {metrics['pass_rate']:.3f}" + (f" ({', '.join(rests)})" if rests else ""))
+    if "mismatch" in metrics:
+        parts.append(f"mismatch {metrics['mismatch']:.1e}")
+    if (truncated := metrics.get("truncated_share", 0.0)) > truncated_above:
+        parts.append(f"truncated {truncated:.0%}")
+    if unrewarded := metrics.get("unrewarded_share", 0.0):
+        parts.append(f"without a reward {unrewarded:.0%}")
     stages = [f"{stage} {metrics[f'seconds/{stage}']:.1f}" for stage in STAGES if f"seconds/{stage}" in metrics]
     return "  ".join([*parts, f"{metrics.get('seconds/step', 0.0):.1f} s ({', '.join(stages)})"])
 

@@ -136,13 +136,22 @@ def _transcript(folder: Path) -> str:
     files = sorted(folder.glob("step_*.jsonl")) if folder.is_dir() else []
     if not files:
         return ""
-    rows = "".join(
-        f"<tr><td><code>{html.escape(str(row['prompt']))}</code></td><td><code>{html.escape(row['completion'])}</code></td>"
-        f"<td class={row['outcome']}>{html.escape(str(row['reason']))}</td></tr>"
-        for row in read_lines(files[-1])[:_SAMPLES]
-    )
+    rows = "".join(_completion(row) for row in read_lines(files[-1])[:_SAMPLES])
     title = f"<h2>Completions of {html.escape(files[-1].stem)}</h2>"
-    return f"{title}<table><tr><th>prompt</th><th>completion</th><th>verdict</th></tr>{rows}</table>"
+    head = "<tr><th>prompt</th><th>completion</th><th>verdict</th><th>reward</th></tr>"
+    return f"{title}<table>{head}{rows}</table>"
+
+
+def _completion(row: dict[str, Any]) -> str:
+    """A row of the transcript; without a verifier there is no verdict, and the reward says what the answer is worth."""
+    total = row.get("reward_total")
+    by_stage = ", ".join(f"{name} {value:.3g}" for name, value in row.get("reward_by_stage", {}).items() if value)
+    verdict = "–" if row["outcome"] is None else html.escape(str(row["reason"]))
+    return (
+        f"<tr><td><code>{html.escape(str(row['prompt']))}</code></td>"
+        f"<td><code>{html.escape(row['completion'])}</code></td><td class={row['outcome'] or 'none'}>{verdict}</td>"
+        f"<td class=n>{'–' if total is None else f'{total:.4g}'}<br><small>{html.escape(by_stage)}</small></td></tr>"
+    )
 
 
 def _details(title: str, file: Path) -> str:

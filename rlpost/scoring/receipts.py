@@ -24,6 +24,7 @@ def opened(group: GroupReceipt, fetch: Callable[[Any], Any]) -> Group:
         learner_logprobs=() if group.proximal is None else tuple(fetch(group.proximal)),
         stage_rewards=group.stage_rewards,
         metrics=group.metrics,
+        extras=group.extras,
     )
 
 
@@ -35,4 +36,5 @@ def receipt_of(before: GroupReceipt, scored: Group) -> GroupReceipt:
         rewards=scored.rewards,
         stage_rewards=scored.stage_rewards,
         metrics=scored.metrics,
+        extras=scored.extras,
     )

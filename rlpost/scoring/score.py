@@ -4,87 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from rlpost.config.schema import RewardSpec, ScoringSection
-from rlpost.errors import InfrastructureError, RlpostError, SelfCheckError, UserError, describe_error
-from rlpost.plugins import registry, ship, trial_call, usercode
+from rlpost.algorithms.groups import total
+from rlpost.config.schema import ScoringSection
+from rlpost.errors import InfrastructureError, SelfCheckError, UserError
+from rlpost.plugins import registry, ship, trial_call
 from rlpost.plugins.build import build_stage, build_verifier, stage_needs
 from rlpost.protocols import ReviewingVerifier, RewardStage, SelfTestingVerifier, Verifier
 from rlpost.scoring import truncation
+from rlpost.scoring.stages import named_failure, run_stages, stage_names
 from rlpost.scoring.truncation import CUT, TRUNCATED
 from rlpost.trajectory import Group, GroupReceipt, Trajectory
-from rlpost.types import Prompt, Reward, RewardOutput, Verdict, VerifyItem
+from rlpost.types import Prompt, Reward, Verdict, VerifyItem
 
 ABORTED = Verdict("undecided", None, "unavailable", evidence={"messages": ["the rollout was cut off"]})
-
-
-def run_stages(group: Group, stages: Sequence[tuple[str, RewardStage]]) -> Group:
-    """Run reward stages on a verified group, and record what each added.
-
-    Args:
-        group: a group with verdicts, and rewards of earlier stages; an undecided trajectory keeps the reward None.
-        stages: pairs of the name that a stage is logged under and the stage, in order.
-
-    Raises:
-        UserError: if a stage returns the wrong number of rewards.
-        InfrastructureError: if a stage fails otherwise, with the file and line of the user's code.
-    """
-    for name, stage in stages:
-        with _named_failure(f"reward {getattr(stage, 'name', type(stage).__name__)!r}"):
-            answer = stage(group)
-            figures = answer.metrics if isinstance(answer, RewardOutput) else {}
-            rewards = tuple(answer.rewards if isinstance(answer, RewardOutput) else answer)
-        if len(rewards) != len(group.trajectories):
-            raise UserError(f"reward stage {type(stage).__name__} answered {len(rewards)} of {len(group.trajectories)}")
-        rewards = tuple(
-            None if reward is None else named_parts(reward, name, trajectory)
-            for reward, trajectory in zip(rewards, group.trajectories, strict=True)
-        )
-        added = tuple(_added(before, after) for before, after in zip(group.rewards, rewards, strict=True))
-        group = dataclasses.replace(
-            group,
-            rewards=rewards,
-            stage_rewards={**group.stage_rewards, name: added},
-            metrics={**group.metrics, **{f"{name}/{key}": float(value) for key, value in figures.items()}},
-        )
-    return group
-
-
-def named_parts(reward: Reward, stage: str, trajectory: Trajectory) -> Reward:
-    """The reward with the stage's name in the spans that it has just added, unless they are of the whole trajectory.
-
-    Whole trajectories are compared by the sum of what all stages pay for them, parts only with parts of their stage.
-    """
-    whole = (0, trajectory.length, 0)
-    return tuple(
-        span
-        if span.stage or span.channel == "advantage" or (span.start, span.stop, span.index) == whole
-        else dataclasses.replace(span, stage=stage)
-        for span in reward
-    )
 
 
 def drop_empty_rewards(group: GroupReceipt) -> GroupReceipt:
     """Close the reward pipeline: a reward without any span becomes None."""
     return dataclasses.replace(group, rewards=tuple(reward or None for reward in group.rewards))
-
-
-def stage_names(specs: Sequence[RewardSpec]) -> list[str]:
-    """Names that stages are logged under: the last part of the configured name, numbered if it is repeated.
-
-    >>> stage_names([RewardSpec(name="outcome"), RewardSpec(name="my.py:style"), RewardSpec(name="outcome")])
-    ['outcome', 'style', 'outcome_2']
-    """
-    seen = Counter[str]()
-    names: list[str] = []
-    for spec in specs:
-        short = spec.name.rpartition(":")[2].replace("/", "_")
-        seen[short] += 1
-        names.append(short if seen[short] == 1 else f"{short}_{seen[short]}")
-    return names
 
 
 class Scorer:
@@ -94,16 +34,22 @@ class Scorer:
         section: verifier, reward stages and their arguments.
         shipped: source of the plug-ins among them, as the driver read it; None: they are looked up in this process.
         dialogues: whether an environment answers the policy's turns; without a verifier its verdicts count.
+        steps: steps of the run, for rewards that ask; 0 outside a run.
 
     Raises:
         UserError: for an unknown name, or arguments that do not fit.
     """
 
-    def __init__(self, section: ScoringSection, shipped: ship.Shipped | None = None, dialogues: bool = False):
+    def __init__(
+        self, section: ScoringSection, shipped: ship.Shipped | None = None, dialogues: bool = False, steps: int = 0
+    ):
         if shipped is not None:
             ship.install(shipped)
         self.section, self.dialogues = section, dialogues
-        stages = [build_stage(spec) for spec in section.rewards]
+        stages: list[Any] = [build_stage(spec) for spec in section.rewards]
+        for stage in stages:
+            if hasattr(stage, "max_steps"):
+                stage.max_steps = steps
         self.stages = list(zip(stage_names(section.rewards), stages, strict=True))
         first = next((i for i, stage in enumerate(stages) if "learner_logprobs" in stage_needs(stage)), len(stages))
         self.early, self.late = self.stages[:first], self.stages[first:]
@@ -115,12 +61,16 @@ class Scorer:
 
     def score(self, groups: Sequence[Group]) -> list[Group]:
         """Add verdicts, and the rewards of all stages before the first that needs the learner."""
-        return [self._settled(run_stages(group, self.early), self.early) for group in self._judge(groups)]
+        rewarded = run_stages(self._judge(groups), self.early, failing=self.section.reward_errors)
+        settled = [self._settled(group, self.early) for group in rewarded]
+        threshold = self.section.pass_threshold
+        return settled if threshold is None else [_graded(group, threshold) for group in settled]
 
     def finish(self, groups: Sequence[Group]) -> list[Group]:
         """Run the remaining reward stages on groups in which the learner's log-probabilities are filled in."""
         open_again = [_replaced(group, dict.fromkeys(self._cut(group))) for group in groups]
-        return [self._settled(run_stages(group, self.late), self.stages) for group in open_again]
+        rewarded = run_stages(open_again, self.late, failing=self.section.reward_errors)
+        return [self._settled(group, self.stages) for group in rewarded]
 
     def preflight(self, prompts: Sequence[Prompt], conformance: bool, trials: bool = True) -> str:
         """Test the verifier and the user's own plug-ins before anything depends on them.
@@ -160,7 +110,7 @@ class Scorer:
         if not isinstance(self.verifier, SelfTestingVerifier):
             return self.verifier.fingerprint
         said = self.verifier.fingerprint
-        with _named_failure(f"verifier {self.section.verifier!r}"):
+        with named_failure(f"verifier {self.section.verifier!r}"):
             if conformance:
                 report = self.verifier.conformance()
                 said = report.summary()
@@ -207,7 +157,7 @@ class Scorer:
             for trajectory, verdict in zip(group.trajectories, known, strict=True)
             if self._asks(verdict)
         ]
-        with _named_failure(f"verifier {self.section.verifier!r}"):
+        with named_failure(f"verifier {self.section.verifier!r}"):
             found = verifier.verify_batch(items)
         if len(found) != len(items):
             raise InfrastructureError(f"verifier answered {len(found)} verdicts for {len(items)} answers")
@@ -232,9 +182,9 @@ class Scorer:
             return group
         paying = {span.stage for reward in group.rewards for span in reward or ()} - {""}
         shown = _replaced(group, {**dict.fromkeys(range(len(group.rewards))), **dict.fromkeys(cut, ())})
-        laid = run_stages(shown, [(name, stage) for name, stage in stages if name in paying]).rewards if paying else ()
+        [laid] = run_stages([shown], [(name, stage) for name, stage in stages if name in paying])
         floors = {name: self.floors[name] for name, _ in stages}
-        return truncation.reject(group, cut, {member: laid[member] or () for member in cut if laid}, floors)
+        return truncation.reject(group, cut, {member: laid.rewards[member] or () for member in cut}, floors)
 
     def _cut(self, group: Group) -> list[int]:
         """Numbers of the trajectories that count as wrong because they were cut."""
@@ -256,6 +206,20 @@ def _replaced(group: Group, rewards: Mapping[int, Reward | None]) -> Group:
 def _fixed_outcome(fixed: Verdict | None, found: Verdict) -> Verdict:
     """The verdict that was found, or the fixed one with what was found of the parts."""
     return found if fixed is None else dataclasses.replace(fixed, items=found.items, evidence=found.evidence)
+
+
+def _graded(group: Group, threshold: float) -> Group:
+    """The group with verdicts on its rewards: accepted from the threshold on; without a reward there is no verdict."""
+    verdicts: list[Verdict | None] = []
+    for member, verdict in enumerate(group.verdicts):
+        value = total(group, member) if group.rewards[member] else None
+        if verdict is None and value is not None:
+            passed = value >= threshold
+            verdict = Verdict(
+                "accepted" if passed else "rejected", value, "passed" if passed else "below", assurance="reward"
+            )
+        verdicts.append(verdict)
+    return dataclasses.replace(group, verdicts=tuple(verdicts))
 
 
 def _floor(name: str, stage: RewardStage) -> float:
@@ -283,30 +247,8 @@ def _is_plugin(kind: str, name: str) -> bool:
     return name not in registry.BUILTIN[kind] or name in ("function", "trl")
 
 
-@contextmanager
-def _named_failure(who: str) -> Iterator[None]:
-    """Turn an exception of a plug-in during a run into one line with the user's file and line."""
-    try:
-        yield
-    except RlpostError:
-        raise
-    except Exception as error:
-        raise InfrastructureError(
-            f"{who} fails{usercode.at_place(error)} ({describe_error(error)}); mend it there"
-        ) from error
-
-
 def _duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds * 1e3:.0f} ms"
-
-
-def _added(before: Reward | None, after: Reward | None) -> float | None:
-    """Amount that a stage added to the sum of a trajectory's rewards; None for a trajectory without a reward."""
-    if after is None:
-        return None
-    return sum(s.value for s in after if s.channel == "reward") - sum(
-        s.value for s in before or () if s.channel == "reward"
-    )
 
 
 def _begin(group: Group, verdicts: Sequence[Verdict | None], fixed: Sequence[Verdict | None]) -> Group:

@@ -44,6 +44,7 @@ def unscored(group: GroupReceipt, trajectories: Sequence[Any], order: Sequence[i
         rewards=(),
         stage_rewards={},
         metrics={},
+        extras={},
         evidence=None,
         proximal=None,
     )

@@ -358,7 +358,7 @@ def filter_turned(module: Any) -> None:
 def first_stage_skipped(module: Any) -> None:
     """Of several reward stages the last alone pays."""
     run_stages = module.run_stages
-    put(module, "run_stages", lambda group, stages: run_stages(group, stages[-1:]))
+    put(module, "run_stages", lambda groups, stages, **options: run_stages(groups, stages[-1:], **options))
 
 
 def cut_answers_paid(module: Any) -> None:

@@ -65,7 +65,7 @@ def configured(tmp_path: Path) -> Any:
         scoring = (
             {"verifier": "function", "verifier_args": {"function": f"{file}:right"}}
             if verifier
-            else {"rewards": [{"name": f"{file}:paid"}]}
+            else {"rewards": [{"name": f"{file}:paid"}], "pass_threshold": 0.5, "truncated": "reject"}
         )
         return from_dict(
             {"model": {"path": "m"}, "scoring": scoring, "evaluation": {"samples": 4, "k": [1, 2, 4], **evaluation}}
@@ -157,7 +157,7 @@ def test_many_prompts_are_asked_in_chunks_with_seeds_of_their_own(configured: An
 
     recorded: list[Outcome] = []
     found = evaluate(prompts, engine, score, config, same, record=recorded.append)
-    assert recorded == found.outcomes == [Outcome(str(i), "1111", 1) for i in range(300)]
+    assert recorded == found.outcomes == [Outcome(str(i), "1111", 1, rewards=(1.0,) * 4) for i in range(300)]
     assert found.figures((4,)) == {
         **{"pass@4": 1.0, "pass@4_se": 0.0, "pass@4_low": 1.0, "pass@4_high": 1.0},
         **{"distinct": 1.0, "prompts": 300.0, "undecided": 0.0, "accepted function": 1.0},
@@ -166,3 +166,39 @@ def test_many_prompts_are_asked_in_chunks_with_seeds_of_their_own(configured: An
     assert scored == [128, 128, 44]
     seeds = [r.seeds[0] for asked, _ in engine.asked for r in asked]
     assert len(set(seeds)) == 300
+
+
+def graded(tmp_path: Path, **scoring: Any) -> RunConfig:
+    file = tmp_path / "grades.py"
+    file.write_text(
+        "def grade(completions, **columns):\n    return [float(c) if c != '?' else None for c in completions]\n"
+    )
+    rewards = [{"name": f"{file}:grade"}]
+    return from_dict(
+        {
+            "model": {"path": "m"},
+            "scoring": {"rewards": rewards, **scoring},
+            "evaluation": {"samples": 4, "k": [1, 4]},
+        }
+    )
+
+
+GRADES = {"easy": ["0.2", "0.2", "0.2", "?"], "half": ["-1", "1", "-1", "1"], "hard": ["0.1", "0.1", "0.1", "0.1"]}
+GREEDY = {"easy": "0.4", "half": "-0.4", "hard": "?"}
+
+
+def test_without_verdicts_a_positive_grade_is_no_right_answer(tmp_path: Path) -> None:
+    found = run(graded(tmp_path), GRADES, GREEDY)
+    assert not any(name.startswith(("pass@", "distinct")) or name == "greedy" for name in found)
+    assert found["reward"] == pytest.approx((0.2 + 0.0 + 0.1) / 3)
+    assert found["reward_low"] <= found["reward"] <= found["reward_high"]
+    assert found["greedy_reward"] == pytest.approx(0.0)
+    assert found["undecided"] == pytest.approx(1 / 12)
+
+
+def test_a_threshold_makes_grades_right_or_wrong(tmp_path: Path) -> None:
+    found = run(graded(tmp_path, pass_threshold=0.15), GRADES, GREEDY)
+    assert found["pass@1"] == pytest.approx((1 + 0.5 + 0) / 3)
+    assert found["greedy"] == pytest.approx(1 / 2)
+    assert found["reward"] == pytest.approx(0.1)
+    assert found["distinct"] == pytest.approx(2 / 3)

@@ -44,6 +44,7 @@ def test_figures_by_hand() -> None:
             "length_mean": 6 / 4,
             "length_max": 3.0,
             "undecided_share": 1 / 4,
+            "unrewarded_share": 0.0,
             "cached_share": 1 / 4,
             "reason/ok": 1 / 4,
             "reason/wrong": 1 / 4,
@@ -55,6 +56,7 @@ def test_figures_by_hand() -> None:
             "unique_accepted": 1.0,
             "reward_mean": 1 / 3,  # the advantage channel is not a reward
             "reward_std": math.sqrt(2) / 3,  # 1, 0, 0: variance 2/9
+            "reward_se": 2 / 9,  # excess of the prompts over 1/3: 1/3, -1/3; √(2/9 · 2/1) / 3
         }
     )
     assert tokens(GROUPS) == 6
@@ -159,3 +161,17 @@ def test_costs_are_means_over_what_was_really_checked() -> None:
         pytest.approx(0.1),
     )
     check_names(found)
+
+
+def test_the_step_line_says_what_is_amiss_with_the_answers() -> None:
+    metrics = {"reward_mean": 0.5, "reward_se": 0.02, "truncated_share": 0.4, "unrewarded_share": 0.25}
+    assert summary(metrics).startswith("reward 0.500 ± 0.020  truncated 40%  without a reward 25%")
+    assert "truncated" not in summary(metrics, truncated_above=0.4)
+    assert "without" not in summary({**metrics, "unrewarded_share": 0.0})
+
+
+def test_an_answer_that_no_stage_pays_is_not_one_whose_check_failed() -> None:
+    found = describe_groups(
+        [group("a", ("x", "stop", None, None), ("y", "stop", LOST, None), ("z", "stop", None, 1.0))]
+    )
+    assert (found["unrewarded_share"], found["undecided_share"]) == (pytest.approx(1 / 3), pytest.approx(2 / 3))

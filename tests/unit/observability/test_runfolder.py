@@ -66,7 +66,8 @@ def test_a_transcript_records_every_completion_with_verdict_and_reward(tmp_path:
         "prompt_id": "p", "prompt": [["user", "q"]], "member": 0, "completion": "∀x", "tokens": 2, "prompt_tokens": 1,
         "status": "done", "finish_reason": "stop", "policy_version": 3, "ticket": 21, "seed": 11,
         "outcome": "accepted", "reason": "ok", "evidence": {"axioms": ["a"]}, "seconds": 0.5,
-        "reward": [[0, 3, 1.0, 0, "reward"]], "advantage": 0.5,
+        "reward": [[0, 3, 1.0, 0, "reward"]], "reward_total": 1.0, "reward_by_stage": {}, "extras": {},
+        "advantage": 0.5,
         "segments": [
             {"origin": "prompt", "start": 0, "stop": 1, "turn": -1},
             {"origin": "policy", "start": 1, "stop": 3, "turn": 0, "text": "∀x", "finish": "stop", "reward": None},

@@ -61,7 +61,7 @@ def refusal(scorer: Scorer) -> str:
         ("def mine(completions):\n    return [1.0]\n", ["answered 1 values for 2 completions"]),
         ("def mine(completions):\n    return ['a', 'b']\n", ["answered 'a'; numbers or None are needed"]),
         ("def mine(completions):\n    return [float('inf')] * 2\n", ["answered inf; finite numbers"]),
-        ("def mine(completions):\n    return 1.0\n", ["answered 1.0; a list with one value per completion"]),
+        ("def mine(completions):\n    return 1.0\n", ["answered 1.0; a list with one number or None per completion"]),
         (
             "def mine(completions, solution):\n    return [1.0, 1.0]\n",
             ["wants 'solution', which the data has not; there are id, question, answer"],
@@ -217,7 +217,9 @@ def test_a_constructor_that_fails_is_named_with_its_line(tmp_path: Path) -> None
 def test_what_fails_during_a_run_is_named_with_its_line_and_is_not_the_inputs_fault(tmp_path: Path) -> None:
     """Not a `UserError`: a run that ends for another reason than its input keeps its progress."""
     scorer = reward(tmp_path, "def mine(completions):\n    return [1 / len(c) for c in completions]\n")
-    with pytest.raises(InfrastructureError, match=r"reward 'mine' fails at .*tried_reward\.py:2 \(ZeroDivisionError"):
+    with pytest.raises(
+        InfrastructureError, match=r"reward 'mine' fails on prompt 'first' at .*tried_reward\.py:2 \(ZeroDivisionError"
+    ):
         scorer.score([Group(PROMPT, (one_turn((1,), (1,)),))])
 
 

@@ -53,6 +53,9 @@ def test_a_function_with_kwargs_gets_prompts_completions_and_every_column() -> N
 
     found = TrlReward(reward, weight=2.0)(group(["ab", "c"], [(), ()]))
     assert [value(r) for r in found] == [0.5, 2.0]
+    state = seen.pop("trainer_state")
+    assert (state.global_step, state.max_steps) == (0, 0)
+    assert {callable(seen.pop(name)) for name in ("log_metric", "log_extra")} == {True}
     assert seen == {
         "prompts": ["2+2="] * 2,
         "completions": ["ab", "c"],

@@ -14,7 +14,8 @@ from rlpost.config.schema import RewardSpec, ScoringSection
 from rlpost.errors import DataError, RlpostError, SelfCheckError, UserError
 from rlpost.plugins.build import build_stage, build_verifier
 from rlpost.protocols import Verifier
-from rlpost.scoring.score import Scorer, drop_empty_rewards, run_stages, undecided
+from rlpost.scoring.score import Scorer, drop_empty_rewards, undecided
+from rlpost.scoring.stages import run_stages
 from rlpost.trajectory import FinishReason, Group, Segment, Status, Trajectory
 from rlpost.types import Prompt, Reward, SpanReward, Verdict, VerifyItem
 from support.trajectories import answer, receipt
@@ -223,7 +224,7 @@ class Short:
 def test_a_stage_that_answers_too_few_is_named() -> None:
     judged = dataclasses.replace(group("a", "b"), verdicts=(None, None), rewards=((), ()))
     with pytest.raises(UserError, match="reward stage Short answered 1 of 2"):
-        run_stages(judged, [("short", Short())])
+        run_stages([judged], [("short", Short())])
 
 
 class Miscounting:

@@ -11,7 +11,8 @@ import pytest
 from rlpost.algorithms.advantages import AdvantageSettings, group_advantages, spread_over_tokens
 from rlpost.config.schema import RewardSpec, ScoringSection
 from rlpost.errors import UserError
-from rlpost.scoring.score import Scorer, drop_empty_rewards, run_stages
+from rlpost.scoring.score import Scorer, drop_empty_rewards
+from rlpost.scoring.stages import run_stages
 from rlpost.trajectory import Group, Segment, Status, Trajectory
 from rlpost.types import Prompt, Reward, SpanReward, Verdict
 from rlpost_rewards.outcome import Outcome
@@ -94,7 +95,7 @@ def test_going_on_to_lose_is_worse_than_not_going_on() -> None:
 
 def test_an_earlier_stages_outcome_is_a_reward_of_the_last_turn() -> None:
     both = group(played(None, None, None, verdict=RIGHT), played(0.5, None, index=1, verdict=WRONG))
-    found = run_stages(both, [("outcome", Outcome(weight=2.0)), ("turns", TurnReturns(gamma=0.5))])
+    [found] = run_stages([both], [("outcome", Outcome(weight=2.0)), ("turns", TurnReturns(gamma=0.5))])
     assert spans(found.rewards[0]) == [(2, 4, 0.5, 0), (5, 7, 1.0, 1), (8, 10, 2.0, 2)]
     assert spans(found.rewards[1]) == [(2, 4, 0.5, 0), (5, 7, 0.0, 1), (7, 7, 0.0, 2)]
     # an outcome and the environment's own reward of the last turn add up, whatever part of the prompt is covered
@@ -105,7 +106,7 @@ def test_an_earlier_stages_outcome_is_a_reward_of_the_last_turn() -> None:
 
 def test_where_nothing_gave_a_reward_there_is_none() -> None:
     both = group(played(None, None), played(None, 0.0, index=1))
-    found = run_stages(both, [("turns", TurnReturns())])
+    [found] = run_stages([both], [("turns", TurnReturns())])
     assert found.rewards[0] == ()
     assert spans(found.rewards[1]) == [(2, 4, 0.0, 0), (5, 7, 0.0, 1)]  # a reward of 0 is a reward
     assert drop_empty_rewards(receipt(found)).rewards[0] is None
