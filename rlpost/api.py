@@ -1,6 +1,8 @@
 """The commands of the command line as Python functions, for scripts and notebooks.
 
-A configuration is a `rlpost.config.schema.RunConfig`, a mapping of its sections, or the path of a YAML file.
+A configuration is a `rlpost.config.schema.RunConfig`, a mapping of its sections, or the path of a YAML file. In a
+mapping, a reward, verifier, environment, loss or advantage can be the function or class itself:
+``{"scoring": {"rewards": [f]}}``.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rlpost.config.load import from_dict, load
 from rlpost.config.schema import EvaluationSampling, RunConfig, ScoringSection
 from rlpost.errors import UserError
+from rlpost.plugins.objects import named_objects
 from rlpost.types import Verdict, VerifyItem
 
 if TYPE_CHECKING:
@@ -171,4 +174,4 @@ def configuration(config: Config) -> RunConfig:
     """
     if isinstance(config, RunConfig):
         return config
-    return from_dict(config) if isinstance(config, Mapping) else load(config).config
+    return from_dict(named_objects(config)) if isinstance(config, Mapping) else load(config).config

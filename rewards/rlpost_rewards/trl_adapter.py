@@ -190,11 +190,12 @@ def _number(value: Any, name: str) -> float | None:
     try:
         if isinstance(value, (str, bytes)):
             raise TypeError
-        number = float(value)
+        number = float(value.item() if hasattr(value, "item") else value)
     except (TypeError, ValueError, RuntimeError):
         hint = ""
         if isinstance(value, Mapping):
-            hint = f" (of a mapping, return the value itself, such as its {next(iter(value), 'score')!r})"
+            key = next(iter(cast("Mapping[str, Any]", value)), "score")
+            hint = f" (of a mapping, return the value itself, such as its {key!r})"
         raise UserError(f"reward {name!r} answered {_short(value)}; numbers or None are needed{hint}") from None
     # TRL writes "does not apply" as NaN once None has been through a tensor
     if math.isnan(number):

@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from rlpost.errors import UserError, describe_error
-from rlpost.plugins import usercode
+from rlpost.plugins import objects, usercode
 
 BUILTIN: dict[str, dict[str, str]] = {
     "losses": dict.fromkeys(("clipped", "cispo", "gmpo", "dppo_tv", "dppo_kl"), "rlpost.algorithms.losses:policy_loss"),
@@ -105,8 +105,21 @@ def resolve(kind: str, name: str) -> Any:
     Raises:
         UserError: for an unknown name (with similar known names) or one that cannot be loaded.
     """
+    if name.startswith(objects.PREFIX):
+        return _object(kind, name)
     module, attribute = locate(kind, name)
     return operator.attrgetter(attribute)(module)
+
+
+def _object(kind: str, name: str) -> Any:
+    """The object that a configuration was given itself."""
+    found = objects.find(name)
+    if found is None:
+        raise UserError(
+            f"{_singular(kind)} {name!r} was a Python object, which this process was not given; start or resume with "
+            "rlpost.train in Python and the same object, or name it as module:attribute or path.py:attribute"
+        )
+    return found
 
 
 def locate(kind: str, name: str) -> tuple[ModuleType, str]:

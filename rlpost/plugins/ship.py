@@ -20,7 +20,7 @@ from typing import Any
 
 from rlpost.config.schema import RunConfig
 from rlpost.errors import UserError
-from rlpost.plugins import registry, usercode
+from rlpost.plugins import objects, registry, usercode
 from rlpost.plugins.usercode import SourceModule
 
 _FILE = re.compile(r"([^:]+\.py):[A-Za-z_][\w.]*")
@@ -37,6 +37,8 @@ class Shipped:
         modules: source of every module.
         targets: meaning of the names in the configuration, from (kind, name) to ``module:attribute``; the kind ``""``
             matches any.
+        objects: functions and classes that the configuration was given themselves, by name; see
+            `rlpost.plugins.objects`.
 
     >>> Shipped().modules
     ()
@@ -44,6 +46,7 @@ class Shipped:
 
     modules: tuple[SourceModule, ...] = ()
     targets: Mapping[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
+    objects: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def ship(config: RunConfig) -> Shipped:
@@ -57,16 +60,21 @@ def ship(config: RunConfig) -> Shipped:
     """
     modules: dict[str, SourceModule] = {}
     targets: dict[tuple[str, str], str] = {}
+    given: dict[str, Any] = {}
     for kind, name in named(config):
+        if name.startswith(objects.PREFIX):
+            given[name] = registry.resolve(kind or "rewards", name)
+            continue
         module, attribute = registry.locate(kind or "rewards", name)
         targets[kind, name] = f"{module.__name__}:{attribute}"
         modules |= {unit.name: unit for unit in closure(module)}
-    return Shipped(tuple(modules.values()), targets)
+    return Shipped(tuple(modules.values()), targets, given)
 
 
 def install(shipped: Shipped) -> None:
     """Make shipped plug-ins loadable by their names. An actor calls it before it builds anything."""
     usercode.adopt(shipped.modules)
+    objects.adopt(shipped.objects)
     registry.adopt(shipped.targets)
 
 
@@ -131,6 +139,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _names_code(text: str) -> bool:
+    if text.startswith(objects.PREFIX):
+        return objects.find(text) is not None
     if match := _FILE.fullmatch(text):
         return Path(match[1]).expanduser().is_file()
     if match := _MODULE.fullmatch(text):
