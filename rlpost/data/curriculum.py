@@ -23,7 +23,13 @@ def by_pass_rate(prompts: list[Prompt], settings: CurriculumSettings) -> list[Pr
     Raises:
         DataError: for a prompt without a decided measurement, or if none is left.
     """
-    rates = {o.id: o.accepted / o.decided for o in outcomes.read(Path(settings.outcomes)) if o.decided}
+    measured = outcomes.read(Path(settings.outcomes))
+    if not outcomes.judged(measured):
+        raise DataError(
+            f"data.curriculum: {settings.outcomes} holds rewards without verdicts, which make no pass rate; measure again "
+            "with scoring.pass_threshold, the reward from which an answer is right"
+        )
+    rates = {o.id: o.accepted / o.decided for o in measured if o.decided}
     lacking = [prompt.id for prompt in prompts if prompt.id not in rates]
     if lacking:
         raise DataError(
