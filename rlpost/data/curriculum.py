@@ -26,8 +26,8 @@ def by_pass_rate(prompts: list[Prompt], settings: CurriculumSettings) -> list[Pr
     measured = outcomes.read(Path(settings.outcomes))
     if not outcomes.judged(measured):
         raise DataError(
-            f"data.curriculum: {settings.outcomes} holds rewards without verdicts, which make no pass rate; measure again "
-            "with scoring.pass_threshold, the reward from which an answer is right"
+            f"data.curriculum: {settings.outcomes} holds rewards without verdicts, which make no pass rate; measure "
+            "again with scoring.pass_threshold, the reward from which an answer is right"
         )
     rates = {o.id: o.accepted / o.decided for o in measured if o.decided}
     lacking = [prompt.id for prompt in prompts if prompt.id not in rates]
