@@ -61,7 +61,7 @@ def test_plan_train_evaluate_verify_in_one_process(tmp_path: Path, tiny_model: s
     found = json.loads(done.stdout.strip().splitlines()[-1])
     assert found["plan"] == ["rollout0", "learner0", "scoring0"]
     assert not found["missing"]
-    row = json.loads((tmp_path / found["folder"] / "transcripts/step_00000.jsonl").read_text().splitlines()[0])
+    row = json.loads((tmp_path / found["folder"] / "transcripts/step_000000.jsonl").read_text().splitlines()[0])
     assert row["extras"] == {"brevity/length": len(row["completion"])}
     assert row["reward_by_stage"]["brevity"] == pytest.approx(-0.1 * len(row["completion"]) / 50)
     assert found["logged"] == 50
