@@ -45,6 +45,7 @@ def judge(rows: list[dict[str, Any]]) -> tuple[list[str], float]:
 def plain(rows: list[dict[str, Any]]) -> tuple[list[str], float]:
     """Outcomes of math-verify with its defaults, and seconds per answer; ``undecided`` where it raises."""
     from math_verify import parse, verify
+    from math_verify.errors import TimeoutException
 
     logging.disable(logging.CRITICAL)
     found: list[str] = []
@@ -53,7 +54,7 @@ def plain(rows: list[dict[str, Any]]) -> tuple[list[str], float]:
         try:
             gold = parse(f"\\boxed{{{row['gold']}}}", parsing_timeout=5)
             same = verify(gold, parse(row["text"], parsing_timeout=5), raise_on_error=True)
-        except Exception:
+        except (Exception, TimeoutException):
             found.append("undecided")
         else:
             found.append("accepted" if same else "rejected")

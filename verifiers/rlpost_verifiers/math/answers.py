@@ -24,7 +24,7 @@ _THOUGHT_START = re.compile(
 )
 _TAG = re.compile(r"<(answer|final_answer|solution)>(.*?)(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _MARK = re.compile(
-    r"####|(?:^|(?<=\W))answer(?:s\s*(?=:))?[*_`\"')\]]*\s*(?:to (?:this|the|your) [\w ]{1,40}?)?\s*"
+    r"####|(?:^|(?<=\W))(?:answer|(?:correct|right) (?:choice|option))(?:s\s*(?=:))?[*_`\"')\]]*\s*(?:to (?:this|the|your) [\w ]{1,40}?)?\s*"
     r"(?:(?:is|was|equals|must be|would be|will be|should be|=)(?![\w=])|:|：|(?:[*_#]*\s*\n))",
     re.IGNORECASE,
 )
@@ -33,6 +33,7 @@ _FILLER = re.compile(
 )
 _BLOCK = ((r"\[", r"\]"), ("$$", "$$"), (r"\(", r"\)"), ("```", "```"))
 _SENTENCE_END = re.compile(r"[.!?](?:[*_`\"')\]]*)(?=\s+[A-Z(]|\s*$)|[.!?]\s*\$?\s*(?=I hope)")
+_REASON = re.compile(r",?\s+(?:because|since)\b", re.IGNORECASE)
 _EQUALS = re.compile(r"(?<![<>!:=\\])=(?!=)")
 _SEVERAL_EQUATIONS = re.compile(r"=[^=]*(?:\bor\b|\band\b|[,;])[^=]*=", re.IGNORECASE)
 _LEAD = re.compile(
@@ -176,7 +177,7 @@ def _after_mark(text: str) -> str | None:
             after = rest[close + len(right) :].partition("\n")[0].strip(" .*")
             if left != r"\(" or not after:
                 return _trim(re.sub(r"^\w+\n", "", rest[len(left) : close]) if left == "```" else rest[len(left) : close])
-    return _trim(_sentence(rest.partition("\n")[0]))
+    return _trim(_REASON.split(_sentence(rest.partition("\n")[0]), maxsplit=1)[0])
 
 
 def _sentence(line: str) -> str:
@@ -200,19 +201,26 @@ def _last_line(text: str) -> str:
 
 
 def _boxes(text: str) -> list[str]:
-    r"""Contents of every box, with braces matched; a box that never closes is ignored. ``\boxed 7`` holds one sign."""
+    r"""Contents of every box, with braces matched; a box that never closes is ignored. ``\boxed 7`` holds one sign.
+
+    Raises:
+        NoAnswerError: if the last box never closes: the text ends in the middle of its answer.
+    """
     found: list[str] = []
-    at = 0
+    at, open_end = 0, False
     for box in iter(lambda: _BOX.search(text, at), None):
         start = box.end()
         content = _braced(text, start)
         if content is None and text[start : start + 1] != "{" and box[0] != box[0].rstrip():
             bare = re.compile(r"\S+?(?=[$\s.,;]|\\[)\]]|$)").match(text, start)
             content = bare[0] if bare else None
+        open_end = content is None and text[start : start + 1] == "{"
         if content is not None:
             nested = _boxes(content)
             found += nested or [content]
         at = start + len(content or "")
+    if open_end:
+        raise NoAnswerError("no_answer", "the last box never closes")
     return found
 
 

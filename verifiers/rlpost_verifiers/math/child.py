@@ -17,8 +17,9 @@ import sys
 import time
 from typing import Any
 
+from rlpost_verifiers.math import formulas
 from rlpost_verifiers.math.equality import Judge, UnevaluatedError
-from rlpost_verifiers.math.formulas import UnparsableError, same, same_equations
+from rlpost_verifiers.math.formulas import UnparsableError
 from rlpost_verifiers.math.readings import UnreadableError
 
 _PR_SET_PDEATHSIG = 1
@@ -61,7 +62,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
         signal.signal(signal.SIGPROF, lambda number, frame: _stop_at(end))
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
         try:
-            judge = Judge(same, same_equations, question["strict"], question["asks_percent"])
+            judge = Judge(formulas, question["strict"], question["asks_percent"])
             if question["check"]:
                 return _check(judge, question["gold"], question["answers"])
             return _compare(judge, question["gold"], question["answers"])

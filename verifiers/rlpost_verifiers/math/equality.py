@@ -40,11 +40,19 @@ class UnevaluatedError(Exception):
     """Raised for an answer that leaves something to be calculated where the gold answer is a finished number."""
 
 
-class FormulaTest(Protocol):
-    """`formulas.same`."""
+class Formulas(Protocol):
+    """What the module `formulas` does."""
 
-    def __call__(self, left: str | Fraction, right: str | Fraction, places: int = 0) -> bool:
-        """Whether the two are equal."""
+    def same(self, left: str | Fraction, right: str | Fraction, places: int = 0) -> bool:
+        """Whether two formulas are equal."""
+        ...
+
+    def same_equations(self, left: tuple[str, str], right: tuple[str, str]) -> bool:
+        """Whether two equations are."""
+        ...
+
+    def rounded(self, exact: str | Fraction, value: Fraction) -> bool:
+        """Whether ``value`` is ``exact`` rounded."""
         ...
 
 
@@ -53,14 +61,12 @@ class Judge:
     """Compares answers with gold ones.
 
     Args:
-        formulas: whether two formulas are equal.
-        equations: whether two equations are, each as its two sides.
+        formulas: the module `formulas`, which needs sympy.
         strict: whether an answer for a number must be a finished number.
         asks_percent: whether the question asks for a percentage, so that ``50%`` may be 50.
     """
 
-    formulas: FormulaTest
-    equations: Callable[[tuple[str, str], tuple[str, str]], bool]
+    formulas: Formulas
     strict: bool = True
     asks_percent: bool = False
 
@@ -81,7 +87,7 @@ class Judge:
             return choice(answer) == letter
         wanted = _read(gold)
         if isinstance(wanted, Words):
-            return _text(answer) == _text(gold)
+            return _text(answer) == _text(gold) or _spelling(answer) == _spelling(gold)
         if shortcut and not isinstance(wanted, Number) and _spelling(gold) == _spelling(answer):
             return True
         return self.same(wanted, read(answer))
@@ -119,7 +125,8 @@ class Judge:
         if isinstance(gold, About):
             return self.same(gold.exact, given) or self.same(gold.rounded, given)
         if isinstance(given, About):
-            return self.same(gold, given.rounded if isinstance(gold, Number) and gold.places else given.exact)
+            wanted = given.rounded if isinstance(gold, Number) and gold.places else given.exact
+            return self._rounds(given) and self.same(gold, wanted)
         if isinstance(gold, Range) and isinstance(given, Range):
             return _spelling(gold.variable) == _spelling(given.variable) and self.same(gold.values, given.values)
         if isinstance(gold, Range):
@@ -135,10 +142,17 @@ class Judge:
             return named and self.same(read(gold.parts[-1]), given)
         return None
 
+    def _rounds(self, given: About) -> bool:
+        """Whether the second part of ``\\frac{22}{7} ≈ 3.14`` is the first one rounded."""
+        exact = given.exact.value if isinstance(given.exact, Number) else given.exact
+        if not isinstance(given.rounded, Number) or not isinstance(exact, (Fraction, Formula)):
+            return False
+        return self.formulas.rounded(exact.latex if isinstance(exact, Formula) else exact, given.rounded.value)
+
     def _holds(self, given: Equation) -> bool:
         """Whether every part that is more than a name equals the last one: ``x = 6/2 = 3`` does, ``4 = 5`` does not."""
         last = given.parts[-1]
-        lenient = Judge(self.formulas, self.equations, strict=False)
+        lenient = Judge(self.formulas, strict=False)
         for part in given.parts[:-1]:
             if name(part) or isinstance(read(part), Words):
                 continue
@@ -154,7 +168,7 @@ class Judge:
             return self._holds(given) and self.same(read(gold.parts[-1]), read(given.parts[-1]))
         if len(gold.parts) != 2 or len(given.parts) != 2:
             return False
-        return self.equations((gold.parts[0], gold.parts[1]), (given.parts[0], given.parts[1]))
+        return self.formulas.same_equations((gold.parts[0], gold.parts[1]), (given.parts[0], given.parts[1]))
 
     def _number(self, gold: Value, given: Value) -> bool:
         assert isinstance(gold, Number)
@@ -171,7 +185,7 @@ class Judge:
         if isinstance(given, Formula):
             if self.strict:
                 raise UnevaluatedError(f"{given.latex!r} leaves something to be done, the answer is a plain number")
-            return self.formulas(given.latex, gold.value / 100 if gold.percent else gold.value, gold.places)
+            return self.formulas.same(given.latex, gold.value / 100 if gold.percent else gold.value, gold.places)
         return False
 
     def _ratio(self, gold: Value, given: Value) -> bool:
@@ -224,8 +238,8 @@ class Judge:
         if ours.powers is not None and theirs.powers is not None and ours != theirs:
             return False
         if isinstance(given, Number):
-            return self.formulas(gold.latex, given.value / 100 if given.percent else given.value, given.places)
-        return self.formulas(gold.latex, given.latex)
+            return self.formulas.same(gold.latex, given.value / 100 if given.percent else given.value, given.places)
+        return self.formulas.same(gold.latex, given.latex)
 
     def _in_order(self, gold: Sequence[Value], given: Sequence[Value]) -> bool:
         return len(gold) == len(given) and all(self._pair(a, b) for a, b in zip(gold, given, strict=True))

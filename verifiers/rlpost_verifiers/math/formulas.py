@@ -7,16 +7,27 @@ order for the same word, so it is asked only for what has no value at a point.
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
 from rlpost_verifiers.math.numbers import rounds
 
-_POINTS = (Fraction(37, 29), Fraction(-53, 31), Fraction(71, 23), Fraction(-19, 43), Fraction(97, 61), Fraction(-3, 47))
+_POINTS = (
+    (Fraction(37, 29), Fraction(71, 23), Fraction(97, 61), Fraction(13, 59)),
+    (Fraction(83, 19), Fraction(11, 53), Fraction(29, 17), Fraction(67, 41)),
+    (Fraction(-53, 31), Fraction(19, 43), Fraction(-3, 47), Fraction(89, 37)),
+    (Fraction(23, 73), Fraction(-61, 27), Fraction(101, 39), Fraction(-43, 33)),
+)
+"""Values of the variables: positive ones first, because roots and logarithms may have no others."""
+_DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)")
+_DEGREES = re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{?\d\}?)?)\s*[({]*\s*([\d.]+)\s*\^\\circ\s*[)}]*")
+_LETTER = re.compile(r"\\[a-zA-Z]+|([A-Za-z])")
 _DIGITS = 25
 _MOST_DIGITS = 400
 """Digits to which a difference is computed before it counts as zero."""
+_LEAST_COMPARED = 2
 
 
 class UnparsableError(Exception):
@@ -37,6 +48,8 @@ def same(left: str | Fraction, right: str | Fraction, places: int = 0) -> bool:
     from sympy import Basic, MatrixBase, Number
 
     one, other = _expression(left), _expression(right)
+    if not _same_letters(left, right, one):
+        return False
     if isinstance(one, MatrixBase) or isinstance(other, MatrixBase):
         return _same_matrices(one, other)
     if _valued(one) and _valued(other):
@@ -70,17 +83,40 @@ def same_equations(left: tuple[str, str], right: tuple[str, str]) -> bool:
     return all(_is_zero(a * first[0][1] - b * first[0][0]) for a, b in first[1:])
 
 
+def rounded(exact: str | Fraction, value: Fraction) -> bool:
+    """Whether ``value`` is ``exact`` rounded to the last of its decimal digits that is not 0.
+
+    Raises:
+        UnparsableError: if math-verify does not understand ``exact``.
+    """
+    from sympy import Number, Rational
+
+    found = _expression(exact)
+    found = found.evalf(_DIGITS) if _valued(found) and not found.free_symbols else None
+    if not isinstance(found, Number):
+        return False
+    unit = Fraction(1)
+    while value % unit:
+        unit /= 10
+    while value and not value % (unit * 10):
+        unit *= 10
+    return bool(abs(found - Rational(value.numerator, value.denominator)) * 2 <= Rational(unit.numerator, unit.denominator))
+
+
 @lru_cache(maxsize=1024)
 def _expression(text: str | Fraction) -> Any:
     from math_verify import LatexExtractionConfig, parse
-    from sympy import Float, Rational
+    from sympy import Float, I, Rational, Symbol
 
     if isinstance(text, Fraction):
         return Rational(text.numerator, text.denominator)
+    if re.search(r"\d\s+\d", re.sub(r"_\s*\d+", "_", text)) or not _balanced(text):
+        # the parser reads past either: "1 7" as 17, "x}{7" as x
+        raise UnparsableError(f"{text!r} cannot be read")
     whole = [LatexExtractionConfig(try_extract_without_anchor=False, boxed_match_priority=0)]
     try:
         found = parse(
-            f"\\boxed{{{text}}}",
+            f"\\boxed{{{_exact(text)}}}",
             whole,
             fallback_mode="no_fallback",
             extraction_mode="first_match",
@@ -97,8 +133,43 @@ def _expression(text: str | Fraction) -> Any:
     if not parsed:
         raise UnparsableError(f"{text!r} cannot be read")
     value = parsed[0].doit()
-    exact = {number: Rational(str(number)) for number in value.atoms(Float)}
+    # the parser's assumptions depend on what else is in the formula, and equal letters must be equal
+    exact: dict[Any, Any] = {
+        symbol: I if symbol.name == "i" else Symbol(symbol.name) for symbol in value.free_symbols if symbol.is_Symbol
+    }
+    exact |= {number: Rational(str(number)) for number in value.atoms(Float)}
     return value.xreplace(exact) if exact else value
+
+
+def _exact(text: str) -> str:
+    """Decimals as fractions, because floats lose digits; degrees of angles in radians."""
+
+    def fraction(found: re.Match[str]) -> str:
+        digits = f"{int(found[1] + found[2])}"
+        whole = f"\\frac{{{digits}}}{{{10 ** len(found[2])}}}"
+        return f"{{{whole}}}" if text[found.start() - 1 : found.start()] == "^" else whole
+
+    text = _DEGREES.sub(r"\1(\\frac{\2 \\pi}{180})", text)
+    return _DECIMAL.sub(fraction, text)
+
+
+def _balanced(text: str) -> bool:
+    depth = 0
+    for character in re.sub(r"\\[{}]", "", text):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def _same_letters(left: str | Fraction, right: str | Fraction, parsed: Any) -> bool:
+    """Whether variables that the parser writes in lower case are the same letters: R is not r."""
+    if not isinstance(left, str) or not isinstance(right, str):
+        return True
+    names = {str(symbol) for symbol in parsed.free_symbols}
+    letters = [{found[1] for found in _LETTER.finditer(text) if found[1]} for text in (left, right)]
+    ours, theirs = ({letter for letter in found if letter.lower() in names} for found in letters)
+    return ours == theirs or {letter.lower() for letter in ours} != {letter.lower() for letter in theirs}
 
 
 def _valued(value: Any) -> bool:
@@ -108,29 +179,39 @@ def _valued(value: Any) -> bool:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    from sympy import nan, oo, zoo
+    from sympy import I, nan, oo, zoo
 
     if one == other:
-        return one not in (nan, zoo)
+        return not one.has(nan, zoo)
     if one.has(oo, -oo, nan, zoo) or other.has(oo, -oo, nan, zoo) or one.free_symbols != other.free_symbols:
         return False
-    difference = one - other
-    if not difference.free_symbols:
-        return _is_zero(difference)
-    return all(_is_zero(difference.subs(point)) for point in _points(difference))
+    if not one.free_symbols:
+        return _is_zero(one - other)
+    compared = 0
+    for point in _points(one):
+        a, b = one.subs(point), other.subs(point)
+        if _is_zero(a - b):
+            compared += 1
+        elif one.has(I) or not (_is_complex(a) and _is_complex(b)):
+            # where both leave the real numbers, their branches may differ: sqrt(1/n) and 1/sqrt(n) for n < 0
+            return False
+    return compared >= _LEAST_COMPARED
 
 
 def _points(expression: Any) -> Any:
-    """Three points, each a value for every variable, none of them the same."""
-    names = sorted(expression.free_symbols, key=str)
+    """Points, each a value for every variable."""
     from sympy import Rational
 
-    for start in range(3):
+    names = sorted(expression.free_symbols, key=str)
+    for values in _POINTS:
         yield {
-            symbol: Rational(point.numerator + 2 * place, point.denominator)
+            symbol: Rational(*values[place % len(values)].as_integer_ratio()) + place // len(values)
             for place, symbol in enumerate(names)
-            for point in [_POINTS[(start + place) % len(_POINTS)]]
         }
+
+
+def _is_complex(value: Any) -> bool:
+    return not value.is_real and not _is_zero(value.as_real_imag()[1])
 
 
 def _is_zero(value: Any) -> bool:

@@ -8,12 +8,17 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+from rlpost_verifiers.math.answers import AnswerSettings, NoAnswerError, final_answers
+
 _MARK = "####"
 _NOT_ANSWERS = frozenset({"nan", "NaN", "null", "None", "inf", "-inf", "Infinity", "-Infinity", "undefined", "N/A"})
 """What programs write for a value that is missing or has no bound."""
 _FLOAT_DIGITS = 15
 """Decimal digits that a float keeps; more are noise of the calculation it comes from, as in 0.30000000000000004."""
 _EXACT_BELOW = 2**53
+_NOISY = re.compile(r"-?\d{1,9}\.\d{16,}")
+"""A float that a program wrote with all its digits."""
+_LONGEST_PLAIN = 40
 
 
 class NoGoldError(Exception):
@@ -55,6 +60,11 @@ def gold_text(value: Any) -> str:
 
 def _from_text(text: str) -> str:
     found = text
+    if r"\boxed" in text:
+        try:
+            return final_answers(text, AnswerSettings("boxed", "last"))[0]
+        except NoAnswerError as error:
+            raise NoGoldError(f"{text[-60:]!r}: {error.args[1]}") from None
     if _MARK in found:
         found = found.rpartition(_MARK)[2].strip().partition("\n")[0]
     found = re.sub(r"<<[^<>]*>>", "", found).strip()
@@ -62,9 +72,12 @@ def _from_text(text: str) -> str:
         raise NoGoldError(f"{text[-60:]!r} holds no answer" if text.strip() else "the text is empty")
     if found in _NOT_ANSWERS:
         raise NoGoldError(f"{found!r} stands for a missing value")
-    return found
+    return gold_text(float(found)) if _NOISY.fullmatch(found) else found
 
 
 def _plain(value: Decimal) -> str:
     text = format(value, "f")
+    if len(text) > _LONGEST_PLAIN:
+        mantissa, _, exponent = f"{value.normalize():E}".partition("E")
+        return f"{mantissa} \\times 10^{{{int(exponent)}}}"
     return text.rstrip("0").rstrip(".") if "." in text else text

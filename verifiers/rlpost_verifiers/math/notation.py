@@ -51,7 +51,10 @@ def normal(text: str) -> str:
     ('\\frac{1}{2}', '10000', '(B)', 'x \\le 5')
     """
     text = text.translate(_CHARACTERS)
-    text = text.replace(r"\$", " DOLLAR ").replace("$", " ")
+    text = text.replace(r"\$", " DOLLAR ")
+    if text.count("$") % 2:
+        text = re.sub(r"\$(?=\s*[\d.])", " DOLLAR ", text, count=1)
+    text = text.replace("$", " ")
     text = re.sub(r"(?<!\\)\\[()\[\]]", " ", text)
     text = text.replace(r"\%", "%").replace(r"\#", "#").replace(r"\_", "_").replace(r"\&", "&")
     text = _COLOUR.sub("", text)
@@ -70,7 +73,7 @@ def normal(text: str) -> str:
     text = _ROOT.sub(r"\\sqrt{\1}", text)
     text = _FRACTION.sub(_fraction, text)
     text = re.sub(r"(?<![\w)}\]])\+\s*(?=\\infty)", "", text)
-    return _outer(re.sub(r"\s+", " ", text).strip(" \t\r\n.`*;,"))
+    return _outer(re.sub(r"\s+", " ", text).strip(" \t\r\n`*;,").rstrip(". "))
 
 
 def split(text: str, at: re.Pattern[str]) -> list[str]:

@@ -22,7 +22,7 @@ from rlpost_verifiers.math.units import Unit, unit_of
 
 _LARGEST_EXPONENT = 400
 """Powers of ten beyond it are left to the limits of the comparing process."""
-_INTEGER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
+_INTEGER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?: \d{3})+(?!\d)|\d+)"
 _DECIMAL = rf"(?:{_INTEGER}(?:\.\d*)?|\.\d+)"
 _VALUE = re.compile(
     rf"(?P<whole>\d+)\s*(?:and\s*)?\\frac{{(?P<a>\d+)}}{{(?P<b>\d+)}}"
@@ -182,7 +182,7 @@ def _repeating(before: str, fixed: str, again: str) -> Fraction:
 
 
 def _decimal(text: str) -> Fraction:
-    text = text.replace(",", "")
+    text = re.sub("[, ]", "", text)
     return Fraction(f"0{text}" if text.startswith(".") else text.rstrip(".") or "0")
 
 

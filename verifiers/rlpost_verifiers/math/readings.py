@@ -125,7 +125,7 @@ _COMMA = re.compile(r",(?!(?<=\d,)\d{3}(?!\d))|;")
 _AND = re.compile(r"(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\(?:cr|&)")
 _OR = re.compile(r"(?<![A-Za-z\\])or(?![A-Za-z])")
 _EQUALS = re.compile(r"(?<![<>!:=])=+")
-_ABOUT = re.compile(r"\\(?:approx|approxeq|simeq|sim)(?![a-zA-Z])|≈")
+_ABOUT = re.compile(r"\\(?:approx|approxeq|simeq)(?![a-zA-Z])|≈")
 _RELATION = re.compile(r"\\(?:le|ge|ne)(?![a-zA-Z])|<|>")
 _IN = re.compile(r"\\in(?![a-zA-Z])")
 _CUP = re.compile(r"\\cup(?![a-zA-Z])|(?<=[\])])\s*U\s*(?=[\[(])")
@@ -136,6 +136,15 @@ _FUNCTIONS = frozenset("sin cos tan cot sec csc log exp max min gcd lcm mod abs 
 _PROSE = re.compile(r"[^\W\d_]['\"\w .,&/()!?-]*")
 _PRODUCT = re.compile(r"[b-df-hj-np-tv-z]{2,3}|[a-d]{2,4}|[A-Za-z]")
 _UNIT_AFTER = re.compile(r"(.*[\d})\]!]|.*\\pi)\s+([A-Za-z€][A-Za-z /^{}0-9]*|DEGREE)$")
+_ELLIPSES = frozenset({r"\ldots", r"\cdots", "...", "…"})
+_NO_FORMULA = re.compile(
+    r"\\(?:ldots|cdots|vdots|mod|bmod|pmod|mid|nmid|forall|exists|to|implies|Rightarrow|rightarrow|iff|equiv|propto)"
+    r"(?![a-zA-Z])|\.\.|…|'|->|[#?@&]"
+)
+"""What math-verify drops or misreads; compared by spelling."""
+_REALS = re.compile(r"(?:\\mathbb\{R\}|\\R|all real numbers|all reals|the real numbers|\(-\\infty ?, ?\\infty ?\))")
+_WITHOUT = re.compile(rf"{_REALS.pattern}\s*(?:\\(?:setminus|backslash)|-|except)\s*(?:\\\{{(.*)\\\}}|([^\\{{}}]+))")
+_TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _MOST = 100
 """Most values of a list that are read."""
 
@@ -183,7 +192,7 @@ def name(text: str) -> bool:
 def _read(text: str) -> Value:
     if not text:
         raise UnreadableError("nothing is left of it")
-    for reader in (_clock, _based, number, _ratio, _several, _about, _member, _range, _equation, _plus_minus, _union):
+    for reader in (_clock, _based, number, _reals, _outward, _ratio, _several, _about, _member, _range, _equation, _plus_minus, _union):
         found = reader(text)
         if found is not None:
             return found
@@ -218,6 +227,30 @@ def _based(text: str) -> Based | None:
     return Based(found[1].replace(" ", "").upper(), base)
 
 
+def _reals(text: str) -> Value | None:
+    """All real numbers, perhaps without some."""
+    if _REALS.fullmatch(text):
+        return Bracketed("(", ")", (_LOW, _HIGH))
+    found = _WITHOUT.fullmatch(text)
+    if found is None:
+        return None
+    ends = _items((found[1] or found[2]).strip())
+    if not all(isinstance(end, Number) for end in ends):
+        return None
+    inner = sorted((end for end in ends if isinstance(end, Number)), key=lambda end: end.value)
+    whole = [_LOW, *inner, _HIGH]
+    return Union(tuple(Bracketed("(", ")", pair) for pair in zip(whole, whole[1:], strict=False)))
+
+
+def _outward(text: str) -> Value | None:
+    """``]0, 1[``: an open end as a bracket that turns outward."""
+    found = re.fullmatch(r"([\[\]])([^\[\](){}]*(?:\{[^{}]*\}[^\[\](){}]*)*)([\[\]])", text)
+    if found is None or (found[1], found[3]) == ("[", "]"):
+        return None
+    items = _items(found[2].strip())
+    return Bracketed("(" if found[1] == "]" else "[", ")" if found[3] == "[" else "]", items) if len(items) == 2 else None
+
+
 def _ratio(text: str) -> Ratio | None:
     parts = split(text, re.compile(r":| to ")) if len(text) < 80 else [text]
     if len(parts) < 2 or any(not re.fullmatch(r"[\w\s\\{}.,^+*/()-]+", part) or _WORD.search(part) for part in parts):
@@ -237,6 +270,8 @@ def _several(text: str) -> Value | None:
     if len(kept) == 1:
         return None
     items = tuple(_read(part) for part in kept)
+    if any(isinstance(item, Words) and item.text in _ELLIPSES for item in items):
+        return Bracketed("", "", items)
     variables = {item.variable for item in items if isinstance(item, Range)}
     if all(isinstance(item, Range) for item in items) and len(variables) == 1 and len(split(text, _OR)) == len(kept):
         pieces = [item.values for item in items if isinstance(item, Range)]
@@ -368,6 +403,8 @@ def _matrix(text: str) -> Value | None:
 
 
 def _words(text: str) -> Value | None:
+    if _NO_FORMULA.search(text) and re.search(r"\w", text):
+        return Words(text)
     plain = text.strip("\"'() ")
     words = [word for word in _WORD.findall(text) if word.lower() not in _FUNCTIONS]
     if _PROSE.fullmatch(plain) and not re.search(r"\d", plain):
@@ -380,7 +417,8 @@ def _words(text: str) -> Value | None:
 
 def _formula(text: str) -> Formula:
     found = _UNIT_AFTER.fullmatch(text)
-    if found:
+    # the degrees of sin 30° belong to the angle
+    if found and not (found[2] == "DEGREE" and _TRIGONOMETRY.search(text)):
         unit = unit_of(found[2])
         if unit is not None and (unit.powers is not None or len(found[2]) > 3) and len(found[2]) > 1:
             return Formula(found[1], unit)

@@ -94,6 +94,7 @@ def unit_of(text: str, apart: bool = True) -> Unit | None:
         text: what follows a number, in the spelling of `notation`.
         apart: whether a blank stands between it and the number: ``5 m`` are metres, ``5m`` may be a product.
     """
+    text = re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", text)
     text = re.sub(r"\s+", " ", text.strip(" .,")).replace("DOLLAR", "dollar")
     if not text:
         return Unit()
