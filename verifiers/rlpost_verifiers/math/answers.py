@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from rlpost_verifiers.math.notation import split
+
 Where = Literal["auto", "boxed", "equals", "text"]
 Several = Literal["reject", "last"]
 
@@ -34,6 +36,7 @@ _FILLER = re.compile(
 _BLOCK = ((r"\[", r"\]"), ("$$", "$$"), (r"\(", r"\)"), ("```", "```"))
 _SENTENCE_END = re.compile(r"[.!?](?:[*_`\"')\]]*)(?=\s+[A-Z(]|\s*$)|[.!?]\s*\$?\s*(?=I hope)")
 _REASON = re.compile(r",?\s+(?:because|since)\b", re.IGNORECASE)
+_DOLLAR = re.compile(r"(?<!\\)\$")
 _EQUALS = re.compile(r"(?<![<>!:=\\])=(?!=)")
 _SEVERAL_EQUATIONS = re.compile(r"=[^=]*(?:\bor\b|\band\b|[,;])[^=]*=", re.IGNORECASE)
 _LEAD = re.compile(
@@ -41,6 +44,7 @@ _LEAD = re.compile(
     r"(?:that\b ?)?",
     re.IGNORECASE,
 )
+_LABEL = re.compile(r"^\W*(?:A|Ans|Result|Solution)\W*[:：]\s*", re.IGNORECASE)
 _EDGES = " \t\r\n$`*"
 _WRAPPED = ((r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__"))
 _SPACED_DIGITS = re.compile(r"(?<=[0-9])[ \t]+(?=[0-9])")
@@ -183,7 +187,7 @@ def _after_mark(text: str) -> str | None:
 def _sentence(line: str) -> str:
     """The first sentence of a line; all of it if the rest holds a digit or a sign, and so may be another answer."""
     for found in _SENTENCE_END.finditer(line):
-        if line[: found.start()].count("$") % 2 == 0 and not re.search(r"[0-9=\\]", line[found.end() :]):
+        if len(_DOLLAR.findall(line[: found.start()])) % 2 == 0 and not re.search(r"[0-9=\\]", line[found.end() :]):
             return line[: found.start()]
     return line
 
@@ -194,10 +198,10 @@ def _last_line(text: str) -> str:
     if line.startswith((r"\]", "$$", "```")) and len(lines) > 1 and not line.strip("$`\\] .\t"):
         line = lines[-2].strip()
     line = _LEAD.sub("", line, count=2) if _LEAD.match(line) else line
-    equals = list(_EQUALS.finditer(line))
-    if not equals or _SEVERAL_EQUATIONS.search(line):
+    line = _LABEL.sub("", line)
+    if _SEVERAL_EQUATIONS.search(line):
         return _trim(line)
-    return _trim(line[equals[-1].end() :])
+    return _trim(split(line, _EQUALS)[-1])
 
 
 def _boxes(text: str) -> list[str]:

@@ -116,7 +116,7 @@ def _depths(text: str) -> Iterator[int]:
             yield depth + environments
             depth += 1
         elif character in _CLOSE:
-            depth -= 1
+            depth = max(0, depth - 1)
             yield depth + environments
         else:
             yield depth + environments
