@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -26,16 +27,17 @@ _THOUGHT_START = re.compile(
 )
 _TAG = re.compile(r"<(answer|final_answer|solution)>(.*?)(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _MARK = re.compile(
-    r"####|(?:^|(?<=\W))(?:answer|(?:correct|right) (?:choice|option))(?:s\s*(?=:))?[*_`\"')\]]*\s*(?:to (?:this|the|your) [\w ]{1,40}?)?\s*"
+    r"####|答案\s*(?:是|为)?\s*[:：]?|(?:^|(?<=\W))(?:answer|(?:correct|right) (?:choice|option))(?:s\s*(?=:))?[*_`\"')\]]*\s*(?:to (?:this|the|your) [\w ]{1,40}?)?\s*"
     r"(?:(?:is|was|equals|must be|would be|will be|should be|=)(?![\w=])|:|：|(?:[*_#]*\s*\n))",
     re.IGNORECASE,
 )
 _FILLER = re.compile(
-    r"(?:[\s:*_=#>`]|(?:thus|therefore|hence|then|simply|just|indeed|equal to|given by|exactly|so)\b[ ,]*)+"
+    r"(?:[\s:*_=#`]|(?:thus|therefore|hence|then|simply|just|indeed|equal to|given by|exactly|so)\b[ ,]*)+"
 )
 _BLOCK = ((r"\[", r"\]"), ("$$", "$$"), (r"\(", r"\)"), ("```", "```"))
 _SENTENCE_END = re.compile(r"[.!?](?:[*_`\"')\]]*)(?=\s+[A-Z(]|\s*$)|[.!?]\s*\$?\s*(?=I hope)")
 _REASON = re.compile(r",?\s+(?:because|since)\b", re.IGNORECASE)
+_COMMENT = re.compile(r"(?<=[\d}%$*])\s+\([A-Za-z][A-Za-z ,-]{3,}\)$")
 _DOLLAR = re.compile(r"(?<!\\)\$")
 _EQUALS = re.compile(r"(?<![<>!:=\\])=(?!=)")
 _SEVERAL_EQUATIONS = re.compile(r"=[^=]*(?:\bor\b|\band\b|[,;])[^=]*=", re.IGNORECASE)
@@ -143,9 +145,9 @@ def _find(text: str, settings: AnswerSettings) -> list[str]:
         found, any_box = _boxes(text), bool(_BOX.search(text))
         if where == "auto":
             tags = list(_TAG.finditer(text))
-            found += [_inside(tag[2]) for tag in tags if not _BOX.search(tag[2])]
+            found += [tag[2] for tag in tags if not _BOX.search(tag[2])]
             any_box = any_box or bool(tags)
-        found = [part for part in map(_trim, found) if part]
+        found = [part for part in (_trim(_inside(part)) for part in found) if part]
         if any_box or where == "boxed":
             return found[-1:] if settings.several == "last" else found
     if where == "auto":
@@ -156,22 +158,22 @@ def _find(text: str, settings: AnswerSettings) -> list[str]:
 
 
 def _inside(text: str) -> str:
-    """The answer in a tag: what it holds, or what follows "answer is" there."""
-    marked = _after_mark(text)
-    if marked is not None:
-        return marked
-    lines = text.strip().splitlines()
-    return _trim(text) if len(lines) < 2 else _trim(" ".join(lines))
+    """The answer in a box or tag: what it holds, or what follows "answer is" there."""
+    marked = _after_mark(text) if "answer" in text.lower() else None
+    # of \\text{The answer is } 73 the mark leaves the closing brace
+    return text if marked is None else marked.lstrip("} ")
 
 
 def _after_mark(text: str) -> str | None:
     """The answer behind the last mark; None if there is no mark, empty if nothing follows it."""
-    end = None
-    for found in _MARK.finditer(text):
-        end = found.end()
-    if end is None:
+    mark = None
+    for mark in _MARK.finditer(text):
+        pass
+    if mark is None:
         return None
-    rest = text[end : end + 20 * _LONGEST].strip()
+    rest = text[mark.end() : mark.end() + 20 * _LONGEST].strip()
+    if text[mark.start() - 1 : mark.start()] == '"' and '":' in mark[0].replace(" ", ""):
+        return _trim(_json_value(rest))
     skipped = _FILLER.match(rest)
     if skipped and not rest.startswith("```"):
         rest = rest[skipped.end() :]
@@ -181,7 +183,18 @@ def _after_mark(text: str) -> str | None:
             after = rest[close + len(right) :].partition("\n")[0].strip(" .*")
             if left != r"\(" or not after:
                 return _trim(re.sub(r"^\w+\n", "", rest[len(left) : close]) if left == "```" else rest[len(left) : close])
-    return _trim(_REASON.split(_sentence(rest.partition("\n")[0]), maxsplit=1)[0])
+    line = _REASON.split(_sentence(rest.partition("\n")[0]), maxsplit=1)[0]
+    return _trim(_COMMENT.sub("", _trim(line)))
+
+
+def _json_value(rest: str) -> str:
+    """The value behind ``"answer":`` in JSON."""
+    try:
+        return str(json.JSONDecoder().raw_decode(rest)[0])
+    except ValueError:
+        # TeX in JSON is often written with single backslashes
+        found = re.match(r'"((?:[^"\\]|\\.)*)"', rest)
+        return found[1] if found else rest
 
 
 def _sentence(line: str) -> str:
@@ -254,4 +267,4 @@ def _trim(text: str) -> str:
 
 def _edges(text: str) -> str:
     # a dollar sign before a number is its currency, but a pair is TeX's
-    return text.strip(_EDGES).rstrip(".,;:_" + _EDGES).lstrip(_EDGES + ":").strip()
+    return text.strip(_EDGES).rstrip(".,;:_。，" + _EDGES).lstrip(_EDGES + ":").strip()

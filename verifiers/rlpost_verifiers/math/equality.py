@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from rlpost_verifiers.math import numbers
-from rlpost_verifiers.math.notation import normal
+from rlpost_verifiers.math.notation import closed, normal
 from rlpost_verifiers.math.numbers import Number
 from rlpost_verifiers.math.readings import (
     About,
@@ -87,7 +87,8 @@ class Judge:
             return choice(answer) == letter
         wanted = _read(gold)
         if isinstance(wanted, Words):
-            return _text(answer) == _text(gold) or _spelling(answer) == _spelling(gold)
+            if _text(answer) == _text(gold) or _spelling(answer) == _spelling(gold):
+                return True
         if shortcut and not isinstance(wanted, Number) and _spelling(gold) == _spelling(answer):
             return True
         return self.same(wanted, read(answer))
@@ -205,8 +206,10 @@ class Judge:
         if not isinstance(given, Many):
             if isinstance(given, Bracketed) and _named(gold):
                 return self._in_order(_by_name(gold), given.items)
-            return gold.braced and len(gold.items) == 1 and self.same(gold.items[0], given)
-        return self._matched(gold.items, given.items)
+            # one value, perhaps in two spellings: "1/2 or 0.5"
+            single = len(gold.items) == 1 and gold.braced or all(self._pair(gold.items[0], item) for item in gold.items[1:])
+            return bool(gold.items) and single and self.same(gold.items[0], given)
+        return self._matched(gold.items, given.items) and _same_nouns(gold, given)
 
     def _bracketed(self, gold: Value, given: Value) -> bool:
         assert isinstance(gold, Bracketed)
@@ -295,6 +298,13 @@ def _as_fraction(ratio: Ratio) -> Fraction | None:
     return values[0] / values[1] if len(values) == len(ratio.parts) == 2 and values[1] else None
 
 
+def _same_nouns(gold: Many, given: Many) -> bool:
+    """Whether the nouns of ``9 chickens and 10 rabbits`` go with the same numbers, as far as both sides give them."""
+    wanted = {item.unit.noun: item.value for item in gold.items if isinstance(item, Number) and item.unit.noun}
+    found = {item.unit.noun: item.value for item in given.items if isinstance(item, Number) and item.unit.noun}
+    return all(wanted[noun] == value for noun, value in found.items() if noun in wanted)
+
+
 def _named(many: Many) -> bool:
     names = {item.parts[0] for item in many.items if isinstance(item, Equation) and len(item.parts) == 2}
     return len(names) == len(many.items) and all(map(name, names))
@@ -316,7 +326,8 @@ def _spelling(text: str) -> str:
 
 def _text(text: str) -> str:
     """Words without case, articles, quotation marks and the punctuation at the end."""
-    text = re.sub(r"[\"'()`]", "", normal(text)).casefold()
+    text = normal(text).strip("\"'`").casefold()
+    text = text[1:-1] if text.startswith("(") and closed(text) else text
     text = re.sub(r"^(?:the|an?) ", "", " ".join(text.split()))
     return text.strip(" .,!?")
 

@@ -23,7 +23,7 @@ _POINTS = (
 """Values of the variables: positive ones first, because roots and logarithms may have no others."""
 _DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)")
 _DEGREES = re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{?\d\}?)?)\s*[({]*\s*([\d.]+)\s*\^\\circ\s*[)}]*")
-_LETTER = re.compile(r"\\[a-zA-Z]+|([A-Za-z])")
+_LETTER = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
 _DIGITS = 25
 _MOST_DIGITS = 400
 """Digits to which a difference is computed before it counts as zero."""
@@ -167,7 +167,7 @@ def _same_letters(left: str | Fraction, right: str | Fraction, parsed: Any) -> b
     if not isinstance(left, str) or not isinstance(right, str):
         return True
     names = {str(symbol) for symbol in parsed.free_symbols}
-    letters = [{found[1] for found in _LETTER.finditer(text) if found[1]} for text in (left, right)]
+    letters = [{found.lstrip("\\") for found in _LETTER.findall(text)} for text in (left, right)]
     ours, theirs = ({letter for letter in found if letter.lower() in names} for found in letters)
     return ours == theirs or {letter.lower() for letter in ours} != {letter.lower() for letter in theirs}
 

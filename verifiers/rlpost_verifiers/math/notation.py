@@ -9,10 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_CHARACTERS = str.maketrans({
+_GREEK = dict(zip("αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩ", (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega"
+    " Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"
+).split(), strict=True))  # fmt: skip
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
+_CHARACTERS = str.maketrans({letter: f"\\{name} " for letter, name in _GREEK.items()} | {
+    chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)
+} | dict.fromkeys([*range(32), 0xAD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF], "") | {
+    "\n": "\n", "\t": " ", "\r": " ", "⁄": "/", "º": r"\degree ", "˚": r"\degree ", "¬": r"\neg ",
     "−": "-", "–": "-", "﹣": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": r"\div ",
     "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∞": r"\infty ",
-    "∅": r"\emptyset ", "π": r"\pi ", "θ": r"\theta ", "°": r"\degree ", "√": r"\sqrt ", "²": "^2", "³": "^3",
+    "∅": r"\emptyset ", "°": r"\degree ", "√": r"\sqrt ",
     "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}",
     "ℝ": r"\mathbb{R}", "\u00a0": "~", "\u2009": "~", "\u202f": "~", "“": '"', "”": '"', "’": "'", "∶": ":", "％": "%",
 })  # fmt: skip
@@ -31,11 +39,11 @@ _NO_INK = frozenset(
 )
 _TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|mathrm|mathbf|mathit|mathsf|mathtt|mbox|hbox|emph|bm"
-    r"|boldsymbol|operatorname|operatorname\*|underline|boxed|fbox|framebox|text\s*bf)\s*\{([^{}]*)\}"
+    r"|boldsymbol|operatorname|operatorname\*|underline|boxed|fbox|framebox|text\s*bf)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
 _COLOUR = re.compile(r"\\(?:text)?color\s*\{[^{}]*\}")
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
-_THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3})((?:(?:\{,\}|,\\!|\\,|~|\\ |\\;|\\:|,\\,)\d{3})+)(?!\d)")
+_THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3})((?:(?:\{,\}|,\\!\s*|\\,|~|\\ |\\;|\\:|,\\,|'|\\!)\d{3})+)(?!\d)")
 _DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degree(?![a-zA-Z])|\{\}\^\\degree")
 _FRACTION = re.compile(r"\\frac\s*(?:\{(?P<a>[^{}]*)\}|(?P<b>[0-9a-zA-Z]))\s*(?:\{(?P<c>[^{}]*)\}|(?P<d>[0-9a-zA-Z]))")
 _ROOT = re.compile(r"\\sqrt\s*([0-9a-zA-Z])")
@@ -50,6 +58,7 @@ def normal(text: str) -> str:
     >>> normal("$\\dfrac12$"), normal("10{,}000"), normal("\\textbf{(B)}"), normal("x <= 5")
     ('\\frac{1}{2}', '10000', '(B)', 'x \\le 5')
     """
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+", lambda found: f"^{{{found[0].translate(_SUPERSCRIPTS)}}}", text)
     text = text.translate(_CHARACTERS)
     text = text.replace(r"\$", " DOLLAR ")
     if text.count("$") % 2:
@@ -70,10 +79,11 @@ def normal(text: str) -> str:
     text = re.sub(r"<=|=<", r"\\le ", text)
     text = re.sub(r">=", r"\\ge ", text)
     text = re.sub(r"!=|=/=|/=", r"\\ne ", text)
+    text = re.sub(r"\\(?:pmod|bmod|mod)\s*(\w+)|\(\s*mod\s*(\w+)\s*\)", r" \\pmod{\1\2}", text)
     text = _ROOT.sub(r"\\sqrt{\1}", text)
     text = _FRACTION.sub(_fraction, text)
     text = re.sub(r"(?<![\w)}\]])\+\s*(?=\\infty)", "", text)
-    return _outer(re.sub(r"\s+", " ", text).strip(" \t\r\n`*;,").rstrip(". "))
+    return _outer(re.sub(r"\s+", " ", text).strip(" \t\r\n`*;,").rstrip(". \\_"))
 
 
 def split(text: str, at: re.Pattern[str]) -> list[str]:

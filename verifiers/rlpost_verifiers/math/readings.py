@@ -138,12 +138,14 @@ _PRODUCT = re.compile(r"[b-df-hj-np-tv-z]{2,3}|[a-d]{2,4}|[A-Za-z]")
 _UNIT_AFTER = re.compile(r"(.*[\d})\]!]|.*\\pi)\s+([A-Za-z€][A-Za-z /^{}0-9]*|DEGREE)$")
 _ELLIPSES = frozenset({r"\ldots", r"\cdots", "...", "…"})
 _NO_FORMULA = re.compile(
-    r"\\(?:ldots|cdots|vdots|mod|bmod|pmod|mid|nmid|forall|exists|to|implies|Rightarrow|rightarrow|iff|equiv|propto)"
-    r"(?![a-zA-Z])|\.\.|…|'|->|[#?@&]"
+    r"\\(?:neg|lnot|cap|subset|subseteq|supset|sim|cong|perp|parallel|gcd|lcm|ldots|cdots|vdots|mod|bmod|pmod|mid|nmid|forall|exists|to|implies|Rightarrow|rightarrow|iff|equiv|propto)"
+    r"(?![a-zA-Z])|\.\.|…|'|->|[#?@&]|\b(?:gcd|lcm)\(|[A-Za-z]\([^()]*\|[^()]*\)"
 )
 """What math-verify drops or misreads; compared by spelling."""
 _REALS = re.compile(r"(?:\\mathbb\{R\}|\\R|all real numbers|all reals|the real numbers|\(-\\infty ?, ?\\infty ?\))")
 _WITHOUT = re.compile(rf"{_REALS.pattern}\s*(?:\\(?:setminus|backslash)|-|except)\s*(?:\\\{{(.*)\\\}}|([^\\{{}}]+))")
+_BARE_WORD = re.compile(r"[A-Za-z][a-z]+")
+_CHEMICAL = re.compile(r"(?:\(?[A-Z][a-z]?\)?(?:_?\{?\d+\}?)?){2,}|[A-Z][a-z]?_?\{?\d+\}?")
 _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _MOST = 100
 """Most values of a list that are read."""
@@ -192,7 +194,7 @@ def name(text: str) -> bool:
 def _read(text: str) -> Value:
     if not text:
         raise UnreadableError("nothing is left of it")
-    for reader in (_clock, _based, number, _reals, _outward, _ratio, _several, _about, _member, _range, _equation, _plus_minus, _union):
+    for reader in (_clock, _based, number, _reals, _outward, _ratio, _excluded, _several, _about, _member, _range, _equation, _plus_minus, _union):
         found = reader(text)
         if found is not None:
             return found
@@ -240,6 +242,15 @@ def _reals(text: str) -> Value | None:
     inner = sorted((end for end in ends if isinstance(end, Number)), key=lambda end: end.value)
     whole = [_LOW, *inner, _HIGH]
     return Union(tuple(Bracketed("(", ")", pair) for pair in zip(whole, whole[1:], strict=False)))
+
+
+def _excluded(text: str) -> Value | None:
+    """``x \\ne 1, 2``: all real numbers without these."""
+    parts = re.fullmatch(r"([^<>=]+?)\\ne(?![a-z])([^<>=]+,[^<>=]+)", text)
+    if parts is None or not name(parts[1]):
+        return None
+    values = _reals(rf"\mathbb{{R}} \setminus \{{{parts[2].strip()}\}}")
+    return Range(parts[1].strip(), values) if values else None
 
 
 def _outward(text: str) -> Value | None:
@@ -405,6 +416,8 @@ def _matrix(text: str) -> Value | None:
 def _words(text: str) -> Value | None:
     if _NO_FORMULA.search(text) and re.search(r"\w", text):
         return Words(text)
+    if _CHEMICAL.fullmatch(text.replace(" ", "")) and not _BARE_WORD.fullmatch(text):
+        return Words(re.sub(r"[_{} ]", "", text))
     plain = text.strip("\"'() ")
     words = [word for word in _WORD.findall(text) if word.lower() not in _FUNCTIONS]
     if _PROSE.fullmatch(plain) and not re.search(r"\d", plain):

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What follows a number: ``factor`` in base units, and the powers of these; None for a noun that is not compared.
+    """What follows a number: ``factor`` in base units and the powers of these, or a ``noun`` that is not compared.
 
     >>> unit_of("km/h").powers, unit_of("apples").powers
     ((('length', 1), ('time', -1)), None)
@@ -22,6 +22,7 @@ class Unit:
 
     factor: Fraction = Fraction(1)
     powers: tuple[tuple[str, int], ...] | None = None
+    noun: str = ""
 
 
 _TABLE = """
@@ -52,8 +53,11 @@ ampere 1 A amp ampere
 hertz 1 Hz hertz; 1000 kHz; 1000000 MHz
 pascal 1 Pa pascal; 1000 kPa
 mole 1 mol mole
+electronvolt 1 eV
 square 1 unit
 """
+_PREFIXES = {"k": Fraction(1000), "M": Fraction(10**6), "G": Fraction(10**9), "m": Fraction(1, 1000),
+             "u": Fraction(1, 10**6), "n": Fraction(1, 10**9)}  # fmt: skip
 _SHORT = {"mph": "mile/hour", "kph": "km/h", "kmh": "km/h", "fps": "foot/second", "sqft": "foot^2", "psi": "lb/in^2"}
 _ATTACHED = re.compile(r"[A-Za-z]{2,}|[€£¥₹¢°]")
 _WORD = re.compile(r"([A-Za-z€£¥₹¢°'-]+)(?:\^(?:\{(-?\d)\}|(-?\d)))?")
@@ -80,6 +84,9 @@ def _entries() -> dict[str, tuple[Fraction, str]]:
                 found[name] = (Fraction(factor), dimension)
                 if len(name) > 2 and name.isalpha():
                     found.setdefault(f"{name}s", found[name])
+    for unit in "A V W N J Hz Pa mol L eV".split():
+        for prefix, factor in _PREFIXES.items():
+            found.setdefault(prefix + unit, (found[unit][0] * factor, found[unit][1]))
     return found
 
 
@@ -132,7 +139,7 @@ def _measured(words: list[tuple[str, int, bool]], apart: bool) -> Unit | None:
         if known is None:
             # a lone letter that is no unit is a variable; so is what touches its number
             noun = apart and all(len(word) > 2 or word in _UNITS or word.lower() in _SMALL for word, _, _ in words)
-            return Unit() if noun else None
+            return Unit(noun=" ".join(word.lower().removesuffix("s") for word, _, _ in words)) if noun else None
         factor *= known[0] ** power
         powers[known[1]] = powers.get(known[1], 0) + power
     return Unit(factor, tuple(sorted((name, power) for name, power in powers.items() if power)))
