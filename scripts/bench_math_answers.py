@@ -35,7 +35,9 @@ def judge(rows: list[dict[str, Any]]) -> tuple[list[str], float]:
     with MathVerifier(cache_size=0) as verifier:
         verifier.verify_batch([VerifyItem({"answer": "x^2"}, "x^2")])  # the process is up, and sympy is warm
         refused = [_refuses(verifier, row["gold"]) for row in rows]
-        asked = [VerifyItem({"answer": row["gold"]}, row["text"]) for row, no in zip(rows, refused, strict=True) if not no]
+        asked = [
+            VerifyItem({"answer": row["gold"]}, row["text"]) for row, no in zip(rows, refused, strict=True) if not no
+        ]
         start = time.perf_counter()
         verdicts = iter(verifier.verify_batch(asked))
         seconds = (time.perf_counter() - start) / max(1, len(asked))
@@ -82,7 +84,7 @@ def _refuses(verifier: MathVerifier, gold: Any) -> bool:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Judge the answers under tests/data")
     parser.add_argument("--rows", type=Path, nargs="+", default=[path for path in FILES if path.is_file()])
     parser.add_argument("--list", action="store_true", help="list the rows on which the verifier and the reader differ")
     args = parser.parse_args()

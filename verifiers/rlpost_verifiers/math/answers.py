@@ -14,6 +14,7 @@ Several = Literal["reject", "last"]
 
 _LONGEST = 200
 """Longest answer, in characters; longer ones are rejected."""
+_LONGEST_LINE = 4000
 _MOST_BOXES = 20
 _BRACE = re.compile("[{}]")
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*")
@@ -27,7 +28,8 @@ _THOUGHT_START = re.compile(
 )
 _TAG = re.compile(r"<(answer|final_answer|solution)>(.*?)(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _MARK = re.compile(
-    r"####|答案\s*(?:是|为)?\s*[:：]?|(?:^|(?<=\W))(?:answer|(?:correct|right) (?:choice|option))(?:s\s*(?=:))?[*_`\"')\]]*\s*(?:to (?:this|the|your) [\w ]{1,40}?)?\s*"
+    r"####|答案\s*(?:是|为)?\s*[:：]?|(?:^|(?<=\W))(?:answer|(?:correct|right) (?:choice|option))(?:s\s*(?=:))?"
+    r"[*_`\"')\]]*\s*(?:to (?:this|the|your) [\w ]{1,40}?)?\s*"
     r"(?:(?:is|was|equals|must be|would be|will be|should be|=)(?![\w=])|:|：|(?:[*_#]*\s*\n))",
     re.IGNORECASE,
 )
@@ -35,15 +37,15 @@ _FILLER = re.compile(
     r"(?:[\s:*_=#`]|(?:thus|therefore|hence|then|simply|just|indeed|equal to|given by|exactly|so)\b[ ,]*)+"
 )
 _BLOCK = ((r"\[", r"\]"), ("$$", "$$"), (r"\(", r"\)"), ("```", "```"))
-_SENTENCE_END = re.compile(r"[.!?](?:[*_`\"')\]]*)(?=\s+[A-Z(]|\s*$)|[.!?]\s*\$?\s*(?=I hope)")
+_SENTENCE_END = re.compile(r"(?:[.?]|(?<![\w)}])!)(?:[*_`\"')\]]*)(?=\s+[A-Z(]|\s*$)|[.!?]\s*\$?\s*(?=I hope)")
 _REASON = re.compile(r",?\s+(?:because|since)\b", re.IGNORECASE)
 _COMMENT = re.compile(r"(?<=[\d}%$*])\s+\([A-Za-z][A-Za-z ,-]{3,}\)$")
 _DOLLAR = re.compile(r"(?<!\\)\$")
 _EQUALS = re.compile(r"(?<![<>!:=\\])=(?!=)")
 _SEVERAL_EQUATIONS = re.compile(r"=[^=]*(?:\bor\b|\band\b|[,;])[^=]*=", re.IGNORECASE)
 _LEAD = re.compile(
-    r"(?:so|thus|hence|therefore|then|finally|we (?:get|have|find|obtain|conclude)|which gives|that is|this gives)\b[ ,:]*"
-    r"(?:that\b ?)?",
+    r"(?:so|thus|hence|therefore|then|finally|we (?:get|have|find|obtain|conclude)|which gives|that is|this gives)\b"
+    r"[ ,:]*(?:that\b ?)?",
     re.IGNORECASE,
 )
 _LABEL = re.compile(r"^\W*(?:A|Ans|Result|Solution)\W*[:：]\s*", re.IGNORECASE)
@@ -166,11 +168,10 @@ def _inside(text: str) -> str:
 
 def _after_mark(text: str) -> str | None:
     """The answer behind the last mark; None if there is no mark, empty if nothing follows it."""
-    mark = None
-    for mark in _MARK.finditer(text):
-        pass
-    if mark is None:
+    marks = list(_MARK.finditer(text))
+    if not marks:
         return None
+    mark = marks[-1]
     rest = text[mark.end() : mark.end() + 20 * _LONGEST].strip()
     if text[mark.start() - 1 : mark.start()] == '"' and '":' in mark[0].replace(" ", ""):
         return _trim(_json_value(rest))
@@ -182,7 +183,9 @@ def _after_mark(text: str) -> str | None:
             close = rest.find(right, len(left))
             after = rest[close + len(right) :].partition("\n")[0].strip(" .*")
             if left != r"\(" or not after:
-                return _trim(re.sub(r"^\w+\n", "", rest[len(left) : close]) if left == "```" else rest[len(left) : close])
+                return _trim(
+                    re.sub(r"^\w+\n", "", rest[len(left) : close]) if left == "```" else rest[len(left) : close]
+                )
     line = _REASON.split(_sentence(rest.partition("\n")[0]), maxsplit=1)[0]
     return _trim(_COMMENT.sub("", _trim(line)))
 
@@ -206,7 +209,7 @@ def _sentence(line: str) -> str:
 
 
 def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
+    lines = text[-_LONGEST_LINE:].strip().splitlines()
     line = lines[-1].strip() if lines else ""
     if line.startswith((r"\]", "$$", "```")) and len(lines) > 1 and not line.strip("$`\\] .\t"):
         line = lines[-2].strip()
@@ -225,7 +228,7 @@ def _boxes(text: str) -> list[str]:
     """
     found: list[str] = []
     at, open_end = 0, False
-    for box in iter(lambda: _BOX.search(text, at), None):
+    while box := _BOX.search(text, at):
         start = box.end()
         content = _braced(text, start)
         if content is None and text[start : start + 1] != "{" and box[0] != box[0].rstrip():

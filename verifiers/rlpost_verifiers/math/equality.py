@@ -10,9 +10,11 @@ from functools import lru_cache
 from typing import Protocol
 
 from rlpost_verifiers.math import numbers
+from rlpost_verifiers.math.names import choice, name
 from rlpost_verifiers.math.notation import closed, normal
 from rlpost_verifiers.math.numbers import Number
-from rlpost_verifiers.math.readings import (
+from rlpost_verifiers.math.readings import read
+from rlpost_verifiers.math.values import (
     About,
     Based,
     Bracketed,
@@ -26,9 +28,6 @@ from rlpost_verifiers.math.readings import (
     Union,
     Value,
     Words,
-    choice,
-    name,
-    read,
 )
 
 _ENDLESS = frozenset({r"\infty", r"-\infty"})
@@ -86,9 +85,8 @@ class Judge:
         if letter is not None:
             return choice(answer) == letter
         wanted = _read(gold)
-        if isinstance(wanted, Words):
-            if _text(answer) == _text(gold) or _spelling(answer) == _spelling(gold):
-                return True
+        if isinstance(wanted, Words) and (_text(answer) == _text(gold) or _spelling(answer) == _spelling(gold)):
+            return True
         if shortcut and not isinstance(wanted, Number) and _spelling(gold) == _spelling(answer):
             return True
         return self.same(wanted, read(answer))
@@ -117,7 +115,7 @@ class Judge:
             (Bracketed, self._bracketed),
             (Union, self._union),
             (Matrix, self._matrix),
-            (Words, lambda gold, given: isinstance(given, Words) and _text(given.text) == _text(gold.text)),
+            (Words, _same_words),
             (Formula, self._formula),
         )
 
@@ -144,7 +142,7 @@ class Judge:
         return None
 
     def _rounds(self, given: About) -> bool:
-        """Whether the second part of ``\\frac{22}{7} ≈ 3.14`` is the first one rounded."""
+        r"""Whether the second part of ``\frac{22}{7} ≈ 3.14`` is the first one rounded."""
         exact = given.exact.value if isinstance(given.exact, Number) else given.exact
         if not isinstance(given.rounded, Number) or not isinstance(exact, (Fraction, Formula)):
             return False
@@ -207,7 +205,7 @@ class Judge:
             if isinstance(given, Bracketed) and _named(gold):
                 return self._in_order(_by_name(gold), given.items)
             # one value, perhaps in two spellings: "1/2 or 0.5"
-            single = len(gold.items) == 1 and gold.braced or all(self._pair(gold.items[0], item) for item in gold.items[1:])
+            single = all(self._pair(gold.items[0], item) for item in gold.items[1:])
             return bool(gold.items) and single and self.same(gold.items[0], given)
         return self._matched(gold.items, given.items) and _same_nouns(gold, given)
 
@@ -233,10 +231,10 @@ class Judge:
 
     def _formula(self, gold: Value, given: Value) -> bool:
         assert isinstance(gold, Formula)
-        if isinstance(given, Ratio):
-            return False
+        if isinstance(given, Many):
+            return given.braced and len(given.items) == 1 and self.same(gold, given.items[0])
         if not isinstance(given, (Number, Formula)):
-            return isinstance(given, Many) and given.braced and len(given.items) == 1 and self.same(gold, given.items[0])
+            return False
         ours, theirs = gold.unit, given.unit
         if ours.powers is not None and theirs.powers is not None and ours != theirs:
             return False
@@ -266,6 +264,10 @@ class Judge:
 @lru_cache(maxsize=1024)
 def _read(gold: str) -> Value:
     return read(gold)
+
+
+def _same_words(gold: Value, given: Value) -> bool:
+    return isinstance(gold, Words) and isinstance(given, Words) and _text(given.text) == _text(gold.text)
 
 
 def _same_clock(gold: Value, given: Value) -> bool:
@@ -330,4 +332,3 @@ def _text(text: str) -> str:
     text = text[1:-1] if text.startswith("(") and closed(text) else text
     text = re.sub(r"^(?:the|an?) ", "", " ".join(text.split()))
     return text.strip(" .,!?")
-

@@ -100,7 +100,8 @@ def rounded(exact: str | Fraction, value: Fraction) -> bool:
         unit /= 10
     while value and not value % (unit * 10):
         unit *= 10
-    return bool(abs(found - Rational(value.numerator, value.denominator)) * 2 <= Rational(unit.numerator, unit.denominator))
+    distance = abs(found - Rational(value.numerator, value.denominator))
+    return bool(2 * distance <= Rational(unit.numerator, unit.denominator))
 
 
 @lru_cache(maxsize=1024)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_GREEK = dict(zip("αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩ", (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega"
-    " Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"
-).split(), strict=True))  # fmt: skip
+_GREEK_NAMES = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi
+chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"""
+_GREEK = dict(zip("αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩ", _GREEK_NAMES.split(), strict=True))
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
 _CHARACTERS = str.maketrans({letter: f"\\{name} " for letter, name in _GREEK.items()} | {
     chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)
@@ -33,10 +32,9 @@ _COMMANDS = {
     r"\lparen": "(", r"\rparen": ")", r"\qquad": " ", r"\quad": " ", r"\lvert": "|", r"\rvert": "|", r"\And": ",",
     r"\leftarrow": r"\gets", r"\cents": " cents ", r"\cent": " cents ",
 }  # fmt: skip
-_NO_INK = frozenset(
-    r"\left \right \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr \biggl \biggr \displaystyle \textstyle \limits \rm \bf"
-    r" \it \nonumber \phantom \hspace \vspace \large \Large \Huge \centering \middle \mathstrut \strut".split()
-)
+_INVISIBLE = r"""\left \right \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr \biggl \biggr \displaystyle \textstyle
+\limits \rm \bf \it \nonumber \phantom \hspace \vspace \large \Large \Huge \centering \middle \mathstrut \strut"""
+_NO_INK = frozenset(_INVISIBLE.split())
 _TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|mathrm|mathbf|mathit|mathsf|mathtt|mbox|hbox|emph|bm"
     r"|boldsymbol|operatorname|operatorname\*|underline|boxed|fbox|framebox|text\s*bf)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
@@ -49,6 +47,9 @@ _FRACTION = re.compile(r"\\frac\s*(?:\{(?P<a>[^{}]*)\}|(?P<b>[0-9a-zA-Z]))\s*(?:
 _ROOT = re.compile(r"\\sqrt\s*([0-9a-zA-Z])")
 _DEPTH = 6
 """Commands for text within one another; more are left as they are."""
+COMMA = re.compile(r",(?!(?<=\d,)\d{3}(?!\d))|;")
+"""Between values; not within a number."""
+EQUALS = re.compile(r"(?<![<>!:=])=+")
 _OPEN, _CLOSE = "([{", ")]}"
 
 

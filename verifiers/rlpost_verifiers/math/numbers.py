@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rlpost_verifiers.math.units import Unit, unit_of
+from rlpost_verifiers.math.units import NO_UNIT, Unit, unit_of
 
 _LARGEST_EXPONENT = 400
 """Powers of ten beyond it are left to the limits of the comparing process."""
@@ -39,8 +39,10 @@ _SIGN = re.compile(r"\s*(?:(?P<sign>[-+])\s*)?(?P<money>DOLLAR|[€£¥₹])?\s*
 _MULTIPLIER = re.compile(r"\s+(hundred|thousand|million|billion|trillion|dozen)(?:s)?\b")
 _PERCENT = re.compile(r"\s*(?:%|percent(?:age points?)?\b|per cent\b)")
 _FACTORS = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-_NAMES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen \
-seventeen eighteen nineteen twenty".split()
+_WORDS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+seventeen eighteen nineteen twenty"""
+NAMES = tuple(_WORDS.split())
+"""The names of the integers from zero on."""
 _PLACES = 6
 """Least number of decimal places of a decimal that may stand for a number that it rounds."""
 
@@ -59,7 +61,7 @@ class Number:
     value: Fraction
     places: int = 0
     percent: bool = False
-    unit: Unit = Unit()
+    unit: Unit = NO_UNIT
 
 
 def number(text: str) -> Number | None:
@@ -75,7 +77,7 @@ def number(text: str) -> Number | None:
     found, end = _quantity(text, 0)
     if found is None:
         word = text.lower()
-        return Number(Fraction(_NAMES.index(word))) if word in _NAMES else None
+        return Number(Fraction(NAMES.index(word))) if word in NAMES else None
     if end == len(text):
         return found
     return _sum(text)
@@ -84,8 +86,8 @@ def number(text: str) -> Number | None:
 def equal(gold: Number, given: Number, asks_percent: bool = False) -> bool:
     """Whether two numbers are the same: exactly, or as a decimal of at least six places that rounds the other.
 
-    ``50%`` is 0.5. It is 50 as well if the gold answer is a percentage, whose sign is often left out, or if the question
-    asks for one.
+    ``50%`` is 0.5. It is 50 as well if the gold answer is a percentage, whose sign is often left out, or if the
+    question asks for one.
     """
     left, right = gold, given
     if gold.unit.powers is not None and given.unit.powers is not None:
@@ -149,7 +151,13 @@ def _sum(text: str) -> Number | None:
             return None
         piece = part[1].strip().removesuffix(" and").rstrip(", ")
         found, read = _quantity(piece, 0)
-        if found is None or read < len(piece) or found.unit.powers is None or found.percent or powers not in (None, found.unit.powers):
+        if (
+            found is None
+            or read < len(piece)
+            or found.unit.powers is None
+            or found.percent
+            or powers not in (None, found.unit.powers)
+        ):
             return None
         total, powers, at = total + found.value * found.unit.factor, found.unit.powers, part.end()
     return Number(total, unit=Unit(Fraction(1), powers)) if at == len(text) and powers else None

@@ -25,6 +25,7 @@ class Unit:
     noun: str = ""
 
 
+NO_UNIT = Unit()
 _TABLE = """
 length 1 m meter metre; 1/1000 mm millimeter millimetre; 1/100 cm centimeter centimetre; 1/10 dm decimeter decimetre;
 length 1000 km kilometer kilometre; 127/5000 in inch inches; 381/1250 ft foot feet; 1143/1250 yd yard;
@@ -61,15 +62,19 @@ _PREFIXES = {"k": Fraction(1000), "M": Fraction(10**6), "G": Fraction(10**9), "m
 _SHORT = {"mph": "mile/hour", "kph": "km/h", "kmh": "km/h", "fps": "foot/second", "sqft": "foot^2", "psi": "lb/in^2"}
 _ATTACHED = re.compile(r"[A-Za-z]{2,}|[€£¥₹¢°]")
 _WORD = re.compile(r"([A-Za-z€£¥₹¢°'-]+)(?:\^(?:\{(-?\d)\}|(-?\d)))?")
-_TOKEN = re.compile(r"\s*(?:(/|\bper\b)|(\\cdot|\*)|([A-Za-z€£¥₹¢°][A-Za-z'-]*\.?(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?))")
-_NOT_NOUNS = frozenset(
-    "or and nor to not but plus minus times over divided by if when unless mod modulo remainder through than negative at"
-    " more less least most half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh"
-    " eighth eighths ninth tenth tenths hundredth hundredths squared cubed factorial power root hundred hundreds thousand"
-    " thousands million millions billion billions trillion trillions dozen dozens zero one two three four five six seven"
-    " eight nine ten eleven twelve is are was were equals equal choose pick either maybe perhaps possibly about with"
-    " without except unknown false wrong incorrect true false no yes because since so then base x y z".split()
+_TOKEN = re.compile(
+    r"\s*(?:(/|\bper\b)|(\\cdot|\*)|([A-Za-z€£¥₹¢°][A-Za-z'-]*\.?(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?))"
 )
+_FUNCTION_WORDS = """or and nor to not but plus minus times over divided by if when unless mod modulo remainder through
+than negative at more less least most half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths
+seventh eighth eighths ninth tenth tenths hundredth hundredths squared cubed factorial power root hundred hundreds
+thousand thousands million millions billion billions trillion trillions dozen dozens zero one two three four five six
+seven eight nine ten eleven twelve is are was were equals equal choose pick either maybe perhaps possibly about with
+without except unknown wrong incorrect true false no yes because since so then base x y z"""
+_NOT_NOUNS = frozenset(_FUNCTION_WORDS.split())
+_SMALL = frozenset({"of", "in", "on", "a", "an", "the", "for"})
+_PREFIXED = ("A", "V", "W", "N", "J", "Hz", "Pa", "mol", "L", "eV")
+_SHORTEST_NOUN = 3
 _LONGEST = 6
 """Most words of a noun phrase."""
 
@@ -84,7 +89,7 @@ def _entries() -> dict[str, tuple[Fraction, str]]:
                 found[name] = (Fraction(factor), dimension)
                 if len(name) > 2 and name.isalpha():
                     found.setdefault(f"{name}s", found[name])
-    for unit in "A V W N J Hz Pa mol L eV".split():
+    for unit in _PREFIXED:
         for prefix, factor in _PREFIXES.items():
             found.setdefault(prefix + unit, (found[unit][0] * factor, found[unit][1]))
     return found
@@ -104,13 +109,13 @@ def unit_of(text: str, apart: bool = True) -> Unit | None:
     text = re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", text)
     text = re.sub(r"\s+", " ", text.strip(" .,")).replace("DOLLAR", "dollar")
     if not text:
-        return Unit()
+        return NO_UNIT
     text = _named(text)
     if not apart and not _ATTACHED.match(text) and not text.startswith("DEGREE"):
         return None
     words: list[tuple[str, int, bool]] = []
     at, below, pending = 0, False, 0
-    for found in iter(lambda: _TOKEN.match(text, at), None):
+    while found := _TOKEN.match(text, at):
         at = found.end()
         if found[1]:
             below, pending = True, 0
@@ -138,14 +143,13 @@ def _measured(words: list[tuple[str, int, bool]], apart: bool) -> Unit | None:
         known = _UNITS.get(word) or _UNITS.get(word.lower() if len(word) > 2 else word)
         if known is None:
             # a lone letter that is no unit is a variable; so is what touches its number
-            noun = apart and all(len(word) > 2 or word in _UNITS or word.lower() in _SMALL for word, _, _ in words)
-            return Unit(noun=" ".join(word.lower().removesuffix("s") for word, _, _ in words)) if noun else None
+            names = [word.lower() for word, _, _ in words if word.lower() not in _SMALL]
+            if not apart or not names or any(len(word) < _SHORTEST_NOUN and word not in _UNITS for word in names):
+                return None
+            return Unit(noun=" ".join(word.removesuffix("s") for word in names))
         factor *= known[0] ** power
         powers[known[1]] = powers.get(known[1], 0) + power
     return Unit(factor, tuple(sorted((name, power) for name, power in powers.items() if power)))
-
-
-_SMALL = frozenset("of in on a an the for".split())
 
 
 def _named(text: str) -> str:
