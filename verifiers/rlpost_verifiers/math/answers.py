@@ -34,7 +34,7 @@ _MARK = re.compile(
     re.IGNORECASE,
 )
 _FILLER = re.compile(
-    r"(?:[\s:*_=#`]|(?:thus|therefore|hence|then|simply|just|indeed|equal to|given by|exactly|so)\b[ ,]*)+"
+    r"(?:[\s:*_=#`}]|(?:thus|therefore|hence|then|simply|just|indeed|equal to|given by|exactly|so)\b[ ,]*)+"
 )
 _BLOCK = ((r"\[", r"\]"), ("$$", "$$"), (r"\(", r"\)"), ("```", "```"))
 _SENTENCE_END = re.compile(r"(?:[.?]|(?<![\w)}])!)(?:[*_`\"')\]]*)(?=\s+[A-Z(]|\s*$)|[.!?]\s*\$?\s*(?=I hope)")
@@ -50,7 +50,7 @@ _LEAD = re.compile(
 )
 _LABEL = re.compile(r"^\W*(?:A|Ans|Result|Solution)\W*[:：]\s*", re.IGNORECASE)
 _EDGES = " \t\r\n$`*"
-_WRAPPED = ((r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__"))
+_WRAPPED = ((r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__"), ('"', '"'), ("'", "'"))
 _SPACED_DIGITS = re.compile(r"(?<=[0-9])[ \t]+(?=[0-9])")
 _TOWER = r"\^[({]+[^(){}=,]*(?:\^|\*\*)|\^[0-9.]+\^|\*\*[\w.(]+\*\*"
 _HUGE = r"(?:\^|\*\*)[({]*-?[0-9]{5,}|[0-9]{5,}[)}]*!|!!"
@@ -231,7 +231,7 @@ def _boxes(text: str) -> list[str]:
     while box := _BOX.search(text, at):
         start = box.end()
         content = _braced(text, start)
-        if content is None and text[start : start + 1] != "{" and box[0] != box[0].rstrip():
+        if content is None and re.match(r"\d" if box[0] == box[0].rstrip() else "[^{]", text[start:]):
             bare = re.compile(r"\S+?(?=[$\s.,;]|\\[)\]]|$)").match(text, start)
             content = bare[0] if bare else None
         open_end = content is None and text[start : start + 1] == "{"

@@ -10,10 +10,12 @@ from functools import lru_cache
 from typing import Protocol
 
 from rlpost_verifiers.math import numbers
-from rlpost_verifiers.math.names import choice, name
+from rlpost_verifiers.math.names import choice, letters, name
 from rlpost_verifiers.math.notation import closed, normal
 from rlpost_verifiers.math.numbers import Number
+from rlpost_verifiers.math.numerals import spoken
 from rlpost_verifiers.math.readings import read
+from rlpost_verifiers.math.units import unit_of
 from rlpost_verifiers.math.values import (
     About,
     Based,
@@ -84,6 +86,9 @@ class Judge:
         letter = choice(gold)
         if letter is not None:
             return choice(answer) == letter
+        several = letters(gold)
+        if several is not None and several == letters(normal(answer)):
+            return True
         wanted = _read(gold)
         if isinstance(wanted, Words) and (_text(answer) == _text(gold) or _spelling(answer) == _spelling(gold)):
             return True
@@ -176,11 +181,13 @@ class Judge:
         if isinstance(given, Many) and given.braced and len(given.items) == 1:
             return self.same(gold, given.items[0])
         if isinstance(given, Clock):
-            return bool(given.half) and (given.minute, given.second) == (0, 0) and gold.value == given.hour
+            return given.half != "" and (given.minute, given.second) == (0, 0) and gold.value == given.hour
         if isinstance(given, Based):
             return given.base == "10" and given.digits.isdigit() and gold.value == int(given.digits)
         if isinstance(given, Ratio):
             return gold.value.denominator != 1 and _as_fraction(given) == gold.value
+        if isinstance(given, Words):
+            return _counted(given.text) == gold.value
         if isinstance(given, Formula):
             if self.strict:
                 raise UnevaluatedError(f"{given.latex!r} leaves something to be done, the answer is a plain number")
@@ -225,6 +232,8 @@ class Judge:
 
     def _matrix(self, gold: Value, given: Value) -> bool:
         assert isinstance(gold, Matrix)
+        if isinstance(given, Formula):
+            return self.formulas.same(gold.latex, given.latex)
         if not isinstance(given, Matrix) or len(gold.rows) != len(given.rows):
             return False
         return all(self._in_order(ours, theirs) for ours, theirs in zip(gold.rows, given.rows, strict=True))
@@ -233,6 +242,8 @@ class Judge:
         assert isinstance(gold, Formula)
         if isinstance(given, Many):
             return given.braced and len(given.items) == 1 and self.same(gold, given.items[0])
+        if isinstance(given, Matrix):
+            return self.formulas.same(gold.latex, given.latex)
         if not isinstance(given, (Number, Formula)):
             return False
         ours, theirs = gold.unit, given.unit
@@ -266,6 +277,12 @@ def _read(gold: str) -> Value:
     return read(gold)
 
 
+def _counted(text: str) -> Fraction | None:
+    """The number of ``two apples``."""
+    words, noun = text.rpartition(" ")[::2]
+    return spoken(words) if words and unit_of(noun) else None
+
+
 def _same_words(gold: Value, given: Value) -> bool:
     return isinstance(gold, Words) and isinstance(given, Words) and _text(given.text) == _text(gold.text)
 
@@ -275,15 +292,16 @@ def _same_clock(gold: Value, given: Value) -> bool:
         return False
     if (gold.minute, gold.second) != (given.minute, given.second):
         return False
-    if gold.half and given.half:
+    halves = [clock.half in ("am", "pm") for clock in (gold, given)]
+    if all(halves):
         return gold.half == given.half and gold.hour % 12 == given.hour % 12
-    if not gold.half and not given.half:
+    if not any(halves):
         return gold.hour == given.hour
     return gold.hour == given.hour or _hour(gold) == _hour(given)
 
 
 def _hour(clock: Clock) -> int:
-    return clock.hour if not clock.half else clock.hour % 12 + (12 if clock.half == "pm" else 0)
+    return clock.hour if clock.half not in ("am", "pm") else clock.hour % 12 + (12 if clock.half == "pm" else 0)
 
 
 def _same_numeral(gold: Value, given: Value) -> bool:

@@ -106,6 +106,7 @@ def rounded(exact: str | Fraction, value: Fraction) -> bool:
 
 @lru_cache(maxsize=1024)
 def _expression(text: str | Fraction) -> Any:
+    from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
     from sympy import Float, I, Rational, Symbol
 
@@ -114,7 +115,9 @@ def _expression(text: str | Fraction) -> Any:
     if re.search(r"\d\s+\d", re.sub(r"_\s*\d+", "_", text)) or not _balanced(text):
         # the parser reads past either: "1 7" as 17, "x}{7" as x
         raise UnparsableError(f"{text!r} cannot be read")
-    whole = [LatexExtractionConfig(try_extract_without_anchor=False, boxed_match_priority=0)]
+    # units=True would drop a last variable that is also a unit: the h of \pi r^2 h
+    spelling = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="last")
+    whole = [LatexExtractionConfig(False, boxed_match_priority=0, normalization_config=spelling)]
     try:
         found = parse(
             f"\\boxed{{{_exact(text)}}}",
@@ -193,8 +196,8 @@ def _equal(one: Any, other: Any) -> bool:
         a, b = one.subs(point), other.subs(point)
         if _is_zero(a - b):
             compared += 1
-        elif one.has(I) or not (_is_complex(a) and _is_complex(b)):
-            # where both leave the real numbers, their branches may differ: sqrt(1/n) and 1/sqrt(n) for n < 0
+        elif one.has(I) or not (_is_complex(a) or _is_complex(b)):
+            # where one leaves the real numbers, branches differ: sqrt(1/n) and 1/sqrt(n) for n < 0
             return False
     return compared >= _LEAST_COMPARED
 

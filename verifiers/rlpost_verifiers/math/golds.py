@@ -11,7 +11,7 @@ from typing import Any
 from rlpost_verifiers.math.answers import AnswerSettings, NoAnswerError, final_answers
 
 _MARK = "####"
-_NOT_ANSWERS = frozenset({"nan", "NaN", "null", "None", "inf", "-inf", "Infinity", "-Infinity", "undefined", "N/A"})
+_NOT_ANSWERS = frozenset({"nan", "NaN", "null", "None", "inf", "-inf", "Infinity", "-Infinity"})
 """What programs write for a value that is missing or has no bound."""
 _FLOAT_DIGITS = 15
 """Decimal digits that a float keeps; more are noise of the calculation it comes from, as in 0.30000000000000004."""

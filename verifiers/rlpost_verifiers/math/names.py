@@ -24,6 +24,21 @@ def choice(text: str) -> str | None:
     return letter
 
 
+def letters(text: str) -> frozenset[str] | None:
+    """The letters of a question with several right choices: ``AC``, ``A, C``, ``(A) and (C)``; None if it is none.
+
+    >>> letters("AC") == letters("(C), (A)"), letters("BAD")
+    (True, None)
+    """
+    found = re.fullmatch(r"[A-H]{2,8}", text) or re.fullmatch(
+        r"\(?[A-H]\)?(?:\s*(?:,|and|&|,\s*and)\s*\(?[A-H]\)?)+", normal(text)
+    )
+    if found is None:
+        return None
+    one = re.findall("[A-H]", re.sub("and", "", found[0]))
+    return frozenset(one) if found[0] != text or one == sorted(set(one)) else None
+
+
 def name(text: str) -> bool:
     r"""Whether the left side of an equation only names what the right side gives: it has no number of its own.
 

@@ -39,6 +39,10 @@ _TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|mathrm|mathbf|mathit|mathsf|mathtt|mbox|hbox|emph|bm"
     r"|boldsymbol|operatorname|operatorname\*|underline|boxed|fbox|framebox|text\s*bf)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
+_OPERATOR = re.compile(
+    r"\\(?:operatorname\*?|mathrm|text)\s*\{\s*(arctan|arcsin|arccos|sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd)\s*\}"
+)
+_OVER = re.compile(r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}|^([^{}]*)\\over(?![a-z])([^{}]*)$")
 _COLOUR = re.compile(r"\\(?:text)?color\s*\{[^{}]*\}")
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3})((?:(?:\{,\}|,\\!\s*|\\,|~|\\ |\\;|\\:|,\\,|'|\\!)\d{3})+)(?!\d)")
@@ -70,6 +74,8 @@ def normal(text: str) -> str:
     text = _COLOUR.sub("", text)
     text = _THOUSANDS.sub(lambda found: re.sub(r"\D", "", found[0]), text)
     text = re.sub(r"\\!|\{,\}", lambda found: "," if found[0] == "{,}" else "", text)
+    text = _OPERATOR.sub(r"\\\1 ", text)
+    text = _OVER.sub(lambda found: f"\\frac{{{found[1] or found[3]}}}{{{found[2] or found[4]}}}", text)
     for _ in range(_DEPTH):
         text, count = _TEXT.subn(_unwrapped, text)
         if not count:

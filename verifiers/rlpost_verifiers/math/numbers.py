@@ -18,6 +18,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from rlpost_verifiers.math.numerals import spoken
 from rlpost_verifiers.math.units import NO_UNIT, Unit, unit_of
 
 _LARGEST_EXPONENT = 400
@@ -36,13 +37,10 @@ _VALUE = re.compile(
     rf"|(?P<decimal>{_DECIMAL})"
 )
 _SIGN = re.compile(r"\s*(?:(?P<sign>[-+])\s*)?(?P<money>DOLLAR|[€£¥₹])?\s*(?P<sign2>[-+])?\s*")
+_ORDINAL = re.compile(r"\s*\^?\s*(?:\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)\b)")
 _MULTIPLIER = re.compile(r"\s+(hundred|thousand|million|billion|trillion|dozen)(?:s)?\b")
 _PERCENT = re.compile(r"\s*(?:%|percent(?:age points?)?\b|per cent\b)")
 _FACTORS = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-_WORDS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-seventeen eighteen nineteen twenty"""
-NAMES = tuple(_WORDS.split())
-"""The names of the integers from zero on."""
 _PLACES = 6
 """Least number of decimal places of a decimal that may stand for a number that it rounds."""
 
@@ -76,8 +74,8 @@ def number(text: str) -> Number | None:
         text = f"{negative[1]}{negative[2]}{negative[3]}"
     found, end = _quantity(text, 0)
     if found is None:
-        word = text.lower()
-        return Number(Fraction(NAMES.index(word))) if word in NAMES else None
+        named = spoken(text) if text[:1].isalpha() else None
+        return None if named is None else Number(named)
     if end == len(text):
         return found
     return _sum(text)
@@ -122,6 +120,9 @@ def _quantity(text: str, at: int) -> tuple[Number | None, int]:
     if "-" in (head["sign"], head["sign2"]):
         value = -value
     at = found.end()
+    ordinal = _ORDINAL.match(text, at) if found["decimal"] else None
+    if ordinal:
+        at = ordinal.end()
     many = _MULTIPLIER.match(text, at)
     if many:
         value, at = value * _FACTORS[many[1]], many.end()

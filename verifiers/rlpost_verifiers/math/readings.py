@@ -23,8 +23,9 @@ from rlpost_verifiers.math.intervals import (
 )
 from rlpost_verifiers.math.names import name
 from rlpost_verifiers.math.notation import COMMA, EQUALS, closed, normal, split
-from rlpost_verifiers.math.numbers import NAMES, number
-from rlpost_verifiers.math.units import unit_of
+from rlpost_verifiers.math.numbers import number
+from rlpost_verifiers.math.numerals import NAMES
+from rlpost_verifiers.math.units import is_function_word, unit_of
 from rlpost_verifiers.math.values import (
     About,
     Based,
@@ -46,7 +47,7 @@ class UnreadableError(Exception):
 
 
 _CLOCK = re.compile(r"(\d{1,2})(?::(\d{2})(?::(\d{2}))?)?\s*(?:([aApP])\.?\s?[mM]\.?|(noon|midnight|o'clock))?")
-_HALVES = {"noon": "pm", "midnight": "am", "o'clock": "", None: ""}
+_HALVES = {"noon": "pm", "midnight": "am", "o'clock": "o'clock", None: ""}
 _BASED = re.compile(r"\(?\s*([0-9A-Fa-f][0-9A-Fa-f ]*)\s*\)?\s*(?:_\s*\{?\s*([0-9a-z]+)\s*\}?|\s(?:in )?base (\w+))")
 _AND = re.compile(r"(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\(?:cr|&)")
 _OR = re.compile(r"(?<![A-Za-z\\])or(?![A-Za-z])")
@@ -59,6 +60,9 @@ _FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
 _PROSE = re.compile(r"[^\W\d_]['\"\w .,&/()!?-]*")
 _PRODUCT = re.compile(r"[b-df-hj-np-tv-z]{2,3}|[a-d]{2,4}|[A-Za-z]")
 _UNIT_AFTER = re.compile(r"(.*[\d})\]!]|.*\\pi)\s+([A-Za-z€][A-Za-z /^{}0-9]*|DEGREE)$")
+_COMMENT = re.compile(r"(?<=[\d})%])\s+\(\s*(?:((?:since|because)\b[^()]*)|([A-Za-z][A-Za-z ,-]{3,}))\)$")
+_LABELLED = re.compile(r"([A-Za-z][A-Za-z ]{2,}):\s*(\S.*)")
+_ROWS = re.compile(r"\\begin\{(cases|aligned|gathered)\}(.*)\\end\{\1\}", re.DOTALL)
 _ELLIPSES = frozenset({r"\ldots", r"\cdots", "...", "…"})
 _NO_FORMULA = re.compile(
     r"\\(?:neg|lnot|cap|subset|subseteq|supset|sim|cong|perp|parallel|gcd|lcm|ldots|cdots|vdots|mod|bmod|pmod|mid|nmid"
@@ -82,7 +86,11 @@ def read(text: str) -> Value:
     >>> read("7\\text{ km/h}").value, read("east"), read("\\{1, 2\\}").braced
     (Fraction(7, 1), Words(text='east'), True)
     """
-    return _read(normal(text))
+    text = normal(text)
+    comment = _COMMENT.search(text)
+    if comment and (comment[1] or not any(map(is_function_word, comment[2].split()))):
+        text = text[: comment.start()]
+    return _read(text)
 
 
 def _read(text: str) -> Value:
@@ -124,6 +132,21 @@ def _ratio(text: str) -> Ratio | None:
     if len(parts) < 2 or any(not re.fullmatch(r"[\w\s\\{}.,^+*/()-]+", part) or _WORD.search(part) for part in parts):
         return None
     return Ratio(tuple(_read(part.strip()) for part in parts))
+
+
+def _rows(text: str) -> Value | None:
+    """Lines of a system of equations, as a list."""
+    found = _ROWS.fullmatch(text)
+    if found is None:
+        return None
+    rows = [normal(row.replace("&", "")) for row in re.split(r"\\\\", found[2])]
+    return Many(tuple(_read(row) for row in rows if row))
+
+
+def _labelled(text: str) -> Value | None:
+    """``Total: 5``."""
+    found = _LABELLED.fullmatch(text)
+    return Equation((found[1], found[2])) if found else None
 
 
 def _several(text: str) -> Value | None:
@@ -206,7 +229,7 @@ def _bracketed(text: str) -> Value | None:
         return None
     inside = text[1:-1].strip()
     items = _items(inside) if inside else ()
-    if len(items) == 1 and text[0] == "(" and text[-1] == ")":
+    if len(items) == 1 and ((text[0] == "(" and text[-1] == ")") or isinstance(items[0], Matrix)):
         return items[0]
     return Bracketed(text[0], text[-1], items)
 
@@ -223,10 +246,12 @@ def _matrix(text: str) -> Value | None:
     if found is None or r"\begin" in found[2]:
         return None
     rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?", found[2]) if row.strip(" \\")]
-    return Matrix(tuple(tuple(_read(normal(cell)) for cell in row.split("&")) for row in rows))
+    return Matrix(text, tuple(tuple(_read(normal(cell)) for cell in row.split("&")) for row in rows))
 
 
 def _words(text: str) -> Value | None:
+    if r"\begin" in text:
+        return None
     if _NO_FORMULA.search(text) and re.search(r"\w", text):
         return Words(text)
     if _CHEMICAL.fullmatch(text.replace(" ", "")) and not _BARE_WORD.fullmatch(text):
@@ -261,6 +286,8 @@ _READERS: tuple[Callable[[str], Value | None], ...] = (
     number,
     _reader(reals),
     _reader(outward),
+    _rows,
+    _labelled,
     _ratio,
     _reader(excluded),
     _several,

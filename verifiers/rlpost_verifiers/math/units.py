@@ -98,6 +98,11 @@ def _entries() -> dict[str, tuple[Fraction, str]]:
 _UNITS = _entries()
 
 
+def is_function_word(word: str) -> bool:
+    """Whether a word changes what the number beside it means: ``or``, ``thousand``, ``squared``; a noun does not."""
+    return word.lower().strip(",") in _NOT_NOUNS
+
+
 @lru_cache(maxsize=4096)
 def unit_of(text: str, apart: bool = True) -> Unit | None:
     """The unit that ``text`` names, None if it is not one.
@@ -132,7 +137,7 @@ def unit_of(text: str, apart: bool = True) -> Unit | None:
             words.append((word, -power if below else power, below))
     if at < len(text.rstrip()) or not words or len(words) > _LONGEST:
         return None
-    if any(word.lower() in _NOT_NOUNS for word, _, _ in words):
+    if any(is_function_word(word) for word, _, _ in words):
         return None
     return _measured(words, apart)
 

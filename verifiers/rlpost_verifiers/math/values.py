@@ -82,8 +82,9 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Rows of cells."""
+    """Rows of cells, and how they are written."""
 
+    latex: str
     rows: tuple[tuple[Value, ...], ...]
 
 
