@@ -87,7 +87,7 @@ class Judge:
         if letter is not None:
             return choice(answer) == letter
         several = letters(gold)
-        if several is not None and several == letters(normal(answer)):
+        if several is not None and several == letters(answer):
             return True
         wanted = _read(gold)
         if isinstance(wanted, Words) and (_text(answer) == _text(gold) or _spelling(answer) == _spelling(gold)):
@@ -214,6 +214,8 @@ class Judge:
             # one value, perhaps in two spellings: "1/2 or 0.5"
             single = all(self._pair(gold.items[0], item) for item in gold.items[1:])
             return bool(gold.items) and single and self.same(gold.items[0], given)
+        if _named(given) and not any(isinstance(item, Equation) for item in gold.items):
+            return not gold.braced and self._in_order(gold.items, _by_name(given))
         return self._matched(gold.items, given.items) and _same_nouns(gold, given)
 
     def _bracketed(self, gold: Value, given: Value) -> bool:
@@ -326,8 +328,10 @@ def _same_nouns(gold: Many, given: Many) -> bool:
 
 
 def _named(many: Many) -> bool:
-    names = {item.parts[0] for item in many.items if isinstance(item, Equation) and len(item.parts) == 2}
-    return len(names) == len(many.items) and all(map(name, names))
+    """Whether each value has a name of its own; ``x_1`` and ``x_2`` are roots of one variable, whose order is free."""
+    names = [item.parts[0] for item in many.items if isinstance(item, Equation) and len(item.parts) == 2]
+    letters_only = {re.sub(r"_.*", "", name) for name in names}
+    return len(letters_only) == len(many.items) > 1 and all(map(name, names))
 
 
 def _by_name(many: Many) -> list[Value]:

@@ -30,13 +30,12 @@ def letters(text: str) -> frozenset[str] | None:
     >>> letters("AC") == letters("(C), (A)"), letters("BAD")
     (True, None)
     """
-    found = re.fullmatch(r"[A-H]{2,8}", text) or re.fullmatch(
-        r"\(?[A-H]\)?(?:\s*(?:,|and|&|,\s*and)\s*\(?[A-H]\)?)+", normal(text)
-    )
+    text = normal(text)
+    found = re.fullmatch(r"[A-H]{2,8}|\(?[A-H]\)?(?:\s*(?:,|and|&|,\s*and)\s*\(?[A-H]\)?)+", text)
     if found is None:
         return None
     one = re.findall("[A-H]", re.sub("and", "", found[0]))
-    return frozenset(one) if found[0] != text or one == sorted(set(one)) else None
+    return frozenset(one) if len(text) > len(one) or one == sorted(set(one)) else None
 
 
 def name(text: str) -> bool:
