@@ -33,6 +33,7 @@ from rlpost_verifiers.math.values import (
 )
 
 _ENDLESS = frozenset({r"\infty", r"-\infty"})
+_ALONE = re.compile(r"[^+*/^-]+|\\frac\{d\w?\}\{d\w\}")
 _MOST_MATCHED = 30
 """Longer lists are compared in their order."""
 
@@ -142,8 +143,10 @@ class Judge:
         if isinstance(given, Equation):
             return self._holds(given) and self.same(gold, read(given.parts[-1]))
         if isinstance(gold, Equation):
-            named = name(gold.parts[0]) or not re.search(r"(?<![\\A-Za-z])[A-Za-z]", gold.parts[0])
-            return named and self.same(read(gold.parts[-1]), given)
+            # x + y = 5 is an equation that 5 does not give
+            left = gold.parts[0]
+            named = (name(left) and _ALONE.fullmatch(left)) or not re.search(r"(?<![\\A-Za-z])[A-Za-z]", left)
+            return bool(named) and self.same(read(gold.parts[-1]), given)
         return None
 
     def _rounds(self, given: About) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_COLUMNS = ("question", "problem", "query", "instruction", "prompt")
+_COLUMNS = ("question", "problem", "query", "instruction", "input", "prompt", "messages")
 _ASKS = re.compile(
     r"\b(?:what|which|find|calculate|compute|determine|give|state|express|how (?:much|many))\b[^.?!\n]{0,60}?"
     r"(?:\bpercent(?:age)?\b|\\?%)(?! (?:discount|off|of the original)\b)",
@@ -30,5 +30,6 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value[:_LONGEST]]
     if isinstance(value, (list, tuple)):
-        return [part for turn in value if isinstance(turn, Mapping) for part in _texts(turn.get("content"))]
+        parts = [turn.get("content", turn.get("text")) for turn in value if isinstance(turn, Mapping)]
+        return [text for part in parts for text in _texts(part)]
     return []

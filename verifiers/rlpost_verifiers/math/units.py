@@ -33,7 +33,7 @@ length 201168/125 mi mile; 1/1000000 micrometer micron; 1/1000000000 nm nanomete
 time 1 s sec second; 60 min minute; 3600 h hr hour; 86400 day; 604800 wk week; 1/1000 ms millisecond
 month 1 month; 12 yr year; 120 decade; 1200 century centuries
 mass 1 g gram; 1000 kg kilogram kilo; 1/1000 mg milligram; 1000000 tonne; 28349523125/1000000000 oz ounce
-mass 45359237/100000 lb lbs pound
+mass 45359237/100000 lb lbs
 volume 1 L l liter litre; 1/1000 mL ml milliliter millilitre; 1/100 cL cl
 gallon 1 gal gallon; 1/4 qt quart; 1/8 pt pint; 1/16 cup
 dollar 1 dollar USD buck; 1/100 cent penny pennies ¢
@@ -65,12 +65,14 @@ _WORD = re.compile(r"([A-Za-z€£¥₹¢°'-]+)(?:\^(?:\{(-?\d)\}|(-?\d)))?")
 _TOKEN = re.compile(
     r"\s*(?:(/|\bper\b)|(\\cdot|\*)|([A-Za-z€£¥₹¢°][A-Za-z'-]*\.?(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?))"
 )
-_FUNCTION_WORDS = """or and nor to not but plus minus times over divided by if when unless mod modulo remainder through
-than negative at more less least most half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths
-seventh eighth eighths ninth tenth tenths hundredth hundredths squared cubed factorial power root hundred hundreds
-thousand thousands million millions billion billions trillion trillions dozen dozens zero one two three four five six
-seven eight nine ten eleven twelve is are was were equals equal choose pick either maybe perhaps possibly about with
-without except unknown wrong incorrect true false no yes because since so then base x y z"""
+_FUNCTION_WORDS = """or and nor to not but plus minus times over divided by if when unless mod modulo remainder
+through than negative at least most point tens crore lakh gross permille mille half halves third thirds quarter
+quarters fourth fourths fifth fifths sixth sixths seventh eighth eighths sevenths ninth ninths eleventh elevenths
+twelfth twelfths thousandth thousandths tenth tenths hundredth hundredths squared cubed factorial power root hundred
+hundreds thousand thousands million millions billion billions trillion trillions dozen dozens zero one two three four
+five six seven eight nine ten eleven twelve is are was were equals equal choose pick either maybe perhaps possibly
+about with without except unknown wrong incorrect true false no yes because since so then base radical sqrt log exp
+sin cos tan pi alpha beta gamma delta theta lambda sigma omega infinity x y z"""
 _NOT_NOUNS = frozenset(_FUNCTION_WORDS.split())
 _SMALL = frozenset({"of", "in", "on", "a", "an", "the", "for"})
 _PREFIXED = ("A", "V", "W", "N", "J", "Hz", "Pa", "mol", "L", "eV")

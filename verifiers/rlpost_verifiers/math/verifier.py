@@ -41,7 +41,7 @@ class MathVerifier:
       rounds. Where the gold answer is a number, the answer must be a finished one (`rlpost_verifiers.math.numbers` has
       the grammar): ``12 * 7`` is not 84.
     - ``50%`` is 0.5 and 1/2. It is 50 only where the gold answer is a percentage, or where the column ``question``,
-      ``problem``, ``query``, ``instruction`` or ``prompt`` asks for one.
+      ``problem``, ``query``, ``instruction``, ``input``, ``prompt`` or ``messages`` asks for one.
     - Units may be left out on either side. If both sides have units of the table in `rlpost_verifiers.math.units`, they
       are compared: ``50 mm`` is 5 cm, ``5 m`` is not. Other nouns (``6 apples``) are not compared.
     - Lists and sets have no order; tuples, intervals and matrices do. Inequalities are intervals.
