@@ -165,7 +165,7 @@ class Judge:
                 continue
             left, right = read(part), read(last)
             if isinstance(left, Number) and isinstance(right, Number):
-                left, right = Number(left.value, left.places), Number(right.value, right.places)
+                left, right = (Number(side.value, side.places, side.percent) for side in (left, right))
             if not lenient.same(left, right) and not lenient.same(right, left):
                 return False
         return True
@@ -183,6 +183,9 @@ class Judge:
             return numbers.equal(gold, given, self.asks_percent)
         if isinstance(given, Many) and given.braced and len(given.items) == 1:
             return self.same(gold, given.items[0])
+        if isinstance(given, Many) and not given.braced and len(set(given.items)) > 1:
+            # one value in two spellings: "1/2 or 50%"
+            return all(self._pair(gold, item) for item in given.items)
         if isinstance(given, Clock):
             return given.half != "" and (given.minute, given.second) == (0, 0) and gold.value == given.hour
         if isinstance(given, Based):

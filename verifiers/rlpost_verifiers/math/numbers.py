@@ -68,7 +68,7 @@ def number(text: str) -> Number | None:
     >>> number("3\\frac{1}{2}").value, number("12 \\cdot 7"), number("7 km/h").value
     (Fraction(7, 2), None, Fraction(7, 1))
     """
-    text = text.strip()
+    text = re.sub(r"^(?:negative|minus)\s+(?=[\d.\\])", "-", text.strip(), flags=re.IGNORECASE)
     negative = re.fullmatch(r"([-+]?)\s*\(\s*([-+]?[^()]*)\)(.*)", text)
     if negative and not (negative[1] and negative[2][:1] in "+-"):
         text = f"{negative[1]}{negative[2]}{negative[3]}"
