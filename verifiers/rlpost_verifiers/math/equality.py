@@ -91,8 +91,11 @@ class Judge:
         if several is not None and several == letters(answer):
             return True
         wanted = _read(gold)
-        if isinstance(wanted, Words) and (_text(answer) == _text(gold) or _spelling(answer) == _spelling(gold)):
-            return True
+        if isinstance(wanted, Words):
+            signs = re.search(r"[\\\d_^|]", gold)
+            if _text(answer) == _text(gold) or (signs and _spelling(answer) == _spelling(gold)):
+                return True
+            shortcut = False
         if shortcut and not isinstance(wanted, Number) and _spelling(gold) == _spelling(answer):
             return True
         return self.same(wanted, read(answer))

@@ -73,7 +73,7 @@ def normal(text: str) -> str:
     text = text.replace(r"\%", "%").replace(r"\#", "#").replace(r"\_", "_").replace(r"\&", "&")
     text = _COLOUR.sub("", text)
     text = _THOUSANDS.sub(lambda found: re.sub(r"\D", "", found[0]), text)
-    text = re.sub(r"\\!|\{,\}", lambda found: "," if found[0] == "{,}" else "", text)
+    text = re.sub(r"\\!", "", re.sub(r"\{([,:;])\}", r"\1", text))
     text = _OPERATOR.sub(r"\\\1 ", text)
     text = _OVER.sub(lambda found: f"\\frac{{{found[1] or found[3]}}}{{{found[2] or found[4]}}}", text)
     for _ in range(_DEPTH):

@@ -63,6 +63,7 @@ _UNIT_AFTER = re.compile(r"(.*[\d})\]!]|.*\\pi)\s+([A-Za-z€][A-Za-z /^{}0-9]*|
 _COMMENT = re.compile(r"(?<=[\d})%])\s+\(\s*(?:((?:since|because)\b[^()]*)|([A-Za-z][A-Za-z ,-]{3,}))\)$")
 _LABELLED = re.compile(r"([A-Za-z][A-Za-z ]{2,}):\s*(\S.*)")
 _ROWS = re.compile(r"\\begin\{(cases|aligned|gathered)\}(.*)\\end\{\1\}", re.DOTALL)
+_HARMLESS = frozenset({"by", "with", "about", "is", "are", "was", "were", "so", "then", "yes", "true", "at", "if"})
 _ELLIPSES = frozenset({r"\ldots", r"\cdots", "...", "…"})
 _NO_FORMULA = re.compile(
     r"\\(?:neg|lnot|cap|subset|subseteq|supset|sim|cong|perp|parallel|gcd|lcm|ldots|cdots|vdots|mod|bmod|pmod|mid|nmid"
@@ -88,7 +89,7 @@ def read(text: str) -> Value:
     """
     text = normal(text)
     comment = _COMMENT.search(text)
-    if comment and (comment[1] or not any(map(is_function_word, comment[2].split()))):
+    if comment and (comment[1] or not any(map(_unsettles, comment[2].split()))):
         text = text[: comment.start()]
     return _read(text)
 
@@ -101,6 +102,11 @@ def _read(text: str) -> Value:
         if found is not None:
             return found
     return _formula(text)
+
+
+def _unsettles(word: str) -> bool:
+    """Whether a word in brackets may change the answer before it: ``5 (or six)``, not ``5 (by symmetry)``."""
+    return is_function_word(word) and word not in _HARMLESS
 
 
 def _clock(text: str) -> Clock | None:
