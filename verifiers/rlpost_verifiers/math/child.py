@@ -1,7 +1,7 @@
 """The process that compares answers: a JSON question per line on standard input, a JSON answer per line back.
 
-It is a separate process because math-verify's time limits are signals, which only the main thread of a process gets,
-and because a power of huge numbers is a single C call that no signal interrupts: then the parent kills the process.
+It is a separate process because the CPU limit is a signal, which only the main thread of a process gets, and because a
+power of huge numbers is a single C call that no signal interrupts: then the parent kills the process.
 Run as a program; not imported.
 """
 
@@ -11,15 +11,18 @@ import ctypes
 import json
 import logging
 import os
-import re
 import resource
 import signal
 import sys
 import time
 from typing import Any
 
+from rlpost_verifiers.math import formulas
+from rlpost_verifiers.math.equality import Judge, UnevaluatedError
+from rlpost_verifiers.math.formulas import UnparsableError
+from rlpost_verifiers.math.readings import UnreadableError
+
 _PR_SET_PDEATHSIG = 1
-_PERCENT = re.compile(r"([0-9.]+)\s*\\?%")
 
 
 class CpuLimit(BaseException):
@@ -46,19 +49,23 @@ def main(parent: int, memory_mb: int) -> None:
     for line in sys.stdin:
         question = json.loads(line)
         started = time.process_time()
-        found = answer(question["gold"], question["answer"], question["cpu_seconds"])
+        found = answer(question)
         found["cpu_seconds"] = time.process_time() - started
         print(json.dumps(found), file=answers, flush=True)
 
 
-def answer(gold: str, text: str | None, cpu_seconds: float) -> dict[str, Any]:
-    """Reason and message for one question; without a text, whether the gold answer can be read."""
+def answer(question: dict[str, Any]) -> dict[str, Any]:
+    """Reason and message for one question."""
+    cpu_seconds = question["cpu_seconds"]
     end = time.process_time() + cpu_seconds
     try:
         signal.signal(signal.SIGPROF, lambda number, frame: _stop_at(end))
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
         try:
-            return _compare(gold, text)
+            judge = Judge(formulas, question["strict"], question["asks_percent"])
+            if question["check"]:
+                return _check(judge, question["gold"], question["answers"])
+            return _compare(judge, question["gold"], question["answers"])
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
     except CpuLimit:
@@ -67,49 +74,47 @@ def answer(gold: str, text: str | None, cpu_seconds: float) -> dict[str, Any]:
         return {"reason": "memory", "said": "more memory than the limit"}
 
 
-def _compare(gold: str, text: str | None) -> dict[str, Any]:
-    from math_verify import verify
+def _check(judge: Judge, gold: str, forms: list[str]) -> dict[str, Any]:
+    """Whether the gold answer accepts itself in one of its usual forms, by value."""
+    said = f"gold answer {gold!r} is not accepted in any usual form of itself"
+    for form in forms:
+        found = _one(judge, gold, form, shortcut=False)
+        if found["reason"] == "correct":
+            return {"reason": "readable", "said": ""}
+        said = found["said"] if found["reason"] != "wrong" else said
+    return {"reason": "bad_gold", "said": f"gold answer {gold!r} cannot be read ({said})"}
 
-    wanted, problem = _parse(gold)
-    if not wanted:
-        return {"reason": "bad_gold", "said": f"gold answer {gold!r} cannot be read{problem}"}
-    if text is None:
-        return {"reason": "readable", "said": ""}
-    if "%" not in gold:
-        # math-verify accepts 50 % both for 50 and for 1/2
-        text = _PERCENT.sub(r"\\frac{\1}{100}", text)
-    given, problem = _parse(text)
-    if not given:
-        return {"reason": "unreadable", "said": f"{text!r} cannot be read{problem}"}
+
+def _compare(judge: Judge, gold: str, answers: list[str]) -> dict[str, Any]:
+    """The answers of one text: all of them must be right, or together be the list that the gold answer is."""
+    found = [_one(judge, gold, text) for text in answers]
+    bad = [row for row in found if row["reason"] != "correct"]
+    if any(row["reason"] == "unreadable" for row in bad):
+        checked = _check(judge, gold, [gold])
+        if checked["reason"] != "readable":
+            return checked
+    if not bad or len(found) == 1:
+        return (bad or found)[0]
+    joined = _one(judge, gold, ", ".join(answers))
+    if joined["reason"] == "correct" and len(bad) == len(found):
+        return joined
+    return {"reason": "several_answers", "said": f"{len(found)} boxes that do not agree: {', '.join(answers)[:120]}"}
+
+
+def _one(judge: Judge, gold: str, text: str, shortcut: bool = True) -> dict[str, Any]:
     try:
-        same = verify(wanted, given, timeout_seconds=None, raise_on_error=True)
+        right = judge.accepts(gold, text, shortcut)
+        return {"reason": "correct" if right else "wrong", "said": f"{text:.80} against {gold:.80}"}
     except MemoryError:
         raise
+    except UnevaluatedError as error:
+        return {"reason": "unevaluated", "said": str(error)}
+    except (UnreadableError, UnparsableError) as error:
+        return {"reason": "unreadable", "said": f"{text:.80} against {gold:.80}: {error}"}
     except Exception as error:
-        return {"reason": "crashed", "said": f"comparing fails ({type(error).__name__}: {str(error)[:120]})"}
-    return {"reason": "correct" if same else "wrong", "said": f"{given[0]!s:.80} against {wanted[0]!s:.80}"}
-
-
-def _parse(text: str) -> tuple[list[Any], str]:
-    """The whole of ``text`` parsed as one formula; an empty list and the cause if that fails."""
-    from math_verify import LatexExtractionConfig, parse
-
-    whole = [LatexExtractionConfig(try_extract_without_anchor=False, boxed_match_priority=0)]
-    try:
-        found = parse(
-            f"\\boxed{{{text}}}",
-            whole,
-            fallback_mode="no_fallback",
-            extraction_mode="first_match",
-            parsing_timeout=None,  # pyright: ignore[reportArgumentType]
-            raise_on_error=True,
-        )
-    except MemoryError:
-        raise
-    except Exception as error:
-        return [], f" ({type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else 'no message'})"
-    # a string alone means that the formula was found but not understood
-    return [part for part in found if not isinstance(part, str)], ""
+        # the answer's own doing, unless the gold answer fails on itself as well: see `_compare`
+        said = str(error).splitlines()[0][:120] if str(error) else "no message"
+        return {"reason": "unreadable", "said": f"comparing fails ({type(error).__name__}: {said})"}
 
 
 def _stop_at(end: float) -> None:

@@ -10,7 +10,7 @@ import select
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,30 @@ class Finding:
     seconds: float
     cpu_seconds: float | None
     own_fault: bool = True
-    """Whether the answer caused it: False for a lost process, or if wall clock ran out without the CPU being used."""
+    """Whether the answer caused it: False for a lost process, a gold answer that cannot be read, or if wall clock ran
+    out without the CPU being used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the comparing process is asked.
+
+    Attributes:
+        gold: the gold answer.
+        answers: the answers of one text, which must all be right; with ``check``, forms of the gold answer itself.
+        strict: whether an answer for a number must be a finished number.
+        asks_percent: whether the question asks for a percentage.
+        check: only ask whether the gold answer accepts itself in one of these forms.
+
+    >>> Question("4", ("4.0",)).strict
+    True
+    """
+
+    gold: str
+    answers: tuple[str, ...]
+    strict: bool = True
+    asks_percent: bool = False
+    check: bool = False
 
 
 class Comparer:
@@ -62,14 +85,14 @@ class Comparer:
         self._ready, self._buffer = False, b""
         self._start()
 
-    def ask(self, gold: str, text: str | None) -> Finding:
-        """Compare an answer with the gold one; with None, check whether the gold answer can be read.
+    def ask(self, asked: Question) -> Finding:
+        """Compare answers with the gold one, or check the gold answer.
 
         Raises:
             InfrastructureError: if no process can be started.
         """
         process = self._up()
-        question = {"gold": gold, "answer": text, "cpu_seconds": self._timeout_s}
+        question = {**asdict(asked), "cpu_seconds": self._timeout_s}
         began, cpu = time.perf_counter(), _cpu_seconds(process.pid)
         try:
             assert process.stdin is not None
@@ -81,7 +104,7 @@ class Comparer:
             row = self._line(process, _POLL_S)
             took = time.perf_counter() - began
             if row is not None:
-                return Finding(row["reason"], row["said"], took, row["cpu_seconds"], row["reason"] != "crashed")
+                return Finding(row["reason"], row["said"], took, row["cpu_seconds"], row["reason"] != "bad_gold")
             used = _cpu_seconds(process.pid) - cpu
             if process.poll() is not None:
                 return self._lost(f"it ended with status {process.returncode}", began)

@@ -1,7 +1,7 @@
 r"""Conformance check before training: answers with a known outcome, verified under the settings of the run.
 
-Each answer is written in the form that the settings read: in a box, after an equals sign, or alone. A cheat that stays
-undecided passes the check, because it is not accepted.
+Each answer is written in every usual form that the settings read (`rlpost_verifiers.math.forms`; ten of them under
+``auto``). A cheat that stays undecided passes the check, because it is not accepted.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from rlpost.types import Verdict, VerifyItem
 from rlpost_verifiers.math.answers import AnswerSettings
+from rlpost_verifiers.math.forms import in_usual_forms
 from rlpost_verifiers.mixed_batch import ask_mixed, decisive
 
 Kind = Literal["gold", "cheat"]
@@ -31,6 +32,19 @@ GOLD = (
     (r"\{1,2\}", r"\{2, 1\}"),
     ("x^2+2x+1", "(x+1)^2"),
     (r"\infty", r"\infty"),
+    ("90", r"90^\circ"),
+    ("25", r"25\text{ cm}^2"),
+    (r"5\text{ cm}", r"50\text{ mm}"),
+    ("10000", r"10,\!000"),
+    ("1500000", r"1.5\times10^6"),
+    (r"\frac{7}{2}", r"3\frac12"),
+    ("-2, 2", r"\pm 2"),
+    ("[3, 5)", r"3 \le x < 5"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{bmatrix} 1 \\ 2 \end{bmatrix}"),
+    ("2516_8", "2516_{8}"),
+    ("9:30", "9:30 AM"),
+    ("silent", r"\text{Silent}"),
+    ("B", r"\textbf{(B)}"),
 )
 """(gold, answer) that must be accepted."""
 
@@ -62,6 +76,16 @@ CHEATS = (
     ("4", "4" * 5000, "a number of 5,000 digits"),
     ("4", "(" * 150, "brackets that never close"),
     ("4", "import os; os._exit(0)", "a program"),
+    ("0.0000001", "0.0000002", "a tiny number for another"),
+    ("2516_8", "2516_9", "another base"),
+    ("12:00", "1:00", "another time"),
+    ("silent", "listen", "the same letters"),
+    ("B", "A or B", "several answers"),
+    ("5", r"5\text{ thousand}", "a number word for a unit"),
+    (r"5\text{ cm}", r"5\text{ m}", "another unit"),
+    ("3", r"x \ne 3", "the opposite"),
+    ("3", r"x \le 3", "an inequality"),
+    (r"\frac{3}{2}", r"3\frac12", "a mixed number for a product"),
 )
 """(gold, answer, what the cheat tries) that must not be accepted."""
 
@@ -81,11 +105,11 @@ class Judge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A case and its verdict; of the two in a batch, the one that is wrong."""
+    """A text with the answer of a case, and its verdict; of the two in a batch, the one that is wrong."""
 
     kind: Kind
     gold: str
-    answer: str
+    text: str
     verdict: Verdict
 
     @property
@@ -119,32 +143,28 @@ class Report:
         first = self.failures[0]
         said = "; ".join(map(str, first.verdict.evidence.get("messages", ())))[:200]
         return (
-            f"{line}; first failure: {first.kind} {first.answer[:40]!r} for {first.gold!r} was {first.verdict.outcome} "
+            f"{line}; first failure: {first.kind} {first.text[:60]!r} for {first.gold!r} was {first.verdict.outcome} "
             f"({first.verdict.reason}: {said})"
         )
 
 
 def examine(judge: Judge, gold_key: str, settings: AnswerSettings, strict: bool) -> Report:
-    """Have ``judge`` verify every case, in one batch in a shuffled order, each case twice.
+    """Have ``judge`` verify every case in every usual form, in one batch in a shuffled order, each text twice.
 
     Args:
         judge: the verifier to examine.
         gold_key: column from which it reads the gold answer.
-        settings: how it extracts answers, which determines the form of the texts.
+        settings: how it extracts answers, which determines the forms of the texts.
         strict: whether it rejects unevaluated answers; if not, those cases are left out.
     """
     cases: list[tuple[Kind, str, str]] = [("gold", gold, answer) for gold, answer in GOLD]
     for gold, answer, what in CHEATS:
         if strict or what != "the question for its answer":
             cases.append(("cheat", gold, answer))
-    verdicts = ask_mixed(
-        judge.verify_batch, [VerifyItem({gold_key: gold}, _as_text(answer, settings)) for _, gold, answer in cases]
+    asked = [(case, text) for case in cases for text in in_usual_forms(case[2], settings)]
+    verdicts = ask_mixed(judge.verify_batch, [VerifyItem({gold_key: gold}, text) for (_, gold, _), text in asked])
+    rows = (
+        Row(kind, gold, text, decisive(found, kind == "gold"))
+        for ((kind, gold, _), text), found in zip(asked, verdicts, strict=True)
     )
-    rows = (Row(*case, decisive(found, case[0] == "gold")) for case, found in zip(cases, verdicts, strict=True))
     return Report(judge.fingerprint, tuple(rows))
-
-
-def _as_text(answer: str, settings: AnswerSettings) -> str:
-    if settings.where == "equals":
-        return f"x = {answer}"
-    return f"\\boxed{{{answer}}}" if settings.where in ("auto", "boxed") else answer

@@ -6,7 +6,7 @@ import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from queue import SimpleQueue
 from typing import Any, Literal
@@ -14,33 +14,38 @@ from typing import Any, Literal
 from rlpost.errors import DataError, InfrastructureError, UserError
 from rlpost.types import Prompt, Verdict, VerifyItem
 from rlpost_verifiers.cache import VerdictCache
-from rlpost_verifiers.math.answers import (
-    AnswerSettings,
-    NoAnswerError,
-    Several,
-    Where,
-    final_answer,
-    refuse_bombs,
-    refuse_unevaluated,
-)
-from rlpost_verifiers.math.comparer import Comparer, Finding
+from rlpost_verifiers.math.answers import AnswerSettings, NoAnswerError, Several, Where, final_answers, refuse_bombs
+from rlpost_verifiers.math.comparer import Comparer, Finding, Question
 from rlpost_verifiers.math.conformance import Report, examine
+from rlpost_verifiers.math.forms import in_usual_forms
+from rlpost_verifiers.math.golds import NoGoldError, gold_text
+from rlpost_verifiers.math.questions import asks_percent
 
 Unevaluated = Literal["reject", "allow"]
 
-_RULES = 2
-"""Version of the rules in `answers` and `child`, part of the fingerprint."""
+_RULES = 3
+"""Version of the rules of extraction, reading and comparing, part of the fingerprint."""
 
 
 class MathVerifier:
-    """Compares the final answer in a text with the column ``answer``, using the package math-verify.
+    """Compares the final answer in a text with the column ``answer``; formulas are read by the package math-verify.
 
     Implements `Verifier` and `SelfTestingVerifier` of `rlpost.protocols`. Reasons of accepted answers: ``correct``; of
     rejected ones: ``wrong``, ``no_answer``, ``several_answers``, ``unevaluated``, ``unreadable``, ``too_long``,
     ``too_big``, ``memory``, and ``timeout`` where the answer used up its CPU seconds; of undecided ones: ``crashed``,
     ``bad_gold``, and ``timeout`` where wall clock ran out without the CPU being used.
 
-    Numbers are equal if they agree to six decimal places, sets without regard to order; units are not compared.
+    What is the same answer, by kind (`rlpost_verifiers.math.readings`):
+
+    - Numbers are equal if their exact values are; a decimal of at least six places may stand for a number that it
+      rounds. Where the gold answer is a number, the answer must be a finished one (`rlpost_verifiers.math.numbers` has
+      the grammar): ``12 * 7`` is not 84.
+    - ``50%`` is 0.5 and 1/2. It is 50 only where the gold answer is a percentage, or where the column ``question``,
+      ``problem``, ``query``, ``instruction``, ``input``, ``prompt`` or ``messages`` asks for one.
+    - Units may be left out on either side. If both sides have units of the table in `rlpost_verifiers.math.units`, they
+      are compared: ``50 mm`` is 5 cm, ``5 m`` is not. Other nouns (``6 apples``) are not compared.
+    - Lists and sets have no order; tuples, intervals and matrices do. Inequalities are intervals.
+    - Words, multiple-choice letters and clock times are compared as such: ``listen`` is not silent.
 
     Args:
         timeout_s: CPU limit of one comparison, in seconds.
@@ -105,30 +110,42 @@ class MathVerifier:
         """
         if self._closed.is_set():
             raise InfrastructureError("this math verifier is closed; make another")
-        found: list[Verdict | tuple[str, str]] = [self._read(item) for item in items]
-        asked = list(dict.fromkeys(pair for pair in found if not isinstance(pair, Verdict)))
+        found: list[Verdict | Question] = [self._read(item) for item in items]
+        asked = list(dict.fromkeys(part for part in found if isinstance(part, Question)))
         verdicts = dict(zip(asked, self._pool.map(self._decide, asked), strict=True))
-        return [pair if isinstance(pair, Verdict) else verdicts[pair] for pair in found]
+        return [verdicts[part] if isinstance(part, Question) else part for part in found]
 
     def conformance(self) -> Report:
         """Verify known gold answers and cheats under the current settings; see `rlpost_verifiers.math.conformance`."""
         return examine(self, self._gold_key, self._settings, self._unevaluated)
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
-        """Refuse a data set with unreadable gold answers before training starts.
+        """Refuse a data set with gold answers that do not accept themselves in any usual form, before training starts.
+
+        The forms are those of `rlpost_verifiers.math.forms`.
 
         Raises:
             DataError: with their number, and the first one's prompt and cause.
             InfrastructureError: if no comparing process starts.
         """
-        golds = {self._gold(prompt.columns, f"prompt {prompt.id!r}"): prompt.id for prompt in reversed(prompts)}
-        findings = dict(zip(golds, self._pool.map(lambda gold: self._ask(gold, None), golds), strict=True))
-        bad = [(golds[gold], finding) for gold, finding in findings.items() if finding.reason != "readable"]
-        if bad:
-            first, finding = bad[-1]
+        checks: dict[str, list[Question]] = {}
+        said: dict[str, str] = {}
+        for prompt in prompts:
+            try:
+                gold = gold_text(prompt.columns.get(self._gold_key))
+            except NoGoldError as error:
+                said[prompt.id] = self._no_gold(prompt.columns, error)
+            else:
+                checks.setdefault(prompt.id, []).append(self._check(gold))
+        asked = list(dict.fromkeys(check for made in checks.values() for check in made))
+        findings = dict(zip(asked, self._pool.map(self._ask, asked), strict=True))
+        for name, made in checks.items():
+            for finding in (findings[check] for check in made if findings[check].reason != "readable"):
+                said.setdefault(name, f"{finding.said}; mend column {self._gold_key!r} or drop the row")
+        if said:
+            first = next(prompt.id for prompt in prompts if prompt.id in said)
             raise DataError(
-                f"{len(bad)} of {len(golds)} gold answers cannot be used; first, prompt {first!r}: {finding.said}; "
-                f"mend column {self._gold_key!r} or drop the row"
+                f"{len(said)} of {len(prompts)} gold answers cannot be used; first, prompt {first!r}: {said[first]}"
             )
 
     def close(self) -> None:
@@ -144,47 +161,58 @@ class MathVerifier:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read(self, item: VerifyItem) -> Verdict | tuple[str, str]:
-        """Gold answer and answer, or a verdict if the text is rejected without a comparison."""
-        gold = self._gold(item.columns, "an item")
+    def _read(self, item: VerifyItem) -> Verdict | Question:
+        """The question to ask, or a verdict if the text is rejected without a comparison."""
         try:
-            answer = final_answer(item.text, self._settings)
-            if self._unevaluated:
-                refuse_unevaluated(answer, gold)
-            refuse_bombs(answer)
+            gold = gold_text(item.columns.get(self._gold_key))
+        except NoGoldError as error:
+            raise DataError(f"an item: {self._no_gold(item.columns, error)}") from None
+        try:
+            answers = final_answers(item.text, self._settings)
+            for answer in answers:
+                refuse_bombs(answer)
         except NoAnswerError as error:
             evidence = {"gold": gold, "messages": [error.args[1]]}
             return Verdict("rejected", 0.0, error.reason, evidence=evidence, cpu_seconds=0.0, backend=self._fingerprint)
-        return gold, answer
+        return Question(gold, answers, self._unevaluated, asks_percent(item.columns, self._gold_key))
 
-    def _gold(self, columns: Mapping[str, Any], where: str) -> str:
-        value = columns.get(self._gold_key)
-        text = str(value).strip() if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
-        if not text:
-            raise DataError(
-                f"{where}: column {self._gold_key!r} holds {value!r}, a gold answer is needed; set "
-                f"scoring.verifier_args.gold_key (columns are {', '.join(columns)})"
-            )
-        return text
+    def _no_gold(self, columns: Mapping[str, Any], error: NoGoldError) -> str:
+        return (
+            f"column {self._gold_key!r} holds {columns.get(self._gold_key)!r:.80}, a gold answer is needed ({error}); "
+            f"mend the row, or set scoring.verifier_args.gold_key (columns are {', '.join(columns)})"
+        )
 
-    def _decide(self, pair: tuple[str, str]) -> Verdict:
-        gold, answer = pair
-        key = f"{gold}\0{answer}"
+    def _check(self, gold: str) -> Question:
+        answers: dict[str, None] = {}
+        for form in in_usual_forms(gold, self._settings):
+            try:
+                answers.update(dict.fromkeys(final_answers(form, self._settings)))
+            except NoAnswerError:
+                continue
+        return Question(gold, tuple(answers), check=True)
+
+    def _decide(self, question: Question) -> Verdict:
+        key = repr(question)
         known = self._cache.get(key)
         if known is not None:
             return known
-        verdict = self._verdict(gold, answer, self._ask(gold, answer))
+        finding = self._ask(question)
+        if finding.reason == "crashed" and self._ask(self._check(question.gold)).reason == "readable":
+            # a text that brings the process down twice, while its gold answer does not, is to blame itself
+            finding = self._ask(question)
+            finding = replace(finding, own_fault=True) if finding.reason == "crashed" else finding
+        verdict = self._verdict(question, finding)
         self._cache.put(key, verdict)
         return verdict
 
-    def _ask(self, gold: str, answer: str | None) -> Finding:
+    def _ask(self, question: Question) -> Finding:
         comparer = self._free.get()
         try:
-            return comparer.ask(gold, answer)
+            return comparer.ask(question)
         finally:
             self._free.put(comparer)
 
-    def _verdict(self, gold: str, answer: str, finding: Finding) -> Verdict:
+    def _verdict(self, question: Question, finding: Finding) -> Verdict:
         undecided = not finding.own_fault or finding.reason == "bad_gold"
         outcome = "undecided" if undecided else "accepted" if finding.reason == "correct" else "rejected"
         return Verdict(
@@ -192,7 +220,7 @@ class MathVerifier:
             score={"accepted": 1.0, "rejected": 0.0, "undecided": None}[outcome],
             reason=finding.reason,
             assurance="" if undecided else "math_verify",
-            evidence={"answer": answer, "gold": gold, "messages": [finding.said]},
+            evidence={"answer": " | ".join(question.answers), "gold": question.gold, "messages": [finding.said]},
             seconds=finding.seconds,
             cpu_seconds=finding.cpu_seconds,
             backend=self._fingerprint,
