@@ -63,6 +63,8 @@ def make_prompts(section: DataSection, found: Sequence[Mapping[str, Any]], where
         id_key=section.id_key,
         template=template,
         chat_template=chat,
+        last_assistant=section.last_assistant,
+        tools_key=section.tools_key,
         where=where,
     )
 

@@ -313,7 +313,7 @@ class _Run:
         assert episode.dialogue is not None
         last = int(episode.ids[-1][-1]) if episode.answer is not None and len(episode.ids[-1]) else None
         ids, rewritten = episode.dialogue.observe(episode.answer, last, observation)
-        text = observation if isinstance(observation, str) else "\n".join(m.content for m in observation)
+        text = observation if isinstance(observation, str) else "\n".join(m.text for m in observation)
         if rewritten:
             episode.restarted(ids)
         else:

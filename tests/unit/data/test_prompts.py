@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from rlpost.data.prompts import read_jsonl, to_prompts
+from rlpost.data.jsonl import read_jsonl
+from rlpost.data.prompts import to_prompts
 from rlpost.errors import DataError
 from rlpost.types import Message
 
