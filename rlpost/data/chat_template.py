@@ -13,6 +13,9 @@ from rlpost.types import Message, Prompt
 
 Conversation = list[dict[str, Any]]
 
+_ANSWER = "An answer."
+"""Stands for an answer, to see what a template writes after one."""
+
 
 def render_messages(tokenizer: Any, prompt: Prompt) -> str:
     """Text of a chat prompt; see `render`.
@@ -71,6 +74,18 @@ def render(
         )
     _check_complete(text, messages, name)
     return text
+
+
+def turn_tail(tokenizer: Any, prompt: Prompt) -> str:
+    """What the template writes after an answer to a chat prompt; empty where it refuses one."""
+    assert prompt.messages is not None
+    asked = prompt.messages[:-1] if prompt.messages[-1].role == ASSISTANT else prompt.messages
+    conversation = [*(message.as_dict() for message in asked), Message(ASSISTANT, _ANSWER).as_dict()]
+    try:
+        text = tokenizer.apply_chat_template(conversation, tokenize=False)
+    except Exception:  # the prompt's own rendering says what a template refuses
+        return ""
+    return text.rpartition(_ANSWER)[2].lstrip()
 
 
 def _check_complete(text: str, messages: Sequence[Message], name: str) -> None:

@@ -9,6 +9,10 @@ BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 Span = tuple[int, int]
 
+_LONGEST_RUN = 64
+"""Tokens of broken bytes that are decoded together; beyond, two that share one replacement character may not share a
+span."""
+
 
 def token_spans(tokens: Sequence[int], text: str, decode: Callable[[Sequence[int]], str]) -> list[Span]:
     """Half-open spans of ``text``, one for each token, in order of their starts; together they cover the text.
@@ -17,7 +21,7 @@ def token_spans(tokens: Sequence[int], text: str, decode: Callable[[Sequence[int
     byte-fallback decoders of Gemma's and Llama 2's tokenizers) letters become replacement characters when a later byte
     breaks their run. So the text of all tokens is taken as given, and the text of tokens up to each is compared with it:
     as far as the two agree, it is written. They are decoded from the last token after which the two agreed wholly, so
-    the cost is linear in the number of tokens, but for long runs of broken bytes.
+    the cost is linear in the number of tokens.
 
     Args:
         tokens: token ids, no special ones.
@@ -41,7 +45,8 @@ def token_spans(tokens: Sequence[int], text: str, decode: Callable[[Sequence[int
         if start == written and not open_end and start and piece.endswith(BROKEN):
             start -= 1  # one more byte of what is a single replacement character
         spans.append((max(start, spans[-1][0]) if spans else start, written + open_end))
-        if piece and text.startswith(piece, at) and not piece.endswith(BROKEN):
+        long = number - before > _LONGEST_RUN
+        if piece and text.startswith(piece, at) and (long or not piece.endswith(BROKEN)):
             before, anchor, at = anchor, number + 1, written
             known = decode(tokens[before:anchor])
     return spans

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlpost.data.chat_template import render_messages
+from rlpost.data.chat_template import render_messages, turn_tail
 from rlpost.data.dialogue import ChatDialogue, TextDialogue
+from rlpost.data.models import GENERATION
 from rlpost.data.spans import token_spans
 from rlpost.data.text import checked, shown
 from rlpost.errors import ConfigError, DataError, ModelError, describe_error
@@ -123,11 +124,32 @@ class TextCodec:
         """
         if any(self.stop_tokens(stop)) or self.tokenizer.eos_token_id is not None:
             return
-        if not any(_end_in(Path(self.folder) / name) for name in ("generation_config.json", "config.json")):
+        if not _ends(Path(self.folder) / GENERATION, Path(self.folder) / "config.json"):
             raise ModelError(
                 f"model.path: nothing ends an answer, the tokenizer of {self.folder} has no end token; {_SET_END}, or "
                 "set rollout.stop"
             )
+
+    def unheeded_turn_end(self, prompt: Prompt, stop: Sequence[str]) -> str | None:
+        """A line on the special token with which the chat template ends the assistant's turn, if it ends no answer: base
+        models often have such a template. None if all is well.
+
+        Args:
+            prompt: one of the prompts.
+            stop: ``rollout.stop``.
+        """
+        if prompt.messages is None or not self.tokenizer.chat_template:
+            return None
+        tail = turn_tail(self.tokenizer, prompt)
+        end = next(((token, text) for token, text in self.special.items() if text and tail.startswith(text)), None)
+        folder = Path(self.folder)
+        ends = {self.tokenizer.eos_token_id, *_ends(folder / GENERATION, folder / "config.json")}
+        if end is None or end[0] in ends or end[1] in stop:
+            return None
+        return (
+            f"the chat template ends the assistant's turn with {end[1]!r}, which ends no answer (the end token is "
+            f"{self.tokenizer.eos_token!r}); if the model writes it, set rollout.stop to it"
+        )
 
     def text(self, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
         """The text that `decode` gives, several times faster, without the spans."""
@@ -183,15 +205,17 @@ class TextCodec:
 _SET_END = "set eos_token in its tokenizer_config.json"
 
 
-def _end_in(file: Path) -> bool:
-    """Whether a model folder's configuration names an end token."""
-    if not file.is_file():
-        return False
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError):  # loading the model says so
-        return False
-    return isinstance(found, dict) and found.get("eos_token_id") not in (None, [])
+def _ends(*files: Path) -> set[int]:
+    """The end tokens that a model folder's configuration names."""
+    found: set[int] = set()
+    for file in files:
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, OSError):  # missing, or damaged: loading the model says so
+            continue
+        named = values.get("eos_token_id") if isinstance(values, dict) else None
+        found.update(one for one in (named if isinstance(named, list) else [named]) if isinstance(one, int))
+    return found
 
 
 def _first(text: str, stop: Sequence[str]) -> int:
