@@ -98,6 +98,8 @@ def _message(item: object, place: str, column: str) -> Message:
     role, content = turn.pop(role_key), turn.pop(text_key, None)
     if not isinstance(role, str) or not role.strip():
         raise DataError(f"{place}: the role is {shown(role)}; name one, such as user")
+    if role_key == "from" and role == "function_call":
+        raise DataError(f"{place}: ShareGPT's function_call is not read; write it as the assistant's tool_calls")
     if "tool_calls" in turn:
         turn["tool_calls"] = _tool_calls(turn["tool_calls"], place)
     if not turn.get("tool_calls"):
