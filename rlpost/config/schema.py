@@ -107,12 +107,13 @@ class DataSection(Section):
     """Chat messages as pairs of role and text with ``{column}`` fields, rendered by the tokenizer's chat template;
     None: no messages are made."""
     last_assistant: Literal["refuse", "cut", "continue"] = "refuse"
-    """Treatment of chats that end with the assistant's turn: ``refuse`` to start; ``cut`` it off, where it is the answer
-    (supervised data); or ``continue`` it, where it is a prefill that the policy goes on from. Change it when your data
-    has such turns."""
+    """Treatment of chats that end with the assistant's turn: ``refuse`` to start; ``cut`` it off, where it is the
+    answer (supervised data); or ``continue`` it, where it is a prefill that the policy goes on from. Change it when
+    your data has such turns."""
     tools_key: str | None = "tools"
-    """Column that holds the tools of a chat prompt, as a list of JSON schemas or its JSON text, for the chat template to
-    describe; a row may lack it. None: no tools. Change it when the column has another name, or holds something else."""
+    """Column that holds the tools of a chat prompt, as a list of JSON schemas or its JSON text, for the chat template
+    to describe; a row may lack it. None: no tools. Change it when the column has another name, or holds something
+    else."""
     shuffle: bool = True
     """Draw a new order of the training prompts in each epoch, derived from ``run.seed``; False: keep the order of the
     rows."""

@@ -25,8 +25,10 @@ def render_messages(tokenizer: Any, prompt: Prompt) -> str:
     """
     assert prompt.messages is not None
     if not tokenizer.chat_template:
-        raise DataError(f"prompt {prompt.id!r} is a chat, but the tokenizer has no chat template; use data.template")
-    return render(tokenizer, prompt.messages, prompt.tools, f"prompt {prompt.id!r}")
+        raise DataError(
+            f"prompt {shown(prompt.id)} is a chat, but the tokenizer has no chat template; use data.template"
+        )
+    return render(tokenizer, prompt.messages, prompt.tools, f"prompt {shown(prompt.id)}")
 
 
 def render(

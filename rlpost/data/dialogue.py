@@ -10,7 +10,7 @@ import numpy as np
 
 from rlpost.data.chat_template import render, render_messages
 from rlpost.data.messages import ASSISTANT
-from rlpost.data.text import checked
+from rlpost.data.text import checked, shown
 from rlpost.errors import DataError
 from rlpost.types import Message, Prompt
 
@@ -54,7 +54,7 @@ class ChatDialogue:
     def __init__(self, tokenizer: Any, prompt: Prompt, special: Container[int]):
         assert prompt.messages is not None
         self.tokenizer, self.messages, self.special = tokenizer, list(prompt.messages), special
-        self.name, self.tools = f"prompt {prompt.id!r}", prompt.tools
+        self.name, self.tools = f"prompt {shown(prompt.id)}", prompt.tools
         self.text = render_messages(tokenizer, prompt)
 
     def observe(self, answer: str | None, last: int | None, observation: Observation) -> tuple[np.ndarray, bool]:
@@ -78,7 +78,7 @@ class ChatDialogue:
         tail = _after(answer, self.text.removeprefix(before)) if self.text.startswith(before) else None
         if tail is None:
             return _ids(self.tokenizer, self.text), True
-        if last in self.special:
+        if last is not None and last in self.special:
             tail = tail.removeprefix(self.tokenizer.convert_ids_to_tokens(last))
         return _ids(self.tokenizer, tail), False
 

@@ -93,7 +93,7 @@ def _message(item: object, place: str, column: str) -> Message:
     role_key, text_key = next((names for names in _NAMES if names[0] in turn), (None, None))
     if role_key is None or text_key is None or (text_key not in turn and text_key not in given and not _calls(turn)):
         raise DataError(
-            f"{column} holds {shown(item)}, expected a mapping with role and content (or from and value, as in ShareGPT)"
+            f"{column} holds {shown(item)}, expected a mapping with role and content, or from and value (ShareGPT)"
         )
     role, content = turn.pop(role_key), turn.pop(text_key, None)
     if not isinstance(role, str) or not role.strip():

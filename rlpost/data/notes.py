@@ -35,7 +35,7 @@ def gold_in_prompts(prompts: Sequence[Prompt], scoring: ScoringSection, where: s
     count = len({prompt.id for prompt, _ in found})
     return (
         f"{where}: {count} of {len(prompts)} prompts hold their own gold answer (column {column!r}), first prompt "
-        f"{prompt.id!r}: {shown(prompt.columns[column])}"
+        f"{shown(prompt.id)}: {shown(prompt.columns[column])}"
     )
 
 
@@ -75,7 +75,7 @@ def special_in_prompts(prompts: Sequence[Prompt], special: Collection[str], wher
     prompt, token = found[0]
     return (
         f"{where}: {len(found)} of {len(prompts)} prompts hold the text of a special token, which becomes that token, "
-        f"first prompt {prompt.id!r}: {token!r}"
+        f"first prompt {shown(prompt.id)}: {token!r}"
     )
 
 

@@ -7,7 +7,7 @@ from string import Formatter
 from typing import Any, Literal
 
 from rlpost.data.messages import ASSISTANT, chat_in_text, read_messages, read_tools
-from rlpost.data.text import as_text, is_missing, shown
+from rlpost.data.text import as_text, is_missing, named, shown
 from rlpost.errors import DataError
 from rlpost.types import Message, Prompt
 
@@ -50,7 +50,7 @@ def to_prompts(
         place = f"{where}, row {number}"
         name = _name(row, id_key, number, place)
         if name in seen:
-            raise DataError(f"{place}: id {name!r} is given twice; make ids unique")
+            raise DataError(f"{place}: id {shown(name)} is given twice; make ids unique")
         seen.add(name)
         if template is not None:
             found: str | tuple[Message, ...] = _fill(template, row, place)
@@ -72,17 +72,13 @@ def to_prompts(
 
 def _name(row: Row, key: str, number: int, place: str) -> str:
     given = row.get(key)
-    if isinstance(given, str):
-        return as_text(given, f"{place}: column {key!r}")
     # pandas writes NaN where a row has no id
-    return str(number) if is_missing(given) else as_text(given, f"{place}: column {key!r}, the id,")
+    return str(number) if is_missing(given) else as_text(given, f"{place}: column {key!r}")
 
 
 def _from_column(row: Row, key: str, place: str) -> str | tuple[Message, ...]:
     if key not in row:
-        raise DataError(
-            f"{place}: no column {key!r} (there are {', '.join(map(str, row))}); set data.prompt_key or data.template"
-        )
+        raise DataError(f"{place}: no column {key!r} (there are {named(row)}); set data.prompt_key or data.template")
     value, column = row[key], f"{place}: column {key!r}"
     if isinstance(value, str):
         text = as_text(value, column)
@@ -123,9 +119,7 @@ def _fill(template: str, row: Row, place: str) -> str:
                 continue
             if field not in row:
                 braces = "" if field.isidentifier() else "; write {{ and }} for braces that are no field"
-                raise DataError(
-                    f"{place}: the template asks for {field!r}, columns are {', '.join(map(str, row))}{braces}"
-                )
+                raise DataError(f"{place}: the template asks for {field!r}, columns are {named(row)}{braces}")
             text = as_text(row[field], f"{place}: column {field!r}")
             if spec or conversion:
                 text = f"{{0{'!' + conversion if conversion else ''}:{spec}}}".format(row[field])

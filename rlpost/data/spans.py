@@ -19,9 +19,9 @@ def token_spans(tokens: Sequence[int], text: str, decode: Callable[[Sequence[int
 
     A decoder's text of some tokens need not begin with its text of fewer: bytes become a character, or (with the
     byte-fallback decoders of Gemma's and Llama 2's tokenizers) letters become replacement characters when a later byte
-    breaks their run. So the text of all tokens is taken as given, and the text of tokens up to each is compared with it:
-    as far as the two agree, it is written. They are decoded from the last token after which the two agreed wholly, so
-    the cost is linear in the number of tokens.
+    breaks their run. So the text of all tokens is taken as given, and the text of the tokens up to each is compared
+    with it: as far as the two agree, it is written. Tokens are decoded from the last one after which the two agreed
+    wholly, so the cost is linear in the number of tokens.
 
     Args:
         tokens: token ids, no special ones.

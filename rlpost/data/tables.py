@@ -22,6 +22,9 @@ def read_parquet(path: str) -> list[dict[str, Any]]:
 
     file = existing_file(path)
     try:
+        names: list[str] = pq.read_schema(file).names
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise DataError(f"column {twice[0]!r} is there twice; rename one")
         return _rows(pq.read_table(file))
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
@@ -62,9 +65,6 @@ def read_hf_disk(path: str, split: str | None = None) -> list[dict[str, Any]]:
 def _rows(table: Any) -> list[dict[str, Any]]:
     import pyarrow as pa
 
-    names: list[str] = table.column_names
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(f"column {twice[0]!r} is there twice; rename one")
     rows: list[dict[str, Any]] = table.to_pylist()
     for column in table.schema:
         if pa.types.is_float32(column.type):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -64,6 +65,12 @@ def shown(value: object) -> str:
         said = f"a {type(value).__name__} ({type(error).__name__})"
     said = " ".join(said.split()).encode("utf-8", "backslashreplace").decode()
     return said if len(said) <= 80 else f"{said[:77]}..."
+
+
+def named(columns: Iterable[object]) -> str:
+    """The names of a row's columns in a message."""
+    names = [str(name) if str(name).isprintable() and len(str(name)) <= 40 else shown(name) for name in columns]
+    return ", ".join(names if len(names) <= 20 else [*names[:20], f"and {len(names) - 20} more"])
 
 
 def is_missing(value: object) -> bool:

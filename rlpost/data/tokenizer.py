@@ -54,7 +54,7 @@ class TextCodec:
             DataError: for chat messages if the tokenizer has no chat template or that refuses them, for text that the
                 tokenizer cannot take, or if there are no tokens.
         """
-        name = f"prompt {prompt.id!r}"
+        name = f"prompt {shown(prompt.id)}"
         if prompt.messages is not None:
             ids = self._ids(render_messages(self.tokenizer, prompt), name)
         else:
@@ -131,8 +131,8 @@ class TextCodec:
             )
 
     def unheeded_turn_end(self, prompt: Prompt, stop: Sequence[str]) -> str | None:
-        """A line on the special token with which the chat template ends the assistant's turn, if it ends no answer: base
-        models often have such a template. None if all is well.
+        """A line on the special token with which the chat template ends the assistant's turn, if that ends no answer;
+        base models often have such a template. None if all is well.
 
         Args:
             prompt: one of the prompts.

@@ -8,9 +8,9 @@ import random
 from pathlib import Path
 
 import pytest
-from support import tokenizer_kinds
 
 from rlpost.data.tokenizer import TextCodec
+from support import tokenizer_kinds
 
 TRIALS = 150
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import tokenizer_kinds
 
 from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import DataError
 from rlpost.types import Message, Prompt
+from support import tokenizer_kinds
 
 USER = Message("user", "weather in Oslo?")
 PREFILL = Message("assistant", "The answer is")
@@ -73,12 +73,14 @@ def test_arguments_that_are_iterated_are_a_mapping(codec: TextCodec) -> None:
 
 
 def test_a_template_that_knows_no_calls_is_refused_not_fed_nothing(codec: TextCodec) -> None:
-    with pytest.raises(DataError, match="prompt 'p7': .* leaves out the call of tool 'get_weather'"):
+    with pytest.raises(DataError, match=r"prompt 'p7': .* leaves out the call of tool 'get_weather'"):
         text_of(codec, tokenizer_kinds.CHATML, chat(*ASKED))
 
 
 def test_other_keys_reach_the_template(codec: TextCodec) -> None:
-    template = HEAD + "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}" + TAIL
+    template = (
+        HEAD + "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}" + TAIL
+    )
     turn = Message("assistant", "4", {"reasoning_content": "2 and 2"})
     assert "<think>2 and 2</think>4" in text_of(codec, template, chat(USER, turn, USER))
 
@@ -152,7 +154,7 @@ def test_a_prefill_is_the_end_of_the_text(codec: TextCodec, prefill: str) -> Non
     ],
 )
 def test_a_template_that_rewrites_the_prefill_is_refused(codec: TextCodec, template: str, prefill: str) -> None:
-    with pytest.raises(DataError, match="prompt 'p7'.*(rewrites the assistant's turn|refuses it)"):
+    with pytest.raises(DataError, match=r"prompt 'p7'.*(rewrites the assistant's turn|refuses it)"):
         text_of(codec, template, chat(Message("user", "SAY"), Message("assistant", prefill)))
 
 
@@ -190,7 +192,9 @@ def test_what_an_environment_says_is_refused_as_data_is(codec: TextCodec) -> Non
 def test_the_template_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
     folder = tokenizer_kinds.write(tmp_path / "one")
     assert (folder / "chat_template.jinja").is_file()
-    several = tokenizer_kinds.write(tmp_path / "more", template={"default": tokenizer_kinds.CHATML, "tool_use": KNOWS_TOOLS})
+    several = tokenizer_kinds.write(
+        tmp_path / "more", template={"default": tokenizer_kinds.CHATML, "tool_use": KNOWS_TOOLS}
+    )
     for place in (folder, several):
         assert TextCodec(place).encode(chat(USER))
     assert "get_weather" in TextCodec(several).tokenizer.decode(TextCodec(several).encode(chat(USER, tools=(TOOL,))))

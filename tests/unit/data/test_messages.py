@@ -90,9 +90,7 @@ def test_arguments_lose_the_entries_that_arrow_fills_in() -> None:
     """A column of structures has every key of every row: another tool's arguments are null."""
     call = {"function": {"name": "f", "arguments": {"city": "Oslo", "n": None, "also": [{"a": None, "b": 1}]}}}
     [_, turn, _] = read([USER, {"role": "assistant", "content": "", "tool_calls": [call]}, USER])
-    assert turn.fields["tool_calls"] == [
-        {"function": {"name": "f", "arguments": {"city": "Oslo", "also": [{"b": 1}]}}}
-    ]
+    assert turn.fields["tool_calls"] == [{"function": {"name": "f", "arguments": {"city": "Oslo", "also": [{"b": 1}]}}}]
 
 
 def test_tool_calls_as_json_text_are_read() -> None:
@@ -163,7 +161,9 @@ ANSWERED = [USER, {"role": "assistant", "content": "The answer is"}]
 
 
 def test_a_chat_that_ends_with_the_assistant_is_refused_by_default() -> None:
-    with pytest.raises(DataError, match="row 0: the chat ends with the assistant's turn 'The answer is'.*cut.*continue"):
+    with pytest.raises(
+        DataError, match=r"row 0: the chat ends with the assistant's turn 'The answer is'.*cut.*continue"
+    ):
         read(ANSWERED)
 
 
@@ -202,7 +202,7 @@ def test_a_last_turn_that_cannot_be_treated_so_is_refused(chat: Any, rule: Any, 
 
 def test_a_chat_template_of_the_configuration_follows_the_same_rule() -> None:
     template = [("user", "{q}"), ("assistant", "The answer is")]
-    with pytest.raises(DataError, match="data.last_assistant"):
+    with pytest.raises(DataError, match=r"data.last_assistant"):
         to_prompts([{"q": "2+2?"}], chat_template=template)
     [prompt] = to_prompts([{"q": "2+2?"}], chat_template=template, last_assistant="continue")
     assert prompt.messages == (Message("user", "2+2?"), Message("assistant", "The answer is"))

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import tokenizer_kinds
 
 from rlpost.data.notes import special_in_prompts
 from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import ConfigError, DataError, ModelError
 from rlpost.types import Message, Prompt
+from support import tokenizer_kinds
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,7 @@ def test_what_is_no_text_is_refused_with_row_and_column_in_one_line(value: Any) 
 
 @pytest.mark.parametrize("value", [True, False, np.bool_(True)])
 def test_truth_values_are_refused_because_people_write_them_in_several_ways(value: Any) -> None:
-    with pytest.raises(DataError, match="column 'q' holds (True|False).*write it as text"):
+    with pytest.raises(DataError, match=r"column 'q' holds (True|False).*write it as text"):
         to_prompts([{"q": value}], template="{q}")
 
 
@@ -122,7 +122,7 @@ def test_ids_are_text(ids: list[Any], expected: list[str]) -> None:
 
 @pytest.mark.parametrize("ids", [[1, "1"], [1.0, "1.0"], ["1", None], [np.int64(0), 0]])
 def test_equal_ids_are_refused_however_they_are_written(ids: list[Any]) -> None:
-    with pytest.raises(DataError, match="row 1: id .* is given twice"):
+    with pytest.raises(DataError, match=r"row 1: id .* is given twice"):
         to_prompts([{"id": one, "prompt": "x"} for one in ids])
 
 
