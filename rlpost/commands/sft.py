@@ -40,6 +40,7 @@ def warm_start(config: RunConfig, target: str | Path, *, quiet: bool = False) ->
     Raises:
         ConfigError: without a section ``sft``.
         DataError: for rows without the target column, or too long for ``sft.max_length``.
+        ModelError: for a tokenizer without an end token.
     """
     if config.sft is None:
         raise ConfigError("sft: missing; add the section to warm-start a model")
@@ -50,6 +51,7 @@ def warm_start(config: RunConfig, target: str | Path, *, quiet: bool = False) ->
     try:
         base = starting_folder(config, pairs, work)
         codec = TextCodec(base, config.model.trust_remote_code, config.data.special_tokens)
+        codec.stop_tokens(config.rollout.stop)  # a fault of what follows the warm start, found before it
         rows = [_row(codec, prompt, text, config.sft.max_length) for prompt, text in pairs]
         model = models.load(base, "float32", config.model.trust_remote_code)
         trainer = _trainer(config, config.sft, model, codec, rows, work, quiet)

@@ -61,7 +61,7 @@ def read_text(path: str) -> str:
 
 def parse_lines(text: str, path: str) -> Iterator[tuple[str, Any]]:
     """Values of JSON lines, each with its place (``path:line``) for messages; blank lines are skipped. A text that is
-    one JSON array gives its items (``path, item 0``).
+    one JSON array of objects gives its items (``path, item 0``).
 
     Raises:
         DataError: naming the line that is not JSON, or gives a key twice.
@@ -71,8 +71,9 @@ def parse_lines(text: str, path: str) -> Iterator[tuple[str, Any]]:
             whole = json.loads(text, object_pairs_hook=_distinct)
         except (ValueError, RecursionError):  # lines that are lists, or a fault, which has a line
             whole = None
-        if isinstance(whole, list):
-            yield from ((f"{path}, item {n}", item) for n, item in enumerate(cast("list[Any]", whole)))
+        items = cast("list[Any]", whole) if isinstance(whole, list) else [None]
+        if not items or isinstance(items[0], dict):
+            yield from ((f"{path}, item {number}", item) for number, item in enumerate(items))
             return
     # str.splitlines would also cut at U+2028 and others, which JSON allows inside strings
     for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
