@@ -194,11 +194,13 @@ class TextCodec:
             raise DataError(f"{name}: the tokenizer cannot take it ({describe_error(error)}); mend the text") from None
 
     def _with_special(self, text: str, bare: tuple[int, ...]) -> tuple[int, ...]:
-        """The ids of a text after the special tokens that the tokenizer puts before it, without those it puts after."""
+        """The ids of a text after the special tokens that the tokenizer puts before it, if the text does not begin with
+        them, and without those that it puts after the text.
+        """
         whole = tuple(self.tokenizer(text, add_special_tokens=True)["input_ids"])
         for at in range(len(whole) - len(bare) + 1):
             if whole[at : at + len(bare)] == bare:
-                return whole[: at + len(bare)]
+                return bare if bare[:at] == whole[:at] else whole[: at + len(bare)]
         return whole[:-1] if whole and whole[-1] == self.tokenizer.eos_token_id else whole
 
 

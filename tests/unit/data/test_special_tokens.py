@@ -54,6 +54,23 @@ def test_a_text_prompt_has_one_bos_of_the_tokenizers_or_its_own(with_bos: TextCo
     assert with_bos.tokenizer.eos_token_id != ids[-1]
 
 
+def test_a_beginning_of_several_tokens_is_put_once_as_well(folder: Path) -> None:
+    """As ChatGLM's ``[gMASK]<sop>``, which no BOS token names."""
+    from tokenizers import processors
+    from transformers import PreTrainedTokenizerFast
+
+    backend = tokenizer_kinds.byte_level()
+    backend.add_special_tokens(["<eos>", "[gMASK]", "<sop>"])
+    both = [(one, backend.token_to_id(one)) for one in ("[gMASK]", "<sop>", "<eos>")]
+    backend.post_processor = processors.TemplateProcessing(single="[gMASK] <sop> $A <eos>", special_tokens=both)
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>").save_pretrained(str(folder / "glm"))
+    codec = TextCodec(folder / "glm")
+    ids = codec.encode(Prompt("p", text="hi"))
+    assert ids[:2] == (both[0][1], both[1][1])
+    assert ids[-1] != both[2][1]
+    assert codec.encode(Prompt("p", text="[gMASK]<sop>hi")) == ids
+
+
 @pytest.mark.parametrize("kind", ["gemma", "llama2", "unigram", "wordpiece"])
 def test_other_kinds_put_their_bos_once_as_well(folder: Path, kind: str) -> None:
     codec = made(folder, f"bos-{kind}", kind=kind, bos=True)
