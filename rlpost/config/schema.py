@@ -97,12 +97,14 @@ class DataSection(Section):
     eval: str | dict[str, Any] | None = None
     """Held-out prompts: a path, or the keyword arguments of the source; None: no evaluation."""
     prompt_key: str = "prompt"
-    """Column that holds the prompt, as text or as chat messages; read only where no template is given."""
+    """Column that holds the prompt, as text or as a chat: a list of ``role`` and ``content`` (or ShareGPT's ``from``
+    and ``value``), or the JSON text of one. It is read only where no template is given."""
     id_key: str = "id"
     """Column that holds the prompt's id; where a row lacks it, its number is the id."""
     template: str | None = None
-    """Text of the prompt with ``{column}`` fields, where ``{{`` and ``}}`` stand for braces; or the name of a template
-    that ships: ``lean.released``, ``lean.bare``, ``lean.whole_proof``, ``lean.reasoning``. None: no text template."""
+    """Text of the prompt with ``{column}`` fields, each of which holds text or a number in every row, where ``{{`` and
+    ``}}`` stand for braces; or the name of a template that ships: ``lean.released``, ``lean.bare``,
+    ``lean.whole_proof``, ``lean.reasoning``. None: no text template."""
     chat_template: tuple[tuple[str, str], ...] | None = None
     """Chat messages as pairs of role and text with ``{column}`` fields, rendered by the tokenizer's chat template;
     None: no messages are made."""

@@ -13,6 +13,7 @@ from rlpost.actors.workers import RolloutWorker
 from rlpost.algorithms.credit import train_samples
 from rlpost.config.schema import RunConfig
 from rlpost.data.tokenizer import TextCodec
+from rlpost.errors import InfrastructureError
 from rlpost.protocols import GenerateRequest, GroupRequest, Reply, SamplingSettings, Turn
 from rlpost.rollout.environments import EnvironmentHost
 from rlpost.rollout.episode import Budget, stream
@@ -109,6 +110,14 @@ def test_text_that_spells_a_special_token_is_no_such_token(codec: TextCodec) -> 
     worker.config = RunConfig.model_validate({})
     found = list(worker.stream([request(codec)], SamplingSettings(max_tokens=40, stop=("<|im_end|>",)), 60.0))
     assert {one.answer for one in found[0][0]} == {"the<|i>e"}
+
+
+def test_an_engine_that_does_not_stop_ends_the_run(codec: TextCodec) -> None:
+    engine: Any = Scripted(codec, "the answer<|im_end|>the rest")
+    end = codec.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    engine._write = lambda most, settings: engine._completion(engine.ids, "stop")
+    with pytest.raises(InfrastructureError, match="goes on after one of the tokens"):
+        list(stream(engine, [request(codec)], SamplingSettings(max_tokens=40, stop_token_ids=(end,)), codec))
 
 
 class Twice:
