@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from rlpost.data.text import as_text, checked, shown
+from rlpost.data.text import as_text, checked, is_missing, shown
 from rlpost.errors import DataError
 from rlpost.types import Message
 
@@ -25,10 +25,12 @@ _SHAREGPT = {
 }  # fmt: skip
 """ShareGPT's roles by the names that chat templates know; others stay as they are."""
 
-_CHAT = re.compile(r"""\s*\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")
+_CHAT = re.compile(r"""\s*(array\()?\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")
+_ROLE = re.compile(r"""['"](role|from)['"]\s*:""")
 _MESSAGE = re.compile(r"""\s*\{\s*['"](role|content|from|value|messages|conversations)['"]\s*:\s*['"\[]""")
 
 _TEXT_PARTS = ("text", "input_text", "output_text")
+_PARTS = (*_TEXT_PARTS, "image", "image_url", "input_image", "audio", "audio_url", "input_audio", "video", "video_url")
 
 
 def chat_in_text(text: str, place: str) -> list[Any] | None:
@@ -37,7 +39,11 @@ def chat_in_text(text: str, place: str) -> list[Any] | None:
     Raises:
         DataError: for a text that begins like a chat and cannot be read.
     """
-    if not _CHAT.match(text):
+    begins = _CHAT.match(text)
+    if not begins and text.lstrip()[:1] == "[" and _ROLE.search(text):
+        found = _parsed(text)
+        return found if _is_chat(found) else None
+    if not begins:
         if _MESSAGE.match(text) and isinstance(_parsed(text), dict):
             raise DataError(
                 f"{place} holds the text of a JSON object with chat messages ({shown(text)}); give its list of messages"
@@ -47,6 +53,13 @@ def chat_in_text(text: str, place: str) -> list[Any] | None:
     if not isinstance(found, list):
         raise DataError(f"{place} holds a chat as text that is no JSON ({shown(text)}); write it with json.dumps")
     return found
+
+
+def _is_chat(value: Any) -> bool:
+    """Whether a value is a list of messages, whatever else they hold."""
+    items = cast("list[Any]", value) if isinstance(value, list) else []
+    keys = [set(cast("dict[str, Any]", one)) if isinstance(one, dict) else set[str]() for one in items]
+    return any(all(role in one for one in keys) and any(text in one for one in keys) for role, text in _NAMES)
 
 
 def _parsed(text: str) -> Any:
@@ -89,7 +102,7 @@ def _transposed(value: Mapping[str, Any]) -> object:
 
 def _message(item: object, place: str, column: str) -> Message:
     given = cast("Mapping[str, object]", item if isinstance(item, Mapping) else {})
-    turn: dict[str, Any] = {str(key): plain(one, place) for key, one in given.items() if one is not None}
+    turn: dict[str, Any] = plain(given, place)
     role_key, text_key = next((names for names in _NAMES if names[0] in turn), (None, None))
     if role_key is None or text_key is None or (text_key not in turn and text_key not in given and not _calls(turn)):
         raise DataError(
@@ -115,9 +128,20 @@ def _calls(turn: Mapping[str, Any]) -> bool:
 
 
 def _content(content: object, place: str) -> str:
+    if isinstance(content, str) and content.lstrip()[:1] == "[" and "type" in content:
+        found = _parsed(content)
+        content = found if _are_parts(found) else content
     if not isinstance(content, list):
         return as_text(content, f"{place}: content")
     return "".join(_part(part, place) for part in cast("list[object]", content))
+
+
+def _are_parts(value: Any) -> bool:
+    """Whether a content's text is the JSON text of parts."""
+    items = cast("list[Any]", value) if isinstance(value, list) else []
+    return bool(items) and all(
+        isinstance(one, dict) and cast("dict[str, Any]", one).get("type") in _PARTS for one in items
+    )
 
 
 def _part(part: object, place: str) -> str:
@@ -162,7 +186,7 @@ def read_tools(value: object, place: str) -> tuple[Mapping[str, Any], ...] | Non
 
 def plain(value: object, place: str) -> Any:
     """Lists, dictionaries and numbers of Python in the place of arrays and scalars of numpy, entries without a value
-    left out: data sets give every row every key.
+    (null, and the NaN that pandas writes) left out: data sets give every row every key.
 
     Raises:
         DataError: for bytes, or half of a character, at any depth.
@@ -175,7 +199,7 @@ def plain(value: object, place: str) -> Any:
         return plain(value.tolist(), place)
     if isinstance(value, Mapping):
         pairs = cast("Mapping[object, object]", value).items()
-        return {str(key): plain(one, place) for key, one in pairs if one is not None}
+        return {str(key): plain(one, place) for key, one in pairs if not is_missing(one)}
     if isinstance(value, list | tuple):
         return [plain(one, place) for one in cast("Sequence[object]", value)]
     return value

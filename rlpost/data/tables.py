@@ -50,16 +50,16 @@ def read_hf_disk(path: str, split: str | None = None) -> list[dict[str, Any]]:
         loaded = load_from_disk(path)
         if isinstance(loaded, Dataset):
             return loaded.to_list()
+        names = [str(name) for name in loaded]
+        if split is None and len(names) == 1:
+            split = names[0]
+        if split in loaded:
+            return loaded[split].to_list()
     except FileNotFoundError:
         raise DataError(f"{path}: not a data set written by save_to_disk") from None
     except Exception as error:  # of many libraries' types
         raise DataError(f"{path}: not a data set that can be read ({describe_error(error)})") from error
-    names = [str(name) for name in loaded]
-    if split is None and len(names) == 1:
-        split = names[0]
-    if split not in loaded:
-        raise DataError(f"{path}: split {split!r} not found; set split to one of {', '.join(names)}")
-    return loaded[split].to_list()
+    raise DataError(f"{path}: split {split!r} not found; set split to one of {', '.join(names)}")
 
 
 def _rows(table: Any) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ class TextCodec:
             raise ModelError(f"model.path: {folder} has no fast tokenizer (tokenizer.json), which offsets need")
         added = {id: str(token) for id, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         named = zip(self.tokenizer.all_special_ids, self.tokenizer.all_special_tokens, strict=True)
-        self.special: dict[int, str] = {**added, **dict(named)}
+        self.special: dict[int, str] = {id: text for id, text in {**added, **dict(named)}.items() if text}
         """Special tokens by id: they have no text of their own in what is decoded."""
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:

@@ -271,3 +271,18 @@ def test_a_folder_that_is_no_data_set_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(UserError) as caught:
             prompts(DataSection(source="hf_disk", train=str(path)), "train")
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[1]", b"{}", b"3", b"null", b"{", b"\xff\xfe{", b'{"id": 3, "samples": "1"}', b'{"id": "a", "samples": 1}', b"9" * 5000,
+     b"[" * 100000, b'{"id": "a", "samples": "1", "more": 1}', b'{"id": "a", "samples": "1", "distinct": 1, "listed": 3}'],
+)  # fmt: skip
+def test_a_damaged_file_of_pass_rates_is_one_line(tmp_path: Path, content: bytes) -> None:
+    data, outcomes = tmp_path / "rows.jsonl", tmp_path / "outcomes.jsonl"
+    data.write_text(json.dumps({"id": "a", "prompt": "x"}))
+    outcomes.write_bytes(content)
+    section = DataSection.model_validate({"train": str(data), "curriculum": {"outcomes": str(outcomes)}})
+    with pytest.raises(UserError, match=r"outcomes\.jsonl") as caught:
+        prompts(section, "train")
+    assert "\n" not in str(caught.value)

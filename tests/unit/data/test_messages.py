@@ -40,6 +40,9 @@ def read(value: Any, **options: Any) -> tuple[Message, ...]:
         [{"from": "user", "value": "hi", "weight": None}],
         [{"role": None, "content": None, "from": "human", "value": "hi"}],
         {"role": ["user"], "content": ["hi"]},
+        json.dumps([{"id": None, "role": "user", "content": "hi"}]),
+        [{"role": "user", "content": "hi", "name": float("nan")}],
+        [{"role": "user", "content": json.dumps([{"type": "text", "text": "hi"}])}],
         {"from": np.array(["human"]), "value": np.array(["hi"])},
         json.dumps([USER]),
         json.dumps([{"from": "human", "value": "hi"}], indent=2),
@@ -103,7 +106,7 @@ def test_tool_calls_as_json_text_are_read() -> None:
     [
         ([{"role": "user", "content": None}], "message 0, user: no content and no tool_calls"),
         ([{"role": "assistant", "content": None, "tool_calls": []}, USER], "no content and no tool_calls"),
-        ([{"role": "user", "content": float("nan")}], "content holds nan"),
+        ([{"role": "user", "content": float("nan")}], "no content and no tool_calls"),
         ([{"role": "user", "content": True}], "content holds True"),
         ([{"role": "user", "content": {"text": "hi"}}], "content holds {'text': 'hi'}"),
         ([{"role": "user", "content": b"hi"}], "holds bytes"),
@@ -127,6 +130,8 @@ def test_tool_calls_as_json_text_are_read() -> None:
         (json.dumps({"messages": [USER]}), "the text of a JSON object with chat messages"),
         ("[{'role': 'user', 'content': 'hi'}\n {'role': 'assistant', 'content': 'x'}]", "text that is no JSON"),
         ('[{"role": "user", "content": "hi"}', "text that is no JSON"),
+        ("array([{'role': 'user', 'content': 'hi'}], dtype=object)", "text that is no JSON"),
+        ([{"role": "user", "content": json.dumps([{"type": "image"}])}], "a part 'image'"),
         (np.array([]), "expected text or a list of chat messages"),
         (b"hi", "expected text or a list of chat messages"),
         ({"image": "a.png"}, "expected text or a list of chat messages"),
@@ -149,6 +154,7 @@ def test_what_is_no_chat_is_refused_with_row_and_column(value: Any, expected: st
     "text",
     [
         "[1, 2, 3] sorted is", '[{"a": 1}] has how many keys?', "role: user", '{"x": 1}', "[[role]]", "[{", "{}",
+        '[{"a": 1, "role": "x"}, 3]', '[{"name": "f", "from": "x"}]',
         'Write JSON like [{"role": "user"}].', '{"question": "2+2?"}',
     ],
 )  # fmt: skip
