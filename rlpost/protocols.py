@@ -91,6 +91,8 @@ class SamplingSettings:
         top_p: nucleus mass in (0, 1].
         top_k: number of candidate tokens kept; -1 for all.
         stop: strings that end a completion; they are cut from its text and stay in its token ids.
+        stop_token_ids: token ids that end a completion, next to the model's own end tokens; they stay in its token ids.
+            Special tokens have no text, so a stop string that is one stands here.
         logprobs: whether the log-probability of each sampled token is reported.
 
     >>> SamplingSettings(max_tokens=8).temperature
@@ -103,6 +105,7 @@ class SamplingSettings:
     top_k: int = -1
     stop: tuple[str, ...] = ()
     logprobs: bool = True
+    stop_token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

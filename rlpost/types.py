@@ -20,21 +20,39 @@ UpdateKind = Literal["full", "adapter", "values", "diff"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a chat: a role, such as ``user`` or ``assistant``, and its text.
+    """One message of a chat.
 
-    >>> Message("user", "Prove it.").role
-    'user'
+    Attributes:
+        role: such as ``system``, ``user``, ``assistant`` or ``tool``.
+        content: its text; None for a turn that only calls tools.
+        fields: what else a chat template reads of it, as the data has it: ``tool_calls``, ``tool_call_id``, ``name``,
+            ``reasoning_content``, …
+
+    >>> Message("user", "Prove it.").as_dict()
+    {'role': 'user', 'content': 'Prove it.'}
     """
 
     role: str
-    content: str
+    content: str | None
+    fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def text(self) -> str:
+        """The content; empty where there is none."""
+        return self.content or ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The message in the form that chat templates and TRL's reward functions read."""
+        return {"role": self.role, "content": self.content, **self.fields}
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A question to the policy, together with the data set's columns, which the template, verifier and rewards read.
 
-    Exactly one of ``text`` and ``messages`` is set; ``id`` is unique within its data set.
+    Exactly one of ``text`` and ``messages`` is set; ``id`` is unique within its data set. A chat whose last message is
+    the assistant's is continued from there (a prefill). ``tools`` are the JSON schemas of the functions that a chat's
+    template describes to the policy; None for none.
 
     >>> Prompt(id="t1", text="∀ p : Prop, p → p :=", columns={"statement": "∀ p : Prop, p → p"}).id
     't1'
@@ -44,6 +62,7 @@ class Prompt:
     text: str | None = None
     messages: tuple[Message, ...] | None = None
     columns: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    tools: tuple[Mapping[str, Any], ...] | None = None
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.messages is None):

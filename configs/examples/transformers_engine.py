@@ -110,7 +110,8 @@ class TransformersEngine:
                 token = int(torch.multinomial(row.exp(), 1, generator=source) if settings.temperature else row.argmax())
                 tokens[i].append(token)
                 values[i].append(float(row[token]))
-                if token == self.codec.tokenizer.eos_token_id or self._stopped(tokens[i], settings.stop):
+                ends = (self.codec.tokenizer.eos_token_id, *settings.stop_token_ids)
+                if token in ends or self._stopped(tokens[i], settings.stop):
                     finish[i] = "stop"
             if all(one == "stop" for one in finish):
                 break

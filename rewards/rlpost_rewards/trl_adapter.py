@@ -152,7 +152,7 @@ class _Call:
         if prompt.messages is None:
             arguments["prompts"], arguments["completions"] = [prompt.text] * count, [one.text for one in chosen]
         else:
-            chat = [{"role": message.role, "content": message.content} for message in prompt.messages]
+            chat = [message.as_dict() for message in prompt.messages]
             arguments["prompts"] = [chat] * count
             arguments["completions"] = [_messages(one) for one in chosen]
         arguments["completion_ids"] = [one.token_ids[one.prompt_tokens :].tolist() for one in chosen]

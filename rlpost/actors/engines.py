@@ -26,7 +26,7 @@ from rlpost.protocols import ApplyReport, EngineSpec, GroupRequest, SamplingSett
 from rlpost.rollout.sampling import round_robin
 from rlpost.selfcheck import canary
 from rlpost.trajectory import GroupReceipt, Trajectory
-from rlpost.types import Prompt, WeightManifest
+from rlpost.types import WeightManifest
 
 _GRACE_S = 30.0
 """Seconds that the driver waits longer than the deadline it has given the worker."""
@@ -166,8 +166,7 @@ class RayRolloutPool(ActorPool):
 
 def _without_columns(request: GroupRequest) -> GroupRequest:
     """The request without the columns of its prompt, which only environments read."""
-    prompt = request.prompt.prompt
-    bare = Prompt(prompt.id, prompt.text, prompt.messages)
+    bare = dataclasses.replace(request.prompt.prompt, columns={})
     return dataclasses.replace(request, prompt=dataclasses.replace(request.prompt, prompt=bare))
 
 

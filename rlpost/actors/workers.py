@@ -6,6 +6,7 @@ import os
 import random
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,8 @@ class RolloutWorker(Worker):
         from rlpost.actors.environment_calls import RayEnvironments
         from rlpost.rollout.episode import Budget, stream
 
+        token_ids, strings = self.codec.stop_tokens(settings.stop)
+        settings = replace(settings, stop=strings, stop_token_ids=token_ids)
         section, calls, budget = self.config.environment, None, None
         if section is not None:
             calls = RayEnvironments(environments, section.timeout_s, self.config.cluster.start_timeout_s)

@@ -122,12 +122,17 @@ class Chat:
             # without a value, transformers uses a top_k of its own
             top_k = max(section.top_k, 0)
             drawn = {"do_sample": True, "temperature": self.temperature, "top_p": section.top_p, "top_k": top_k}
-        stops = {"stop_strings": list(section.stop), "tokenizer": self.codec.tokenizer} if section.stop else {}
+        token_ids, strings = self.codec.stop_tokens(section.stop)
+        stops: dict[str, Any] = {"stop_strings": list(strings), "tokenizer": self.codec.tokenizer} if strings else {}
+        if token_ids:
+            ends = self.model.generation_config.eos_token_id
+            own = ends if isinstance(ends, list) else [] if ends is None else [ends]
+            stops["eos_token_id"] = [*own, *token_ids]
         with torch.inference_mode():
             found = self.model.generate(
                 given, attention_mask=torch.ones_like(given), max_new_tokens=section.max_tokens, **drawn, **stops
             )
-        return self.codec.decode(found[0, len(ids) :].tolist(), section.stop)[0]
+        return self.codec.decode(found[0, len(ids) :].tolist(), strings)[0]
 
     def _verdict(self, row: Mapping[str, Any], answer: str) -> Verdict | None:
         if isinstance(self.verifier, ReviewingVerifier):

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rlpost.config.schema import RunConfig, SftSection
 from rlpost.data import bpe, load, models, wordlevel
+from rlpost.data.text import as_text, shown
 from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import ConfigError, DataError, MissingPackageError
 from rlpost.types import Prompt
@@ -40,6 +43,7 @@ def warm_start(config: RunConfig, target: str | Path, *, quiet: bool = False) ->
     Raises:
         ConfigError: without a section ``sft``.
         DataError: for rows without the target column, or too long for ``sft.max_length``.
+        ModelError: for a tokenizer without an end token.
     """
     if config.sft is None:
         raise ConfigError("sft: missing; add the section to warm-start a model")
@@ -50,6 +54,7 @@ def warm_start(config: RunConfig, target: str | Path, *, quiet: bool = False) ->
     try:
         base = starting_folder(config, pairs, work)
         codec = TextCodec(base, config.model.trust_remote_code, config.data.special_tokens)
+        codec.stop_tokens(config.rollout.stop)  # a fault of what follows the warm start, found before it
         rows = [_row(codec, prompt, text, config.sft.max_length) for prompt, text in pairs]
         model = models.load(base, "float32", config.model.trust_remote_code)
         trainer = _trainer(config, config.sft, model, codec, rows, work, quiet)
@@ -81,13 +86,14 @@ def read_pairs(config: RunConfig, section: SftSection) -> list[tuple[Prompt, Tar
 
 
 def _target(value: Any, number: int, section: SftSection) -> Target:
-    texts = [value] if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else []
-    if len(texts) % 2 != 1 or not all(isinstance(text, str) for text in texts):
+    place = f"sft.train, row {number}: column {section.completion_key!r}"
+    given: list[Any] = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
+    if len(given) % 2 != 1 or not all(isinstance(one, (str, int, float)) for one in given):
         raise DataError(
-            f"sft.train, row {number}: column {section.completion_key!r} holds {value!r:.200}, expected text, or a "
-            "list of texts, of policy and environment in turn, that begins and ends with the policy; set "
-            "sft.completion_key"
+            f"{place} holds {shown(value)}, expected text, or a list of texts, of policy and environment in turn, that "
+            "begins and ends with the policy; set sft.completion_key"
         )
+    texts = [as_text(one, place) for one in given]
     return tuple(text if i % 2 else section.completion_prefix + text for i, text in enumerate(texts))
 
 

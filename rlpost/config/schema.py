@@ -97,15 +97,25 @@ class DataSection(Section):
     eval: str | dict[str, Any] | None = None
     """Held-out prompts: a path, or the keyword arguments of the source; None: no evaluation."""
     prompt_key: str = "prompt"
-    """Column that holds the prompt, as text or as chat messages; read only where no template is given."""
+    """Column that holds the prompt, as text or as a chat: a list of ``role`` and ``content`` (or ShareGPT's ``from``
+    and ``value``), or the JSON text of one. It is read only where no template is given."""
     id_key: str = "id"
     """Column that holds the prompt's id; where a row lacks it, its number is the id."""
     template: str | None = None
-    """Text of the prompt with ``{column}`` fields, where ``{{`` and ``}}`` stand for braces; or the name of a template
-    that ships: ``lean.released``, ``lean.bare``, ``lean.whole_proof``, ``lean.reasoning``. None: no text template."""
+    """Text of the prompt with ``{column}`` fields, each of which holds text or a number in every row, where ``{{`` and
+    ``}}`` stand for braces; or the name of a template that ships: ``lean.released``, ``lean.bare``,
+    ``lean.whole_proof``, ``lean.reasoning``. None: no text template."""
     chat_template: tuple[tuple[str, str], ...] | None = None
     """Chat messages as pairs of role and text with ``{column}`` fields, rendered by the tokenizer's chat template;
     None: no messages are made."""
+    last_assistant: Literal["refuse", "cut", "continue"] = "refuse"
+    """Treatment of chats that end with the assistant's turn: ``refuse`` to start; ``cut`` it off, where it is the
+    answer (supervised data); or ``continue`` it, where it is a prefill that the policy goes on from. Change it when
+    your data has such turns."""
+    tools_key: str | None = "tools"
+    """Column that holds the tools of a chat prompt, as a list of JSON schemas or its JSON text, for the chat template
+    to describe; a row may lack it. None: no tools. Change it when the column has another name, or holds something
+    else."""
     shuffle: bool = True
     """Draw a new order of the training prompts in each epoch, derived from ``run.seed``; False: keep the order of the
     rows."""
@@ -165,7 +175,9 @@ class RolloutSection(Section):
     max_tokens: PositiveInt = 256
     """Largest number of tokens of a completion; longer ones are truncated."""
     stop: tuple[str, ...] = ()
-    """Strings that end a completion; they are cut from its text and kept in its tokens."""
+    """Strings that end a completion; they are cut from its text and kept in its tokens. A special token of the
+    tokenizer, such as ``<|im_end|>``, is named by its whole text and ends a completion as an end token does. Change it
+    when the model's end token is not what ends its turns."""
     max_model_len: PositiveInt | None = None
     """Longest sequence in tokens that the engine plans for; None: what the longest prompt and ``max_tokens`` (of
     training or evaluation) need, at least 256 (the KV cache has to hold one such sequence)."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlpost.errors import DataError
-from rlpost.types import Prompt
+from rlpost.types import Message, Prompt
 
 
 def normalise_text(text: str) -> str:
@@ -32,7 +32,12 @@ def question(prompt: Prompt) -> str:
         return normalise_text(f"{prompt.columns.get('binders') or ''} : {statement}")
     if prompt.text is not None:
         return normalise_text(prompt.text)
-    return "\n".join(f"{message.role}: {normalise_text(message.content)}" for message in prompt.messages or ())
+    return "\n".join(_said(message) for message in prompt.messages or ())
+
+
+def _said(message: Message) -> str:
+    calls = message.fields.get("tool_calls")
+    return f"{message.role}: {normalise_text(message.text)}" + (f" {calls}" if calls else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from rlpost.data.chat_template import render
+from rlpost.data.chat_template import render, render_messages
+from rlpost.data.messages import ASSISTANT
+from rlpost.data.text import checked, shown
 from rlpost.errors import DataError
 from rlpost.types import Message, Prompt
 
@@ -32,7 +35,7 @@ class TextDialogue:
         """
         if not isinstance(observation, str):
             raise DataError("the environment answered with chat messages, but the prompt is text; answer with text")
-        return _ids(self.tokenizer, observation), False
+        return _ids(self.tokenizer, checked(observation, "the environment's observation")), False
 
 
 class ChatDialogue:
@@ -40,17 +43,19 @@ class ChatDialogue:
 
     The template renders all messages again, and what follows the policy's answer in its text is the observation's. If
     the text before that is not the text so far, the template has rewritten history (it drops reasoning, say), and the
-    whole text is the new context.
+    whole text is the new context. An answer that continues the assistant's own turn (a prefill) is one turn with it.
 
     Args:
         tokenizer: a transformers tokenizer with a chat template.
         prompt: a prompt with messages.
+        special: ids of the tokenizer's special tokens.
     """
 
-    def __init__(self, tokenizer: Any, prompt: Prompt):
+    def __init__(self, tokenizer: Any, prompt: Prompt, special: Container[int]):
         assert prompt.messages is not None
-        self.tokenizer, self.messages = tokenizer, list(prompt.messages)
-        self.text = render(tokenizer, self.messages)
+        self.tokenizer, self.messages, self.special = tokenizer, list(prompt.messages), special
+        self.name, self.tools = f"prompt {shown(prompt.id)}", prompt.tools
+        self.text = render_messages(tokenizer, prompt)
 
     def observe(self, answer: str | None, last: int | None, observation: Observation) -> tuple[np.ndarray, bool]:
         """Token ids that follow a turn, and whether they are a whole new context instead.
@@ -59,17 +64,27 @@ class ChatDialogue:
             answer: text of the policy's turn; None before the first turn.
             last: the last token id that was sampled; an end token is not repeated.
             observation: chat messages; text becomes a user's message.
+
+        Raises:
+            DataError: as `rlpost.data.chat_template.render`.
         """
-        said = [Message("assistant", answer)] if answer is not None else []
         heard = [Message("user", observation)] if isinstance(observation, str) else list(observation)
-        self.messages += [*said, *heard]
-        before, self.text = self.text, render(self.tokenizer, self.messages)
+        for message in heard:
+            checked(message.text, "the environment's observation")
+        if answer is not None:
+            self._said(answer)
+        self.messages += heard
+        before, self.text = self.text, render(self.tokenizer, self.messages, self.tools, self.name)
         tail = _after(answer, self.text.removeprefix(before)) if self.text.startswith(before) else None
         if tail is None:
             return _ids(self.tokenizer, self.text), True
-        if last in self.tokenizer.all_special_ids:
+        if last is not None and last in self.special:
             tail = tail.removeprefix(self.tokenizer.convert_ids_to_tokens(last))
         return _ids(self.tokenizer, tail), False
+
+    def _said(self, answer: str) -> None:
+        begun = self.messages.pop() if self.messages[-1].role == ASSISTANT else Message(ASSISTANT, "")
+        self.messages.append(replace(begun, content=begun.text + answer))
 
 
 def _after(answer: str | None, body: str) -> str | None:

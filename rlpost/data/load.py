@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -11,9 +11,11 @@ from rlpost.config.schema import DataSection, RunConfig
 from rlpost.data.curriculum import by_pass_rate
 from rlpost.data.decontaminate import decontaminate
 from rlpost.data.models import context_length
+from rlpost.data.notes import gold_in_prompts, special_in_prompts
 from rlpost.data.prompts import to_prompts
+from rlpost.data.text import shown
 from rlpost.data.tokenizer import TextCodec
-from rlpost.errors import DataError
+from rlpost.errors import DataError, RlpostError, describe_error
 from rlpost.plugins import registry
 from rlpost.trajectory import TokenizedPrompt
 from rlpost.types import Prompt
@@ -23,16 +25,29 @@ def rows(section: DataSection, arguments: str | dict[str, Any], where: str) -> l
     """Rows of ``data.source`` for one split; ``arguments`` is a path or keyword arguments.
 
     Raises:
-        DataError: if the source cannot take the arguments or finds no rows.
+        DataError: if the source cannot take the arguments, fails, finds no rows, or gives something else than mappings
+            of columns.
     """
     source = registry.resolve("sources", section.source)
     try:
         found = source(arguments) if isinstance(arguments, str) else source(**arguments)
+        # a table of pandas iterates over the names of its columns
+        found = found.to_dict("records") if hasattr(found, "iterrows") else found
+        listed = list(cast("Iterable[object]", found if found is not None else ()))
     except TypeError as error:
         raise DataError(f"{where}: source {section.source!r} cannot take {arguments!r} ({error})") from None
-    if not found:
+    except RlpostError:
+        raise
+    except Exception as error:  # the source may be the user's own code
+        raise DataError(f"{where}: source {section.source!r} failed ({describe_error(error)})") from error
+    if not listed:
         raise DataError(f"{where}: source {section.source!r} found no rows for {arguments!r}")
-    return list(found)
+    for number, row in enumerate(listed):
+        if not isinstance(row, Mapping):
+            raise DataError(
+                f"{where}, row {number}: source {section.source!r} gave {shown(row)}, expected a mapping of columns"
+            )
+    return cast("list[dict[str, Any]]", listed)
 
 
 def prompts(section: DataSection, split: str) -> list[Prompt]:
@@ -63,6 +78,8 @@ def make_prompts(section: DataSection, found: Sequence[Mapping[str, Any]], where
         id_key=section.id_key,
         template=template,
         chat_template=chat,
+        last_assistant=section.last_assistant,
+        tools_key=section.tools_key,
         where=where,
     )
 
@@ -81,7 +98,7 @@ def templates(section: DataSection) -> tuple[str | None, Sequence[tuple[str, str
 
 
 def tokenized_prompts(
-    config: RunConfig, model: str, *, training: bool
+    config: RunConfig, model: str, *, training: bool, log: Callable[[str], None] = lambda _: None
 ) -> tuple[list[TokenizedPrompt], list[TokenizedPrompt]]:
     """Training and held-out prompts with their token ids, each checked to fit the model.
 
@@ -89,11 +106,15 @@ def tokenized_prompts(
         config: data settings, and the lengths in ``rollout`` that limit a prompt.
         model: Hugging Face folder with the tokenizer.
         training: whether to load training prompts; False: only held-out ones, the first list is empty.
+        log: called with what is to be known of the data, see `rlpost.data.notes`.
 
     Raises:
         DataError: for a prompt that is too long, with its id and length; or as `prompts` and `decontaminate`.
+        ModelError: if nothing ends an answer.
+        ConfigError: for a stop string that can never be found.
     """
     codec = TextCodec(model, config.model.trust_remote_code, config.data.special_tokens)
+    codec.check_end(config.rollout.stop)
     positions = config.rollout.max_model_len or context_length(model)
 
     def encode(chosen: Sequence[Prompt], tokens: int) -> list[TokenizedPrompt]:
@@ -110,8 +131,17 @@ def tokenized_prompts(
 
     held_out = prompts(config.data, "eval") if config.data.eval is not None else []
     train = decontaminate(prompts(config.data, "train"), held_out, config.data.contamination) if training else []
-    shown = held_out[: config.evaluation.max_prompts]
-    return encode(train, config.trajectory_tokens), encode(shown, held_out_tokens(config))
+    asked = held_out[: config.evaluation.max_prompts]
+    for found, where in ((train, "data.train"), (asked, "data.eval")):
+        for line in (
+            gold_in_prompts(found, config.scoring, where),
+            special_in_prompts(found, codec.special.values(), where),
+        ):
+            if line is not None:
+                log(line)
+    if unheeded := codec.unheeded_turn_end([*train, *asked][0], config.rollout.stop):
+        log(f"model.path: {unheeded}")
+    return encode(train, config.trajectory_tokens), encode(asked, held_out_tokens(config))
 
 
 def held_out_tokens(config: RunConfig) -> int:

@@ -164,9 +164,12 @@ def save_folder(model: Any, state: Mapping[str, Tensor], tokenizer_from: str | P
         "merges.txt",
         "added_tokens.json",
         "chat_template*",
+        "additional_chat_templates/*",
     ):
         for file in filter(Path.is_file, Path(tokenizer_from).glob(pattern)):
-            shutil.copy(file, Path(folder) / file.name)
+            target = Path(folder) / file.relative_to(tokenizer_from)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(file, target)
 
 
 def try_saving(model: Any, base: str | Path) -> None:

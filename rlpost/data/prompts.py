@@ -2,59 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from string import Formatter
-from typing import Any, cast
+from typing import Any, Literal
 
+from rlpost.data.messages import ASSISTANT, chat_in_text, read_messages, read_tools
+from rlpost.data.text import as_text, is_missing, named, shown
 from rlpost.errors import DataError
 from rlpost.types import Message, Prompt
 
 Row = Mapping[str, Any]
-
-
-def read_jsonl(path: str) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file; blank lines are skipped.
-
-    Raises:
-        DataError: naming the file and line that is not a JSON object.
-    """
-    try:
-        text = existing_file(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert the file") from None
-    rows: list[dict[str, Any]] = []
-    for place, row in parse_lines(text, path):
-        if not isinstance(row, dict):
-            raise DataError(f"{place}: expected a JSON object, got {type(row).__name__}")
-        rows.append(cast("dict[str, Any]", row))
-    return rows
-
-
-def parse_lines(text: str, path: str) -> Iterator[tuple[str, Any]]:
-    """Values of JSON lines, each with its place (``path:line``) for messages; blank lines are skipped.
-
-    Raises:
-        DataError: naming the line that is not JSON.
-    """
-    # str.splitlines would also cut at U+2028 and others, which JSON allows inside strings
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
-        try:
-            yield place, json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{place}: not valid JSON ({error.msg}); mend or remove the line") from None
-
-
-def existing_file(path: str) -> Path:
-    """The file at ``path``, or a DataError that names it."""
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise DataError(f"{path}: no such file; give the path of a data file")
-    return file
+LastAssistant = Literal["refuse", "cut", "continue"]
 
 
 def to_prompts(
@@ -64,69 +22,110 @@ def to_prompts(
     id_key: str = "id",
     template: str | None = None,
     chat_template: Sequence[tuple[str, str]] | None = None,
+    last_assistant: LastAssistant = "refuse",
+    tools_key: str | None = "tools",
     where: str = "data",
 ) -> list[Prompt]:
-    """Make prompts from rows; each prompt keeps every column of its row.
+    """Make prompts from rows; each prompt keeps every column of its row, as it is.
+
+    What becomes text is text or a number (`rlpost.data.text.as_text`); chats are read by `rlpost.data.messages`.
 
     Args:
         rows: mappings from column to value.
-        prompt_key: column with the prompt, text or a list of ``{"role", "content"}``, unless a template is given.
-        id_key: column with the id; without it, the row number is the id.
+        prompt_key: column with the prompt, text or a chat (also as JSON text), unless a template is given.
+        id_key: column with the id; where it is missing or null, the row number is the id.
         template: text with ``{column}`` fields; None: no text template.
         chat_template: (role, text with ``{column}`` fields) pairs; None: no chat template.
+        last_assistant: treatment of a chat that ends with the assistant's turn, see ``data.last_assistant``.
+        tools_key: column with the tools of a chat; None for none.
         where: name of the data set in messages.
 
     Raises:
-        DataError: for no rows, a missing column, a prompt of the wrong type, or an id given twice.
+        DataError: for no rows, a missing column, a value that is no text, an empty prompt, a chat that ends with the
+            assistant's turn (if it is to be refused), or an id given twice.
     """
     prompts: list[Prompt] = []
     seen: set[str] = set()
     for number, row in enumerate(rows):
         place = f"{where}, row {number}"
-        given = row.get(id_key)
-        name = str(number if given is None else given)
+        name = _name(row, id_key, number, place)
         if name in seen:
-            raise DataError(f"{place}: id {name!r} is given twice; make ids unique")
+            raise DataError(f"{place}: id {shown(name)} is given twice; make ids unique")
         seen.add(name)
         if template is not None:
-            prompts.append(Prompt(name, text=_fill(template, row, place), columns=row))
+            found: str | tuple[Message, ...] = _fill(template, row, place)
         elif chat_template is not None:
-            messages = tuple(Message(role, _fill(text, row, place)) for role, text in chat_template)
-            prompts.append(Prompt(name, messages=messages, columns=row))
+            found = tuple(Message(role, _fill(text, row, place)) for role, text in chat_template)
         else:
-            prompts.append(_from_column(name, row, prompt_key, place))
+            found = _from_column(row, prompt_key, place)
+        if isinstance(found, str):
+            if not found.strip():
+                raise DataError(f"{place}: the prompt is empty; fill it in or drop the row")
+            prompts.append(Prompt(name, text=found, columns=row))
+        else:
+            tools = read_tools(row.get(tools_key), f"{place}: column {tools_key!r}") if tools_key else None
+            prompts.append(Prompt(name, messages=_ended(found, last_assistant, place), columns=row, tools=tools))
     if not prompts:
         raise DataError(f"{where}: no rows; give a data set with at least one prompt")
     return prompts
 
 
-def _from_column(name: str, row: Row, key: str, place: str) -> Prompt:
+def _name(row: Row, key: str, number: int, place: str) -> str:
+    given = row.get(key)
+    # pandas writes NaN where a row has no id
+    return str(number) if is_missing(given) else as_text(given, f"{place}: column {key!r}")
+
+
+def _from_column(row: Row, key: str, place: str) -> str | tuple[Message, ...]:
     if key not in row:
-        raise DataError(
-            f"{place}: no column {key!r} (there are {', '.join(row)}); set data.prompt_key or data.template"
-        )
-    value = row[key]
+        raise DataError(f"{place}: no column {key!r} (there are {named(row)}); set data.prompt_key or data.template")
+    value, column = row[key], f"{place}: column {key!r}"
     if isinstance(value, str):
-        return Prompt(name, text=value, columns=row)
-    if isinstance(value, Sequence) and value:
-        messages: list[Message] = []
-        for item in cast("Sequence[object]", value):
-            turn = cast("Mapping[str, object]", item if isinstance(item, Mapping) else {})
-            if not {"role", "content"} <= set(turn):
-                raise DataError(f"{place}: column {key!r} holds {item!r}, expected a mapping with role and content")
-            messages.append(Message(str(turn["role"]), str(turn["content"])))
-        return Prompt(name, messages=tuple(messages), columns=row)
-    raise DataError(f"{place}: column {key!r} holds {value!r}, expected text or a list of chat messages")
+        text = as_text(value, column)
+        chat = chat_in_text(text, column)
+        return text if chat is None else read_messages(chat, column)
+    return read_messages(value, column)
+
+
+def _ended(messages: tuple[Message, ...], rule: LastAssistant, place: str) -> tuple[Message, ...]:
+    """The messages of a chat, which end as they may: with what the policy answers, or with what it continues."""
+    last = messages[-1]
+    if last.role == ASSISTANT:
+        if rule == "refuse":
+            raise DataError(
+                f"{place}: the chat ends with the assistant's turn {shown(last.text)}; set data.last_assistant to cut "
+                "(it is the answer) or to continue (the policy goes on from it)"
+            )
+        if rule == "continue":
+            if last.content is None or "tool_calls" in last.fields:
+                raise DataError(f"{place}: the assistant's last turn calls tools, which cannot be continued; cut it")
+            return messages
+        while messages and messages[-1].role == ASSISTANT:
+            messages = messages[:-1]
+    if not messages:
+        raise DataError(f"{place}: nothing is left of the chat without the assistant's turn; drop the row")
+    if not messages[-1].text.strip() and messages[-1].role != "tool":
+        raise DataError(f"{place}: the chat's last turn ({messages[-1].role}) is empty; fill it in or drop the row")
+    return messages
 
 
 def _fill(template: str, row: Row, place: str) -> str:
+    """The template with its fields filled in. A field with a format of its own (``{price:.2f}``) follows that."""
+    pieces: list[str] = []
     try:
-        fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
-        for field in fields:
+        for literal, field, spec, conversion in Formatter().parse(template):
+            pieces.append(literal)
+            if field is None:
+                continue
             if field not in row:
-                raise DataError(f"{place}: the template asks for {field!r}, columns are {', '.join(row)}")
-        return template.format_map({key: row[key] for key in fields})
+                braces = "" if field.isidentifier() else "; write {{ and }} for braces that are no field"
+                raise DataError(f"{place}: the template asks for {field!r}, columns are {named(row)}{braces}")
+            text = as_text(row[field], f"{place}: column {field!r}")
+            if spec or conversion:
+                text = f"{{0{'!' + conversion if conversion else ''}:{spec}}}".format(row[field])
+            pieces.append(text)
     except DataError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, MemoryError) as error:
         raise DataError(f"{place}: template {template!r}: {error}; write {{{{ and }}}} for braces") from None
+    return "".join(pieces)

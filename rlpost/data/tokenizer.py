@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlpost.data.chat_template import render_messages
+from rlpost.data.chat_template import render_messages, turn_tail
 from rlpost.data.dialogue import ChatDialogue, TextDialogue
-from rlpost.errors import DataError, ModelError, first_line
+from rlpost.data.models import GENERATION
+from rlpost.data.spans import token_spans
+from rlpost.data.text import checked, shown
+from rlpost.errors import ConfigError, DataError, ModelError, describe_error
 from rlpost.types import Prompt
 
 
@@ -27,34 +31,41 @@ class TextCodec:
     def __init__(self, folder: str | Path, trust_remote_code: bool = False, special_tokens: bool = True):
         from transformers import AutoTokenizer
 
-        self.special_tokens = special_tokens
+        self.folder, self.special_tokens = folder, special_tokens
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"model.path: no tokenizer in {folder} ({first_line(error)})") from None
+        except Exception as error:  # of many types: a damaged file fails in transformers, in tokenizers or between them
+            raise ModelError(f"model.path: no tokenizer in {folder} ({describe_error(error)})") from None
         if not getattr(self.tokenizer, "is_fast", False):
             raise ModelError(f"model.path: {folder} has no fast tokenizer (tokenizer.json), which offsets need")
-        self._special = frozenset(self.tokenizer.all_special_ids)
+        added = {id: str(token) for id, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        named = zip(self.tokenizer.all_special_ids, self.tokenizer.all_special_tokens, strict=True)
+        self.special: dict[int, str] = {id: text for id, text in {**added, **dict(named)}.items() if text}
+        """Special tokens by id: they have no text of their own in what is decoded."""
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """Token ids of a prompt.
 
         Chat messages go through the tokenizer's chat template with the generation prompt added; plain text is
-        tokenised with the special tokens the tokenizer adds to a sequence's start (if wanted), but none at its end.
+        tokenised with the special tokens the tokenizer puts before a sequence (if wanted), but none at its end. A text
+        that begins with the BOS token is taken to have all that it needs, and gets no second one.
 
         Raises:
-            DataError: for chat messages if the tokenizer has no chat template, or if there are no tokens.
+            DataError: for chat messages if the tokenizer has no chat template or that refuses them, for text that the
+                tokenizer cannot take, or if there are no tokens.
         """
+        name = f"prompt {shown(prompt.id)}"
         if prompt.messages is not None:
-            text = render_messages(self.tokenizer, prompt)
-            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids = self._ids(render_messages(self.tokenizer, prompt), name)
         else:
-            ids = self.tokenizer(prompt.text, add_special_tokens=self.special_tokens)["input_ids"]
-            if self.special_tokens and ids and ids[-1] == self.tokenizer.eos_token_id:
-                ids = ids[:-1]
+            assert prompt.text is not None
+            ids = self._ids(prompt.text, name)
+            bos = self.tokenizer.bos_token
+            if self.special_tokens and ids and not (bos and prompt.text.lstrip().startswith(bos)):
+                ids = self._with_special(prompt.text, ids)
         if not ids:
-            raise DataError(f"prompt {prompt.id!r} is empty after tokenisation; give it some text")
-        return tuple(ids)
+            raise DataError(f"{name} is empty after tokenisation; give it some text")
+        return ids
 
     def missing_ids(self, rows: int) -> list[int]:
         """Ids below ``rows`` that stand for no token, ascending.
@@ -71,27 +82,84 @@ class TextCodec:
     def dialogue(self, prompt: Prompt) -> TextDialogue | ChatDialogue:
         """The dialogue that begins with a prompt; it makes the tokens of an environment's observations."""
         if prompt.messages is not None:
-            return ChatDialogue(self.tokenizer, prompt)
+            return ChatDialogue(self.tokenizer, prompt, self.special)
         return TextDialogue(self.tokenizer)
 
     def encode_target(self, text: str) -> tuple[int, ...]:
-        """Token ids of a target completion for supervised training, the end-of-sequence token included."""
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return (*ids, self.tokenizer.eos_token_id)
+        """Token ids of a target completion for supervised training, the end-of-sequence token included.
+
+        Raises:
+            DataError: for text that the tokenizer cannot take.
+            ModelError: if the tokenizer has no end token.
+        """
+        if self.tokenizer.eos_token_id is None:
+            raise ModelError(f"model.path: the tokenizer of {self.folder} has no end token; {_SET_END}")
+        return (*self._ids(text, f"the target {shown(text)}"), int(self.tokenizer.eos_token_id))
+
+    def stop_tokens(self, stop: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """Stop strings as an engine needs them: ids of those that are special tokens, and those that are text.
+
+        Special tokens are left out of what is decoded, so an engine that looks for their text never finds it.
+
+        Raises:
+            ConfigError: for a string that has a special token and other characters.
+        """
+        known = {text: token for token, text in self.special.items()}
+        for one in stop:
+            inside = next((text for text in known if text in one and text != one), None) if one not in known else None
+            if inside:
+                raise ConfigError(
+                    f"rollout.stop: {one!r} never stands in an answer's text, because {inside!r} is a special token; "
+                    f"give {inside!r} alone"
+                )
+        return tuple(known[one] for one in stop if one in known), tuple(one for one in stop if one not in known)
+
+    def check_end(self, stop: Sequence[str]) -> None:
+        """Verify that something ends an answer: the tokenizer's end token, one that the model folder's configuration
+        names, or a stop string.
+
+        Raises:
+            ModelError: if nothing does; every answer would be cut at its limit.
+            ConfigError: as `stop_tokens`.
+        """
+        if any(self.stop_tokens(stop)) or self.tokenizer.eos_token_id is not None:
+            return
+        if not _ends(Path(self.folder) / GENERATION, Path(self.folder) / "config.json"):
+            raise ModelError(
+                f"model.path: nothing ends an answer, the tokenizer of {self.folder} has no end token; {_SET_END}, or "
+                "set rollout.stop"
+            )
+
+    def unheeded_turn_end(self, prompt: Prompt, stop: Sequence[str]) -> str | None:
+        """A line on the special token with which the chat template ends the assistant's turn, if that ends no answer;
+        base models often have such a template. None if all is well.
+
+        Args:
+            prompt: one of the prompts.
+            stop: ``rollout.stop``.
+        """
+        if prompt.messages is None or not self.tokenizer.chat_template:
+            return None
+        tail = turn_tail(self.tokenizer, prompt)
+        end = next(((token, text) for token, text in self.special.items() if text and tail.startswith(text)), None)
+        folder = Path(self.folder)
+        ends = {self.tokenizer.eos_token_id, *_ends(folder / GENERATION, folder / "config.json")}
+        if end is None or end[0] in ends or end[1] in stop:
+            return None
+        return (
+            f"the chat template ends the assistant's turn with {end[1]!r}, which ends no answer (the end token is "
+            f"{self.tokenizer.eos_token!r}); if the model writes it, set rollout.stop to it"
+        )
 
     def text(self, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
         """The text that `decode` gives, several times faster, without the spans."""
-        known = ids[:-1] if ids and ids[-1] in self._special else ids
-        if not self._special.isdisjoint(known):  # rare: mostly the end token alone is special
-            known = [token for token in known if token not in self._special]
-        text = self.tokenizer.backend_tokenizer.decode(list(known), skip_special_tokens=True)
-        if "\N{REPLACEMENT CHARACTER}" in text:  # bytes that are no character: there the two ways differ
-            return self.decode(ids, stop)[0]
+        text = self._text([token for token in ids if token not in self.special])
         return text[: _first(text, stop)]
 
     def decode(self, ids: Sequence[int], stop: Sequence[str] = ()) -> tuple[str, tuple[tuple[int, int], ...]]:
         """Text of sampled ids without special tokens, and the character span of each id.
 
+        The text is the tokenizer's of all ids together; bytes that are no character are replacement characters in it.
         Tokens that together make one character (bytes of a multi-byte letter) share its span. Text from the first
         stop string on is cut off; tokens after the cut have a zero-length span at its end.
 
@@ -102,53 +170,54 @@ class TextCodec:
         Returns:
             The text, and half-open spans parallel to ``ids``, in order.
         """
-        from tokenizers.decoders import DecodeStream
-
-        backend, stream = self.tokenizer.backend_tokenizer, DecodeStream(skip_special_tokens=True)
-        text, spans = "", [(0, 0)] * len(ids)
-        run: list[int] = []  # positions of the tokens since the last piece of text, special ones left out
-        for position, token in enumerate(ids):
-            spans[position] = (len(text), len(text))
-            if token in self._special:
-                continue
-            try:
-                piece = stream.step(backend, token)
-            except Exception as error:
-                if "Invalid prefix" not in str(error):
-                    raise
-                # bytes that are no character stand before a letter: end them, and go on with the letter
-                text, stream = self._placed(ids, run, text, spans), DecodeStream(skip_special_tokens=True)
-                run, piece = [], stream.step(backend, token)
-            run.append(position)
-            if piece:
-                text, run = self._placed(ids, run, text, spans, piece), []
-        spans = [(min(a, len(text)), min(b, len(text))) for a, b in spans]
+        known = [token for token in ids if token not in self.special]
+        text = self._text(known)
+        own = [*token_spans(known, text, self._text), (len(text), len(text))]
+        spans: list[tuple[int, int]] = []
+        place = 0
+        for token in ids:
+            silent = token in self.special
+            spans.append((own[place][0], own[place][0]) if silent else own[place])
+            place += not silent
         end = _first(text, stop)
-        if end < len(text):
-            spans = [(min(a, end), min(b, end)) for a, b in spans]
-        return text[:end], tuple(spans)
+        return text[:end], tuple((min(a, end), min(b, end)) for a, b in spans)
 
-    def _placed(
-        self, ids: Sequence[int], run: Sequence[int], text: str, spans: list[tuple[int, int]], piece: str | None = None
-    ) -> str:
-        """The text with the piece that the tokens at ``run`` make, whose spans are filled in; None decodes them."""
-        tokens = [ids[i] for i in run]
-        if piece is None:
-            piece = str(self.tokenizer.backend_tokenizer.decode(tokens, skip_special_tokens=True))
-        for place, (start, stop) in zip(run, self._split(tokens, piece), strict=True):
-            spans[place] = (len(text) + start, len(text) + stop)
-        return text + piece
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=True))
 
-    def _split(self, tokens: Sequence[int], piece: str) -> list[tuple[int, int]]:
-        """Spans of tokens that only together made ``piece``: where one ends inside a character, both share it."""
-        done, unfinished, spans = 0, False, []
-        for size in range(1, len(tokens)):
-            known = self.tokenizer.backend_tokenizer.decode(list(tokens[:size]), skip_special_tokens=True)
-            whole = known.rstrip("\N{REPLACEMENT CHARACTER}")
-            unfinished = known != whole
-            spans.append((done, len(whole) + unfinished))
-            done = len(whole)
-        return [*spans, (done, len(piece))]
+    def _ids(self, text: str, name: str) -> tuple[int, ...]:
+        """Token ids of a text and nothing else."""
+        checked(text, name)
+        try:
+            return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        except Exception as error:  # tokenizers raises bare exceptions, as for a letter without a token
+            raise DataError(f"{name}: the tokenizer cannot take it ({describe_error(error)}); mend the text") from None
+
+    def _with_special(self, text: str, bare: tuple[int, ...]) -> tuple[int, ...]:
+        """The ids of a text after the special tokens that the tokenizer puts before it, if the text does not begin with
+        them, and without those that it puts after the text.
+        """
+        whole = tuple(self.tokenizer(text, add_special_tokens=True)["input_ids"])
+        for at in range(len(whole) - len(bare) + 1):
+            if whole[at : at + len(bare)] == bare:
+                return bare if bare[:at] == whole[:at] else whole[: at + len(bare)]
+        return whole[:-1] if whole and whole[-1] == self.tokenizer.eos_token_id else whole
+
+
+_SET_END = "set eos_token in its tokenizer_config.json"
+
+
+def _ends(*files: Path) -> set[int]:
+    """The end tokens that a model folder's configuration names."""
+    found: set[int] = set()
+    for file in files:
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, OSError):  # missing, or damaged: loading the model says so
+            continue
+        named = values.get("eos_token_id") if isinstance(values, dict) else None
+        found.update(one for one in (named if isinstance(named, list) else [named]) if isinstance(one, int))
+    return found
 
 
 def _first(text: str, stop: Sequence[str]) -> int:

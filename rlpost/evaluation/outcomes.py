@@ -12,7 +12,7 @@ from typing import Any
 from rlpost.algorithms.intervals import with_errors
 from rlpost.algorithms.passk import pass_at_k
 from rlpost.algorithms.sharpening import flips
-from rlpost.errors import DataError, InfrastructureError
+from rlpost.errors import DataError, InfrastructureError, describe_error
 from rlpost.evaluation.lists import Listed, list_figures, popularity_shift
 
 RIGHT, WRONG, OPEN, GRADED = "1", "0", "?", "."
@@ -166,13 +166,15 @@ def read(path: Path) -> list[Outcome]:
     """
     try:
         return [_outcome(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, TypeError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"{path}: no outcomes of an evaluation ({error}); write one with rlpost evaluate --output"
+            f"{path}: no outcomes of an evaluation ({describe_error(error)}); write one with rlpost evaluate --output"
         ) from None
 
 
 def _outcome(values: dict[str, Any]) -> Outcome:
+    if not isinstance(values.get("id"), str) or not isinstance(values.get("samples"), str):
+        raise ValueError("a line without id and samples")
     found = values.get("listed")
     rewards = tuple(values.get("rewards", ()))
     return Outcome(**{**values, "rewards": rewards, "listed": None if found is None else Listed.from_json(found)})

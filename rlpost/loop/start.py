@@ -57,7 +57,7 @@ def session(
     shipped = shipped or ship(config)
     needs = reward_needs(config)
     config = with_logprobs(config, needs)
-    train, held_out = tokenized_prompts(config, model, training=training)
+    train, held_out = tokenized_prompts(config, model, training=training, log=log)
     with cluster(config.cluster):
         shapes = tensor_shapes(model)
         plan = wait_for_placement(lambda found: place(config, found, shapes), config.cluster, log)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rlpost.trajectory import Group, Ticket, Trajectory
+from rlpost.types import Message
 
 
 def write(path: str, rows: Iterator[dict[str, Any]]) -> None:
@@ -37,7 +38,7 @@ def _line(group: Group, ticket: Ticket | None, member: int, advantage: float | N
     prompt, last = group.prompt, one.turns[-1]
     return {
         "prompt_id": prompt.id,
-        "prompt": prompt.text if prompt.messages is None else [[m.role, m.content] for m in prompt.messages],
+        "prompt": prompt.text if prompt.messages is None else [_message(m) for m in prompt.messages],
         "member": member,
         "completion": one.text,
         "tokens": one.sampled,
@@ -60,6 +61,11 @@ def _line(group: Group, ticket: Ticket | None, member: int, advantage: float | N
         "versions": [list(span) for span in one.versions],
         "logprobs": _sampled(one),
     }
+
+
+def _message(message: Message) -> list[Any]:
+    """Role and content, and what else the chat template read (tool calls, say), if there is something."""
+    return [message.role, message.content, *([dict(message.fields)] if message.fields else [])]
 
 
 def _segment(segment: Any) -> Mapping[str, Any]:

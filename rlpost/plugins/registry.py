@@ -64,7 +64,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "lean.reasoning": "rlpost_verifiers.lean.prompts:REASONING",
     },
     "sources": {
-        "jsonl": "rlpost.data.prompts:read_jsonl",
+        "jsonl": "rlpost.data.jsonl:read_jsonl",
         "parquet": "rlpost.data.tables:read_parquet",
         "hf_disk": "rlpost.data.tables:read_hf_disk",
         "lean_dojo_premises": "rlpost_verifiers.lean.dojo.sources:premises",

@@ -266,6 +266,11 @@ class _Run:
     def _add_turn(self, episode: Episode, completion: Completion) -> Turn:
         stop = self.settings.stop if completion.finish == "stop" else ()
         ids, offsets = completion.token_ids.tolist(), None
+        if not set(self.settings.stop_token_ids).isdisjoint(ids[:-1]):
+            raise InfrastructureError(
+                f"rollout: an answer goes on after one of the tokens {list(self.settings.stop_token_ids)}, which "
+                "rollout.stop names; the engine must end answers at SamplingSettings.stop_token_ids"
+            )
         if self.offsets:
             text, spans = self.codec.decode(ids, stop)
             offsets = np.asarray(spans, np.int32).reshape(-1, 2)
@@ -313,7 +318,7 @@ class _Run:
         assert episode.dialogue is not None
         last = int(episode.ids[-1][-1]) if episode.answer is not None and len(episode.ids[-1]) else None
         ids, rewritten = episode.dialogue.observe(episode.answer, last, observation)
-        text = observation if isinstance(observation, str) else "\n".join(m.content for m in observation)
+        text = observation if isinstance(observation, str) else "\n".join(m.text for m in observation)
         if rewritten:
             episode.restarted(ids)
         else:

@@ -112,6 +112,12 @@ def test_stop_strings_are_cut_from_the_text(found: dict) -> None:
     assert found["sampling"]["stop_in_text"] == 0
 
 
+def test_a_stop_token_ends_an_answer_and_stays_its_last_token(found: dict) -> None:
+    """Status done, the token sampled last and nowhere before, and the tokens before it as without the setting."""
+    assert found["sampling"]["stop_token"]
+    assert all(one == ["done", True, False, True] for one in found["sampling"]["stop_token"])
+
+
 def test_prompts_beyond_the_engines_token_budget_are_served(found: dict) -> None:
     assert len(found["sampling"]["long_batch"]) == 64
     assert set(found["sampling"]["long_batch"]) <= {"stop", "length"}

@@ -146,6 +146,14 @@ def sampling(pair: Pair) -> dict:
     [stopped] = pair.groups([group("a", prompt, range(5, 13))], settings)
     found["stop_in_text"] = sum(" p" in one.answer for one in stopped if one.status == "done")
     found["stopped"] = sum(one.turns[-1].finish == "stop" for one in stopped)
+    answers = pair.groups([group("a", prompt, range(5, 13))], SamplingSettings(max_tokens=60))[0]
+    end = sampled(answers[0])[3]  # any token will do: a special one is an id like others
+    [ended] = pair.groups([group("a", prompt, range(5, 13))], SamplingSettings(max_tokens=60, stop_token_ids=(end,)))
+    found["stop_token"] = [
+        (one.status, sampled(one)[-1] == end, end in sampled(one)[:-1], sampled(one) == sampled(plain)[: one.sampled])
+        for one, plain in zip(ended, answers, strict=True)
+        if end in sampled(plain)
+    ]
     long = [GenerateRequest(np.full(200, 5 + i % 50, np.int32), 4, i) for i in range(64)]
     found["long_batch"] = [c.finish for c in pair.completions(long)]
     return found

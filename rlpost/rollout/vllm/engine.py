@@ -207,6 +207,7 @@ class VllmEngine:
             max_tokens=request.max_tokens,
             seed=request.seed,
             stop=list(settings.stop) or None,
+            stop_token_ids=list(settings.stop_token_ids) or None,
             logprobs=0 if settings.logprobs else None,
             detokenize=bool(settings.stop),
             output_kind=RequestOutputKind.FINAL_ONLY,

@@ -10,7 +10,8 @@ import pytest
 from rlpost.config.load import from_dict
 from rlpost.config.schema import DataSection, RunConfig
 from rlpost.data.load import held_out_tokens, prompts, tokenized_prompts
-from rlpost.errors import DataError, UserError
+from rlpost.errors import ConfigError, DataError, UserError
+from support import tokenizer_kinds
 
 
 def source(folder: Path) -> str:
@@ -76,3 +77,31 @@ def test_held_out_prompts_leave_room_for_the_longer_answers_of_evaluations(tiny_
     # answers that are followed are sampled as in training, which may be longer
     assert held_out_tokens(configured("short", "short", 8)) == 8
     assert held_out_tokens(configured("short", "short", 8, uplift_prompts=1)) == 32
+
+
+def test_what_is_to_be_known_of_the_data_is_said_at_the_start(tmp_path: Path) -> None:
+    model = tokenizer_kinds.write(tmp_path / "model", kind="byte_level")
+    (model / "config.json").write_text(json.dumps({"max_position_embeddings": 512}))
+    file = tmp_path / "a.jsonl"
+    asked = ["say <|im_end|>", "The capital is Paris. What is it?", "2+2?"]
+    rows = [{"prompt": [{"role": "user", "content": text}], "answer": "Paris"} for text in asked]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    config = RunConfig.model_validate({"data": {"train": str(file)}, "model": {"path": str(model)}})
+    said: list[str] = []
+    train, _ = tokenized_prompts(config, str(model), training=True, log=said.append)
+    assert len(train) == 3
+    assert [line.split(",")[0] for line in said] == [
+        "data.train: 1 of 3 prompts hold their own gold answer (column 'answer')",
+        "data.train: 1 of 3 prompts hold the text of a special token",
+        "model.path: the chat template ends the assistant's turn with '<|im_end|>'",
+    ]
+
+
+def test_a_stop_string_that_can_never_be_found_is_refused_before_the_start(tmp_path: Path) -> None:
+    model = tokenizer_kinds.write(tmp_path / "model")
+    (model / "config.json").write_text("{}")
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"prompt": "x"}))
+    config = RunConfig.model_validate({"data": {"train": str(file)}, "rollout": {"stop": ["<|im_end|>\n"]}})
+    with pytest.raises(ConfigError, match=r"rollout\.stop: .* give '<\|im_end\|>' alone"):
+        tokenized_prompts(config, str(model), training=True)

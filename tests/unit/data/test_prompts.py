@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from rlpost.data.prompts import read_jsonl, to_prompts
+from rlpost.data.jsonl import read_jsonl
+from rlpost.data.prompts import to_prompts
 from rlpost.errors import DataError
 from rlpost.types import Message
 
@@ -106,8 +107,8 @@ def test_a_chat_template_makes_messages() -> None:
 
 
 def test_a_column_of_messages_is_a_chat() -> None:
-    [prompt] = to_prompts([{"prompt": [{"role": "user", "content": "hi", "extra": 1}]}])
-    assert prompt.messages == (Message("user", "hi"),)
+    [prompt] = to_prompts([{"prompt": [{"role": "user", "content": "hi", "name": "Ann", "extra": None}]}])
+    assert prompt.messages == (Message("user", "hi", {"name": "Ann"}),)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlpost.data.models import load
+from rlpost.data.models import load, save_folder
+from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import ModelError
 from rlpost.learner.build import build_learner
 from support.recorded import config as configured
@@ -35,6 +36,16 @@ def test_a_generation_config_that_transformers_refuses_is_carried_over_unread(ti
     (folder / "generation_config.json").unlink()
     learner.save_model(str(tmp_path / "thrice"), str(folder))
     assert not (tmp_path / "thrice" / "generation_config.json").exists()
+
+
+def test_several_chat_templates_go_with_the_model(tiny_model: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    model, codec = load(folder, "float32"), TextCodec(folder)
+    codec.tokenizer.chat_template = {"default": "{{ 1 }}", "tool_use": "{{ 2 }}"}
+    codec.tokenizer.save_pretrained(str(folder))
+    save_folder(model, model.state_dict(), folder, tmp_path / "saved")
+    assert TextCodec(tmp_path / "saved").tokenizer.chat_template == {"default": "{{ 1 }}", "tool_use": "{{ 2 }}"}
 
 
 def test_a_model_that_cannot_be_saved_again_is_refused_at_the_start(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from rlpost.algorithms.propensity import estimate, inverse_weights
-from rlpost.data.prompts import read_jsonl
+from rlpost.data.jsonl import read_jsonl
 from rlpost.errors import DataError, UserError
 from rlpost_verifiers.catalog.ground_truth import RELEVANT_KEY, names_of
 from rlpost_verifiers.catalog.names import canonical

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlpost.data.prompts import parse_lines, read_jsonl
+from rlpost.data.jsonl import parse_lines, read_jsonl
 from rlpost.errors import DataError, UserError
 from rlpost.types import VerifyItem
 from rlpost_verifiers.catalog.demonstrations import DemonstrationSettings, Rate, Remapper, demonstrate

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlpost.data.decontaminate import normalise_text
-from rlpost.data.prompts import read_jsonl
+from rlpost.data.jsonl import read_jsonl
 from rlpost.errors import DataError
 from rlpost_verifiers.catalog.ground_truth import ELSEWHERE_KEY, RELEVANT_KEY, SEEN_KEY
 from rlpost_verifiers.catalog.lists import parse_title

@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from rlpost.data.prompts import read_jsonl
+from rlpost.data.jsonl import read_jsonl
 from rlpost.errors import DataError, InfrastructureError, MissingPackageError, describe_error
 
 Ask = Callable[[str], str]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlpost.algorithms.ranking import self_information
-from rlpost.data.prompts import read_jsonl
+from rlpost.data.jsonl import read_jsonl
 from rlpost.errors import DataError, UserError
 from rlpost.types import ItemVerdict, Prompt, Verdict, VerifyItem
 from rlpost_verifiers.catalog.ground_truth import ELSEWHERE_KEY, RELEVANT_KEY, SEEN_KEY, Columns, GroundTruth, Reader

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from rlpost.data.prompts import parse_lines
+from rlpost.data.jsonl import parse_lines
 from rlpost.errors import RlpostError, UserError
 from rlpost.types import Verdict
 from rlpost_verifiers.lean.conformance.gate import Report

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from rlpost.data.prompts import existing_file, parse_lines
+from rlpost.data.jsonl import existing_file, parse_lines
 from rlpost.errors import DataError
 
 _T = TypeVar("_T")
