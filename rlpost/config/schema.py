@@ -88,7 +88,7 @@ class DataSection(Section):
     """Where prompts come from."""
 
     source: str = "jsonl"
-    """Where rows come from: ``jsonl``, ``parquet``, ``hf_disk``, ``lean_statements``, ``lean_theorems``,
+    """Where rows come from: ``jsonl``, ``csv``, ``parquet``, ``hf_disk``, ``lean_statements``, ``lean_theorems``,
     ``arithmetic``, ``catalog_conversations``, ``reddit_conversations``, ``redial``, ``logged_clicks``,
     ``lean_dojo_theorems``, ``lean_dojo_tactics``, ``lean_dojo_premises``, or ``module:function`` (``path.py:function``)
     that returns rows."""

@@ -65,6 +65,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "sources": {
         "jsonl": "rlpost.data.jsonl:read_jsonl",
+        "csv": "rlpost.data.csv_files:read_csv",
         "parquet": "rlpost.data.tables:read_parquet",
         "hf_disk": "rlpost.data.tables:read_hf_disk",
         "lean_dojo_premises": "rlpost_verifiers.lean.dojo.sources:premises",
