@@ -52,7 +52,8 @@ class LoraXs(Lora):
     """
 
     def __init__(self, model: nn.Module, settings: LoraXsSettings):
-        super().__init__(model, LoraSettings(r=settings.r, alpha=settings.alpha, targets=settings.targets))
+        plain = LoraSettings(r=settings.r, alpha=settings.alpha, targets=settings.targets)
+        super().__init__(model, plain, "tuning.lora_xs")
         self.settings, self.waiting = settings, settings.init == "gradient"
         for _, layer in self.layers():
             weight = layer.get_base_layer().weight
