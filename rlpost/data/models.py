@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import logging
 import shutil
 import sys
 import tempfile
@@ -21,6 +22,8 @@ from rlpost.data.safetensors_header import header
 from rlpost.errors import MissingPackageError, ModelError, first_line
 from rlpost.paths import cache_folder
 
+_log = logging.getLogger(__name__)
+
 GENERATION = "generation_config.json"
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 
@@ -28,18 +31,60 @@ WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 def load(folder: str | Path, dtype: str, trust_remote_code: bool = False) -> Any:
     """A causal language model from a Hugging Face folder.
 
+    Tensors of the folder that the model has no place for are counted in the log.
+
     Raises:
-        ModelError: if the folder is missing, has no configuration, or no weights.
+        ModelError: if the folder is missing, has no configuration, no weights, or not all of them.
     """
     from transformers import AutoModelForCausalLM
 
     check_folder(folder)
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
+        model, info = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model.path: cannot load {folder} ({first_line(error)}); copy it again") from None
+
+    if absent := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"model.path: {folder} lacks {len(absent)} of the model's tensors, e.g. {absent[0]}, whose values would be "
+            "drawn at random; copy the whole folder"
+        )
+    if unused := sorted(info["unexpected_keys"]):
+        _log.warning(
+            "model.path: %s holds %d tensors that %s has no place for, e.g. %s; they are not trained or saved",
+            folder,
+            len(unused),
+            type(model).__name__,
+            unused[0],
+        )
+    return model
+
+
+def check_tying(model: Any, folder: str | Path) -> None:
+    """Check that output head and embeddings are one tensor if and only if the configuration says so.
+
+    The engine goes by the configuration, the learner by the tensors.
+
+    Raises:
+        ModelError: if they are not.
+    """
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    one, other = getattr(head, "weight", None), getattr(embeddings, "weight", None)
+    said = getattr(model.config, "tie_word_embeddings", None)
+    if one is None or other is None or said is None or one.shape != other.shape:
+        return
+    if said and one is not other and getattr(model, "_tied_weights_keys", None):
+        raise ModelError(
+            f"model.path: {folder}/config.json says tie_word_embeddings, but the output head has other values than the "
+            "embeddings: the engine would take the embeddings for both; set it to false, or remove the head's tensor"
+        )
+    if not said and one is other:
+        raise ModelError(
+            f"model.path: {folder}/config.json says tie_word_embeddings: false, but {type(model).__name__} has one "
+            "tensor for output head and embeddings; set it to true"
+        )
 
 
 def check_folder(folder: str | Path) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from rlpost.config.schema import RunConfig
 from rlpost.config.update_kind import kind_of
-from rlpost.data.models import load, try_saving
+from rlpost.data.models import check_tying, load, try_saving
 from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import ModelError, first_line
 from rlpost.learner.coverage import Start, check_coverage
@@ -40,6 +40,7 @@ def build_learner(config: RunConfig, folder: str, device: torch.device) -> Polic
     # moved before the method is applied: the tensors it derives from the weights must be on the same device
     model = load(folder, config.model.dtype, config.model.trust_remote_code).to(device)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    check_tying(model, folder)
     try_saving(model, folder)
     prepare_attention(model)
     excluded = missing_rows(model, folder, config.model.trust_remote_code)

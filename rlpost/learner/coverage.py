@@ -45,6 +45,7 @@ SAVED_WHOLE = 2**30
 """Bytes of the largest model that is saved and read back."""
 _REMEDY = "another policy would be trained than the one that samples; change the targets or the tuning method"
 
+
 @dataclass(slots=True)
 class Start:
     """A model before a tuning method is applied.

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rlpost.config.tuning import LoraSettings
+from rlpost.config.tuning import LoraSettings, LoraXsSettings
 from rlpost.tuning.method import Adapter, GatherParameters, unsharded
 from rlpost.tuning.peft_methods import NAME, Adapted, peft_config
 
@@ -28,6 +28,9 @@ class Lora(Adapted):
         model: a Hugging Face causal language model; changed in place.
         settings: rank, scale, targets and initialisation.
         section: section of the configuration that the settings are from, for messages.
+
+    Raises:
+        ConfigError: as `Adapted` does, and for targets that are not linear layers.
     """
 
     def __init__(self, model: nn.Module, settings: LoraSettings, section: str = "tuning.lora"):
@@ -65,6 +68,11 @@ def user_keys(section: str) -> dict[str, str]:
     """The user's names of PEFT's fields, by the section of the configuration."""
     names = {"target_modules": "targets", "rank_pattern": "rank_pattern", "alpha_pattern": "alpha_pattern"}
     return {field: f"{section}.{name}" for field, name in names.items()}
+
+
+def plain_settings(settings: LoraXsSettings) -> LoraSettings:
+    """The plain LoRA that LoRA-XS is built on."""
+    return LoraSettings(r=settings.r, alpha=settings.alpha, targets=settings.targets)
 
 
 def lora_config(settings: LoraSettings) -> Any:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlpost.config.tuning import LoraSettings, LoraXsSettings
-from rlpost.tuning.lora import Lora
+from rlpost.config.tuning import LoraXsSettings
+from rlpost.tuning.lora import Lora, plain_settings
 from rlpost.tuning.peft_methods import NAME
 
 
@@ -52,8 +52,7 @@ class LoraXs(Lora):
     """
 
     def __init__(self, model: nn.Module, settings: LoraXsSettings):
-        plain = LoraSettings(r=settings.r, alpha=settings.alpha, targets=settings.targets)
-        super().__init__(model, plain, "tuning.lora_xs")
+        super().__init__(model, plain_settings(settings), "tuning.lora_xs")
         self.settings, self.waiting = settings, settings.init == "gradient"
         for _, layer in self.layers():
             weight = layer.get_base_layer().weight

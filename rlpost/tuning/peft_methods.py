@@ -45,7 +45,7 @@ class Adapted(Full):
         from peft import PeftModel
 
         super().__init__(model)
-        check_targets(_converted(config, model), model, keys or {}, linear_only, given=config)
+        check_names(config, model, keys, linear_only)
         self.names = [name for name, _ in model.named_parameters()]
         before = {name: p.detach().clone() for name, p in model.named_parameters()} if _may_move_base(config) else {}
         method = config.peft_type.value.lower()
@@ -91,7 +91,7 @@ class Adapted(Full):
         return ((name, parameter) for name, parameter in self.base() if name in self.frozen)
 
     def _at(self, path: str, inner: Callable[[Any], Any]) -> Any:
-        """The outermost module at a path of the starting model; ``inner`` says how to pass what was wrapped on the way."""
+        """The outermost module at a path of the starting model; ``inner`` unwraps what is met on the way."""
         module: Any = self.model
         for part in path.split(".") if path else ():
             module = getattr(inner(module), part)
@@ -174,6 +174,13 @@ def _trained(module: Any) -> Any:
         return module
     rows = getattr(module, "token_adapter", None)
     return module.modules_to_save[NAME] if rows is None else rows
+
+
+def check_names(
+    config: Any, model: nn.Module, keys: Mapping[str, str] | None = None, linear_only: bool = False
+) -> None:
+    """See `rlpost.tuning.targets.check_targets`, by the names that PEFT turns the user's into."""
+    check_targets(_converted(config, model), model, keys or {}, linear_only, given=config)
 
 
 def _converted(config: Any, model: nn.Module) -> Any:

@@ -50,7 +50,7 @@ def check_targets(
     check.not_there("feedforward_modules", check.ending)
     adapted = check.adapted()
     check.layers(adapted)
-    check.kinds(adapted, linear_only)
+    check.kinds(adapted, linear_only, given)
     names = [*adapted, *check.adapted_parameters(model)]
     for field in ("rank_pattern", "alpha_pattern", "n_frequency_pattern", "block_size_pattern"):
         check.pattern(field, getattr(given or config, field, None), names)
@@ -99,9 +99,7 @@ def _hint(entry: str, names: Sequence[str]) -> str:
         return f"; did you mean {' or '.join(map(repr, like))}?"
     if re.search(r"[\\*+?^$|()\[\]]", entry):
         return "; a list holds names or their endings, not patterns: write each name"
-    last = dict.fromkeys(
-        name.rpartition(".")[2] for name in names if name and not name.rpartition(".")[2].isdigit()
-    )
+    last = dict.fromkeys(name.rpartition(".")[2] for name in names if name and not name.rpartition(".")[2].isdigit())
     shown = ", ".join(list(last)[-_SHOWN:])
     return f"; there are {'…, ' if len(last) > _SHOWN else ''}{shown}"
 
@@ -164,7 +162,9 @@ class _Check:
         if given is None:
             return {}
         if given == "all-linear":
-            return {n: m for n, m in self.modules.items() if is_linear(m) and m is not self.head and not self._excluded(n)}
+            return {
+                n: m for n, m in self.modules.items() if is_linear(m) and m is not self.head and not self._excluded(n)
+            }
         if isinstance(given, str):
             return {n: m for n, m in self.modules.items() if re.fullmatch(given, n) and not self._excluded(n)}
         found: dict[str, nn.Module] = {}
@@ -244,9 +244,16 @@ class _Check:
             if outside:
                 raise ConfigError(f"{key}: {outside[0]} is no row of {name or 'the embeddings'}, which has {rows}")
 
-    def kinds(self, adapted: Names, linear_only: bool) -> None:
+    def kinds(self, adapted: Names, linear_only: bool, asked: Any) -> None:
         """Refuse targets without a weight of their own, or other than linear layers, by the entry that names them."""
-        given = self.given("target_modules")
+        given, experts = self.given("target_modules"), self.given("target_parameters")
+        if linear_only and experts:
+            lines = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in self.linear_names[:4]))
+            raise ConfigError(
+                f"{self.key('target_modules')}: {getattr(asked, 'target_modules', given)!r} includes this model's "
+                f"experts ({', '.join(sorted(experts))}), which no plain adapter can hold; list linear layers, e.g. "
+                f"{lines}, or use tuning.method peft:lora"
+            )
         for entry in sorted(given) if given and not isinstance(given, str) else ():
             mine = {n: m for n, m in adapted.items() if self.ending(n, entry)}
             odd = next((m for m in mine.values() if not (is_linear(m) if linear_only else m._parameters)), None)
@@ -257,7 +264,9 @@ class _Check:
             if isinstance(odd, nn.Embedding):
                 remedy = "leave it out; embeddings are trained by tuning.method full, subnetwork or peft:lora"
             kind = type(odd).__name__
-            raise ConfigError(f"{self.key('target_modules')}: {entry!r} names {kind}, which is no linear layer; {remedy}")
+            raise ConfigError(
+                f"{self.key('target_modules')}: {entry!r} names {kind}, which is no linear layer; {remedy}"
+            )
 
     def adapted_parameters(self, model: nn.Module) -> list[str]:
         """Names of the parameters that are adapted by themselves."""
