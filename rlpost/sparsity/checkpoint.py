@@ -33,8 +33,8 @@ class Checkpoint:
 
     Attributes:
         path: path it was opened by.
-        tensors: tensors whose number format is in `DTYPES`, without parts of quantised layers, and without an output head
-            that is tied to the embeddings and equals them.
+        tensors: tensors whose number format is in `DTYPES`, without parts of quantised layers and without an output
+            head that is tied to the embeddings and equals them.
         left_out: the other tensors (and files), name to reason.
         tied: the head's values where it is tied: those of the embeddings.
         lost: number of entries of ``left_out``, but for a tied head.
@@ -103,7 +103,7 @@ def _from_files(place: Path, pickles: bool) -> Checkpoint:
             )
     if absent := sorted(set(listed) - set(seen)):
         raise DataError(
-            f"{place}: its files lack {len(absent)} of {len(listed)} tensors of the index, e.g. {absent[0]}; copy it again"
+            f"{place}: its files lack {len(absent)} of {len(listed)} tensors of the index, e.g. {absent[0]}; copy it"
         )
     return _complete(place, tensors, left_out, lost)
 

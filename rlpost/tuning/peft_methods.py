@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,8 +51,12 @@ class Adapted(Full):
         before = {name: p.detach().clone() for name, p in model.named_parameters()} if _may_move_base(config) else {}
         method = config.peft_type.value.lower()
         try:
-            # some methods store what their layers share in the wrapper; nothing is run through it
-            self.peft = PeftModel(model, config, NAME, autocast_adapter_dtype=False)
+            with warnings.catch_warnings():
+                # PEFT sets the one as it must be, and the other is of keys that it has added itself
+                warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")
+                warnings.filterwarnings("ignore", r"The following \w+ keys did not match")
+                # some methods store what their layers share in the wrapper; nothing is run through it
+                self.peft = PeftModel(model, config, NAME, autocast_adapter_dtype=False)
         except (ValueError, TypeError, AttributeError, NotImplementedError, KeyError) as error:
             raise ConfigError(f"tuning.{method}: {first_line(error)}") from None
         self.config = config

@@ -120,11 +120,26 @@ def test_what_users_configure_is_published_rightly(tiny_model: str, kind: str, a
     tuning.check()
 
 
-@pytest.mark.parametrize("method", ["miss", "vera", "oft", "hira", "road", "ia3", "ln_tuning", "unilora", "fourierft"])
-def test_other_methods(tiny_model: str, method: str) -> None:
-    adapt("llama_untied", "bfloat16", tiny_model, method)
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("miss", {"r": 8}),
+        ("vera", {}),
+        ("oft", {"oft_block_size": 8}),
+        ("hira", {}),
+        ("road", {"group_size": 8}),
+        ("ia3", {}),
+        ("ln_tuning", {}),
+        ("unilora", {}),
+        ("tinylora", {}),
+        ("fourierft", {"n_frequency": 100}),
+    ],
+)
+def test_other_methods(tiny_model: str, method: str, arguments: dict) -> None:
+    adapt("llama_untied", "bfloat16", tiny_model, method, **arguments)
 
 
+@pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -135,7 +150,8 @@ def test_other_methods(tiny_model: str, method: str) -> None:
 def test_what_cannot_be_published_is_refused(tiny_model: str, arguments: dict, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         adapt("llama_untied", "float32", tiny_model, **arguments)
-    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
