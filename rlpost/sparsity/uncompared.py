@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -77,7 +78,7 @@ def tied_head(place: Path, tensors: dict[str, Stored], left_out: dict[str, str])
     if not tied:
         return {}
     if not heads:
-        return {HEAD: rows[0]} if len(rows) == 1 else {}
+        return {HEAD: replace(rows[0], name=HEAD)} if len(rows) == 1 else {}
     head = tensors[heads[0]]
     if not any(_same(head, one) for one in rows):
         return {}
