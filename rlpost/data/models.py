@@ -40,12 +40,13 @@ def load(folder: str | Path, dtype: str, trust_remote_code: bool = False) -> Any
 
     check_folder(folder)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder), dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model.path: cannot load {folder} ({first_line(error)}); copy it again") from None
 
+    model, info = loaded
     if absent := sorted(info["missing_keys"]):
         raise ModelError(
             f"model.path: {folder} lacks {len(absent)} of the model's tensors, e.g. {absent[0]}, whose values would be "

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlpost.data.models import load, save_folder
+from rlpost.data.models import check_tying, load, save_folder
 from rlpost.errors import ConfigError, first_line
 from rlpost.learner.moved_parameters import MovedParameters
 from rlpost.learner.received_weights import received
@@ -94,6 +94,7 @@ def check_coverage(
 
     Raises:
         ConfigError: if they are not, with the name of a parameter.
+        ModelError: if the saved folder says of head and embeddings what is not so.
     """
     if not tuning.trained() or (getattr(tuning, "mask", ()) is None and tuning.warmup_parameters()):
         return
@@ -123,6 +124,7 @@ class _Coverage:
                 now = {name: checksum(self._present(name).to(self.dtype)) for name in self.alone}
                 update = self._published(publisher)
                 trained = {name: p.detach().clone() for name, p in moved.named()}
+                self._check_checkpoint(moved)
                 self.tuning.save_delta(Path(place), folder)
                 whole = self._save_whole(Path(place), folder)
             held = received(first, update, self._starting, self._plus)
@@ -132,8 +134,9 @@ class _Coverage:
             if delta is not None:
                 self._compare(delta, now, "what is saved as the method's own files")
             if whole is not None:
-                saved = dict(load(whole, str(self.dtype).removeprefix("torch."), trust_remote_code).named_parameters())
-                self._compare(saved.get, now, "what is saved as model/")
+                again = load(whole, str(self.dtype).removeprefix("torch."), trust_remote_code)
+                check_tying(again, whole)
+                self._compare(dict(again.named_parameters()).get, now, "what is saved as model/")
 
     def _check_located(self) -> None:
         """Every trained parameter must be the model's own or a replaced module's."""
@@ -222,6 +225,21 @@ class _Coverage:
             found = held(name)
             if found is not None and found.numel() and torch.equal(found, self._starting(name).to(found.device)):
                 raise ConfigError(f"tuning: {name} is trained, but what engines are sent does not change; {_REMEDY}")
+
+    def _check_checkpoint(self, moved: MovedParameters) -> None:
+        """Every trained parameter must be in the state that a checkpoint holds, the model's or the method's."""
+        held = {id(tensor) for tensor in self.start.model.state_dict(keep_vars=True).values()}
+        stored: list[Any] = [self.tuning.state()]
+        places: set[int] = set()
+        while stored:
+            one = stored.pop()
+            if isinstance(one, Tensor):
+                places.add(one.data_ptr())
+            elif isinstance(one, (Mapping, list, tuple)):
+                stored += one.values() if isinstance(one, Mapping) else one  # pyright: ignore[reportUnknownArgumentType]
+        lost = [name for name, p in moved.named() if id(p) not in held and p.data_ptr() not in places]
+        if lost:
+            raise ConfigError(f"tuning: {lost[0]} is trained, but is in no checkpoint; {_REMEDY}")
 
     def _save_whole(self, place: Path, folder: str) -> Path | None:
         """The model as a run saves it; None if it is too large to be tried."""

@@ -59,12 +59,15 @@ class MovedParameters:
         self.all = [self._of(name, p, own.get(name) is p, source) for name, p in tuning.trained()]
 
     def _of(self, name: str, parameter: nn.Parameter, of_model: bool, source: torch.Generator) -> Moved:
-        places = torch.arange(min(parameter.numel(), ENTRIES), device=parameter.device)
+        # all over the tensor: what is published of it may be stale in a part
+        stride = -(-parameter.numel() // ENTRIES) or 1
+        places = torch.arange(parameter.numel() - 1, -1, -stride, device=parameter.device)
         if of_model:  # a mask may let only some entries be trained
             whole = torch.ones_like(parameter)
             seen: Any = self.tuning.mask_gradient(name, whole)
             if seen is not whole:
-                places = seen.flatten().nonzero().flatten()[:ENTRIES]
+                trained = seen.flatten().nonzero().flatten()
+                places = trained[:: -(-len(trained) // ENTRIES) or 1]
         before = parameter.data.flatten()[places].clone()
         size = float(before.float().square().mean().sqrt()) if len(places) else 0.0
         noise = torch.randn(len(places), generator=source).to(before)

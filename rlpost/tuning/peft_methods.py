@@ -188,15 +188,13 @@ def check_names(
     check_targets(_converted(config, model), model, keys or {}, linear_only, given=config)
 
 
-def _converted(config: Any, model: nn.Module) -> Any:
+def _converted(config: Any, model: Any) -> Any:
     """A copy of a configuration with the names of transformers 4 turned into those of this model.
 
     Experts were modules then and are one tensor now; PEFT does the same when it injects.
     """
-    from peft.utils.transformers_weight_conversion import (
-        convert_peft_config_for_transformers,
-        get_model_conversion_mapping,
-    )
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+    from transformers.conversion_mapping import get_model_conversion_mapping
 
     held = copy.deepcopy(config)
     convert_peft_config_for_transformers(held, model, get_model_conversion_mapping(model))

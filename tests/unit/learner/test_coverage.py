@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rlpost.data.models import check_tying, load
 from rlpost.errors import ConfigError, DataError, ModelError
 from rlpost.learner.build import build_learner
 from rlpost.learner.coverage import Start, check_coverage
+from rlpost.learner.moved_parameters import MovedParameters
 from rlpost.learner.replaced_modules import Replaced
 from rlpost.sync.publish import Publisher
 from rlpost.tuning import masks, peft_methods
@@ -236,9 +238,42 @@ def base_saved(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(coverage, "save_folder", saved)
 
 
+def transposed(patch: pytest.MonkeyPatch) -> None:
+    patched_weights(patch, lambda name, tensor: [(name, tensor.T if "q_proj.weight" in name else tensor)])
+
+
+def layers_swapped(patch: pytest.MonkeyPatch) -> None:
+    other = {"0": "1", "1": "0"}
+    patched_weights(
+        patch, lambda name, t: [(re.sub(r"layers\.(\d)", lambda found: f"layers.{other[found[1]]}", name), t)]
+    )
+
+
+def through_float16(patch: pytest.MonkeyPatch) -> None:
+    """Rounds weights below 6e-5 away, and what was left of bfloat16's range."""
+    patched_weights(patch, lambda name, t: [(name, (t / 1e6).half().to(t.dtype) * 1e6 if "down" in name else t)])
+
+
+def said_tied(patch: pytest.MonkeyPatch) -> None:
+    from rlpost.learner import coverage
+
+    save = coverage.save_folder
+
+    def saved(model: Any, state: Any, base: Any, folder: Path) -> None:
+        save(model, state, base, folder)
+        settings = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**settings, "tie_word_embeddings": True}))
+
+    patch.setattr(coverage, "save_folder", saved)
+
+
 @pytest.mark.parametrize(
     ("plant", "said"),
     [
+        (transposed, r"q_proj does not compute with what engines are sent"),
+        (layers_swapped, r"layers\.0\.\S+ (does not compute|differs between)"),
+        (through_float16, r"down_proj does not compute with what engines are sent"),
+        (said_tied, r"says tie_word_embeddings, but the output head has other values"),
         (biases_skipped, r"bias is not in what engines are sent"),
         (renamed, r"up_proj\.weight is not in what engines are sent"),
         (first_row_lost, r"q_proj does not compute with what engines are sent"),
@@ -256,7 +291,7 @@ def test_planted_faults_of_adapters(
     arguments = {"bias": "all", "modules_to_save": ["model.norm"], "r": 4, "use_dora": plant is base_saved}
     adapt("llama_untied", dtype, tiny_model, **arguments)
     plant(monkeypatch)
-    with pytest.raises(ConfigError, match=said) as caught:
+    with pytest.raises((ConfigError, ModelError), match=said) as caught:
         adapt("llama_untied", dtype, tiny_model, **arguments)
     assert "\n" not in str(caught.value)
 
@@ -284,6 +319,11 @@ class TrainsBesides(Full):
         return [*super().trained(), ("gate", self.extra)]
 
 
+class ForgetsItsMasters(Compact):
+    def state(self) -> Any:
+        return {**super().state(), "values": {}}
+
+
 class NeverWritesBack(Compact):
     def write_back(self) -> None:
         pass
@@ -292,6 +332,16 @@ class NeverWritesBack(Compact):
 class ForgetsAValue(Compact):
     def values(self) -> Any:
         return dict(list(super().values().items())[1:])
+
+
+class StaleTail(Full):
+    def __init__(self, model: Any):
+        super().__init__(model)
+        self.kept = {name: p.detach()[-1:].clone() for name, p in model.named_parameters()}
+
+    def weights(self, gather: Any) -> Any:
+        for name, tensor in super().weights(gather):
+            yield name, torch.cat([tensor[:-1], self.kept[name]])
 
 
 class RoundsSaved(Compact):
@@ -308,7 +358,9 @@ class RoundsSaved(Compact):
         (SendsTheStart, "full", "differs between the learner and what engines are sent"),
         (SendsTheStart, "diff", "differs between the learner and what engines are sent"),
         (TrainsBesides, "full", "gate is trained, but is in no layer whose weights are published"),
+        (ForgetsItsMasters, "full", "is trained, but is in no checkpoint"),
         (NeverWritesBack, "full", "is trained, but what engines are sent does not change"),
+        (StaleTail, "full", "differs between the learner and what engines are sent"),
         (_masked(ForgetsAValue), "values", "differs between the learner and what engines are sent"),
         (_masked(RoundsSaved), "values", "differs between the learner and what is saved as the method's own files"),
     ],
@@ -332,6 +384,17 @@ def test_a_lora_folder_with_another_scale_is_found(tiny_model: str, monkeypatch:
     start = Start.of(model)
     with pytest.raises(ConfigError, match="does not compute with what is saved as the method's own files"):
         check_coverage(start, Lora(model, LoraSettings(r=4)), "adapter", torch.float32, tiny_model)
+
+
+def test_every_part_of_a_large_tensor_is_tried() -> None:
+    model = nn.Linear(1000, 300, bias=False)
+    before = model.weight.detach().clone()
+    with MovedParameters(Full(model), model), torch.no_grad():
+        moved = model.weight != before
+        assert moved.any(1).all()
+        assert moved[-1, -1]
+        assert moved.sum() <= 2**16
+    assert torch.equal(model.weight, before)
 
 
 def test_an_adapter_of_half_the_layers_is_found(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
