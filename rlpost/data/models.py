@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import logging
+import re
 import shutil
 import sys
 import tempfile
@@ -23,6 +24,8 @@ from rlpost.errors import MissingPackageError, ModelError, first_line
 from rlpost.paths import cache_folder
 
 _log = logging.getLogger(__name__)
+
+_BURIED = re.compile(r"(?<=\.)(base_layer|original_module|token_adapter)\.")
 
 GENERATION = "generation_config.json"
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
@@ -197,10 +200,8 @@ def save_folder(model: Any, state: Mapping[str, Tensor], tokenizer_from: str | P
         tokenizer_from: folder whose tokenizer files and ``generation_config.json`` are copied unchanged.
         folder: target folder, created if missing.
     """
-    persistent = model.state_dict().keys()
-    buffers = {name: buffer.detach().cpu() for name, buffer in model.named_buffers() if name in persistent}
     with _no_generation_config(model):
-        model.save_pretrained(str(folder), state_dict={**buffers, **state})
+        model.save_pretrained(str(folder), state_dict={**_persistent_buffers(model), **state})
     (Path(folder) / GENERATION).unlink(missing_ok=True)
     for pattern in (
         GENERATION,
@@ -213,6 +214,17 @@ def save_folder(model: Any, state: Mapping[str, Tensor], tokenizer_from: str | P
     ):
         for file in filter(Path.is_file, Path(tokenizer_from).glob(pattern)):
             shutil.copy(file, Path(folder) / file.name)
+
+
+def _persistent_buffers(model: Any) -> dict[str, Tensor]:
+    """A model's buffers that its folder holds, e.g. the biases by which a mixture balances its experts.
+
+    Adapters have put some of them one level deeper, and have buffers of their own, which end with the adapter's name.
+    """
+    persistent = model.state_dict().keys()
+    found = {name: buffer for name, buffer in model.named_buffers() if name in persistent}
+    own = {name: buffer for name, buffer in found.items() if not f"{name}.".count(".default.")}
+    return {_BURIED.sub("", name): buffer.detach().cpu() for name, buffer in own.items()}
 
 
 def try_saving(model: Any, base: str | Path) -> None:

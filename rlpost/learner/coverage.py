@@ -21,7 +21,8 @@ forward once. Measured for LoRA on all linear layers: about the time of two publ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -101,12 +102,31 @@ def check_coverage(
     _Coverage(start, tuning, dtype).check(kind, folder, trust_remote_code)
 
 
+@contextmanager
+def _running() -> Iterator[None]:
+    """A block that computes modules with the tuning method applied.
+
+    Raises:
+        ConfigError: if one of them cannot be computed.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, AttributeError, TypeError, IndexError, NotImplementedError) as error:
+        raise ConfigError(
+            f"tuning: the model does not run with its layers adapted ({first_line(error)}); change the targets or the "
+            "tuning method"
+        ) from error
+
+
 class _Coverage:
     """A model with a tuning method, and what it was before."""
 
     def __init__(self, start: Start, tuning: TuningMethod, dtype: torch.dtype):
         self.start, self.tuning, self.dtype = start, tuning, dtype
-        self.replaced = list(replaced_modules(start.model, start.modules))
+        with _running():
+            self.replaced = list(replaced_modules(start.model, start.modules))
         inside = tuple(f"{one.path}." for one in self.replaced)
         self.alone = {name: one for name, one in start.names.items() if not f"{name}.".startswith(inside)}
 
@@ -117,10 +137,11 @@ class _Coverage:
         first = publisher.update(0) if kind == "diff" else None
         with TemporaryDirectory(prefix="rlpost-coverage-") as place:
             with MovedParameters(self.tuning, self.start.model) as moved:
-                for module in self.replaced:
-                    module.settle(moved)
-                for module in self.replaced:
-                    module.observe()
+                with _running():
+                    for module in self.replaced:
+                        module.settle(moved)
+                    for module in self.replaced:
+                        module.observe()
                 now = {name: checksum(self._present(name).to(self.dtype)) for name in self.alone}
                 update = self._published(publisher)
                 trained = {name: p.detach().clone() for name, p in moved.named()}
@@ -211,11 +232,11 @@ class _Coverage:
             if found is None:
                 raise ConfigError(f"tuning: {published} is not in {what}; {_REMEDY}")
             weights[name.removeprefix(f"{module.path}.")] = found.detach()
-        apart = module.apart(weights)
+        apart = module.apart(weights, self.dtype)
         if apart is not None:
             raise ConfigError(
                 f"tuning: {module.path} does not compute with {what} what it computes in the learner (they are "
-                f"{apart:.0%} of its size apart); {_REMEDY}"
+                f"{apart:.2g} of its size apart); {_REMEDY}"
             )
 
     def _check_moved(self, held: Callable[[str], Tensor | None]) -> None:

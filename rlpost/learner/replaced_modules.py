@@ -73,7 +73,7 @@ class Replaced:
         if isinstance(original, nn.Embedding):
             rows = torch.linspace(0, original.num_embeddings - 1, 4 * _ROWS).long()[None]
             self.inputs = (rows.to(weight.device),), {}
-        elif is_linear(original) or (isinstance(weight, Tensor) and weight.dim() == 1):
+        elif _takes_rows(original):
             width = weight.shape[0] if not isinstance(original, nn.Linear) else weight.shape[1]
             drawn = torch.randn(1, _ROWS, width, generator=torch.Generator().manual_seed(1))
             self.inputs = (drawn.to(weight),), {}
@@ -118,9 +118,9 @@ class Replaced:
             (rows,), _ = self.inputs
             self.inputs = (torch.cat([rows, torch.tensor([given], device=rows.device)], 1),), {}
 
-    def apart(self, weights: Mapping[str, Tensor]) -> float | None:
-        """How far the starting model's module with these weights is from what was observed, as a share of its size;
-        None if rounding explains it, or nothing was observed.
+    def apart(self, weights: Mapping[str, Tensor], dtype: torch.dtype) -> float | None:
+        """How far the starting model's module with these weights, of which ``dtype`` is published, is from what was
+        observed, as a share of its size; None if rounding explains it, or nothing was observed.
         """
         if self.output is None or self.inputs is None:
             return None
@@ -128,11 +128,19 @@ class Replaced:
         given = {name: tensor.to(held[name]) for name, tensor in weights.items()}
         args, kwargs = self.inputs
         apart = _apart(_tensor(functional_call(self.original, given, args, kwargs)), self.output)
-        return apart if not apart <= TOLERANCE[self.output.dtype] else None
+        return apart if not apart <= max(TOLERANCE[one] for one in (dtype, self.output.dtype)) else None
 
     def _compute(self) -> Tensor:
         assert self.inputs is not None
         return _tensor(self.now(*self.inputs[0], **self.inputs[1])).clone()
+
+
+def _takes_rows(module: nn.Module) -> bool:
+    """Whether a module takes any rows of its width: plain linear layers, and norms with their one vector."""
+    weight: Any = getattr(module, "weight", None)
+    if isinstance(module, nn.Linear):
+        return type(module).forward is nn.Linear.forward  # some are linear by groups
+    return is_linear(module) or (isinstance(weight, Tensor) and weight.dim() == 1)
 
 
 def _tensor(output: Any) -> Tensor:

@@ -110,7 +110,7 @@ class Adapted(Full):
         """
         for name in self.names:
             path, _, attribute = name.rpartition(".")
-            layer = _trained(self._at(path, _trained))
+            layer = _trained(self._at(path, lambda module: _starting(_trained(module))))
             with gather(list(layer.parameters())):
                 held = merged(layer) if _is_adapter(layer) else layer
                 yield name, getattr(held, attribute).detach()

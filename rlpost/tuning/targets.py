@@ -44,7 +44,7 @@ def check_targets(
     check = _Check(config, model, keys)
     check.not_there("exclude_modules", check.ending)
     check.not_there("modules_to_save", str.endswith)
-    check.parameters(dict(model.named_parameters(remove_duplicate=False)))
+    check.parameters(dict(model.named_parameters(remove_duplicate=False)), given or config)
     check.tokens(model)
     check.not_there("target_modules", check.ending)
     check.not_there("feedforward_modules", check.ending)
@@ -222,9 +222,9 @@ class _Check:
                 else f"{self.key('layers_to_transform')}: {absent[0]} names no layer of this model; leave it out"
             )
 
-    def parameters(self, names: Mapping[str, nn.Parameter]) -> None:
-        """Refuse ``target_parameters`` that name no parameter."""
-        given = self.given("target_parameters")
+    def parameters(self, names: Mapping[str, nn.Parameter], asked: Any) -> None:
+        """Refuse the user's ``target_parameters`` that name no parameter."""
+        given = getattr(asked, "target_parameters", None)
         if given is not None and not isinstance(given, str):
             not_there(self.key("target_parameters"), sorted(given), list(names), self.ending, "parameter")
 

@@ -424,7 +424,7 @@ def test_a_module_that_no_text_reaches_is_said(caplog: pytest.LogCaptureFixture)
     one = Replaced("vision", nn.Identity(), nn.Conv2d(1, 1, 1))
     one.settle(None)  # type: ignore[arg-type]
     one.observe()
-    assert one.apart({}) is None
+    assert one.apart({}, torch.float32) is None
     assert "no text reaches vision" in caplog.text
 
 
