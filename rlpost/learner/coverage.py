@@ -11,12 +11,13 @@ the learner computes:
   computes with the published tensors. How PEFT merges has no part in that: only its forward pass has.
 * Every trained parameter must be in one of them, and every tensor with one must have changed.
 
-What is saved is compared with what is published: the adapter's or mask's own files, read back by a few lines here, and
-the model folder for models up to `SAVED_WHOLE` bytes (a larger one would take minutes to write).
+What is saved is compared with what is published: the adapter's or mask's own files, read back by a few lines here, the
+state of a checkpoint, and the model folder for models up to `SAVED_WHOLE` bytes (a GiB takes some 5 s).
 
-No second model is made. Of a parameter at most `MOVED` entries move, and are put back bit by bit; modules are computed
-one at a time on five random rows, and only a model with other replaced modules than linear layers and embeddings runs
-forward once. Measured for LoRA on all linear layers: about the time of two publishings.
+No second model is made. Of a parameter at most 2¹⁶ entries move, all over it, and are put back bit by bit; modules are
+computed one at a time on five random rows, and only a model with other replaced modules than linear layers, embeddings
+and norms runs forward once. Measured with 0.5 billion parameters in bfloat16 on a busy core: 1 s for full training, 8 s
+for LoRA on all linear layers.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from rlpost.sync.publish import Publisher
 from rlpost.tuning.method import TuningMethod, unsharded
 from rlpost.types import WeightUpdate
 
-SAVED_WHOLE = 2**30
+SAVED_WHOLE = 2**29
 """Bytes of the largest model that is saved and read back."""
 _REMEDY = "another policy would be trained than the one that samples; change the targets or the tuning method"
 
@@ -162,6 +163,14 @@ class _Coverage:
     def _check_located(self) -> None:
         """Every trained parameter must be the model's own or a replaced module's."""
         masters = {id(p): name for name, p in self.tuning.trained()}
+        places: dict[int, str] = {}
+        for name, parameter in self.tuning.trained():
+            other = places.setdefault(parameter.untyped_storage().data_ptr(), name)
+            if other != name and parameter.numel():
+                raise ConfigError(
+                    f"tuning: {other} and {name} are two trained parameters in one memory, which an optimizer would "
+                    "update twice; leave one of them out"
+                )
         own = {id(self._present(name)): name for name in self.alone}
         for module in self.replaced:
             own |= {id(p): name for name, p in module.now.named_parameters()}

@@ -113,7 +113,7 @@ class Adapted(Full):
             layer = _trained(self._at(path, lambda module: _starting(_trained(module))))
             with gather(list(layer.parameters())):
                 held = merged(layer) if _is_adapter(layer) else layer
-                yield name, getattr(held, attribute).detach()
+                yield name, getattr(held, attribute).detach().contiguous()  # an embedding is merged by columns
 
     def check(self) -> None:
         """See `TuningMethod`: what is frozen of the base must be as it was after the injection."""

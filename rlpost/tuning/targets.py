@@ -293,22 +293,27 @@ class _Check:
             taken |= mine
 
     def tied(self, model: Any, adapted: Names) -> None:
-        """Refuse to adapt one of head and embeddings where they are one tensor."""
+        """Refuse to adapt one of head and embeddings where they are one tensor.
+
+        PEFT can tie adapters too (``ensure_weight_tying``), as two parameters that share memory: an optimizer would
+        update each by its own part of the gradient, and keep two states. Whole copies are one parameter.
+        """
         head, embeddings = tied_to_embeddings(model)
-        if head is None or getattr(self.config, "ensure_weight_tying", False):
+        if head is None:
             return
+        together = getattr(self.config, "ensure_weight_tying", False)
         saved = self.given("modules_to_save") or ()
+        rows = next(name for name, module in self.modules.items() if module is embeddings).rpartition(".")[2]
         for name, module in self.modules.items():
             whole = any(name.endswith(entry) for entry in saved)
-            if module not in (head, embeddings) or not (whole or name in adapted):
+            if module not in (head, embeddings) or not (whole or name in adapted) or (whole and together):
                 continue
             key = self.key("modules_to_save" if whole else "target_modules")
-            short, together = name.rpartition(".")[2], ""
-            if hasattr(self.config, "ensure_weight_tying") and key.startswith("tuning.peft"):
-                together = ", or adapt both as one (the embeddings in its place, ensure_weight_tying: true)"
-                if module is embeddings:
-                    together = ", or adapt both as one (tuning.peft.ensure_weight_tying: true)"
-            what = "tied embeddings cannot be adapted apart from the head"
+            what, both = "tied embeddings cannot be adapted apart from the head", ""
             if module is head:
                 what = "a tied head cannot be adapted apart from the embeddings"
-            raise ConfigError(f"{key}: {name} shares its weight; {what}: remove {short}{together}, or untie the model")
+            if hasattr(self.config, "ensure_weight_tying") and key.startswith("tuning.peft"):
+                both = f", or train both as one tensor (modules_to_save: [{rows}], ensure_weight_tying: true)"
+            raise ConfigError(
+                f"{key}: {name} shares its weight; {what}: remove {name.rpartition('.')[2]}{both}, or untie the model"
+            )

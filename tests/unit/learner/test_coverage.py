@@ -93,7 +93,7 @@ def test_plain_adapters(tiny_model: str, kind: str, settings: Any, dtype: str) -
     ("kind", "arguments"),
     [
         ("qwen_tied", {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}),
-        ("qwen_tied", {"target_modules": ["embed_tokens", "q_proj"], "ensure_weight_tying": True}),
+        ("gemma_tied", {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True, "use_rslora": True}),
         ("qwen_tied", {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [3, 90]}}),
         ("gemma_tied", {"target_modules": ["q_proj"], "trainable_token_indices": [5]}),
         ("llama_untied", {"modules_to_save": ["embed_tokens", "lm_head"], "target_modules": ["q_proj"]}),
@@ -319,6 +319,12 @@ class TrainsBesides(Full):
         return [*super().trained(), ("gate", self.extra)]
 
 
+class SharesMemory(Full):
+    def trained(self) -> Any:
+        own = super().trained()
+        return [*own, ("view", nn.Parameter(own[0][1].data.T))]
+
+
 class ForgetsItsMasters(Compact):
     def state(self) -> Any:
         return {**super().state(), "values": {}}
@@ -358,6 +364,7 @@ class RoundsSaved(Compact):
         (SendsTheStart, "full", "differs between the learner and what engines are sent"),
         (SendsTheStart, "diff", "differs between the learner and what engines are sent"),
         (TrainsBesides, "full", "gate is trained, but is in no layer whose weights are published"),
+        (SharesMemory, "full", r"model\.embed_tokens\.weight and view are two trained parameters in one memory"),
         (ForgetsItsMasters, "full", "is trained, but is in no checkpoint"),
         (NeverWritesBack, "full", "is trained, but what engines are sent does not change"),
         (StaleTail, "full", "differs between the learner and what engines are sent"),
