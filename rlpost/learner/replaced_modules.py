@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from rlpost.learner.moved_parameters import MovedParameters
-from rlpost.tuning.targets import is_linear
+from rlpost.tuning.names import is_linear
 
 _ROWS = 5
 _VISIBLE = 0.5

@@ -17,8 +17,8 @@ from rlpost.errors import ConfigError
 from rlpost.tuning import masks
 from rlpost.tuning.masks import Mask, TensorMask
 from rlpost.tuning.method import Full, TuningMethod
+from rlpost.tuning.names import not_there
 from rlpost.tuning.subnetwork import Chooser, Compact, Hooked
-from rlpost.tuning.targets import not_there
 
 _log = logging.getLogger(__name__)
 

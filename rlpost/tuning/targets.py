@@ -10,17 +10,15 @@ Nothing here reads weights, so that a model on torch's meta device will do.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from rlpost.errors import ConfigError
+from rlpost.tuning.names import hint, is_linear, not_there, verb
 from rlpost.tuning.tying import tied_to_embeddings
-
-_SHOWN = 12
 
 Names = Mapping[str, nn.Module]
 """A model's modules by name, shared ones once for each name."""
@@ -55,63 +53,6 @@ def check_targets(
     for field in ("rank_pattern", "alpha_pattern", "n_frequency_pattern", "block_size_pattern"):
         check.pattern(field, getattr(given or config, field, None), names)
     check.tied(model, adapted)
-
-
-def not_there(
-    key: str,
-    entries: Iterable[str],
-    names: Sequence[str],
-    matches: Callable[[str, str], bool],
-    what: str = "layer",
-    likely: Sequence[str] = (),
-) -> None:
-    """Refuse entries that name nothing.
-
-    Args:
-        key: the user's key, for the message.
-        entries: what was given.
-        names: full names of what the model has.
-        matches: whether a name (first) is meant by an entry (second).
-        what: what the entries name.
-        likely: names that may have been meant; none: all.
-
-    Raises:
-        ConfigError: if there are any; it names all of them, and what is written like them.
-    """
-    absent = [entry for entry in entries if not any(matches(name, entry) for name in names)]
-    if not absent:
-        return
-    lost = ", ".join(map(repr, absent))
-    raise ConfigError(f"{key}: {lost} {_names(absent)} no {what} of this model{_hint(absent[0], likely or names)}")
-
-
-def _names(entries: Sequence[Any]) -> str:
-    return "names" if len(entries) == 1 else "name"
-
-
-def _hint(entry: str, names: Sequence[str]) -> str:
-    """What the user may have meant."""
-    endings = sorted({ending for name in names for ending in _endings(name)})
-    like = difflib.get_close_matches(entry, endings, n=2) or difflib.get_close_matches(
-        entry.rpartition(".")[2], sorted({name.rpartition(".")[2] for name in names}), n=2, cutoff=0.5
-    )
-    if like:
-        return f"; did you mean {' or '.join(map(repr, like))}?"
-    if re.search(r"[\\*+?^$|()\[\]]", entry):
-        return "; a list holds names or their endings, not patterns: write each name"
-    last = dict.fromkeys(name.rpartition(".")[2] for name in names if name and not name.rpartition(".")[2].isdigit())
-    shown = ", ".join(list(last)[-_SHOWN:])
-    return f"; there are {'…, ' if len(last) > _SHOWN else ''}{shown}"
-
-
-def _endings(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[at:]) for at in range(max(len(parts) - 2, 0), len(parts))]
-
-
-def is_linear(module: nn.Module) -> bool:
-    """Whether a module is a linear layer, GPT-2's ``Conv1D`` included."""
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
 class _Check:
@@ -216,7 +157,7 @@ class _Check:
                 {self._index(n) for n in self.modules if any(self.ending(n, e) for e in targets)} - {None}  # pyright: ignore[reportArgumentType]
             )
             raise ConfigError(
-                f"{self.key('layers_to_transform')}: {', '.join(map(str, absent))} {_names(absent)} no layer with "
+                f"{self.key('layers_to_transform')}: {', '.join(map(str, absent))} {verb(absent)} no layer with "
                 f"targets; those have the numbers {there[0]} to {there[-1]}"
                 if there
                 else f"{self.key('layers_to_transform')}: {absent[0]} names no layer of this model; leave it out"
@@ -284,7 +225,7 @@ class _Check:
             except re.error as error:
                 raise ConfigError(f"{self.key(field)}: {entry!r} is no regular expression ({error})") from None
             if not mine:
-                raise ConfigError(f"{self.key(field)}: {entry!r} matches no adapted layer{_hint(entry, adapted)}")
+                raise ConfigError(f"{self.key(field)}: {entry!r} matches no adapted layer{hint(entry, adapted)}")
             if mine <= taken:
                 raise ConfigError(
                     f"{self.key(field)}: {entry!r} has no effect, as keys before it match the same layers; write it "
