@@ -44,9 +44,9 @@ def build_learner(config: RunConfig, folder: str, device: torch.device) -> Polic
     try_saving(model, folder)
     prepare_attention(model)
     excluded = missing_rows(model, folder, config.model.trust_remote_code)
-    start = Start.of(model)
+    start = Start.of(model) if os.environ.get("RANK", "0") == "0" else None  # one rank's check is enough
     tuning = build_tuning(config, model, folder)
-    if os.environ.get("RANK", "0") == "0":
+    if start is not None:
         published = getattr(torch, config.model.dtype)
         check_coverage(start, tuning, kind_of(config), published, folder, config.model.trust_remote_code)
     if config.learner.attention == "varlen":

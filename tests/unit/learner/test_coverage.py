@@ -204,3 +204,26 @@ def test_tensors_without_a_place_are_counted(tiny_model: str, tmp_path: Path, ca
 
     load(copied(tiny_model, tmp_path, True, add), "float32")
     assert "holds 1 tensors that LlamaForCausalLM has no place for, e.g. model.vision.weight" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        ("qwen_tied", {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}),
+        ("qwen_tied", {"trainable_token_indices": {"embed_tokens": [5, 7, 90]}}),
+        ("llama_untied", {"modules_to_save": ["lm_head", "norm"], "use_dora": True}),
+        ("llama_untied", {"bias": "all"}),
+    ],
+)
+def test_the_starting_policy_comes_back_or_is_known_to_be_lost(tiny_model: str, kind: str, arguments: dict) -> None:
+    """A KL term's reference is the model with its adapters off."""
+    first = logits(small(kind))
+    tuning = adapt(kind, "float32", tiny_model, **arguments)
+    with torch.no_grad():
+        for _, parameter in tuning.trained():
+            parameter.add_(0.3)
+    assert not torch.allclose(logits(tuning.model), first)
+    assert tuning.can_disable_adapter == ("bias" not in arguments)
+    with tuning.disable_adapter():
+        assert torch.equal(logits(tuning.model), first) == tuning.can_disable_adapter
+    assert not torch.allclose(logits(tuning.model), first)
