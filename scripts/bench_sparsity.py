@@ -68,9 +68,10 @@ def xor(files: list[Path]) -> float:
 
 def compared(files: list[Path]) -> tuple[float, float]:
     """Seconds of our comparison, and of the null model and the figures."""
-    from rlpost.sparsity.compare import compare, pair
+    from rlpost.sparsity.compare import compare
     from rlpost.sparsity.expected import Training, chance
     from rlpost.sparsity.findings import findings
+    from rlpost.sparsity.pairs import pair
 
     begun = time.perf_counter()
     both = pair(*files)

@@ -187,12 +187,26 @@ def _mask(arguments: argparse.Namespace) -> None:
         masks.save(made, arguments.output)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{arguments.output}: cannot be written ({error}); give another place") from None
-    summary = {"file": arguments.output, "entries": made.count, "density": made.density}
-    print(
-        json.dumps(summary)
-        if arguments.json
-        else f"{made.count:,} entries, density {made.density:.4f}: {arguments.output}"
-    )
+    summary = {"file": arguments.output, "entries": made.count, "density": made.density, "unshared": _unshared(given)}
+    if arguments.json:
+        print(json.dumps(summary))
+        return
+    _say_unshared(arguments.files, given)
+    print(f"{made.count:,} entries, density {made.density:.4f}: {arguments.output}")
+
+
+def _unshared(given: list[Any]) -> list[list[str]]:
+    """For each of two masks the tensors that the other one does not name; none for one mask."""
+    if len(given) != 2:
+        return []
+    names = [set(one.tensors) for one in given]
+    return [sorted(names[0] - names[1]), sorted(names[1] - names[0])]
+
+
+def _say_unshared(files: list[str], given: list[Any]) -> None:
+    for file, names in zip(files, _unshared(given), strict=False):
+        if names:
+            print(f"{file}: {len(names)} tensors are in this mask only, e.g. {names[0]}")
 
 
 def _made(arguments: argparse.Namespace, given: list[Any]) -> Any:
@@ -235,6 +249,7 @@ def _show(given: list[Any], arguments: argparse.Namespace) -> None:
     }
     if len(given) == 2:
         document["agreement"] = dataclasses.asdict(masks.agreement(*given))
+        document["unshared"] = _unshared(given)
     if arguments.json:
         print(json.dumps(document))
         return
@@ -243,6 +258,7 @@ def _show(given: list[Any], arguments: argparse.Namespace) -> None:
             f"{file}: {one.count:,} entries of {len(one.tensors)} tensors, density {one.density:.4f}; "
             f"{json.dumps(dict(one.made))}"
         )
+    _say_unshared(arguments.files, given)
     if len(given) == 2:
         both = masks.agreement(*given)
         print(

@@ -31,7 +31,8 @@ class LoraSettings(Section):
     alpha: Positive = 32.0
     """Scaling α; the adapter's scale is s = alpha / r."""
     targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
-    """Names of the linear layers to adapt (PEFT's ``target_modules``); ``all-linear``: all but the output head."""
+    """Linear layers to adapt (PEFT's ``target_modules``): full names, or their endings at a dot (``q_proj``,
+    ``self_attn.q_proj``), no patterns; each must name a layer. ``all-linear``: all but the output head."""
     rslora: bool = False
     """Use the scale s = alpha / √r (rsLoRA, Kalajdzievski 2023)."""
     init: Literal["default", "gaussian", "orthogonal", "pissa", "olora"] = "default"
@@ -39,9 +40,10 @@ class LoraSettings(Section):
     freeze_a: bool = False
     """Train only B (FFA-LoRA, Sun et al. 2024)."""
     rank_pattern: dict[str, PositiveInt] = Field(default_factory=dict)
-    """Ranks of single layers that differ from ``r``, by layer name (PEFT's ``rank_pattern``)."""
+    """Ranks of single layers that differ from ``r`` (PEFT's ``rank_pattern``), by a regular expression of the
+    name's end (``q_proj``, ``layers.0.self_attn.q_proj``); the first that matches counts, each must match a layer."""
     alpha_pattern: dict[str, Positive] = Field(default_factory=dict)
-    """Alphas of single layers that differ from ``alpha``, by layer name (PEFT's ``alpha_pattern``)."""
+    """Alphas of single layers that differ from ``alpha``, by name as in ``rank_pattern``."""
 
     @property
     def moves_base(self) -> bool:
@@ -57,7 +59,8 @@ class LoraXsSettings(Section):
     alpha: Positive = 16.0
     """Scaling α; the adapter's scale is s = alpha / r."""
     targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
-    """Names of the linear layers to adapt (PEFT's ``target_modules``); ``all-linear``: all but the output head."""
+    """Linear layers to adapt: full names, or their endings at a dot (``q_proj``), no patterns; each must name a layer.
+    ``all-linear``: all but the output head."""
     init: Literal["svd", "gradient"] = "svd"
     """``svd``: the bases are those of W's largest singular values, and R = 0. ``gradient``: they are those of the first
     full update's direction, and R is such that the policy starts from an approximation of that update (LoRA-SB, Ponkshe
@@ -82,7 +85,7 @@ class SubnetworkSettings(Section):
     are per tensor."""
     targets: Literal["all", "all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all"
     """Tensors whose entries may be trained: ``all``, ``all-linear`` (the linear layers but the output head), or those
-    whose name contains one of these words."""
+    whose name contains one of these words, each of which must be in a name."""
     file: str | None = None
     """With ``file``: path of the mask file."""
     before: str | None = None
@@ -112,7 +115,9 @@ class TuningSection(Section):
     subnetwork: SubnetworkSettings = SubnetworkSettings()
     """Settings of ``method: subnetwork``."""
     peft: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of the PEFT configuration of ``peft:NAME``; ``target_modules`` is all-linear if not given."""
+    """Keyword arguments of the PEFT configuration of ``peft:NAME``; ``target_modules`` is all-linear if not given. As a
+    list, names are full ones or their endings at a dot; as one string, a regular expression that matches full names.
+    Each must name something, in ``exclude_modules``, ``modules_to_save``, ``layers_to_transform`` and patterns too."""
 
     @property
     def warmup_steps(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from rlpost.config.schema import CurriculumSettings
@@ -9,12 +10,14 @@ from rlpost.errors import DataError
 from rlpost.evaluation import outcomes
 from rlpost.types import Prompt
 
+_log = logging.getLogger(__name__)
+
 
 def by_pass_rate(prompts: list[Prompt], settings: CurriculumSettings) -> list[Prompt]:
     """The prompts whose measured pass rate is within the limits, in the configured order.
 
     The completions of a prompt that is always or never solved have equal outcomes and, without reward shaping, no
-    advantage; leaving the prompt out saves its rollouts (``lowest`` and ``highest``).
+    advantage; leaving the prompt out saves its rollouts (``lowest`` and ``highest``). The number of those is logged.
 
     Args:
         prompts: training prompts.
@@ -40,6 +43,14 @@ def by_pass_rate(prompts: list[Prompt], settings: CurriculumSettings) -> list[Pr
     if not chosen:
         raise DataError(
             f"data.curriculum: no prompt has a pass rate from {settings.lowest:g} to {settings.highest:g}; widen them"
+        )
+    if len(chosen) < len(prompts):
+        _log.warning(
+            "data.curriculum: %d of %d training prompts are left out, whose pass rate is not from %g to %g",
+            len(prompts) - len(chosen),
+            len(prompts),
+            settings.lowest,
+            settings.highest,
         )
     if settings.order == "shuffled":
         return chosen

@@ -5,12 +5,15 @@ Training on a held-out theorem under another name makes its evaluation worthless
 
 from __future__ import annotations
 
+import logging
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlpost.errors import DataError
 from rlpost.types import Message, Prompt
+
+_log = logging.getLogger(__name__)
 
 
 def normalise_text(text: str) -> str:
@@ -57,7 +60,7 @@ def find_contamination(train: Sequence[Prompt], held_out: Sequence[Prompt]) -> C
 
 
 def decontaminate(train: list[Prompt], held_out: Sequence[Prompt], rule: str) -> list[Prompt]:
-    """The training prompts without those that are held out as well.
+    """The training prompts without those that are held out as well, whose number is logged.
 
     Args:
         train: training prompts.
@@ -76,4 +79,10 @@ def decontaminate(train: list[Prompt], held_out: Sequence[Prompt], rule: str) ->
             f"{found.example[0]!r} asks what held-out prompt {found.example[1]!r} asks); set data.contamination to "
             "drop, to train without them, or to allow"
         )
+    _log.warning(
+        "data.contamination: drop leaves out %d of %d training prompts, which are held out as well (e.g. %r)",
+        len(found.positions),
+        len(train),
+        found.example[0],
+    )
     return [prompt for place, prompt in enumerate(train) if place not in found.positions]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import logging
+import re
 import shutil
 import sys
 import tempfile
@@ -21,6 +23,10 @@ from rlpost.data.safetensors_header import header
 from rlpost.errors import MissingPackageError, ModelError, first_line
 from rlpost.paths import cache_folder
 
+_log = logging.getLogger(__name__)
+
+_BURIED = re.compile(r"(?<=\.)(base_layer|original_module|token_adapter)\.")
+
 GENERATION = "generation_config.json"
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 
@@ -28,18 +34,61 @@ WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 def load(folder: str | Path, dtype: str, trust_remote_code: bool = False) -> Any:
     """A causal language model from a Hugging Face folder.
 
+    Tensors of the folder that the model has no place for are counted in the log.
+
     Raises:
-        ModelError: if the folder is missing, has no configuration, or no weights.
+        ModelError: if the folder is missing, has no configuration, no weights, or not all of them.
     """
     from transformers import AutoModelForCausalLM
 
     check_folder(folder)
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model.path: cannot load {folder} ({first_line(error)}); copy it again") from None
+
+    model, info = loaded
+    if absent := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"model.path: {folder} lacks {len(absent)} of the model's tensors, e.g. {absent[0]}, whose values would be "
+            "drawn at random; copy the whole folder"
+        )
+    if unused := sorted(info["unexpected_keys"]):
+        _log.warning(
+            "model.path: %s holds %d tensors that %s has no place for, e.g. %s; they are not trained or saved",
+            folder,
+            len(unused),
+            type(model).__name__,
+            unused[0],
+        )
+    return model
+
+
+def check_tying(model: Any, folder: str | Path) -> None:
+    """Check that output head and embeddings are one tensor if and only if the configuration says so.
+
+    The engine goes by the configuration, the learner by the tensors.
+
+    Raises:
+        ModelError: if they are not.
+    """
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    one, other = getattr(head, "weight", None), getattr(embeddings, "weight", None)
+    said = getattr(model.config, "tie_word_embeddings", None)
+    if one is None or other is None or said is None or one.shape != other.shape:
+        return
+    if said and one is not other and getattr(model, "_tied_weights_keys", None):
+        raise ModelError(
+            f"model.path: {folder}/config.json says tie_word_embeddings, but the output head has other values than the "
+            "embeddings: the engine would take the embeddings for both; set it to false, or remove the head's tensor"
+        )
+    if not said and one is other:
+        raise ModelError(
+            f"model.path: {folder}/config.json says tie_word_embeddings: false, but {type(model).__name__} has one "
+            "tensor for output head and embeddings; set it to true"
+        )
 
 
 def check_folder(folder: str | Path) -> None:
@@ -151,10 +200,8 @@ def save_folder(model: Any, state: Mapping[str, Tensor], tokenizer_from: str | P
         tokenizer_from: folder whose tokenizer files and ``generation_config.json`` are copied unchanged.
         folder: target folder, created if missing.
     """
-    persistent = model.state_dict().keys()
-    buffers = {name: buffer.detach().cpu() for name, buffer in model.named_buffers() if name in persistent}
     with _no_generation_config(model):
-        model.save_pretrained(str(folder), state_dict={**buffers, **state})
+        model.save_pretrained(str(folder), state_dict={**_persistent_buffers(model), **state})
     (Path(folder) / GENERATION).unlink(missing_ok=True)
     for pattern in (
         GENERATION,
@@ -170,6 +217,17 @@ def save_folder(model: Any, state: Mapping[str, Tensor], tokenizer_from: str | P
             target = Path(folder) / file.relative_to(tokenizer_from)
             target.parent.mkdir(exist_ok=True)
             shutil.copy(file, target)
+
+
+def _persistent_buffers(model: Any) -> dict[str, Tensor]:
+    """A model's buffers that its folder holds, e.g. the biases by which a mixture balances its experts.
+
+    Adapters have put some of them one level deeper, and have buffers of their own, which end with the adapter's name.
+    """
+    persistent = model.state_dict().keys()
+    found = {name: buffer for name, buffer in model.named_buffers() if name in persistent}
+    own = {name: buffer for name, buffer in found.items() if not f"{name}.".count(".default.")}
+    return {_BURIED.sub("", name): buffer.detach().cpu() for name, buffer in own.items()}
 
 
 def try_saving(model: Any, base: str | Path) -> None:

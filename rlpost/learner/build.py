@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 
 from rlpost.config.schema import RunConfig
-from rlpost.data.models import load, try_saving
+from rlpost.config.update_kind import kind_of
+from rlpost.data.models import check_tying, load, try_saving
 from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import ModelError, first_line
+from rlpost.learner.coverage import Start, check_coverage
 from rlpost.learner.logprob_model import LogprobModel
 from rlpost.learner.model_support import varlen_unsupported_reason
 from rlpost.learner.policy import PolicyLearner
@@ -31,15 +34,21 @@ def build_learner(config: RunConfig, folder: str, device: torch.device) -> Polic
         device: this rank's device.
 
     Raises:
+        ConfigError: if the tuning settings do not fit the model, or train what is not published and saved.
         ModelError: if the folder cannot be loaded, its model cannot be trained as configured, or not be saved again.
     """
     # moved before the method is applied: the tensors it derives from the weights must be on the same device
     model = load(folder, config.model.dtype, config.model.trust_remote_code).to(device)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    check_tying(model, folder)
     try_saving(model, folder)
     prepare_attention(model)
     excluded = missing_rows(model, folder, config.model.trust_remote_code)
+    start = Start.of(model) if os.environ.get("RANK", "0") == "0" else None  # one rank's check is enough
     tuning = build_tuning(config, model, folder)
+    if start is not None:
+        published = getattr(torch, config.model.dtype)
+        check_coverage(start, tuning, kind_of(config), published, folder, config.model.trust_remote_code)
     if config.learner.attention == "varlen":
         use_varlen(model)
     if config.learner.gradient_checkpointing:

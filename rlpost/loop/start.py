@@ -25,6 +25,7 @@ from rlpost.plugins.ship import Shipped, ship
 from rlpost.protocols import EngineSpec
 from rlpost.selfcheck.memory import MemoryWatch
 from rlpost.trajectory import TokenizedPrompt
+from rlpost.tuning.dry_run import check_tuning
 
 _MAX_NUM_SEQS = 256
 """vLLM reserves memory for every completion that can run at once; more than this gains nothing on two cores."""
@@ -57,6 +58,8 @@ def session(
     shipped = shipped or ship(config)
     needs = reward_needs(config)
     config = with_logprobs(config, needs)
+    if training:
+        check_tuning(config, model)
     train, held_out = tokenized_prompts(config, model, training=training, log=log)
     with cluster(config.cluster):
         shapes = tensor_shapes(model)

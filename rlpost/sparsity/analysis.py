@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rlpost.sparsity.compare import Compared, compare, pair
+from rlpost.sparsity.compare import Compared, compare
 from rlpost.sparsity.expected import Training, chance
 from rlpost.sparsity.findings import Findings, findings
 from rlpost.sparsity.maskfile import MaskFile
 from rlpost.sparsity.matrices import inspect_matrices, sample
+from rlpost.sparsity.pairs import pair
 
 
 def sparsity(

@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,43 +20,11 @@ from torch import Tensor
 
 from rlpost.data.safetensors_header import DTYPES, header
 from rlpost.errors import DataError, first_line
+from rlpost.sparsity.checkpoint_files import PICKLES, indexed, weight_files, whole_set
+from rlpost.sparsity.stored import Stored
+from rlpost.sparsity.uncompared import quantised, tied_head
 
-_INDEX = "model.safetensors.index.json"
 _ADAPTER = "adapter_config.json"
-_PICKLES = "pytorch_model*.bin"
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A tensor of a checkpoint.
-
-    Attributes:
-        name: tensor name in the file.
-        dtype: safetensors' name of the number format.
-        shape: tensor shape.
-        read: `read(start, stop)` returns the entries of the flattened tensor in that range, as a flat tensor. An
-            optional third argument is a `Scratch` whose memory the result may use; it is valid until the next read with
-            the same `Scratch`.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    read: Callable[..., Tensor]
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return math.prod(self.shape)
-
-    @property
-    def columns(self) -> int:
-        """Entries per row: the size of the last dimension; a vector is one row."""
-        return max(self.shape[-1], 1) if self.shape else 1
-
-    def whole(self) -> Tensor:
-        """Read the whole tensor, in its shape."""
-        return self.read(0, self.size).reshape(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +33,20 @@ class Checkpoint:
 
     Attributes:
         path: path it was opened by.
-        tensors: tensors whose number format is in `DTYPES`, without an output head tied to the embeddings.
-        left_out: the other tensors, name to reason.
+        tensors: tensors whose number format is in `DTYPES`, without parts of quantised layers and without an output
+            head that is tied to the embeddings and equals them.
+        left_out: the other tensors (and files), name to reason.
+        tied: the head's values where it is tied: those of the embeddings.
+        lost: number of entries of ``left_out``, but for a tied head.
+        merged: number of layers that an adapter was merged into.
     """
 
     path: str
     tensors: Mapping[str, Stored]
     left_out: Mapping[str, str]
+    tied: Mapping[str, Stored] = field(default_factory=dict[str, Stored])
+    lost: int = 0
+    merged: int = 0
 
 
 def open_checkpoint(path: str | Path, base: Checkpoint | None = None, pickles: bool = False) -> Checkpoint:
@@ -101,48 +76,45 @@ def open_checkpoint(path: str | Path, base: Checkpoint | None = None, pickles: b
 
 
 def _from_files(place: Path, pickles: bool) -> Checkpoint:
-    files = _safetensors(place)
+    files, others = weight_files(place)
     if not files:
         return _pickled(place, pickles)
+    listed = indexed(place)
     tensors: dict[str, Stored] = {}
-    left_out: dict[str, str] = {}
+    left_out = {file.name: f"another file next to {files[0].name}" for file in others}
+    lost = 0
+    seen: dict[str, Path] = {}
     for file in files:
         start, entries = header(file)
         descriptor = _Descriptor(file)
         for name, entry in entries.items():
+            if listed.get(name, file.name) != file.name:
+                continue
+            if name in seen:
+                raise DataError(f"{place}: {name!r} is in {seen[name].name} and in {file.name}; keep one model's files")
+            seen[name] = file
             if entry["dtype"] not in DTYPES:
                 left_out[name] = f"number format {entry['dtype']}"
+                lost += math.prod(entry["shape"])
                 continue
             begin = start + entry["data_offsets"][0]
             tensors[name] = Stored(
                 name, entry["dtype"], tuple(entry["shape"]), _reader(descriptor, begin, DTYPES[entry["dtype"]])
             )
-    _leave_tied_head(place, tensors, left_out)
-    return Checkpoint(str(place), dict(sorted(tensors.items())), left_out)
+    if absent := sorted(set(listed) - set(seen)):
+        raise DataError(
+            f"{place}: its files lack {len(absent)} of {len(listed)} tensors of the index, e.g. {absent[0]}; copy it"
+        )
+    return _complete(place, tensors, left_out, lost)
 
 
-def _safetensors(place: Path) -> list[Path]:
-    if place.is_file():
-        if place.suffix == ".safetensors":
-            return [place]
-        if place.suffix in (".bin", ".pt", ".pth"):
-            return []
-        hint = "GGUF holds rounded blocks, not the weights that were trained" if place.suffix == ".gguf" else "unknown"
-        raise DataError(f"{place}: not safetensors ({hint}); give the Hugging Face folder it was made from")
-    if (place / _INDEX).is_file():
-        try:
-            listed = sorted({str(name) for name in json.loads((place / _INDEX).read_text())["weight_map"].values()})
-        except (ValueError, KeyError, AttributeError, TypeError):
-            raise DataError(f"{place / _INDEX}: not an index of safetensors files; copy it again") from None
-        if absent := [name for name in listed if not (place / name).is_file()]:
-            raise DataError(f"{place}: {len(absent)} of {len(listed)} files of the index are missing, e.g. {absent[0]}")
-        return [place / name for name in listed]
-    found = sorted(place.glob("*.safetensors"))
-    if not found and any(place.glob("*.gguf")):
-        raise DataError(f"{place}: holds GGUF only, which is rounded; give the Hugging Face folder it was made from")
-    if not found and not any(place.glob(_PICKLES)):
-        raise DataError(f"{place}: no *.safetensors in it; give a Hugging Face model folder")
-    return found
+def _complete(place: Path, tensors: dict[str, Stored], left_out: dict[str, str], lost: int) -> Checkpoint:
+    """A checkpoint without what would be compared wrongly."""
+    for name, reason in quantised({name: one.dtype for name, one in tensors.items()}, left_out).items():
+        lost += tensors.pop(name).size
+        left_out[name] = reason
+    tied = tied_head(place, tensors, left_out)
+    return Checkpoint(str(place), dict(sorted(tensors.items())), left_out, tied, lost)
 
 
 class _Descriptor:
@@ -187,20 +159,8 @@ def _reader(descriptor: _Descriptor, begin: int, dtype: torch.dtype) -> Callable
     return read
 
 
-def _leave_tied_head(place: Path, tensors: dict[str, Stored], left_out: dict[str, str]) -> None:
-    config = place / "config.json"
-    if place.is_dir() and config.is_file() and "lm_head.weight" in tensors:
-        try:
-            tied = json.loads(config.read_text()).get("tie_word_embeddings")
-        except (ValueError, AttributeError):
-            raise DataError(f"{config}: not a model's configuration; copy it again") from None
-        if tied:
-            del tensors["lm_head.weight"]
-            left_out["lm_head.weight"] = "tied to the embeddings"
-
-
 def _pickled(place: Path, allowed: bool) -> Checkpoint:
-    files = [place] if place.is_file() else sorted(place.glob(_PICKLES))
+    files = [place] if place.is_file() else whole_set(place, sorted(place.glob(PICKLES)))
     if not allowed:
         raise DataError(f"{files[0]}: a pickle, which can run code when it is read; add --pickle if you trust it")
     found: dict[str, Tensor] = {}
@@ -214,16 +174,17 @@ def _pickled(place: Path, allowed: bool) -> Checkpoint:
     names = {dtype: name for name, dtype in DTYPES.items()}
     tensors: dict[str, Stored] = {}
     left_out: dict[str, str] = {}
+    lost = 0
     for name, tensor in sorted(found.items()):
         if not isinstance(tensor, Tensor) or tensor.dtype not in names:
             left_out[name] = f"number format {getattr(tensor, 'dtype', type(tensor).__name__)}"
+            lost += tensor.numel() if isinstance(tensor, Tensor) else 0
             continue
         flat = tensor.detach().reshape(-1)
         tensors[name] = Stored(
             name, names[tensor.dtype], tuple(tensor.shape), lambda i, j, _=None, flat=flat: flat[i:j].clone()
         )
-    _leave_tied_head(place, tensors, left_out)
-    return Checkpoint(str(place), tensors, left_out)
+    return _complete(place, tensors, left_out, lost)
 
 
 def _merged(place: Path, base: Checkpoint | None) -> Checkpoint:
@@ -231,19 +192,43 @@ def _merged(place: Path, base: Checkpoint | None) -> Checkpoint:
     if base is None:
         raise DataError(f"{place}: an adapter; it can stand second, after the model it belongs to")
     scale = _scale(place)
-    parts = _from_files(place / "adapter_model.safetensors", pickles=False).tensors
+    parts = _from_files(place / "adapter_model.safetensors", pickles=False)
+    if parts.left_out:
+        name, reason = next(iter(parts.left_out.items()))
+        raise DataError(f"{place}: {name!r} cannot be merged ({reason}); merge it into a model folder first")
     tensors = dict(base.tensors)
-    for name, first in parts.items():
+    merged: set[str] = set()
+    for name, first in parts.tensors.items():
         if ".lora_A." not in name:
             if ".lora_B." not in name:
                 raise DataError(f"{place}: {name!r} is no plain LoRA matrix; merge it into a model folder first")
+            if name.replace(".lora_B.", ".lora_A.") not in parts.tensors:
+                raise DataError(f"{place}: {name!r} has no lora_A next to it; save the adapter again")
             continue
         target = name.removeprefix("base_model.model.").replace(".lora_A.weight", ".weight")
-        second = parts.get(name.replace(".lora_A.", ".lora_B."))
-        if target not in base.tensors or second is None:
+        second = parts.tensors.get(name.replace(".lora_A.", ".lora_B."))
+        if second is None:
+            raise DataError(f"{place}: {name!r} has no lora_B next to it; save the adapter again")
+        if target in base.tied:
+            raise DataError(
+                f"{place}: {name!r} is of an output head that {base.path} ties to the embeddings; merge it into an "
+                "untied model folder first"
+            )
+        if target not in base.tensors:
             raise DataError(f"{place}: {name!r} has no {target!r} in {base.path}; is it another model's adapter?")
         tensors[target] = _merge(base.tensors[target], first.whole().float(), second.whole().float() * scale)
-    return Checkpoint(str(place), tensors, base.left_out)
+        merged.add(target)
+    _check_targets(place, merged)
+    return Checkpoint(str(place), tensors, base.left_out, base.tied, base.lost, len(merged))
+
+
+def _check_targets(place: Path, merged: set[str]) -> None:
+    """Refuse an adapter whose file lacks a layer that its configuration names."""
+    targets = json.loads((place / _ADAPTER).read_text()).get("target_modules")
+    layers = [name.removesuffix(".weight") for name in merged]
+    for target in [] if isinstance(targets, str) or targets is None else targets:
+        if not any(layer == target or layer.endswith(f".{target}") for layer in layers):
+            raise DataError(f"{place}: its configuration names {target!r}, its file has no matrix of it; save it again")
 
 
 def _scale(place: Path) -> float:

@@ -8,16 +8,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rlpost.errors import DataError
-from rlpost.sparsity.checkpoint import Checkpoint, Scratch, Stored, open_checkpoint
+from rlpost.sparsity.checkpoint import Scratch
 from rlpost.sparsity.counting import BROKEN, Counts, count
 from rlpost.sparsity.nullmodel import CODES
+from rlpost.sparsity.pairs import Pair
+from rlpost.sparsity.stored import Stored
 
 PIECE = 2**19
 """Entries read at a time: few enough for a core's cache, enough to keep Python's overhead small."""
@@ -26,72 +27,6 @@ _WIDEST = 2**20
 
 OnPiece = Callable[[str, int, Tensor, Tensor], object]
 """Called with a tensor's name, the first entry of a piece, and both pieces; from several threads at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two checkpoints and the tensors they have in common.
-
-    Attributes:
-        before: checkpoint from before training.
-        after: checkpoint from after training.
-        names: names of the tensors that are compared, in the order of ``before``.
-        only_before: names that AFTER lacks.
-        only_after: names that BEFORE lacks.
-        left_out: tensors excluded from the comparison, name to reason.
-    """
-
-    before: Checkpoint
-    after: Checkpoint
-    names: tuple[str, ...]
-    only_before: tuple[str, ...]
-    only_after: tuple[str, ...]
-    left_out: dict[str, str]
-
-
-def pair(before: str | Path, after: str | Path, pickles: bool = False) -> Pair:
-    """Open two checkpoints for comparison.
-
-    Args:
-        before: Hugging Face folder or safetensors file.
-        after: Hugging Face folder or safetensors file, or a folder with a LoRA adapter of ``before``.
-        pickles: also read ``pytorch_model*.bin``, with `torch.load` restricted to weights.
-
-    Raises:
-        DataError: if one cannot be read, both are the same, they share no tensor, or a tensor's shapes differ.
-    """
-    if same(before, after):
-        raise DataError(f"{before} and {after} are the same; give two checkpoints")
-    first = open_checkpoint(before, pickles=pickles)
-    return match(first, open_checkpoint(after, first, pickles))
-
-
-def same(one: str | Path, two: str | Path) -> bool:
-    """Whether two paths lead to the same file or folder."""
-    try:
-        return os.path.samefile(one, two)
-    except OSError:  # opening them raises the error with a reason
-        return False
-
-
-def match(first: Checkpoint, second: Checkpoint) -> Pair:
-    """Pair two open checkpoints by the tensors they have in common; raises as `pair` does."""
-    names = tuple(name for name in first.tensors if name in second.tensors)
-    if not names:
-        some = [next(iter(one.tensors), "nothing") for one in (first, second)]
-        raise DataError(
-            f"{first.path} and {second.path} share no tensor (e.g. {some[0]!r}, {some[1]!r}); compare two of a kind"
-        )
-    for name in names:
-        one, two = first.tensors[name].shape, second.tensors[name].shape
-        if one != two:
-            raise DataError(f"{name!r} is {one} in {first.path} and {two} in {second.path}; compare two of a kind")
-    left_out = {**first.left_out, **second.left_out}
-    ours, theirs = ([n for n in a.tensors if n not in b.tensors] for a, b in ((first, second), (second, first)))
-    return Pair(
-        first, second, names,
-        tuple(n for n in ours if n not in left_out), tuple(n for n in theirs if n not in left_out), left_out,
-    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

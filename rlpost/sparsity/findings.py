@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rlpost.sparsity.compare import Compared, Pair
+from rlpost.sparsity.compare import Compared
 from rlpost.sparsity.counting import (
     BEYOND_ATOL,
     BEYOND_ULP,
@@ -27,6 +27,7 @@ from rlpost.sparsity.counting import (
 )
 from rlpost.sparsity.expected import Chance, Expected, together
 from rlpost.sparsity.nullmodel import CODES
+from rlpost.sparsity.pairs import Pair
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
 _QUANTILES = (0.1, 0.5, 0.9)
@@ -105,7 +106,10 @@ class Findings:
         tensors: one part per tensor.
         only_before: tensors that AFTER lacks.
         only_after: tensors that BEFORE lacks.
-        left_out: tensors that are not compared, name to reason.
+        left_out: tensors and files that are not compared, name to reason.
+        uncompared: entries of each checkpoint that are not compared; a head that is the embeddings is not counted.
+        renamed: prefixes before and after by which names were matched, and the number of tensors.
+        merged: number of layers that AFTER, if it is an adapter, was merged into.
         matrices: the `rlpost.sparsity.matrices.MatrixFindings` of the inspected matrices.
     """
 
@@ -121,6 +125,9 @@ class Findings:
     only_before: Sequence[str]
     only_after: Sequence[str]
     left_out: Mapping[str, str]
+    uncompared: tuple[int, int] = (0, 0)
+    renamed: Sequence[tuple[str, str, int]] = ()
+    merged: int = 0
     matrices: Sequence[Any] = ()
 
     def document(self) -> dict[str, Any]:
@@ -146,6 +153,9 @@ def findings(
         pair.only_before,
         pair.only_after,
         pair.left_out,
+        pair.uncompared,
+        pair.renamed,
+        pair.after.merged,
         matrices,
     )
 

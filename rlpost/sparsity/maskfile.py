@@ -16,9 +16,11 @@ import numpy as np
 import xxhash
 from torch import Tensor
 
+from rlpost.data.safetensors_header import DTYPES
 from rlpost.errors import DataError
-from rlpost.sparsity.checkpoint import DTYPES, Stored
-from rlpost.sparsity.compare import PIECE, Pair, cast_changed
+from rlpost.sparsity.compare import PIECE, cast_changed
+from rlpost.sparsity.pairs import Pair
+from rlpost.sparsity.stored import Stored
 from rlpost.sync.codec import raw_bytes
 from rlpost.tuning import masks
 
@@ -65,6 +67,7 @@ class MaskFile:
         base = masks.hash_of(
             (name, DTYPES[stored.dtype], stored.shape, _digest(stored))
             for name, stored in self.pair.before.tensors.items()
+            if name not in self.pair.before.tied  # a model has a tied head under the embeddings' name only
         )
         about = masks.metadata(self.shapes, self.counts, base, made)
         header: dict[str, Any] = {"__metadata__": about}

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rlpost.sparsity.compare import Pair, as_trained
+from rlpost.sparsity.compare import as_trained
 from rlpost.sparsity.expected import Chance
 from rlpost.sparsity.nullmodel import round_bfloat16
+from rlpost.sparsity.pairs import Pair
 from rlpost.sparsity.rank import UpdateStructure, rank, shuffled, update_structure
 
 LARGEST = 2**24

@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -28,8 +28,10 @@ from torch import Tensor
 
 from rlpost.errors import DataError, UserError
 from rlpost.sparsity.checkpoint import Checkpoint, as_bits, open_checkpoint
-from rlpost.sparsity.compare import PIECE, as_trained, cast_changed, match, same
+from rlpost.sparsity.compare import PIECE, as_trained, cast_changed
 from rlpost.sparsity.nullmodel import CODES, TINY, Null, fitted, weighted
+from rlpost.sparsity.pairs import match, same
+from rlpost.sparsity.stored import Stored
 from rlpost.tuning.masks import in_common
 
 Counted = tuple[np.ndarray, np.ndarray]
@@ -191,10 +193,14 @@ def overlaps(
     start = open_checkpoint(base, pickles=pickles)
     ends = [open_checkpoint(path, start, pickles) for path in paths]
     matched = [match(start, end) for end in ends]
-    common = [n for n in start.tensors if all(n in one.names for one in matched)]
+    for one in matched:  # with a head that is tied at the start and has values of its own in one of the ends
+        start = replace(start, tensors={**one.before.tensors, **start.tensors})
+    ends = [replace(one.after, tensors=_with_head(one.after, start)) for one in matched]
+    common = [n for n in start.tensors if all(n in end.tensors for end in ends)]
     left_out = {n: "not in every checkpoint" for one in matched for n in (*one.only_before, *one.only_after)}
     for one in matched:
         left_out |= one.left_out
+    left_out = {name: reason for name, reason in left_out.items() if name not in common}
     if not common:
         raise DataError(f"overlap: no tensor is in all of {', '.join(names)}; compare checkpoints of one model")
     found: list[Counted] = []
@@ -206,6 +212,10 @@ def overlaps(
             codes += here
     pairs = combinations(range(len(names)), 2)
     return [overlap_of(names[i], names[j], _strata(found, i, j), codes) for i, j in pairs], left_out
+
+
+def _with_head(end: Checkpoint, start: Checkpoint) -> dict[str, Stored]:
+    return {**{name: one for name, one in end.tied.items() if name in start.tensors}, **end.tensors}
 
 
 def _all_different(paths: Sequence[Path]) -> None:

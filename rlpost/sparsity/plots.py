@@ -11,7 +11,7 @@ from rlpost.observability.plots import Bars, draw_bars, draw_heat
 from rlpost.observability.report import STYLE, inline
 from rlpost.sparsity.findings import FIGURES, Findings, Part, layer_of, module_of
 from rlpost.sparsity.overlap import Overlap
-from rlpost.sparsity.render import NO_NULL, number, short_names
+from rlpost.sparsity.render import NO_NULL, not_compared, number, short_names
 
 _ROWS = 60
 
@@ -106,8 +106,8 @@ def write_page(found: Findings, file: Path) -> Path:
     with TemporaryDirectory(prefix="rlpost-") as scratch:
         drawn = [inline(path) for path in pictures(found, Path(scratch)) if path.suffix == ".svg"]
     whole = found.whole
-    missing = [f"only before: {n}" for n in found.only_before] + [f"only after: {n}" for n in found.only_after]
-    missing += [f"left out: {name} ({reason})" for name, reason in found.left_out.items()]
+    missing = [line for line in not_compared(found) if not line.startswith("only ")]
+    missing += [f"only before: {n}" for n in found.only_before] + [f"only after: {n}" for n in found.only_after]
     parts = [
         "<h1>What training changed</h1>",
         f"<p><code>{html.escape(found.before)}</code> → <code>{html.escape(found.after)}</code>: {whole.entries:,} "

@@ -44,11 +44,7 @@ def render(found: Findings, by: Sequence[str]) -> Iterator[Table | str]:
         f"tolerance {found.atol:g}"
     )
     yield f"null: {found.null or NO_NULL}"
-    for text, names in (("only before", found.only_before), ("only after", found.only_after)):
-        if names:
-            yield f"{text}: {len(names)} tensors, e.g. {names[0]}"
-    for name, reason in found.left_out.items():
-        yield f"left out: {name} ({reason})"
+    yield from not_compared(found)
     yield _whole(whole)
     for kind in by:
         yield _groups(kind, getattr(found, f"{kind}s"))
@@ -59,6 +55,23 @@ def render(found: Findings, by: Sequence[str]) -> Iterator[Table | str]:
     elif whole.still:
         names = [part.name for part in found.tensors if part.still]
         yield f"tensors that did not move: {len(names)}, e.g. {names[0]}"
+
+
+def not_compared(found: Findings) -> Iterator[str]:
+    """Lines on what was matched otherwise than by name, and what was not compared."""
+    if found.merged:
+        yield f"adapter: merged into {found.merged} layers"
+    for before, after, count in found.renamed:
+        yield f"names: {before or 'no prefix'} before is {after or 'no prefix'} after ({count} tensors)"
+    for text, names in (("only before", found.only_before), ("only after", found.only_after)):
+        if names:
+            yield f"{text}: {len(names)} tensors, e.g. {names[0]}"
+    for name, reason in found.left_out.items():
+        yield f"left out: {name} ({reason})"
+    for text, count in zip(("before", "after"), found.uncompared, strict=True):
+        if count:
+            share = count / (found.whole.entries + count)
+            yield f"not compared: {count:,} of the entries {text} ({share:.2%})"
 
 
 def _whole(part: Part) -> Table:

@@ -17,6 +17,7 @@ from rlpost.errors import ConfigError
 from rlpost.tuning import masks
 from rlpost.tuning.masks import Mask, TensorMask
 from rlpost.tuning.method import Full, TuningMethod
+from rlpost.tuning.names import not_there
 from rlpost.tuning.subnetwork import Chooser, Compact, Hooked
 
 _log = logging.getLogger(__name__)
@@ -76,9 +77,19 @@ def _subnetwork(config: RunConfig, model: nn.Module, folder: str) -> TuningMetho
             _log.warning("tuning.subnetwork.file: %s was made for other weights than %s", section.file, folder)
     else:
         mask = Mask(_made(section, model, config, how), base, how)
+    if mask is not None and not mask.count:
+        raise ConfigError(
+            f"tuning.subnetwork.mask: {section.mask} keeps no entry, so nothing would be trained; {_why(section)}"
+        )
     if section.engine == "hook":
         return Hooked(model, mask, choose)
     return Compact(model, mask, choose, keep_base=bool(config.algorithm.kl.coef))
+
+
+def _why(section: SubnetworkSettings) -> str:
+    if section.mask == "difference":
+        return f"{section.before} and {section.after} hold the same weights, give others"
+    return f"give another file than {section.file}" if section.mask == "file" else "choose another mask"
 
 
 def _made(
@@ -122,7 +133,7 @@ class Targets:
         """The selected parameters by name, in the model's order.
 
         Raises:
-            ConfigError: if there are none.
+            ConfigError: if there are none, or a word is in no name.
         """
         named = dict(model.named_parameters())
         if self.given == "all-linear":
@@ -130,7 +141,12 @@ class Targets:
             linear = {n for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
             named = {name: p for name, p in named.items() if name.rpartition(".")[0] in linear}
         elif not isinstance(self.given, str):
+            not_there("tuning.subnetwork.targets", self.given, list(named), _contains, "tensor")
             named = {name: p for name, p in named.items() if any(word in name for word in self.given)}
         if not named:
             raise ConfigError(f"tuning.subnetwork.targets: {self.given!r} names no tensor of this model")
         return named
+
+
+def _contains(name: str, word: str) -> bool:
+    return word in name

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rlpost.config.tuning import LoraSettings
+from rlpost.config.tuning import LoraSettings, LoraXsSettings
 from rlpost.tuning.method import Adapter, GatherParameters, unsharded
 from rlpost.tuning.peft_methods import NAME, Adapted, peft_config
 
@@ -27,10 +27,14 @@ class Lora(Adapted):
     Args:
         model: a Hugging Face causal language model; changed in place.
         settings: rank, scale, targets and initialisation.
+        section: section of the configuration that the settings are from, for messages.
+
+    Raises:
+        ConfigError: as `Adapted` does, and for targets that are not linear layers.
     """
 
-    def __init__(self, model: nn.Module, settings: LoraSettings):
-        super().__init__(model, lora_config(settings))
+    def __init__(self, model: nn.Module, settings: LoraSettings, section: str = "tuning.lora"):
+        super().__init__(model, lora_config(settings), user_keys(section), linear_only=True)
         self.first = {name: _product(layer) for name, layer in self.layers()} if self.moved else {}
         for _, layer in self.layers():
             layer.lora_A[NAME].weight.requires_grad_(not settings.freeze_a)
@@ -58,6 +62,17 @@ class Lora(Adapted):
     def save_delta(self, folder: Path, base: str) -> None:
         """See `TuningMethod`: ``adapter/``, which PEFT and vLLM load on the starting model."""
         save_adapter(folder / "adapter", self.adapter(unsharded), base)
+
+
+def user_keys(section: str) -> dict[str, str]:
+    """The user's names of PEFT's fields, by the section of the configuration."""
+    names = {"target_modules": "targets", "rank_pattern": "rank_pattern", "alpha_pattern": "alpha_pattern"}
+    return {field: f"{section}.{name}" for field, name in names.items()}
+
+
+def plain_settings(settings: LoraXsSettings) -> LoraSettings:
+    """The plain LoRA that LoRA-XS is built on."""
+    return LoraSettings(r=settings.r, alpha=settings.alpha, targets=settings.targets)
 
 
 def lora_config(settings: LoraSettings) -> Any:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlpost.config.tuning import LoraSettings, LoraXsSettings
-from rlpost.tuning.lora import Lora
+from rlpost.config.tuning import LoraXsSettings
+from rlpost.tuning.lora import Lora, plain_settings
 from rlpost.tuning.peft_methods import NAME
 
 
@@ -52,11 +52,10 @@ class LoraXs(Lora):
     """
 
     def __init__(self, model: nn.Module, settings: LoraXsSettings):
-        super().__init__(model, LoraSettings(r=settings.r, alpha=settings.alpha, targets=settings.targets))
+        super().__init__(model, plain_settings(settings), "tuning.lora_xs")
         self.settings, self.waiting = settings, settings.init == "gradient"
         for _, layer in self.layers():
-            weight = layer.get_base_layer().weight
-            u, s, v = _svd(weight, layer.r[NAME])
+            u, s, v = _svd(_out_in(layer, layer.get_base_layer().weight), layer.r[NAME])
             self._place(layer, s.diag() @ v, torch.zeros(len(s), len(s)), u)
 
     def warmup_parameters(self) -> dict[str, nn.Parameter]:
@@ -66,7 +65,8 @@ class LoraXs(Lora):
     def finish_warmup(self, scores: Mapping[str, Tensor]) -> None:
         """See `TuningMethod`; the scores are sums of signed gradients."""
         for name, layer in self.layers():
-            u, s, v = _svd(-self.settings.init_lr * scores[name].sign(), layer.r[NAME])
+            step = -self.settings.init_lr * scores[name].sign()
+            u, s, v = _svd(_out_in(layer, step), layer.r[NAME])
             self._place(layer, v, s.diag() / layer.scaling[NAME], u)
         self.waiting = False
 
@@ -90,6 +90,11 @@ class LoraXs(Lora):
             held.core.copy_(core)
         else:
             layer.lora_A[NAME] = Core(a.to(target), core.to(target))
+
+
+def _out_in(layer: Any, matrix: Tensor) -> Tensor:
+    """A layer's matrix as ``[out, in]``; GPT-2 stores it as ``[in, out]``."""
+    return matrix.T if layer.fan_in_fan_out else matrix
 
 
 def _svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -68,6 +68,17 @@ def test_a_curriculum_by_hand(measured: str, settings: dict, expected: str) -> N
     assert "".join(prompt.id for prompt in chosen) == expected
 
 
+def test_how_many_prompts_are_left_out_is_said(measured: str, caplog: pytest.LogCaptureFixture) -> None:
+    by_pass_rate(PROMPTS, CurriculumSettings(outcomes=measured, lowest=0.01, highest=0.99))
+    assert "2 of 4 training prompts are left out, whose pass rate is not from 0.01 to 0.99" in caplog.text
+    decontaminate([theorem("a", "A"), theorem("b", "B")], [theorem("x", "B")], "drop")
+    assert "drop leaves out 1 of 2 training prompts, which are held out as well (e.g. 'b')" in caplog.text
+    caplog.clear()
+    by_pass_rate(PROMPTS, CurriculumSettings(outcomes=measured))
+    decontaminate([theorem("a", "A")], [theorem("x", "B")], "drop")
+    assert not caplog.text
+
+
 def test_an_unmeasured_prompt_and_an_empty_choice_are_errors(measured: str) -> None:
     with pytest.raises(DataError, match=r"1 of 2 prompts have no pass rate .*first is 'z'.*--split train"):
         by_pass_rate([PROMPTS[0], Prompt("z", text="z")], CurriculumSettings(outcomes=measured))

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from rlpost.errors import DataError
 from rlpost.sparsity.analysis import sparsity
-from rlpost.sparsity.compare import compare, pair
+from rlpost.sparsity.compare import compare
 from rlpost.sparsity.counting import Counts, bin_edges, bin_of, count
 from rlpost.sparsity.expected import Training
 from rlpost.sparsity.findings import Findings, layer_of, module_of
+from rlpost.sparsity.pairs import pair
 from tests.support.checkpoints import model, next_up, write
 
 UP = "model.layers.1.mlp.up_proj.weight"

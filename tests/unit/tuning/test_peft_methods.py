@@ -169,7 +169,7 @@ def test_a_method_that_cannot_be_is_refused_in_one_line(name: str, arguments: di
 
 
 def test_targets_that_name_nothing_are_refused_in_one_line(tiny_model: str) -> None:
-    with pytest.raises(ConfigError, match=r"tuning\.lora: .*no_such_proj") as caught:
+    with pytest.raises(ConfigError, match=r"tuning\.lora\.targets: .*no_such_proj") as caught:
         Lora(load(tiny_model, "float32"), LoraSettings(targets=("no_such_proj",)))
     assert "\n" not in str(caught.value)
 
