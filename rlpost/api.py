@@ -27,13 +27,21 @@ Split = Literal["train", "eval"]
 
 
 def train(
-    config: Config, *, resume: bool = False, on_step: OnStep | None = None, display: Display | None = None
+    config: Config,
+    *,
+    resume: bool = False,
+    allow_changes: bool = False,
+    on_step: OnStep | None = None,
+    display: Display | None = None,
 ) -> RunResult:
     """Train as a configuration says.
 
     Args:
         config: configuration, mapping of its sections, or path of a YAML file.
-        resume: continue from the run folder's last checkpoint.
+        resume: continue from the run folder's last checkpoint; from the beginning if there is none. What differs from
+            the configuration in the run folder is shown.
+        allow_changes: resume also if the run becomes another one by it (another learning rate, group size, seed, …);
+            ``config_changes.jsonl`` in the run folder then says what changed at which step.
         on_step: called with every finished `rlpost.loop.sync.Step` (receipts of its groups, advantages and metrics;
             texts are in the step's transcript by then); if it returns False, the run ends after that step as after one
             Ctrl-C, with a checkpoint and the model.
@@ -48,7 +56,9 @@ def train(
     """
     from rlpost.loop.run import train as run
 
-    return run(configuration(config), resume=resume, display=display, on_step=on_step)
+    return run(
+        configuration(config), resume=resume, allow_changes=allow_changes, display=display, on_step=on_step
+    )
 
 
 def evaluate(

@@ -70,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
 
     train = add("train", _train, "run a configuration")
     train.add_argument("--resume", action="store_true", help="continue from the run folder's last checkpoint")
+    train.add_argument(
+        "--allow-changes", action="store_true", help="with --resume: go on with settings that make it another run"
+    )
     sft = add("sft", _sft, "supervised warm start")
     sft.add_argument("--output", help="model folder to write (default: sft/ in the run folder)")
     sft.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -127,6 +130,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    if arguments.allow_changes and not arguments.resume:
+        raise UserError("--allow-changes: is for --resume; a run that starts has nothing to differ from")
     config = _load(arguments)  # before the heavy imports: a misspelt key should be reported at once
     from rich.console import Console
 
@@ -137,7 +142,9 @@ def _train(arguments: argparse.Namespace) -> None:
     console = Console()
     display = Display(console, enabled=not arguments.json, bar=config.logging.progress)
     with _only_json(arguments.json):
-        result = train(config, resume=arguments.resume, display=display)
+        result = train(
+            config, resume=arguments.resume, allow_changes=arguments.allow_changes, display=display
+        )
     if arguments.json:
         print(json.dumps({**dataclasses.asdict(result), "evaluations": dict(result.evaluations)}))
         return
