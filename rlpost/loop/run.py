@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +22,7 @@ from rlpost.errors import InfrastructureError, LeakError, LearnerLostError, Rlpo
 from rlpost.loop import checkpoint
 from rlpost.loop.checkpoint import RunState
 from rlpost.loop.evaluations import AFTER, BEFORE, EvaluationFigures, Evaluations, on_the_way
+from rlpost.loop.faults import run_faults
 from rlpost.loop.resume import Resume, fingerprint, prepare
 from rlpost.loop.session import Session
 from rlpost.loop.start import session
@@ -90,10 +91,17 @@ def train(
     shipped = ship(config)
     config = with_logprobs(config, reward_needs(config))
     try_algorithm(config)
+    _refuse(run_faults(config))
     model = starting_model(config, folder, display)
     display.say(f"starting Ray and the actors for {folder.path}")
     with stop_request() as stop, session(config, model, training=True, shipped=shipped, log=display.say) as running:
         return Run(config, folder, running, display, stop, on_step, how, fingerprint(model)).go()
+
+
+def _refuse(faults: Sequence[str]) -> None:
+    if faults:
+        more = f" (and {len(faults) - 1} more faults; `rlpost plan` lists them)" if len(faults) > 1 else ""
+        raise UserError(f"{faults[0]}{more}")
 
 
 class Run:
