@@ -56,9 +56,7 @@ def train(
     """
     from rlpost.loop.run import train as run
 
-    return run(
-        configuration(config), resume=resume, allow_changes=allow_changes, display=display, on_step=on_step
-    )
+    return run(configuration(config), resume=resume, allow_changes=allow_changes, display=display, on_step=on_step)
 
 
 def evaluate(
@@ -143,13 +141,14 @@ def verify(answers: Iterable[Mapping[str, Any]], verifier: str = "lean.embedded"
 
 
 def plan(config: Config) -> Plan:
-    """Place every actor of a configuration on the machine or cluster that it names, without starting any.
+    """A dry run: look for every fault, and place every actor on the machine or cluster that is named, without starting
+    any.
 
     Returns:
-        Each actor's node, threads, GPUs and memory; ``missing`` is empty if the run can start.
+        Each actor's node, threads, GPUs and memory; ``missing`` and ``faults`` are empty if the run can start.
 
     Raises:
-        RlpostError: if the cluster cannot be reached.
+        ConfigError: if a key of the configuration is wrong.
     """
     from rlpost.commands.plan import plan as work_out
 

@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     chat.add_argument(
         "--set", action="append", default=[], metavar="column=value", help="a further column of the data's rows"
     )
-    add("plan", _plan, "which actor gets what, on which node, and what is missing, before anything starts")
+    add("plan", _plan, "a dry run: every fault, and which actor gets what on which node, before anything starts")
     add("config", _config, "the resolved configuration, each value with where it came from")
     demonstrate = add(
         "demonstrate", _demonstrate, "a teacher's lists, moved into a catalog, to start from", config=False
@@ -142,9 +142,7 @@ def _train(arguments: argparse.Namespace) -> None:
     console = Console()
     display = Display(console, enabled=not arguments.json, bar=config.logging.progress)
     with _only_json(arguments.json):
-        result = train(
-            config, resume=arguments.resume, allow_changes=arguments.allow_changes, display=display
-        )
+        result = train(config, resume=arguments.resume, allow_changes=arguments.allow_changes, display=display)
     if arguments.json:
         print(json.dumps({**dataclasses.asdict(result), "evaluations": dict(result.evaluations)}))
         return
@@ -215,13 +213,28 @@ def _typed() -> Iterator[str]:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    config = _load(arguments)
+    from rlpost.config.load import load_with_faults
+
+    config, lines = load_with_faults(arguments.config, arguments.overrides)
+    if config is None:
+        return _plan_refused(lines, arguments.json)
     from rlpost.commands.plan import plan, render
 
     with _only_json(arguments.json):
-        found = plan(config)
+        found = plan(config, lines)
     print(json.dumps(dataclasses.asdict(found)) if arguments.json else render(found, config))
+    if found.faults:
+        return _fail(f"{len(found.faults)} faults; nothing was started" if found.faults[1:] else found.faults[0], 2)
     return int(bool(found.missing))
+
+
+def _plan_refused(faults: list[str], as_json: bool) -> int:
+    """The faults of a configuration that says too little to look further."""
+    if as_json:
+        print(json.dumps({"placements": [], "missing": [], "faults": faults}))
+    else:
+        print("\n".join(f"fault {number} of {len(faults)}: {line}" for number, line in enumerate(faults, 1)))
+    return _fail(f"{len(faults)} faults; nothing was started" if faults[1:] else faults[0], 2)
 
 
 def _config(arguments: argparse.Namespace) -> None:

@@ -19,13 +19,14 @@ from rlpost.loop.faults import all_faults, starting_folder
 from rlpost.tuning.memory import activations, trained
 
 
-def plan(config: RunConfig) -> Plan:
+def plan(config: RunConfig, known: Sequence[str] = ()) -> Plan:
     """Look for faults, and place every actor on this machine, or on the cluster that the configuration names.
 
-    Raises:
-        RlpostError: if the cluster cannot be reached.
+    Args:
+        config: the run configuration.
+        known: faults that are known already, such as broken rules between keys.
     """
-    faults = all_faults(config, partial(_read_warm_start, config))
+    faults = [*known, *all_faults(config, partial(_read_warm_start, config))]
     # the size of a model that the warm start is to make, or that is not there, is not known
     folder = starting_folder(config)
     shapes = tensor_shapes(folder) if folder is not None else None

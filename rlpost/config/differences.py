@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from rlpost.config.load import flatten, from_dict
 from rlpost.config.schema import RunConfig
 from rlpost.config.section import OnResume, Section
+from rlpost.config.strict import members
 
 UNSET = "(not set)"
 """Stands for the value of a key that one of the two configurations does not have."""
@@ -78,7 +79,7 @@ def effect(path: Sequence[str], stored: RunConfig, new: RunConfig) -> OnResume:
         return "free"
     if path[:2] == ("optimizer", "lowrank") and "lowrank" not in (stored.optimizer.name, new.optimizer.name):
         return "free"
-    if name == "run.steps" and "constant" != new.optimizer.schedule:
+    if name == "run.steps" and new.optimizer.schedule != "constant":
         return "asks"  # the learning rate's course is a share of the steps
     if path[0] == "learner" and declared(path) == "fixed" and not _other_shards(name, stored, new):
         return "free"
@@ -97,8 +98,8 @@ def declared(path: Sequence[str]) -> OnResume:
         if model is None or key not in model.model_fields:
             break
         found = model.ON_RESUME[key]
-        candidates = (model.model_fields[key].annotation, *get_args(model.model_fields[key].annotation))
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, Section)), None)
+        parts = members(model.model_fields[key].annotation)
+        model = next((part for part in parts if isinstance(part, type) and issubclass(part, Section)), None)
     if found is None:
         raise KeyError(".".join(path))
     return found

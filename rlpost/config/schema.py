@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
-from rlpost.config.section import NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share, on_resume
+from rlpost.config.section import NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share, Workers, on_resume
 from rlpost.config.tuning import OptimizerSection, TuningSection
 
 
@@ -135,6 +135,17 @@ class DataSection(Section):
     max_prompt_tokens: PositiveInt | None = None
     """Refuse to start if a prompt has more tokens than this; None: whatever fits next to ``rollout.max_tokens``."""
 
+    @field_validator("chat_template", mode="before")
+    @classmethod
+    def _messages_as_pairs(cls, value: Any) -> Any:
+        """Messages may be written as they are in data, as mappings of role and content."""
+        if not isinstance(value, (list, tuple)):
+            return value
+        return [
+            [one["role"], one["content"]] if isinstance(one, dict) and set(one) == {"role", "content"} else one
+            for one in value
+        ]
+
 
 class SftSection(Section):
     """Supervised warm start before reinforcement learning."""
@@ -175,7 +186,7 @@ class RolloutSection(Section):
 
     engine: str = "vllm"
     """Inference engine: ``vllm``, or ``module:Class`` (``path.py:Class``) of a `rlpost.protocols.RolloutEngine`."""
-    workers: PositiveInt = 1
+    workers: Workers = 1
     """Number of engines, one Ray actor each."""
     group_size: PositiveInt = 8
     """Completions sampled per prompt (TRL's num_generations, verl's rollout.n)."""
@@ -227,7 +238,7 @@ class EnvironmentSection(Section):
     for each trajectory."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the environment."""
-    workers: PositiveInt = 1
+    workers: Workers = 1
     """Number of environment actors, over which trajectories are spread."""
     max_turns: PositiveInt = 8
     """Largest number of turns of the policy; ``rollout.max_tokens`` limits each of them. A trajectory that has not
@@ -272,7 +283,7 @@ class ScoringSection(Section):
     themselves."""
     verifier_args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the verifier."""
-    workers: PositiveInt = 1
+    workers: Workers = 1
     """Number of scoring workers, one Ray actor each."""
     timeout_s: Positive = 10.0
     """CPU seconds that one check may use, for verifiers that take a ``timeout_s``."""
@@ -291,6 +302,15 @@ class ScoringSection(Section):
     """Stop the run when more than this share of the completions of the last batches is undecided."""
     undecided_window: PositiveInt = 5
     """Number of last batches over which that share is taken; at the start of a run, those there are."""
+
+    @field_validator("rewards", mode="before")
+    @classmethod
+    def _names_as_stages(cls, value: Any) -> Any:
+        """A stage without arguments may be written as its name, and a single one without a list."""
+        entries = [value] if isinstance(value, (str, dict)) else value
+        if not isinstance(entries, (list, tuple)):
+            return value
+        return [{"name": one} if isinstance(one, str) else one for one in entries]
 
 
 class ImportanceSettings(Section):
@@ -427,7 +447,7 @@ class LearnerSection(Section):
     engine: Literal["auto", "deepspeed", "torch"] = "auto"
     """``deepspeed``: DeepSpeed, sharded or not; ``torch``: plain torch, unsharded, gradients summed over ranks;
     ``auto``: torch where the optimizer has to see whole matrices or kept entries, DeepSpeed otherwise."""
-    workers: PositiveInt = 1
+    workers: Workers = 1
     """Number of data-parallel ranks, one Ray actor each."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed's ZeRO stage, which says what is sharded over ranks. 0: nothing; 1: optimizer state; 2: gradients too;

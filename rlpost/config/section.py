@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
+from rlpost.config.strict import refuse_bool
+
+MOST = 2**53
+"""Largest whole number of a setting: JSON and floating point hold no larger ones exactly."""
+_MOST_WORKERS = 4096
+
+PositiveInt = Annotated[int, Field(ge=1, le=MOST)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=MOST)]
+Workers = Annotated[int, Field(ge=1, le=_MOST_WORKERS)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -40,3 +47,12 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
     ON_RESUME: ClassVar[Mapping[str, OnResume]] = {}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_what_is_not_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("text with a null character, which no file and no prompt may hold")
+        if info.field_name is not None:
+            refuse_bool(value, cls.model_fields[info.field_name].annotation)
+        return value

@@ -179,8 +179,8 @@ class DeepSpeedEngine:
                 path, client = self.engine.load_checkpoint(folder, tag=_TAG)
         except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, AssertionError) as error:
             raise CheckpointError(
-                f"{folder}: DeepSpeed cannot read the checkpoint ({first_line(error)}); resume from an earlier one, or with "
-                "the learner settings it was written with"
+                f"{folder}: DeepSpeed cannot read the checkpoint ({first_line(error)}); resume from an earlier one, or "
+                "with the learner settings it was written with"
             ) from None
         if path is None or "rlpost" not in client:
             raise CheckpointError(

@@ -24,6 +24,17 @@ from rlpost.scoring.score import Scorer
 from rlpost.types import Prompt
 
 _GB = 2**30
+_KEYS = {
+    "": "arguments",
+    "rewards": "scoring.rewards",
+    "verifiers": "scoring.verifier",
+    "losses": "algorithm.loss",
+    "advantages": "algorithm.advantage",
+    "engines": "rollout.engine",
+    "environments": "environment.name",
+    "sources": "data.source",
+}
+"""Keys whose values are names of plug-ins, by kind."""
 
 
 def run_faults(config: RunConfig) -> list[str]:
@@ -62,14 +73,15 @@ def all_faults(config: RunConfig, also: Callable[[], Any] = lambda: None) -> lis
     return _unique([*found, *model_faults(config, folder)])
 
 
-def asked(check: Callable[[], Any]) -> list[str]:
-    """The line of a check that raises; none if it does not."""
+def asked(check: Callable[[], Any], key: str = "") -> list[str]:
+    """The line of a check that raises, after ``key`` unless it begins with a key already; none if it does not raise."""
     try:
         check()
     except RlpostError as error:
-        return [str(error)]
+        line = str(error)
+        return [line if key and line.startswith(key.partition(".")[0] + ".") else f"{key}{line}"]
     except Exception as error:  # of a library: also a fault, and the checks after it are still wanted
-        return [f"{describe_error(error)}"]
+        return [f"{key}{describe_error(error)}"]
     return []
 
 
@@ -89,8 +101,16 @@ def starting_folder(config: RunConfig) -> str | None:
 def package_faults(config: RunConfig) -> Iterator[str]:
     """Packages that a setting needs and that are not installed, with the command that installs them."""
     for wanted, module, line in (
-        (config.logging.wandb_project is not None, "wandb", "logging.wandb_project: pip install 'rlpost[wandb]'"),
-        (config.logging.tensorboard, "tensorboard", "logging.tensorboard: pip install 'rlpost[tensorboard]'"),
+        (
+            config.logging.wandb_project is not None,
+            "wandb",
+            "logging.wandb_project: Weights & Biases is not installed; pip install 'rlpost[wandb]'",
+        ),
+        (
+            config.logging.tensorboard,
+            "tensorboard",
+            "logging.tensorboard: TensorBoard is not installed; pip install 'rlpost[tensorboard]'",
+        ),
         (
             config.learner_engine == "deepspeed",
             "deepspeed",
@@ -141,8 +161,8 @@ def plugin_faults(config: RunConfig) -> Iterator[str]:
     for kind, name in [*ship.named(config), ("sources", config.data.source)]:
         lines = asked(lambda kind=kind, name=name: registry.locate(kind or "rewards", name))
         unknown |= {name} if lines else set()
-        yield from lines
-    yield from asked(lambda: templates(config.data))
+        yield from (f"{_KEYS[kind]}: {line}" for line in lines)
+    yield from asked(lambda: templates(config.data), "data.template: ")
     for spec in config.scoring.rewards:
         if spec.name not in unknown:
             yield from asked(lambda spec=spec: build_stage(spec))
@@ -161,21 +181,19 @@ def data_faults(config: RunConfig, folder: str | None) -> tuple[list[Prompt], li
     lines: list[str] = []
     only_train = config.model_copy(update={"data": config.data.model_copy(update={"eval": None})})
 
-    def both() -> None:
-        for split in ("train", *(["eval"] if config.data.eval is not None else [])):
-            found.extend(prompts(config.data, split))
-
     if folder is None:
-        return found, asked(both)
+        for split in ("train", *(["eval"] if config.data.eval is not None else [])):
+            lines += asked(lambda split=split: found.extend(prompts(config.data, split)), f"data.{split}: ")
+        return found, lines
 
     def encode(part: RunConfig, training: bool) -> Callable[[], None]:
         return lambda: found.extend(
             one.prompt for split in tokenized_prompts(part, folder, training=training) for one in split
         )
 
-    lines += asked(encode(only_train, True))
+    lines += asked(encode(only_train, True), "data.train: ")
     if config.data.eval is not None:
-        lines += asked(encode(config, False))
+        lines += asked(encode(config, False), "data.eval: ")
         if not lines:  # what only shows in the two together: prompts of the one among those of the other
             lines += asked(lambda: tokenized_prompts(config, folder, training=True))
     return found, lines

@@ -126,7 +126,9 @@ def engine_faults(config: RunConfig, folder: str, shapes: Mapping[str, tuple[int
             preexec_fn=partial(end_with_parent),
         )
     except subprocess.TimeoutExpired:
-        return [f"rollout.engine: vLLM did not say within {_DEADLINE_S:g} s whether it serves {folder}; try rlpost doctor"]
+        return [
+            f"rollout.engine: vLLM did not say within {_DEADLINE_S:g} s whether it serves {folder}; try rlpost doctor"
+        ]
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         end = [line for line in done.stderr.strip().splitlines() if line.strip()][-1:] or [f"status {done.returncode}"]

@@ -92,9 +92,10 @@ def _carry(
 def _refuse_fixed(found: Sequence[Difference], last: Path | None, folder: RunFolder) -> None:
     fixed = [one for one in found if one.effect == "fixed"]
     if last is None:
-        if any(one.path[0] == "sft" or one.path[:2] == ("model", "scratch") for one in fixed) and (
-            folder.warm_start / "config.json"
-        ).is_file():
+        if (
+            any(one.path[0] == "sft" or one.path[:2] == ("model", "scratch") for one in fixed)
+            and (folder.warm_start / "config.json").is_file()
+        ):
             keys = "; ".join(map(str, fixed))
             raise UserError(f"--resume: {keys}, but {folder.warm_start} was made before; remove it to make it again")
         return

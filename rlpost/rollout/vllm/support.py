@@ -86,15 +86,15 @@ def _reasons_of_model(config: Any, settings: VllmSettings, shapes: Mapping[str, 
     if lost:
         yield (
             f"model.path: {len(lost)} of {len(shapes)} tensors would not be found again in vLLM's model "
-            f"({', '.join(lost[:_FEW])}{', …' if len(lost) > _FEW else ''}), so that nothing would show whether updates "
+            f"({', '.join(lost[:_FEW])}{', …' if len(lost) > _FEW else ''}), so nothing would show whether updates "
             "arrive; rlpost does not train this architecture"
         )
 
 
 def reason(error: BaseException) -> str:
-    """What an error of vLLM says, without pydantic's frame around it and without lists of everything there is.
+    r"""What an error of vLLM says, without pydantic's frame around it and without lists of everything there is.
 
-    >>> reason(ValueError("1 validation error for ModelConfig\\n  Value error, too old [type=value_error, input_value=1]"))
+    >>> reason(ValueError("1 validation error for ModelConfig\n  Value error, too old [type=value_error]"))
     'too old'
     """
     text = re.sub(r"^\d+ validation errors? for \w+\s*(\w+\s+)?Value error, ", "", first_line(error))

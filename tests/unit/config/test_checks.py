@@ -57,6 +57,12 @@ BROKEN: list[tuple[str, dict[str, Any], str, list[str]]] = [
         "rollout.max_tokens",
         ["40", "32 positions"],
     ),
+    ("check_names", {"algorithm": {"loss": "cliped"}}, "algorithm.loss", ["'cliped'", "did you mean clipped"]),
+    ("check_names", {"algorithm": {"advantage": "gae"}}, "algorithm.advantage", ["'gae'", "maxrl"]),
+    ("check_prompt_template", {"data": {"template": "{} = ?"}}, "data.template", ["names no column", "{{}}"]),
+    ("check_prompt_template", {"data": {"template": 'say {"a": 1}'}}, "data.template", ["names no column", "{{"]),
+    ("check_prompt_template", {"data": {"template": "x } y"}}, "data.template", ["write {{ and }}"]),
+    ("check_prompt_template", {"data": {"chat_template": [["user", "{0}"]]}}, "data.chat_template", ["{{0}}"]),
     ("check_group", {"rollout": {"group_size": 1}}, "rollout.group_size", ["1", "use 2 or more"]),
     (
         "check_minibatches",

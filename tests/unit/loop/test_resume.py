@@ -110,9 +110,7 @@ def test_another_run_has_to_be_wanted(tmp_path: Path, sections: dict[str, Any], 
         ({"optimizer": {"name": "muon"}}, "optimizer.name: adamw → muon"),
     ],
 )
-def test_what_the_checkpoint_cannot_go_on_with_is_refused(
-    tmp_path: Path, sections: dict[str, Any], said: str
-) -> None:
+def test_what_the_checkpoint_cannot_go_on_with_is_refused(tmp_path: Path, sections: dict[str, Any], said: str) -> None:
     begun(configured(tmp_path, learner=TORCH))
     for allow in (False, True):
         with pytest.raises(UserError) as caught:
@@ -133,7 +131,7 @@ def test_the_checkpoints_own_ranks_are_asked_for(tmp_path: Path, ranks: int, sta
 def test_another_stage_or_engine_is_refused(tmp_path: Path) -> None:
     config = configured(tmp_path, learner={"workers": 2, "zero_stage": 2})
     begun(config, ranks=2)
-    with pytest.raises(UserError, match="zero_stage: 2 → 1; set learner.zero_stage=2"):
+    with pytest.raises(UserError, match=r"zero_stage: 2 → 1; set learner.zero_stage=2"):
         resumed(with_values(config, {("learner", "zero_stage"): 1}))
     with pytest.raises(UserError, match=r"written by deepspeed; set learner.engine=deepspeed"):
         resumed(configured(tmp_path, learner={**TORCH, "workers": 2}))
@@ -152,7 +150,7 @@ def test_what_a_resume_changed_survives_the_next_one(tmp_path: Path) -> None:
     assert said == ["optimizer.lr: 0.5, as the run was told at an earlier resume, not 1e-06"]
     back, _ = resumed(first, allow=True)  # asked for
     assert back.config.optimizer.lr == 1e-6
-    with pytest.raises(UserError, match="optimizer.lr: 0.5 → 0.25"):
+    with pytest.raises(UserError, match=r"optimizer.lr: 0.5 → 0.25"):
         resumed(with_values(first, {("optimizer", "lr"): 0.25}))
 
 
@@ -254,5 +252,5 @@ def test_a_moved_model_is_the_same_and_another_is_not(tmp_path: Path, tiny_model
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    with pytest.raises(UserError, match="model.path"):
+    with pytest.raises(UserError, match=r"model\.path"):
         resumed(new)
