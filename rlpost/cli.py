@@ -213,28 +213,31 @@ def _typed() -> Iterator[str]:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from rlpost.config.load import load_with_faults
+    from rlpost.config.load import examine
 
-    config, lines = load_with_faults(arguments.config, arguments.overrides)
-    if config is None:
-        return _plan_refused(lines, arguments.json)
+    found = examine(arguments.config, arguments.overrides)
+    if found.config is None:
+        return _plan_refused(found.faults, arguments.json)
+    config = found.config
     from rlpost.commands.plan import plan, render
 
     with _only_json(arguments.json):
-        found = plan(config, lines)
-    print(json.dumps(dataclasses.asdict(found)) if arguments.json else render(found, config))
-    if found.faults:
-        return _fail(f"{len(found.faults)} faults; nothing was started" if found.faults[1:] else found.faults[0], 2)
-    return int(bool(found.missing))
+        placed = plan(config, found.faults, found.wrong)
+    print(json.dumps(dataclasses.asdict(placed)) if arguments.json else render(placed, config))
+    return _fail(_count(placed.faults), 2) if placed.faults else int(bool(placed.missing))
 
 
-def _plan_refused(faults: list[str], as_json: bool) -> int:
+def _plan_refused(faults: Sequence[str], as_json: bool) -> int:
     """The faults of a configuration that says too little to look further."""
-    if as_json:
-        print(json.dumps({"placements": [], "missing": [], "faults": faults}))
-    else:
-        print("\n".join(f"fault {number} of {len(faults)}: {line}" for number, line in enumerate(faults, 1)))
-    return _fail(f"{len(faults)} faults; nothing was started" if faults[1:] else faults[0], 2)
+    from rlpost.config.load import numbered
+
+    document = json.dumps({"placements": [], "missing": [], "faults": list(faults)})
+    print(document if as_json else "\n".join(numbered(faults)))
+    return _fail(_count(faults), 2)
+
+
+def _count(faults: Sequence[str]) -> str:
+    return f"{len(faults)} faults; nothing was started" if faults[1:] else faults[0]
 
 
 def _config(arguments: argparse.Namespace) -> None:

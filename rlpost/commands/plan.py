@@ -12,6 +12,7 @@ from functools import partial
 
 from rlpost.actors.cluster import cluster, nodes, this_machine
 from rlpost.actors.placement import Plan, memory_bytes, place
+from rlpost.config.load import numbered
 from rlpost.config.schema import RunConfig
 from rlpost.data.models import tensor_shapes, widths
 from rlpost.errors import InfrastructureError
@@ -19,14 +20,16 @@ from rlpost.loop.faults import all_faults, starting_folder
 from rlpost.tuning.memory import activations, trained
 
 
-def plan(config: RunConfig, known: Sequence[str] = ()) -> Plan:
+def plan(config: RunConfig, known: Sequence[str] = (), wrong: Sequence[str] = ()) -> Plan:
     """Look for faults, and place every actor on this machine, or on the cluster that the configuration names.
 
     Args:
         config: the run configuration.
         known: faults that are known already, such as broken rules between keys.
+        wrong: keys that are known to be wrong, in whose place the configuration holds defaults.
     """
-    faults = [*known, *all_faults(config, partial(_read_warm_start, config))]
+    found = all_faults(config, partial(_read_warm_start, config))
+    faults = [*known, *(line for line in found if not line.startswith(tuple(f"{key}:" for key in wrong)))]
     # the size of a model that the warm start is to make, or that is not there, is not known
     folder = starting_folder(config)
     shapes = tensor_shapes(folder) if folder is not None else None
@@ -52,7 +55,7 @@ def render(found: Plan, config: RunConfig) -> str:
     """The plan as text: a line per actor, one per node with its resources, memory by part, what is missing, and a
     numbered line per fault.
     """
-    faults = render_faults(found.faults)
+    faults = numbered(found.faults)
     if not found.placements:
         return "\n".join([*(f"missing: {text}" for text in found.missing), *faults])
     rows = [("actor", "node", "threads", "GPUs", "memory at least")]
@@ -64,11 +67,6 @@ def render(found: Plan, config: RunConfig) -> str:
     for node in dict.fromkeys(placement.node for placement in found.placements):
         lines.append(f"node {node.address} has {node.cpus} cores, {node.gpus} GPUs, {node.memory_gb:.1f} GB")
     return "\n".join([*lines, *_parts(found, config), *(f"missing: {text}" for text in found.missing), *faults])
-
-
-def render_faults(faults: Sequence[str]) -> list[str]:
-    """A numbered line per fault."""
-    return [f"fault {number} of {len(faults)}: {text}" for number, text in enumerate(faults, 1)]
 
 
 def _parts(found: Plan, config: RunConfig) -> Iterator[str]:

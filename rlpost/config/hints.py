@@ -69,7 +69,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "tuning.lora.init": ("init_lora_weights",),
     "tuning.lora.rslora": ("use_rslora",),
     "optimizer.name": ("optim", "optimizer_type"),
-    "optimizer.lr": ("learning_rate", "actor_learning_rate", "actor_lr", "max_lr"),
+    "optimizer.lr": ("lr", "learning_rate", "actor_learning_rate", "actor_lr", "max_lr"),
     "optimizer.betas": ("adam_beta1", "adam_beta2", "adam_betas"),
     "optimizer.eps": ("adam_epsilon",),
     "optimizer.grad_clip": ("max_grad_norm", "clip_grad", "max_norm", "gradient_clipping"),
@@ -114,7 +114,7 @@ def hint(path: Sequence[str]) -> str:
         return elsewhere
     best = ".".join((*section, close[0])) if close else elsewhere
     if best is None:
-        looser = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        looser = difflib.get_close_matches(name, known, n=1, cutoff=0.55)
         best = ".".join((*section, looser[0])) if looser else None
     return f"did you mean {best}?" if best else f"known here: {', '.join(known)}"
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,15 +73,38 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     return _finish(tree, origins, overrides)
 
 
-def load_with_faults(path: str | Path, overrides: Sequence[str] = ()) -> tuple[RunConfig | None, list[str]]:
-    """As `load`, with a line for every fault instead of an error; the configuration is None if a key is wrong.
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A configuration with everything that is wrong with it.
+
+    Attributes:
+        config: the configuration, with defaults in place of wrong keys; None if too little is left of it.
+        faults: a line for every wrong key, and for every rule between keys that is broken.
+        wrong: the wrong keys.
+    """
+
+    config: RunConfig | None
+    faults: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+
+
+def examine(path: str | Path, overrides: Sequence[str] = ()) -> Examined:
+    """As `load`, with a line for every fault instead of an error for the first.
 
     Raises:
         ConfigError: if the file or an override cannot be read.
     """
     tree, origins = _read_chain(Path(path), ())
-    config, _, lines = _validated(tree, origins, overrides)
-    return config, lines
+    return _examined(tree, origins, overrides)
+
+
+def numbered(faults: Sequence[str]) -> list[str]:
+    """A numbered line per fault.
+
+    >>> numbered(["a", "b"])
+    ['fault 1 of 2: a', 'fault 2 of 2: b']
+    """
+    return [f"fault {number} of {len(faults)}: {text}" for number, text in enumerate(faults, 1)]
 
 
 def from_dict(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
@@ -129,16 +153,14 @@ def origin_of(origins: Origin, path: tuple[str, ...]) -> str:
 
 def _finish(tree: dict[str, Any], origins: dict[tuple[str, ...], str], overrides: Sequence[str]) -> Loaded:
     """The configuration, or a ConfigError with the first fault and the number of the others."""
-    config, origin, lines = _validated(tree, origins, overrides)
-    if config is None or lines:
-        raise ConfigError(lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""))
-    return Loaded(config, origin)
+    found = _examined(tree, origins, overrides)
+    if found.config is None or found.faults:
+        more = f" (and {len(found.faults) - 1} more)" if found.faults[1:] else ""
+        raise ConfigError(f"{found.faults[0]}{more}")
+    return Loaded(found.config, origins)
 
 
-def _validated(
-    tree: dict[str, Any], origins: dict[tuple[str, ...], str], overrides: Sequence[str]
-) -> tuple[RunConfig | None, Origin, list[str]]:
-    """The configuration if each key is right, and a line for every fault of a key, or of a rule between keys."""
+def _examined(tree: dict[str, Any], origins: dict[tuple[str, ...], str], overrides: Sequence[str]) -> Examined:
     spelled: dict[tuple[str, ...], tuple[str, ...]] = {}
     for text in overrides:
         given, value = parse_override(text)
@@ -150,13 +172,33 @@ def _validated(
         _note(value, path, f"override {text}", origins)
     _drop_empty_sections(tree)
     _apply_recipe(tree, origins)
+    wrong: dict[tuple[str, ...], str] = {}
     try:
-        config = RunConfig.model_validate(tree)
+        config: RunConfig | None = RunConfig.model_validate(tree)
     except ValidationError as error:
-        lines = [_at(origin_of(origins, path), line) for path, line in explain(error, tree).items()]
-        return None, origins, lines
-    lines = [_at(origin_of(origins, tuple(line.partition(":")[0].split("."))), line) for line in violations(config)]
-    return config, origins, lines
+        wrong = explain(error, tree)
+        config = _without(tree, wrong)
+    lines = [_at(origin_of(origins, path), line) for path, line in wrong.items()]
+    for line in violations(config) if config is not None else ():
+        path = tuple(line.partition(":")[0].split("."))
+        if path not in wrong and path[:1] not in wrong:
+            lines.append(_at(origin_of(origins, path), line))
+    return Examined(config, tuple(lines), tuple(map(".".join, wrong)))
+
+
+def _without(tree: dict[str, Any], wrong: Iterable[tuple[str, ...]]) -> RunConfig | None:
+    """What is left of a configuration without its wrong keys; None if that is none."""
+    left = copy.deepcopy(tree)
+    for path in wrong:
+        here: Any = left
+        for key in path[:-1]:
+            here = here.get(key) if isinstance(here, dict) else None
+        if isinstance(here, dict):
+            here.pop(path[-1], None)
+    try:
+        return RunConfig.model_validate(left)
+    except ValidationError:
+        return None
 
 
 def _at(place: str, line: str) -> str:

@@ -16,7 +16,7 @@ import yaml
 
 from rlpost.config.differences import differences
 from rlpost.config.hints import keys_of, section_at
-from rlpost.config.load import dump, flatten, from_dict, load, load_with_faults
+from rlpost.config.load import _Dumper, dump, examine, flatten, from_dict, load
 from rlpost.config.schema import RunConfig
 from rlpost.errors import ConfigError
 
@@ -120,10 +120,10 @@ def test_a_file_is_answered_as_python_values_are(tmp_path: Path) -> None:
     for path, value in cases():
         tree = with_value(path, value)
         accepted = answered(tree, path, base)
-        file.write_text(yaml.safe_dump(tree), encoding="utf-8")
-        config, lines = load_with_faults(file)
-        assert not any("\n" in line for line in lines)
-        assert accepted <= (config is not None and not lines)
-        if config is not None and not lines:
-            again.write_text(dump(config), encoding="utf-8")
-            assert dump(load(again).config) == dump(config)
+        file.write_text(yaml.dump(tree, Dumper=_Dumper), encoding="utf-8")
+        found = examine(file)
+        assert not any("\n" in line for line in found.faults)
+        assert accepted <= (not found.faults)
+        if found.config is not None and not found.faults:
+            again.write_text(dump(found.config), encoding="utf-8")
+            assert dump(load(again).config) == dump(found.config)
