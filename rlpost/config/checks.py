@@ -322,6 +322,19 @@ def _check_fields(key: str, text: str) -> None:
             )
 
 
+def check_cluster_address(config: RunConfig) -> None:
+    """The address of a cluster is one that a driver can join."""
+    address = config.cluster.address
+    if address.startswith("ray://"):
+        raise ConfigError(
+            f"cluster.address: {address!r} is for Ray's client, which runs the driver elsewhere; start rlpost on a "
+            "machine of the cluster, with the head's host:port (6379, not 10001)"
+        )
+    host, colon, port = address.rpartition(":")
+    if address not in ("local", "auto") and not (host and colon and port.isdigit() and 0 < int(port) < 65536):
+        raise ConfigError(f"cluster.address: {address!r}; use local, auto or host:port")
+
+
 def check_names(config: RunConfig) -> None:
     """Losses and advantages are ours, an installed package's, or given as ``module:name`` or ``path.py:name``."""
     for key, name, ours in (
@@ -359,6 +372,7 @@ ALL: tuple[Callable[[RunConfig], None], ...] = (
     check_turns,
     check_prompt_template,
     check_names,
+    check_cluster_address,
     algorithm_checks.check_kl,
     algorithm_checks.check_clip,
     algorithm_checks.check_ratio,
