@@ -12,12 +12,14 @@ import json
 import os
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlpost.commands.sparsity import add_sparsity
-from rlpost.errors import RlpostError, UserError
+from rlpost.errors import RlpostError, UserError, describe_error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output is gone, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:  # of a library, or a bug of ours
+        return _fail(_unexpected(error), 1)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -328,6 +332,13 @@ def _load(arguments: argparse.Namespace) -> Any:
     from rlpost.config.load import load
 
     return load(arguments.config, arguments.overrides).config
+
+
+def _unexpected(error: Exception) -> str:
+    """A line about an exception that nobody has foreseen; its traceback goes to a file, for a report of the fault."""
+    with tempfile.NamedTemporaryFile("w", prefix="rlpost-traceback-", suffix=".txt", delete=False) as file:
+        file.write("".join(traceback.format_exception(error)))
+    return f"unexpected {describe_error(error)}; the traceback is in {file.name}"
 
 
 def _fail(reason: object, status: int) -> int:
