@@ -39,7 +39,7 @@ def use_token() -> None:
         return
     os.environ["RAY_AUTH_MODE"] = "token"
     try:
-        from ray._raylet import Config
+        from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue]
     except ImportError:  # a version that knows no tokens
         return
     Config.initialize("")  # Ray has read the variable when it was imported

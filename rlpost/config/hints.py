@@ -110,7 +110,7 @@ def hint(path: Sequence[str]) -> str:
     known = keys_of(section)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     elsewhere = _renamed(name.lower().replace("-", "_"), ".".join(section))
-    if elsewhere in _WITHOUT.values():
+    if elsewhere is not None and elsewhere in _WITHOUT.values():
         return elsewhere
     best = ".".join((*section, close[0])) if close else elsewhere
     if best is None:
