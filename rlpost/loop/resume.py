@@ -76,14 +76,15 @@ def prepare(config: RunConfig, folder: RunFolder, allow_changes: bool, say: Call
 def _carry(
     config: RunConfig, stored: RunConfig, changed: Sequence[Mapping[str, Any]], say: Callable[[str], None]
 ) -> RunConfig:
-    """The configuration with what earlier resumes changed, where it says what it said before those changes."""
-    earlier: dict[str, list[Any]] = {}
-    for line in changed:
+    """The configuration with what earlier resumes changed, where it says what it said at the beginning of the run."""
+    begun = max((number for number, line in enumerate(changed) if line["step"] == 0), default=-1)
+    earlier: dict[str, Any] = {}
+    for line in changed[begun + 1 :]:
         for key, pair in line["changes"].items():
-            earlier.setdefault(key, []).append(pair["from"])
+            earlier.setdefault(key, pair["from"])
     kept: dict[tuple[str, ...], Any] = {}
     for one in differences(stored, config):
-        if one.effect == "asks" and one.new in earlier.get(one.key, ()):
+        if one.effect == "asks" and one.key in earlier and one.new == earlier[one.key]:
             kept[one.path] = one.old
             say(f"{one.key}: {shown(one.old)}, as the run was told at an earlier resume, not {shown(one.new)}")
     return with_values(config, kept) if kept else config

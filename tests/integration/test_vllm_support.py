@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from transformers import AutoConfig
 
 from rlpost.config.load import from_dict
 from rlpost.loop.model_faults import model_faults, without_weights
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.filterwarnings("ignore:fan_in_fan_out")]
 SMALL = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
          "num_key_value_heads": 2, "vocab_size": 96, "max_position_embeddings": 64}  # fmt: skip
 LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], **SMALL}
@@ -26,7 +28,7 @@ GPT2 = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 64
 def found(folder: Path, model: dict[str, Any], **sections: Any) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(model))
-    (folder / "model.safetensors").write_bytes(b"")
+    save_file({"x": torch.zeros(1)}, folder / "model.safetensors")  # vLLM looks at the headers
     tree: dict[str, Any] = {"model": {"path": str(folder), "dtype": "float32"}, "scoring": {"verifier": "function"}}
     return list(model_faults(from_dict({**tree, **sections}), str(folder)))
 

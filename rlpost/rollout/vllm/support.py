@@ -76,8 +76,12 @@ def _reasons_of_model(config: Any, settings: VllmSettings, shapes: Mapping[str, 
             with torch.device("meta"):
                 model: Any = initialize_model(config)
             adapted = supports_lora(model)
-    except (RlpostError, ValueError, RuntimeError, TypeError, AssertionError, NotImplementedError, KeyError) as error:
+    except ValueError as error:  # how vLLM refuses
         yield f"model.path: vLLM cannot build {settings.model} ({reason(error)}); train another model"
+        return
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError, KeyError, AttributeError) as error:
+        # layers that need memory when they are made: only the engine itself can tell
+        print(f"not decided without an engine: {reason(error)}", file=sys.stderr)
         return
     if settings.adapter_rank and not adapted:
         yield "sync.kind: vLLM has no adapters for this architecture; use full"

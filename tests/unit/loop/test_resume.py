@@ -154,6 +154,21 @@ def test_what_a_resume_changed_survives_the_next_one(tmp_path: Path) -> None:
         resumed(with_values(first, {("optimizer", "lr"): 0.25}))
 
 
+def test_only_the_value_of_the_beginning_is_taken_for_an_untouched_file(tmp_path: Path) -> None:
+    first = configured(tmp_path, learner=TORCH)
+    begun(first)
+    for before, after in ((1e-6, 0.5), (0.5, 0.25)):
+        config = with_values(first, {("optimizer", "lr"): after})
+        RunFolder(config, resume=True).create("p", 2, {"optimizer.lr": {"from": before, "to": after}})
+    assert resumed(first)[0].config.optimizer.lr == 0.25
+    with pytest.raises(UserError, match=r"optimizer.lr: 0.25 → 0.5"):
+        resumed(with_values(first, {("optimizer", "lr"): 0.5}))
+    again = with_values(first, {("optimizer", "lr"): 0.125})  # begun again: what was before does not count
+    RunFolder(again, resume=True).create("p", 0, {"optimizer.lr": {"from": 0.25, "to": 0.125}})
+    with pytest.raises(UserError, match=r"optimizer.lr: 0.125 → 1e-06"):
+        resumed(first)
+
+
 def test_the_record_says_what_changed_at_which_step(tmp_path: Path) -> None:
     first = configured(tmp_path, learner=TORCH)
     before = begun(first).record.read_text()
