@@ -30,13 +30,21 @@ Split = Literal["train", "eval"]
 
 
 def train(
-    config: Config, *, resume: bool = False, on_step: OnStep | None = None, display: Display | None = None
+    config: Config,
+    *,
+    resume: bool = False,
+    allow_changes: bool = False,
+    on_step: OnStep | None = None,
+    display: Display | None = None,
 ) -> RunResult:
     """Train as a configuration says.
 
     Args:
         config: configuration, mapping of its sections, or path of a YAML file.
-        resume: continue from the run folder's last checkpoint.
+        resume: continue from the run folder's last checkpoint; from the beginning if there is none. What differs from
+            the configuration in the run folder is shown.
+        allow_changes: resume also if the run becomes another one by it (another learning rate, group size, seed, …);
+            ``config_changes.jsonl`` in the run folder then says what changed at which step.
         on_step: called with every finished `rlpost.loop.sync.Step` (receipts of its groups, advantages and metrics;
             texts are in the step's transcript by then); if it returns False, the run ends after that step as after one
             Ctrl-C, with a checkpoint and the model.
@@ -51,7 +59,7 @@ def train(
     """
     from rlpost.loop.run import train as run
 
-    return run(configuration(config), resume=resume, display=display, on_step=on_step)
+    return run(configuration(config), resume=resume, allow_changes=allow_changes, display=display, on_step=on_step)
 
 
 def evaluate(
@@ -136,13 +144,14 @@ def verify(answers: Iterable[Mapping[str, Any]], verifier: str = "lean.embedded"
 
 
 def plan(config: Config) -> Plan:
-    """Place every actor of a configuration on the machine or cluster that it names, without starting any.
+    """A dry run: look for every fault, and place every actor on the machine or cluster that is named, without starting
+    any.
 
     Returns:
-        Each actor's node, threads, GPUs and memory; ``missing`` is empty if the run can start.
+        Each actor's node, threads, GPUs and memory; ``missing`` and ``faults`` are empty if the run can start.
 
     Raises:
-        RlpostError: if the cluster cannot be reached.
+        ConfigError: if a key of the configuration is wrong.
     """
     from rlpost.commands.plan import plan as work_out
 

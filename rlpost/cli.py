@@ -12,12 +12,14 @@ import json
 import os
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlpost.commands.sparsity import add_sparsity
-from rlpost.errors import RlpostError, UserError
+from rlpost.errors import RlpostError, UserError, describe_error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output is gone, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:  # of a library, or a bug of ours
+        return _fail(_unexpected(error), 1)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -70,6 +74,9 @@ def parser() -> argparse.ArgumentParser:
 
     train = add("train", _train, "run a configuration")
     train.add_argument("--resume", action="store_true", help="continue from the run folder's last checkpoint")
+    train.add_argument(
+        "--allow-changes", action="store_true", help="with --resume: go on with settings that make it another run"
+    )
     sft = add("sft", _sft, "supervised warm start")
     sft.add_argument("--output", help="model folder to write (default: sft/ in the run folder)")
     sft.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -84,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     chat.add_argument(
         "--set", action="append", default=[], metavar="column=value", help="a further column of the data's rows"
     )
-    add("plan", _plan, "which actor gets what, on which node, and what is missing, before anything starts")
+    add("plan", _plan, "a dry run: every fault, and which actor gets what on which node, before anything starts")
     add("config", _config, "the resolved configuration, each value with where it came from")
     demonstrate = add(
         "demonstrate", _demonstrate, "a teacher's lists, moved into a catalog, to start from", config=False
@@ -127,6 +134,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    if arguments.allow_changes and not arguments.resume:
+        raise UserError("--allow-changes: is for --resume; a run that starts has nothing to differ from")
     config = _load(arguments)  # before the heavy imports: a misspelt key should be reported at once
     from rich.console import Console
 
@@ -137,7 +146,7 @@ def _train(arguments: argparse.Namespace) -> None:
     console = Console()
     display = Display(console, enabled=not arguments.json, bar=config.logging.progress)
     with _only_json(arguments.json):
-        result = train(config, resume=arguments.resume, display=display)
+        result = train(config, resume=arguments.resume, allow_changes=arguments.allow_changes, display=display)
     if arguments.json:
         print(json.dumps({**dataclasses.asdict(result), "evaluations": dict(result.evaluations)}))
         return
@@ -208,13 +217,31 @@ def _typed() -> Iterator[str]:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    config = _load(arguments)
+    from rlpost.config.load import examine
+
+    found = examine(arguments.config, arguments.overrides)
+    if found.config is None:
+        return _plan_refused(found.faults, arguments.json)
+    config = found.config
     from rlpost.commands.plan import plan, render
 
     with _only_json(arguments.json):
-        found = plan(config)
-    print(json.dumps(dataclasses.asdict(found)) if arguments.json else render(found, config))
-    return int(bool(found.missing))
+        placed = plan(config, found.faults, found.wrong)
+    print(json.dumps(dataclasses.asdict(placed)) if arguments.json else render(placed, config))
+    return _fail(_count(placed.faults), 2) if placed.faults else int(bool(placed.missing))
+
+
+def _plan_refused(faults: Sequence[str], as_json: bool) -> int:
+    """The faults of a configuration that says too little to look further."""
+    from rlpost.config.load import numbered
+
+    document = json.dumps({"placements": [], "missing": [], "faults": list(faults)})
+    print(document if as_json else "\n".join(numbered(faults)))
+    return _fail(_count(faults), 2)
+
+
+def _count(faults: Sequence[str]) -> str:
+    return f"{len(faults)} faults; nothing was started" if faults[1:] else faults[0]
 
 
 def _config(arguments: argparse.Namespace) -> None:
@@ -305,6 +332,13 @@ def _load(arguments: argparse.Namespace) -> Any:
     from rlpost.config.load import load
 
     return load(arguments.config, arguments.overrides).config
+
+
+def _unexpected(error: Exception) -> str:
+    """A line about an exception that nobody has foreseen; its traceback goes to a file, for a report of the fault."""
+    with tempfile.NamedTemporaryFile("w", prefix="rlpost-traceback-", suffix=".txt", delete=False) as file:
+        file.write("".join(traceback.format_exception(error)))
+    return f"unexpected {describe_error(error)}; the traceback is in {file.name}"
 
 
 def _fail(reason: object, status: int) -> int:

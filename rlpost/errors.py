@@ -7,6 +7,8 @@ what to do) and pickles, because Ray passes errors from actor to driver.
 
 from __future__ import annotations
 
+import re
+
 
 class RlpostError(Exception):
     """Root of all errors raised on purpose."""
@@ -72,14 +74,28 @@ class CheckpointError(RlpostError, OSError):
     """A checkpoint could not be written or read."""
 
 
+_ANNOUNCES = re.compile(r":$|^\d+ validation errors? for |^Traceback|^During handling|^The above exception")
+_MOST = 400
+
+
 def first_line(error: BaseException) -> str:
-    r"""The first non-blank line of an exception's message; the exception's type if the message is empty.
+    r"""The first line of an exception's message that says something; the exception's type if the message is empty.
+
+    A line that only announces the next ones ("Error(s) in loading state_dict for X:", pydantic's "1 validation error
+    for X") is joined with them, up to 400 characters.
 
     >>> first_line(ValueError("too long\nby far")), first_line(KeyError())
     ('too long', 'KeyError')
+    >>> first_line(RuntimeError("1 validation error for Model\n  Value error, heads do not divide [type=value_error]"))
+    '1 validation error for Model Value error, heads do not divide [type=value_error]'
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    if not _ANNOUNCES.search(lines[0]):
+        return lines[0]
+    whole = " ".join(lines)
+    return whole if len(whole) <= _MOST else f"{whole[:_MOST]}…"
 
 
 def describe_error(error: BaseException) -> str:

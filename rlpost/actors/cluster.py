@@ -16,11 +16,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+from ray.exceptions import RayError
 
 import ray
+from rlpost.actors.cluster_probe import check_joinable, use_token
 from rlpost.actors.placement import Node, Plan
 from rlpost.config.schema import ClusterSection
-from rlpost.errors import InfrastructureError, PlacementError, first_line
+from rlpost.errors import InfrastructureError, PlacementError, describe_error, first_line
 from rlpost.system.processes import kill_at_exit
 
 _OBJECT_STORE_BYTES = 2 * 2**30
@@ -40,7 +42,7 @@ def cluster(section: ClusterSection) -> Iterator[None]:
     ``ray.init``, that cluster is used and left running.
 
     Raises:
-        InfrastructureError: if the address cannot be reached.
+        InfrastructureError: if Ray does not start, or the address cannot be reached or joined.
     """
     if ray.is_initialized():
         yield
@@ -59,7 +61,7 @@ def cluster(section: ClusterSection) -> Iterator[None]:
             tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as folder,
             _temporary_files_in(folder),
         ):
-            with _signals_kept():
+            with _signals_kept(), _start_explained():
                 ray.init(
                     address="local",
                     num_cpus=section.cpus or os.cpu_count(),
@@ -75,18 +77,33 @@ def cluster(section: ClusterSection) -> Iterator[None]:
                     ray.shutdown()
         return
     check_reachable(section.address)
+    use_token()
+    check_joinable(section.address, section.start_timeout_s)
     try:
         with _signals_kept():
             ray.init(address=section.address, **common)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         raise InfrastructureError(
-            f"cluster.address: no Ray cluster at {section.address!r} ({first_line(error)}); start one with `ray start "
-            "--head`, set RAY_AUTH_MODE=token if it asks for a token, or use address local"
+            f"cluster.address: the Ray cluster at {section.address!r} answered and is gone ({first_line(error)}); see "
+            "`ray status` there"
         ) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _start_explained() -> Iterator[None]:
+    """Ray starts within half a minute or raises whatever part of it failed: one line for each."""
+    try:
+        yield
+    except Exception as error:
+        ray.shutdown()  # what it had started by then
+        raise InfrastructureError(
+            f"cluster.address: local: Ray does not start here ({describe_error(error)}); see what holds the machine's "
+            "cores, memory, /dev/shm and /tmp, or try rlpost doctor"
+        ) from None
 
 
 def _agents() -> list[psutil.Process]:

@@ -62,7 +62,8 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The placements of all actors, and a line with numbers for each resource that the nodes lack.
+    """The placements of all actors, a line with numbers for each resource that the nodes lack, and the faults of the
+    configuration that `rlpost plan` finds.
 
     >>> Plan((), ("2 GPUs needed, 1 there",)).missing[0]
     '2 GPUs needed, 1 there'
@@ -70,6 +71,7 @@ class Plan:
 
     placements: tuple[Placement, ...]
     missing: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
 
     def of(self, kind: Kind) -> list[Placement]:
         """The placements of a kind, in order."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from rlpost.config.schema import RunConfig, SftSection
 from rlpost.data import bpe, load, models, wordlevel
 from rlpost.data.text import as_text, shown
 from rlpost.data.tokenizer import TextCodec
-from rlpost.errors import ConfigError, DataError, MissingPackageError
+from rlpost.errors import ConfigError, DataError, InfrastructureError, MissingPackageError, RlpostError, describe_error
 from rlpost.types import Prompt
 
 
@@ -57,8 +58,9 @@ def warm_start(config: RunConfig, target: str | Path, *, quiet: bool = False) ->
         codec.stop_tokens(config.rollout.stop)  # a fault of what follows the warm start, found before it
         rows = [_row(codec, prompt, text, config.sft.max_length) for prompt, text in pairs]
         model = models.load(base, "float32", config.model.trust_remote_code)
-        trainer = _trainer(config, config.sft, model, codec, rows, work, quiet)
-        trainer.train()
+        with _in_one_line():
+            trainer = _trainer(config, config.sft, model, codec, rows, work, quiet)
+            trainer.train()
         with atomic_folder(Path(target)) as partial:
             state = {name: p.detach() for name, p in model.named_parameters()}
             models.save_folder(model, state, base, partial)
@@ -67,6 +69,17 @@ def warm_start(config: RunConfig, target: str | Path, *, quiet: bool = False) ->
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     last = losses[-max(len(losses) // 10, 1) :]
     return SftResult(str(target), len(rows), int(trainer.state.global_step), sum(last) / max(len(last), 1))
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    """What TRL raises, as one line."""
+    try:
+        yield
+    except RlpostError:
+        raise
+    except Exception as error:
+        raise InfrastructureError(f"sft: TRL's trainer fails ({describe_error(error)})") from error
 
 
 Target = tuple[str, ...]

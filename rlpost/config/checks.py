@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
+from importlib import metadata
+from string import Formatter
 
 from rlpost.config import algorithm_checks
 from rlpost.config.schema import RunConfig
 from rlpost.config.tuning import FOREIGN, OPTIMIZERS
 from rlpost.config.update_kind import unsupported_reason
 from rlpost.errors import ConfigError
+
+LOSSES = ("clipped", "cispo", "gmpo", "dppo_tv", "dppo_kl")
+ADVANTAGES = ("group_relative", "maxrl")
 
 
 def check_policy_start(config: RunConfig) -> None:
@@ -43,13 +49,17 @@ def check_lengths(config: RunConfig) -> None:
     """Prompt and completion fit the lengths of engine and model."""
     positions = config.model.scratch.max_positions if config.model.scratch else None
     limit = config.rollout.max_model_len or positions
+    where = "rollout.max_model_len" if config.rollout.max_model_len else "model.scratch.max_positions"
     if limit is not None and config.trajectory_tokens >= limit:
         name = "environment.max_tokens" if config.environment else "rollout.max_tokens"
-        raise ConfigError(f"{name}: {config.trajectory_tokens} leaves no room for a prompt in {limit} positions")
+        raise ConfigError(
+            f"{name}: {config.trajectory_tokens} leaves no room for a prompt in {limit} positions; lower it, or raise "
+            f"{where}"
+        )
     if limit is not None and config.evaluation_tokens >= limit:
         raise ConfigError(
             f"evaluation.sampling.max_tokens: {config.evaluation_tokens} leaves no room for a prompt in {limit} "
-            "positions; lower it"
+            f"positions; lower it, or raise {where}"
         )
     if positions is not None and (config.rollout.max_model_len or 0) > positions:
         raise ConfigError(f"rollout.max_model_len: {config.rollout.max_model_len}, the model has {positions} positions")
@@ -312,9 +322,57 @@ def check_turns(config: RunConfig) -> None:
 
 
 def check_prompt_template(config: RunConfig) -> None:
-    """At most one prompt template is given."""
-    if config.data.template is not None and config.data.chat_template is not None:
+    """At most one prompt template is given, and its fields have names of columns."""
+    data = config.data
+    if data.template is not None and data.chat_template is not None:
         raise ConfigError("data.template: and data.chat_template are both given; keep one")
+    if data.template is not None and ("{" in data.template or "}" in data.template):
+        _check_fields("data.template", data.template)
+    for _, text in data.chat_template or ():
+        _check_fields("data.chat_template", text)
+
+
+def _check_fields(key: str, text: str) -> None:
+    """Braces of a template are fields with a name, or doubled."""
+    try:
+        fields = [field for _, field, _, _ in Formatter().parse(text) if field is not None]
+    except ValueError as error:
+        raise ConfigError(f"{key}: {text!r}: {error}; write {{{{ and }}}} for braces") from None
+    for field in fields:
+        if not field.strip() or field[:1] in "\"'\\" or field.isdigit():
+            raise ConfigError(
+                f"{key}: {{{field}}} in {text!r} names no column; write {{column}}, or {{{{{field}}}}} for braces"
+            )
+
+
+def check_cluster_address(config: RunConfig) -> None:
+    """The address of a cluster is one that a driver can join."""
+    address = config.cluster.address
+    if address.startswith("ray://"):
+        raise ConfigError(
+            f"cluster.address: {address!r} is for Ray's client, which runs the driver elsewhere; start rlpost on a "
+            "machine of the cluster, with the head's host:port (6379, not 10001)"
+        )
+    host, colon, port = address.rpartition(":")
+    if address not in ("local", "auto") and not (host and colon and port.isdigit() and 0 < int(port) < 65536):
+        raise ConfigError(f"cluster.address: {address!r}; use local, auto or host:port")
+
+
+def check_names(config: RunConfig) -> None:
+    """Losses and advantages are ours, an installed package's, or given as ``module:name`` or ``path.py:name``."""
+    for key, name, ours in (
+        ("loss", config.algorithm.loss, LOSSES),
+        ("advantage", config.algorithm.advantage, ADVANTAGES),
+    ):
+        if name in ours or ":" in name:
+            continue
+        group = {"loss": "rlpost.losses", "advantage": "rlpost.advantages"}[key]
+        known = sorted({*ours, *(point.name for point in metadata.entry_points(group=group))})
+        if name in known:
+            continue
+        close = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=2, cutoff=0.5)
+        remedy = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+        raise ConfigError(f"algorithm.{key}: {name!r} is not known; {remedy} (or give module:name or path.py:name)")
 
 
 ALL: tuple[Callable[[RunConfig], None], ...] = (
@@ -336,6 +394,8 @@ ALL: tuple[Callable[[RunConfig], None], ...] = (
     check_scoring,
     check_turns,
     check_prompt_template,
+    check_names,
+    check_cluster_address,
     algorithm_checks.check_kl,
     algorithm_checks.check_clip,
     algorithm_checks.check_ratio,
@@ -346,11 +406,22 @@ ALL: tuple[Callable[[RunConfig], None], ...] = (
 )
 
 
+def violations(config: RunConfig) -> list[str]:
+    """A line for every rule that a configuration breaks."""
+    found: list[str] = []
+    for rule in ALL:
+        try:
+            rule(config)
+        except ConfigError as error:
+            found.append(str(error))
+    return found
+
+
 def check(config: RunConfig) -> None:
     """Apply every rule.
 
     Raises:
         ConfigError: from the first rule that is broken.
     """
-    for rule in ALL:
-        rule(config)
+    for line in violations(config):
+        raise ConfigError(line)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
+import copy
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from rlpost.config.aliases import rename_keys, renamed_override
-from rlpost.config.checks import check
+from rlpost.config.checks import violations
+from rlpost.config.explain import explain
 from rlpost.config.recipes import RECIPES
 from rlpost.config.schema import RunConfig
 from rlpost.errors import ConfigError
@@ -71,6 +73,40 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     return _finish(tree, origins, overrides)
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A configuration with everything that is wrong with it.
+
+    Attributes:
+        config: the configuration, with defaults in place of wrong keys; None if too little is left of it.
+        faults: a line for every wrong key, and for every rule between keys that is broken.
+        wrong: the wrong keys.
+    """
+
+    config: RunConfig | None
+    faults: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+
+
+def examine(path: str | Path, overrides: Sequence[str] = ()) -> Examined:
+    """As `load`, with a line for every fault instead of an error for the first.
+
+    Raises:
+        ConfigError: if the file or an override cannot be read.
+    """
+    tree, origins = _read_chain(Path(path), ())
+    return _examined(tree, origins, overrides)
+
+
+def numbered(faults: Sequence[str]) -> list[str]:
+    """A numbered line per fault.
+
+    >>> numbered(["a", "b"])
+    ['fault 1 of 2: a', 'fault 2 of 2: b']
+    """
+    return [f"fault {number} of {len(faults)}: {text}" for number, text in enumerate(faults, 1)]
+
+
 def from_dict(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
     """A configuration from Python values, validated like a file.
 
@@ -86,7 +122,10 @@ def from_dict(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConf
 
 def dump(config: RunConfig) -> str:
     """The resolved configuration as YAML that `load` reads back to an equal one."""
-    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    tree = config.model_dump(mode="json")
+    # written as they are, these would be read back as line breaks and folded
+    plain = not any(mark in json.dumps(tree, ensure_ascii=False) for mark in "\x85\u2028\u2029")
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=plain)
 
 
 def flatten(config: RunConfig) -> dict[tuple[str, ...], Any]:
@@ -113,6 +152,15 @@ def origin_of(origins: Origin, path: tuple[str, ...]) -> str:
 
 
 def _finish(tree: dict[str, Any], origins: dict[tuple[str, ...], str], overrides: Sequence[str]) -> Loaded:
+    """The configuration, or a ConfigError with the first fault and the number of the others."""
+    found = _examined(tree, origins, overrides)
+    if found.config is None or found.faults:
+        more = f" (and {len(found.faults) - 1} more)" if found.faults[1:] else ""
+        raise ConfigError(f"{found.faults[0]}{more}")
+    return Loaded(found.config, origins)
+
+
+def _examined(tree: dict[str, Any], origins: dict[tuple[str, ...], str], overrides: Sequence[str]) -> Examined:
     spelled: dict[tuple[str, ...], tuple[str, ...]] = {}
     for text in overrides:
         given, value = parse_override(text)
@@ -122,18 +170,47 @@ def _finish(tree: dict[str, Any], origins: dict[tuple[str, ...], str], overrides
             raise ConfigError(f"override {text}: {both} are the same setting; keep {'.'.join(path)}")
         _set(tree, path, value, text)
         _note(value, path, f"override {text}", origins)
+    _drop_empty_sections(tree)
     _apply_recipe(tree, origins)
+    wrong: dict[tuple[str, ...], str] = {}
     try:
-        config = RunConfig.model_validate(tree)
+        config: RunConfig | None = RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_explain(error, origins)) from None
+        wrong = explain(error, tree)
+        config = _without(tree, wrong)
+    lines = [_at(origin_of(origins, path), line) for path, line in wrong.items()]
+    for line in violations(config) if config is not None else ():
+        path = tuple(line.partition(":")[0].split("."))
+        if path not in wrong and path[:1] not in wrong:
+            lines.append(_at(origin_of(origins, path), line))
+    return Examined(config, tuple(lines), tuple(map(".".join, wrong)))
+
+
+def _without(tree: dict[str, Any], wrong: Iterable[tuple[str, ...]]) -> RunConfig | None:
+    """What is left of a configuration without its wrong keys; None if that is none."""
+    left = copy.deepcopy(tree)
+    for path in wrong:
+        here: Any = left
+        for key in path[:-1]:
+            here = here.get(key) if isinstance(here, dict) else None
+        if isinstance(here, dict):
+            here.pop(path[-1], None)
     try:
-        check(config)
-    except ConfigError as error:
-        path = tuple(str(error).partition(":")[0].split("."))
-        place = origin_of(origins, path)
-        raise ConfigError(f"{error}" if place in ("default", "given") else f"{place}: {error}") from None
-    return Loaded(config, origins)
+        return RunConfig.model_validate(left)
+    except ValidationError:
+        return None
+
+
+def _at(place: str, line: str) -> str:
+    return line if place in ("default", "given") else f"{place}: {line}"
+
+
+def _drop_empty_sections(tree: dict[str, Any]) -> None:
+    """A section without keys is written ``optimizer:`` in YAML, which reads as null and means the defaults."""
+    for key in [key for key, value in tree.items() if value is None]:
+        field = RunConfig.model_fields.get(key)
+        if field is not None and field.default is not None:
+            del tree[key]
 
 
 def _read_chain(path: Path, below: tuple[Path, ...]) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
@@ -274,53 +351,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _explain(error: ValidationError, origins: Origin) -> str:
-    """One line for the first problem: place, key, value, remedy."""
-    details = error.errors(include_url=False)
-    first = details[0]
-    path = _field_path(first["loc"])
-    place = origin_of(origins, path)
-    key = ".".join(path)
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(path[:-1])
-        close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
-        remedy = f"did you mean {'.'.join((*path[:-1], close[0]))}?" if close else f"known here: {', '.join(known)}"
-        problem = f"unknown key {key!r}; {remedy}"
-    else:
-        problem = f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}{_help(path)}"
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return f"{'' if place in ('default', 'given') else place + ': '}{problem}{more}"
-
-
-def _field_path(loc: Sequence[str | int]) -> tuple[str, ...]:
-    """The part of a pydantic location that a user can write; names of types follow a field that is no section."""
-    path: tuple[str, ...] = ()
-    for part in loc:
-        if path and _model_at(path) is None and not isinstance(part, int):
-            break
-        path = (*path, str(part))
-    return path
-
-
-def _help(path: tuple[str, ...]) -> str:
-    model = _model_at(path[:-1])
-    field = model.model_fields.get(path[-1]) if model and path else None
-    return f"; it is: {' '.join(field.description.split())}" if field and field.description else ""
-
-
-def _known_keys(path: tuple[str, ...]) -> list[str]:
-    model = _model_at(path)
-    return list(model.model_fields) if model else []
-
-
-def _model_at(path: tuple[str, ...]) -> type[BaseModel] | None:
-    model: type[BaseModel] | None = RunConfig
-    for key in path:
-        field = model.model_fields.get(key) if model else None
-        if field is None:
-            return None
-        candidates = (field.annotation, *get_args(field.annotation))
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-    return model

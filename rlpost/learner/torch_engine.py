@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from rlpost.protocols import Applied
 from rlpost.tuning.method import TuningMethod
 
 _FILE = "learner.pt"
+_SETTINGS = ("betas", "eps", "weight_decay", "lr_ratio")
+"""Settings of parameter groups that a configuration gives; the learning rate is set at every update."""
 
 
 class TorchEngine:
@@ -156,7 +158,8 @@ class TorchEngine:
             self.module.load_state_dict(everything["model"])
             if everything["optimizer"] is not None and self.begun:
                 self.masters.reset(everything.get("masters", {}))  # version 0.1 had none for adapters
-                self.optimizer.load_state_dict(everything["optimizer"])
+                with settings_kept(self.optimizer):
+                    self.optimizer.load_state_dict(everything["optimizer"])
             return everything["state"]
         except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
             raise CheckpointError(
@@ -167,6 +170,18 @@ class TorchEngine:
         """See `TrainEngine`."""
         if self.world > 1:
             leave()
+
+
+@contextmanager
+def settings_kept(optimizer: Any) -> Iterator[None]:
+    """Keep the configured settings of an optimizer while a checkpoint is loaded, which brings those it was made with.
+
+    What an optimizer stores about its progress next to its settings is the checkpoint's.
+    """
+    before = [{name: group[name] for name in _SETTINGS if name in group} for group in optimizer.param_groups]
+    yield
+    for group, settings in zip(optimizer.param_groups, before, strict=True):
+        group.update(settings)
 
 
 def set_rate(optimizer: Any, lr: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +16,9 @@ from rlpost.errors import ActorLostError, CheckpointError, DeadlineError, first_
 
 _NAME = re.compile(r"step_(\d{6,})")
 _STATE = "state.json"
+_FILES = "files.json"
+_TORCH = "learner/learner.pt"
+_DEEPSPEED = "learner/learner"
 FORMAT = 2
 """Number of the checkpoint format; increased when older versions can no longer read what is written."""
 
@@ -115,6 +119,69 @@ def read_state(folder: Path, prompts_per_step: int) -> RunState:
         raise CheckpointError(
             f"{folder}: damaged checkpoint ({error}); remove it and resume from an earlier one"
         ) from None
+
+
+def write_files(folder: Path) -> None:
+    """Note the name and size of every file of a checkpoint, so that a torn copy is told before anything is loaded."""
+    sizes = {str(file.relative_to(folder)): file.stat().st_size for file in _files(folder)}
+    (folder / _FILES).write_text(json.dumps(sizes))
+
+
+def check_files(folder: Path) -> None:
+    """Check that a checkpoint is whole, without loading it.
+
+    Raises:
+        CheckpointError: for a file that is missing, empty or cut, with its name.
+    """
+    problem = next(_torn(folder), None)
+    if problem is None:
+        return
+    earlier = [step for step in steps(folder.parent) if folder_of(folder.parent, step) < folder]
+    remedy = (
+        f"remove {folder.name} to resume from {folder_of(folder.parent, earlier[-1]).name}"
+        if earlier
+        else f"copy it again, or remove {folder.name} to start from the beginning"
+    )
+    raise CheckpointError(f"{folder}: damaged checkpoint ({problem}); {remedy}")
+
+
+def _torn(folder: Path) -> Iterator[str]:
+    try:
+        sizes = json.loads((folder / _FILES).read_text())
+    except FileNotFoundError:  # written before 0.2
+        sizes = {}
+    except ValueError:
+        yield f"{_FILES} is not JSON"
+        return
+    for name, size in sizes.items():
+        file = folder / name
+        if not file.is_file():
+            yield f"{name} is missing"
+        elif file.stat().st_size != size:
+            yield f"{name} has {file.stat().st_size:,} bytes of {size:,}"
+    if not (folder / _STATE).is_file():
+        yield f"{_STATE} is missing"
+    if not (folder / _TORCH).is_file() and not any((folder / _DEEPSPEED).glob("*.pt")):
+        yield "the learner's files are missing"
+    # torch.save writes zip files, whose end is the first thing that a cut takes away; DeepSpeed's are older pickles
+    yield from (
+        f"{file.relative_to(folder)} is cut"
+        for file in _files(folder)
+        if file.suffix == ".pt"
+        and not (file.stat().st_size if file.parent == folder / _DEEPSPEED else zipfile.is_zipfile(file))
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file() and file.name != _FILES)
+
+
+def shards(folder: Path) -> tuple[str, int | None]:
+    """Engine that wrote a checkpoint, and the number of ranks among which it is divided; None: any number reads it."""
+    if (folder / _TORCH).is_file():
+        return "torch", None
+    ranks = len(list((folder / _DEEPSPEED).glob("*optim_states.pt")))
+    return "deepspeed", ranks or None
 
 
 def folder_of(checkpoints: Path, step: int) -> Path:

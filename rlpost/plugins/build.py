@@ -36,14 +36,24 @@ def build_verifier(section: ScoringSection) -> Verifier | None:
     """
     if section.verifier is None:
         return None
-    target = registry.resolve("verifiers", section.verifier)
-    who = f"scoring.verifier_args: {section.verifier!r}"
+    return instantiate(*_verifier_call(section, section.verifier))
+
+
+def check_verifier_arguments(section: ScoringSection) -> None:
+    """Raise UserError if the verifier's name is unknown or its arguments do not fit; nothing is made."""
+    if section.verifier is not None:
+        _check_arguments(*_verifier_call(section, section.verifier))
+
+
+def _verifier_call(section: ScoringSection, name: str) -> tuple[Any, tuple[Any, ...], dict[str, Any], str]:
+    """What `instantiate` takes."""
+    target = registry.resolve("verifiers", name)
     if not callable(target):
-        raise UserError(f"scoring.verifier: {section.verifier!r} is {target!r}; a class is needed")
+        raise UserError(f"scoring.verifier: {name!r} is {target!r}; a class is needed")
     arguments: dict[str, Any] = dict(section.verifier_args)
     if "timeout_s" in _parameters(target):
         arguments.setdefault("timeout_s", section.timeout_s)
-    return instantiate(target, (), arguments, who)
+    return target, (), arguments, f"scoring.verifier_args: {name!r}"
 
 
 def build_environment(section: EnvironmentSection) -> Environment:
@@ -113,12 +123,7 @@ def instantiate(target: Any, given: tuple[Any, ...], arguments: Mapping[str, Any
     Raises:
         UserError: if the arguments do not fit, or the call fails, with the file and line of the user's code.
     """
-    try:
-        inspect.signature(target).bind(*given, **arguments)
-    except TypeError as error:
-        raise UserError(f"{who} cannot take {dict(arguments)} ({error}); correct the arguments") from None
-    except ValueError:  # some classes written in C have no signature
-        pass
+    _check_arguments(target, given, arguments, who)
     try:
         return target(*given, **arguments)
     except RlpostError:
@@ -129,6 +134,15 @@ def instantiate(target: Any, given: tuple[Any, ...], arguments: Mapping[str, Any
             f"{who} cannot be made with {dict(arguments)}: fails{at} ({describe_error(error)});"
             " mend it, or correct the arguments"
         ) from error
+
+
+def _check_arguments(target: Any, given: tuple[Any, ...], arguments: Mapping[str, Any], who: str) -> None:
+    try:
+        inspect.signature(target).bind(*given, **arguments)
+    except TypeError as error:
+        raise UserError(f"{who} cannot take {dict(arguments)} ({error}); correct the arguments") from None
+    except ValueError:  # some classes written in C have no signature
+        pass
 
 
 def _parameters(target: Any) -> Mapping[str, inspect.Parameter]:

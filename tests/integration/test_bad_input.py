@@ -42,7 +42,7 @@ def refused(work: Path, *arguments: str, status: int = 2) -> str:
     ("overrides", "parts"),
     [
         (["rollout.grup_size=4"], ["rollout.grup_size", "did you mean rollout.group_size"]),
-        (["rollout.group_size=many"], ["rollout.group_size", "'many'", "valid integer"]),
+        (["rollout.group_size=many"], ["rollout.group_size", "'many'", "a whole number of at least 1"]),
         (["rollout.group_size=0"], ["rollout.group_size", "got 0"]),
         (["data.train=absent.jsonl"], ["absent.jsonl", "no such file"]),
         (["data.train=empty.jsonl"], ["no rows", "empty.jsonl"]),
@@ -51,6 +51,12 @@ def refused(work: Path, *arguments: str, status: int = 2) -> str:
         (["scoring.rewards=[{name: outcom}]"], ["outcom", "did you mean outcome"]),
         (["rollout.max_tokens=240"], ["prompt", "tokens", "shorten it"]),
         (["data.source=jsonll"], ["jsonll", "did you mean jsonl"]),
+        (["optimizer.lr=true"], ["override optimizer.lr=true: optimizer.lr", "a number above 0"]),
+        (["rollout.num_generations=4"], ["did you mean rollout.group_size"]),
+        (["algorithm.loss=cliped"], ["algorithm.loss", "did you mean clipped"]),
+        (["data.template='{} ='"], ["data.template", "{{}}"]),
+        (["tuning.method=lora", "tuning.lora.targets=[q_prj]"], ["q_prj"]),
+        (["logging.wandb_project=x"], ["logging.wandb_project", "pip install"]),
     ],
 )
 def test_a_run_is_refused(work: Path, tiny_model: str, overrides: list[str], parts: list[str]) -> None:
@@ -79,6 +85,24 @@ def test_an_unreachable_cluster_is_named(work: Path) -> None:
     message = refused(work, "train", "config.yaml", "cluster.address=127.0.0.1:1", status=1)
     assert "cluster.address" in message
     assert "127.0.0.1:1" in message
+
+
+def test_a_dry_run_tells_every_fault_and_starts_nothing(work: Path) -> None:
+    given = ["run.sed=1", "optimizer.lr=true", "data.train=absent.jsonl", "scoring.rewards=[outcom]", "--json"]
+    found, out, err = Command(["plan", "config.yaml", *given], work).start().finish(120)
+    faults = json.loads(out)["faults"]
+    assert found == 2
+    assert len(faults) == 4
+    for part in (
+        "did you mean run.seed",
+        "expected a number above 0, got true",
+        "absent.jsonl: no such file",
+        "outcom",
+    ):
+        assert any(part in line for line in faults), faults
+    assert err.strip().splitlines()[-1] == "rlpost: 4 faults; nothing was started"
+    assert "Traceback" not in err
+    assert not (work / "runs").exists()
 
 
 def test_a_run_is_not_overwritten_and_not_resumed_from_nothing(work: Path) -> None:

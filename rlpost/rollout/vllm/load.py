@@ -60,7 +60,7 @@ def load(settings: VllmSettings) -> tuple[Any, Weights]:
     compat.tolerate_numba()
     from vllm import LLM
 
-    llm = LLM(**_arguments(settings, cpu))
+    llm = LLM(**engine_arguments(settings, cpu))
     if shards == 1:
         compat.check_in_process(llm)
     vocabulary.exclude_missing(llm, settings.model, settings.trust_remote_code)
@@ -69,7 +69,8 @@ def load(settings: VllmSettings) -> tuple[Any, Weights]:
     return llm, LocalWeights(llm) if shards == 1 else ShardedWeights(llm, shards)
 
 
-def _arguments(settings: VllmSettings, cpu: bool) -> dict[str, Any]:
+def engine_arguments(settings: VllmSettings, cpu: bool) -> dict[str, Any]:
+    """Arguments of ``vllm.LLM`` and of its ``EngineArgs``."""
     cache_mb = settings.kv_cache_mb or (256 if cpu else None)
     eager = cpu if settings.enforce_eager is None else settings.enforce_eager
     found: dict[str, Any] = {

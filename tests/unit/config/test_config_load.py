@@ -62,17 +62,17 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("run: {steps: many}", ["run.yaml:3: run.steps", "'many'", "valid integer", "rollout batches"]),
-        ("run: {steps: -1}", ["run.steps", "-1", "greater than or equal to 0"]),
+        ("run: {steps: many}", ["run.yaml:3: run.steps", "'many'", "a whole number of at least 0", "rollout batches"]),
+        ("run: {steps: -1}", ["run.steps", "-1", "of at least 0"]),
         ("run: {name: a/b}", ["run.name", "'a/b'", "letters, digits"]),
         ("optimizer: {lr: .nan}", ["optimizer.lr", "nan"]),
         ("optimizer: {lr: .inf}", ["optimizer.lr", "inf"]),
-        ("optimizer: {betas: [.nan, 0.9]}", ["optimizer.betas", "nan"]),
+        ("optimizer: {betas: [.nan, 0.9]}", ["optimizer.betas: expected a list of 2 values", "NaN"]),
         ("model: {dtype: float16}", ["model", "given twice"]),
         ("tuning: {method: half}", ["tuning.method", "'half'", "'full'"]),
         ("algorithm: {clip: [0.2]}", ["algorithm.clip"]),
-        ("algorithm: {recipe: ppo}", ["algorithm.recipe", "'ppo'", "'grpo'"]),
-        ("run: 3", ["run.yaml:3: run:", "dictionary", "3"]),
+        ("algorithm: {recipe: ppo}", ["algorithm.recipe", "'ppo'", "grpo"]),
+        ("run: 3", ["run.yaml:3: run:", "keys with values", "3"]),
         ("run: {seed: x, steps: y}", ["(and 1 more)"]),
     ],
 )
@@ -236,7 +236,12 @@ TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)
-@given(stop=st.lists(TEXT, max_size=3), template=TEXT, lr=st.floats(1e-300, 1e300), key=TEXT)
+@given(
+    stop=st.lists(TEXT, max_size=3),
+    template=TEXT.filter(lambda t: not set("{}\0") & set(t)),
+    lr=st.floats(1e-300, 1e300),
+    key=TEXT,
+)
 def test_any_text_and_number_survives_dump_and_load(
     tmp_path_factory: pytest.TempPathFactory, stop: list[str], template: str, lr: float, key: str
 ) -> None:

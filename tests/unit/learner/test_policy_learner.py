@@ -462,3 +462,21 @@ def test_minibatches_by_size_are_spread_evenly(tiny_model: str, samples: int, ex
     sizes = [len(update.indices) for update in updates]
     assert sum(sizes) == samples
     assert not sizes or max(sizes) - min(sizes) <= 1
+
+
+def test_a_resumed_optimizer_takes_the_settings_that_it_is_resumed_with() -> None:
+    """torch's load_state_dict brings those of the checkpoint back, so that a new weight decay would have no effect."""
+    import torch
+
+    from rlpost.learner.torch_engine import settings_kept
+
+    weight = torch.nn.Parameter(torch.ones(2))
+    before = torch.optim.AdamW([{"params": [weight], "lr_ratio": 1.0}], lr=1.0, weight_decay=0.0, betas=(0.9, 0.99))
+    weight.grad = torch.ones(2)
+    before.step()
+    again = torch.optim.AdamW([{"params": [weight], "lr_ratio": 4.0}], lr=0.1, weight_decay=0.5, betas=(0.8, 0.99))
+    with settings_kept(again):
+        again.load_state_dict(before.state_dict())
+    [group] = again.param_groups
+    assert (group["weight_decay"], group["betas"], group["lr_ratio"]) == (0.5, (0.8, 0.99), 4.0)
+    assert torch.equal(again.state[weight]["exp_avg"], before.state[weight]["exp_avg"])

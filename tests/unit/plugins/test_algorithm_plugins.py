@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from rlpost.algorithms.losses import LossInputs
+from rlpost.config import checks
 from rlpost.config.load import from_dict
 from rlpost.config.schema import RunConfig
-from rlpost.errors import UserError
+from rlpost.errors import ConfigError, UserError
+from rlpost.plugins import registry
 from rlpost.plugins.algorithm import EXAMPLE_COUNTS, build_advantage, build_loss, example_inputs
 from rlpost.plugins.trial_algorithm import try_algorithm, try_loss
 from rlpost.types import Denominators, SpanReward
@@ -219,8 +221,15 @@ def test_the_trial_can_be_left_out(tmp_path: Path) -> None:
 
 
 def test_an_unknown_loss_is_named_with_the_near_misses() -> None:
-    assert "loss 'cliped' is not known; did you mean clipped" in refusal(configured(loss="cliped"))
-    assert "advantage 'group' is not known" in refusal(configured(advantage="group"))
+    with pytest.raises(ConfigError, match=r"algorithm.loss: 'cliped' is not known; did you mean clipped"):
+        configured(loss="cliped")
+    with pytest.raises(ConfigError, match=r"algorithm.advantage: 'group' is not known"):
+        configured(advantage="group")
+
+
+def test_the_names_that_a_configuration_knows_are_those_of_the_registry() -> None:
+    assert set(checks.LOSSES) == set(registry.BUILTIN["losses"])
+    assert set(checks.ADVANTAGES) == set(registry.BUILTIN["advantages"])
 
 
 def advantage(folder: Path, body: str, **algorithm: Any) -> RunConfig:
