@@ -218,7 +218,7 @@ def test_files_as_other_programs_write_them_are_read(tmp_path: Path, content: by
 @pytest.mark.parametrize("source", ["jsonl", "parquet"])
 def test_a_path_that_is_none_is_one_line(source: str, path: str) -> None:
     with pytest.raises(UserError):
-        prompts(DataSection(source=source, train=path), "train")
+        rows(DataSection(source=source), path, "data.train")
 
 
 @pytest.mark.parametrize(

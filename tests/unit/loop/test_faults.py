@@ -162,7 +162,7 @@ def test_a_model_that_transformers_does_not_know_is_one_line(work: Path) -> None
     for text, part in (('{"model_type": "t5"}', "T5Config"), ('{"model_type": "lama"}', "lama"), ("{", "config.json")):
         (work / "m/config.json").write_text(text)
         [line] = model_faults(configured(), "m")
-        assert line.startswith("model.path: transformers makes no language model of m (")
+        assert line.startswith("model.path: no causal language model can be built from m (")
         assert part in line
         assert "\n" not in line
 

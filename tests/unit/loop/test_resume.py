@@ -82,7 +82,7 @@ def test_harmless_changes_are_said_and_taken(tmp_path: Path) -> None:
         ({"run": {"seed": 3}}, "run.seed: 17 → 3"),
         ({"algorithm": {"recipe": "dapo"}}, "algorithm.recipe: none → dapo"),
         ({"data": {"train": "other.jsonl"}}, "data.train: {} → other.jsonl"),
-        ({"scoring": {"truncated": "mask"}}, "scoring.truncated: reject → mask"),
+        ({"scoring": {"truncated": "mask"}}, "scoring.truncated: auto → mask"),
     ],
 )
 def test_another_run_has_to_be_wanted(tmp_path: Path, sections: dict[str, Any], said: str) -> None:
