@@ -171,8 +171,8 @@ class _Call:
 
 def _each(value: Any, count: int) -> list[Any]:
     """The value of a column for each completion; a list or mapping that a function changes is its own."""
-    changes = isinstance(value, (list, dict))
-    return [copy.copy(cast("Any", value)) for _ in range(count)] if changes else [value] * count
+    changes: bool = isinstance(value, (list, dict))
+    return [copy.copy(value) for _ in range(count)] if changes else [value] * count
 
 
 @functools.cache
