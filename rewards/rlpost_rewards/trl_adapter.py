@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import copy
+import functools
 import inspect
 import math
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, cast
+
+import numpy as np
 
 from rlpost.errors import UserError
 from rlpost.trajectory import Group, Trajectory
@@ -39,7 +45,8 @@ class TrlReward:
     message lists where the prompt is a chat), ``completion_ids``, and every further column of the data set; arguments
     it does not take are left out. As in TRL it may also take ``trainer_state`` (`TrainerState`), ``log_metric(name,
     value)``, whose mean appears as ``reward/<stage>/<name>``, and ``log_extra(column, values)``, whose values go into
-    the transcript. Coroutine functions are awaited, for all groups that a scoring worker has at the same time.
+    the transcript. What can be awaited is, for all groups that a scoring worker has at the same time, in one event loop
+    that lives as long as the process: clients and semaphores made at the first call are there at the next.
 
     A ``None`` in its answer means "does not apply": the completion keeps the reward of other stages. A completion that
     no stage rewards stays undecided and never counts as 0.
@@ -59,9 +66,8 @@ class TrlReward:
         self.name = _name(function)
         self.max_steps = 0
         """Steps of the run, for ``trainer_state``; the scorer sets it."""
-        self.concurrent = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)  # noqa: B004
-        )
+        # whether a function waits shows in what it returns: a decorated one may hide that it is a coroutine function
+        self.concurrent = True
         """See `rlpost.protocols.ConcurrentRewardStage`."""
 
     def __call__(self, group: Group) -> Sequence[Reward | None] | RewardOutput:
@@ -81,7 +87,7 @@ class TrlReward:
         results = [call.begun() for call in calls]
         waiting = [result for result in results if inspect.isawaitable(result)]
         if waiting:
-            ready = iter(asyncio.run(_all(waiting)))
+            ready = iter(asyncio.run_coroutine_threadsafe(_all(waiting), _loop()).result())
             results = [next(ready) if inspect.isawaitable(result) else result for result in results]
         return [call.ended(result) for call, result in zip(calls, results, strict=True)]
 
@@ -103,6 +109,8 @@ class _Call:
             return self.stage.function(**_accepted(self.stage.function, self._arguments()))
         except Exception as error:
             return error
+        except SystemExit as error:
+            return _ended(error)
 
     def ended(self, answer: Any) -> Sequence[Reward | None] | RewardOutput | Exception:
         """The rewards of the group from the function's answer, or the exception."""
@@ -110,7 +118,7 @@ class _Call:
             return answer
         try:
             values = _values(answer, len(self.members), self.stage.name)
-        except UserError as error:
+        except Exception as error:  # also of a generator, which runs only now
             return error
         result: list[Reward | None] = list(self.group.rewards)
         for member, value in zip(self.members, values, strict=True):
@@ -147,13 +155,12 @@ class _Call:
         prompt, chosen = self.group.prompt, [self.group.trajectories[i] for i in self.members]
         count = len(chosen)
         arguments: dict[str, Any] = {
-            key: [value] * count for key, value in prompt.columns.items() if key not in _OF_TRL
+            key: _each(value, count) for key, value in prompt.columns.items() if key not in _OF_TRL
         }
         if prompt.messages is None:
             arguments["prompts"], arguments["completions"] = [prompt.text] * count, [one.text for one in chosen]
         else:
-            chat = [message.as_dict() for message in prompt.messages]
-            arguments["prompts"] = [chat] * count
+            arguments["prompts"] = [[message.as_dict() for message in prompt.messages] for _ in chosen]
             arguments["completions"] = [_messages(one) for one in chosen]
         arguments["completion_ids"] = [one.token_ids[one.prompt_tokens :].tolist() for one in chosen]
         versions = [span[0] for one in chosen for span in one.versions]
@@ -162,9 +169,44 @@ class _Call:
         return arguments
 
 
+def _each(value: Any, count: int) -> list[Any]:
+    """The value of a column for each completion; a list or mapping that a function changes is its own."""
+    changes: bool = isinstance(value, (list, dict))
+    return [copy.copy(value) for _ in range(count)] if changes else [value] * count
+
+
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """The event loop of this process, which runs in a thread of its own."""
+    loop = asyncio.new_event_loop()
+
+    def run() -> None:
+        while True:
+            # a task that calls exit ends run_forever, and whoever waits for another would wait for ever
+            with contextlib.suppress(SystemExit):
+                loop.run_forever()
+
+    threading.Thread(target=run, name="reward functions", daemon=True).start()
+    return loop
+
+
 async def _all(waiting: Sequence[Any]) -> list[Any]:
     """Results or exceptions, in order."""
-    return await asyncio.gather(*waiting, return_exceptions=True)
+    return await asyncio.gather(*map(_awaited, waiting))
+
+
+async def _awaited(waiting: Any) -> Any:
+    try:
+        return await waiting
+    except Exception as error:
+        return error
+    except (SystemExit, asyncio.CancelledError) as error:
+        return _ended(error)
+
+
+def _ended(error: BaseException) -> Exception:
+    """An exception for one that would end the worker, or pass those that catch exceptions."""
+    return RuntimeError(f"{type(error).__name__}: {error}".rstrip(": ")).with_traceback(error.__traceback__)
 
 
 def _values(answer: Any, count: int, name: str) -> list[float | None]:
@@ -183,7 +225,12 @@ def _values(answer: Any, count: int, name: str) -> list[float | None]:
         raise UserError(f"{who}; a list with one number or None per completion is needed") from None
     if len(values) != count:
         raise UserError(f"reward {name!r} answered {len(values)} values for {count} completions; one each is needed")
-    return [None if value is None else _number(value, name) for value in values]
+    return [None if _is_missing(value) else _number(value, name) for value in values]
+
+
+def _is_missing(value: Any) -> bool:
+    """None, and what stands for it in masked arrays (whose number is 0) and in tables of pandas."""
+    return value is None or value is np.ma.masked or type(value).__name__ == "NAType"
 
 
 def _number(value: Any, name: str) -> float | None:
@@ -191,7 +238,7 @@ def _number(value: Any, name: str) -> float | None:
         if isinstance(value, (str, bytes)):
             raise TypeError
         number = float(value.item() if hasattr(value, "item") else value)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         hint = ""
         if isinstance(value, Mapping):
             key = next(iter(cast("Mapping[str, Any]", value)), "score")
@@ -229,4 +276,6 @@ def _accepted(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[s
 
 
 def _name(function: Callable[..., Any]) -> str:
+    while isinstance(function, functools.partial):
+        function = cast("functools.partial[Any]", function).func
     return getattr(function, "__name__", type(function).__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,17 +21,36 @@ from ray.exceptions import (
 )
 
 import ray
+from ray import cloudpickle as pickle
 from rlpost.errors import (
     ActorLostError,
     DeadlineError,
     InfrastructureError,
     LearnerLostError,
     RlpostError,
+    UserError,
     describe_error,
     first_line,
 )
 
 GONE = (ActorDiedError, ActorUnavailableError, ActorUnschedulableError, NodeDiedError, WorkerCrashedError)
+
+
+def check_objects(objects: Mapping[str, Any]) -> None:
+    """Verify that functions and classes which a configuration was given themselves can be sent to actors.
+
+    Raises:
+        UserError: for one that holds what cannot leave its process.
+    """
+    for name, value in objects.items():
+        try:
+            pickle.dumps(value)  # pyright: ignore[reportPrivateImportUsage]
+        except Exception as error:
+            raise UserError(
+                f"{name.partition(':')[2]!r} cannot be sent to the actors ({describe_error(error)}): it holds an open "
+                "file, lock, client or the like; make that inside it, at its first call, or put the code in a file and "
+                "name it as path.py:attribute"
+            ) from error
 
 
 def wait(

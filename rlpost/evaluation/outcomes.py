@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -31,6 +32,9 @@ class Outcome:
         listed: the greedy answer as a scored list; None for an answer that is no list.
         rewards: reward of each sample, None where undecided.
         greedy_reward: reward of the greedy answer.
+        unfinished: whether every decided sample was cut and counts as wrong, so that its reward is the floor: there was
+            no finished one to compare it with.
+        greedy_unfinished: the same of the greedy answer.
 
     >>> Outcome("t1", "10?1", 2, "1").accepted
     2
@@ -43,6 +47,8 @@ class Outcome:
     listed: Listed | None = None
     rewards: tuple[float | None, ...] = ()
     greedy_reward: float | None = None
+    unfinished: bool = False
+    greedy_unfinished: bool = False
 
     @property
     def accepted(self) -> int:
@@ -94,9 +100,24 @@ def judged(outcomes: Sequence[Outcome]) -> bool:
 
 
 def mean_rewards(outcomes: Sequence[Outcome]) -> list[float]:
-    """Mean reward of the decided samples of every prompt that has some."""
-    known = ([value for value in outcome.rewards if value is not None] for outcome in outcomes)
+    """Mean reward of the decided samples of every prompt that has some.
+
+    Where none was finished, they count as the least that any sample or greedy answer of these prompts got, if the floor
+    is more: 0 would be the best among negative rewards.
+    """
+    least = _least(outcomes)
+    known = [
+        [min(value, least) if outcome.unfinished else value for value in outcome.rewards if value is not None]
+        for outcome in outcomes
+    ]
     return [sum(values) / len(values) for values in known if values]
+
+
+def _least(outcomes: Sequence[Outcome]) -> float:
+    """The least reward of prompts with a finished answer."""
+    sampled = (value for one in outcomes if not one.unfinished for value in one.rewards)
+    greedy = (one.greedy_reward for one in outcomes if not one.greedy_unfinished)
+    return min((value for value in (*sampled, *greedy) if value is not None), default=math.inf)
 
 
 def _pass_figures(outcomes: Sequence[Outcome], ks: Iterable[int]) -> dict[str, float]:
@@ -120,7 +141,12 @@ def _reward_figures(outcomes: Sequence[Outcome]) -> dict[str, float]:
         return {}  # pass@1 says the same
     values = mean_rewards(outcomes)
     found = with_errors("reward", values) if values else {}
-    greedy = [outcome.greedy_reward for outcome in outcomes if outcome.greedy_reward is not None]
+    least = _least(outcomes)
+    greedy = [
+        min(value, least) if outcome.greedy_unfinished else value
+        for outcome in outcomes
+        if (value := outcome.greedy_reward) is not None
+    ]
     return found | (with_errors("greedy_reward", greedy) if greedy else {})
 
 
@@ -165,7 +191,8 @@ def read(path: Path) -> list[Outcome]:
         DataError: for a file that cannot be read or holds something else.
     """
     try:
-        return [_outcome(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        # splitlines would also split at the line separators that ids may hold
+        return [_outcome(json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
     except (OSError, TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path}: no outcomes of an evaluation ({describe_error(error)}); write one with rlpost evaluate --output"

@@ -63,24 +63,29 @@ def evaluate(
         record: called with the outcome of every prompt as soon as it is known.
     """
     sampled = evaluation_settings(config)
+    rejects = config.truncation == "reject"
     greedy = replace(sampled, temperature=0.0, top_p=1.0, top_k=-1)
 
     def judged(count: int, drawn: SamplingSettings) -> Iterator[GroupReceipt]:
         return _score_while_sampling(_sample(prompts, count, drawn, generate, config.run.seed), score)
 
     answers = (
-        [(_marks(group), listed(fetch(group.evidence)[0]), _reward(group, 0)) for group in judged(1, greedy)]
+        [
+            (_marks(group), listed(fetch(group.evidence)[0]), _reward(group, 0), rejects and _unfinished(group))
+            for group in judged(1, greedy)
+        ]
         if config.evaluation.greedy
-        else [("", None, None)] * len(prompts)
+        else [("", None, None, False)] * len(prompts)
     )
     found = Evaluation()
     for group, greedily in zip(judged(samples or config.evaluation.samples, sampled), answers, strict=True):
         marks, members = _marks(group), range(len(group.trajectories))
         accepted = [member for member in members if marks[member] == RIGHT]
         texts = {group.trajectories[member].text for member in accepted}
-        mark, found_list, greedy_reward = greedily
+        mark, found_list, greedy_reward, greedy_cut = greedily
         rewards = tuple(_reward(group, member) for member in members)
-        outcome = Outcome(group.prompt.id, marks, len(texts), mark, found_list, rewards, greedy_reward)
+        cut = rejects and _unfinished(group)
+        outcome = Outcome(group.prompt.id, marks, len(texts), mark, found_list, rewards, greedy_reward, cut, greedy_cut)
         record(outcome)
         found.outcomes.append(outcome)
         found.assurances.update(v.assurance for m in accepted if (v := group.verdicts[m]) is not None and v.assurance)
@@ -120,6 +125,12 @@ def _mark(group: GroupReceipt, member: int) -> str:
     if verdict is None:
         return OPEN if _reward(group, member) is None else GRADED
     return {"accepted": RIGHT, "rejected": WRONG, "undecided": OPEN}[verdict.outcome]
+
+
+def _unfinished(group: GroupReceipt) -> bool:
+    """Whether every member with a reward was cut."""
+    ends = {one.status for one, reward in zip(group.trajectories, group.rewards, strict=True) if reward}
+    return bool(ends) and ends <= {"length", "turns"}
 
 
 def _reward(group: GroupReceipt, member: int) -> float | None:

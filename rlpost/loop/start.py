@@ -12,7 +12,7 @@ from rlpost.actors.handles import fetch
 from rlpost.actors.learners import RayLearner
 from rlpost.actors.placement import place
 from rlpost.actors.recovery import Supervisor
-from rlpost.actors.remote import wait
+from rlpost.actors.remote import check_objects, wait
 from rlpost.actors.scorers import RayScoringPool
 from rlpost.actors.transcripts import RayTranscripts
 from rlpost.config.schema import RunConfig
@@ -56,6 +56,7 @@ def session(
         RlpostError: if data, model, cluster or an actor's start fails.
     """
     shipped = shipped or ship(config)
+    check_objects(shipped.objects)
     needs = reward_needs(config)
     config = with_logprobs(config, needs)
     if training:
@@ -86,7 +87,7 @@ def session(
             tried = (
                 environments.preflight([*train, *held_out][0].prompt, config.selfcheck.plugins) if environments else []
             )
-            if shipped.targets:  # the user's own code is tried before anything expensive is loaded
+            if shipped.targets or shipped.objects:  # the user's own code is tried before anything expensive is loaded
                 wait([*workers, *checks, *tried], "start of the scoring workers", config.cluster.start_timeout_s)
             waiting = [*workers, *checks, *tried, *(rollouts.begin(i) for i in range(len(rollouts.handles)))]
             if learner is not None:

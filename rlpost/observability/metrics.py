@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,8 @@ from rlpost.types import Verdict
 METRICS: dict[str, str] = {
     "step": "rollout batches so far, 0-based",
     "policy_version": "published syncs so far",
-    "reward_mean": "mean over decided trajectories of the sum of reward spans",
+    "reward_mean": "mean over decided trajectories of the sum of reward spans; a group of which none finished counts "
+    "as the least of the others, if that is less",
     "reward_std": "standard deviation of the same",
     "reward_se": "standard error of reward_mean, over prompts",
     "reward/*": "by reward stage: mean and standard deviation (std) over decided trajectories of what it added; and "
@@ -146,8 +148,13 @@ def describe_groups(groups: Sequence[GroupReceipt]) -> dict[str, float]:
 
 def _rewards(groups: Sequence[GroupReceipt]) -> dict[str, float]:
     """Mean, standard deviation and standard error of all rewards; nothing if there are none."""
-    rows = [[sum(s.value for s in r if s.channel == "reward") for r in g.rewards if r is not None] for g in groups]
-    rows = [row for row in rows if row]
+    paid = [
+        (_all_cut(g), [sum(s.value for s in r if s.channel == "reward") for r in g.rewards if r is not None])
+        for g in groups
+    ]
+    # a group that was cut altogether is paid the floor, and 0 would be the best among negative rewards
+    least = min((value for cut, row in paid if not cut for value in row), default=math.inf)
+    rows = [[min(value, least) for value in row] if cut else row for cut, row in paid if row]
     if not rows:
         return {}
     totals = np.array([value for row in rows for value in row])
@@ -156,6 +163,16 @@ def _rewards(groups: Sequence[GroupReceipt]) -> dict[str, float]:
         excess = np.array([sum(row) - len(row) * totals.mean() for row in rows])
         figures["reward_se"] = float(np.sqrt((excess**2).sum() * len(rows) / (len(rows) - 1)) / len(totals))
     return figures
+
+
+def _all_cut(group: GroupReceipt) -> bool:
+    """Whether all members with a reward were cut and count as wrong: no stage has paid them."""
+    members = [i for i, reward in enumerate(group.rewards) if reward]
+    stages = group.stage_rewards.values()
+    return bool(stages) and all(
+        group.trajectories[i].status in ("length", "turns") and all(added[i] is None for added in stages)
+        for i in members
+    )
 
 
 def stage_figures(groups: Sequence[GroupReceipt]) -> dict[str, float]:

@@ -28,7 +28,8 @@ class Sink(Protocol):
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Objects of a JSON-lines file written by rlpost; a last line cut off by a kill is left out."""
     rows: list[dict[str, Any]] = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    # splitlines would also split at the line separators that texts of models hold
+    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else []:
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:

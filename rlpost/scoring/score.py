@@ -64,7 +64,7 @@ class Scorer:
         rewarded = run_stages(self._judge(groups), self.early, failing=self.section.reward_errors)
         settled = [self._settled(group, self.early) for group in rewarded]
         threshold = self.section.pass_threshold
-        return settled if threshold is None else [_graded(group, threshold) for group in settled]
+        return settled if threshold is None else [_graded(group, threshold, self._cut(group)) for group in settled]
 
     def finish(self, groups: Sequence[Group]) -> list[Group]:
         """Run the remaining reward stages on groups in which the learner's log-probabilities are filled in."""
@@ -182,7 +182,8 @@ class Scorer:
             return group
         paying = {span.stage for reward in group.rewards for span in reward or ()} - {""}
         shown = _replaced(group, {**dict.fromkeys(range(len(group.rewards))), **dict.fromkeys(cut, ())})
-        [laid] = run_stages([shown], [(name, stage) for name, stage in stages if name in paying])
+        parts = [(name, stage) for name, stage in stages if name in paying]
+        [laid] = run_stages([shown], parts, failing=self.section.reward_errors)
         floors = {name: self.floors[name] for name, _ in stages}
         return truncation.reject(group, cut, {member: laid.rewards[member] or () for member in cut}, floors)
 
@@ -208,15 +209,22 @@ def _fixed_outcome(fixed: Verdict | None, found: Verdict) -> Verdict:
     return found if fixed is None else dataclasses.replace(fixed, items=found.items, evidence=found.evidence)
 
 
-def _graded(group: Group, threshold: float) -> Group:
-    """The group with verdicts on its rewards: accepted from the threshold on; without a reward there is no verdict."""
+def _graded(group: Group, threshold: float, cut: Sequence[int]) -> Group:
+    """The group with verdicts on its rewards: accepted from the threshold on; without a reward there is no verdict.
+
+    Members that were cut count as wrong, also where the floor or the worst finished one would pass.
+    """
     verdicts: list[Verdict | None] = []
     for member, verdict in enumerate(group.verdicts):
         value = total(group, member) if group.rewards[member] else None
         if verdict is None and value is not None:
             passed = value >= threshold
-            verdict = Verdict(
-                "accepted" if passed else "rejected", value, "passed" if passed else "below", assurance="reward"
+            verdict = (
+                TRUNCATED
+                if member in cut
+                else Verdict(
+                    "accepted" if passed else "rejected", value, "passed" if passed else "below", assurance="reward"
+                )
             )
         verdicts.append(verdict)
     return dataclasses.replace(group, verdicts=tuple(verdicts))

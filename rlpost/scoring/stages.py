@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +14,7 @@ from rlpost.errors import InfrastructureError, RlpostError, UserError, describe_
 from rlpost.plugins import usercode
 from rlpost.protocols import ConcurrentRewardStage, RewardStage
 from rlpost.trajectory import Group, Trajectory
-from rlpost.types import Reward, RewardOutput, Verdict
+from rlpost.types import Reward, RewardOutput, SpanReward, Verdict
 
 Stages = Sequence[tuple[str, RewardStage]]
 """Pairs of the name that a stage is logged under and the stage, in order."""
@@ -65,12 +66,28 @@ def named_parts(reward: Reward, stage: str, trajectory: Trajectory) -> Reward:
     Whole trajectories are compared by the sum of what all stages pay for them, parts only with parts of their stage.
     """
     whole = (0, trajectory.length, 0)
-    return tuple(
-        span
-        if span.stage or span.channel == "advantage" or (span.start, span.stop, span.index) == whole
-        else dataclasses.replace(span, stage=stage)
-        for span in reward
+    return _joined(
+        [
+            span
+            if span.stage or span.channel == "advantage" or (span.start, span.stop, span.index) == whole
+            else dataclasses.replace(span, stage=stage)
+            for span in reward
+        ]
     )
+
+
+def _joined(reward: Sequence[SpanReward]) -> Reward:
+    """The reward with spans of one place and meaning as one: a second span would be a second member of the group in its
+    mean and deviation, and stages of users append theirs.
+    """
+    if len(reward) < 2:
+        return tuple(reward)
+    found: dict[tuple[Any, ...], SpanReward] = {}
+    for span in reward:
+        place = (span.start, span.stop, span.index, span.channel, span.stage)
+        known = found.get(place)
+        found[place] = span if known is None else dataclasses.replace(known, value=known.value + span.value)
+    return tuple(found.values())
 
 
 @contextmanager
@@ -81,9 +98,11 @@ def named_failure(who: str, when: str = "") -> Iterator[None]:
     except RlpostError:
         raise
     except Exception as error:
+        # a context manager lets StopIteration pass where it is the cause of a RuntimeError
+        cause = None if isinstance(error, StopIteration) else error
         raise InfrastructureError(
             f"{who} fails{when}{usercode.at_place(error)} ({describe_error(error)}); mend it there"
-        ) from error
+        ) from cause
 
 
 def _answers(stage: RewardStage, groups: Sequence[Group]) -> list[Any]:
@@ -128,23 +147,31 @@ def _answered(group: Group, name: str, stage: RewardStage, answer: Any, failing:
 
 def _one_by_one(group: Group, name: str, stage: RewardStage) -> Group:
     """The group, with the stage asked for each trajectory alone; where it fails again, the trajectory is undecided."""
-    rewards: list[Reward | None] = []
+    rewards: list[Reward | None] = [None] * len(group.rewards)
     verdicts = list(group.verdicts)
-    metrics: Mapping[str, float] = {}
-    for member, before in enumerate(group.rewards):
-        only = tuple(before if other == member else None for other in range(len(group.rewards)))
-        answer = None if before is None else _caught(stage, dataclasses.replace(group, rewards=only))
+    metrics: dict[str, list[float]] = {}
+    extras: dict[str, list[Any]] = {}
+    asked = [member for member, reward in enumerate(group.rewards) if reward is not None]
+    alone = [
+        dataclasses.replace(group, rewards=tuple(r if i == member else None for i, r in enumerate(group.rewards)))
+        for member in asked
+    ]
+    for member, answer in zip(asked, _answers(stage, alone), strict=True):
         if isinstance(answer, Exception):
             if isinstance(answer, RlpostError):
                 raise answer
             said = f"reward {name!r} fails{usercode.at_place(answer)}: {describe_error(answer)}"
             verdicts[member] = Verdict("undecided", None, "reward_failed", evidence={"messages": [said]})
-            answer = None
-        if isinstance(answer, RewardOutput):
-            answer, metrics = answer.rewards, answer.metrics
-        rewards.append(None if answer is None else answer[member])
+            continue
+        output = answer if isinstance(answer, RewardOutput) else RewardOutput(answer)
+        rewards[member] = output.rewards[member]
+        for key, value in output.metrics.items():
+            metrics.setdefault(key, []).append(float(value))
+        for key, values in output.extras.items():
+            extras.setdefault(key, [None] * len(rewards))[member] = values[member]
     paid = dataclasses.replace(group, verdicts=tuple(verdicts))
-    return _answered(paid, name, stage, RewardOutput(rewards, metrics), "stop")
+    means = {key: math.fsum(values) / len(values) for key, values in metrics.items()}
+    return _answered(paid, name, stage, RewardOutput(rewards, means, extras), "stop")
 
 
 def _added(before: Reward | None, after: Reward | None) -> float | None:
@@ -158,4 +185,13 @@ def _added(before: Reward | None, after: Reward | None) -> float | None:
 
 def _plain(values: Sequence[Any]) -> tuple[Any, ...]:
     """Values for a transcript: plain ones as they are, others and long texts as text of a limited length."""
-    return tuple(v if v is None or isinstance(v, (bool, int, float)) else str(v)[:_LONGEST_EXTRA] for v in values)
+    return tuple(_plain_one(value) for value in values)
+
+
+def _plain_one(value: Any) -> Any:
+    if getattr(value, "size", None) == 1 or getattr(value, "shape", None) == ():
+        value = value.item()  # numbers of numpy, torch and others
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    # half of a pair of surrogates, as JSON text may hold, cannot be written to a file
+    return str(value)[:_LONGEST_EXTRA].encode("utf-8", "backslashreplace").decode()

@@ -202,3 +202,15 @@ def test_a_threshold_makes_grades_right_or_wrong(tmp_path: Path) -> None:
     assert found["greedy"] == pytest.approx(1 / 2)
     assert found["reward"] == pytest.approx(0.1)
     assert found["distinct"] == pytest.approx(2 / 3)
+
+
+def test_without_a_finished_answer_0_is_not_the_best_of_negative_rewards(tmp_path: Path) -> None:
+    file = tmp_path / "cost.py"
+    file.write_text("def cost(completions, **columns):\n    return [-2.0 - (c == 'n') for c in completions]\n")
+    scoring = {"rewards": [{"name": f"{file}:cost"}], "truncated": "reject"}
+    config = from_dict({"model": {"path": "m"}, "scoring": scoring, "evaluation": {"samples": 4, "k": [1]}})
+    finished = run(config, SCRIPT)
+    cut = run(config, {**SCRIPT, "hard": ["cut"] * 4}, {**GREEDY, "hard": "cut"})
+    assert (cut["reward"], cut["greedy_reward"]) == (finished["reward"], finished["greedy_reward"])
+    kept = config.model_copy(update={"scoring": config.scoring.model_copy(update={"truncated": "keep"})})
+    assert run(kept, {**SCRIPT, "hard": ["cut"] * 4})["reward"] == pytest.approx((-2 - 2.5 - 2) / 3)

@@ -12,7 +12,7 @@ import pytest
 
 from rlpost.observability.metrics import METRICS, assurances, check_names, describe_groups, prefixed, tokens
 from rlpost.observability.progress import summary
-from rlpost.observability.sinks import JsonlSink
+from rlpost.observability.sinks import JsonlSink, read_lines
 from rlpost.trajectory import FinishReason, Group, GroupReceipt, Segment, Trajectory
 from rlpost.types import Prompt, Reward, SpanReward, Verdict
 from support.trajectories import answer, receipt
@@ -175,3 +175,24 @@ def test_an_answer_that_no_stage_pays_is_not_one_whose_check_failed() -> None:
         [group("a", ("x", "stop", None, None), ("y", "stop", LOST, None), ("z", "stop", None, 1.0))]
     )
     assert (found["unrewarded_share"], found["undecided_share"]) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+
+
+def test_a_group_that_was_cut_altogether_is_not_the_best_among_negative_rewards() -> None:
+    def paid(name: str, finish: FinishReason, values: list[float], by_stage: tuple[float | None, ...]) -> GroupReceipt:
+        members = tuple(answer("a", i, finish=finish) for i in range(2))
+        spans: tuple[Reward, ...] = tuple((SpanReward(0, 2, value),) for value in values)
+        return receipt(Group(Prompt(name, text="x"), members, (None, None), spans, stage_rewards={"cost": by_stage}))
+
+    finished = paid("done", "stop", [-2.0, -4.0], (-2.0, -4.0))
+    assert describe_groups([finished, paid("cut", "length", [0.0, 0.0], (None, None))])["reward_mean"] == -3.5
+    # kept ones were paid by the stage, and a group alone has nothing to be compared with
+    assert describe_groups([finished, paid("kept", "length", [0.0, 0.0], (0.0, 0.0))])["reward_mean"] == -1.5
+    assert describe_groups([paid("cut", "length", [-1.0, -1.0], (None, None))])["reward_mean"] == -1.0
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c"])
+def test_lines_are_not_split_within_texts(tmp_path: Path, separator: str) -> None:
+    rows = [{"completion": f"a{separator}b"}, {"completion": "c"}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    assert read_lines(path) == rows

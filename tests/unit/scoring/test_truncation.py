@@ -198,7 +198,7 @@ def test_parts_of_a_cut_answer_are_worth_what_the_worst_part_of_a_finished_one_i
 def test_parts_that_a_cut_answer_lacks_count_in_the_baseline(file: str) -> None:
     found = scored(group("44", "45", "x", cut=[2]), {"name": f"{file}:Letters"})
     assert found.rewards[2] == (
-        SpanReward(1, 2, 0.0, 0, stage="Letters"),
+        SpanReward(1, 2, -0.5, 0, stage="Letters"),  # its own, and below the worst finished one's
         SpanReward(2, 2, -1.0, 1, stage="Letters"),
     )
 
