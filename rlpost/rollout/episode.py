@@ -323,7 +323,8 @@ class _Run:
             episode.restarted(ids)
         else:
             cut = max(min(self.budget.observation, self._room(episode)), 0)
-            episode.observed(ids[:cut], text, "length" if len(ids) > cut else None)
+            roles = () if isinstance(observation, str) else tuple(m.role for m in observation)
+            episode.observed(ids[:cut], text, "length" if len(ids) > cut else None, roles)
 
     def _finish(self, key: int, status: Status) -> None:
         episode = self.episodes.pop(key)
@@ -402,11 +403,11 @@ class Episode:
         if reply.reward is not None:
             self.segments[-1] = replace(self.segments[-1], reward=float(reply.reward))
 
-    def observed(self, ids: np.ndarray, text: str, finish: FinishReason | None) -> None:
+    def observed(self, ids: np.ndarray, text: str, finish: FinishReason | None, roles: tuple[str, ...] = ()) -> None:
         """Append an observation."""
-        begin = self.length
+        begin, turn = self.length, max(self.turn - 1, 0)
         self._append(ids)
-        self.segments.append(Segment("environment", begin, self.length, max(self.turn - 1, 0), text, finish=finish))
+        self.segments.append(Segment("environment", begin, self.length, turn, text, finish=finish, roles=roles))
 
     def restarted(self, ids: np.ndarray) -> None:
         """Go on in a further sequence with this prompt; if nothing was sampled yet, replace the present prompt."""
