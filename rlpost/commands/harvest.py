@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rlpost.commands.harvest_rows import Answer, Demands, FinishedRun
 from rlpost.commands.harvest_write import check_target, check_written, completion_column, written_rows
@@ -90,6 +90,13 @@ class Choice:
     seed: int = 0
     contamination: Contamination = "refuse"
 
+    def __post_init__(self) -> None:
+        if self.per_prompt is not None and self.per_prompt < 1:
+            raise UserError(f"harvest: per_prompt is {self.per_prompt}; give 1 or more, or None for all")
+        for name, known in (("pick", get_args(Pick)), ("contamination", get_args(Contamination))):
+            if getattr(self, name) not in known:
+                raise UserError(f"harvest: {name} is {getattr(self, name)!r}; give {', '.join(known)}")
+
 
 def harvest(
     folders: Sequence[str | Path],
@@ -103,8 +110,6 @@ def harvest(
     force: bool = False,
 ) -> Harvest:
     """Write the accepted answers of finished or interrupted runs as supervised rows; see `rlpost.api.harvest`."""
-    if choice.per_prompt is not None and choice.per_prompt < 1:
-        raise UserError(f"harvest: --per-prompt is {choice.per_prompt}; give 1 or more, or leave it out for all")
     target = check_target(Path(output), force)
     runs = _opened(folders, overrides)
     column, prefix = completion_column(runs, completion_key)
@@ -119,13 +124,8 @@ def harvest(
         answers += found
         places += [str(run.path)] * len(found)
         count += own
-    clean = _uncontaminated(answers, _held_out(runs, held_out), choice.contamination, notes.append)
-    count["contaminated"] = len(answers) - len(clean)
     normal = _normal_form(runs, notes.append)
-    distinct = _distinct(answers, clean, normal, choice.pick)
-    count["duplicates"] = len(clean) - len(distinct)
-    chosen = _chosen(answers, distinct, choice)
-    count["surplus"] = len(distinct) - len(chosen)
+    chosen = _selected(answers, _held_out(runs, held_out), choice, normal, count, notes.append)
     left_out = {reason: count[reason] for reason in REASONS if count[reason]}
     if not chosen:
         raise DataError(
@@ -150,6 +150,24 @@ def harvest(
         sft={"source": "jsonl", "train": str(output), "completion_key": column, "completion_prefix": prefix},
         notes=notes,
     )
+
+
+def _selected(
+    answers: Sequence[Answer],
+    held_out: Sequence[Prompt],
+    choice: Choice,
+    normal: Callable[[str], str],
+    count: Counter[str],
+    note: Note,
+) -> list[int]:
+    """Places of the answers to write; what becomes of the others is counted."""
+    clean = _uncontaminated(answers, held_out, choice.contamination, note)
+    distinct = _distinct(answers, clean, normal, choice.pick)
+    chosen = _chosen(answers, distinct, choice)
+    count["contaminated"] = len(answers) - len(clean)
+    count["duplicates"] = len(clean) - len(distinct)
+    count["surplus"] = len(distinct) - len(chosen)
+    return chosen
 
 
 def _sizes(lengths: Sequence[int]) -> dict[str, float]:
