@@ -127,7 +127,8 @@ class Segment(ByValue):
             special tokens have one of length zero. None unless a reward stage asks for them.
         finish: how a sampled turn ended; ``length`` for an observation that was cut to its budget.
         reward: the environment's reward for a policy turn; None if it gave none.
-        roles: of an observation that was given as chat messages, their roles; of one that was text, empty.
+        roles: roles of the messages that an observation was given as, a user's where it was text; a prompt that was
+            rewritten for an observation has them too.
 
     >>> Segment("policy", 3, 5, 0, "ok", finish="stop").stop
     5

@@ -138,7 +138,12 @@ class FinishedRun:
         """
         said = segments[1:]
         turns = ["policy" if place % 2 == 0 else "environment" for place in range(len(said))]
-        if not said or segments[0]["origin"] != "prompt" or [one["origin"] for one in said] != turns:
+        if (
+            not said
+            or segments[0]["origin"] != "prompt"
+            or segments[0].get("roles")
+            or [one["origin"] for one in said] != turns
+        ):
             return "no_target"
         if len(said) % 2 == 0:  # the environment's last word is not trained on
             said = said[:-1]

@@ -77,10 +77,9 @@ def _message(message: Message) -> list[Any]:
 
 def _segment(segment: Any) -> Mapping[str, Any]:
     found = {"origin": segment.origin, "start": segment.start, "stop": segment.stop, "turn": segment.turn}
-    further: dict[str, Any] = {"text": segment.text, "finish": segment.finish, "reward": segment.reward}
-    if segment.roles:
-        further["roles"] = list(segment.roles)
-    return found if segment.origin == "prompt" else found | further
+    heard = {"roles": list(segment.roles)} if segment.roles else {}
+    further = {"text": segment.text, "finish": segment.finish, "reward": segment.reward}
+    return found | heard if segment.origin == "prompt" else found | further | heard
 
 
 def _sampled(trajectory: Trajectory) -> list[float | None] | None:

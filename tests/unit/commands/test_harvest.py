@@ -320,6 +320,19 @@ def test_history_that_a_template_rewrote_is_no_target(tmp_path: Path) -> None:
     assert found.left_out == {"no_target": 1}
 
 
+def test_an_opening_that_the_prompt_does_not_hold_makes_no_target(tmp_path: Path) -> None:
+    read = (
+        Segment("prompt", 0, 2, -1), Segment("environment", 2, 4, 0, "hello", roles=("user",)),
+        Segment("policy", 4, 6, 0, "a", finish="stop"),
+    )  # fmt: skip
+    within = (Segment("prompt", 0, 4, -1, roles=("user",)), Segment("policy", 4, 6, 0, "a", finish="stop"))
+    folder = Folder(tmp_path, ROWS)
+    ones = [Trajectory(None, 0, np.arange(6, dtype=np.int32), None, (), given, "done") for given in (read, within)]
+    answers = [(Q1, one, accepted()) for one in ones]
+    found, _ = folder.harvest(folder.run([*answers, (Q2, answer("by simp"), accepted())]))
+    assert found.left_out == {"no_target": 2}
+
+
 def test_the_prefix_of_the_warm_start_is_not_written_twice(tmp_path: Path) -> None:
     folder = Folder(tmp_path, ROWS, sft={"completion_key": "gold", "completion_prefix": " "})
     run = folder.run([(Q1, answer(" by simp"), accepted()), (Q2, answer("by tauto"), accepted())])
