@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def add_harvest(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Declare the command; ``add`` is the function of that name in `rlpost.cli.parser`."""
     command = add("harvest", _harvest, "accepted answers of finished runs, as rows for sft.train", config=False)
+    command.set_defaults(overrides=[])  # those that come after the options
     command.add_argument("runs", nargs="+", metavar="RUN", help="run folder, or section.key=value for their settings")
     command.add_argument("--output", required=True, metavar="FILE", help="JSON lines to write")
     command.add_argument("--per-prompt", type=int, default=4, metavar="N", help="most answers to a prompt; 0: all (4)")
@@ -61,7 +62,7 @@ def _harvest(arguments: argparse.Namespace) -> None:
         choice=Choice(arguments.per_prompt or None, arguments.pick, arguments.seed, arguments.contamination),
         held_out=arguments.held_out,
         completion_key=arguments.completion_key,
-        overrides=settings,
+        overrides=[*settings, *arguments.overrides],
         force=arguments.force,
     )
     print(json.dumps(dataclasses.asdict(found), ensure_ascii=False) if arguments.json else _render(found))

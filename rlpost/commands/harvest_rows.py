@@ -107,7 +107,7 @@ class FinishedRun:
             if refused or isinstance(target, str) or target is None:
                 count[refused or str(target)] += 1
             else:
-                length = max(segment.get("stop", 0) for segment in row["segments"])
+                length = max(segment["stop"] for segment in row["segments"])
                 yield Answer(self._prompt(row, step), target, row["tokens"], length, self._source(row, step))
 
     def _refused(self, row: Mapping[str, Any], demands: Demands, step: int) -> str:
@@ -140,9 +140,9 @@ class FinishedRun:
         turns = ["policy" if place % 2 == 0 else "environment" for place in range(len(said))]
         if (
             not said
-            or segments[0]["origin"] != "prompt"
+            or segments[0].get("origin") != "prompt"
             or segments[0].get("roles")
-            or [one["origin"] for one in said] != turns
+            or [one.get("origin") for one in said] != turns
         ):
             return "no_target"
         if len(said) % 2 == 0:  # the environment's last word is not trained on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -76,9 +77,19 @@ def _row(line: bytes) -> dict[str, Any] | None:
 def _fault(row: dict[str, Any]) -> str:
     if any(key not in row for key in _NEEDED):
         return "old"
-    segments = row["segments"]
-    right = isinstance(segments, list) and all(isinstance(one, dict) and "origin" in one for one in segments)
-    prompt = isinstance(row["prompt_id"], str) and isinstance(row["prompt"], (str, list))
-    total = row["reward_total"] is None or isinstance(row["reward_total"], (int, float))
-    texts = right and all(isinstance(one.get("text"), str) for one in segments if one["origin"] != "prompt")
-    return "" if prompt and total and texts and isinstance(row["tokens"], int) else "damaged"
+    segments, total = row["segments"], row["reward_total"]
+    right = (
+        isinstance(row["prompt_id"], str)
+        and isinstance(row["prompt"], str | list)
+        and type(row["tokens"]) is int
+        and (total is None or (type(total) in (int, float) and math.isfinite(total)))
+        and isinstance(segments, list)
+        and all(isinstance(one, dict) and _is_segment(one) for one in cast("list[Any]", segments))
+    )
+    return "" if right else "damaged"
+
+
+def _is_segment(segment: dict[str, Any]) -> bool:
+    if type(segment.get("stop")) is not int:
+        return False
+    return segment.get("origin") == "prompt" or isinstance(segment.get("text"), str)

@@ -439,7 +439,9 @@ def test_the_command_says_what_became_of_every_row(tmp_path: Path, capsys: pytes
     run = folder.run([(Q1, answer("by simp"), accepted()), (Q2, answer("by tauto"), REJECTED)])
     target = tmp_path / "o.jsonl"
     moved = folder.data.rename(tmp_path / "moved.jsonl")
-    command = ["harvest", str(run), f"data.train={moved}", "--output", str(target), "--per-prompt", "0"]
+    command = ["harvest", str(run), "--output", str(target), "--per-prompt", "0", f"data.train={moved}"]
+    assert main(["harvest", str(run), f"data.train={moved}", "--output", str(tmp_path / "first.jsonl")]) == 0
+    capsys.readouterr()
     assert main(command) == 0
     out = capsys.readouterr().out
     assert f"{target}: 1 rows for 1 prompts, of 2 rows read" in out
