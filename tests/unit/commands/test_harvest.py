@@ -209,8 +209,10 @@ def test_a_statement_is_held_out_whatever_its_prompt_looks_like(tmp_path: Path) 
     folder = Folder(tmp_path, [{"id": "a", "statement": "p → p"}], data={"template": "{statement} :="})
     (tmp_path / "eval.jsonl").write_text(json.dumps({"statement": "p →  p"}))
     run = folder.run([(Prompt("a", text="p → p :="), answer("by simp"), accepted())])
+    other = {"eval": str(tmp_path / "eval.jsonl"), "template": "theorem : {statement} := by"}
+    held_out = folder.run([], "other", data=other)
     with pytest.raises(DataError, match="held out"):
-        folder.harvest(run, held_out=tmp_path / "eval.jsonl")
+        folder.harvest(run, held_out=held_out)
 
 
 def test_a_prompt_that_the_data_no_longer_has_is_refused_with_both_texts(tmp_path: Path) -> None:
