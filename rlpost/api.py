@@ -8,7 +8,7 @@ mapping, a reward, verifier, environment, loss or advantage can be the function 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,8 @@ from rlpost.types import Verdict, VerifyItem
 
 if TYPE_CHECKING:
     from rlpost.actors.placement import Plan
+    from rlpost.commands.harvest import Contamination, Harvest
+    from rlpost.data.selection import Pick
     from rlpost.loop.run import RunResult
     from rlpost.loop.sync import OnStep
     from rlpost.observability.progress import Display
@@ -141,6 +143,64 @@ def verify(answers: Iterable[Mapping[str, Any]], verifier: str = "lean.embedded"
         return built.verify_batch([VerifyItem(row, row["text"]) for row in rows])
     finally:
         built.close()
+
+
+def harvest(
+    runs: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    per_prompt: int | None = 4,
+    pick: Pick = "shortest",
+    seed: int = 0,
+    assurance: Sequence[str] = (),
+    min_reward: float | None = None,
+    held_out: Sequence[str | Path] = (),
+    contamination: Contamination = "refuse",
+    completion_key: str | None = None,
+    overrides: Sequence[str] = (),
+    force: bool = False,
+) -> Harvest:
+    """Write the accepted answers in the transcripts of runs as rows for ``sft.train`` of a further run.
+
+    Truncated and undecided answers are never taken. Prompts are looked up by id in ``data.train`` of the run's own
+    configuration, and must read as the transcript says they did.
+
+    Args:
+        runs: run folders, finished or not, that make prompts of rows in the same way.
+        output: JSON-lines file; written whole or not at all.
+        per_prompt: most answers to one prompt, after equal ones are taken out; None: all.
+        pick: which of them: the ``shortest`` in tokens, ``diverse`` ones (`rlpost.data.selection.choose`), or the
+            ``first`` found.
+        seed: seed of ``diverse``.
+        assurance: names of checks, one of which the verdict must rest on, e.g. ``("kernel_replayed",)``; empty: any.
+        min_reward: least reward of an answer; needed where nothing is verified.
+        held_out: further held-out prompts, beside ``data.eval`` of the runs: files of rows, configurations, or run
+            folders.
+        contamination: treatment of answers to held-out prompts: ``refuse``, ``drop`` or ``allow``.
+        completion_key: column of the answers; None: ``sft.completion_key`` of the runs.
+        overrides: ``section.key=value`` items that win over the runs' configurations, e.g. for data that has moved.
+        force: replace the file if it exists.
+
+    Returns:
+        Counts of every row that was read, lengths, and the settings of ``sft`` that read the file.
+
+    Raises:
+        UserError: if the input is wrong, or nothing is left to write.
+    """
+    from rlpost.commands.harvest import Choice
+    from rlpost.commands.harvest import harvest as write
+    from rlpost.commands.harvest_rows import Demands
+
+    return write(
+        [runs] if isinstance(runs, (str, Path)) else runs,
+        output,
+        demands=Demands((assurance,) if isinstance(assurance, str) else tuple(assurance), min_reward),
+        choice=Choice(per_prompt, pick, seed, contamination),
+        held_out=[held_out] if isinstance(held_out, (str, Path)) else held_out,
+        completion_key=completion_key,
+        overrides=overrides,
+        force=force,
+    )
 
 
 def plan(config: Config) -> Plan:

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlpost.commands.harvest_command import add_harvest
 from rlpost.commands.sparsity import add_sparsity
 from rlpost.errors import RlpostError, UserError, describe_error
 
@@ -80,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     sft = add("sft", _sft, "supervised warm start")
     sft.add_argument("--output", help="model folder to write (default: sft/ in the run folder)")
     sft.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_harvest(add)
     evaluate = add("evaluate", _evaluate, "greedy accuracy and pass@k of a model on the held-out prompts")
     evaluate.add_argument("--model", required=True, help="Hugging Face folder")
     evaluate.add_argument("--split", choices=["eval", "train"], default="eval", help="which prompts (default: eval)")

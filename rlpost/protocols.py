@@ -345,6 +345,16 @@ class Report(Protocol):
 
 
 @runtime_checkable
+class NormalisingVerifier(Protocol):
+    """A verifier that knows when two answers are the same but for what it does not read, such as comments."""
+
+    @staticmethod
+    def normal_form(text: str) -> str:
+        """The text in a form that is equal for answers that are the same."""
+        ...
+
+
+@runtime_checkable
 class ReviewingVerifier(Protocol):
     """A verifier that can also comment on an answer without a known right one, as in a conversation."""
 

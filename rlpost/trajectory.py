@@ -127,6 +127,8 @@ class Segment(ByValue):
             special tokens have one of length zero. None unless a reward stage asks for them.
         finish: how a sampled turn ended; ``length`` for an observation that was cut to its budget.
         reward: the environment's reward for a policy turn; None if it gave none.
+        roles: roles of the messages that an observation was given as, a user's where it was text; a prompt that was
+            rewritten for an observation has them too.
 
     >>> Segment("policy", 3, 5, 0, "ok", finish="stop").stop
     5
@@ -140,6 +142,7 @@ class Segment(ByValue):
     offsets: np.ndarray | None = None
     finish: FinishReason | None = None
     reward: float | None = None
+    roles: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.offsets is not None and len(self.offsets) != self.stop - self.start:

@@ -92,10 +92,10 @@ def read_pairs(config: RunConfig, section: SftSection) -> list[tuple[Prompt, Tar
     Raises:
         DataError: for a row without the target column.
     """
-    data = config.data
+    data = config.data if section.source is None else config.data.model_copy(update={"source": section.source})
     rows = load.rows(data, section.train, "sft.train")
     targets = [_target(row.get(section.completion_key), number, section) for number, row in enumerate(rows)]
-    return list(zip(load.make_prompts(data, rows, "sft.train"), targets, strict=True))
+    return list(zip(load.make_prompts(data, rows, "sft.train", repeated_ids=True), targets, strict=True))
 
 
 def _target(value: Any, number: int, section: SftSection) -> Target:

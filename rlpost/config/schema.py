@@ -174,11 +174,14 @@ class SftSection(Section):
     """Supervised warm start before reinforcement learning."""
 
     ON_RESUME = on_resume(
-        fixed="train completion_key completion_prefix epochs batch_size lr max_length group_by_length",
+        fixed="train source completion_key completion_prefix epochs batch_size lr max_length group_by_length",
     )
 
     train: str | dict[str, Any] = Field(default_factory=dict)
-    """Rows of ``data.source`` to train on: a path, or the keyword arguments of the source."""
+    """Rows to train on: a path, or the keyword arguments of the source. Rows may have the same prompt and id."""
+    source: str | None = None
+    """Where these rows come from, as ``data.source``; None: from there too. Change it when they are a file and the
+    prompts are made otherwise: ``jsonl`` for what ``rlpost harvest`` writes."""
     completion_key: str = "proof"
     """Column that holds the target text; or, for several turns, a list of texts of policy and environment in turn."""
     completion_prefix: str = ""

@@ -64,8 +64,10 @@ def prompts(section: DataSection, split: str) -> list[Prompt]:
     return by_pass_rate(found, section.curriculum) if split == "train" and section.curriculum else found
 
 
-def make_prompts(section: DataSection, found: Sequence[Mapping[str, Any]], where: str) -> list[Prompt]:
-    """Rows as prompts in the form that the section describes.
+def make_prompts(
+    section: DataSection, found: Sequence[Mapping[str, Any]], where: str, *, repeated_ids: bool = False
+) -> list[Prompt]:
+    """Rows as prompts in the form that the section describes; ``repeated_ids`` as of `to_prompts`.
 
     Raises:
         DataError: as `to_prompts`.
@@ -80,6 +82,7 @@ def make_prompts(section: DataSection, found: Sequence[Mapping[str, Any]], where
         chat_template=chat,
         last_assistant=section.last_assistant,
         tools_key=section.tools_key,
+        repeated_ids=repeated_ids,
         where=where,
     )
 

@@ -24,6 +24,7 @@ def to_prompts(
     chat_template: Sequence[tuple[str, str]] | None = None,
     last_assistant: LastAssistant = "refuse",
     tools_key: str | None = "tools",
+    repeated_ids: bool = False,
     where: str = "data",
 ) -> list[Prompt]:
     """Make prompts from rows; each prompt keeps every column of its row, as it is.
@@ -38,18 +39,19 @@ def to_prompts(
         chat_template: (role, text with ``{column}`` fields) pairs; None: no chat template.
         last_assistant: treatment of a chat that ends with the assistant's turn, see ``data.last_assistant``.
         tools_key: column with the tools of a chat; None for none.
+        repeated_ids: whether rows may have the same id, as the answers to one prompt in supervised data do.
         where: name of the data set in messages.
 
     Raises:
         DataError: for no rows, a missing column, a value that is no text, an empty prompt, a chat that ends with the
-            assistant's turn (if it is to be refused), or an id given twice.
+            assistant's turn (if it is to be refused), or an id given twice (unless it may be).
     """
     prompts: list[Prompt] = []
     seen: set[str] = set()
     for number, row in enumerate(rows):
         place = f"{where}, row {number}"
         name = _name(row, id_key, number, place)
-        if name in seen:
+        if name in seen and not repeated_ids:
             raise DataError(f"{place}: id {shown(name)} is given twice; make ids unique")
         seen.add(name)
         if template is not None:

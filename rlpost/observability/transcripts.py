@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rlpost.trajectory import Group, Ticket, Trajectory
-from rlpost.types import Message
+from rlpost.types import Message, Prompt
 
 
 def write(path: str, rows: Iterator[dict[str, Any]]) -> None:
@@ -38,7 +38,7 @@ def _line(group: Group, ticket: Ticket | None, member: int, advantage: float | N
     prompt, last = group.prompt, one.turns[-1]
     return {
         "prompt_id": prompt.id,
-        "prompt": prompt.text if prompt.messages is None else [_message(m) for m in prompt.messages],
+        "prompt": asked(prompt),
         "member": member,
         "completion": one.text,
         "tokens": one.sampled,
@@ -50,6 +50,8 @@ def _line(group: Group, ticket: Ticket | None, member: int, advantage: float | N
         "seed": None if ticket is None else ticket.seeds[member],
         "outcome": verdict.outcome if verdict else None,
         "reason": verdict.reason if verdict else None,
+        "assurance": verdict.assurance if verdict else None,
+        "verifier": verdict.backend if verdict else None,
         "evidence": dict(verdict.evidence) if verdict else None,
         "seconds": verdict.seconds if verdict else None,
         "reward": None if reward is None else [[s.start, s.stop, s.value, s.index, s.channel] for s in reward],
@@ -63,6 +65,11 @@ def _line(group: Group, ticket: Ticket | None, member: int, advantage: float | N
     }
 
 
+def asked(prompt: Prompt) -> str | list[list[Any]]:
+    """What a transcript records of a prompt: its text, or its messages."""
+    return prompt.text if prompt.text is not None else [_message(m) for m in prompt.messages or ()]
+
+
 def _message(message: Message) -> list[Any]:
     """Role and content, and what else the chat template read (tool calls, say), if there is something."""
     return [message.role, message.content, *([dict(message.fields)] if message.fields else [])]
@@ -70,8 +77,9 @@ def _message(message: Message) -> list[Any]:
 
 def _segment(segment: Any) -> Mapping[str, Any]:
     found = {"origin": segment.origin, "start": segment.start, "stop": segment.stop, "turn": segment.turn}
+    heard = {"roles": list(segment.roles)} if segment.roles else {}
     further = {"text": segment.text, "finish": segment.finish, "reward": segment.reward}
-    return found if segment.origin == "prompt" else found | further
+    return found | heard if segment.origin == "prompt" else found | further | heard
 
 
 def _sampled(trajectory: Trajectory) -> list[float | None] | None:

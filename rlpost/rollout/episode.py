@@ -319,11 +319,12 @@ class _Run:
         last = int(episode.ids[-1][-1]) if episode.answer is not None and len(episode.ids[-1]) else None
         ids, rewritten = episode.dialogue.observe(episode.answer, last, observation)
         text = observation if isinstance(observation, str) else "\n".join(m.text for m in observation)
+        roles = ("user",) if isinstance(observation, str) else tuple(m.role for m in observation)
         if rewritten:
-            episode.restarted(ids)
+            episode.restarted(ids, roles)
         else:
             cut = max(min(self.budget.observation, self._room(episode)), 0)
-            episode.observed(ids[:cut], text, "length" if len(ids) > cut else None)
+            episode.observed(ids[:cut], text, "length" if len(ids) > cut else None, roles)
 
     def _finish(self, key: int, status: Status) -> None:
         episode = self.episodes.pop(key)
@@ -402,19 +403,19 @@ class Episode:
         if reply.reward is not None:
             self.segments[-1] = replace(self.segments[-1], reward=float(reply.reward))
 
-    def observed(self, ids: np.ndarray, text: str, finish: FinishReason | None) -> None:
+    def observed(self, ids: np.ndarray, text: str, finish: FinishReason | None, roles: tuple[str, ...]) -> None:
         """Append an observation."""
-        begin = self.length
+        begin, turn = self.length, max(self.turn - 1, 0)
         self._append(ids)
-        self.segments.append(Segment("environment", begin, self.length, max(self.turn - 1, 0), text, finish=finish))
+        self.segments.append(Segment("environment", begin, self.length, turn, text, finish=finish, roles=roles))
 
-    def restarted(self, ids: np.ndarray) -> None:
+    def restarted(self, ids: np.ndarray, roles: tuple[str, ...]) -> None:
         """Go on in a further sequence with this prompt; if nothing was sampled yet, replace the present prompt."""
         if not self.turn:
             self.ids, self.segments, self.length = [], [], 0
         self.start = self.length
         self._append(ids)
-        self.segments.append(Segment("prompt", self.start, self.length, self.turn - 1))
+        self.segments.append(Segment("prompt", self.start, self.length, self.turn - 1, roles=roles))
 
     def trajectory(self, status: Status, logprobs: bool) -> Trajectory:
         """The finished trajectory."""

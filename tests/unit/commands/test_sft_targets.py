@@ -61,3 +61,16 @@ def test_a_chat_that_ends_with_the_answer_is_cut_where_asked(tmp_path: Path) -> 
     assert config.sft is not None
     with pytest.raises(DataError, match=r"sft\.train, row 0: the chat ends with the assistant's turn"):
         read_pairs(config, config.sft)
+
+
+def test_rows_may_come_from_another_source_than_prompts_and_repeat_an_id(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows = [{"id": "a", "prompt": "q", "proof": text} for text in ("one", "two")]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sections = {"data": {"source": "arithmetic", "train": {"count": 1}}, "sft": {"source": "jsonl", "train": str(file)}}
+    config = RunConfig.model_validate(sections)
+    assert config.sft is not None
+    assert [(prompt.id, target) for prompt, target in read_pairs(config, config.sft)] == [
+        ("a", ("one",)),
+        ("a", ("two",)),
+    ]

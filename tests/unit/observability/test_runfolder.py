@@ -52,7 +52,8 @@ def test_a_refused_resume_leaves_no_trace(tmp_path: Path) -> None:
 def test_a_transcript_records_every_completion_with_verdict_and_reward(tmp_path: Path) -> None:
     one = one_turn((1,), (5, 6), "∀x", offsets=((0, 1), (1, 2)), version=3)
     two = one_turn((1,), (5,), "y", logprobs=(-0.25,), finish="length", version=3, index=1)
-    verdict = Verdict("accepted", 1.0, "ok", evidence={"axioms": ("a",)}, seconds=0.5)
+    said = {"axioms": ("a",)}
+    verdict = Verdict("accepted", 1.0, "ok", assurance="elaborated", evidence=said, seconds=0.5, backend="lean/1")
     group = Group(
         Prompt("p", messages=(Message("user", "q"),)), (one, two), (verdict, None), ((SpanReward(0, 3, 1.0),), None)
     )
@@ -65,7 +66,8 @@ def test_a_transcript_records_every_completion_with_verdict_and_reward(tmp_path:
     assert first == {
         "prompt_id": "p", "prompt": [["user", "q"]], "member": 0, "completion": "∀x", "tokens": 2, "prompt_tokens": 1,
         "status": "done", "finish_reason": "stop", "policy_version": 3, "ticket": 21, "seed": 11,
-        "outcome": "accepted", "reason": "ok", "evidence": {"axioms": ["a"]}, "seconds": 0.5,
+        "outcome": "accepted", "reason": "ok", "assurance": "elaborated", "verifier": "lean/1",
+        "evidence": {"axioms": ["a"]}, "seconds": 0.5,
         "reward": [[0, 3, 1.0, 0, "reward"]], "reward_total": 1.0, "reward_by_stage": {}, "extras": {},
         "advantage": 0.5,
         "segments": [

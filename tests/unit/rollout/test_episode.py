@@ -238,6 +238,7 @@ def test_an_opening_is_read_before_the_first_turn() -> None:
     one, _ = play(lambda: Counting(1, opening="hello"), engine)
     assert engine.contexts == ["Phello"] * 2
     assert shape(one) == [("prompt", -1, ""), ("environment", 0, "hello"), ("policy", 0, "x")]
+    assert [segment.roles for segment in one.segments] == [(), ("user",), ()]
 
 
 def test_unfinished_trajectories_keep_what_they_have_at_the_deadline() -> None:
@@ -331,6 +332,7 @@ def test_an_opening_that_rewrites_the_prompt_replaces_it() -> None:
     engine = FakeEngine(lambda context, source: "x")
     [[(_, [one])]] = list(stream(engine, asked, SETTINGS, Rewriting(), environments=calls, budget=Budget(5, 64, 16)))
     assert (engine.contexts, one.sequences, one.prompt_tokens) == (["Qhello"], ((0, 8),), 6)
+    assert [segment.roles for segment in one.segments] == [("user",), ()]
 
 
 def test_an_engine_that_serves_two_callers_at_once_is_an_error_and_not_a_loss() -> None:

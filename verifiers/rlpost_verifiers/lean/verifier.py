@@ -30,6 +30,7 @@ from rlpost_verifiers.lean.extract import (
     extract_proof,
 )
 from rlpost_verifiers.lean.task import ProofTask, parse_task
+from rlpost_verifiers.lean.toolchain.text import normal_form
 
 BACKENDS = {
     "embedded": "rlpost_verifiers.lean.embedded.backend:EmbeddedLean",
@@ -104,6 +105,9 @@ class LeanVerifier:
         self._retries, self._closing = retries, threading.Event()
         self._cache = VerdictCache(cache_size, _folder(cache_dir))
         self._backend = _open(backend, timeout_s, workers, settings) if isinstance(backend, str) else backend
+
+    normal_form = staticmethod(normal_form)
+    """See `rlpost.protocols.NormalisingVerifier`."""
 
     @property
     def fingerprint(self) -> str:

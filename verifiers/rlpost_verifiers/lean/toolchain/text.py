@@ -6,6 +6,7 @@ narrower rule applies: text that is only perhaps part of a longer word counts as
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -73,6 +74,20 @@ def blank_comments(text: str) -> str:
         pieces += text[position:start], re.sub(r"[^\n]", " ", text[start:end])
         position = end
     return "".join((*pieces, text[position:]))
+
+
+def normal_form(text: str) -> str:
+    r"""An answer without what Lean does not read: comments, and runs of white space as one blank.
+
+    Answers with the same normal form are the same proof, up to indentation. Where it is not certain what is a comment,
+    comments stay.
+
+    >>> normal_form("by\n  rfl  -- done") == normal_form("by rfl")
+    True
+    """
+    with contextlib.suppress(CommentError):
+        text = blank_comments(text)
+    return " ".join(text.split())
 
 
 def _comment_end(text: str, opening: re.Match[str]) -> int:
