@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rlpost.config.choices import check_choices
+from rlpost_verifiers.lean.blocks import cut_tail, find_blocks
+from rlpost_verifiers.lean.declarations import NoTheoremError, read_declarations
 from rlpost_verifiers.lean.task import ProofTask
 
-Extract = Literal["raw", "fence", "continued"]
+Extract = Literal["declarations", "raw", "fence", "continued"]
 Trailing = Literal["reject", "allow"]
 Fences = Literal["last", "first", "only"]
 Form = Literal["any", "term", "tactic"]
@@ -33,6 +35,18 @@ _CLOSING_FENCE = re.compile(r"^```[ ]*$", re.MULTILINE)
 _BY = re.compile(r" *by(?![\w'!?])")
 _THEOREM = re.compile(r"(?:theorem|lemma)(?![\w'!?.])")
 _NAME = re.compile(r"[ \n]+[\w'!?.]+")
+# What begins a tactic and cannot begin a term.
+_TACTIC = re.compile(
+    r"(?:·|<;>|(?:all_goals|any_goals|apply|assumption|by_cases|by_contra|case|cases|change|classical|clear|congr|"
+    r"constructor|contradiction|contrapose|conv|convert|decide|dsimp|erw|exact|exacts|exfalso|exists|ext|field_simp|"
+    r"first|funext|generalize|gcongr|grind|induction|injection|interval_cases|intro|intros|iterate|left|linarith|"
+    r"linear_combination|native_decide|next|nlinarith|norm_cast|norm_num|obtain|omega|on_goal|positivity|push_cast|"
+    r"push_neg|rcases|refine|rename_i|repeat|revert|right|ring|ring_nf|rintro|rw|rwa|simp|simp_all|simpa|skip|solve|"
+    r"specialize|split|split_ifs|subst|symm|tauto|try|unfold|use|aesop|aesop_cat|bound|calc_step|nth_rewrite|"
+    r"rewrite|absurd_hyp|set|fun_prop|measurability|continuity|done|trace_state|replace|rfl'|exact_mod_cast|"
+    r"apply_fun|choose|trivial|tauto_set|norm_fin|fin_cases|rotate_left|swap|pick_goal|haveI|letI)"
+    r"(?![\w'!?.]))"
+)
 _COMMENT_MARK = re.compile(r"/-|-/")
 _INK = re.compile(r"[^ \n]")
 _WORD = re.compile(r"[^ \n]+")
@@ -51,13 +65,17 @@ class ExtractSettings:
     """Which part of an answer is the proof.
 
     Attributes:
-        extract: ``raw``, all of the answer after the reasoning; or ``fence``, a block of it between lines of at least
+        extract: ``declarations``, the theorem with the declarations before it, as whole-proof provers write it, from
+            the last block of Lean that declares it, or else the last block (or, where there is none, the answer) as
+            the bare proof; `rlpost_verifiers.lean.declarations` has the rules, and of the settings below only ``form``
+            applies. Or ``raw``, all of the answer after the reasoning; or ``fence``, a block of it between lines of at least
             three backquotes or tildes, as in Markdown, whose tag is ``lean4``, ``lean`` or absent; or ``continued``,
-            the text before the first line of three backquotes, for a prompt that has opened the block.
+            the text before the first line of three backquotes, or all of it, for a prompt that has opened the block.
         trailing: whether text may follow that block. An answer that goes on after its proof often hedges.
         fences: the block that counts where there are several; ``only`` rejects an answer with a second block.
         form: the end of the prompt that the answer continues. ``any`` and ``term``: the prompt ends with ``:=``, and
-            the proof is taken as written. ``tactic``: it ends with ``:= by``. Unless the answer starts with its own
+            the proof is taken as written, except that with ``declarations`` and ``any`` a bare proof that begins with
+            a tactic is taken for a tactic block. ``tactic``: it ends with ``:= by``. Unless the answer starts with its own
             ``by``, one is put on a line before it, and if its first line is not indented, all lines are indented by
             two spaces. The columns of the first line must therefore come from the answer: end such a prompt with
             ``by``, not with spaces.
@@ -72,7 +90,7 @@ class ExtractSettings:
     rlpost.errors.UserError: fences is 'all'; use 'last', 'first' or 'only'
     """
 
-    extract: Extract = "raw"
+    extract: Extract = "declarations"
     trailing: Trailing = "reject"
     fences: Fences = "last"
     form: Form = "any"
@@ -80,6 +98,52 @@ class ExtractSettings:
 
     def __post_init__(self) -> None:
         check_choices(self)
+
+
+def extract_task(text: str, task: ProofTask, settings: ExtractSettings) -> ProofTask:
+    r"""The task with the proof that an answer holds, in mode ``declarations`` if it declares the theorem.
+
+    Raises:
+        NoProofError: as `extract_proof`, or if no theorem in the answer is surely the task's.
+
+    >>> answer = "```lean4\ntheorem t : True := by\n  trivial\n```<|im_end|>"
+    >>> extract_task(answer, ProofTask("True", "", "t"), ExtractSettings()).mode
+    'declarations'
+    """
+    if settings.extract != "declarations" or task.mode == "file":
+        return replace(task, proof=extract_proof(text, task, settings))
+    blocks = find_blocks(cut_tail(_drop_thought(_normalise(text))))
+    if not blocks:
+        raise NoProofError("the answer holds no ```lean block")
+    problem: NoTheoremError | None = None
+    for block in reversed(blocks):
+        try:
+            if (found := read_declarations(block.text, task)) is not None:
+                return found
+        except NoTheoremError as error:
+            problem = problem or error
+    if problem is not None:
+        raise NoProofError(str(problem)) from problem
+    return replace(task, proof=as_proof(_trim(blocks[-1].text), settings.form), mode="proof")
+
+
+def as_proof(text: str, form: Form) -> str:
+    r"""A bare proof, with its ``by`` if it is a tactic block.
+
+    >>> as_proof("constructor\n· rfl", "any")
+    'by\n  constructor\n  · rfl'
+    >>> as_proof("have h := a\nh", "any")
+    'have h := a\nh'
+    """
+    if form == "term":
+        return text
+    if form == "any":
+        first = text.split("\n", 1)[0]
+        margin = len(first) - len(first.lstrip(" "))
+        heads = (line.strip() for line in text.split("\n") if line.strip() and not line.startswith(" " * (margin + 1)))
+        if not any(_TACTIC.match(head) for head in heads):
+            return text
+    return _put_by(text)
 
 
 def extract_proof(text: str, task: ProofTask, settings: ExtractSettings) -> str:
@@ -107,8 +171,8 @@ def extract_proof(text: str, task: ProofTask, settings: ExtractSettings) -> str:
     >>> extract_proof("theorem mine : True := trivial", task, ExtractSettings(restated="allow"))
     'trivial'
     """
-    answer = _drop_thought(_normalise(text))
-    cut = {"raw": lambda text, _: text, "fence": _cut_block, "continued": _cut_at_fence}[settings.extract]
+    answer = cut_tail(_drop_thought(_normalise(text)))
+    cut = {"raw": lambda text, _: text, "declarations": _cut_last, "fence": _cut_block, "continued": _cut_at_fence}[settings.extract]
     proof = _trim(cut(answer, settings))
     if task.mode == "file":
         return proof
@@ -157,10 +221,16 @@ def _cut_block(text: str, settings: ExtractSettings) -> str:
 def _cut_at_fence(text: str, settings: ExtractSettings) -> str:
     closing = _CLOSING_FENCE.search(text)
     if closing is None:
-        raise NoProofError("the block that the prompt opened is never closed: the answer was cut off")
+        # A model may end its turn where it should close the block; whether the proof is complete, Lean tells.
+        return text.removesuffix("```")
     if settings.trailing == "reject" and text[closing.end() :].strip():
         raise NoProofError("text follows the closing fence")
     return text[: closing.start()]
+
+
+def _cut_last(text: str, _: ExtractSettings) -> str:
+    blocks = find_blocks(text)
+    return blocks[-1].text if blocks else text
 
 
 def _find_blocks(text: str) -> list[tuple[re.Match[str], re.Match[str]]]:

@@ -18,7 +18,7 @@ from rlpost.errors import DataError, InfrastructureError, UserError
 from rlpost.types import Verdict
 from rlpost_verifiers.lean.backend import Backend
 from rlpost_verifiers.lean.dojo.imports import import_lean_dojo
-from rlpost_verifiers.lean.source import find_forbidden
+from rlpost_verifiers.lean.filter import find_forbidden
 from rlpost_verifiers.lean.task import ProofTask
 
 if TYPE_CHECKING:
