@@ -50,7 +50,7 @@ def find_blocks(text: str) -> list[Block]:
     r"""The blocks of Lean in an answer, in order.
 
     >>> [block.text for block in find_blocks("So:\n  ```lean 4\n  rfl\n  ```\n```python\n1\n```")]
-    ['rfl']
+    ['rfl\n']
     >>> find_blocks("  exact h\n```\n")
     [Block(text='  exact h\n', closed=True, opened=False)]
     """

@@ -65,7 +65,7 @@ def read_declarations(text: str, task: ProofTask) -> ProofTask | None:
     >>> text = "import Mathlib\nlemma a : True := trivial\n@[simp] theorem t : True := a -- easy\n#print axioms t"
     >>> found = read_declarations(text, ProofTask("True", "", theorem="t"))
     >>> found.theorem, found.proof
-    ('t', '              \ntheorem a : True := trivial\n        theorem t : True := a        ')
+    ('t', '              \ntheorem a : True := trivial\ntheorem         t : True := a')
     """
     try:
         bare = blank_comments(text)

@@ -157,7 +157,7 @@ def extract_proof(text: str, task: ProofTask, settings: ExtractSettings) -> str:
     counts. Comments and lines of the task's header may precede it. The text after its ``:=`` is the proof, whatever
     ``form`` says, with spaces before its first line where later lines are aligned with it.
 
-    In file mode the answer is a whole file, and ``form`` and ``restated`` do not apply.
+    In the other modes the answer is a whole text, and ``form`` and ``restated`` do not apply.
 
     Raises:
         NoProofError: if the reasoning or a block is never closed, there is no such block or one too many, text follows
@@ -174,7 +174,7 @@ def extract_proof(text: str, task: ProofTask, settings: ExtractSettings) -> str:
     answer = cut_tail(_drop_thought(_normalise(text)))
     cut = {"raw": lambda text, _: text, "declarations": _cut_last, "fence": _cut_block, "continued": _cut_at_fence}[settings.extract]
     proof = _trim(cut(answer, settings))
-    if task.mode == "file":
+    if task.mode != "proof":
         return proof
     if settings.restated == "allow" and (restated := _cut_restated(proof, task)) is not None:
         return restated

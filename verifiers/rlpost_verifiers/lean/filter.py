@@ -82,6 +82,7 @@ _STUCK = re.compile(
     + "|".join(sorted({*(word for words_ in BANNED.values() for word in words_), *COMMANDS, *MACHINERY}))
     + r")(?![A-Za-z0-9_'!?])"
 )
+_PRINTING = re.compile(r'(?<![\w.])trace[\s(]*"')
 _COMMAND_MARK = re.compile(r"#[a-z_]{3,}")
 _OPEN_IN = re.compile(r"open(?:\s+scoped)?(?:\s+[\w.']+)+(?:\s*\([\w.'\s]+\))?\s+in\b")
 _ATTRIBUTE_LIST = re.compile(r"\[([^\[\]]*)\]")
@@ -124,6 +125,8 @@ def admit(text: str, mode: Mode) -> str:
         raise FilteredError(str(error)) from error
     if not bare.strip():
         raise FilteredError("the proof is empty")
+    if _PRINTING.search(bare):
+        raise FilteredError("'trace' prints a text of the proof's own, which could pose as Lean's")
     given, bare = bare, blank_strings(bare) if bare == text else bare
     # The first quote that Lean would see is found here too, even if text after it was taken for a comment.
     if mark := next((mark for mark in _MARKS if mark in bare), None):

@@ -203,6 +203,8 @@ def find_problem(tactic: str) -> str | None:
     forbidden = find_forbidden(tactic)
     if forbidden is not None:
         return forbidden
+    if mark := next((mark for mark in ("--", "/-") if mark in tactic), None):
+        return f"{mark!r} opens a comment, which could hide the end of the step"
     depth = 0
     for character in tactic:
         depth += (character == "(") - (character == ")")
