@@ -56,6 +56,15 @@ def scope_after(context: str) -> Name:
     return tuple(part for name in names for part in name.split("."))
 
 
+def has_variables(context: str) -> bool:
+    """Whether a context declares variables, some of which Lean makes arguments of the theorem.
+
+    >>> has_variables("def variable_free := 1 -- variable (n : Nat)")
+    False
+    """
+    return "variable" in context and any(word.text == "variable" for word in words(blank_comments(context)))
+
+
 def opened_namespaces(text: str) -> str:
     """One line that makes the namespaces known that ``text`` opens: models open Mathlib's whether they are there or not.
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import replace
 
 from rlpost.errors import DataError
-from rlpost_verifiers.lean.scopes import Name, opened_namespaces, scope_after
+from rlpost_verifiers.lean.scopes import Name, has_variables, opened_namespaces, scope_after
 from rlpost_verifiers.lean.task import ProofTask
 
 THEOREM = "X"
+ASSUMED = "X.assumed"
+"""An axiom that proves anything, in files that only state a theorem."""
 PRELUDE = "RLPre"
 MAX_PROOF_BYTES = 65536
 # Nesting of 100,000 parentheses in one line costs Lean 4 s and 500 MB before it gives up; no honest proof nests so.
@@ -162,6 +165,11 @@ def build_statement(task: ProofTask) -> str:
     axiom X : True
     """
     inside = f"namespace {THEOREM}\n" if task.mode != "proof" else ""
+    if has_variables(task.context):
+        # Which variables become arguments, Lean decides for theorems only.
+        assumed = f"axiom {ASSUMED} {{p : Prop}} : p\n"
+        before, after = _opening(replace(task, context="")), f"{task.context.strip()}\n"
+        return f"{before}{assumed}{after}{inside}theorem {_signature(task)} := _root_.{ASSUMED}\n"
     return f"{_opening(task)}{inside}axiom {_signature(task)}\n"
 
 

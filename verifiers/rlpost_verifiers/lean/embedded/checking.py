@@ -18,6 +18,7 @@ from rlpost_verifiers.lean.embedded.olean import Olean, dotted
 from rlpost_verifiers.lean.embedded.server import Server
 from rlpost_verifiers.lean.messages import LeanOutput, Ruling, Run, classify, open_goals, parse_output
 from rlpost_verifiers.lean.source import (
+    ASSUMED,
     build_source,
     build_statement,
     check_statement,
@@ -85,7 +86,9 @@ class Statements:
         module, theorem = Olean(compiled), theorem_name(task)
         if theorem not in module.constants:
             return f"its name comes out as something else than {dotted(theorem)}"
-        context = {name: constant.kind for name, constant in module.constants.items() if name != theorem}
+        context = {name: constant.kind for name, constant in module.constants.items()}
+        for name in (theorem, tuple(ASSUMED.split("."))):
+            context.pop(name, None)
         if other := next((name for name, kind in context.items() if kind not in ("theorem", "definition")), None):
             return f"its context declares {dotted(other)} ({context[other]}), which this backend cannot check again"
         return Wanted(statement_digest(module, theorem), theorem, own_names(task), frozenset(context))
@@ -182,7 +185,9 @@ def _evidence(ruling: Ruling, output: LeanOutput, proof_line: int, runs: Sequenc
     """The evidence for people to read; positions count from the first line of the proof."""
     messages = [ruling.detail] if ruling.detail and not output.errors else []
     # Errors first: a proof full of warnings must not hide what is wrong with it.
-    for message in sorted(output.messages, key=lambda each: each.severity != "error")[:_MAX_MESSAGES]:
+    # What a proof prints could pose as Lean's word, so it is left out.
+    said = [message for message in output.messages if message.severity != "information"]
+    for message in sorted(said, key=lambda each: each.severity != "error")[:_MAX_MESSAGES]:
         text = message.text.strip()[:_MAX_MESSAGE_LENGTH]
         line = message.line - proof_line + 1
         place = f"{line}:{message.column}" if line > 0 else "the theorem"

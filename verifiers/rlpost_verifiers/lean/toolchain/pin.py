@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlpost_verifiers.lean.messages import LeanMessage, LeanOutput
-from rlpost_verifiers.lean.scopes import closing_lines, opened_namespaces, scope_after
+from rlpost_verifiers.lean.scopes import closing_lines, has_variables, opened_namespaces, scope_after
 from rlpost_verifiers.lean.source import THEOREM, find_unreadable
 from rlpost_verifiers.lean.task import ProofTask
 from rlpost_verifiers.lean.filter import FilteredError, admit, split_imports
@@ -55,7 +55,7 @@ class Question:
         proof_line: first line of the model's text.
         end_line: first line after the model's text.
         theorem: name of the theorem that proves the pin.
-        assumed: the same name where the theorem is only stated as an axiom, else empty.
+        assumed: name of the axiom by which the theorem is only stated, else empty.
     """
 
     imports: str
@@ -129,9 +129,12 @@ def build_reading(task: ProofTask, imports: str) -> Question:
     """The file that Lean accepts exactly if it can elaborate the task's statement, alone and as a theorem's type."""
     nonce = secrets.token_hex(16)
     name = f"RlTheorem_{nonce}"
-    body = _signature(task, name, "axiom").split("\n")
-    full = _qualified(task, name)
-    return _close(task, imports, nonce, _statement_lines(task, nonce), body, full, full)
+    full = assumed = _qualified(task, name)
+    text = _signature(task, name, "axiom")
+    if has_variables(task.context):
+        assumed = f"RlAssumed_{nonce}"
+        text = f"{_signature(task, name, 'theorem')} := _root_.{assumed}"
+    return _close(task, imports, nonce, _statement_lines(task, nonce), text.split("\n"), full, assumed)
 
 
 def read_answer(question: Question, output: LeanOutput, header_lines: int = 0) -> Finding:
@@ -148,7 +151,8 @@ def read_answer(question: Question, output: LeanOutput, header_lines: int = 0) -
         return Finding(problem, header_lines)
     line, axioms = statement[0]
     offset = line - question.reference_line
-    if strange := sorted(set(axioms) - AXIOMS):
+    assumed = question.reference.rpartition(".")[2].replace("RlStatement", "RlAssumed")
+    if strange := sorted(set(axioms) - AXIOMS - {assumed}):
         return Finding(f"it rests on {strange[0]!r}", offset)
     early = [error for error in output.errors if error.line - offset <= question.reference_line]
     if early:
@@ -177,7 +181,12 @@ def _statement_lines(task: ProofTask, nonce: str) -> list[str]:
     _, header = merge_imports("", task.header)
     binders = f"∀ {task.binders},\n  " if task.binders.strip() else ""
     before = "\n".join(part for part in (header, task.context.strip()) if part)
-    text = f"section Rl_{nonce}\n{before}\ndef RlStatement_{nonce} : Prop :=\n  {binders}{task.statement}"
+    if has_variables(task.context):
+        # Which variables become arguments, Lean decides for theorems only. Whoever used the axiom would show it.
+        text = f"axiom RlAssumed_{nonce} {{p : Prop}} : p\nsection Rl_{nonce}\n{before}\n"
+        text += f"{_signature(task, f'RlStatement_{nonce}', 'theorem')} := _root_.RlAssumed_{nonce}"
+    else:
+        text = f"section Rl_{nonce}\n{before}\ndef RlStatement_{nonce} : Prop :=\n  {binders}{task.statement}"
     return [*text.split("\n"), f"#print axioms RlStatement_{nonce}"]
 
 
@@ -188,7 +197,8 @@ def _close(
     closers = closing_lines(blank_comments(task.context)) if task.mode != "file" else []
     body = [*opening, *text, *closers, f"end Rl_{nonce}"]
     end_line = len(body)
-    body += [f"theorem {pin} : _root_.{reference} := @_root_.{name}", f"#print axioms {pin}"]
+    stated = f"type_of% @_root_.{reference}" if has_variables(task.context) else f"_root_.{reference}"
+    body += [f"theorem {pin} : {stated} := @_root_.{name}", f"#print axioms {pin}"]
     asked = next(index for index, line in enumerate(body, 1) if line == f"#print axioms RlStatement_{nonce}")
     merged, _ = merge_imports(imports, task.header)
     return Question(merged, "\n".join(body) + "\n", reference, pin, asked, len(opening) + 1, end_line, name, assumed)
