@@ -80,16 +80,16 @@ def _has_closing(text: str, fence: re.Match[str]) -> bool:
 def _find_end(text: str, start: int, marks: str) -> tuple[int, int, bool]:
     """Where the code ends, where the text after its fence begins, and whether there is a closing fence."""
     position = start
-    closing: re.Match[str] | None = None
-    while found := _FENCE.search(text, position):
-        if not found[3].strip() and found[2].startswith(marks):
-            closing = found
-            break
-        position = found.end()
-    at_line_end = _CLOSING_AT_LINE_END.search(text, start, closing.start() if closing else len(text))
-    if at_line_end:
-        return at_line_end.start(), at_line_end.end(), True
-    return (closing.start(), closing.end(), True) if closing else (len(text), len(text), False)
+    while True:
+        fence = _FENCE.search(text, position)
+        limit = fence.start() if fence else len(text)
+        if at_line_end := _CLOSING_AT_LINE_END.search(text, position, limit):
+            return at_line_end.start(), at_line_end.end(), True
+        if fence is None:
+            return len(text), len(text), False
+        if not fence[3].strip() and fence[2].startswith(marks):
+            return fence.start(), fence.end(), True
+        position = fence.end()
 
 
 def _dedent(code: str, indent: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rlpost_verifiers.lean.scopes import open_scopes
+from rlpost_verifiers.lean.source import MAX_PROOF_BYTES
 from rlpost_verifiers.lean.task import ProofTask
 from rlpost_verifiers.lean.text import CommentError, Word, blank_comments, words
 
@@ -30,6 +31,8 @@ _SHOWING = re.compile(r"^#(?:print|check|check_failure|eval|reduce|synth|help|gu
 _COSMETIC = re.compile(r"^set_option[ ]+(?:weak\.)?(?:linter|pp|trace|profiler|diagnostics)[\w.]*[ ]+\w+[ ]*$", re.MULTILINE)
 _MODIFIERS = re.compile(r"(?:@\[[^\[\]]*\]|(?<![\w.])(?:private|protected|nonrec|noncomputable|public|local|scoped))\s*\Z")
 _MODIFIER_WINDOW = 400
+# Far more than Lean is given afterwards (`source.MAX_PROOF_BYTES`), since only part of the text is kept.
+_MAX_LENGTH = 4 * MAX_PROOF_BYTES
 _SPACE = re.compile(r"[\s()]+")
 _SIGNATURE = re.compile(r":=|\bwhere\b|\n\s*\|")
 
@@ -67,6 +70,8 @@ def read_declarations(text: str, task: ProofTask) -> ProofTask | None:
     >>> found.theorem, found.proof
     ('t', '              \ntheorem a : True := trivial\ntheorem         t : True := a')
     """
+    if len(text) > _MAX_LENGTH:
+        raise NoTheoremError(f"the code is {len(text)} characters long; the limit is {_MAX_LENGTH}")
     try:
         bare = blank_comments(text)
     except CommentError as error:
@@ -78,10 +83,12 @@ def read_declarations(text: str, task: ProofTask) -> ProofTask | None:
     end = _end_of(bare, target)
     kept = _blank_repeated(bare[:end], [each for each in declared if each.keyword.start < end], task.context)
     kept = _blank(kept, _IMPORT, _SHOWING, _COSMETIC)
+    # Again, because a namespace that the context has open may have gone.
+    declared = find_declarations(kept)
+    target = next((each for each in declared if each.keyword.start == target.keyword.start), target)
     edits = [edit for each in declared if each.keyword.start < end for edit in _edits(kept, each, each is target)]
-    for start, stop, new in sorted(edits, reverse=True):
-        kept = kept[:start] + new + kept[stop:]
-    return replace(task, proof=kept.rstrip(), mode="declarations", theorem=target.full)
+    proof = _edited(kept, edits).rstrip()
+    return replace(task, proof=proof, mode="declarations", theorem=target.full)
 
 
 def find_declarations(bare: str) -> list[Declaration]:
@@ -149,7 +156,7 @@ def _enter(scopes: list[str], bare: str, word: Word, after: Word | None) -> None
 
 def _is_attribute(bare: str, word: Word) -> bool:
     """Whether the word stands in a list of attributes, as in ``attribute [instance] foo``."""
-    return word.text in ("instance", "class") and bare[: word.start].rstrip()[-1:] in ("[", ",", "-")
+    return word.text in ("instance", "class") and bare[max(0, word.start - 80) : word.start].rstrip()[-1:] in ("[", ",", "-")
 
 
 def _end_of(bare: str, target: Declaration) -> int:
@@ -195,6 +202,15 @@ def _commands(text: str) -> list[str]:
 
 def _normal(command: str) -> str:
     return " ".join(command.split())
+
+
+def _edited(text: str, edits: list[tuple[int, int, str]]) -> str:
+    pieces: list[str] = []
+    position = 0
+    for start, stop, new in sorted(edits):
+        pieces += text[position:start], new
+        position = stop
+    return "".join((*pieces, text[position:]))
 
 
 def _edits(text: str, declaration: Declaration, is_target: bool) -> list[tuple[int, int, str]]:

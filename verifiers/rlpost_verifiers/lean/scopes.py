@@ -9,7 +9,7 @@ from rlpost_verifiers.lean.text import Word, blank_comments, words
 
 Name = tuple[str | int, ...]
 
-_OPENED = re.compile(r"\bopen(?![\w'!?.])(?:[ ]+scoped(?![\w'!?.]))?((?:(?:[ ]+|\n[ ]+)[A-Za-z_][\w'.]*)+)")
+_OPENED = re.compile(r"(?<![\w'!?.])open(?![\w'!?.])(?:[ ]+scoped(?![\w'!?.]))?((?:(?:[ ]+|\n[ ]+)[A-Za-z_][\w'.]*)+)")
 _NO_NAMESPACE = ("in", "hiding", "renaming", "scoped")
 _SCOPES = ("section", "namespace", "mutual")
 

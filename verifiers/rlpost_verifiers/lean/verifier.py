@@ -44,8 +44,8 @@ _ARGUMENTS = {"kimina": ("timeout_s", "concurrency")}
 """A backend's arguments for time limit and parallel checks, if not ``cpu_seconds`` and ``workers``."""
 
 _TASK_COLUMNS = ("statement", "header", "binders", "mode", "theorem", "context")
-_PASSING = ("crashed", "unavailable", "timeout")
-"""Reasons of undecided verdicts that may be transient."""
+_PASSING = ("unavailable", "timeout")
+"""Reasons of undecided verdicts that may be transient; a crash is repeated alone (`settle_crashes`)."""
 _FIRST_PAUSE_SECONDS = 0.5
 _GATE_CACHE = 1000
 """Verdicts that the conformance test keeps, more than it has cases."""
@@ -68,8 +68,9 @@ class LeanVerifier:
         fences: the block that counts: the ``last``, the ``first``, or the ``only`` one.
         form: ``any``, ``term`` or ``tactic``: whether the prompt ends in ``:=`` or, for ``tactic``, in ``:= by``.
         restated: ``reject`` or ``allow`` answers that write the theorem out. `ExtractSettings` has the details.
-        retries: repetitions of a check that failed for a transient reason (a lost process, an unreachable backend, a
-            wall-clock timeout), after half a second, then one, then two …
+        retries: repetitions of a check that failed for a transient reason (an unreachable backend, a wall-clock
+            timeout), after half a second, then one, then two … A check that ended Lean's process is repeated once,
+            alone; a proof that ends it again, while a gold proof is accepted, is rejected as ``crashed_twice``.
         cache_size: number of decided verdicts kept in memory.
         cache_dir: folder that keeps them across runs; ``auto`` is a folder of the user's cache, None keeps none.
         settings: further arguments of the backend, e.g. ``memory_mb``, ``project``, ``url``.

@@ -27,6 +27,7 @@ def find_evasion(text: str, task: ProofTask) -> str | None:
     """
     wanted = task.theorem if task.mode == "declarations" else THEOREM
     declared: list[str] = []
+    shadowing: list[str] = []
     found = list(words(text))
     for keyword, name in pairwise(found):
         if keyword.text not in _DECLARING or text[keyword.end : name.start].strip():
@@ -34,9 +35,11 @@ def find_evasion(text: str, task: ProofTask) -> str | None:
         own = name.text.removeprefix("_root_.")
         if own != wanted and not wanted.endswith(f".{own}"):
             declared.append(own)
+            if task.mode == "declarations" and keyword.text not in _PROVING:
+                shadowing.append(own)
         elif keyword.text not in _PROVING:
             return f"{wanted} is declared by {keyword.text!r}; prove it as a theorem"
-        elif hidden := _find_declared(_signature(text, name), declared, task):
+        elif hidden := _find_declared(_signature(text, name), declared, shadowing, task):
             return f"the statement of {wanted} mentions {hidden!r}, which the file itself declares"
     return None
 
@@ -50,13 +53,13 @@ def _signature(text: str, name: Word) -> str:
     return text[name.end :]
 
 
-def _find_declared(signature: str, declared: list[str], task: ProofTask) -> str | None:
+def _find_declared(signature: str, declared: list[str], shadowing: list[str], task: ProofTask) -> str | None:
     given = {word.text for word in words(f"{task.binders} {task.statement}")}
     for word in words(signature):
         # Namespaces may be open on either side: "Goal" may mean "X.Goal", and "A.Goal" be declared as "Goal" within A.
         known = (
             name == word.text or name.endswith(f".{word.text}") or word.text.endswith(f".{name}") for name in declared
         )
-        if word.text not in given and any(known):
+        if any(known) and (word.text not in given or word.text in shadowing):
             return word.text
     return None
