@@ -83,7 +83,9 @@ HONEST: tuple[ProofTask, ...] = (
         theorem="A.t",
     ),
     ProofTask("Two = 2", "by simp [Two]", context="namespace Numbers\ndef Two : Nat := 2"),
-    ProofTask("p", "theorem t : p := h", context="variable (p : Prop) (h : p)\ninclude h", mode="declarations", theorem="t"),
+    ProofTask(
+        "p", "theorem t : p := h", context="variable (p : Prop) (h : p)\ninclude h", mode="declarations", theorem="t"
+    ),
 )
 
 # Cheats that the filter lets pass and Lean's own answer must refute, mostly of False.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
 
 from rlpost_verifiers.lean.blocks import cut_tail, find_blocks
 from rlpost_verifiers.lean.declarations import NoTheoremError, find_declarations, read_declarations
-from rlpost_verifiers.lean.extract import ExtractSettings, NoProofError, as_proof, extract_task
+from rlpost_verifiers.lean.extract import ExtractSettings, NoProofError, extract_task
 from rlpost_verifiers.lean.filter import FilteredError, admit
+from rlpost_verifiers.lean.forms import as_proof
 from rlpost_verifiers.lean.scopes import closing_lines, opened_namespaces, scope_after
 from rlpost_verifiers.lean.task import ProofTask
 from rlpost_verifiers.lean.text import blank_comments
@@ -55,7 +57,9 @@ def test_the_theorem_and_what_stands_before_it(text: str, name: str, proof: str)
     assert found.mode == "declarations"
 
 
-@pytest.mark.parametrize("text", ["by simp", "fun h => h", "", "-- theorem t : a := b", "h.theorem", "exact lemma_of h"])
+@pytest.mark.parametrize(
+    "text", ["by simp", "fun h => h", "", "-- theorem t : a := b", "h.theorem", "exact lemma_of h"]
+)
 def test_a_bare_proof_declares_nothing(text: str) -> None:
     assert read_declarations(text, TASK) is None
 
@@ -92,7 +96,13 @@ def test_what_the_task_declares_itself_is_not_declared_twice() -> None:
     task = ProofTask("n = 3", "", "t", context="namespace A\nabbrev n : Nat := 3")
     text = "namespace A\nabbrev  n : Nat :=\n  3\nabbrev m := 4\ntheorem t : n = 3 := rfl"
     found = taken(text, task)
-    assert [line.rstrip() for line in found.proof.split("\n")] == ["", "", "", "abbrev m := 4", "theorem t : n = 3 := rfl"]
+    assert [line.rstrip() for line in found.proof.split("\n")] == [
+        "",
+        "",
+        "",
+        "abbrev m := 4",
+        "theorem t : n = 3 := rfl",
+    ]
     assert found.theorem == "t"
     changed = taken("abbrev n : Nat := 4\ntheorem t : n = 3 := rfl", task)
     assert changed.proof.startswith("abbrev n : Nat := 4")
@@ -156,7 +166,9 @@ def test_a_tactic_block_gets_its_by(text: str, form: str, proof: str) -> None:
 
 
 def test_the_last_block_that_declares_the_theorem_counts() -> None:
-    answer = "```lean\ntheorem t : a := sorry\n```\nso\n```lean\ntheorem t : a := b\n```\nfor example\n```lean\n#eval 1\n```"
+    answer = (
+        "```lean\ntheorem t : a := sorry\n```\nso\n```lean\ntheorem t : a := b\n```\nfor example\n```lean\n#eval 1\n```"
+    )
     assert extract_task(answer, TASK, ExtractSettings()).proof == "theorem t : a := b"
     hidden = f"<think>\n{answer}\n</think>\n```lean\nexact h\n```"
     assert extract_task(hidden, TASK, ExtractSettings()).proof == "by\n  exact h"
@@ -210,10 +222,8 @@ PIECES = ["theorem t : a := b\n", "```lean\na```\n", "instance ", "@[simp] ", "p
 def test_a_tenth_of_a_megabyte_of_anything_takes_no_time(piece: str, frame: str) -> None:
     text = frame.format(piece * (MEGABYTE // 10 // len(piece)))
     start = time.process_time()
-    try:
+    with contextlib.suppress(NoProofError):
         extract_task(text, TASK, ExtractSettings())
-    except NoProofError:
-        pass
     assert time.process_time() - start < 2
 
 

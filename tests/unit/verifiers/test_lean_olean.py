@@ -79,7 +79,9 @@ def test_audit_rejects(data: bytes, reason: str) -> None:
 
 @pytest.mark.parametrize("name", ["Nat.add.eq_1", "Nat.add.eq_def", "_private.Cand.0.Nat.add.match_1.splitter"])
 def test_lemmas_lean_derives_about_the_prelude_are_no_strays(name: str) -> None:
-    ruling, axioms = audit(Olean(candidate(("X", "theorem", [name]), (name, "theorem", ["propext"]))), PRELUDE, Wanted(None))
+    ruling, axioms = audit(
+        Olean(candidate(("X", "theorem", [name]), (name, "theorem", ["propext"]))), PRELUDE, Wanted(None)
+    )
     assert (ruling.outcome, axioms) == ("accepted", ("propext",))
 
 

@@ -36,10 +36,10 @@ class Block:
 
 
 def cut_tail(text: str) -> str:
-    """``text`` without the special tokens at its end.
+    r"""``text`` without the special tokens at its end.
 
-    >>> cut_tail("rfl\\n```<|im_end|>\\n")
-    'rfl\\n```'
+    >>> cut_tail("rfl\n```<|im_end|>\n")
+    'rfl\n```'
     """
     kept = max(0, len(text) - _TAIL_LENGTH)
     found = _TAIL.search(text, kept)
@@ -95,4 +95,6 @@ def _find_end(text: str, start: int, marks: str) -> tuple[int, int, bool]:
 def _dedent(code: str, indent: str) -> str:
     if not indent:
         return code
-    return "\n".join(line.removeprefix(indent) if line.startswith(indent) else line.lstrip() for line in code.split("\n"))
+    return "\n".join(
+        line.removeprefix(indent) if line.startswith(indent) else line.lstrip() for line in code.split("\n")
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from rlpost_verifiers.lean.scopes import open_scopes
 from rlpost_verifiers.lean.source import MAX_PROOF_BYTES
@@ -26,10 +27,16 @@ _NEXT = re.compile(
     re.MULTILINE,
 )
 _IMPORT = re.compile(r"^(?:public )?import [^\n]*$", re.MULTILINE)
-_SHOWING = re.compile(r"^#(?:print|check|check_failure|eval|reduce|synth|help|guard|where)\b[^\n]*(?:\n[ ][^\n]*)*", re.MULTILINE)
+_SHOWING = re.compile(
+    r"^#(?:print|check|check_failure|eval|reduce|synth|help|guard|where)\b[^\n]*(?:\n[ ][^\n]*)*", re.MULTILINE
+)
 # Options that change what Lean prints, of which Mathlib has many that no other Lean knows.
-_COSMETIC = re.compile(r"^set_option[ ]+(?:weak\.)?(?:linter|pp|trace|profiler|diagnostics)[\w.]*[ ]+\w+[ ]*$", re.MULTILINE)
-_MODIFIERS = re.compile(r"(?:@\[[^\[\]]*\]|(?<![\w.])(?:private|protected|nonrec|noncomputable|public|local|scoped))\s*\Z")
+_COSMETIC = re.compile(
+    r"^set_option[ ]+(?:weak\.)?(?:linter|pp|trace|profiler|diagnostics)[\w.]*[ ]+\w+[ ]*$", re.MULTILINE
+)
+_MODIFIERS = re.compile(
+    r"(?:@\[[^\[\]]*\]|(?<![\w.])(?:private|protected|nonrec|noncomputable|public|local|scoped))\s*\Z"
+)
 _MODIFIER_WINDOW = 400
 # Far more than Lean is given afterwards (`source.MAX_PROOF_BYTES`), since only part of the text is kept.
 _MAX_LENGTH = 4 * MAX_PROOF_BYTES
@@ -156,7 +163,11 @@ def _enter(scopes: list[str], bare: str, word: Word, after: Word | None) -> None
 
 def _is_attribute(bare: str, word: Word) -> bool:
     """Whether the word stands in a list of attributes, as in ``attribute [instance] foo``."""
-    return word.text in ("instance", "class") and bare[max(0, word.start - 80) : word.start].rstrip()[-1:] in ("[", ",", "-")
+    return word.text in ("instance", "class") and bare[max(0, word.start - 80) : word.start].rstrip()[-1:] in (
+        "[",
+        ",",
+        "-",
+    )
 
 
 def _end_of(bare: str, target: Declaration) -> int:
@@ -189,15 +200,13 @@ def _blank_repeated(bare: str, declared: Sequence[Declaration], context: str) ->
     if not context.strip():
         return bare
     known = {_normal(command) for command in _commands(blank_comments(context))}
-    pieces = [
-        re.sub(r"[^\n]", " ", command) if _normal(command) in known else command for command in _commands(bare)
-    ]
+    pieces = [re.sub(r"[^\n]", " ", command) if _normal(command) in known else command for command in _commands(bare)]
     return "".join(pieces)
 
 
 def _commands(text: str) -> list[str]:
     starts = sorted({0, *(found.start() for found in _NEXT.finditer(text)), len(text)})
-    return [text[start:end] for start, end in zip(starts, starts[1:], strict=False)]
+    return [text[start:end] for start, end in pairwise(starts)]
 
 
 def _normal(command: str) -> str:

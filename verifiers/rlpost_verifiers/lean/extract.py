@@ -18,12 +18,12 @@ from typing import Literal
 from rlpost.config.choices import check_choices
 from rlpost_verifiers.lean.blocks import cut_tail, find_blocks
 from rlpost_verifiers.lean.declarations import NoTheoremError, read_declarations
+from rlpost_verifiers.lean.forms import Form, as_proof, put_by
 from rlpost_verifiers.lean.task import ProofTask
 
 Extract = Literal["declarations", "raw", "fence", "continued"]
 Trailing = Literal["reject", "allow"]
 Fences = Literal["last", "first", "only"]
-Form = Literal["any", "term", "tactic"]
 Restated = Literal["reject", "allow"]
 
 # Unicode's Stream-Safe Text Format (UAX #15, section 13). Normalising sorts each run of marks by insertion: without
@@ -32,21 +32,8 @@ _MAX_MARKS = 30
 _LEAN_TAGS = ("", "lean", "lean4")
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
 _CLOSING_FENCE = re.compile(r"^```[ ]*$", re.MULTILINE)
-_BY = re.compile(r" *by(?![\w'!?])")
 _THEOREM = re.compile(r"(?:theorem|lemma)(?![\w'!?.])")
 _NAME = re.compile(r"[ \n]+[\w'!?.]+")
-# What begins a tactic and cannot begin a term.
-_TACTIC = re.compile(
-    r"(?:·|<;>|(?:all_goals|any_goals|apply|assumption|by_cases|by_contra|case|cases|change|classical|clear|congr|"
-    r"constructor|contradiction|contrapose|conv|convert|decide|dsimp|erw|exact|exacts|exfalso|exists|ext|field_simp|"
-    r"first|funext|generalize|gcongr|grind|induction|injection|interval_cases|intro|intros|iterate|left|linarith|"
-    r"linear_combination|native_decide|next|nlinarith|norm_cast|norm_num|obtain|omega|on_goal|positivity|push_cast|"
-    r"push_neg|rcases|refine|rename_i|repeat|revert|right|ring|ring_nf|rintro|rw|rwa|simp|simp_all|simpa|skip|solve|"
-    r"specialize|split|split_ifs|subst|symm|tauto|try|unfold|use|aesop|aesop_cat|bound|calc_step|nth_rewrite|"
-    r"rewrite|absurd_hyp|set|fun_prop|measurability|continuity|done|trace_state|replace|rfl'|exact_mod_cast|"
-    r"apply_fun|choose|trivial|tauto_set|norm_fin|fin_cases|rotate_left|swap|pick_goal|haveI|letI)"
-    r"(?![\w'!?.]))"
-)
 _COMMENT_MARK = re.compile(r"/-|-/")
 _INK = re.compile(r"[^ \n]")
 _WORD = re.compile(r"[^ \n]+")
@@ -66,17 +53,18 @@ class ExtractSettings:
 
     Attributes:
         extract: ``declarations``, the theorem with the declarations before it, as whole-proof provers write it, from
-            the last block of Lean that declares it, or else the last block (or, where there is none, the answer) as
-            the bare proof; `rlpost_verifiers.lean.declarations` has the rules, and of the settings below only ``form``
-            applies. Or ``raw``, all of the answer after the reasoning; or ``fence``, a block of it between lines of at least
-            three backquotes or tildes, as in Markdown, whose tag is ``lean4``, ``lean`` or absent; or ``continued``,
-            the text before the first line of three backquotes, or all of it, for a prompt that has opened the block.
+            the last block of Lean that declares it, or else the last block (or, where there is none, the answer) as the
+            bare proof; `rlpost_verifiers.lean.declarations` has the rules, and of the settings below only ``form``
+            applies. Or ``raw``, all of the answer after the reasoning; or ``fence``, a block of it between lines of at
+            least three backquotes or tildes, as in Markdown, whose tag is ``lean4``, ``lean`` or absent; or
+            ``continued``, the text before the first line of three backquotes, or all of it, for a prompt that has
+            opened the block.
         trailing: whether text may follow that block. An answer that goes on after its proof often hedges.
         fences: the block that counts where there are several; ``only`` rejects an answer with a second block.
         form: the end of the prompt that the answer continues. ``any`` and ``term``: the prompt ends with ``:=``, and
-            the proof is taken as written, except that with ``declarations`` and ``any`` a bare proof that begins with
-            a tactic is taken for a tactic block. ``tactic``: it ends with ``:= by``. Unless the answer starts with its own
-            ``by``, one is put on a line before it, and if its first line is not indented, all lines are indented by
+            the proof is taken as written, except that with ``declarations`` and ``any`` a bare proof that begins with a
+            tactic is taken for a tactic block. ``tactic``: it ends with ``:= by``. Unless the answer starts with its
+            own ``by``, one is put on a line before it, and if its first line is not indented, all lines are indented by
             two spaces. The columns of the first line must therefore come from the answer: end such a prompt with
             ``by``, not with spaces.
         restated: ``allow`` accepts an answer that writes out the whole theorem, as whole-proof provers do; ``reject``
@@ -127,25 +115,6 @@ def extract_task(text: str, task: ProofTask, settings: ExtractSettings) -> Proof
     return replace(task, proof=as_proof(_trim(blocks[-1].text), settings.form), mode="proof")
 
 
-def as_proof(text: str, form: Form) -> str:
-    r"""A bare proof, with its ``by`` if it is a tactic block.
-
-    >>> as_proof("constructor\n· rfl", "any")
-    'by\n  constructor\n  · rfl'
-    >>> as_proof("have h := a\nh", "any")
-    'have h := a\nh'
-    """
-    if form == "term":
-        return text
-    if form == "any":
-        first = text.split("\n", 1)[0]
-        margin = len(first) - len(first.lstrip(" "))
-        heads = (line.strip() for line in text.split("\n") if line.strip() and not line.startswith(" " * (margin + 1)))
-        if not any(_TACTIC.match(head) for head in heads):
-            return text
-    return _put_by(text)
-
-
 def extract_proof(text: str, task: ProofTask, settings: ExtractSettings) -> str:
     r"""The proof in a model's answer, without leading blank lines and trailing blanks.
 
@@ -172,13 +141,15 @@ def extract_proof(text: str, task: ProofTask, settings: ExtractSettings) -> str:
     'trivial'
     """
     answer = cut_tail(_drop_thought(_normalise(text)))
-    cut = {"raw": lambda text, _: text, "declarations": _cut_last, "fence": _cut_block, "continued": _cut_at_fence}[settings.extract]
+    cut = {"raw": lambda text, _: text, "declarations": _cut_last, "fence": _cut_block, "continued": _cut_at_fence}[
+        settings.extract
+    ]
     proof = _trim(cut(answer, settings))
     if task.mode != "proof":
         return proof
     if settings.restated == "allow" and (restated := _cut_restated(proof, task)) is not None:
         return restated
-    return _put_by(proof) if settings.form == "tactic" else proof
+    return put_by(proof) if settings.form == "tactic" else proof
 
 
 def _normalise(text: str) -> str:
@@ -248,14 +219,6 @@ def _find_blocks(text: str) -> list[tuple[re.Match[str], re.Match[str]]]:
     if opening is not None:
         raise NoProofError("the last block is never closed: the answer was cut off")
     return blocks
-
-
-def _put_by(proof: str) -> str:
-    if not proof or _BY.match(proof):
-        return proof
-    # Lean takes a tactic in the first column for the next command.
-    indented = proof if proof.startswith(" ") else "\n".join(line and f"  {line}" for line in proof.split("\n"))
-    return f"by\n{indented}"
 
 
 def _cut_restated(text: str, task: ProofTask) -> str | None:

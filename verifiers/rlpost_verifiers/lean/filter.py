@@ -2,9 +2,10 @@
 
 With Mathlib available a proof can do much more than prove: run code while it is elaborated, print anything, set
 options. A model's declarations cannot change the statement, because a trusted declaration fixes it (`pin`), and Lean
-reports the axioms; the embedded backend reads both from the compiled module. These rules are for the remaining risk, code that runs at elaboration time: it could write into
-Lean's environment past the kernel, forge messages or touch files. A kernel replay catches the first; no rule here is
-the only defence where `leanchecker` or the embedded kernel runs. Comments, `open … in`, `where` and harmless options pass.
+reports the axioms; the embedded backend reads both from the compiled module. These rules are for the remaining risk,
+code that runs at elaboration time: it could write into Lean's environment past the kernel, forge messages or touch
+files. A kernel replay catches the first; no rule here is the only defence where `leanchecker` or the embedded kernel
+runs. Comments, `open … in`, `where` and harmless options pass.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ import unicodedata
 
 from rlpost_verifiers.lean.source import MAX_STATEMENT_BYTES, OPTIONS, find_unreadable
 from rlpost_verifiers.lean.task import Mode, ProofTask
-from rlpost_verifiers.lean.text import CommentError, Word, blank_comments, blank_strings, find_ambiguous, is_inside_name, words
+from rlpost_verifiers.lean.text import (
+    CommentError,
+    Word,
+    blank_comments,
+    blank_strings,
+    find_ambiguous,
+    is_inside_name,
+    words,
+)
 
 _IN_BOTH = "is not needed to prove a theorem and runs code, changes syntax or declares an axiom"
 _IN_PROOF = "starts a command; a proof is one term or one 'by' block"
@@ -29,7 +38,17 @@ BANNED: dict[str, tuple[str, ...]] = {
         *("elab", "elab_rules", "term_elab", "binder_predicate", "simproc", "dsimproc", "simproc_decl"),
         *("dsimproc_decl", "builtin_simproc", "builtin_dsimproc", "builtin_initialize", "initialize", "unif_hint"),
         *("run_cmd", "run_tac", "run_elab", "run_meta", "run_conv", "by_elab", "eval_expr", "evalExpr", "include_str"),
-        *("include_bytes", "dbg_trace", "native_decide", "sleep", "sudo", "unset_option", "unlock_limits", "prelude", "import"),
+        *(
+            "include_bytes",
+            "dbg_trace",
+            "native_decide",
+            "sleep",
+            "sudo",
+            "unset_option",
+            "unlock_limits",
+            "prelude",
+            "import",
+        ),
         *("public", "add_decl_doc", "unseal", "seal", "proof_wanted", "add_aesop_rules", "tactic_extension"),
         *("deprecated_module", "recall", "library_note", "grind_pattern", "scoped_notation", "mk_simp_attribute"),
     ),

@@ -35,9 +35,9 @@ def open_scopes(text: str, found: Iterable[Word]) -> list[tuple[str, str]]:
 
 
 def closing_lines(text: str) -> list[str]:
-    """The ``end`` lines for namespaces and sections that ``text`` leaves open, which Lean permits at a file's end.
+    r"""The ``end`` lines for namespaces and sections that ``text`` leaves open, which Lean permits at a file's end.
 
-    >>> closing_lines("namespace A\\nsection")
+    >>> closing_lines("namespace A\nsection")
     ['end', 'end A']
     """
     return [f"end {name}".strip() for _, name in reversed(open_scopes(text, words(text)))]
@@ -66,10 +66,10 @@ def has_variables(context: str) -> bool:
 
 
 def opened_namespaces(text: str) -> str:
-    """One line that makes the namespaces known that ``text`` opens: models open Mathlib's whether they are there or not.
+    r"""One line that makes known the namespaces that ``text`` opens, since models open Mathlib's where there are none.
 
-    >>> opened_namespaces("open Nat Real in\\ntheorem t : True := trivial")
-    'namespace Nat end Nat namespace Real end Real\\n'
+    >>> opened_namespaces("open Nat Real in\ntheorem t : True := trivial")
+    'namespace Nat end Nat namespace Real end Real\n'
     """
     names: dict[str, None] = {}
     for found in _OPENED.finditer(text):

@@ -90,7 +90,9 @@ def split_theorem(text: str) -> Statement:
     name, formal = found["name"], f"{found[0].strip()}{body[:assign].rstrip()} := by"
     if name.endswith(".") and (universes := _UNIVERSES.match(binders)):  # theorem t.{u, v} …
         name, binders = name[:-1], binders[universes.end() :]
-        header = "\n".join(part for part in (header, f"universe {' '.join(universes[1].replace(',', ' ').split())}") if part)
+        header = "\n".join(
+            part for part in (header, f"universe {' '.join(universes[1].replace(',', ' ').split())}") if part
+        )
     shown = f"{context}\n\n{formal}" if context else formal
     return Statement(name, header, binders, statement, shown, context)
 
@@ -112,7 +114,9 @@ def split_context(text: str) -> tuple[str, str]:
         line = lines[0].strip()
         if _HEADER_LINE.fullmatch(line):
             header.append(line)
-        elif line and not _OPTION.fullmatch(line) and not line.startswith("import ") and line != "noncomputable section":
+        elif (
+            line and not _OPTION.fullmatch(line) and not line.startswith("import ") and line != "noncomputable section"
+        ):
             break
         lines.pop(0)
     context = "\n".join(line.rstrip() for line in lines if not line.startswith("import ")).strip()

@@ -55,7 +55,8 @@ class LeanVerifier:
     """Accepts an answer if and only if it proves the prompt's statement in Lean.
 
     Implements `rlpost.protocols.Verifier`. A prompt's columns must hold ``statement`` and may hold ``header``,
-    ``binders``, ``mode``, ``context`` and ``theorem``, the theorem's name; the proof (in file mode: the file) is taken from the answer's text.
+    ``binders``, ``mode``, ``context`` and ``theorem``, the theorem's name; the proof (in file mode: the file) is taken
+    from the answer's text.
 
     Args:
         backend: a name in `BACKENDS`, or a running backend.

@@ -12,8 +12,8 @@ from typing import Self, get_args
 from rlpost.errors import InfrastructureError, UserError
 from rlpost.types import Verdict
 from rlpost_verifiers.lean.backend import filtered, undecided
-from rlpost_verifiers.lean.task import Mode, ProofTask
 from rlpost_verifiers.lean.filter import RULES, FilteredError, find_bad_part
+from rlpost_verifiers.lean.task import Mode, ProofTask
 from rlpost_verifiers.lean.toolchain.pin import AXIOMS, Question, build_question, build_reading
 from rlpost_verifiers.lean.toolchain.ruling import Fault, Reply, describe, rule
 

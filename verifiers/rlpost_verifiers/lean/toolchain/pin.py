@@ -26,13 +26,13 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rlpost_verifiers.lean.filter import FilteredError, admit, split_imports
 from rlpost_verifiers.lean.messages import LeanMessage, LeanOutput
 from rlpost_verifiers.lean.scopes import closing_lines, has_variables, opened_namespaces, scope_after
 from rlpost_verifiers.lean.source import THEOREM, find_unreadable
 from rlpost_verifiers.lean.task import ProofTask
-from rlpost_verifiers.lean.filter import FilteredError, admit, split_imports
-from rlpost_verifiers.lean.toolchain.restated import find_evasion
 from rlpost_verifiers.lean.text import CommentError, blank_comments, words
+from rlpost_verifiers.lean.toolchain.restated import find_evasion
 
 AXIOMS = frozenset({"propext", "Quot.sound", "Classical.choice"})
 """The axioms that a theorem of Lean's and Mathlib's classical mathematics may depend on."""

@@ -1,4 +1,4 @@
-"""Whether declarations or a whole file prove the statement as written, or through a definition of its own that unfolds to it.
+"""Whether a text proves the statement as written, or through a definition of its own that unfolds to it.
 
 Either is a proof, since the kernel checks the pin. But a model that is rewarded for the second learns to hide what it
 states, and the embedded backend, which compares types without unfolding, would not accept it.
