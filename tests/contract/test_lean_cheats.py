@@ -62,7 +62,7 @@ def test_the_gate_holds_whatever_form_answers_have(settings: dict[str, Any]) -> 
     with LeanVerifier(EmbeddedLean(cpu_seconds=5, wall_seconds=300), **settings) as verifier:
         report = verifier.conformance()
     assert [(row.case.task.name, row.verdict.reason) for row in report.failures] == []
-    assert "accepted 12 of 12 gold proofs" in report.summary() or report.skipped
+    assert "accepted 16 of 16 gold proofs" in report.summary() or report.skipped
 
 
 def test_the_gate_tells_a_verifier_that_can_be_fooled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def test_the_gate_tells_a_verifier_that_can_be_fooled(monkeypatch: pytest.Monkey
         report = lean.conformance()
     fooled = {row.case.task.name for row in report.failures}
     assert {"variable with include", "weaker statement", "example", "instance that changes the statement"} <= fooled
-    assert "accepted 12 of 12 gold proofs" in report.summary()
+    assert "accepted 16 of 16 gold proofs" in report.summary()
     assert "first failure: cheat " in report.summary()
 
 

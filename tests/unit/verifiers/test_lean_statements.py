@@ -149,7 +149,7 @@ def test_a_column_with_a_header_travels(tmp_path: Path) -> None:
     [found] = rows(str(path))
     assert (found["header"], found["theorem"], found["name"], found["context"]) == ("open Nat", "b", "a", "")
     path.write_text(json.dumps({**row, "header": "open Nat\ndef f := 1\n"}) + "\n")
-    with pytest.raises(DataError, match="column header holds a definition .'def f := 1'."):
+    with pytest.raises(DataError, match=r"column header holds a definition ..def f := 1"):
         rows(str(path))
     path.write_text(json.dumps({**row, "formal_statement": "def f := 1\ntheorem b : f = 1 := by"}) + "\n")
     assert rows(str(path))[0]["context"] == "def f := 1"
