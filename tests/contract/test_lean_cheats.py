@@ -15,7 +15,7 @@ import pytest
 
 from rlpost_verifiers.lean.conformance.gate import cases
 from rlpost_verifiers.lean.embedded import backend, client, installation
-from rlpost_verifiers.lean.embedded.audit import statement_digest
+from rlpost_verifiers.lean.embedded.audit import Wanted, statement_digest
 from rlpost_verifiers.lean.embedded.backend import EmbeddedLean
 from rlpost_verifiers.lean.embedded.export import export_module
 from rlpost_verifiers.lean.embedded.judge import inspect, judge_replay
@@ -45,7 +45,7 @@ def server() -> Iterator[Server]:
 @pytest.mark.parametrize("filtering", [True, False], ids=["with the filter", "without the filter"])
 def test_the_gate_holds(monkeypatch: pytest.MonkeyPatch, filtering: bool) -> None:
     if not filtering:
-        monkeypatch.setattr(backend, "find_forbidden", lambda proof: None)
+        monkeypatch.setattr(backend, "admit", lambda text, mode: text)
     lean = EmbeddedLean(workers=2, cpu_seconds=5, wall_seconds=300)
     with LeanVerifier(lean) as verifier:
         report, confined = verifier.conformance(), not lean.unconfined
@@ -62,7 +62,7 @@ def test_the_gate_holds_whatever_form_answers_have(settings: dict[str, Any]) -> 
     with LeanVerifier(EmbeddedLean(cpu_seconds=5, wall_seconds=300), **settings) as verifier:
         report = verifier.conformance()
     assert [(row.case.task.name, row.verdict.reason) for row in report.failures] == []
-    assert "accepted 12 of 12 gold proofs" in report.summary() or report.skipped
+    assert "accepted 16 of 16 gold proofs" in report.summary() or report.skipped
 
 
 def test_the_gate_tells_a_verifier_that_can_be_fooled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def test_the_gate_tells_a_verifier_that_can_be_fooled(monkeypatch: pytest.Monkey
         report = lean.conformance()
     fooled = {row.case.task.name for row in report.failures}
     assert {"variable with include", "weaker statement", "example", "instance that changes the statement"} <= fooled
-    assert "accepted 12 of 12 gold proofs" in report.summary()
+    assert "accepted 16 of 16 gold proofs" in report.summary()
     assert "first failure: cheat " in report.summary()
 
 
@@ -166,7 +166,7 @@ def false_statement(server: Server) -> bytes:
 def test_forged_modules_prove_nothing(server: Server, false_statement: bytes, cheat: str) -> None:
     forge, reason = FORGED[cheat]
     builder = Builder()
-    found = inspect(builder.written(["RLPre"], forge(builder)), server.prelude, false_statement)
+    found = inspect(builder.written(["RLPre"], forge(builder)), server.prelude, Wanted(false_statement))
     ruling = found.ruling
     if found.export is not None:
         ruling = judge_replay(server.replay(found.export), LIMITS.cpu_seconds)
@@ -178,7 +178,7 @@ def test_modules_that_lean_cannot_have_written_are_undecided(
     server: Server, false_statement: bytes, cheat: str
 ) -> None:
     builder = Builder()
-    found = inspect(builder.written(["RLPre"], UNREADABLE[cheat](builder)), server.prelude, false_statement)
+    found = inspect(builder.written(["RLPre"], UNREADABLE[cheat](builder)), server.prelude, Wanted(false_statement))
     assert (found.ruling.outcome, found.ruling.reason, found.export) == ("undecided", "crashed", None)
 
 
@@ -346,7 +346,7 @@ def balanced(height: int) -> str:
 
 ODD: dict[str, tuple[ProofTask, str]] = {
     "a message with a line separator in it": (ProofTask("False", '"\\u2028"'), "failed"),
-    "a message with another one": (ProofTask("False", "'\\u0085'"), "failed"),
+    "a message with another one": (ProofTask("False", "'\\u0085'"), "filtered"),
     "a right proof that prints one": (
         ProofTask("True", 'by\n  have h : "\\u2029" = "\\u2029" := rfl\n  trace_state\n  trivial'),
         "proved",

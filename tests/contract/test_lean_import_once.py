@@ -78,7 +78,7 @@ def servers() -> Iterator[tuple[Server, Server]]:
 
 def test_same_verdicts_and_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs without the text filter, so that Lean itself checks every cheat."""
-    monkeypatch.setattr(backend, "find_forbidden", lambda proof: None)
+    monkeypatch.setattr(backend, "admit", lambda text, mode: text)
     honest = [ProofTask(theorem.statement, theorem.proof) for theorem in generate(300, seed=31)]
     bait = [ProofTask(row["statement"], row["proof"]) for row in refuted(100, seed=31)]
     tasks = [*corpus("theorems.jsonl"), *honest, *bait, *corpus("theorems_broken.jsonl")]

@@ -32,7 +32,7 @@ def test_the_quickstart_runs_from_warm_start_to_table(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 2
     [verifier] = json.loads((folder / "environment.json").read_text())["verifiers"]
-    assert "accepted 12 of 12 gold proofs and 0 of " in verifier
+    assert "accepted 16 of 16 gold proofs and 0 of " in verifier
     assert "accepted kernel_replayed" in out or "pass@1 0.000" in out
     assert all(row["undecided_share"] == 0 for row in rows)
     transcript = [json.loads(line) for line in (folder / "transcripts" / "step_000000.jsonl").read_text().splitlines()]

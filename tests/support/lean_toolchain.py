@@ -74,6 +74,18 @@ HONEST: tuple[ProofTask, ...] = (
         "{α : Sort u} (a : α)",
         "file",
     ),
+    ProofTask(
+        "q ∧ p",
+        "open Nat Topology\nprivate theorem right {p q : Prop} (h : p ∧ q) : q := h.2\n"
+        "theorem A.t (a b : Prop) : a ∧ b → b ∧ a := fun h => ⟨right h, h.1⟩",
+        binders="(p q : Prop) (h : p ∧ q)",
+        mode="declarations",
+        theorem="A.t",
+    ),
+    ProofTask("Two = 2", "by simp [Two]", context="namespace Numbers\ndef Two : Nat := 2"),
+    ProofTask(
+        "p", "theorem t : p := h", context="variable (p : Prop) (h : p)\ninclude h", mode="declarations", theorem="t"
+    ),
 )
 
 # Cheats that the filter lets pass and Lean's own answer must refute, mostly of False.
@@ -91,6 +103,12 @@ CHEATS: tuple[tuple[ProofTask, str], ...] = (
     (ProofTask("True", "namespace A\ntheorem X : True := trivial\nend A", mode="file"), "failed"),
     (ProofTask("True", "theorem X : True := trivial\nend\nend", mode="file"), "failed"),
     (ProofTask("True", "theorem X : True := trivial\ntheorem Y : False := trivial", mode="file"), "failed"),
+    (ProofTask("False", "theorem t : True := trivial", mode="declarations", theorem="t"), "statement_mismatch"),
+    (ProofTask("False", "theorem t : False := RLUnsound.cheat _", mode="declarations", theorem="t"), "axiom"),
+    (ProofTask("False", "variable (h : False)\ninclude h\ntheorem t : False := h", mode="declarations", theorem="t"), "statement_mismatch"),
+    (ProofTask("2 + 2 = 5", "instance (priority := 9999) five : OfNat Nat 5 := ⟨4⟩\ntheorem t : 2 + 2 = 5 := rfl", mode="declarations", theorem="t"), "statement_mismatch"),
+    (ProofTask("p", "theorem t : p := RLUnsound.cheat _", context="variable (p : Prop)", mode="declarations", theorem="t"), "axiom"),
+    (ProofTask("True", "theorem u : True := trivial", mode="declarations", theorem="t"), "failed"),
 )  # fmt: skip
 
 # Cheats that the filter stops; without the filter Lean's answer must still refute them.

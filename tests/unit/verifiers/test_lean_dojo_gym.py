@@ -136,8 +136,8 @@ def test_a_statement_without_meaning_is_an_error_of_the_data() -> None:
     ("tactic", "error"),
     [
         ("sorry", "'sorry' stands for a missing proof"),
-        ("trivial\ntheorem Y : False := X", "'theorem' starts another declaration"),
-        ("set_option autoImplicit true in skip", "'set_option' changes attributes or options"),
+        ("trivial\ntheorem Y : False := X", "'theorem' starts a command"),
+        ("set_option debug.skipKernelTC true in skip", "'set_option debug.skipKernelTC' may not be set"),
         ("skip -- )", "'--' opens a comment"),
         ("skip)\n  (trivial", "')' closes nothing"),
         ("skip) <;> (trivial", "')' closes nothing"),

@@ -22,7 +22,7 @@ VERDICTS = {
     "rejected": Verdict("rejected", 0.0, "failed"),
     "undecided": Verdict("undecided", None, "timeout"),
 }
-RAW = ExtractSettings()
+RAW = ExtractSettings("raw")
 
 
 class Scripted:
@@ -78,13 +78,13 @@ class Mapped:
         return self.mixed([VERDICTS["accepted" if one else "rejected"] for one in right])
 
 
-MODES: set[Mode] = {"proof", "file"}
+MODES: set[Mode] = {"proof", "declarations", "file"}
 
 
 def test_a_verifier_that_is_right_and_in_order_passes() -> None:
     report = examine(Mapped(lambda found: found), MODES, RAW)
     assert (report.failures, report.skipped) == ((), ())
-    assert "accepted 12 of 12 gold proofs and 0 of" in report.summary()
+    assert "accepted 16 of 16 gold proofs and 0 of" in report.summary()
 
 
 @pytest.mark.parametrize(
@@ -166,11 +166,11 @@ class FakeLean:
 def test_the_verifier_passes_the_gate_through_its_own_batches_without_earlier_verdicts(tmp_path: Path) -> None:
     for _ in range(2):  # the second one would find the verdicts of the first in the folder
         backend: Any = FakeLean()
-        with LeanVerifier(backend, cache_dir=str(tmp_path)) as verifier:
+        with LeanVerifier(backend, extract="raw", cache_dir=str(tmp_path)) as verifier:
             report = verifier.conformance()
             assert report.failures == ()
             assert len(report.rows) == backend.asked > 30
-            assert {case.task.mode for case in report.skipped} == {"file"}
+            assert {case.task.mode for case in report.skipped} == {"file", "declarations"}
 
 
 def test_a_backend_that_mixes_its_verdicts_up_fails_the_gate() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlpost_verifiers.lean.embedded.audit import audit, axiom_closure
+from rlpost_verifiers.lean.embedded.audit import Wanted, audit, axiom_closure
 from rlpost_verifiers.lean.embedded.judge import inspect
 from rlpost_verifiers.lean.embedded.olean import Olean, OleanError, dotted
 from support.oleans import BASE, Builder, Declaration
@@ -49,7 +49,7 @@ def test_closure_follows_both_modules() -> None:
 
 
 def test_honest_module_passes_with_its_axioms() -> None:
-    ruling, axioms = audit(Olean(candidate(("X", "theorem", ["Classical.em"]))), PRELUDE, None)
+    ruling, axioms = audit(Olean(candidate(("X", "theorem", ["Classical.em"]))), PRELUDE, Wanted(None))
     assert (ruling.outcome, ruling.reason) == ("accepted", "proved")
     assert axioms == ("Classical.choice", "propext")
 
@@ -73,19 +73,21 @@ def test_honest_module_passes_with_its_axioms() -> None:
     ],
 )
 def test_audit_rejects(data: bytes, reason: str) -> None:
-    ruling, _ = audit(Olean(data), PRELUDE, None)
+    ruling, _ = audit(Olean(data), PRELUDE, Wanted(None))
     assert (ruling.outcome, ruling.reason) == ("rejected", reason)
 
 
 @pytest.mark.parametrize("name", ["Nat.add.eq_1", "Nat.add.eq_def", "_private.Cand.0.Nat.add.match_1.splitter"])
 def test_lemmas_lean_derives_about_the_prelude_are_no_strays(name: str) -> None:
-    ruling, axioms = audit(Olean(candidate(("X", "theorem", [name]), (name, "theorem", ["propext"]))), PRELUDE, None)
+    ruling, axioms = audit(
+        Olean(candidate(("X", "theorem", [name]), (name, "theorem", ["propext"]))), PRELUDE, Wanted(None)
+    )
     assert (ruling.outcome, axioms) == ("accepted", ("propext",))
 
 
 def test_unknown_constant_is_unreadable_not_fine() -> None:
     with pytest.raises(OleanError, match=r"Lean\.trustMe is used and declared nowhere"):
-        audit(Olean(candidate(("X", "theorem", ["Lean.trustMe"]))), PRELUDE, None)
+        audit(Olean(candidate(("X", "theorem", ["Lean.trustMe"]))), PRELUDE, Wanted(None))
 
 
 def test_duplicate_declaration_is_refused() -> None:
@@ -139,4 +141,4 @@ def test_damage_is_found_or_harmless(data: st.DataObject) -> None:
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(damaged)))
     for raw in (bytes(damaged), bytes(damaged[:cut])):
-        assert inspect(raw, PRELUDE, None).ruling.outcome in ("accepted", "rejected", "undecided")
+        assert inspect(raw, PRELUDE, Wanted(None)).ruling.outcome in ("accepted", "rejected", "undecided")

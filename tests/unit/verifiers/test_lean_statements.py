@@ -109,3 +109,50 @@ def test_every_shipped_template_fills_from_these_rows(files: dict[str, str]) -> 
     released = make_prompts(DataSection(template="lean.released"), found, "data.train")[0].text
     assert released is not None
     assert released.endswith("n = n := by\n<｜begin▁of▁sentence｜>")
+
+
+@pytest.mark.parametrize(
+    ("text", "header", "context"),
+    [
+        ("abbrev n : Nat := 3\n", "", "abbrev n : Nat := 3"),
+        ("import Mathlib\nopen Nat\n\ndef f (x : ℕ) := x\n", "open Nat", "def f (x : ℕ) := x"),
+        ("namespace A\nopen Nat\n", "", "namespace A\nopen Nat"),
+        ("variable (p : Prop)\ninclude p\n", "", "variable (p : Prop)\ninclude p"),
+        ("structure S where\n  x : Nat\n", "", "structure S where\n  x : Nat"),
+        ("noncomputable section\nopen Real\n@[simp] private ", "open Real", ""),
+        ("set_option maxHeartbeats 0\nset_option autoImplicit false\n", "", ""),
+        ("-- def f := 1\n/-- doc -/\n", "", ""),
+        ('local notation "ℝ" => Nat\n', "", 'local notation "ℝ" => Nat'),
+        ("open Nat in\n", "", "open Nat in"),
+    ],
+)
+def test_what_stands_before_a_theorem_is_kept(text: str, header: str, context: str) -> None:
+    found = split_theorem(f"{text}theorem t : True := by sorry\nend\n")
+    assert (found.header, found.context, found.statement) == (header, context, "True")
+    assert found.formal == (f"{context}\n\n" if context else "") + "theorem t : True := by"
+
+
+def test_a_context_with_a_gap_is_refused() -> None:
+    with pytest.raises(DataError, match="'sorry' stands in the declarations before the theorem"):
+        split_theorem("abbrev answer : Nat := sorry\ntheorem t : answer = 3 := by sorry")
+
+
+def test_universes_in_a_name_become_header_lines() -> None:
+    found = split_theorem("theorem t.{u, v} (α : Type u) (β : Type v) : True := by")
+    assert (found.name, found.header, found.binders) == ("t", "universe u v", "(α : Type u) (β : Type v)")
+
+
+def test_a_column_with_a_header_travels(tmp_path: Path) -> None:
+    row = {"name": "a", "formal_statement": "theorem b (n : Nat) : succ n = n + 1 := by\n"}
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({**row, "header": "import Mathlib\n\nopen Nat\n\n"}) + "\n")
+    [found] = rows(str(path))
+    assert (found["header"], found["theorem"], found["name"], found["context"]) == ("open Nat", "b", "a", "")
+    path.write_text(json.dumps({**row, "header": "open Nat\ndef f := 1\n"}) + "\n")
+    with pytest.raises(DataError, match=r"column header holds a definition ..def f := 1"):
+        rows(str(path))
+    path.write_text(json.dumps({**row, "formal_statement": "def f := 1\ntheorem b : f = 1 := by"}) + "\n")
+    assert rows(str(path))[0]["context"] == "def f := 1"
+    with pytest.raises(DataError, match="declarations stand before the theorem"):
+        rows(str(path), declarations="unreadable")
+    assert rows(str(path), declarations="unreadable", unreadable="drop") == []

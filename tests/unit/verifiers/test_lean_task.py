@@ -27,7 +27,11 @@ def test_optional_keys_may_be_null() -> None:
         ({"statement": "True"}, "a.jsonl line 3: no 'proof'"),
         ({"statement": "True", "proof": 4}, "'proof' is 4, not a string"),
         ({"statement": " \n", "proof": "x"}, "'statement' is blank"),
-        ({"statement": "True", "proof": "x", "mode": "tactic"}, "'mode' is 'tactic'; use 'proof' or 'file'"),
+        (
+            {"statement": "True", "proof": "x", "mode": "tactic"},
+            "'mode' is 'tactic'; use 'proof', 'declarations', 'file'",
+        ),
+        ({"statement": "True", "proof": "x", "mode": "declarations"}, "no 'theorem'"),
         ({"statement": "True", "proof": "x", "header": ["open Nat"]}, "'header' is ['open Nat'], not a string"),
     ],
 )

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from rlpost.errors import UserError
 from rlpost.plugins.registry import resolve
+from rlpost_verifiers.lean.filter import find_forbidden
 from rlpost_verifiers.lean.problems.notation import PROOF_TOKENS, STATEMENT_TOKENS, TOKENS, render, tokenize
-from rlpost_verifiers.lean.source import check_statement, find_forbidden
+from rlpost_verifiers.lean.source import check_statement
 from rlpost_verifiers.lean.task import parse_task
 from rlpost_verifiers.lean.theorems import Theorem, generate, refuted, rows
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from rlpost_verifiers.lean.filter import FilteredError, admit, find_bad_part, split_imports
 from rlpost_verifiers.lean.task import Mode, ProofTask
-from rlpost_verifiers.lean.toolchain.filter import FilteredError, admit, find_bad_part, split_imports
 
 HONEST = (
     "by\n  -- first\n  norm_num [Nat.sub_def, Finset.mem_def] /- second -/\n  nlinarith [sq_nonneg (a - b), h.1.2.le]",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from rlpost_verifiers.lean.filter import FilteredError
 from rlpost_verifiers.lean.messages import LeanMessage, LeanOutput, Run
 from rlpost_verifiers.lean.task import ProofTask
-from rlpost_verifiers.lean.toolchain.filter import FilteredError
 from rlpost_verifiers.lean.toolchain.pin import Question, build_question, build_reading, merge_imports
 from rlpost_verifiers.lean.toolchain.records import RecordError, read_record
 from rlpost_verifiers.lean.toolchain.ruling import Reply, rule

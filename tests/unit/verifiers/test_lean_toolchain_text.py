@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlpost_verifiers.lean.toolchain.text import CommentError, blank_comments, find_ambiguous, words
+from rlpost_verifiers.lean.text import CommentError, blank_comments, find_ambiguous, words
 
 
 @pytest.mark.parametrize(

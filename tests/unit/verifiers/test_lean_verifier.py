@@ -97,7 +97,8 @@ def test_undecided_is_asked_again(fake: FakeLean) -> None:
     verifier = LeanVerifier(fake, retries=0)
     verdicts = [*verifier.verify_batch(items("lost", "lost")), *verifier.verify_batch(items("lost"))]
     assert [(verdict.score, verdict.cached) for verdict in verdicts] == [(None, False)] * 3
-    assert len(fake.asked) == 2
+    # Each time the question, the question alone, and a gold proof, which this Lean does not accept.
+    assert [task.proof for task in fake.asked] == ["lost", "lost", "fun _ h => h"] * 2
 
 
 def test_a_backend_that_was_unavailable_is_asked_again_about_open_items(fake: FakeLean) -> None:

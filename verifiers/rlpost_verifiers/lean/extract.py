@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rlpost.config.choices import check_choices
+from rlpost_verifiers.lean.blocks import cut_tail, find_blocks
+from rlpost_verifiers.lean.declarations import NoTheoremError, read_declarations
+from rlpost_verifiers.lean.forms import Form, as_proof, put_by
 from rlpost_verifiers.lean.task import ProofTask
 
-Extract = Literal["raw", "fence", "continued"]
+Extract = Literal["declarations", "raw", "fence", "continued"]
 Trailing = Literal["reject", "allow"]
 Fences = Literal["last", "first", "only"]
-Form = Literal["any", "term", "tactic"]
 Restated = Literal["reject", "allow"]
 
 # Unicode's Stream-Safe Text Format (UAX #15, section 13). Normalising sorts each run of marks by insertion: without
@@ -30,7 +32,6 @@ _MAX_MARKS = 30
 _LEAN_TAGS = ("", "lean", "lean4")
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
 _CLOSING_FENCE = re.compile(r"^```[ ]*$", re.MULTILINE)
-_BY = re.compile(r" *by(?![\w'!?])")
 _THEOREM = re.compile(r"(?:theorem|lemma)(?![\w'!?.])")
 _NAME = re.compile(r"[ \n]+[\w'!?.]+")
 _COMMENT_MARK = re.compile(r"/-|-/")
@@ -51,14 +52,19 @@ class ExtractSettings:
     """Which part of an answer is the proof.
 
     Attributes:
-        extract: ``raw``, all of the answer after the reasoning; or ``fence``, a block of it between lines of at least
-            three backquotes or tildes, as in Markdown, whose tag is ``lean4``, ``lean`` or absent; or ``continued``,
-            the text before the first line of three backquotes, for a prompt that has opened the block.
+        extract: ``declarations``, the theorem with the declarations before it, as whole-proof provers write it, from
+            the last block of Lean that declares it, or else the last block (or, where there is none, the answer) as the
+            bare proof; `rlpost_verifiers.lean.declarations` has the rules, and of the settings below only ``form``
+            applies. Or ``raw``, all of the answer after the reasoning; or ``fence``, a block of it between lines of at
+            least three backquotes or tildes, as in Markdown, whose tag is ``lean4``, ``lean`` or absent; or
+            ``continued``, the text before the first line of three backquotes, or all of it, for a prompt that has
+            opened the block.
         trailing: whether text may follow that block. An answer that goes on after its proof often hedges.
         fences: the block that counts where there are several; ``only`` rejects an answer with a second block.
         form: the end of the prompt that the answer continues. ``any`` and ``term``: the prompt ends with ``:=``, and
-            the proof is taken as written. ``tactic``: it ends with ``:= by``. Unless the answer starts with its own
-            ``by``, one is put on a line before it, and if its first line is not indented, all lines are indented by
+            the proof is taken as written, except that with ``declarations`` and ``any`` a bare proof that begins with a
+            tactic is taken for a tactic block. ``tactic``: it ends with ``:= by``. Unless the answer starts with its
+            own ``by``, one is put on a line before it, and if its first line is not indented, all lines are indented by
             two spaces. The columns of the first line must therefore come from the answer: end such a prompt with
             ``by``, not with spaces.
         restated: ``allow`` accepts an answer that writes out the whole theorem, as whole-proof provers do; ``reject``
@@ -72,7 +78,7 @@ class ExtractSettings:
     rlpost.errors.UserError: fences is 'all'; use 'last', 'first' or 'only'
     """
 
-    extract: Extract = "raw"
+    extract: Extract = "declarations"
     trailing: Trailing = "reject"
     fences: Fences = "last"
     form: Form = "any"
@@ -80,6 +86,33 @@ class ExtractSettings:
 
     def __post_init__(self) -> None:
         check_choices(self)
+
+
+def extract_task(text: str, task: ProofTask, settings: ExtractSettings) -> ProofTask:
+    r"""The task with the proof that an answer holds, in mode ``declarations`` if it declares the theorem.
+
+    Raises:
+        NoProofError: as `extract_proof`, or if no theorem in the answer is surely the task's.
+
+    >>> answer = "```lean4\ntheorem t : True := by\n  trivial\n```<|im_end|>"
+    >>> extract_task(answer, ProofTask("True", "", "t"), ExtractSettings()).mode
+    'declarations'
+    """
+    if settings.extract != "declarations" or task.mode == "file":
+        return replace(task, proof=extract_proof(text, task, settings))
+    blocks = find_blocks(cut_tail(_drop_thought(_normalise(text))))
+    if not blocks:
+        raise NoProofError("the answer holds no ```lean block")
+    problem: NoTheoremError | None = None
+    for block in reversed(blocks):
+        try:
+            if (found := read_declarations(block.text, task)) is not None:
+                return found
+        except NoTheoremError as error:
+            problem = problem or error
+    if problem is not None:
+        raise NoProofError(str(problem)) from problem
+    return replace(task, proof=as_proof(_trim(blocks[-1].text), settings.form), mode="proof")
 
 
 def extract_proof(text: str, task: ProofTask, settings: ExtractSettings) -> str:
@@ -93,7 +126,7 @@ def extract_proof(text: str, task: ProofTask, settings: ExtractSettings) -> str:
     counts. Comments and lines of the task's header may precede it. The text after its ``:=`` is the proof, whatever
     ``form`` says, with spaces before its first line where later lines are aligned with it.
 
-    In file mode the answer is a whole file, and ``form`` and ``restated`` do not apply.
+    In the other modes the answer is a whole text, and ``form`` and ``restated`` do not apply.
 
     Raises:
         NoProofError: if the reasoning or a block is never closed, there is no such block or one too many, text follows
@@ -107,14 +140,16 @@ def extract_proof(text: str, task: ProofTask, settings: ExtractSettings) -> str:
     >>> extract_proof("theorem mine : True := trivial", task, ExtractSettings(restated="allow"))
     'trivial'
     """
-    answer = _drop_thought(_normalise(text))
-    cut = {"raw": lambda text, _: text, "fence": _cut_block, "continued": _cut_at_fence}[settings.extract]
+    answer = cut_tail(_drop_thought(_normalise(text)))
+    cut = {"raw": lambda text, _: text, "declarations": _cut_last, "fence": _cut_block, "continued": _cut_at_fence}[
+        settings.extract
+    ]
     proof = _trim(cut(answer, settings))
-    if task.mode == "file":
+    if task.mode != "proof":
         return proof
     if settings.restated == "allow" and (restated := _cut_restated(proof, task)) is not None:
         return restated
-    return _put_by(proof) if settings.form == "tactic" else proof
+    return put_by(proof) if settings.form == "tactic" else proof
 
 
 def _normalise(text: str) -> str:
@@ -157,10 +192,16 @@ def _cut_block(text: str, settings: ExtractSettings) -> str:
 def _cut_at_fence(text: str, settings: ExtractSettings) -> str:
     closing = _CLOSING_FENCE.search(text)
     if closing is None:
-        raise NoProofError("the block that the prompt opened is never closed: the answer was cut off")
+        # A model may end its turn where it should close the block; whether the proof is complete, Lean tells.
+        return text.removesuffix("```")
     if settings.trailing == "reject" and text[closing.end() :].strip():
         raise NoProofError("text follows the closing fence")
     return text[: closing.start()]
+
+
+def _cut_last(text: str, _: ExtractSettings) -> str:
+    blocks = find_blocks(text)
+    return blocks[-1].text if blocks else text
 
 
 def _find_blocks(text: str) -> list[tuple[re.Match[str], re.Match[str]]]:
@@ -178,14 +219,6 @@ def _find_blocks(text: str) -> list[tuple[re.Match[str], re.Match[str]]]:
     if opening is not None:
         raise NoProofError("the last block is never closed: the answer was cut off")
     return blocks
-
-
-def _put_by(proof: str) -> str:
-    if not proof or _BY.match(proof):
-        return proof
-    # Lean takes a tactic in the first column for the next command.
-    indented = proof if proof.startswith(" ") else "\n".join(line and f"  {line}" for line in proof.split("\n"))
-    return f"by\n{indented}"
 
 
 def _cut_restated(text: str, task: ProofTask) -> str | None:

@@ -21,6 +21,7 @@ Reason = Literal[
     "timeout",
     "memory",
     "crashed",
+    "crashed_twice",
     "unavailable",
 ]
 """Every reason a Lean verdict can carry."""
@@ -34,6 +35,10 @@ _ADDRESS_SPACE = ("bad_alloc", "out of memory", "failed to create thread", "Cann
 # Lean panics at a number too big for it, or where code of the proof itself cannot continue; the same proof would panic
 # again on any machine.
 _OUT_OF_MEMORY = ("INTERNAL PANIC", "PANIC at ", "Stack overflow", *_ADDRESS_SPACE)
+
+
+# What Lean prints where a proof asks for compiled code that its build does not have, as `decide +native` does.
+_REFUSED_IN_NATIVE_CODE = ("LEAN ASSERTION VIOLATION",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +133,9 @@ def classify(run: Run, output: LeanOutput, cpu_limit: float) -> Ruling:
     """The ruling that a finished process supports.
 
     A limit that the proof itself exhausted (CPU, memory, size of its output) is the proof's fault and rejects it.
-    Running out of wall-clock time without using the CPU time, any other signal and any line that is not a message are
-    infrastructure faults and leave it undecided. ``accepted`` means only that Lean reported no error; the compiled
+    So is a failed assertion of Lean's. Running out of wall-clock time without using the CPU time, any other signal and
+    any other line that is not a message leave it undecided: whose fault that is, only a second check can tell
+    (`rlpost_verifiers.lean.blame`). ``accepted`` means only that Lean reported no error; the compiled
     module must still be audited.
 
     Args:
@@ -140,7 +146,8 @@ def classify(run: Run, output: LeanOutput, cpu_limit: float) -> Ruling:
     if run.wall_exceeded or run.signal:
         return _classify_killed(run, output, cpu_limit)
     if output.noise:
-        return _out_of_memory(output) or Ruling("undecided", "crashed", f"Lean printed {output.noise[0][:200]!r}")
+        undecided = Ruling("undecided", "crashed", f"Lean printed {output.noise[0][:200]!r}")
+        return _out_of_memory(output) or _failed_assertion(output) or undecided
     if output.errors:
         return _classify_errors(output.errors)
     if any(message.kind == "hasSorry" for message in output.messages):
@@ -161,7 +168,8 @@ def _classify_killed(run: Run, output: LeanOutput, cpu_limit: float) -> Ruling:
         )
     if run.signal == signal.SIGXFSZ:
         return Ruling("rejected", "memory", "wrote more than the file size limit")
-    return _out_of_memory(output) or Ruling("undecided", "crashed", f"Lean was ended by signal {run.signal}")
+    undecided = Ruling("undecided", "crashed", f"Lean was ended by signal {run.signal}")
+    return _out_of_memory(output) or _failed_assertion(output) or undecided
 
 
 def ran_out_of_address_space(output: LeanOutput) -> bool:
@@ -172,6 +180,11 @@ def ran_out_of_address_space(output: LeanOutput) -> bool:
 def _out_of_memory(output: LeanOutput) -> Ruling | None:
     line = next((line for line in output.noise if any(mark in line for mark in _OUT_OF_MEMORY)), None)
     return None if line is None else Ruling("rejected", "memory", line[:200])
+
+
+def _failed_assertion(output: LeanOutput) -> Ruling | None:
+    line = next((line for line in output.noise if line.startswith(_REFUSED_IN_NATIVE_CODE)), None)
+    return None if line is None else Ruling("rejected", "failed", f"Lean printed {line[:200]!r}")
 
 
 def _classify_errors(errors: tuple[LeanMessage, ...]) -> Ruling:

@@ -28,7 +28,7 @@ WHOLE_PROOF = (
         "else.\n\n```lean\n{formal}\n```",
     ),
 )
-"""A chat that asks for the whole proof: ``extract: fence``, ``restated: allow``."""
+"""A chat that asks for the whole proof: ``extract: declarations``, the default."""
 
 REASONING = (
     (
@@ -37,4 +37,4 @@ REASONING = (
         "the complete theorem and its proof in one ```lean block, and end there.\n\n```lean\n{formal}\n```",
     ),
 )
-"""The chat with reasoning before the block, in ``<think>`` tags or not: ``extract: fence``, ``restated: allow``."""
+"""The chat with reasoning before the block, in ``<think>`` tags or not: ``extract: declarations``, the default."""

@@ -1,18 +1,22 @@
 """The text side of a check: the file Lean reads, and what a proof may not contain.
 
-Everything here is a function of strings. The filter is the first and cheapest of several checks; soundness rests on
-the audit of the compiled module afterwards (`audit`), so the filter may be stricter than Lean.
+Everything here is a function of strings. What a model's text may hold is in `filter`; these rules are for
+the parts that come from a data set.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import replace
 
 from rlpost.errors import DataError
+from rlpost_verifiers.lean.scopes import Name, has_variables, opened_namespaces, scope_after
 from rlpost_verifiers.lean.task import ProofTask
 
 THEOREM = "X"
+ASSUMED = "X.assumed"
+"""An axiom that proves anything, in files that only state a theorem."""
 PRELUDE = "RLPre"
 MAX_PROOF_BYTES = 65536
 # Nesting of 100,000 parentheses in one line costs Lean 4 s and 500 MB before it gives up; no honest proof nests so.
@@ -42,22 +46,21 @@ FORBIDDEN_WORDS: dict[str, tuple[str, ...]] = {
     "is a modifier of a declaration": (
         *("unsafe", "partial", "noncomputable", "private", "protected", "public", "meta", "nonrec", "local", "scoped"),
     ),
-    "attaches further declarations to the theorem": ("where", "termination_by", "decreasing_by", "computed_fields"),
-    "stands for a missing proof or drops the rest of one": ("sorry", "admit", "stop", "sorryAx", "exit"),
+    "attaches further declarations to the theorem": ("computed_fields",),
+    "stands for a missing proof or drops the rest of one": ("sorry", "admit", "stop", "sorryAx"),
     "runs or trusts code outside the kernel": (
-        *("native_decide", "run_tac", "run_cmd", "run_elab", "run_meta", "by_elab", "eval", "include_str", "lcProof"),
-        *("ofReduceBool", "reduceBool", "reduceNat"),
+        *("native_decide", "native", "run_tac", "run_cmd", "run_elab", "run_meta", "by_elab", "include_str", "lcProof"),
+        *("ofReduceBool", "reduceBool", "reduceNat", "dbg_trace", "dbgTrace"),
     ),
-    "prints text that could pose as Lean's verdict": ("trace", "dbg_trace", "dbgTrace"),
 }
 """Words that no proof of a single theorem needs, keyed by what they would make possible."""
 
 _FORBIDDEN_MARKS: dict[str, str] = {
     "#": "starts a command such as #exit, which hides the rest of the file, or #eval",
     "@[": "starts an attribute such as @[extern] or @[macro]",
-    "/-": "opens a comment, which can swallow what follows",
+    "/-": "opens a comment, which a statement may not hold",
     "-/": "closes a comment",
-    "--": "opens a comment, which can hide text from a reader",
+    "--": "opens a comment, which a statement may not hold",
     "«": "quotes a name, so that any text can pose as an identifier",
     "»": "quotes a name",
 }
@@ -71,22 +74,15 @@ _WORD = re.compile(
 )
 # "0xfopen" would end a hexadecimal number in a letter and let the next keyword pass as its continuation.
 _RADIX_NUMBER = re.compile(r"0[xXbBoO]")
-_HEADER_LINE = re.compile(r"(?:open|universe)( [A-Za-z_][\w.']*)+")
+OPTIONS = re.compile(
+    r"maxHeartbeats|maxRecDepth|synthInstance\.max(?:Heartbeats|Size)|autoImplicit|relaxedAutoImplicit"
+    r"|(?:weak\.)?linter\.[\w.]+|pp\.[\w.]+|backward\.[\w.]+|tactic\.hygienic|push_neg\.[\w.]+"
+)
+"""Options that cannot make Lean accept a wrong proof."""
+
+_HEADER_LINE = re.compile(r"(?:open(?: scoped)?|universe)( [A-Za-z_][\w.']*)+|set_option (?P<option>[\w.]+) \w+")
 _BRACKETS = {")": "(", "]": "[", "}": "{", "⟩": "⟨", "⦄": "⦃"}
 _OPENING = frozenset(_BRACKETS.values())
-
-
-def find_forbidden(proof: str) -> str | None:
-    """Why ``proof`` must not be passed to Lean, or None if it may be.
-
-    >>> find_forbidden("by sorry")
-    "'sorry' stands for a missing proof or drops the rest of one"
-    >>> find_forbidden("fun _ h => h") is None
-    True
-    """
-    if not proof.strip():
-        return "the proof is empty"
-    return find_unreadable(proof) or _find_forbidden_text(proof)
 
 
 def find_unreadable(text: str, max_bytes: int = MAX_PROOF_BYTES) -> str | None:
@@ -133,16 +129,21 @@ def check_statement(task: ProofTask) -> None:
         if problem is not None:
             raise DataError(f"task {task.name!r}: {part} {_shorten(text)!r}: {problem}")
     for line in task.header.splitlines():
-        if line.strip() and not _HEADER_LINE.fullmatch(line.strip()):
+        found = _HEADER_LINE.fullmatch(line.strip())
+        if line.strip() and (found is None or (found["option"] and not OPTIONS.fullmatch(found["option"]))):
             raise DataError(
-                f"task {task.name!r}: header line {_shorten(line)!r}: use only 'open …' or 'universe …' lines"
+                f"task {task.name!r}: header line {_shorten(line)!r}: "
+                "use only 'open …', 'universe …' or 'set_option …' lines"
             )
+    if problem := find_unreadable(task.context):
+        raise DataError(f"task {task.name!r}: context {_shorten(task.context)!r}: {problem}")
 
 
 def build_source(task: ProofTask) -> str:
-    """The file Lean checks: the prelude, the header, and one theorem that is always called ``X``.
+    """The file Lean checks: the prelude, the header, the context, and one theorem that is called ``X``.
 
-    In file mode the task's text replaces the theorem and may declare anything.
+    In the other modes the task's text replaces the theorem and stands in a namespace ``X`` of its own, so that none of
+    its names can be one that the prelude has, or one that the kernel computes with by its name.
 
     >>> print(build_source(ProofTask("True", "trivial")), end="")
     prelude
@@ -150,22 +151,41 @@ def build_source(task: ProofTask) -> str:
     theorem X : True :=
     trivial
     """
-    if task.mode == "file":
-        return f"{_opening(task)}{task.proof}\n"
-    return f"{_opening(task)}theorem {_signature(task)} :=\n{task.proof}\n"
+    return f"{_before_proof(task)}{task.proof}\n"
 
 
 def build_statement(task: ProofTask) -> str:
     """A file that Lean accepts exactly if it can elaborate the statement by itself.
 
-    Its ``X`` has the type that the theorem must have, compiled without any text of a proof.
+    Its axiom has the name and the type that the theorem must have, compiled without any text of a proof.
 
     >>> print(build_statement(ProofTask("True", "trivial")), end="")
     prelude
     import RLPre
     axiom X : True
     """
-    return f"{_opening(task)}axiom {_signature(task)}\n"
+    inside = f"namespace {THEOREM}\n" if task.mode != "proof" else ""
+    if has_variables(task.context):
+        # Which variables become arguments, Lean decides for theorems only.
+        assumed = f"axiom {ASSUMED} {{p : Prop}} : p\n"
+        before, after = _opening(replace(task, context="")), f"{task.context.strip()}\n"
+        return f"{before}{assumed}{after}{inside}theorem {_signature(task)} := _root_.{ASSUMED}\n"
+    return f"{_opening(task)}{inside}axiom {_signature(task)}\n"
+
+
+def theorem_name(task: ProofTask) -> Name:
+    """The full name of the theorem in the compiled module.
+
+    >>> theorem_name(ProofTask("True", "theorem t : True := trivial", mode="declarations", theorem="t"))
+    ('X', 't')
+    """
+    inside = () if task.mode == "proof" else (THEOREM,)
+    return (*scope_after(task.context), *inside, *_local_name(task).split("."))
+
+
+def own_names(task: ProofTask) -> Name:
+    """The namespace in which everything that the task's text declares must lie."""
+    return (*scope_after(task.context), THEOREM)
 
 
 def proof_start_line(task: ProofTask) -> int:
@@ -174,17 +194,28 @@ def proof_start_line(task: ProofTask) -> int:
     >>> proof_start_line(ProofTask("True", "trivial"))
     4
     """
-    return build_source(task)[: -len(task.proof) - 1].count("\n") + 1
+    return _before_proof(task).count("\n") + 1
+
+
+def _before_proof(task: ProofTask) -> str:
+    if task.mode == "proof":
+        return f"{_opening(task)}theorem {_signature(task)} :=\n"
+    known = opened_namespaces(task.proof) if task.mode == "declarations" else ""
+    return f"{_opening(task)}{known}namespace {THEOREM}\n"
 
 
 def _opening(task: ProofTask) -> str:
-    header = f"{task.header.strip()}\n" if task.header.strip() else ""
-    return f"prelude\nimport {PRELUDE}\n{header}"
+    parts = (f"{part.strip()}\n" for part in (task.header, task.context) if part.strip())
+    return f"prelude\nimport {PRELUDE}\n{''.join(parts)}"
+
+
+def _local_name(task: ProofTask) -> str:
+    return task.theorem if task.mode == "declarations" else THEOREM
 
 
 def _signature(task: ProofTask) -> str:
     binders = f" {task.binders}" if task.binders else ""
-    return f"{THEOREM}{binders} : {task.statement}"
+    return f"{_local_name(task)}{binders} : {task.statement}"
 
 
 def _find_forbidden_part(text: str) -> str | None:

@@ -20,7 +20,12 @@ _log = logging.getLogger(__name__)
 
 _COMMENT = re.compile(r"/-|-/|--[^\n]*")
 _KEYWORD = re.compile(r"(?:^|(?<=\s))(?:theorem|lemma)\s+(?P<name>[^\s:({\[⦃]+)")
-_HEADER_LINE = re.compile(r"(?:open|universe)\b.*")
+_HEADER_LINE = re.compile(r"(?:open|universe)\b(?!.*\bin$).*")
+_OPTION = re.compile(r"set_option ([\w.]+) \w+")
+_OWN_MODIFIERS = re.compile(r"(?:(?:@\[[^\[\]]*\]|\b(?:private|protected|nonrec|noncomputable))\s*)+\Z")
+_ENDS = re.compile(r"(?:\s*^end\b[^\n]*)+\s*\Z", re.MULTILINE)
+_UNIVERSES = re.compile(r"\{([\w, ]+)\}\s*")
+_SORRY = re.compile(r"(?<![\w.])(?:sorry|admit)(?![\w'!?])")
 _PAIRS = {"(": ")", "[": "]", "{": "}", "⟨": "⟩", "⦃": "⦄"}
 _CLOSING = {closing: opening for opening, closing in _PAIRS.items()}
 _COLUMNS = ("theorem_statement", "formal_statement", "statement")
@@ -37,7 +42,8 @@ class Statement:
         header: its ``open`` and ``universe`` lines; imports and options are left to the backend.
         binders: arguments between the name and the colon.
         statement: the bare type.
-        formal: the declaration as written, up to and including ``:= by``.
+        formal: the declaration as written, with its context, up to and including ``:= by``.
+        context: everything else before the theorem that Lean needs to read it: definitions, variables, namespaces.
     """
 
     name: str
@@ -45,17 +51,19 @@ class Statement:
     binders: str
     statement: str
     formal: str
+    context: str = ""
 
 
 def split_theorem(text: str) -> Statement:
     r"""Split a declaration into its parts.
 
     Args:
-        text: optional header lines, then one ``theorem`` or ``lemma``, with or without ``:= by`` or ``:= sorry`` at its
-            end. Comments are left out.
+        text: optional header lines and declarations, then one ``theorem`` or ``lemma``, with or without ``:= by`` or
+            ``:= sorry`` at its end. Comments are left out, and so is an ``end`` after the theorem.
 
     Raises:
-        DataError: if there is no declaration, more than one, no type, a bracket that does not close, or a proof.
+        DataError: if there is no theorem, more than one, no type, a bracket that does not close, a proof, or a context
+            that leaves something out by ``sorry``.
 
     >>> one = split_theorem("open Nat\ntheorem two (n : ℕ) (h : n = 1) :\n  n + n = 2 := by\n")
     >>> (one.name, one.header, one.binders, one.statement)
@@ -66,7 +74,7 @@ def split_theorem(text: str) -> Statement:
     if len(declarations) != 1:
         raise DataError(f"{len(declarations)} theorems where one is needed")
     found = declarations[0]
-    body = plain[found.end() :]
+    body = _ENDS.sub("", plain[found.end() :])
     colon, assign = _cuts(body)
     if colon is None:
         raise DataError("no colon outside brackets, so no type")
@@ -78,9 +86,43 @@ def split_theorem(text: str) -> Statement:
         raise DataError("the type is empty")
     if _cuts(statement)[1] is not None:  # Lean would take a `let … := …` of the type for the beginning of the proof
         statement = f"({statement})"
-    header = [line.strip() for line in plain[: found.start()].splitlines() if _HEADER_LINE.match(line.strip())]
-    formal = f"{found[0].strip()}{body[:assign].rstrip()} := by"
-    return Statement(found["name"], "\n".join(header), binders, statement, formal)
+    header, context = split_context(plain[: found.start()])
+    name, formal = found["name"], f"{found[0].strip()}{body[:assign].rstrip()} := by"
+    if name.endswith(".") and (universes := _UNIVERSES.match(binders)):  # theorem t.{u, v} …
+        name, binders = name[:-1], binders[universes.end() :]
+        header = "\n".join(
+            part for part in (header, f"universe {' '.join(universes[1].replace(',', ' ').split())}") if part
+        )
+    shown = f"{context}\n\n{formal}" if context else formal
+    return Statement(name, header, binders, statement, shown, context)
+
+
+def split_context(text: str) -> tuple[str, str]:
+    r"""What stands before a theorem, without comments: header lines, and the rest from the first other command on.
+
+    Imports, options before the first declaration, and modifiers and attributes of the theorem itself are left out.
+
+    Raises:
+        DataError: for a ``sorry``.
+
+    >>> split_context("import Mathlib\nopen Nat\n\nabbrev answer : ℕ := 3\n\n@[simp]\n")
+    ('open Nat', 'abbrev answer : ℕ := 3')
+    """
+    lines = _OWN_MODIFIERS.sub("", text).splitlines()
+    header: list[str] = []
+    while lines:
+        line = lines[0].strip()
+        if _HEADER_LINE.fullmatch(line):
+            header.append(line)
+        elif (
+            line and not _OPTION.fullmatch(line) and not line.startswith("import ") and line != "noncomputable section"
+        ):
+            break
+        lines.pop(0)
+    context = "\n".join(line.rstrip() for line in lines if not line.startswith("import ")).strip()
+    if missing := _SORRY.search(context):
+        raise DataError(f"{missing[0]!r} stands in the declarations before the theorem; write out what it leaves open")
+    return "\n".join(header), context
 
 
 def rows(
@@ -91,6 +133,7 @@ def rows(
     duplicates: Literal["drop", "keep"] = "drop",
     exclude: str | Sequence[str] = (),
     unreadable: Literal["refuse", "drop"] = "refuse",
+    declarations: Literal["keep", "unreadable"] = "keep",
 ) -> list[dict[str, Any]]:
     """The data source ``lean_statements``: JSONL or Parquet files of declarations as proof tasks.
 
@@ -102,20 +145,24 @@ def rows(
         split: keep only rows whose column ``split`` has this value; None keeps all rows.
         duplicates: ``drop`` or ``keep`` later rows that repeat an earlier statement under another name or spacing.
         exclude: files whose statements are left out, such as held-out test sets (decontamination).
-        unreadable: ``refuse`` a row that cannot be split into its parts, or ``drop`` it with a warning that names it.
+        unreadable: ``refuse`` a row that cannot be split into its parts, or ``drop`` it with a warning that names it;
+            how many were dropped is said in the end.
+        declarations: what becomes of a row with definitions or variables before its theorem: ``keep`` them as its
+            context, or treat it as ``unreadable``.
 
     Returns:
-        The rows' own columns with ``id``, ``name``, ``header``, ``binders``, ``statement``, ``formal``, ``informal``.
+        The rows' own columns with ``id``, ``name``, ``theorem`` (its name in the declaration), ``header``,
+        ``context``, ``binders``, ``statement``, ``formal``, ``informal``.
 
     Raises:
         DataError: naming file, row and reason.
     """
-    held_out = {_key(row) for row in _read(_paths(exclude), "", column, None, unreadable)}
+    held_out = {_key(row) for row in _read(_paths(exclude), "", column, None, unreadable, declarations)}
     seen: set[str] = set()
     names: dict[str, int] = {}
     result: list[dict[str, Any]] = []
     dropped = {"stated before": 0, "held out": 0}
-    for row in _read(_paths(path), header, column, split, unreadable):
+    for row in _read(_paths(path), header, column, split, unreadable, declarations):
         key = _key(row)
         reason = "held out" if key in held_out else "stated before" if duplicates == "drop" and key in seen else None
         if reason is not None:
@@ -131,20 +178,27 @@ def rows(
 
 
 def _read(
-    paths: Iterable[str], header: str, column: str | None, split: str | None, unreadable: str
+    paths: Iterable[str], header: str, column: str | None, split: str | None, unreadable: str, declarations: str
 ) -> list[dict[str, Any]]:
     result: list[dict[str, Any]] = []
+    dropped = 0
     for path in paths:
         found = resolve("sources", "parquet" if path.endswith(".parquet") else "jsonl")(path)
         for number, row in enumerate(found):
             if split is not None and row.get("split") != split:
                 continue
             try:
-                result.append(_row(row, header, column))
+                read = _row(row, header, column)
+                if read["context"] and declarations == "unreadable":
+                    raise DataError(f"declarations stand before the theorem ({read['context'][:60]!r})")
+                result.append(read)
             except DataError as error:
                 if unreadable == "refuse":
                     raise DataError(f"{path}, row {number}: {error}; mend it, or set unreadable: drop") from None
                 _log.warning("%s, row %d left out: %s", path, number, error)
+                dropped += 1
+    if dropped:
+        _log.warning("%d rows were left out because they cannot be read, %d are left", dropped, len(result))
     return result
 
 
@@ -154,12 +208,15 @@ def _row(row: dict[str, Any], header: str, column: str | None) -> dict[str, Any]
     if not isinstance(text, str):
         raise DataError(f"no text in column {key or ' or '.join(_COLUMNS)} (there are {', '.join(row)})")
     parts = split_theorem(text)
+    given = _read_header(row)
     name = next((str(row[key]) for key in _NAMES if row.get(key)), parts.name)
     informal = next((str(row[key]) for key in _INFORMAL if row.get(key)), "")
     return {
         **row,
         "name": name,
-        "header": "\n".join(part for part in (header.strip(), parts.header) if part),
+        "theorem": parts.name,
+        "header": "\n".join(dict.fromkeys("\n".join((header, given, parts.header)).strip().splitlines())),
+        "context": parts.context,
         "binders": parts.binders,
         "statement": parts.statement,
         "formal": parts.formal,
@@ -167,8 +224,21 @@ def _row(row: dict[str, Any], header: str, column: str | None) -> dict[str, Any]
     }
 
 
+def _read_header(row: dict[str, Any]) -> str:
+    """The lines of the row's own column ``header``, which stand before the declaration in its file."""
+    text = row.get("header")
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise DataError(f"column header holds {str(text)[:40]!r}, not text")
+    header, context = split_context(_without_comments(unicodedata.normalize("NFC", text)))
+    if context:
+        raise DataError(f"column header holds a definition ({context[:60]!r}); put it before the theorem")
+    return header
+
+
 def _key(row: dict[str, Any]) -> str:
-    return normalise_text(f"{row['binders']} : {row['statement']}")
+    return normalise_text(f"{row['context']} {row['binders']} : {row['statement']}")
 
 
 def _paths(given: str | Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from rlpost.plugins.registry import resolve
 from rlpost.types import Prompt, Verdict, VerifyItem
 from rlpost_verifiers.cache import VerdictCache, as_cached
 from rlpost_verifiers.lean.backend import Backend, filtered
+from rlpost_verifiers.lean.blame import settle_crashes
 from rlpost_verifiers.lean.conformance.gate import Report, examine
 from rlpost_verifiers.lean.embedded.backend import EmbeddedLean
 from rlpost_verifiers.lean.extract import (
@@ -27,7 +28,7 @@ from rlpost_verifiers.lean.extract import (
     NoProofError,
     Restated,
     Trailing,
-    extract_proof,
+    extract_task,
 )
 from rlpost_verifiers.lean.task import ProofTask, parse_task
 from rlpost_verifiers.lean.toolchain.text import normal_form
@@ -43,9 +44,9 @@ BACKENDS = {
 _ARGUMENTS = {"kimina": ("timeout_s", "concurrency")}
 """A backend's arguments for time limit and parallel checks, if not ``cpu_seconds`` and ``workers``."""
 
-_TASK_COLUMNS = ("statement", "header", "binders", "mode")
-_PASSING = ("crashed", "unavailable", "timeout")
-"""Reasons of undecided verdicts that may be transient."""
+_TASK_COLUMNS = ("statement", "header", "binders", "mode", "theorem", "context")
+_PASSING = ("unavailable", "timeout")
+"""Reasons of undecided verdicts that may be transient; a crash is repeated alone (`settle_crashes`)."""
 _FIRST_PAUSE_SECONDS = 0.5
 _GATE_CACHE = 1000
 """Verdicts that the conformance test keeps, more than it has cases."""
@@ -55,20 +56,23 @@ class LeanVerifier:
     """Accepts an answer if and only if it proves the prompt's statement in Lean.
 
     Implements `rlpost.protocols.Verifier`. A prompt's columns must hold ``statement`` and may hold ``header``,
-    ``binders`` and ``mode``; the proof (in file mode: the file) is taken from the answer's text.
+    ``binders``, ``mode``, ``context`` and ``theorem``, the theorem's name; the proof (in file mode: the file) is taken
+    from the answer's text.
 
     Args:
         backend: a name in `BACKENDS`, or a running backend.
         timeout_s: CPU time limit of one check in seconds; for a Kimina server, its wall-clock limit.
         workers: number of checks that run at the same time.
-        extract: ``raw`` (the answer is the proof), ``fence`` (a ```` ```lean ```` block of it is), or ``continued``
-            (the answer continues a block that the prompt opened).
+        extract: ``declarations`` (the theorem and what it needs, as provers write them, or the bare proof), ``raw``
+            (the answer is the proof), ``fence`` (a ```` ```lean ```` block of it is), or ``continued`` (the answer
+            continues a block that the prompt opened).
         trailing: ``reject`` or ``allow`` text after that block.
         fences: the block that counts: the ``last``, the ``first``, or the ``only`` one.
         form: ``any``, ``term`` or ``tactic``: whether the prompt ends in ``:=`` or, for ``tactic``, in ``:= by``.
         restated: ``reject`` or ``allow`` answers that write the theorem out. `ExtractSettings` has the details.
-        retries: repetitions of a check that failed for a transient reason (a lost process, an unreachable backend, a
-            wall-clock timeout), after half a second, then one, then two …
+        retries: repetitions of a check that failed for a transient reason (an unreachable backend, a wall-clock
+            timeout), after half a second, then one, then two … A check that ended Lean's process is repeated once,
+            alone; a proof that ends it again, while a gold proof is accepted, is rejected as ``crashed_twice``.
         cache_size: number of decided verdicts kept in memory.
         cache_dir: folder that keeps them across runs; ``auto`` is a folder of the user's cache, None keeps none.
         settings: further arguments of the backend, e.g. ``memory_mb``, ``project``, ``url``.
@@ -89,7 +93,7 @@ class LeanVerifier:
         backend: Backend | str = "embedded",
         timeout_s: float = 10.0,
         workers: int = 1,
-        extract: Extract = "raw",
+        extract: Extract = "declarations",
         trailing: Trailing = "reject",
         fences: Fences = "last",
         form: Form = "any",
@@ -213,13 +217,12 @@ class LeanVerifier:
                 break
             for i, verdict in zip(again, self._backend.check([tasks[i] for i in again]), strict=True):
                 verdicts[i] = verdict
-        return verdicts
+        return settle_crashes(self._backend, tasks, verdicts)
 
     def _task(self, item: VerifyItem) -> ProofTask:
         # The columns come from the data set: an error in them must not depend on the model's text.
         task = self._bare_task(item.columns, str(item.columns.get("id") or item.columns.get("name") or "X"))
-        proof = extract_proof(item.text, task, self._extract)
-        return ProofTask(task.statement, proof, task.name, task.header, task.binders, task.mode)
+        return extract_task(item.text, task, self._extract)
 
     def _bare_task(self, columns: Any, name: str) -> ProofTask:
         row = {key: columns[key] for key in _TASK_COLUMNS if key in columns}
@@ -227,6 +230,7 @@ class LeanVerifier:
 
     def _key(self, task: ProofTask) -> str:
         parts = [self.fingerprint, task.mode, task.header, task.binders, task.statement, task.proof]
+        parts += [task.context, task.theorem if task.mode == "declarations" else ""]
         # With ASCII escapes, two lone surrogates in a row would equal the character that the pair encodes.
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -149,4 +149,5 @@ def as_item(task: ProofTask, settings: ExtractSettings) -> VerifyItem:
     if settings.extract != "raw":
         text = f"{text}\n```" if settings.extract == "continued" else f"```lean\n{text}\n```"
     columns = {"statement": task.statement, "header": task.header, "binders": task.binders, "mode": task.mode}
+    columns |= {"context": task.context, "theorem": task.theorem}
     return VerifyItem({**columns, "name": task.name}, text)

@@ -18,7 +18,7 @@ from rlpost.errors import DataError, InfrastructureError, UserError
 from rlpost.types import Verdict
 from rlpost_verifiers.lean.backend import Backend
 from rlpost_verifiers.lean.dojo.imports import import_lean_dojo
-from rlpost_verifiers.lean.source import find_forbidden
+from rlpost_verifiers.lean.filter import find_forbidden
 from rlpost_verifiers.lean.task import ProofTask
 
 if TYPE_CHECKING:
@@ -203,6 +203,8 @@ def find_problem(tactic: str) -> str | None:
     forbidden = find_forbidden(tactic)
     if forbidden is not None:
         return forbidden
+    if mark := next((mark for mark in ("--", "/-") if mark in tactic), None):
+        return f"{mark!r} opens a comment, which could hide the end of the step"
     depth = 0
     for character in tactic:
         depth += (character == "(") - (character == ")")

@@ -11,22 +11,23 @@ import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from rlpost.errors import InfrastructureError, UserError
 from rlpost.types import Verdict
 from rlpost_verifiers.lean.backend import filtered, undecided
 from rlpost_verifiers.lean.embedded import installation
-from rlpost_verifiers.lean.embedded.checking import Statements, check_proof, read_statements
+from rlpost_verifiers.lean.embedded.checking import StatementLostError, Statements, check_proof, read_statements
 from rlpost_verifiers.lean.embedded.olean import Olean
 from rlpost_verifiers.lean.embedded.server import Limits, Server
 from rlpost_verifiers.lean.embedded.worker import Job, UnavailableError, Work, Worker
-from rlpost_verifiers.lean.source import FORBIDDEN_WORDS, MAX_NESTING, MAX_PROOF_BYTES, find_forbidden, find_unreadable
+from rlpost_verifiers.lean.filter import RULES, FilteredError, admit
+from rlpost_verifiers.lean.source import MAX_NESTING, MAX_PROOF_BYTES, find_unreadable
 from rlpost_verifiers.lean.task import Mode, ProofTask
 
 _STATEMENTS_AT_ONCE = 50
 # To be increased whenever audit, replay or classification accept something else, so that older cached verdicts expire.
-_RULES = 5
+_RULES = 6
 
 
 class EmbeddedLean:
@@ -48,7 +49,7 @@ class EmbeddedLean:
             the prelude for every check, with a warning. ``fingerprint`` and ``Verdict.backend`` show which applied.
 
     Attributes:
-        modes: ``proof``, and ``file`` where a check can be confined.
+        modes: ``proof`` and ``declarations``, and ``file`` where a check can be confined.
         unconfined: descriptions of the confinement that this machine lacks; empty if nothing is missing.
 
     Raises:
@@ -83,7 +84,7 @@ class EmbeddedLean:
         try:
             servers = [worker.ready.result() for worker in self._workers]
             self.unconfined = tuple(sorted({what for server in servers for what in server.unconfined}))
-            self.modes: frozenset[Mode] = frozenset({"proof"} if self.unconfined else {"proof", "file"})
+            self.modes: frozenset[Mode] = frozenset(get_args(Mode)) - ({"file"} if self.unconfined else set())
             self.fingerprint = backends[all(server.imported for server in servers)]
             if problem := next((server.problem for server in servers if server.problem), ""):
                 warnings.warn(f"every Lean check imports the prelude anew: {problem}", RuntimeWarning, stacklevel=2)
@@ -97,7 +98,7 @@ class EmbeddedLean:
         Raises:
             InfrastructureError: after `close`.
         """
-        pending = [self._find_unfit(task) or self._submit(_timed(self._checked(task))) for task in tasks]
+        pending = [self._admit_and_submit(task) for task in tasks]
         try:
             return [entry if isinstance(entry, Verdict) else self._verdict(entry) for entry in pending]
         except BaseException:
@@ -120,13 +121,20 @@ class EmbeddedLean:
         """
         return self._submit(lambda server, _: server.probe()).result()
 
-    def _find_unfit(self, task: ProofTask) -> Verdict | None:
-        """The verdict on a task that must not be passed to Lean, None for any other."""
+    def _admit_and_submit(self, task: ProofTask) -> Verdict | Future[Any]:
+        """The verdict on a task that must not be passed to Lean; any other is queued, without the proof's comments."""
         if task.mode not in self.modes:
             reason = f"mode 'file' runs what a model writes, and this machine cannot confine it: {self.unconfined}"
             return undecided("unavailable", reason, self.fingerprint)
-        problem = find_forbidden(task.proof) if task.mode == "proof" else find_unreadable(task.proof)
-        return filtered(problem, self.fingerprint) if problem else None
+        if task.mode == "file":
+            if problem := find_unreadable(task.proof):
+                return filtered(problem, self.fingerprint)
+        else:
+            try:
+                task = replace(task, proof=admit(task.proof, task.mode))
+            except FilteredError as error:
+                return filtered(str(error), self.fingerprint)
+        return self._submit(_timed(self._checked(task)))
 
     def _checked(self, task: ProofTask) -> Work:
         return lambda server, backend: check_proof(server, task, self._statements, backend)
@@ -146,7 +154,7 @@ class EmbeddedLean:
     def _verdict(self, future: Future[Any]) -> Verdict:
         try:
             return future.result()
-        except UnavailableError as error:
+        except (UnavailableError, StatementLostError) as error:
             return undecided("unavailable", str(error), self.fingerprint)
         except Exception as error:
             # An internal error says nothing about this answer, and must not cost the batch its other verdicts.
@@ -181,9 +189,8 @@ def _timed(work: Work) -> Work:
 
 def _fingerprint(limits: Limits, mode: str) -> str:
     """Name, version, mode, and eight hex digits that change with anything a verdict could depend on."""
-    rules = sorted(word for words in FORBIDDEN_WORDS.values() for word in words)
     sizes = MAX_PROOF_BYTES, MAX_NESTING
-    content = f"{installation.COMMIT}\n{limits}\n{rules}\n{sizes}\n{_RULES}\n{installation.prelude_text()}"
+    content = f"{installation.COMMIT}\n{limits}\n{RULES}\n{sizes}\n{_RULES}\n{installation.prelude_text()}"
     return f"lean.embedded/{installation.VERSION}/{mode}/{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 

@@ -5,18 +5,27 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from rlpost.errors import DataError, InfrastructureError
 from rlpost.types import Verdict
 from rlpost_verifiers.lean.backend import undecided
 from rlpost_verifiers.lean.embedded import installation
-from rlpost_verifiers.lean.embedded.audit import statement_digest
+from rlpost_verifiers.lean.embedded.audit import Wanted, statement_digest
 from rlpost_verifiers.lean.embedded.judge import inspect, judge_replay
-from rlpost_verifiers.lean.embedded.olean import Olean
+from rlpost_verifiers.lean.embedded.olean import Olean, dotted
 from rlpost_verifiers.lean.embedded.server import Server
 from rlpost_verifiers.lean.messages import LeanOutput, Ruling, Run, classify, open_goals, parse_output
-from rlpost_verifiers.lean.source import build_source, build_statement, check_statement, proof_start_line
+from rlpost_verifiers.lean.source import (
+    ASSUMED,
+    build_source,
+    build_statement,
+    check_statement,
+    own_names,
+    proof_start_line,
+    theorem_name,
+)
 from rlpost_verifiers.lean.task import ProofTask
 
 Assurance = Literal["elaborated", "axioms_checked", "kernel_replayed"]
@@ -31,28 +40,33 @@ class UnreadableStatementError(DataError):
     """Lean cannot read the statement, so no proof of it can be verified."""
 
 
+class StatementLostError(InfrastructureError):
+    """Lean failed before it could tell whether it can read the statement, which is not the proof's doing."""
+
+
 class Statements:
     """A cache of what statements mean, each compiled once by itself; shared by all workers.
 
-    For the text of each of the last 100,000 it holds a digest of 32 bytes, or why Lean cannot read it.
+    For the text of each of the last 100,000 it holds a digest of 32 bytes and the names that its context declares, or
+    why Lean cannot read it.
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str, bytes | str] = OrderedDict()
+        self._known: OrderedDict[str, Wanted | str] = OrderedDict()
         self._lock = threading.Lock()
 
-    def digest(self, server: Server, task: ProofTask) -> bytes:
-        """`rlpost_verifiers.lean.embedded.audit.statement_digest` of the task's statement.
+    def wanted(self, server: Server, task: ProofTask) -> Wanted:
+        """What the module compiled from a proof of the task's statement must hold.
 
         Raises:
-            UnreadableStatementError: if Lean cannot read it, with Lean's first error.
-            InfrastructureError: if Lean failed before it could tell.
+            UnreadableStatementError: if Lean cannot read the statement, with Lean's first error.
+            StatementLostError: if Lean failed before it could tell.
         """
         source = build_statement(task)
         with self._lock:
             found = self._known.get(source)
         if found is None:
-            found = self._compile(server, source)
+            found = self._compile(server, source, task)
             with self._lock:
                 self._known[source] = found
                 if len(self._known) > _KEPT_STATEMENTS:
@@ -61,17 +75,23 @@ class Statements:
             raise UnreadableStatementError(f"Lean cannot read the statement {task.statement!r}: {found}")
         return found
 
-    def _compile(self, server: Server, source: str) -> bytes | str:
+    def _compile(self, server: Server, source: str, task: ProofTask) -> Wanted | str:
         run = server.run(source)
         ruling = classify(run, parse_output(run.output), server.limits.cpu_seconds)
         compiled = server.compiled()
         if ruling.outcome == "rejected":
             return ruling.detail
         if ruling.outcome == "undecided" or compiled is None:
-            raise InfrastructureError(
-                f"the statement could not be compiled: {ruling.detail or 'no module was written'}"
-            )
-        return statement_digest(Olean(compiled))
+            raise StatementLostError(f"the statement could not be compiled: {ruling.detail or 'no module was written'}")
+        module, theorem = Olean(compiled), theorem_name(task)
+        if theorem not in module.constants:
+            return f"its name comes out as something else than {dotted(theorem)}"
+        context = {name: constant.kind for name, constant in module.constants.items()}
+        for name in (theorem, tuple(ASSUMED.split("."))):
+            context.pop(name, None)
+        if other := next((name for name, kind in context.items() if kind not in ("theorem", "definition")), None):
+            return f"its context declares {dotted(other)} ({context[other]}), which this backend cannot check again"
+        return Wanted(statement_digest(module, theorem), theorem, own_names(task), frozenset(context))
 
 
 def check_proof(server: Server, task: ProofTask, statements: Statements, backend: str) -> Verdict:
@@ -96,7 +116,7 @@ def _check_proof(server: Server, task: ProofTask, statements: Statements, backen
     ruling = classify(run, output, server.limits.cpu_seconds)
     if ruling.outcome == "accepted":
         assurance = "axioms_checked"
-        found = inspect(compiled, server.prelude, statements.digest(server, task))
+        found = inspect(compiled, server.prelude, statements.wanted(server, task))
         ruling, axioms = found.ruling, found.axioms
         if found.export is not None:
             assurance = "kernel_replayed"
@@ -104,7 +124,7 @@ def _check_proof(server: Server, task: ProofTask, statements: Statements, backen
             ruling = judge_replay(runs[-1], server.limits.cpu_seconds)
     elif ruling.reason == "failed" and any(error.line < proof_start_line(task) for error in output.errors):
         # The error is before the proof; if the statement itself cannot be read, the proof is not to blame.
-        statements.digest(server, task)
+        statements.wanted(server, task)
     evidence = _evidence(ruling, output, proof_start_line(task), runs)
     if axioms or ruling.reason == "proved":
         evidence["axioms"] = list(axioms)
@@ -130,12 +150,15 @@ def read_statements(server: Server, tasks: Sequence[ProofTask], statements: Stat
         InfrastructureError: if Lean failed before it could tell.
     """
     problems: list[str | None] = [_find_unsound(task) for task in tasks]
+    tasks = [replace(task, mode="proof") for task in tasks]
     sound = [index for index, problem in enumerate(problems) if problem is None]
-    if len(sound) > 1 and _read_together(server, [tasks[index] for index in sound]):
-        return problems
+    # Contexts may declare the same names, and what they declare is looked at.
+    simple = [index for index in sound if not tasks[index].context.strip()]
+    if len(simple) > 1 and _read_together(server, [tasks[index] for index in simple]):
+        sound = [index for index in sound if index not in set(simple)]
     for index in sound:
         try:
-            statements.digest(server, tasks[index])
+            statements.wanted(server, tasks[index])
         except UnreadableStatementError as error:
             problems[index] = str(error)
     return problems
@@ -162,7 +185,9 @@ def _evidence(ruling: Ruling, output: LeanOutput, proof_line: int, runs: Sequenc
     """The evidence for people to read; positions count from the first line of the proof."""
     messages = [ruling.detail] if ruling.detail and not output.errors else []
     # Errors first: a proof full of warnings must not hide what is wrong with it.
-    for message in sorted(output.messages, key=lambda each: each.severity != "error")[:_MAX_MESSAGES]:
+    # What a proof prints could pose as Lean's word, so it is left out.
+    said = [message for message in output.messages if message.severity != "information"]
+    for message in sorted(said, key=lambda each: each.severity != "error")[:_MAX_MESSAGES]:
         text = message.text.strip()[:_MAX_MESSAGE_LENGTH]
         line = message.line - proof_line + 1
         place = f"{line}:{message.column}" if line > 0 else "the theorem"

@@ -51,6 +51,8 @@ def export_module(module: Olean) -> Export:
 def export_statement(module: Olean, name: Name) -> Export:
     """What ``name`` states: its universe parameters and type, and all constants of the module that the type depends on.
 
+    Its own name is left out and its universe parameters are numbered, because these names mean nothing.
+
     Raises:
         KeyError: if the module holds no such constant.
         OleanError: where the module cannot be read.
@@ -69,6 +71,7 @@ class _Exporter:
         self._names: dict[Name, int] = {(): 0}
         self._levels: dict[int, int] = {}
         self._terms: dict[int, int] = {}
+        self._universes: dict[Name, Name] = {}
 
     def declare(self, name: Name) -> None:
         """Append ``name`` after all constants of the module that it mentions; without recursion, so at any depth."""
@@ -84,6 +87,8 @@ class _Exporter:
 
     def state(self, name: Name) -> None:
         constant = self._module.constants[name]
+        # No name in a module looks like these: its parts are the empty text and a number.
+        self._universes = {parameter: ("", index) for index, parameter in enumerate(constant.parameters)}
         own = self._module.mentioned(constant.expressions[:1]) & self._module.constants.keys()
         for used in sorted(own, key=repr):
             self.declare(used)
@@ -95,10 +100,10 @@ class _Exporter:
     def _append(self, name: Name, *, with_value: bool) -> None:
         constant = self._module.constants[name]
         type_, *value = (self._term(each) for each in constant.expressions[: 2 if with_value else 1])
-        parameters = [self._name(parameter) for parameter in constant.parameters]
+        parameters = [self._parameter(parameter) for parameter in constant.parameters]
         kind, height = (constant.kind, constant.height) if with_value else ("statement", 0)
         self.export["declarations"].append(
-            [kind, self._name(name), parameters, type_, value[0] if value else None, height]
+            [kind, self._name(name) if with_value else 0, parameters, type_, value[0] if value else None, height]
         )
 
     def _name(self, name: Name) -> int:
@@ -109,9 +114,12 @@ class _Exporter:
                 self._names[part] = len(self.export["names"])
         return self._names[name]
 
+    def _parameter(self, name: Name) -> int:
+        return self._name(self._universes.get(name, name))
+
     def _level(self, root: int) -> int:
         def build(tag: int, fields: tuple[int, ...], parts: list[int]) -> int:
-            parameter = [self._name(self._module.name(fields[0]))] if tag == _PARAMETER else parts
+            parameter = [self._parameter(self._module.name(fields[0]))] if tag == _PARAMETER else parts
             return self._number("levels", (tag, *parameter))
 
         def read(address: int) -> tuple[int, tuple[int, ...], tuple[int, ...]]:

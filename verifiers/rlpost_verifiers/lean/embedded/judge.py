@@ -6,7 +6,7 @@ import json
 import signal
 from dataclasses import dataclass
 
-from rlpost_verifiers.lean.embedded.audit import audit
+from rlpost_verifiers.lean.embedded.audit import Wanted, audit
 from rlpost_verifiers.lean.embedded.export import Export, export_module
 from rlpost_verifiers.lean.embedded.olean import Olean, OleanError
 from rlpost_verifiers.lean.embedded.replay import EXHAUSTED
@@ -28,19 +28,19 @@ class Inspected:
     export: Export | None = None
 
 
-def inspect(compiled: bytes | None, prelude: Olean, statement: bytes | None) -> Inspected:
+def inspect(compiled: bytes | None, prelude: Olean, wanted: Wanted) -> Inspected:
     """Audit the module that Lean compiled without an error; see `rlpost_verifiers.lean.embedded.audit.audit`.
 
     Args:
         compiled: the module that Lean wrote, None if it wrote none.
         prelude: the compiled prelude, which the module may build on.
-        statement: digest of the statement that the theorem must have; None skips the comparison.
+        wanted: the theorem that it must hold.
     """
     if compiled is None:
         return Inspected(Ruling("undecided", "crashed", "Lean reported success and wrote no module"))
     try:
         module = Olean(compiled)
-        ruling, axioms = audit(module, prelude, statement)
+        ruling, axioms = audit(module, prelude, wanted)
         return Inspected(ruling, axioms, export_module(module) if ruling.outcome == "accepted" else None)
     except OleanError as error:
         return Inspected(Ruling("undecided", "crashed", f"the compiled module cannot be read: {error}"))

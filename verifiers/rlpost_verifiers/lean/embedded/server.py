@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rlpost.errors import InfrastructureError
 from rlpost_verifiers.lean.embedded import installation
+from rlpost_verifiers.lean.embedded.audit import Wanted
 from rlpost_verifiers.lean.embedded.client import Zygote, ZygoteLostError
 from rlpost_verifiers.lean.embedded.export import Export, export_module
 from rlpost_verifiers.lean.embedded.judge import inspect, judge_replay
@@ -182,7 +183,7 @@ class Server:
         ruling = classify(run, parse_output(run.output), self.limits.cpu_seconds)
         if ruling.outcome == "accepted":
             # Statements are compared in every check; here they come from this file.
-            ruling = inspect(compiled, self.prelude, statement=None).ruling
+            ruling = inspect(compiled, self.prelude, Wanted(None)).ruling
         declared = None if compiled is None else export_module(Olean(compiled))
         return ruling.reason, run.output, run.exit_code, run.signal, declared
 

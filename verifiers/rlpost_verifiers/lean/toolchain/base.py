@@ -7,13 +7,13 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
+from typing import Self, get_args
 
 from rlpost.errors import InfrastructureError, UserError
 from rlpost.types import Verdict
 from rlpost_verifiers.lean.backend import filtered, undecided
+from rlpost_verifiers.lean.filter import RULES, FilteredError, find_bad_part
 from rlpost_verifiers.lean.task import Mode, ProofTask
-from rlpost_verifiers.lean.toolchain.filter import RULES, FilteredError, find_bad_part
 from rlpost_verifiers.lean.toolchain.pin import AXIOMS, Question, build_question, build_reading
 from rlpost_verifiers.lean.toolchain.ruling import Fault, Reply, describe, rule
 
@@ -33,7 +33,7 @@ class ToolchainLean(ABC):
         depends: everything else a verdict could depend on; part of the fingerprint.
     """
 
-    modes: frozenset[Mode] = frozenset({"proof", "file"})
+    modes: frozenset[Mode] = frozenset(get_args(Mode))
 
     def __init__(self, name: str, lean_version: str, imports: str, cpu_seconds: float, depends: object) -> None:
         content = repr((_LIMITS, imports, cpu_seconds, depends, sorted(AXIOMS), RULES))

@@ -15,7 +15,8 @@ text in between can neither name, shadow nor forge them::
       @_root_.X                                     -- checked by the kernel: X proves the statement
     #print axioms RlPin_1f…                         -- every axiom it depends on
 
-In file mode the section closes before the model's file, which is wrapped in a section of its own.
+In mode ``declarations`` the model's text stands in a namespace of its own, under the header and the task's context. In
+file mode the section closes before the model's file, which is wrapped in a section of its own.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rlpost_verifiers.lean.filter import FilteredError, admit, split_imports
 from rlpost_verifiers.lean.messages import LeanMessage, LeanOutput
+from rlpost_verifiers.lean.scopes import closing_lines, has_variables, opened_namespaces, scope_after
 from rlpost_verifiers.lean.source import THEOREM, find_unreadable
 from rlpost_verifiers.lean.task import ProofTask
-from rlpost_verifiers.lean.toolchain.filter import FilteredError, admit, split_imports
+from rlpost_verifiers.lean.text import CommentError, blank_comments, words
 from rlpost_verifiers.lean.toolchain.restated import find_evasion
-from rlpost_verifiers.lean.toolchain.text import CommentError, blank_comments, words
 
 AXIOMS = frozenset({"propext", "Quot.sound", "Classical.choice"})
 """The axioms that a theorem of Lean's and Mathlib's classical mathematics may depend on."""
@@ -53,7 +55,7 @@ class Question:
         proof_line: first line of the model's text.
         end_line: first line after the model's text.
         theorem: name of the theorem that proves the pin.
-        assumed: the same name where the theorem is only stated as an axiom, else empty.
+        assumed: name of the axiom by which the theorem is only stated, else empty.
     """
 
     imports: str
@@ -104,27 +106,35 @@ def build_question(task: ProofTask, imports: str) -> Question:
         if strange := next((module for module in modules if not _is_imported(module, task, imports)), None):
             raise FilteredError(f"it imports {strange!r}; only what the task imports is there: {imports.splitlines()}")
     text = admit(text, task.mode)
-    if task.mode == "file" and (evasion := find_evasion(text, task)):
+    if task.mode != "proof" and (evasion := find_evasion(text, task)):
         raise FilteredError(evasion)
     nonce = secrets.token_hex(16)
     lines = _statement_lines(task, nonce)
-    name = THEOREM
     if task.mode == "proof":
         name = _theorem_name(task, nonce)
         lines += _signature(task, name, "theorem").split("\n")
         lines[-1] += " :="
-    else:
-        lines += [f"end Rl_{nonce}", f"section Rl_{nonce}"]
-    closers = _closers(text) if task.mode == "file" else []
-    return _close(task, imports, nonce, lines, [*text.split("\n"), *closers], name)
+        return _close(task, imports, nonce, lines, text.split("\n"), _qualified(task, name))
+    if task.mode == "file":
+        lines += [*closing_lines(blank_comments(task.context)), f"end Rl_{nonce}", f"section Rl_{nonce}"]
+        return _close(task, imports, nonce, lines, [*text.split("\n"), *closing_lines(text)], THEOREM)
+    # Like the names of statement and pin, the namespace is drawn at random, so that the text cannot leave and name it.
+    space = f"{THEOREM}_{nonce}"
+    lines += [*opened_namespaces(text).splitlines(), f"namespace {space}"]
+    inside = [*text.split("\n"), *closing_lines(text), f"end {space}"]
+    return _close(task, imports, nonce, lines, inside, _qualified(task, f"{space}.{task.theorem}"))
 
 
 def build_reading(task: ProofTask, imports: str) -> Question:
     """The file that Lean accepts exactly if it can elaborate the task's statement, alone and as a theorem's type."""
     nonce = secrets.token_hex(16)
     name = f"RlTheorem_{nonce}"
-    body = _signature(task, name, "axiom").split("\n")
-    return _close(task, imports, nonce, _statement_lines(task, nonce), body, name, name)
+    full = assumed = _qualified(task, name)
+    text = _signature(task, name, "axiom")
+    if has_variables(task.context):
+        assumed = f"RlAssumed_{nonce}"
+        text = f"{_signature(task, name, 'theorem')} := _root_.{assumed}"
+    return _close(task, imports, nonce, _statement_lines(task, nonce), text.split("\n"), full, assumed)
 
 
 def read_answer(question: Question, output: LeanOutput, header_lines: int = 0) -> Finding:
@@ -141,7 +151,8 @@ def read_answer(question: Question, output: LeanOutput, header_lines: int = 0) -
         return Finding(problem, header_lines)
     line, axioms = statement[0]
     offset = line - question.reference_line
-    if strange := sorted(set(axioms) - AXIOMS):
+    assumed = question.reference.rpartition(".")[2].replace("RlStatement", "RlAssumed")
+    if strange := sorted(set(axioms) - AXIOMS - {assumed}):
         return Finding(f"it rests on {strange[0]!r}", offset)
     early = [error for error in output.errors if error.line - offset <= question.reference_line]
     if early:
@@ -169,20 +180,32 @@ def merge_imports(imports: str, header: str) -> tuple[str, str]:
 def _statement_lines(task: ProofTask, nonce: str) -> list[str]:
     _, header = merge_imports("", task.header)
     binders = f"∀ {task.binders},\n  " if task.binders.strip() else ""
-    text = f"section Rl_{nonce}\n{header}\ndef RlStatement_{nonce} : Prop :=\n  {binders}{task.statement}"
+    before = "\n".join(part for part in (header, task.context.strip()) if part)
+    if has_variables(task.context):
+        # Which variables become arguments, Lean decides for theorems only. Whoever used the axiom would show it.
+        text = f"axiom RlAssumed_{nonce} {{p : Prop}} : p\nsection Rl_{nonce}\n{before}\n"
+        text += f"{_signature(task, f'RlStatement_{nonce}', 'theorem')} := _root_.RlAssumed_{nonce}"
+    else:
+        text = f"section Rl_{nonce}\n{before}\ndef RlStatement_{nonce} : Prop :=\n  {binders}{task.statement}"
     return [*text.split("\n"), f"#print axioms RlStatement_{nonce}"]
 
 
 def _close(
     task: ProofTask, imports: str, nonce: str, opening: list[str], text: list[str], name: str, assumed: str = ""
 ) -> Question:
-    reference, pin = f"RlStatement_{nonce}", f"RlPin_{nonce}"
-    body = [*opening, *text, f"end Rl_{nonce}"]
+    reference, pin = _qualified(task, f"RlStatement_{nonce}"), f"RlPin_{nonce}"
+    closers = closing_lines(blank_comments(task.context)) if task.mode != "file" else []
+    body = [*opening, *text, *closers, f"end Rl_{nonce}"]
     end_line = len(body)
-    body += [f"theorem {pin} : _root_.{reference} := @_root_.{name}", f"#print axioms {pin}"]
-    asked = next(index for index, line in enumerate(body, 1) if line == f"#print axioms {reference}")
+    stated = f"type_of% @_root_.{reference}" if has_variables(task.context) else f"_root_.{reference}"
+    body += [f"theorem {pin} : {stated} := @_root_.{name}", f"#print axioms {pin}"]
+    asked = next(index for index, line in enumerate(body, 1) if line == f"#print axioms RlStatement_{nonce}")
     merged, _ = merge_imports(imports, task.header)
     return Question(merged, "\n".join(body) + "\n", reference, pin, asked, len(opening) + 1, end_line, name, assumed)
+
+
+def _qualified(task: ProofTask, name: str) -> str:
+    return ".".join((*map(str, scope_after(task.context)), name))
 
 
 def _signature(task: ProofTask, name: str, keyword: str) -> str:
@@ -199,23 +222,6 @@ def _theorem_name(task: ProofTask, nonce: str) -> str:
     proof = task.proof if "open" in task.header else ""
     named = {word.parts[0] for word in words(f"{task.statement} {task.binders} {proof}")}
     return f"RlTheorem_{nonce}" if THEOREM in named else THEOREM
-
-
-def _closers(text: str) -> list[str]:
-    """The ``end`` lines for namespaces and sections that a file leaves open, which Lean permits."""
-    scopes: list[str] = []
-    found = list(words(text))
-    for index, word in enumerate(found):
-        after = found[index + 1] if index + 1 < len(found) else None
-        same_line = after is not None and "\n" not in text[word.end : after.start]
-        name = after.text if after is not None and same_line else ""
-        if word.text in ("section", "namespace"):
-            scopes.append(name)
-        elif word.text == "mutual":
-            scopes.append("")
-        elif word.text == "end" and scopes:
-            scopes.pop()
-    return [f"end {name}".strip() for name in reversed(scopes)]
 
 
 def _without_comments(text: str) -> str:

@@ -88,11 +88,13 @@ def describe(question: Question, reply: Reply, ruling: Ruling, finding: Finding 
     offset = finding.offset if finding else reply.header_lines
     said = any(ruling.detail[:100] in error.text for error in reply.output.errors)
     messages = [_anonymous(ruling.detail, question)] if ruling.detail and not said else []
-    for message in reply.output.messages:
-        if message.severity == "information" and (question.reference in message.text or question.pin in message.text):
-            continue
+    # Errors first: a proof full of warnings must not hide what is wrong with it.
+    for message in sorted(reply.output.messages, key=lambda each: each.severity != "error"):
         line = message.line - offset - question.proof_line + 1
         inside = 0 < line <= question.end_line - question.proof_line
+        if message.severity != "error" and (message.severity == "information" or not inside):
+            # What a proof prints could pose as Lean's word, and warnings elsewhere are about the trusted text.
+            continue
         if finding and finding.errors and line > question.end_line - question.proof_line + 1:
             # The pin of a theorem that failed fails as well, which says nothing new.
             continue

@@ -1,10 +1,11 @@
-"""Rules for what a model's text may not contain when a full toolchain checks it.
+"""Rules for what a model's text may not contain, on every backend.
 
 With Mathlib available a proof can do much more than prove: run code while it is elaborated, print anything, set
 options. A model's declarations cannot change the statement, because a trusted declaration fixes it (`pin`), and Lean
-reports the axioms. These rules are for the remaining risk, code that runs at elaboration time: it could write into
-Lean's environment past the kernel, forge messages or touch files. A kernel replay catches the first; no rule here is
-the only defence where `leanchecker` runs. Comments, `open … in`, `where` and harmless options pass.
+reports the axioms; the embedded backend reads both from the compiled module. These rules are for the remaining risk,
+code that runs at elaboration time: it could write into Lean's environment past the kernel, forge messages or touch
+files. A kernel replay catches the first; no rule here is the only defence where `leanchecker` or the embedded kernel
+runs. Comments, `open … in`, `where` and harmless options pass.
 """
 
 from __future__ import annotations
@@ -12,9 +13,17 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from rlpost_verifiers.lean.source import MAX_STATEMENT_BYTES, find_unreadable
+from rlpost_verifiers.lean.source import MAX_STATEMENT_BYTES, OPTIONS, find_unreadable
 from rlpost_verifiers.lean.task import Mode, ProofTask
-from rlpost_verifiers.lean.toolchain.text import CommentError, Word, blank_comments, find_ambiguous, words
+from rlpost_verifiers.lean.text import (
+    CommentError,
+    Word,
+    blank_comments,
+    blank_strings,
+    find_ambiguous,
+    is_inside_name,
+    words,
+)
 
 _IN_BOTH = "is not needed to prove a theorem and runs code, changes syntax or declares an axiom"
 _IN_PROOF = "starts a command; a proof is one term or one 'by' block"
@@ -29,7 +38,17 @@ BANNED: dict[str, tuple[str, ...]] = {
         *("elab", "elab_rules", "term_elab", "binder_predicate", "simproc", "dsimproc", "simproc_decl"),
         *("dsimproc_decl", "builtin_simproc", "builtin_dsimproc", "builtin_initialize", "initialize", "unif_hint"),
         *("run_cmd", "run_tac", "run_elab", "run_meta", "run_conv", "by_elab", "eval_expr", "evalExpr", "include_str"),
-        *("include_bytes", "dbg_trace", "native_decide", "sudo", "unset_option", "unlock_limits", "prelude", "import"),
+        *(
+            "include_bytes",
+            "dbg_trace",
+            "native_decide",
+            "sleep",
+            "sudo",
+            "unset_option",
+            "unlock_limits",
+            "prelude",
+            "import",
+        ),
         *("public", "add_decl_doc", "unseal", "seal", "proof_wanted", "add_aesop_rules", "tactic_extension"),
         *("deprecated_module", "recall", "library_note", "grind_pattern", "scoped_notation", "mk_simp_attribute"),
     ),
@@ -63,10 +82,6 @@ MACHINERY: tuple[str, ...] = (
     *("addDecl", "addDeclCore", "addDeclWithoutChecking", "addAndCompile", "doCheck", "thmDecl", "axiomDecl"),
     *("dbgTrace", "dbgTraceVal", "dbgTraceIfShared", "dbgSleep", "dbgStackTrace", "debug", "skipKernelTC"),
 )
-OPTIONS = re.compile(
-    r"maxHeartbeats|maxRecDepth|synthInstance\.max(?:Heartbeats|Size)|autoImplicit|relaxedAutoImplicit"
-    r"|(?:weak\.)?linter\.[\w.]+|pp\.[\w.]+|backward\.[\w.]+|tactic\.hygienic|push_neg\.[\w.]+"
-)
 ATTRIBUTES: tuple[str, ...] = (
     *("simp", "local", "scoped", "ext", "refl", "symm", "trans", "congr", "gcongr", "mono", "norm_cast", "push_cast"),
     *("instance", "reducible", "irreducible", "semireducible", "inline", "elab_as_elim", "simps", "push_neg"),
@@ -74,7 +89,7 @@ ATTRIBUTES: tuple[str, ...] = (
 _MARKS: dict[str, str] = {
     "«": "quotes a name, so that any text can pose as one",
     "»": "quotes a name, so that any text can pose as one",
-    '"': "opens a text, in which code can hide (as in s!); no proof needs one",
+    '"': "opens a text in which code or a comment can hide; only plain texts pass, in a proof without comments",
     "eval%": "runs code",
     "%%": "is syntax for programs that write programs",
     "`(": "is syntax for programs that write programs",
@@ -86,6 +101,7 @@ _STUCK = re.compile(
     + "|".join(sorted({*(word for words_ in BANNED.values() for word in words_), *COMMANDS, *MACHINERY}))
     + r")(?![A-Za-z0-9_'!?])"
 )
+_PRINTING = re.compile(r'(?<![\w.])trace[\s(]*"')
 _COMMAND_MARK = re.compile(r"#[a-z_]{3,}")
 _OPEN_IN = re.compile(r"open(?:\s+scoped)?(?:\s+[\w.']+)+(?:\s*\([\w.'\s]+\))?\s+in\b")
 _ATTRIBUTE_LIST = re.compile(r"\[([^\[\]]*)\]")
@@ -112,7 +128,7 @@ def admit(text: str, mode: Mode) -> str:
 
     Args:
         text: a proof, or in file mode a file without its imports.
-        mode: ``proof``, or ``file``, which also allows declarations, namespaces and some attributes.
+        mode: ``proof``; the others also allow declarations, namespaces and some attributes.
 
     Raises:
         FilteredError: naming what is not allowed.
@@ -128,12 +144,15 @@ def admit(text: str, mode: Mode) -> str:
         raise FilteredError(str(error)) from error
     if not bare.strip():
         raise FilteredError("the proof is empty")
+    if _PRINTING.search(bare):
+        raise FilteredError("'trace' prints a text of the proof's own, which could pose as Lean's")
+    given, bare = bare, blank_strings(bare) if bare == text else bare
     # The first quote that Lean would see is found here too, even if text after it was taken for a comment.
     if mark := next((mark for mark in _MARKS if mark in bare), None):
         raise FilteredError(f"{mark!r} {_MARKS[mark]}")
     if glued := find_ambiguous(bare):
         raise FilteredError(f"{glued!r} is a number or a character that can run into a keyword")
-    if stuck := _STUCK.search(bare):
+    if stuck := next((found for found in _STUCK.finditer(bare) if not is_inside_name(bare, found.start() + 1)), None):
         raise FilteredError(f"{stuck[0]!r} may be a keyword after the end of another word; put a blank between them")
     if command := _COMMAND_MARK.search(bare):
         raise FilteredError(f"{command[0]!r} is a command, such as #exit, which hides the rest of the file, or #eval")
@@ -143,7 +162,22 @@ def admit(text: str, mode: Mode) -> str:
         _refuse_word(word, bare, mode)
     for opening in re.finditer(r"@\[", bare):
         _check_attributes(bare, opening.end() - 1)
-    return bare
+    return given
+
+
+def find_forbidden(proof: str) -> str | None:
+    """Why ``proof``, one term or one ``by`` block, must not be passed to Lean, or None if it may be.
+
+    >>> find_forbidden("by sorry")
+    "'sorry' stands for a missing proof"
+    >>> find_forbidden("fun _ h => h") is None
+    True
+    """
+    try:
+        admit(proof, "proof")
+    except FilteredError as error:
+        return str(error)
+    return None
 
 
 def _refuse_word(word: Word, text: str, mode: Mode) -> None:

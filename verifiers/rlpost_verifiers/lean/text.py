@@ -29,6 +29,12 @@ _GLUED = re.compile(rf"(?<![{_INSIDE}])[0-9]+(?:(?:\.[0-9]+)?[{_LETTER}]|\.[eE][
 _CHARACTER = re.compile(rf"(?<![{_INSIDE}])'(?:\\|[^'\\]')")
 
 
+# A text without escapes that Lean interprets as code, and not glued to a word as in `s!"…"` or `r"…"`.
+_PLAIN_STRING = re.compile(r'(?<![A-Za-z0-9_\'!?#"])"((?:[^"\\{}\n]|\\[nt"\\]|\\u[0-9a-f]{4})*)"(?!["A-Za-z0-9_])')
+_NAME_RUN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ASCII_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
+
+
 class CommentError(ValueError):
     """The comments cannot be removed from the text; the message says why."""
 
@@ -102,6 +108,30 @@ def _comment_end(text: str, opening: re.Match[str]) -> int:
         depth += 1 if mark[0] == "/-" else -1
         position = mark.end()
     return position
+
+
+def blank_strings(text: str) -> str:
+    """``text``, in which no comment mark stands anywhere, with blanks in place of plain texts.
+
+    >>> blank_strings('("a" : String) = s!"{x}"')
+    '(    : String) = s!"{x}"'
+    """
+    if text.count('"') % 2 or "'\"" in text:
+        return text
+    return _PLAIN_STRING.sub(lambda found: " " * len(found[0]), text)
+
+
+def is_inside_name(text: str, index: int) -> bool:
+    """Whether ``index`` surely lies inside a name: a run of ASCII letters and digits that begins with a letter.
+
+    >>> is_inside_name("fun h1end", 6), is_inside_name("fun 1end", 5), is_inside_name("∘ₗa1end", 4)
+    (True, False, False)
+    """
+    start = index
+    while start and text[start - 1] in _ASCII_NAME:
+        start -= 1
+    apart = start == 0 or text[start - 1] in " \n()[]{}⟨⟩,;"
+    return apart and _NAME_RUN.fullmatch(text, start, index) is not None
 
 
 def words(text: str) -> Iterator[Word]:
