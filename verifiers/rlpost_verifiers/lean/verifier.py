@@ -31,7 +31,7 @@ from rlpost_verifiers.lean.extract import (
     extract_task,
 )
 from rlpost_verifiers.lean.task import ProofTask, parse_task
-from rlpost_verifiers.lean.toolchain.text import normal_form
+from rlpost_verifiers.lean.text import normal_form
 
 BACKENDS = {
     "embedded": "rlpost_verifiers.lean.embedded.backend:EmbeddedLean",
