@@ -63,10 +63,11 @@ def work(tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> It
         "run": {"name": "r", "steps": 1},
         "model": {"path": tiny_model, "dtype": "float32"},
         "data": {"source": "jsonl", "train": "prompts.jsonl"},
-        "rollout": {"workers": 2, "kv_cache_mb": 64},
-        "scoring": {"workers": 3, "verifier": "function", "verifier_args": {"function": "math:isfinite"}},
+        "rollout": {"workers": 2, "kv_cache_mb": 64, "max_tokens": 16},
+        "scoring": {"workers": 3, "verifier": "function", "verifier_args": {"function": "judge.py:short"}},
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "judge.py").write_text("def short(text, columns):\n    return len(text) < 9\n")
     root = tempfile.mkdtemp(prefix="rn", dir="/tmp")  # short, for Ray's sockets
     mark = uuid.uuid4().hex
     monkeypatch.setenv("RLPOST_TEST_MARK", mark)
