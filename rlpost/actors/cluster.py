@@ -19,7 +19,7 @@ import psutil
 from ray.exceptions import RayError
 
 import ray
-from rlpost.actors.cluster_probe import check_joinable, use_token
+from rlpost.actors.cluster_probe import prepare_to_join
 from rlpost.actors.placement import Node, Plan
 from rlpost.config.schema import ClusterSection
 from rlpost.errors import InfrastructureError, PlacementError, describe_error, first_line
@@ -77,8 +77,7 @@ def cluster(section: ClusterSection) -> Iterator[None]:
                     ray.shutdown()
         return
     check_reachable(section.address)
-    use_token()
-    check_joinable(section.address, section.start_timeout_s)
+    prepare_to_join(section.address, section.start_timeout_s)
     try:
         with _signals_kept():
             ray.init(address=section.address, **common)

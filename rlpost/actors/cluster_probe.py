@@ -23,6 +23,11 @@ _PROGRAM = (
     "import logging, sys, ray\n"
     "try:\n"
     "    ray.init(address=sys.argv[1], logging_level=logging.ERROR, log_to_driver=False, namespace='rlpost')\n"
+    "    @ray.remote(num_cpus=0)\n"
+    "    class Probe:\n"
+    "        def answer(self):\n"
+    "            return True\n"
+    "    ray.get(Probe.remote().answer.remote())\n"
     "except BaseException as error:\n"
     "    print('REASON', ' '.join(f'{type(error).__name__}: {error}'.split()), file=sys.stderr)\n"
     "    sys.exit(1)\n"
@@ -30,13 +35,43 @@ _PROGRAM = (
 _MOST = 400
 
 
-def use_token() -> None:
-    """Send the token that is at hand, as `ray start --head` asks for it where there is one (Ray 2.60).
+def prepare_to_join(address: str, deadline_s: float) -> None:
+    """Verify that a cluster can be joined, and send the token that is at hand if it asks for one.
 
-    Ray's workers and drivers do not send it by themselves. ``RAY_AUTH_MODE``, if it is set, is left as it is.
+    `ray start --head` asks for a token where there is one (Ray 2.60), and drivers do not send it by themselves. One
+    that sends a token to a cluster without tokens joins it, and its actors die: it refuses what the cluster asks it. A
+    local Ray leaves a token behind, so that one at hand says nothing of the cluster. ``RAY_AUTH_MODE``, if it is set,
+    is left as it is.
+
+    Args:
+        address: ``auto`` or ``host:port``.
+        deadline_s: longest wait in seconds for each attempt.
+
+    Raises:
+        InfrastructureError: if it cannot, with the reason and what to do.
     """
     if "RAY_AUTH_MODE" in os.environ or not token_at_hand():
+        check_joinable(address, deadline_s)
         return
+    try:
+        check_joinable(address, deadline_s, mode="token")
+    except InfrastructureError:
+        if not _joins_without_token(address, deadline_s):
+            raise
+    else:
+        use_token()
+
+
+def _joins_without_token(address: str, deadline_s: float) -> bool:
+    try:
+        check_joinable(address, deadline_s)
+    except InfrastructureError:
+        return False
+    return True
+
+
+def use_token() -> None:
+    """Send the token that is at hand from now on."""
     os.environ["RAY_AUTH_MODE"] = "token"
     try:
         from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue]
@@ -54,12 +89,13 @@ def token_at_hand() -> str | None:
     return str(file) if file.is_file() and file.stat().st_size else None
 
 
-def check_joinable(address: str, deadline_s: float) -> None:
-    """Join a cluster and leave it again.
+def check_joinable(address: str, deadline_s: float, mode: str | None = None) -> None:
+    """Join a cluster, start an actor there, and leave it again.
 
     Args:
         address: ``auto`` or ``host:port``.
         deadline_s: longest wait in seconds.
+        mode: ``RAY_AUTH_MODE`` to do so with; None: as it is in this process.
 
     Raises:
         InfrastructureError: if that fails, with the reason and what to do.
@@ -75,6 +111,7 @@ def check_joinable(address: str, deadline_s: float) -> None:
             errors="replace",
             timeout=deadline_s,
             check=False,
+            env=dict(os.environ) if mode is None else {**os.environ, "RAY_AUTH_MODE": mode},
             preexec_fn=partial(end_with_parent),
         )
     except subprocess.TimeoutExpired:
