@@ -14,7 +14,7 @@ import pytest
 
 from rlpost.actors import cluster_probe
 from rlpost.actors.cluster import check_reachable
-from rlpost.actors.cluster_probe import check_joinable, explained, token_at_hand, use_token
+from rlpost.actors.cluster_probe import check_joinable, explained, prepare_to_join, token_at_hand
 from rlpost.errors import InfrastructureError
 
 WARNING = "[2026-01-01 W 1 1] gcs_client.cc:210: Failed to get cluster ID from GCS server: "
@@ -78,22 +78,57 @@ def test_a_token_is_looked_for_where_ray_does(home: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("mode", "token", "expected"),
-    [(None, None, None), ("disabled", "abc", "disabled"), ("token", None, "token"), (None, "abc", "token")],
+    ("mode", "token", "asks", "tried", "expected"),
+    [
+        (None, None, False, [None], None),
+        ("disabled", "abc", False, [None], "disabled"),
+        ("token", "abc", True, [None], "token"),
+        (None, "abc", True, ["token"], "token"),
+        # a local Ray leaves a token behind: a cluster without tokens is joined without it
+        (None, "abc", False, ["token", None], None),
+    ],
 )
-def test_the_mode_follows_the_token_unless_it_is_set(
-    home: Path, monkeypatch: pytest.MonkeyPatch, mode: str | None, token: str | None, expected: str | None
+def test_a_token_is_sent_to_clusters_that_ask_for_it(
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str | None,
+    token: str | None,
+    asks: bool,
+    tried: list[str | None],
+    expected: str | None,
 ) -> None:
+    """The cluster is a stand-in: actors live where a token is sent exactly if it is asked for."""
     for name, value in (("RAY_AUTH_MODE", mode), ("RAY_AUTH_TOKEN", token)):
         if value is not None:
             monkeypatch.setenv(name, value)
+    seen: list[str | None] = []
+
+    def join(address: str, deadline_s: float, mode: str | None = None) -> None:
+        seen.append(mode)
+        if ((mode or os.environ.get("RAY_AUTH_MODE")) == "token") != asks:
+            raise InfrastructureError("refused")
+
+    monkeypatch.setattr(cluster_probe, "check_joinable", join)
     before = os.environ.get("RAY_AUTH_MODE")
     try:
-        use_token()
+        prepare_to_join("here:1", 1.0)
+        assert seen == tried
         assert os.environ.get("RAY_AUTH_MODE") == expected
     finally:
         if before is None:
             os.environ.pop("RAY_AUTH_MODE", None)
+
+
+def test_a_cluster_that_takes_neither_is_refused_for_the_token(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "abc")
+
+    def join(address: str, deadline_s: float, mode: str | None = None) -> None:
+        raise InfrastructureError(f"refused with {mode}")
+
+    monkeypatch.setattr(cluster_probe, "check_joinable", join)
+    with pytest.raises(InfrastructureError, match="refused with token"):
+        prepare_to_join("here:1", 1.0)
+    assert "RAY_AUTH_MODE" not in os.environ
 
 
 def test_a_token_that_is_not_the_clusters_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
