@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from transformers import AutoConfig
 
 from rlpost.config.load import from_dict
-from rlpost.loop.model_faults import model_faults, without_weights
+from rlpost.loop.model_faults import model_faults
+from rlpost.tuning.dry_run import skeleton
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.filterwarnings("ignore:fan_in_fan_out")]
 SMALL = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -85,6 +86,6 @@ def test_further_models_are_judged(
 def test_a_model_without_weights_takes_no_memory(tmp_path: Path) -> None:
     big = {**LLAMA, "hidden_size": 8192, "num_attention_heads": 64, "num_hidden_layers": 2, "intermediate_size": 28672}
     (tmp_path / "config.json").write_text(json.dumps(big))
-    model = without_weights(str(tmp_path), trust_remote_code=False)
+    model = skeleton(str(tmp_path))
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     assert AutoConfig.from_pretrained(tmp_path).hidden_size == 8192
