@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from rlpost.data.text import shown
 from rlpost.errors import UserError
 from rlpost.trajectory import Group, Trajectory
 from rlpost.types import Reward, RewardOutput, SpanReward
@@ -215,7 +216,7 @@ def _values(answer: Any, count: int, name: str) -> list[float | None]:
     Raises:
         UserError: for anything but one number or None for each completion, in order.
     """
-    who = f"reward {name!r} answered {_short(answer)}"
+    who = f"reward {name!r} answered {shown(answer)}"
     # iterating over a mapping gives its keys, over a text its letters, and a set has no order
     if isinstance(answer, (str, bytes, Mapping, AbstractSet)) or not isinstance(answer, Iterable):
         raise UserError(f"{who}; a list with one number or None per completion is needed")
@@ -243,18 +244,15 @@ def _number(value: Any, name: str) -> float | None:
         if isinstance(value, Mapping):
             key = next(iter(cast("Mapping[str, Any]", value)), "score")
             hint = f" (of a mapping, return the value itself, such as its {key!r})"
-        raise UserError(f"reward {name!r} answered {_short(value)}; numbers or None are needed{hint}") from None
+        raise UserError(
+            f"reward {name!r} answered {shown(cast('object', value))}; numbers or None are needed{hint}"
+        ) from None
     # TRL writes "does not apply" as NaN once None has been through a tensor
     if math.isnan(number):
         return None
     if math.isinf(number):
-        raise UserError(f"reward {name!r} answered {_short(value)}; finite numbers or None are needed")
+        raise UserError(f"reward {name!r} answered {shown(value)}; finite numbers or None are needed")
     return number
-
-
-def _short(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _messages(trajectory: Trajectory) -> list[dict[str, str]]:

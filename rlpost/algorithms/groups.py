@@ -15,6 +15,11 @@ def total(group: Group | GroupReceipt, member: int) -> float | None:
     return None if reward is None else sum(span.value for span in reward if span.channel == "reward")
 
 
+def paid(group: Group | GroupReceipt, member: int) -> float | None:
+    """`total` of one member, None also if no reward stage gave it anything."""
+    return total(group, member) if group.rewards[member] else None
+
+
 def keep(group: Group | GroupReceipt, rule: GroupFilter) -> bool:
     """Whether a group is trained on under ``rule``.
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rlpost.algorithms.groups import total
+from rlpost.algorithms.groups import paid
 from rlpost.config.schema import RunConfig
 from rlpost.evaluation.lists import listed
 from rlpost.evaluation.outcomes import GRADED, OPEN, RIGHT, WRONG, Outcome, figures
@@ -71,7 +71,7 @@ def evaluate(
 
     answers = (
         [
-            (_marks(group), listed(fetch(group.evidence)[0]), _reward(group, 0), rejects and _unfinished(group))
+            (_marks(group), listed(fetch(group.evidence)[0]), paid(group, 0), rejects and _unfinished(group))
             for group in judged(1, greedy)
         ]
         if config.evaluation.greedy
@@ -83,7 +83,7 @@ def evaluate(
         accepted = [member for member in members if marks[member] == RIGHT]
         texts = {group.trajectories[member].text for member in accepted}
         mark, found_list, greedy_reward, greedy_cut = greedily
-        rewards = tuple(_reward(group, member) for member in members)
+        rewards = tuple(paid(group, member) for member in members)
         cut = rejects and _unfinished(group)
         outcome = Outcome(group.prompt.id, marks, len(texts), mark, found_list, rewards, greedy_reward, cut, greedy_cut)
         record(outcome)
@@ -123,7 +123,7 @@ def _marks(group: GroupReceipt) -> str:
 def _mark(group: GroupReceipt, member: int) -> str:
     verdict = group.verdicts[member]
     if verdict is None:
-        return OPEN if _reward(group, member) is None else GRADED
+        return OPEN if paid(group, member) is None else GRADED
     return {"accepted": RIGHT, "rejected": WRONG, "undecided": OPEN}[verdict.outcome]
 
 
@@ -131,8 +131,3 @@ def _unfinished(group: GroupReceipt) -> bool:
     """Whether every member with a reward was cut."""
     ends = {one.status for one, reward in zip(group.trajectories, group.rewards, strict=True) if reward}
     return bool(ends) and ends <= {"length", "turns"}
-
-
-def _reward(group: GroupReceipt, member: int) -> float | None:
-    """Sum of a member's rewards; None if no stage gave it one."""
-    return total(group, member) if group.rewards[member] else None

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlpost.algorithms.groups import total
+from rlpost.algorithms.groups import paid
 from rlpost.config.schema import ScoringSection
 from rlpost.errors import InfrastructureError, SelfCheckError, UserError
 from rlpost.plugins import registry, ship, trial_call
@@ -216,7 +216,7 @@ def _graded(group: Group, threshold: float, cut: Sequence[int]) -> Group:
     """
     verdicts: list[Verdict | None] = []
     for member, verdict in enumerate(group.verdicts):
-        value = total(group, member) if group.rewards[member] else None
+        value = paid(group, member)
         if verdict is None and value is not None:
             passed = value >= threshold
             verdict = (

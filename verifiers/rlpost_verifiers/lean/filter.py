@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from rlpost_verifiers.lean.source import MAX_STATEMENT_BYTES, OPTIONS, find_unreadable
+from rlpost_verifiers.lean.source import MAX_STATEMENT_BYTES, OPTIONS, find_unreadable, shorten
 from rlpost_verifiers.lean.task import Mode, ProofTask
 from rlpost_verifiers.lean.text import (
     CommentError,
@@ -237,11 +237,11 @@ def find_bad_part(task: ProofTask) -> str | None:
         single = (word.text for word in words(text) if len(word.parts) == 1)
         problem = problem or next((found for name in single if (found := _find_banned(name, "proof"))), None)
         if problem:
-            return f"{part} {_shorten(text)!r}: {problem}"
+            return f"{part} {shorten(text)!r}: {problem}"
     try:
         _, lines = split_imports(blank_comments(task.header))
     except CommentError as error:
-        return f"header {_shorten(task.header)!r}: {error}"
+        return f"header {shorten(task.header)!r}: {error}"
     for line in lines.splitlines():
         option = line.split()[1:2] if line.split()[:1] == ["set_option"] else []
         if (
@@ -250,7 +250,7 @@ def find_bad_part(task: ProofTask) -> str | None:
             and not any(map(OPTIONS.fullmatch, option))
         ):
             return (
-                f"header line {_shorten(line.strip())!r}: use only 'import …', 'open …', 'universe …' or 'set_option …'"
+                f"header line {shorten(line.strip())!r}: use only 'import …', 'open …', 'universe …' or 'set_option …'"
             )
     return None
 
@@ -271,7 +271,3 @@ def split_imports(text: str) -> tuple[tuple[str, ...], str]:
             modules.append(found[1])
             lines[index] = ""
     return tuple(modules), "\n".join(lines)
-
-
-def _shorten(text: str, limit: int = 80) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"

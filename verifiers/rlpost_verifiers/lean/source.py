@@ -127,16 +127,16 @@ def check_statement(task: ProofTask) -> None:
         if problem is None and not unicodedata.is_normalized("NFC", text):
             problem = "it is not in Unicode normal form C; normalise it, or two look-alike names may differ"
         if problem is not None:
-            raise DataError(f"task {task.name!r}: {part} {_shorten(text)!r}: {problem}")
+            raise DataError(f"task {task.name!r}: {part} {shorten(text)!r}: {problem}")
     for line in task.header.splitlines():
         found = _HEADER_LINE.fullmatch(line.strip())
         if line.strip() and (found is None or (found["option"] and not OPTIONS.fullmatch(found["option"]))):
             raise DataError(
-                f"task {task.name!r}: header line {_shorten(line)!r}: "
+                f"task {task.name!r}: header line {shorten(line)!r}: "
                 "use only 'open …', 'universe …' or 'set_option …' lines"
             )
     if problem := find_unreadable(task.context):
-        raise DataError(f"task {task.name!r}: context {_shorten(task.context)!r}: {problem}")
+        raise DataError(f"task {task.name!r}: context {shorten(task.context)!r}: {problem}")
 
 
 def build_source(task: ProofTask) -> str:
@@ -258,5 +258,6 @@ def _find_loose_binder(binders: str) -> str | None:
     return _find_open_end(binders)
 
 
-def _shorten(text: str, limit: int = 80) -> str:
+def shorten(text: str, limit: int = 80) -> str:
+    """A text in a message, cut after ``limit`` characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
