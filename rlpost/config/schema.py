@@ -131,8 +131,9 @@ class DataSection(Section):
     """Column that holds the prompt's id; where a row lacks it, its number is the id."""
     template: str | None = None
     """Text of the prompt with ``{column}`` fields, each of which holds text or a number in every row, where ``{{`` and
-    ``}}`` stand for braces; or the name of a template that ships: ``lean.released``, ``lean.bare``,
-    ``lean.whole_proof``, ``lean.reasoning``. None: no text template."""
+    ``}}`` stand for braces; or the name of a template that ships: ``lean.released``, ``lean.bare``, ``lean.stp``,
+    ``lean.whole_proof``, ``lean.reasoning``, ``lean.deepseek_v2``, ``lean.deepseek_v2_non_cot``, ``lean.goedel_v2``,
+    ``lean.kimina``, ``lean.kimina_preview``, ``lean.kimina_rl``. None: no text template."""
     chat_template: tuple[tuple[str, str], ...] | None = None
     """Chat messages as pairs of role and text with ``{column}`` fields, rendered by the tokenizer's chat template;
     None: no messages are made."""

@@ -42,8 +42,8 @@ def test_parts_by_hand(text: str, binders: str, statement: str) -> None:
 
 
 def test_the_header_keeps_what_a_backend_cannot_know() -> None:
-    text = "import Mathlib\nset_option maxHeartbeats 0\nopen Nat Real\nuniverse u\ntheorem t : True := by"
-    assert split_theorem(text).header == "open Nat Real\nuniverse u"
+    text = "import Mathlib\nset_option  maxHeartbeats 0\nset_option pp.all true\nopen Nat Real\nuniverse u\ntheorem t : True := by"
+    assert split_theorem(text).header == "set_option maxHeartbeats 0\nopen Nat Real\nuniverse u"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_every_shipped_template_fills_from_these_rows(files: dict[str, str]) -> 
         ("variable (p : Prop)\ninclude p\n", "", "variable (p : Prop)\ninclude p"),
         ("structure S where\n  x : Nat\n", "", "structure S where\n  x : Nat"),
         ("noncomputable section\nopen Real\n@[simp] private ", "open Real", ""),
-        ("set_option maxHeartbeats 0\nset_option autoImplicit false\n", "", ""),
+        ("set_option autoImplicit false\nset_option linter.all false\n", "set_option autoImplicit false", ""),
         ("-- def f := 1\n/-- doc -/\n", "", ""),
         ('local notation "ℝ" => Nat\n', "", 'local notation "ℝ" => Nat'),
         ("open Nat in\n", "", "open Nat in"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from rlpost_verifiers.lean.extract import (
     Trailing,
     extract_task,
 )
+from rlpost_verifiers.lean.filter import split_imports
 from rlpost_verifiers.lean.task import ProofTask, parse_task
 from rlpost_verifiers.lean.text import normal_form
 
@@ -45,6 +48,7 @@ _ARGUMENTS = {"kimina": ("timeout_s", "concurrency")}
 """A backend's arguments for time limit and parallel checks, if not ``cpu_seconds`` and ``workers``."""
 
 _TASK_COLUMNS = ("statement", "header", "binders", "mode", "theorem", "context")
+_SETS_HEARTBEATS = re.compile(r"^\s*set_option\s+maxHeartbeats\b", re.MULTILINE)
 _PASSING = ("unavailable", "timeout")
 """Reasons of undecided verdicts that may be transient; a crash is repeated alone (`settle_crashes`)."""
 _FIRST_PAUSE_SECONDS = 0.5
@@ -70,6 +74,8 @@ class LeanVerifier:
         fences: the block that counts: the ``last``, the ``first``, or the ``only`` one.
         form: ``any``, ``term`` or ``tactic``: whether the prompt ends in ``:=`` or, for ``tactic``, in ``:= by``.
         restated: ``reject`` or ``allow`` answers that write the theorem out. `ExtractSettings` has the details.
+        max_heartbeats: Lean's limit on the work of one declaration, where the row's ``header`` sets none; 0 is no limit,
+            so that only ``timeout_s`` ends a check; None is Lean's own limit (200000). An answer may set its own.
         retries: repetitions of a check that failed for a transient reason (an unreachable backend, a wall-clock
             timeout), after half a second, then one, then two … A check that ended Lean's process is repeated once,
             alone; a proof that ends it again, while a gold proof is accepted, is rejected as ``crashed_twice``.
@@ -98,6 +104,7 @@ class LeanVerifier:
         fences: Fences = "last",
         form: Form = "any",
         restated: Restated = "reject",
+        max_heartbeats: int | None = None,
         retries: int = 1,
         cache_size: int = 100_000,
         cache_dir: str | None = None,
@@ -105,6 +112,9 @@ class LeanVerifier:
     ) -> None:
         if retries < 0:
             raise UserError(f"retries is {retries}; give 0 or more")
+        if max_heartbeats is not None and (isinstance(max_heartbeats, bool) or max_heartbeats < 0):
+            raise UserError(f"max_heartbeats is {max_heartbeats}; give 0 for no limit, or a positive number")
+        self._heartbeats = max_heartbeats
         self._extract = ExtractSettings(extract, trailing, fences, form, restated)
         self._retries, self._closing = retries, threading.Event()
         self._cache = VerdictCache(cache_size, _folder(cache_dir))
@@ -226,7 +236,12 @@ class LeanVerifier:
 
     def _bare_task(self, columns: Any, name: str) -> ProofTask:
         row = {key: columns[key] for key in _TASK_COLUMNS if key in columns}
-        return parse_task({**row, "name": name, "proof": ""}, f"prompt {name!r}")
+        task = parse_task({**row, "name": name, "proof": ""}, f"prompt {name!r}")
+        if self._heartbeats is None or _SETS_HEARTBEATS.search(task.header):
+            return task
+        imports, rest = split_imports(task.header)
+        lines = (*(f"import {module}" for module in imports), f"set_option maxHeartbeats {self._heartbeats}", rest)
+        return replace(task, header="\n".join(lines).strip())
 
     def _key(self, task: ProofTask) -> str:
         parts = [self.fingerprint, task.mode, task.header, task.binders, task.statement, task.proof]
