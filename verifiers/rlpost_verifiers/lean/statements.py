@@ -8,13 +8,15 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rlpost.config.choices import check_choices
 from rlpost.data.decontaminate import normalise_text
-from rlpost.errors import DataError, UserError
+from rlpost.errors import DataError
 from rlpost.plugins.registry import resolve
+from rlpost_verifiers.lean.dojo.retrieval import add_premises
 from rlpost_verifiers.lean.shown import imported_modules, problem_in_words, show_code
 
 _log = logging.getLogger(__name__)
@@ -90,9 +92,8 @@ def split_theorem(text: str) -> Statement:
     binders, statement = body[:colon].strip(), body[colon + 1 : assign].strip()
     if not statement:
         raise DataError("the type is empty")
-    if (
-        outer_cuts(statement)[1] is not None
-    ):  # Lean would take a `let … := …` of the type for the beginning of the proof
+    if outer_cuts(statement)[1] is not None:
+        # Lean would take a `let … := …` of the type for the beginning of the proof.
         statement = f"({statement})"
     header, context = split_context(plain[: found.start()])
     name, formal = found["name"], f"{found[0].strip()}{body[:assign].rstrip()} := by"
@@ -145,6 +146,7 @@ def rows(
     unreadable: Literal["refuse", "drop"] = "refuse",
     declarations: Literal["keep", "unreadable"] = "keep",
     imports: Literal["backend", "rows"] = "backend",
+    retrieve: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """The data source ``lean_statements``: JSONL or Parquet files of declarations as proof tasks.
 
@@ -163,6 +165,8 @@ def rows(
             context, or treat it as ``unreadable``.
         imports: what is imported to check a row: what the ``backend`` is set to, or besides that what the ``rows``
             (and ``header``) import, which the embedded Lean refuses.
+        retrieve: arguments of `rlpost_verifiers.lean.dojo.retrieval.add_premises` (``{corpus: FILE, k: 10}``), which
+            adds the column ``premises``: what of LeanDojo's corpus may help to prove the statement.
 
     Returns:
         The rows' own columns with ``id``, ``name``, ``theorem`` (its name in the declaration), ``header``,
@@ -192,25 +196,20 @@ def rows(
         result.append({**row, "id": row["name"] if count == 1 else f"{row['name']}#{count}"})
     if any(dropped.values()):
         _log.warning("%s: %d rows stated before and %d held out were left out", path, *dropped.values())
-    return result
+    if retrieve is None:
+        return result
+    return add_premises(result, **retrieve)
 
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
     column: str | None
-    unreadable: str
-    declarations: str
-    imports: str
+    unreadable: Literal["refuse", "drop"]
+    declarations: Literal["keep", "unreadable"]
+    imports: Literal["backend", "rows"]
 
     def __post_init__(self) -> None:
-        choices = {
-            "unreadable": ("refuse", "drop"),
-            "declarations": ("keep", "unreadable"),
-            "imports": ("backend", "rows"),
-        }
-        for key, known in choices.items():
-            if getattr(self, key) not in known:
-                raise UserError(f"{key} is {getattr(self, key)!r}; use {' or '.join(map(repr, known))}")
+        check_choices(self, "lean_statements: ")
 
 
 def _read(paths: Iterable[str], header: str, split: str | None, settings: _Settings) -> list[dict[str, Any]]:
