@@ -242,7 +242,10 @@ def test_retrieval_finds_what_proofs_use(corpus: Path, tmp_path: Path, monkeypat
     for number in range(60):
         pair = rng.sample(known[:100], 2)
         goals = (one.full_name.replace("_", ".").split(".") for one in pair)
-        state = " ∧ ".join(f"({kind}.{operation} (f x) y)=({law} (f y))" for kind, operation, law in goals)
+        opened = rng.choice(("", "("))  # with brackets at words, as Lean prints most of them, or none
+        state = " ∧ ".join(
+            f"{opened}{kind}.{operation} (f x) y = {opened}{law} (f y)" for kind, operation, law in goals
+        )
         marked = ["simp [<a>_</a>]", [{"full_name": one.full_name} for one in pair]]
         traced.append(record(f"goal{number}", [900 + number, 1], "Lib/Top.lean"))
         traced[-1]["traced_tactics"][0] |= {"annotated_tactic": marked, "state_before": f"⊢ {state}"}
@@ -263,7 +266,7 @@ def test_retrieval_finds_what_proofs_use(corpus: Path, tmp_path: Path, monkeypat
     chance = recall([[one.full_name for one in rng.sample(known, 10)] for _ in used])
     print(f"recall@10: {ours:.3f}, words at blanks {plain:.3f}, chance {chance:.3f}")
     assert ours > 0.9
-    assert ours > 2 * plain
+    assert ours > plain + 0.2
     assert ours > 2 * chance
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _PIECE = re.compile(r"[^\W\d][\w'!?]*(?:\.[^\W\d][\w'!?]*)*|\d+|[^\w\s]")
 _CAMEL = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^A-Za-z\d]+")
@@ -20,14 +21,12 @@ def lean_words(text: str) -> list[str]:
     >>> lean_words("theorem Nat.sub_le_ofPos (h : a ≤ b)")
     ['Nat.sub_le_ofPos', 'nat', 'sub', 'le', 'pos', 'h', 'a', '≤', 'b']
     """
-    words: list[str] = []
-    for piece in _PIECE.findall(text):
-        if piece in _COMMON:
-            continue
-        parts = (
-            [part.lower() for name in _SPLIT.split(piece) for part in _CAMEL.findall(name)] if len(piece) > 1 else []
-        )
-        if parts != [piece]:
-            words.append(piece)
-        words += [part for part in parts if part not in _COMMON]
-    return words
+    return [word for piece in _PIECE.findall(text) if piece not in _COMMON for word in _words_of(piece)]
+
+
+@lru_cache(maxsize=1 << 20)
+def _words_of(piece: str) -> tuple[str, ...]:
+    names = _SPLIT.split(piece) if len(piece) > 1 else []
+    parts = [part.lower() for name in names for part in _CAMEL.findall(name)]
+    whole = () if parts == [piece] else (piece,)
+    return (*whole, *(part for part in parts if part not in _COMMON))
