@@ -86,7 +86,7 @@ def split_theorem(text: str) -> Statement:
     colon, assign = outer_cuts(body)
     if colon is None:
         raise DataError("no colon outside brackets, so no type")
-    proof = "" if assign is None else body[assign + 2 :].strip()
+    proof = "" if assign is None else " ".join(body[assign + 2 :].split())
     if proof not in ("", "by", "sorry", "by sorry"):
         raise DataError(f"a proof follows ({proof[:30]!r}); give the statement alone")
     binders, statement = body[:colon].strip(), body[colon + 1 : assign].strip()
@@ -253,7 +253,7 @@ def _row(row: dict[str, Any], header: str, settings: _Settings) -> dict[str, Any
         **row,
         "name": name,
         "theorem": parts.name,
-        "header": "\n".join(dict.fromkeys("\n".join(lines).strip().splitlines())),
+        "header": "\n".join(line for line in dict.fromkeys("\n".join(lines).splitlines()) if line.strip()),
         "context": parts.context,
         "binders": parts.binders,
         "statement": parts.statement,
