@@ -50,9 +50,8 @@ def drop(
         return kept, []
     said = f"data.{split}: {len(dropped)} of {len(pairs)} prompts have answers that cannot be verified"
     first = f"first, prompt {dropped[0].id!r}: {dropped[0].reason}"
-    if not kept or len(dropped) > limit * len(pairs):
-        raise DataError(
-            f"{said}, and data.unverifiable_limit {limit:g} allows {int(limit * len(pairs))} to be dropped; {first}"
-        )
+    allowed = int(limit * len(pairs) + 1e-9)
+    if not kept or len(dropped) > allowed:
+        raise DataError(f"{said}, and data.unverifiable_limit {limit:g} allows {allowed} to be dropped; {first}")
     log(f"{said} and were dropped (dropped_prompts.jsonl of the run folder lists them); {first}")
     return kept, dropped
