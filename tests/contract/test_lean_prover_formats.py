@@ -271,6 +271,6 @@ def test_the_heartbeats_that_a_row_shows_are_those_of_the_check(lean: Backend) -
 
 @pytest.mark.long
 def test_without_a_limit_more_than_leans_own_is_allowed() -> None:
-    with EmbeddedLean(cpu_seconds=120, wall_seconds=600) as lean:
-        assert outcomes(lean, [slow(16)], max_heartbeats=None) == ["rejected"]
-        assert outcomes(lean, [slow(16)], max_heartbeats=0) == ["accepted"]
+    with EmbeddedLean(cpu_seconds=240, wall_seconds=1200) as lean:
+        assert outcomes(lean, [slow(17)], max_heartbeats=None) == ["rejected"]
+        assert outcomes(lean, [slow(17)], max_heartbeats=0) == ["accepted"]
