@@ -364,6 +364,17 @@ class ReviewingVerifier(Protocol):
 
 
 @runtime_checkable
+class SiftingVerifier(Protocol):
+    """A verifier that can name the prompts whose answers it cannot verify, for ``data.unverifiable: drop``."""
+
+    def unverifiable(self, prompts: Sequence[Prompt]) -> Sequence[str | None]:
+        """For each prompt, None if its answers can be verified, else why not in one line. The same prompts always get
+        the same reply; what cannot be told at the moment (a backend is down) is an `rlpost.errors.InfrastructureError`.
+        """
+        ...
+
+
+@runtime_checkable
 class SelfTestingVerifier(Protocol):
     """A verifier with checks of its own, which run before it is used for training or evaluation."""
 

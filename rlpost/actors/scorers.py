@@ -12,6 +12,7 @@ from rlpost.actors import env_vars
 from rlpost.actors.placement import Placement
 from rlpost.actors.pool import ActorPool, spawn
 from rlpost.actors.recovery import Supervisor
+from rlpost.actors.remote import wait
 from rlpost.actors.workers import ScoringWorker
 from rlpost.config.schema import RunConfig
 from rlpost.errors import RolloutsLostError
@@ -58,6 +59,23 @@ class RayScoringPool(ActorPool):
             handle.preflight.remote([prompts[i] for i in share], conformance, trials)
             for handle, share in zip(self.handles, shares, strict=True)
         ]
+
+    def unverifiable(self, prompts: Sequence[Prompt], timeout_s: float) -> list[str | None]:
+        """For each prompt why its answers cannot be verified, or None, each worker asked about its share.
+
+        Raises:
+            RlpostError: as `rlpost.scoring.score.Scorer.unverifiable`.
+        """
+        shares = round_robin(prompts, len(self.handles))
+        asked = [
+            handle.unverifiable.remote([prompts[i] for i in share])
+            for handle, share in zip(self.handles, shares, strict=True)
+        ]
+        found: list[str | None] = [None] * len(prompts)
+        for share, problems in zip(shares, wait(asked, "scoring: reading the statements", timeout_s), strict=True):
+            for place, problem in zip(share, problems, strict=True):
+                found[place] = problem
+        return found
 
     @contextmanager
     def queue(self) -> Iterator[RayScoringQueue]:

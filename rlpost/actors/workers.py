@@ -292,6 +292,10 @@ class ScoringWorker(Worker):
         """See `rlpost.scoring.score.Scorer.preflight`."""
         return self.scorer.preflight(prompts, conformance, trials)
 
+    def unverifiable(self, prompts: Sequence[Prompt]) -> list[str | None]:
+        """See `rlpost.scoring.score.Scorer.unverifiable`."""
+        return self.scorer.unverifiable(prompts)
+
     def score(self, groups: Sequence[GroupReceipt]) -> Any:
         """Score groups, whose trajectories are fetched here; see `rlpost.scoring.score.Scorer.score`.
 

@@ -111,7 +111,7 @@ class DataSection(Section):
         free="eval max_prompt_tokens",
         asks=(
             "source train prompt_key id_key template chat_template last_assistant tools_key shuffle special_tokens "
-            "contamination curriculum"
+            "contamination curriculum unverifiable unverifiable_limit"
         ),
     )
 
@@ -131,8 +131,9 @@ class DataSection(Section):
     """Column that holds the prompt's id; where a row lacks it, its number is the id."""
     template: str | None = None
     """Text of the prompt with ``{column}`` fields, each of which holds text or a number in every row, where ``{{`` and
-    ``}}`` stand for braces; or the name of a template that ships: ``lean.released``, ``lean.bare``,
-    ``lean.whole_proof``, ``lean.reasoning``. None: no text template."""
+    ``}}`` stand for braces; or the name of a template that ships: ``lean.released``, ``lean.bare``, ``lean.stp``,
+    ``lean.whole_proof``, ``lean.reasoning``, ``lean.deepseek_v2``, ``lean.deepseek_v2_non_cot``, ``lean.goedel_v2``,
+    ``lean.kimina``, ``lean.kimina_preview``, ``lean.kimina_rl``. None: no text template."""
     chat_template: tuple[tuple[str, str], ...] | None = None
     """Chat messages as pairs of role and text with ``{column}`` fields, rendered by the tokenizer's chat template;
     None: no messages are made."""
@@ -153,6 +154,13 @@ class DataSection(Section):
     contamination: Literal["refuse", "drop", "allow"] = "refuse"
     """Treatment of training prompts that ask what a held-out prompt asks, whatever their ids: ``refuse`` to start,
     ``drop`` them (decontamination), or ``allow`` training on them."""
+    unverifiable: Literal["refuse", "drop"] = "refuse"
+    """Treatment of prompts whose answers the verifier says it cannot verify, such as statements that Lean cannot read:
+    ``refuse`` to start, or ``drop`` them, which is logged and recorded in ``dropped_prompts.jsonl`` of the run folder.
+    Change it when some of a large data set's statements do not fit your Lean."""
+    unverifiable_limit: Share = 0.1
+    """Largest share of the training prompts, and of the held-out ones, that ``unverifiable: drop`` may drop; more than
+    that says that something else is wrong. Change it when you have looked at what would be dropped."""
     curriculum: CurriculumSettings | None = None
     """Select and order training prompts by their measured pass rate; None: use all of them."""
     max_prompt_tokens: PositiveInt | None = None

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -195,6 +195,7 @@ class Run:
         """Note in the run folder what the run goes on with; whatever fails before this leaves its record as it was."""
         self.folder.create(self.model, self.state.step, self.how.changes)
         self.folder.record_verifiers(self.session.verifiers)
+        self.folder.record_dropped([asdict(one) for one in self.session.dropped])
         self.evaluations.truncate_after(self.state.step if self.how.checkpoint is not None else -1)
         self.begun = True
 

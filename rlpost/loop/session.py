@@ -13,6 +13,7 @@ import numpy as np
 
 from rlpost.config.schema import RunConfig
 from rlpost.loop.checks import StepChecks
+from rlpost.loop.unverifiable import Dropped
 from rlpost.observability.metrics import Undecided, prefixed, undecided_of
 from rlpost.plugins.algorithm import Advantages
 from rlpost.protocols import Learner, RolloutPool, ScoringPool, Supervision, TranscriptWriter
@@ -41,6 +42,7 @@ class Session:
         fetch: resolves the handles in receipts.
         transcripts: writes transcripts where trajectories are at hand.
         verifiers: one line about each distinct verifier, with the result of its conformance test.
+        dropped: prompts that were left out because their answers cannot be verified.
         published: manifest of the version that the engines serve; None before the first publish.
         published_probe: completions of the pinned prompts at the last publish, with the learner's log-probabilities
             then.
@@ -65,6 +67,7 @@ class Session:
     fetch: Callable[[Any], Any]
     transcripts: TranscriptWriter
     verifiers: tuple[str, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
     published: WeightManifest | None = field(default=None)
     published_probe: parity.Scored | None = field(default=None)
     first_probe: float | None = field(default=None)

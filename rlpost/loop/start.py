@@ -19,6 +19,7 @@ from rlpost.config.schema import RunConfig
 from rlpost.data.load import held_out_tokens, tokenized_prompts
 from rlpost.data.models import context_length, tensor_shapes
 from rlpost.loop.session import Session
+from rlpost.loop.unverifiable import Dropped, drop
 from rlpost.plugins.algorithm import build_advantage
 from rlpost.plugins.build import reward_needs, with_logprobs
 from rlpost.plugins.ship import Shipped, ship
@@ -79,6 +80,7 @@ def session(
         pools = [rollouts, scoring, *([environments] if environments else []), *([learner] if learner else [])]
         try:
             workers = [scoring.begin(i) for i in range(len(scoring.handles))]
+            train, held_out, dropped = _verifiable(config, scoring, train, held_out, log)
             checks = scoring.preflight(
                 [tokenized.prompt for tokenized in [*train, *held_out]],
                 conformance=config.selfcheck.conformance,
@@ -105,6 +107,7 @@ def session(
                 watch=MemoryWatch(config.selfcheck.memory_window),
                 fetch=fetch,
                 transcripts=RayTranscripts(log),
+                dropped=dropped,
                 verifiers=tuple(sorted(set(wait(checks, "scoring: preflight", config.cluster.start_timeout_s)))),
             )
         finally:
@@ -113,6 +116,24 @@ def session(
                 pool.close()
             for pool in pools:
                 pool.kill()
+
+
+def _verifiable(
+    config: RunConfig,
+    scoring: RayScoringPool,
+    train: list[TokenizedPrompt],
+    held_out: list[TokenizedPrompt],
+    log: Callable[[str], None],
+) -> tuple[list[TokenizedPrompt], list[TokenizedPrompt], tuple[Dropped, ...]]:
+    """Training and held-out prompts without those that ``data.unverifiable: drop`` leaves out, and these."""
+    if config.data.unverifiable == "refuse":
+        return train, held_out, ()
+    asked = [one.prompt for one in [*train, *held_out]]
+    problems = scoring.unverifiable(asked, config.cluster.start_timeout_s)
+    limit = config.data.unverifiable_limit
+    train, dropped = drop(train, problems[: len(train)], "train", limit, log)
+    held_out, more = drop(held_out, problems[len(problems) - len(held_out) :], "eval", limit, log)
+    return train, held_out, (*dropped, *more)
 
 
 def engine_spec(

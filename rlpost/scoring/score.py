@@ -12,7 +12,7 @@ from rlpost.config.schema import ScoringSection
 from rlpost.errors import InfrastructureError, SelfCheckError, UserError
 from rlpost.plugins import registry, ship, trial_call
 from rlpost.plugins.build import build_stage, build_verifier, stage_needs
-from rlpost.protocols import ReviewingVerifier, RewardStage, SelfTestingVerifier, Verifier
+from rlpost.protocols import ReviewingVerifier, RewardStage, SelfTestingVerifier, SiftingVerifier, Verifier
 from rlpost.scoring import truncation
 from rlpost.scoring.stages import named_failure, run_stages, stage_names
 from rlpost.scoring.truncation import CUT, TRUNCATED
@@ -121,6 +121,26 @@ class Scorer:
                     )
             self.verifier.check_prompts(prompts)
         return said
+
+    def unverifiable(self, prompts: Sequence[Prompt]) -> list[str | None]:
+        """For each prompt why its answers cannot be verified, or None; see `rlpost.protocols.SiftingVerifier`.
+
+        Raises:
+            UserError: for a verifier that cannot tell.
+        """
+        if not isinstance(self.verifier, SiftingVerifier):
+            raise UserError(
+                f"data.unverifiable: drop, but scoring.verifier {self.section.verifier!r} has no method `unverifiable` "
+                "that names such prompts; use refuse"
+            )
+        with named_failure(f"verifier {self.section.verifier!r}"):
+            found = list(self.verifier.unverifiable(prompts))
+        if len(found) != len(prompts):
+            raise UserError(
+                f"scoring.verifier {self.section.verifier!r}: unverifiable gave {len(found)} replies for "
+                f"{len(prompts)} prompts; give one each"
+            )
+        return found
 
     def close(self) -> None:
         """End the processes of the verifier."""

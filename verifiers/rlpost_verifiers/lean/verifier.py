@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from rlpost_verifiers.lean.extract import (
     Trailing,
     extract_task,
 )
+from rlpost_verifiers.lean.filter import split_imports
 from rlpost_verifiers.lean.task import ProofTask, parse_task
 from rlpost_verifiers.lean.text import normal_form
 
@@ -45,6 +48,7 @@ _ARGUMENTS = {"kimina": ("timeout_s", "concurrency")}
 """A backend's arguments for time limit and parallel checks, if not ``cpu_seconds`` and ``workers``."""
 
 _TASK_COLUMNS = ("statement", "header", "binders", "mode", "theorem", "context")
+_SETS_HEARTBEATS = re.compile(r"^\s*set_option\s+maxHeartbeats\b", re.MULTILINE)
 _PASSING = ("unavailable", "timeout")
 """Reasons of undecided verdicts that may be transient; a crash is repeated alone (`settle_crashes`)."""
 _FIRST_PAUSE_SECONDS = 0.5
@@ -70,6 +74,9 @@ class LeanVerifier:
         fences: the block that counts: the ``last``, the ``first``, or the ``only`` one.
         form: ``any``, ``term`` or ``tactic``: whether the prompt ends in ``:=`` or, for ``tactic``, in ``:= by``.
         restated: ``reject`` or ``allow`` answers that write the theorem out. `ExtractSettings` has the details.
+        max_heartbeats: Lean's limit on the work of one declaration, where the row's ``header`` sets none; 0 is no
+            limit, so that only ``timeout_s`` ends a check; None is Lean's own limit (200000). An answer may set
+            its own.
         retries: repetitions of a check that failed for a transient reason (an unreachable backend, a wall-clock
             timeout), after half a second, then one, then two … A check that ended Lean's process is repeated once,
             alone; a proof that ends it again, while a gold proof is accepted, is rejected as ``crashed_twice``.
@@ -98,6 +105,7 @@ class LeanVerifier:
         fences: Fences = "last",
         form: Form = "any",
         restated: Restated = "reject",
+        max_heartbeats: int | None = None,
         retries: int = 1,
         cache_size: int = 100_000,
         cache_dir: str | None = None,
@@ -105,6 +113,10 @@ class LeanVerifier:
     ) -> None:
         if retries < 0:
             raise UserError(f"retries is {retries}; give 0 or more")
+        if max_heartbeats is not None and (isinstance(max_heartbeats, bool) or max_heartbeats < 0):
+            raise UserError(f"max_heartbeats is {max_heartbeats}; give 0 for no limit, or a positive number")
+        self._heartbeats = max_heartbeats
+        self._readable: set[str] = set()
         self._extract = ExtractSettings(extract, trailing, fences, form, restated)
         self._retries, self._closing = retries, threading.Event()
         self._cache = VerdictCache(cache_size, _folder(cache_dir))
@@ -174,13 +186,33 @@ class LeanVerifier:
             InfrastructureError: if Lean is unavailable.
         """
         tasks = {self._key(task): task for task in (self._bare_task(prompt.columns, prompt.id) for prompt in prompts)}
-        problems = self._backend.read_statements(list(tasks.values()))
-        bad = [(task, problem) for task, problem in zip(tasks.values(), problems, strict=True) if problem is not None]
+        problems = self._read(tasks)
+        bad = [(tasks[key], problem) for key, problem in problems.items() if problem is not None]
         if bad:
             task, problem = bad[0]
             raise DataError(
                 f"{len(bad)} of {len(tasks)} statements cannot be read; first, prompt {task.name!r}: {problem}"
             )
+
+    def unverifiable(self, prompts: Sequence[Prompt]) -> list[str | None]:
+        """For each prompt why Lean cannot read its statement, or None; columns that form no task count as unreadable.
+
+        Raises:
+            InfrastructureError: if Lean is unavailable.
+        """
+        keys: list[str] = []
+        tasks: dict[str, ProofTask] = {}
+        known: dict[str, str | None] = {}
+        for number, prompt in enumerate(prompts):
+            try:
+                task = self._bare_task(prompt.columns, prompt.id)
+                keys.append(self._key(task))
+                tasks[keys[-1]] = task
+            except DataError as error:
+                keys.append(f"no task: {number}")
+                known[keys[-1]] = str(error)
+        known.update(self._read(tasks))
+        return [known[key] for key in keys]
 
     def conformance(self) -> Report:
         """Verify gold proofs and cheats as training does, except that no verdict of an earlier run counts; see
@@ -209,6 +241,13 @@ class LeanVerifier:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _read(self, tasks: Mapping[str, ProofTask]) -> dict[str, str | None]:
+        """For each task by its key why Lean cannot read its statement, or None; what can be read is asked once."""
+        fresh = {key: task for key, task in tasks.items() if key not in self._readable}
+        problems = dict(zip(fresh, self._backend.read_statements(list(fresh.values())), strict=True))
+        self._readable.update(key for key, problem in problems.items() if problem is None)
+        return {key: problems.get(key) for key in tasks}
+
     def _check(self, tasks: Sequence[ProofTask]) -> list[Verdict]:
         verdicts = self._backend.check(tasks)
         for attempt in range(self._retries):
@@ -226,7 +265,12 @@ class LeanVerifier:
 
     def _bare_task(self, columns: Any, name: str) -> ProofTask:
         row = {key: columns[key] for key in _TASK_COLUMNS if key in columns}
-        return parse_task({**row, "name": name, "proof": ""}, f"prompt {name!r}")
+        task = parse_task({**row, "name": name, "proof": ""}, f"prompt {name!r}")
+        if self._heartbeats is None or _SETS_HEARTBEATS.search(task.header):
+            return task
+        imports, rest = split_imports(task.header)
+        lines = (*(f"import {module}" for module in imports), f"set_option maxHeartbeats {self._heartbeats}", rest)
+        return replace(task, header="\n".join(lines).strip())
 
     def _key(self, task: ProofTask) -> str:
         parts = [self.fingerprint, task.mode, task.header, task.binders, task.statement, task.proof]
