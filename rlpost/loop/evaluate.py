@@ -31,11 +31,11 @@ class Evaluation:
     outcomes: list[Outcome] = field(default_factory=list[Outcome])
     assurances: Counter[str] = field(default_factory=Counter[str])
 
-    def figures(self, ks: Sequence[int], list_ks: Sequence[int] = ()) -> dict[str, float]:
+    def figures(self, ks: Sequence[int], list_ks: Sequence[int] = (), size: int | None = None) -> dict[str, float]:
         """Figures of `rlpost.evaluation.outcomes.figures`, and the assurances as shares (``accepted …``)."""
         total = sum(self.assurances.values())
         shares = {f"accepted {name}": count / total for name, count in sorted(self.assurances.items())}
-        return figures(self.outcomes, ks, list_ks) | shares
+        return figures(self.outcomes, ks, list_ks, size) | shares
 
 
 def evaluate(
@@ -85,7 +85,11 @@ def evaluate(
         mark, found_list, greedy_reward, greedy_cut = greedily
         rewards = tuple(paid(group, member) for member in members)
         cut = rejects and _unfinished(group)
-        outcome = Outcome(group.prompt.id, marks, len(texts), mark, found_list, rewards, greedy_reward, cut, greedy_cut)
+        cluster = group.prompt.columns.get(config.evaluation.cluster_key)
+        outcome = Outcome(
+            group.prompt.id, marks, len(texts), mark, found_list, rewards, greedy_reward, cut, greedy_cut,
+            "" if cluster is None else str(cluster),
+        )  # fmt: skip
         record(outcome)
         found.outcomes.append(outcome)
         found.assurances.update(v.assurance for m in accepted if (v := group.verdicts[m]) is not None and v.assurance)
