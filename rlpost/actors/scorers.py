@@ -91,7 +91,6 @@ class RayScoringPool(ActorPool):
             found.update(zip(share, answer, strict=True))
         return [found[position] for position in range(len(groups))]
 
-
     def baselines(
         self, train: Sequence[Prompt], prompts: Sequence[Prompt], places: int, teacher: str | None
     ) -> dict[str, list[Verdict]]:

@@ -604,9 +604,9 @@ class EvaluationSection(Section):
     conversations; a row that lacks it stands for itself. Change it when your rows share something else, such as a
     user."""
     baselines: bool = True
-    """Where a verifier knows simple methods (``catalog``: popularity, the asked attribute, items liked together, words),
-    judge their answers to the same prompts too, and report how far the policy is ahead. Change it to False to save
-    their time with very large catalogs."""
+    """Where a verifier knows simple methods (``catalog``: popularity, asked attribute, item kNN, naive Bayes), judge
+    their answers to the same prompts too, and report how far the policy is ahead. Change it to False to save their time
+    with very large catalogs."""
     uplift_prompts: NonNegativeInt = 0
     """Number of held-out prompts whose correct answers are followed: the starting policy samples a group for each, as
     in training, and at each later evaluation the learner reports which of the correct ones have become likelier, by

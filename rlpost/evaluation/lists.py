@@ -57,7 +57,8 @@ class Listed:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Listed:
         """Make a list from the JSON form of `dataclasses.asdict`."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        plain: dict[str, Any] = {k: tuple[Any, ...](v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
 
     @property
     def novelty(self) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rlpost.config.schema import RunConfig
 from rlpost.data.load import prompts
@@ -10,6 +11,7 @@ from rlpost.errors import DataError
 from rlpost.evaluation.lists import leads, listed
 from rlpost.evaluation.outcomes import RIGHT, WRONG, Outcome, clusters_of
 from rlpost.evaluation.outcomes import figures as figures_of
+from rlpost.loop.evaluate import cluster
 from rlpost.loop.session import Session
 from rlpost.plugins.build import build_stage
 from rlpost.types import Prompt
@@ -19,8 +21,8 @@ _MARKS = {"accepted": RIGHT, "rejected": WRONG}
 
 def list_size(config: RunConfig) -> int | None:
     """Number of items that the prompts ask for, by the reward ``ranking``; None without it."""
-    sizes = [build_stage(spec).settings.size for spec in config.scoring.rewards if spec.name == "ranking"]
-    return sizes[0] if sizes else None
+    stages: list[Any] = [build_stage(spec) for spec in config.scoring.rewards if spec.name == "ranking"]
+    return stages[0].settings.size if stages else None
 
 
 def measure(session: Session) -> dict[str, list[Outcome]]:
@@ -37,13 +39,10 @@ def measure(session: Session) -> dict[str, list[Outcome]]:
     places = list_size(config) or max(config.evaluation.list_k)
     teacher = config.sft.completion_key if config.sft is not None else None
     judged = session.scoring.baselines(train, held_out, places, teacher)
-    key = config.evaluation.cluster_key
     return {
         name: [
-            Outcome(
-                prompt.id, "", 0, _MARKS.get(verdict.outcome, ""), listed(verdict), cluster=_text(prompt.columns.get(key))
-            )
-            for prompt, verdict in zip(held_out, verdicts, strict=True)
+            Outcome(one.id, "", 0, _MARKS.get(found.outcome, ""), listed(found), cluster=cluster(one.columns, config))
+            for one, found in zip(held_out, verdicts, strict=True)
         ]
         for name, verdicts in judged.items()
     }
@@ -70,7 +69,3 @@ def _training_prompts(session: Session) -> list[Prompt]:
     except DataError as error:
         session.supervision.log(f"evaluation: no baselines, which count in data.train ({error})")
         return []
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -85,15 +85,20 @@ def evaluate(
         mark, found_list, greedy_reward, greedy_cut = greedily
         rewards = tuple(paid(group, member) for member in members)
         cut = rejects and _unfinished(group)
-        cluster = group.prompt.columns.get(config.evaluation.cluster_key)
         outcome = Outcome(
             group.prompt.id, marks, len(texts), mark, found_list, rewards, greedy_reward, cut, greedy_cut,
-            "" if cluster is None else str(cluster),
+            cluster(group.prompt.columns, config),
         )  # fmt: skip
         record(outcome)
         found.outcomes.append(outcome)
         found.assurances.update(v.assurance for m in accepted if (v := group.verdicts[m]) is not None and v.assurance)
     return found
+
+
+def cluster(columns: Mapping[str, Any], config: RunConfig) -> str:
+    """What a prompt has in common with others, by ``evaluation.cluster_key``; empty where its row does not say."""
+    value = columns.get(config.evaluation.cluster_key)
+    return "" if value is None else str(value)
 
 
 def _sample(

@@ -197,11 +197,10 @@ def _of_lists(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
     if curves:
         target = folder / "plots" / "ndcg_at_k.svg"
         written.append(draw(curves, target, title="held-out prompts", x="k", y="nDCG@k (95 % over prompts)"))
-    by_title = {str(row["when"]): folder / "evaluations" / f"{str(row['when']).replace(' ', '_')}.jsonl" for row in rows}
-    marks = {
-        title: [one["listed"]["marks"] for one in read_lines(file) if one.get("listed")]
-        for title, file in by_title.items()
-    }
+    marks: dict[str, list[str]] = {}
+    for title in (str(row["when"]) for row in rows):
+        file = folder / "evaluations" / f"{title.replace(' ', '_')}.jsonl"
+        marks[title] = [one["listed"]["marks"] for one in read_lines(file) if one.get("listed")]
     curves = [curve for title, lists in marks.items() if (curve := hits_curve(title, lists)) is not None]
     if curves:
         target = folder / "plots" / "hits_by_rank.svg"

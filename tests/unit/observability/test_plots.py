@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlpost.observability.plots import Curve, draw, draw_run, curve_over_k, uplift_curve
+from rlpost.observability.plots import Curve, curve_over_k, draw, draw_run, uplift_curve
 
 FIGURES = {
     **{"pass@1": 0.2, "pass@1_se": 0.1, "pass@1_low": 0.1, "pass@1_high": 0.3},

@@ -4,8 +4,8 @@
     asked attribute   number of the item's attributes that the prompt names (a genre, a brand), then popularity
     item kNN          Σ_{i seen} n_ij / √(n_i n_j), where n_ij training rows with i seen have j relevant (item-based
                       collaborative filtering with cosine similarity: Deshpande and Karypis 2004, section 4)
-    naive Bayes       log (n_j + 1) + Σ_{w in prompt} log ((n_wj + ½) / (n_j + 1)), where n_wj training rows whose prompt
-                      has the word w have j relevant
+    naive Bayes       log (n_j + 1) + Σ_{w in prompt} log ((n_wj + ½) / (n_j + 1)), where n_wj training rows with the
+                      word w in their prompt have j relevant
 
 Seen items are left out, ties go to the more popular item and then to the earlier row of the catalog. Everything is
 counted in sparse matrices, so memory follows the data, not words times items.
@@ -58,7 +58,11 @@ class Baselines:
 
         Item kNN needs training rows with seen items, and the asked attribute a catalog with attributes.
         """
-        truths = [self.reader.ground_truth(prompt.columns, required=False) for prompt in prompts]
+        hidden = self.reader.columns.relevant
+        truths = [
+            self.reader.ground_truth({k: v for k, v in prompt.columns.items() if k != hidden}, required=False)
+            for prompt in prompts
+        ]
         scores: dict[str, list[np.ndarray]] = {}
         if self.popularity.any():
             scores["popularity"] = [self.popularity] * len(prompts)
