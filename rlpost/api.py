@@ -78,7 +78,8 @@ def evaluate(
 
     Returns:
         Figures of `rlpost.evaluation.outcomes.figures`, and the shares of accepted samples by the check that they rest
-        on (``accepted …``).
+        on (``accepted …``). Where the verifier knows simple methods, the distance to the best of them (``… lead``) and
+        their own figures (``baseline/<name>/…``).
 
     Raises:
         UserError: if the input is wrong.
@@ -89,15 +90,23 @@ def evaluate(
         raise UserError("data.eval: missing; an evaluation needs held-out data")
     from rlpost.data.models import resolve_path
     from rlpost.evaluation import outcomes
+    from rlpost.loop import baselines
     from rlpost.loop.evaluate import evaluate as measure
     from rlpost.loop.start import session
+    from rlpost.observability.metrics import prefixed
 
     with contextlib.ExitStack() as open_:
         record = open_.enter_context(outcomes.recorder(Path(output))) if output is not None else lambda _: None
         running = open_.enter_context(session(resolved, resolve_path(str(model)), training=False))
         engines, scorers = running.rollouts, running.scoring
         found = measure(running.held_out, engines.generate, scorers.score, running.config, running.fetch, record=record)
-        return found.figures(resolved.evaluation.ks(resolved.evaluation.samples), resolved.evaluation.list_k)
+        section = resolved.evaluation
+        figures = found.figures(section.ks(section.samples), section.list_k, baselines.list_size(resolved))
+        simple = baselines.measure(running) if any(one.listed is not None for one in found.outcomes) else {}
+        figures |= baselines.ahead(found.outcomes, simple, section.list_k)
+        for name, answers in simple.items():
+            figures |= prefixed(f"baseline/{name}", baselines.figures(answers, resolved))
+        return figures
 
 
 def for_split(config: RunConfig, split: Split) -> RunConfig:
@@ -109,7 +118,8 @@ def for_split(config: RunConfig, split: Split) -> RunConfig:
     if split == "eval":
         return config
     data = config.data.model_copy(update={"eval": config.data.train})
-    evaluation = config.evaluation.model_copy(update={"sampling": EvaluationSampling()})
+    # baselines would be tested on the rows that they count in
+    evaluation = config.evaluation.model_copy(update={"sampling": EvaluationSampling(), "baselines": False})
     return config.model_copy(update={"data": data, "evaluation": evaluation})
 
 

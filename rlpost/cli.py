@@ -173,7 +173,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from rlpost.api import evaluate, for_split
-    from rlpost.observability.progress import evaluation_table
+    from rlpost.observability.progress import beside_baselines, evaluation_table
     from rlpost.rollout.sampling import describe, evaluation_settings
 
     sampling = describe(evaluation_settings(for_split(config, arguments.split)))
@@ -182,7 +182,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps({"model": arguments.model, "sampling": sampling, **figures}))
     else:
-        Console().print(evaluation_table([(Path(arguments.model).name, figures)], sampling))
+        Console().print(evaluation_table(beside_baselines(Path(arguments.model).name, figures), sampling))
 
 
 def _chat(arguments: argparse.Namespace) -> None:

@@ -375,6 +375,21 @@ class SiftingVerifier(Protocol):
 
 
 @runtime_checkable
+class BaselineVerifier(Protocol):
+    """A verifier that knows simple methods, beside whose answers a policy's are shown."""
+
+    def baselines(self, train: Sequence[Prompt], prompts: Sequence[Prompt], places: int) -> Mapping[str, Sequence[str]]:
+        """Answers of each method to prompts, by name, made from training prompts alone.
+
+        Args:
+            train: training prompts.
+            prompts: held-out prompts, whose ground truth the methods do not read.
+            places: number of items of an answer that is a list.
+        """
+        ...
+
+
+@runtime_checkable
 class SelfTestingVerifier(Protocol):
     """A verifier with checks of its own, which run before it is used for training or evaluation."""
 
@@ -449,6 +464,16 @@ class ScoringPool(MemoryReporting, Protocol):
 
     def finish(self, groups: Sequence[GroupReceipt]) -> list[GroupReceipt]:
         """Run the stages that need `GroupReceipt.proximal`, which is filled in; returns the groups in order."""
+        ...
+
+    def baselines(
+        self, train: Sequence[Prompt], prompts: Sequence[Prompt], places: int, teacher: str | None
+    ) -> Mapping[str, Sequence[Verdict]]:
+        """Verdicts on the answers of simple methods to prompts, by name; see `BaselineVerifier`.
+
+        ``teacher`` names the column with the answer of whoever the policy was taught by. Empty where the verifier knows
+        no methods.
+        """
         ...
 
 

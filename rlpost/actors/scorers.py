@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import ray
 from rlpost.actors import env_vars
 from rlpost.actors.placement import Placement
 from rlpost.actors.pool import ActorPool, spawn
@@ -20,7 +21,7 @@ from rlpost.plugins.ship import Shipped
 from rlpost.rollout.sampling import round_robin
 from rlpost.scoring.score import undecided
 from rlpost.trajectory import GroupReceipt
-from rlpost.types import Prompt
+from rlpost.types import Prompt, Verdict
 
 
 class RayScoringPool(ActorPool):
@@ -107,6 +108,16 @@ class RayScoringPool(ActorPool):
             )  # fmt: skip
             found.update(zip(share, answer, strict=True))
         return [found[position] for position in range(len(groups))]
+
+    def baselines(
+        self, train: Sequence[Prompt], prompts: Sequence[Prompt], places: int, teacher: str | None
+    ) -> dict[str, list[Verdict]]:
+        """See `rlpost.protocols.ScoringPool.baselines`; one worker does it."""
+        shared = ray.put(list(train)), ray.put(list(prompts))
+        return self.persist(
+            0, lambda handle: handle.baselines.remote(*shared, places, teacher), "baselines",
+            self.config.scoring.batch_timeout_s,
+        )  # fmt: skip
 
 
 @dataclass(slots=True, eq=False)

@@ -319,6 +319,10 @@ class ScoringWorker(Worker):
         finished = self.scorer.finish([opened(group, fetch) for group in groups])
         return [receipt_of(group, full) for group, full in zip(groups, finished, strict=True)]
 
+    def baselines(self, train: Sequence[Prompt], prompts: Sequence[Prompt], places: int, teacher: str | None) -> Any:
+        """See `rlpost.scoring.score.Scorer.baselines`."""
+        return self.scorer.baselines(train, prompts, places, teacher)
+
     def close(self) -> None:
         """End the processes of the verifier."""
         if self.scorer is not None:

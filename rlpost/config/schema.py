@@ -580,7 +580,7 @@ class EvaluationSection(Section):
     ON_RESUME = on_resume(
         free=(
             "every before after samples sampling k list_k greedy max_prompts during_prompts during_samples "
-            "uplift_prompts"
+            "cluster_key baselines uplift_prompts"
         ),
     )
 
@@ -607,6 +607,14 @@ class EvaluationSection(Section):
     during_samples: PositiveInt | None = None
     """Completions per prompt in evaluations during training; None: ``samples``. A pass@k that needs more is left
     out."""
+    cluster_key: str = "conversation"
+    """Column that prompts of one conversation share: their answers are not independent, so intervals are taken over
+    conversations; a row that lacks it stands for itself. Change it when your rows share something else, such as a
+    user."""
+    baselines: bool = True
+    """Where a verifier knows simple methods (``catalog``: popularity, asked attribute, item kNN, naive Bayes), judge
+    their answers to the same prompts too, and report how far the policy is ahead. Change it to False to save their time
+    with very large catalogs."""
     uplift_prompts: NonNegativeInt = 0
     """Number of held-out prompts whose correct answers are followed: the starting policy samples a group for each, as
     in training, and at each later evaluation the learner reports which of the correct ones have become likelier, by

@@ -12,7 +12,14 @@ from rlpost.config.schema import ScoringSection
 from rlpost.errors import InfrastructureError, SelfCheckError, UserError
 from rlpost.plugins import registry, ship, trial_call
 from rlpost.plugins.build import build_stage, build_verifier, stage_needs
-from rlpost.protocols import ReviewingVerifier, RewardStage, SelfTestingVerifier, SiftingVerifier, Verifier
+from rlpost.protocols import (
+    BaselineVerifier,
+    ReviewingVerifier,
+    RewardStage,
+    SelfTestingVerifier,
+    SiftingVerifier,
+    Verifier,
+)
 from rlpost.scoring import truncation
 from rlpost.scoring.stages import named_failure, run_stages, stage_names
 from rlpost.scoring.truncation import CUT, TRUNCATED
@@ -141,6 +148,24 @@ class Scorer:
                 f"{len(prompts)} prompts; give one each"
             )
         return found
+
+    def baselines(
+        self, train: Sequence[Prompt], prompts: Sequence[Prompt], places: int, teacher: str | None
+    ) -> dict[str, list[Verdict]]:
+        """See `rlpost.protocols.ScoringPool.baselines`."""
+        if not isinstance(self.verifier, BaselineVerifier):
+            return {}
+        with named_failure(f"verifier {self.section.verifier!r}"):
+            answers = {name: list(texts) for name, texts in self.verifier.baselines(train, prompts, places).items()}
+            taught = [prompt.columns.get(teacher) for prompt in prompts] if teacher is not None else []
+            if taught and all(isinstance(text, str) and text for text in taught):
+                answers["teacher"] = [str(text) for text in taught]
+            return {
+                name: self.verifier.verify_batch(
+                    [VerifyItem(prompt.columns, text) for prompt, text in zip(prompts, texts, strict=True)]
+                )
+                for name, texts in answers.items()
+            }
 
     def close(self) -> None:
         """End the processes of the verifier."""

@@ -28,7 +28,7 @@ from rlpost.rollout.episode import Budget, each, greedy, stream
 from rlpost.scoring.receipts import opened, receipt_of
 from rlpost.scoring.score import Scorer
 from rlpost.trajectory import BatchReceipt, Completion, GroupReceipt, Receipt, Trajectory, VersionSpan
-from rlpost.types import GradientFigures, Prompt, StepReport, TensorDelta, WeightManifest, WeightUpdate
+from rlpost.types import GradientFigures, Prompt, StepReport, TensorDelta, Verdict, WeightManifest, WeightUpdate
 
 Answer = Callable[[str, random.Random], str]
 """Maps (context, random generator) to the text of a completion."""
@@ -246,6 +246,11 @@ class FakeScoring:
         self.finished.append(len(groups))
         finished = self.scorer.finish([opened(group, same) for group in groups])
         return [receipt_of(group, full) for group, full in zip(groups, finished, strict=True)]
+
+    def baselines(
+        self, train: Sequence[Prompt], prompts: Sequence[Prompt], places: int, teacher: str | None
+    ) -> dict[str, list[Verdict]]:
+        return self.scorer.baselines(train, prompts, places, teacher)
 
     def memory(self) -> dict[str, tuple[float, float]]:
         return {"scoring0": (20.0, 10.0)}

@@ -101,13 +101,14 @@ class Remapper:
         named = [self.matches(answer) for answer in answers]
         strange = list(dict.fromkeys(name for pairs in named for name, item in pairs if item is None))
         vectors = dict(zip(strange, self.embed(strange), strict=True))
-        said = self.embed([conversation_of(row) for row in rows])
+        weight = self.settings.conversation
+        said = self.embed([conversation_of(row) for row in rows]) if weight else None
         found = np.zeros((len(rows), len(self.items)), np.float32)
         for place, pairs in enumerate(named):
             own = [vectors[name] if item is None else self.items[item] for name, item in pairs]
             similarity = np.array(own).reshape(len(own), -1) @ self.items.T if own else np.zeros((0, len(self.items)))
             known = [item for _, item in pairs]
-            found[place] = remap(similarity, known, self.items @ said[place], self.settings.conversation)
+            found[place] = remap(similarity, known, None if said is None else self.items @ said[place], weight)
         return found
 
 

@@ -16,7 +16,7 @@ from rlpost.errors import DataError, UserError
 from rlpost.types import ItemVerdict, Prompt, Verdict, VerifyItem
 from rlpost_verifiers.catalog.ground_truth import ELSEWHERE_KEY, RELEVANT_KEY, SEEN_KEY, Columns, GroundTruth, Reader
 from rlpost_verifiers.catalog.index import CatalogIndex
-from rlpost_verifiers.catalog.items import Catalog, load_catalog
+from rlpost_verifiers.catalog.items import Catalog, Item, load_catalog
 from rlpost_verifiers.catalog.lists import Entry, ListSettings, Prose, Unparsable, Yearless, parse_list
 from rlpost_verifiers.mixed_batch import ask_mixed
 
@@ -46,8 +46,8 @@ class CatalogReport:
 
 
 class CatalogVerifier:
-    """Verifies every item of a list. Implements `Verifier`, `SelfTestingVerifier` and `ReviewingVerifier` of
-    `rlpost.protocols`.
+    """Verifies every item of a list. Implements `Verifier`, `SelfTestingVerifier`, `ReviewingVerifier` and
+    `BaselineVerifier` of `rlpost.protocols`.
 
     A prompt's columns hold the relevant items, and may hold the seen items and those relevant in other rows
     (`rlpost_verifiers.catalog.ground_truth`). Catalog, columns and answers go through the same canonical form. Each
@@ -69,6 +69,8 @@ class CatalogVerifier:
         elsewhere_key: column with the items that are relevant in other rows of the conversation.
         relevant_required: whether a row without a relevant item in the catalog is a data error; if not, its lists are
             verified against the catalog alone.
+        group: column of the catalog by whose values evaluations report exposure, such as a genre or a publisher; None:
+            they do not.
 
     Raises:
         UserError: for a setting out of range.
@@ -90,6 +92,7 @@ class CatalogVerifier:
         seen_key: str = SEEN_KEY,
         elsewhere_key: str = ELSEWHERE_KEY,
         relevant_required: bool = True,
+        group: str | None = None,
     ):
         if tolerance < 0:
             raise UserError(f"catalog: tolerance is {tolerance}; give 0 or more years")
@@ -101,6 +104,9 @@ class CatalogVerifier:
         self.settings, self._required = ListSettings(unparsable, prose, yearless), relevant_required
         self.reader = Reader(self.catalog, self.index, Columns(relevant_key, seen_key, elsewhere_key))
         self._bits = None if popularity is None else self_information(self._popularity(popularity))
+        self._group = group
+        if group is not None and not any(group in item.attributes for item in self.catalog.items):
+            raise UserError(f"catalog: group is {group!r}, no column of the catalog; give one of its columns")
         rule = (tolerance, similarity, self.settings, self.reader.columns, self._bits)
         names = "\n".join(item.name for item in self.catalog.items)
         self._fingerprint = f"catalog/{hashlib.sha256(f'{rule}{names}'.encode()).hexdigest()[:12]}"
@@ -129,6 +135,12 @@ class CatalogVerifier:
         found = self._judge(VerifyItem(columns, text), GroundTruth({}, seen, frozenset()))
         items = tuple(replace(item, reason=INSIDE) if item.reason == MISS else item for item in found.items)
         return replace(found, items=items)
+
+    def baselines(self, train: Sequence[Prompt], prompts: Sequence[Prompt], places: int) -> dict[str, list[str]]:
+        """See `rlpost.protocols.BaselineVerifier`; the methods are `rlpost_verifiers.catalog.baselines`."""
+        from rlpost_verifiers.catalog.baselines import Baselines
+
+        return Baselines(self.reader, train).answers(prompts, places)
 
     def close(self) -> None:
         """Does nothing: there is no process to end."""
@@ -201,6 +213,10 @@ class CatalogVerifier:
         }
         if self._bits is not None:
             found["bits"] = [None if place is None else self._bits[place] for place in places]
+        if set(truth.relevant.values()) - {1.0}:
+            found["relevances"] = list(truth.relevant.values())
+        if self._group is not None:
+            found["groups"] = [None if place is None else _text_of(items[place], self._group) for place in places]
         return found
 
     def _place(self, entry: Entry) -> int | None:
@@ -233,6 +249,11 @@ class CatalogVerifier:
             number for row in read_jsonl(where) for number in self.reader.ground_truth(row, required=False).relevant
         )
         return [float(counts[number]) for number in range(len(items))]
+
+
+def _text_of(item: Item, column: str) -> str | None:
+    value = item.attributes.get(column)
+    return None if value in (None, "") else str(value)
 
 
 def _hit_in_third(verdict: Verdict) -> bool:
