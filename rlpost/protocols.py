@@ -287,6 +287,24 @@ class Environment(Protocol):
         ...
 
 
+@runtime_checkable
+class VerifyingEnvironment(Protocol):
+    """A class of environments whose verdicts come from a verifier, which the start checks test before it is relied on.
+
+    The class has this method, not its objects. A run calls it in each environment actor with ``environment.args``, then
+    does what it does with a `SelfTestingVerifier` of the scoring workers, and closes the verifier with the actor.
+    """
+
+    @staticmethod
+    def verifier(**args: Any) -> Verifier:
+        """The verifier that all environments of this process with these arguments share; the first call opens it.
+
+        Raises:
+            UserError: for arguments that do not fit.
+        """
+        ...
+
+
 class EnvironmentCalls(Protocol):
     """Environments of other processes, called without waiting; the keys are the caller's."""
 

@@ -18,6 +18,7 @@ from rlpost.actors.workers import EnvironmentWorker
 from rlpost.config.schema import EnvironmentSection
 from rlpost.errors import ActorLostError
 from rlpost.plugins.ship import Shipped
+from rlpost.rollout.sampling import round_robin
 from rlpost.types import Prompt
 
 _CALL_S = 60.0
@@ -52,11 +53,20 @@ class EnvironmentActors:
         ]
         self._processes: list[int] = []
 
-    def preflight(self, prompt: Prompt, trials: bool) -> list[Any]:
-        """Start checks before a run; returns the references to wait for."""
-        if trials:
-            return [self.handles[0].trial.remote(prompt, self.section.name)]
-        return [handle.identity.remote() for handle in self.handles]
+    def preflight(self, prompts: Sequence[Prompt], *, conformance: bool) -> list[Any]:
+        """Start checks before a run, each actor on its share of the prompts; returns the references to wait for.
+
+        Each resolves to one line about the verifier that the environments share, empty where there is none.
+        """
+        shares = round_robin(prompts, len(self.handles))
+        return [
+            handle.preflight.remote([prompts[i] for i in share], conformance)
+            for handle, share in zip(self.handles, shares, strict=True)
+        ]
+
+    def trial(self, prompt: Prompt) -> Any:
+        """Play a game to the first actor; returns the reference to wait for."""
+        return self.handles[0].trial.remote(prompt, self.section.name)
 
     def memory(self) -> dict[str, tuple[float, float]]:
         """Memory of each actor as in `ActorPool.memory`; actors that were started again since are counted as lost.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rlpost.actors.cluster import cluster, wait_for_placement
 from rlpost.actors.engines import RayRolloutPool
@@ -79,14 +80,14 @@ def session(
         pools = [rollouts, scoring, *([environments] if environments else []), *([learner] if learner else [])]
         try:
             workers = [scoring.begin(i) for i in range(len(scoring.handles))]
+            prompts = [tokenized.prompt for tokenized in [*train, *held_out]]
             checks = scoring.preflight(
-                [tokenized.prompt for tokenized in [*train, *held_out]],
-                conformance=config.selfcheck.conformance,
-                trials=config.selfcheck.plugins,
+                prompts, conformance=config.selfcheck.conformance, trials=config.selfcheck.plugins
             )
-            tried = (
-                environments.preflight([*train, *held_out][0].prompt, config.selfcheck.plugins) if environments else []
-            )
+            tried: list[Any] = []
+            if environments is not None:
+                checks += environments.preflight(prompts, conformance=config.selfcheck.conformance)
+                tried = [environments.trial(prompts[0])] if config.selfcheck.plugins else []
             if shipped.targets or shipped.objects:  # the user's own code is tried before anything expensive is loaded
                 wait([*workers, *checks, *tried], "start of the scoring workers", config.cluster.start_timeout_s)
             waiting = [*workers, *checks, *tried, *(rollouts.begin(i) for i in range(len(rollouts.handles)))]
@@ -105,7 +106,9 @@ def session(
                 watch=MemoryWatch(config.selfcheck.memory_window),
                 fetch=fetch,
                 transcripts=RayTranscripts(log),
-                verifiers=tuple(sorted(set(wait(checks, "scoring: preflight", config.cluster.start_timeout_s)))),
+                verifiers=tuple(
+                    sorted(set(wait(checks, "verifiers: preflight", config.cluster.start_timeout_s)) - {""})
+                ),
             )
         finally:
             supervisor.closing = True
