@@ -252,6 +252,7 @@ class Reply:
         done: whether the trajectory ends here.
         reward: reward of the turn, which the reward stage ``turns`` reads; None for none.
         verdict: verdict on the trajectory so far; the last one given counts where no verifier is configured.
+        failed: whether the turn achieved nothing, as a tactic that Lean refuses; only counted, as ``failed_turns``.
 
     >>> Reply("higher").done
     False
@@ -261,6 +262,7 @@ class Reply:
     done: bool = False
     reward: float | None = None
     verdict: Verdict | None = None
+    failed: bool = False
 
 
 class Environment(Protocol):

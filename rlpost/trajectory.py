@@ -127,6 +127,7 @@ class Segment(ByValue):
             special tokens have one of length zero. None unless a reward stage asks for them.
         finish: how a sampled turn ended; ``length`` for an observation that was cut to its budget.
         reward: the environment's reward for a policy turn; None if it gave none.
+        failed: whether the environment called a policy turn a failure; None if it was not asked.
         roles: roles of the messages that an observation was given as, a user's where it was text; a prompt that was
             rewritten for an observation has them too.
 
@@ -142,6 +143,7 @@ class Segment(ByValue):
     offsets: np.ndarray | None = None
     finish: FinishReason | None = None
     reward: float | None = None
+    failed: bool | None = None
     roles: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -296,6 +298,7 @@ class Receipt:
         text: digest of the text, to count distinct answers.
         tokens: digest of all token ids: equal texts may have been sampled as different tokens.
         logprob: log-probability of everything that was sampled, as the engine reported it; None if it did not.
+        failed: number of turns that an environment called failures; None if none answered.
 
     >>> Receipt.of(one_turn((1, 2), (7, 3), "ok")).sampled
     2
@@ -310,11 +313,13 @@ class Receipt:
     text: bytes
     tokens: bytes
     logprob: float | None = None
+    failed: int | None = None
 
     @classmethod
     def of(cls, trajectory: Trajectory) -> Receipt:
         """The receipt of a trajectory."""
         turns = tuple((segment.start, segment.stop) for segment in trajectory.turns)
+        judged = [segment.failed for segment in trajectory.turns if segment.failed is not None]
         begins = [first for first, last in turns if first < last]
         contexts = [
             trajectory.token_ids[start : min((begin for begin in begins if start <= begin < stop), default=stop)]
@@ -330,6 +335,7 @@ class Receipt:
             text=digest(trajectory.text.encode("utf-8", "surrogatepass")),
             tokens=digest(np.ascontiguousarray(trajectory.token_ids, np.int32).tobytes()),
             logprob=None if trajectory.logprobs is None else float(np.nansum(trajectory.logprobs, dtype=np.float64)),
+            failed=sum(judged) if judged else None,
         )
 
     @property

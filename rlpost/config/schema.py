@@ -262,8 +262,8 @@ class EnvironmentSection(Section):
     ON_RESUME = on_resume(free="workers timeout_s", asks="name args max_turns max_tokens observation_tokens")
 
     name: str
-    """The environment: ``module:Class`` or ``path.py:Class`` (`configs/examples/guess_number.py`); one object is made
-    for each trajectory."""
+    """The environment: ``lean.tactics`` (a proof tactic by tactic), ``module:Class`` or ``path.py:Class``
+    (`configs/examples/guess_number.py`); one object is made for each trajectory."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the environment."""
     workers: Workers = 1

@@ -79,6 +79,7 @@ def _segment(segment: Any) -> Mapping[str, Any]:
     found = {"origin": segment.origin, "start": segment.start, "stop": segment.stop, "turn": segment.turn}
     heard = {"roles": list(segment.roles)} if segment.roles else {}
     further = {"text": segment.text, "finish": segment.finish, "reward": segment.reward}
+    further |= {} if segment.failed is None else {"failed": segment.failed}
     return found | heard if segment.origin == "prompt" else found | further | heard
 
 

@@ -397,11 +397,11 @@ class Episode:
         self.answer = text
 
     def rewarded(self, reply: Reply) -> None:
-        """Note the environment's reward for the last turn, and its verdict so far."""
+        """Note the environment's reward for the last turn, whether it failed, and the verdict so far."""
         if reply.verdict is not None:
             self.verdict = reply.verdict
-        if reply.reward is not None:
-            self.segments[-1] = replace(self.segments[-1], reward=float(reply.reward))
+        reward = None if reply.reward is None else float(reply.reward)
+        self.segments[-1] = replace(self.segments[-1], reward=reward, failed=reply.failed)
 
     def observed(self, ids: np.ndarray, text: str, finish: FinishReason | None, roles: tuple[str, ...]) -> None:
         """Append an observation."""

@@ -22,11 +22,13 @@ from rlpost_verifiers.lean.filter import find_forbidden
 from rlpost_verifiers.lean.task import ProofTask
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from rlpost_verifiers.lean.dojo.imports import TacticResult, TacticState
 
 _ERROR = re.compile(r"error at (\d+:\d+|the theorem): (.*)", re.DOTALL)
-# The block that `_proof` opens starts at line 1, column 0 of the proof. Goals left open inside a tactic (by a bullet,
-# or by a `by` of its own) are reported elsewhere and are an error of that tactic.
+# The block that `whole_proof` opens starts at line 1, column 0 of the proof. Goals left open inside a tactic (by a
+# bullet, or by a `by` of its own) are reported elsewhere and are an error of that tactic.
 _BLOCK = "1:0"
 _UNSOLVED = "unsolved goals\n"
 
@@ -78,6 +80,8 @@ class ReplayGym:
 
     Args:
         backend: the Lean that checks the proofs; closed together with the gym.
+        types: where ``TacticState``, ``ProofFinished`` and ``LeanError`` are taken from; None: LeanDojo, else
+            `rlpost_verifiers.lean.dojo.states`, which needs nothing installed.
         memory: number of results remembered, at least 2, so that a search that returns to a step does not check it
             again. A state that is no longer remembered cannot be continued.
 
@@ -93,10 +97,10 @@ class ReplayGym:
             assert isinstance(gym.run_tac(state, "exact h"), ProofFinished)
     """
 
-    def __init__(self, backend: Backend, memory: int = 100_000) -> None:
+    def __init__(self, backend: Backend, memory: int = 100_000, types: ModuleType | None = None) -> None:
         if memory < 2:
             raise UserError(f"memory is {memory}; a state and its successor need at least 2")
-        self._dojo: Any = import_lean_dojo()
+        self._dojo: Any = import_lean_dojo() if types is None else types
         self._backend, self._memory = backend, memory
         self._results: OrderedDict[_Node, TacticResult] = OrderedDict()
         self._nodes: dict[int, _Node] = {}
@@ -153,7 +157,7 @@ class ReplayGym:
         if node in self._results:
             self._results.move_to_end(node)
             return self._results[node]
-        [verdict] = self._backend.check([replace(node.task, proof=_proof(node.tactics))])
+        [verdict] = self._backend.check([replace(node.task, proof=whole_proof(node.tactics))])
         self._steps = number = self._steps + 1
         result = self._read(verdict, node, number)
         self._results[node] = result
@@ -223,7 +227,12 @@ def normalise(tactic: str) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _proof(tactics: tuple[str, ...]) -> str:
+def whole_proof(tactics: Sequence[str]) -> str:
+    r"""The proof that these steps make, each in parentheses.
+
+    >>> whole_proof(["intro p h", "exact h"])
+    'by\n  skip\n  (intro p h)\n  (exact h)'
+    """
     # Lines after the first are indented as far as the parenthesis moved the first, so columns keep their meaning.
     groups = ["  (" + tactic.replace("\n", "\n   ") + ")" for tactic in tactics]
     return "\n".join(["by", "  skip", *groups])

@@ -10,8 +10,14 @@ from __future__ import annotations
 import atexit
 import json
 import threading
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
+from rlpost.types import Verdict
+from rlpost_verifiers.lean.dojo import states
+from rlpost_verifiers.lean.dojo.gym import ReplayGym, TacticGym
+from rlpost_verifiers.lean.task import Mode, ProofTask
 from rlpost_verifiers.lean.verifier import LeanVerifier
 
 _LOCK = threading.Lock()
@@ -21,8 +27,34 @@ _OPEN: dict[str, SharedVerifier] = {}
 class SharedVerifier(LeanVerifier):
     """The `LeanVerifier` that everything in this process shares which asks for the same settings.
 
-    Made by `shared_verifier`; arguments are those of `LeanVerifier`. After `close` the next call makes a new one.
+    Made by `shared_verifier`; arguments are those of `LeanVerifier`. It is a `Backend` too, whose checks are repeated
+    and remembered as a verifier's are. After `close` the next call makes a new one.
     """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.modes: frozenset[Mode] = self._backend.modes
+
+    def check(self, tasks: Sequence[ProofTask]) -> list[Verdict]:
+        """See `LeanVerifier.verify_tasks`."""
+        return self.verify_tasks(tasks)
+
+    def read_statements(self, tasks: Sequence[ProofTask]) -> list[str | None]:
+        """See `rlpost_verifiers.lean.backend.Backend.read_statements`."""
+        return self._backend.read_statements(tasks)
+
+    def task(self, columns: Mapping[str, Any]) -> ProofTask:
+        """The task of a prompt with these columns, without a proof.
+
+        Raises:
+            DataError: for columns that form none.
+        """
+        return self._bare_task(columns, str(columns.get("id") or columns.get("name") or "X"))
+
+    @cached_property
+    def gym(self) -> TacticGym:
+        """The gym that runs tactics on the same Lean; its results are remembered for all trajectories."""
+        return ReplayGym(self, types=states)
 
     def close(self) -> None:
         """End Lean for everybody who shares it; repeated calls do nothing."""
