@@ -64,7 +64,7 @@ class TacticGym(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Node:
+class Node:
     """A task, stripped of its proof, and the tactics applied so far."""
 
     task: ProofTask
@@ -102,8 +102,8 @@ class ReplayGym:
             raise UserError(f"memory is {memory}; a state and its successor need at least 2")
         self._dojo: Any = import_lean_dojo() if types is None else types
         self._backend, self._memory = backend, memory
-        self._results: OrderedDict[_Node, TacticResult] = OrderedDict()
-        self._nodes: dict[int, _Node] = {}
+        self._results: OrderedDict[Node, TacticResult] = OrderedDict()
+        self._nodes: dict[int, Node] = {}
         self._steps = 0
 
     def reset(self, task: ProofTask) -> TacticState:
@@ -116,7 +116,7 @@ class ReplayGym:
         """
         if task.mode != "proof":
             raise UserError(f"task {task.name!r}: mode {task.mode!r} has no goals; use mode 'proof'")
-        result = self._result(_Node(replace(task, proof="")))
+        result = self._result(Node(replace(task, proof="")))
         if not isinstance(result, self._dojo.TacticState):
             shown = _one_line([getattr(result, "error", str(result))])
             raise DataError(f"task {task.name!r}: Lean shows no goal for {task.statement!r}: {shown}")
@@ -141,7 +141,7 @@ class ReplayGym:
         problem = find_problem(tactic)
         if problem is not None:
             return self._dojo.LeanError(problem)
-        return self._result(_Node(node.task, (*node.tactics, normalise(tactic))))
+        return self._result(Node(node.task, (*node.tactics, normalise(tactic))))
 
     def close(self) -> None:
         """Close the backend; repeated calls do nothing."""
@@ -153,22 +153,29 @@ class ReplayGym:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _result(self, node: _Node) -> TacticResult:
+    def _result(self, node: Node) -> TacticResult:
         if node in self._results:
             self._results.move_to_end(node)
             return self._results[node]
-        [verdict] = self._backend.check([replace(node.task, proof=whole_proof(node.tactics))])
         self._steps = number = self._steps + 1
-        result = self._read(verdict, node, number)
+        result = self._compute(node, number)
         self._results[node] = result
         if isinstance(result, self._dojo.TacticState):
             self._nodes[number] = node
         if len(self._results) > self._memory:
-            _, oldest = self._results.popitem(last=False)
+            forgotten, oldest = self._results.popitem(last=False)
             self._nodes.pop(getattr(oldest, "id", 0), None)
+            self._forget(forgotten)
         return result
 
-    def _read(self, verdict: Verdict, node: _Node, number: int) -> TacticResult:
+    def _compute(self, node: Node, number: int) -> TacticResult:
+        [verdict] = self._backend.check([replace(node.task, proof=whole_proof(node.tactics))])
+        return self._read(verdict, node, number)
+
+    def _forget(self, node: Node) -> None:
+        """Drop what is remembered of a node besides its result."""
+
+    def _read(self, verdict: Verdict, node: Node, number: int) -> TacticResult:
         messages = [str(message) for message in verdict.evidence.get("messages", ())]
         if verdict.outcome == "undecided":
             detail = _one_line(messages)
@@ -186,7 +193,9 @@ class ReplayGym:
             raise InfrastructureError(f"task {node.task.name!r}, step {len(node.tactics)}: the errors were cut off")
         if fault is not None or not errors:
             return self._dojo.LeanError(fault or "\n".join(messages) or verdict.reason)
-        goals = goals or [errors[0][1].removeprefix(_UNSOLVED)]
+        return self._state(goals or [errors[0][1].removeprefix(_UNSOLVED)], number)
+
+    def _state(self, goals: Sequence[str], number: int) -> TacticResult:
         try:
             return self._dojo.TacticState("\n\n".join(goals), number)
         except AssertionError:

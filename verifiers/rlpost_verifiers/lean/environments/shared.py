@@ -17,7 +17,9 @@ from typing import Any
 from rlpost.types import Verdict
 from rlpost_verifiers.lean.dojo import states
 from rlpost_verifiers.lean.dojo.gym import ReplayGym, TacticGym
+from rlpost_verifiers.lean.dojo.repl_gym import ReplGym
 from rlpost_verifiers.lean.task import Mode, ProofTask
+from rlpost_verifiers.lean.toolchain.repl import LeanRepl
 from rlpost_verifiers.lean.verifier import LeanVerifier
 
 _LOCK = threading.Lock()
@@ -54,6 +56,8 @@ class SharedVerifier(LeanVerifier):
     @cached_property
     def gym(self) -> TacticGym:
         """The gym that runs tactics on the same Lean; its results are remembered for all trajectories."""
+        if isinstance(self._backend, LeanRepl):
+            return ReplGym(self._backend, self, types=states)
         return ReplayGym(self, types=states)
 
     def close(self) -> None:

@@ -27,10 +27,10 @@ _CUT = " …"
 class TacticProof:
     """One proof. An observation is the open goals as Lean prints them, a turn one tactic.
 
-    A prompt's columns are those of `LeanVerifier`: ``statement``, and perhaps ``header``, ``binders``, ``context``. What
-    is not a tactic that Lean accepts on the present goals is a failure: also one that uses up its time or memory, one
-    that must not be passed to Lean (``sorry``, commands, options), and one that leads back to goals that were there
-    before. A tactic may be several lines; code blocks, ``by``, comments and end tokens around it are taken off.
+    A prompt's columns are those of `LeanVerifier`: ``statement``, and perhaps ``header``, ``binders``, ``context``. A
+    turn that holds no tactic which Lean accepts on the present goals is a failure, and so is a tactic that uses up its
+    time or memory, that must not be passed to Lean (``sorry``, commands, options), or that leads back to goals that
+    were there before. It may be several lines; code blocks, ``by``, comments and end tokens around it are taken off.
 
     The trajectory ends with reward 1 and an accepted verdict when no goal is left and the verifier accepts the proof
     that the tactics make, under the same rules as any other proof. What Lean cannot decide is asked again

@@ -2,6 +2,7 @@
 
 The protocol is that of https://github.com/leanprover-community/repl: ``{"cmd": …, "env": …}`` is answered by
 ``{"env": …, "messages": […], "sorries": […]}`` over several lines, or by ``{"message": …}`` if it could not be run.
+Each open ``sorry`` has a ``proofState``, and ``{"tactic": …, "proofState": …}`` leads from one to the next.
 """
 
 from __future__ import annotations
@@ -116,7 +117,14 @@ class ReplProcess:
             ReplLostError: if it dies or its answer is not a JSON object.
             ReplLimitError: if a limit is reached; the REPL is ended then.
         """
-        request = {"cmd": text} if env is None else {"cmd": text, "env": env}
+        return self.ask({"cmd": text} if env is None else {"cmd": text, "env": env}, cpu_seconds, wall_seconds)
+
+    def tactic(self, text: str, state: int, cpu_seconds: float, wall_seconds: float) -> dict[str, Any]:
+        """Run a tactic on a numbered proof state and return the REPL's answer; arguments and errors as of `command`."""
+        return self.ask({"tactic": text, "proofState": state}, cpu_seconds, wall_seconds)
+
+    def ask(self, request: Mapping[str, Any], cpu_seconds: float, wall_seconds: float) -> dict[str, Any]:
+        """Send one request and return the answer; limits and errors as of `command`."""
         data = json.dumps(request, ensure_ascii=False).encode() + b"\n\n"
         if self._has_spoken():
             raise self._lost("answered what it was not asked")
