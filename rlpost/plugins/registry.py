@@ -72,6 +72,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "lean_dojo_tactics": "rlpost_verifiers.lean.dojo.sources:tactics",
         "lean_dojo_theorems": "rlpost_verifiers.lean.dojo.sources:theorems",
         "lean_statements": "rlpost_verifiers.lean.statements:rows",
+        "lean_tactics": "rlpost_verifiers.lean.environments.demonstrations:rows",
         "lean_theorems": "rlpost_verifiers.lean.theorems:rows",
         "catalog_conversations": "rlpost_verifiers.catalog.conversations:rows",
         "logged_clicks": "rlpost_verifiers.catalog.clicks:rows",
