@@ -287,6 +287,16 @@ class Environment(Protocol):
         ...
 
 
+@runtime_checkable
+class VerifiedEnvironment(Protocol):
+    """An environment whose verdicts a `Verifier` gives, which is then tested before a run as ``scoring.verifier`` is."""
+
+    @property
+    def verifier(self) -> Verifier:
+        """The verifier, one for all environments of the process; it is closed after the last of them."""
+        ...
+
+
 class EnvironmentCalls(Protocol):
     """Environments of other processes, called without waiting; the keys are the caller's."""
 

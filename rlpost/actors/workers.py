@@ -168,6 +168,13 @@ class EnvironmentWorker(Worker):
 
         return try_environment(self.host.make, name, prompt)
 
+    def preflight(self, prompts: Sequence[Prompt], name: str, conformance: bool) -> str:
+        """Test the verifier behind the environments, if there is one; see `rlpost.scoring.preflight.check_verifier`."""
+        from rlpost.scoring.preflight import check_verifier
+
+        verifier = self.host.verifier()
+        return "" if verifier is None else check_verifier(verifier, f"environment {name!r}", prompts, conformance)
+
     def play(self, key: Any, row: Mapping[str, Any], seed: int, turns: Sequence[Turn]) -> Observation | Reply | None:
         """Begin a trajectory and answer its turns; returns the last answer. Used to play a lost one again, too."""
         answer: Observation | Reply | None = self.host.begin(key, row, seed)

@@ -259,15 +259,18 @@ class RolloutSection(Section):
 class EnvironmentSection(Section):
     """The environment that answers the policy's turns. Without this section every trajectory has one turn."""
 
-    ON_RESUME = on_resume(free="workers timeout_s", asks="name args max_turns max_tokens observation_tokens")
+    ON_RESUME = on_resume(free="workers concurrency timeout_s", asks="name args max_turns max_tokens observation_tokens")
 
     name: str
-    """The environment: ``module:Class`` or ``path.py:Class`` (`configs/examples/guess_number.py`); one object is made
+    """The environment: ``lean.repair``, which answers a rejected proof with Lean's messages, ``module:Class`` or ``path.py:Class`` (`configs/examples/guess_number.py`); one object is made
     for each trajectory."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the environment."""
     workers: Workers = 1
     """Number of environment actors, over which trajectories are spread."""
+    concurrency: PositiveInt = 1
+    """Calls that one actor serves at the same time, in threads. Change it for environments that wait for others, to the
+    number of those: with ``lean.repair``, to ``args.workers``."""
     max_turns: PositiveInt = 8
     """Largest number of turns of the policy; ``rollout.max_tokens`` limits each of them. A trajectory that has not
     ended by then counts as truncated (``scoring.truncated``)."""

@@ -79,14 +79,12 @@ def session(
         pools = [rollouts, scoring, *([environments] if environments else []), *([learner] if learner else [])]
         try:
             workers = [scoring.begin(i) for i in range(len(scoring.handles))]
-            checks = scoring.preflight(
-                [tokenized.prompt for tokenized in [*train, *held_out]],
-                conformance=config.selfcheck.conformance,
-                trials=config.selfcheck.plugins,
-            )
-            tried = (
-                environments.preflight([*train, *held_out][0].prompt, config.selfcheck.plugins) if environments else []
-            )
+            prompts = [tokenized.prompt for tokenized in [*train, *held_out]]
+            conformance, trials = config.selfcheck.conformance, config.selfcheck.plugins
+            checks, tried = scoring.preflight(prompts, conformance=conformance, trials=trials), []
+            if environments is not None:
+                tried, verified = environments.preflight(prompts, conformance=conformance, trials=trials)
+                checks += verified
             if shipped.targets or shipped.objects:  # the user's own code is tried before anything expensive is loaded
                 wait([*workers, *checks, *tried], "start of the scoring workers", config.cluster.start_timeout_s)
             waiting = [*workers, *checks, *tried, *(rollouts.begin(i) for i in range(len(rollouts.handles)))]
@@ -105,7 +103,7 @@ def session(
                 watch=MemoryWatch(config.selfcheck.memory_window),
                 fetch=fetch,
                 transcripts=RayTranscripts(log),
-                verifiers=tuple(sorted(set(wait(checks, "scoring: preflight", config.cluster.start_timeout_s)))),
+                verifiers=tuple(sorted({*wait(checks, "preflight", config.cluster.start_timeout_s)} - {""})),
             )
         finally:
             supervisor.closing = True

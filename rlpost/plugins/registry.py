@@ -31,7 +31,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "maxrl": "rlpost.algorithms.advantages:maxrl_advantages",
     },
     "engines": {"vllm": "rlpost.rollout.vllm.engine:build_engine"},
-    "environments": {},
+    "environments": {"lean.repair": "rlpost_verifiers.lean.environments.repair:LeanRepair"},
     "rewards": {
         "outcome": "rlpost_rewards.outcome:Outcome",
         "overlong": "rlpost_rewards.overlong:Overlong",

@@ -30,6 +30,7 @@ from rlpost_verifiers.lean.extract import (
     Trailing,
     extract_task,
 )
+from rlpost_verifiers.lean.feedback import feedback
 from rlpost_verifiers.lean.task import ProofTask, parse_task
 from rlpost_verifiers.lean.text import normal_form
 
@@ -165,6 +166,25 @@ class LeanVerifier:
     async def averify_tasks(self, tasks: Sequence[ProofTask]) -> list[Verdict]:
         """`verify_tasks` without blocking the event loop."""
         return await asyncio.to_thread(self.verify_tasks, tasks)
+
+    def check_with_feedback(self, item: VerifyItem, max_messages: int, max_characters: int) -> tuple[Verdict, str]:
+        """The verdict on an answer, and what a policy may be told of it; see `rlpost_verifiers.lean.feedback`.
+
+        Raises:
+            DataError: for columns that do not form a proof task.
+            InfrastructureError: after `close`.
+        """
+        [verdict] = self.verify_batch([item])
+        try:
+            proof = self._task(item).proof
+        except NoProofError:
+            proof = ""
+        return verdict, feedback(verdict, item.text, proof, max_messages, max_characters)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closing.is_set()
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Refuse a data set with statements that Lean cannot read, before anything is trained on it.
