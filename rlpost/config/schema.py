@@ -117,7 +117,7 @@ class DataSection(Section):
 
     source: str = "jsonl"
     """Where rows come from: ``jsonl``, ``csv``, ``parquet``, ``hf_disk``, ``lean_statements``, ``lean_theorems``,
-    ``arithmetic``, ``catalog_conversations``, ``reddit_conversations``, ``redial``, ``logged_clicks``,
+    ``lean_repairs``, ``arithmetic``, ``catalog_conversations``, ``reddit_conversations``, ``redial``, ``logged_clicks``,
     ``lean_dojo_theorems``, ``lean_dojo_tactics``, ``lean_dojo_premises``, or ``module:function`` (``path.py:function``)
     that returns rows."""
     train: str | dict[str, Any] = Field(default_factory=dict)
@@ -183,7 +183,9 @@ class SftSection(Section):
     """Where these rows come from, as ``data.source``; None: from there too. Change it when they are a file and the
     prompts are made otherwise: ``jsonl`` for what ``rlpost harvest`` writes."""
     completion_key: str = "proof"
-    """Column that holds the target text; or, for several turns, a list of texts of policy and environment in turn."""
+    """Column that holds the target text; or, for several turns, a list of texts of policy and environment in turn. A
+    policy's turn that is shown and not learned, such as a proof that fails, is written ``{content: text, weight: 0}``.
+    """
     completion_prefix: str = ""
     """Text put before each text of the policy, e.g. a space that the tokenizer merges with the first word."""
     epochs: Positive = 1.0

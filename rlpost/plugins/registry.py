@@ -71,6 +71,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "lean_dojo_premises": "rlpost_verifiers.lean.dojo.sources:premises",
         "lean_dojo_tactics": "rlpost_verifiers.lean.dojo.sources:tactics",
         "lean_dojo_theorems": "rlpost_verifiers.lean.dojo.sources:theorems",
+        "lean_repairs": "rlpost_verifiers.lean.repairs:rows",
         "lean_statements": "rlpost_verifiers.lean.statements:rows",
         "lean_theorems": "rlpost_verifiers.lean.theorems:rows",
         "catalog_conversations": "rlpost_verifiers.catalog.conversations:rows",

@@ -30,7 +30,7 @@ from rlpost_verifiers.lean.extract import (
     Trailing,
     extract_task,
 )
-from rlpost_verifiers.lean.feedback import feedback
+from rlpost_verifiers.lean.places import in_answer
 from rlpost_verifiers.lean.task import ProofTask, parse_task
 from rlpost_verifiers.lean.text import normal_form
 
@@ -122,6 +122,8 @@ class LeanVerifier:
     def verify_batch(self, items: Sequence[VerifyItem]) -> list[Verdict]:
         """One verdict for each item, in order; an answer that contains no proof is rejected as ``filtered``.
 
+        Messages give places in the answer's own text; see `rlpost_verifiers.lean.places`.
+
         Raises:
             DataError: for an item whose columns do not form a proof task.
             InfrastructureError: after `close`.
@@ -134,8 +136,11 @@ class LeanVerifier:
                 verdicts.append(None)
             except NoProofError as error:
                 verdicts.append(filtered(str(error), self.fingerprint))
-        found = iter(self.verify_tasks(tasks))
-        return [next(found) if verdict is None else verdict for verdict in verdicts]
+        found = zip(self.verify_tasks(tasks), tasks, strict=True)
+        return [
+            in_answer(*next(found), item.text) if verdict is None else verdict
+            for verdict, item in zip(verdicts, items, strict=True)
+        ]
 
     def verify_tasks(self, tasks: Sequence[ProofTask]) -> list[Verdict]:
         """One verdict for each task, in order; equal tasks are checked once, decided ones are cached.
@@ -166,20 +171,6 @@ class LeanVerifier:
     async def averify_tasks(self, tasks: Sequence[ProofTask]) -> list[Verdict]:
         """`verify_tasks` without blocking the event loop."""
         return await asyncio.to_thread(self.verify_tasks, tasks)
-
-    def check_with_feedback(self, item: VerifyItem, max_messages: int, max_characters: int) -> tuple[Verdict, str]:
-        """The verdict on an answer, and what a policy may be told of it; see `rlpost_verifiers.lean.feedback`.
-
-        Raises:
-            DataError: for columns that do not form a proof task.
-            InfrastructureError: after `close`.
-        """
-        [verdict] = self.verify_batch([item])
-        try:
-            proof = self._task(item).proof
-        except NoProofError:
-            proof = ""
-        return verdict, feedback(verdict, item.text, proof, max_messages, max_characters)
 
     @property
     def closed(self) -> bool:

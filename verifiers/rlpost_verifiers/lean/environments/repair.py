@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlpost.data.prompts import fill
+from rlpost.data.repair import told
 from rlpost.errors import UserError
 from rlpost.protocols import Reply, Turn
 from rlpost.types import VerifyItem
@@ -83,13 +84,14 @@ class LeanRepair:
             DataError: for a row that is no proof task, or lacks a column that the template asks for.
             InfrastructureError: if Lean cannot be started.
         """
-        verdict, messages = self.verifier.check_with_feedback(VerifyItem(self._row, turn.text), *self._limits)
+        [verdict] = self.verifier.verify_batch([VerifyItem(self._row, turn.text)])
         if verdict.outcome == "undecided":
             return Reply(done=True, verdict=verdict)
         if verdict.outcome == "accepted":
             return Reply(done=True, reward=1.0, verdict=verdict)
         if turn.last:
             return Reply(done=True, reward=0.0, verdict=verdict)
+        messages = told(verdict.evidence.get("messages") or [verdict.reason], *self._limits)
         return Reply(observation(self._template, messages, self._row), reward=0.0, verdict=verdict)
 
     def close(self) -> None:
