@@ -289,7 +289,7 @@ class Environment(Protocol):
 
 @runtime_checkable
 class VerifiedEnvironment(Protocol):
-    """An environment whose verdicts a `Verifier` gives, which is then tested before a run as ``scoring.verifier`` is."""
+    """An environment whose verdicts a `Verifier` gives, which is tested before a run as ``scoring.verifier`` is."""
 
     @property
     def verifier(self) -> Verifier:
@@ -452,10 +452,20 @@ class ScoringPool(MemoryReporting, Protocol):
 
 
 class TranscriptWriter(Protocol):
-    """Writes transcripts of scored groups, in a process that reads their tokens."""
+    """Writes transcripts of scored groups, and reads single answers, in a process that reads their tokens."""
 
     def write(self, path: str, groups: Sequence[GroupReceipt], advantages: Sequence[Sequence[float | None]]) -> None:
         """Begin to write the transcript of a step; an error of the one before is raised here."""
+        ...
+
+    def answers(
+        self, groups: Sequence[GroupReceipt], members: Sequence[Sequence[int]]
+    ) -> list[list[tuple[str, tuple[str, ...]]]]:
+        """Texts of these members of each group, each with the messages in the evidence of its verdict.
+
+        Raises:
+            RolloutsLostError: if they are gone with the machine that held them.
+        """
         ...
 
     def finish(self) -> None:

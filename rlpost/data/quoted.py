@@ -29,9 +29,9 @@ class Quotation:
         self._numbers: dict[str, int] = {}
 
     def mark(self, text: str) -> str:
-        """The text with a mark in place of each special token.
+        r"""The text with a mark in place of each special token.
 
-        >>> Quotation(["<s>"]).mark("a <s> b") == "a \\ue0000\\ue001 b"
+        >>> Quotation(["<s>"]).mark("a <s> b") == "a \ue0000\ue001 b"
         True
         """
         return self._pattern.sub(
@@ -43,7 +43,7 @@ class Quotation:
         return "".join(piece for piece, _ in self._pieces(text))
 
     def ids(self, tokenizer: Any, text: str) -> list[int]:
-        """Token ids of a rendered text: special tokens outside marks are tokens, those that marks stand for are text."""
+        """Token ids of a rendered text: special tokens outside marks are tokens, those that marks stand for are not."""
         found: list[int] = []
         for piece, quoted in self._pieces(text):
             found += tokenizer(piece, add_special_tokens=False, split_special_tokens=quoted)["input_ids"]

@@ -1,8 +1,9 @@
 """A pool of answers that were rejected, to be asked again with what the verifier said of them. Pure.
 
 Kimina-Prover-RL keeps failed proofs in a cache and asks half of its prompts from there, each with its error
-(https://huggingface.co/blog/AI-MO/kimina-prover-rl). Here a failed answer is asked at most once; which ones a step asks
-is a function of the pool, the step and the seed, so that a resumed run asks what the uninterrupted one would have asked.
+(https://huggingface.co/blog/AI-MO/kimina-prover-rl). Here a failed answer is asked at most once; which ones a step
+asks is a function of the pool, the step and the seed, so that a resumed run asks what the uninterrupted one would have
+asked.
 """
 
 from __future__ import annotations

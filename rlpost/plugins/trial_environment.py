@@ -63,7 +63,5 @@ def _timeless(reply: Reply) -> Reply:
     """The reply without what its verdict says of how long the check took, and of the machine."""
     if reply.verdict is None:
         return reply
-    verdict = replace(
-        reply.verdict.without_evidence(), seconds=0.0, cpu_seconds=None, queued_seconds=0.0, cached=False
-    )
+    verdict = replace(reply.verdict.without_evidence(), seconds=0.0, cpu_seconds=None, queued_seconds=0.0, cached=False)
     return replace(reply, verdict=verdict)

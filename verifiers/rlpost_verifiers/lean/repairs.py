@@ -1,4 +1,4 @@
-"""Demonstrations of proof repair: generated theorems, each with a proof that Lean rejects, its messages, and a right one.
+"""Demonstrations of proof repair: theorems, each with a proof that Lean rejects, its messages, and a right one.
 
 A small model that has never seen Lean's messages cannot learn from them what to change. These rows show it: wrong
 proofs are right ones with an edit, or proofs of other theorems, and the messages are those that Lean gives.
@@ -20,7 +20,7 @@ from rlpost_verifiers.lean.verifier import LeanVerifier
 
 PROMPT = "{statement} :="
 ROW_TEMPLATE = "{prompt}{proof}\n{messages}\n{statement} :="
-"""The prompt of a repair row for a model of one's own; that of ``data.repair`` in ``configs/lean_repair_rows_cpu.yaml``."""
+"""The prompt of a repair row for a scratch model; that of ``data.repair`` in ``configs/lean_repair_rows_cpu.yaml``."""
 TURN_TEMPLATE = "\n{messages}\n{statement} :="
 """The observation for such a model; that of ``environment.args`` in ``configs/lean_repair_turns_cpu.yaml``."""
 

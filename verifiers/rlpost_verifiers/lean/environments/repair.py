@@ -99,12 +99,12 @@ class LeanRepair:
 
 
 def observation(template: str, messages: str, row: Mapping[str, Any]) -> str:
-    """The template with the messages and the row's columns filled in.
+    r"""The template with the messages and the row's columns filled in.
 
     Raises:
         DataError: for a column that the row lacks, or that is no text.
 
-    >>> observation("{messages}\\n{statement} :=", "error: no", {"statement": "True"})
+    >>> observation("{messages}\n{statement} :=", "error: no", {"statement": "True"})
     'error: no\\nTrue :='
     """
     return fill(template, {**row, "messages": messages}, "environment.args.template")
