@@ -290,20 +290,12 @@ class Environment(Protocol):
 
 
 @runtime_checkable
-class VerifyingEnvironment(Protocol):
-    """A class of environments whose verdicts come from a verifier, which the start checks test before it is relied on.
+class VerifiedEnvironment(Protocol):
+    """An environment whose verdicts a `Verifier` gives, which is tested before a run as ``scoring.verifier`` is."""
 
-    The class has this method, not its objects. A run calls it in each environment actor with ``environment.args``, then
-    does what it does with a `SelfTestingVerifier` of the scoring workers, and closes the verifier with the actor.
-    """
-
-    @staticmethod
-    def verifier(**args: Any) -> Verifier:
-        """The verifier that all environments of this process with these arguments share; the first call opens it.
-
-        Raises:
-            UserError: for arguments that do not fit.
-        """
+    @property
+    def verifier(self) -> Verifier:
+        """The verifier, one for all environments of the process; it is closed after the last of them."""
         ...
 
 
@@ -462,10 +454,20 @@ class ScoringPool(MemoryReporting, Protocol):
 
 
 class TranscriptWriter(Protocol):
-    """Writes transcripts of scored groups, in a process that reads their tokens."""
+    """Writes transcripts of scored groups, and reads single answers, in a process that reads their tokens."""
 
     def write(self, path: str, groups: Sequence[GroupReceipt], advantages: Sequence[Sequence[float | None]]) -> None:
         """Begin to write the transcript of a step; an error of the one before is raised here."""
+        ...
+
+    def answers(
+        self, groups: Sequence[GroupReceipt], members: Sequence[Sequence[int]]
+    ) -> list[list[tuple[str, tuple[str, ...]]]]:
+        """Texts of these members of each group, each with the messages in the evidence of its verdict.
+
+        Raises:
+            RolloutsLostError: if they are gone with the machine that held them.
+        """
         ...
 
     def finish(self) -> None:

@@ -63,12 +63,13 @@ class TokenizedPrompt(ByValue):
 class Ticket:
     """The admission of a group: which prompt is rolled out, with which seeds, under which policy version.
 
-    Tickets are numbered in the order of training data over the whole run, also across resumes. Evaluations and probes
+    Tickets are numbered in the order of admission over the whole run, also across resumes. Those of the data set's
+    prompts follow its order; between them are those of prompts from the pool of ``data.repair``. Evaluations and probes
     have none.
 
     Attributes:
         number: 0-based.
-        prompt_id: ``Prompt.id``.
+        prompt_id: ``Prompt.id``, which for a prompt of the pool names the answer that it asks again.
         seeds: seed of each trajectory of the group.
         version: policy version that the engines served when the group was admitted.
 

@@ -47,26 +47,25 @@ class EnvironmentActors:
                 section,
                 shipped,
                 max_restarts=-1,
+                max_concurrency=section.concurrency,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(placement.node.id, soft=True),
             )
             for placement in placements
         ]
         self._processes: list[int] = []
 
-    def preflight(self, prompts: Sequence[Prompt], *, conformance: bool) -> list[Any]:
-        """Start checks before a run, each actor on its share of the prompts; returns the references to wait for.
+    def preflight(self, prompts: Sequence[Prompt], *, conformance: bool, trials: bool) -> tuple[list[Any], list[Any]]:
+        """Start checks before a run; returns the references to wait for: trials, and each actor's verifier.
 
-        Each resolves to one line about the verifier that the environments share, empty where there is none.
+        Those of the verifiers resolve to a line about each, which is empty where nothing verifies.
         """
+        tried = [self.handles[0].trial.remote(prompts[0], self.section.name)] if trials else []
         shares = round_robin(prompts, len(self.handles))
-        return [
-            handle.preflight.remote([prompts[i] for i in share], conformance)
+        checks = [
+            handle.preflight.remote([prompts[i] for i in share], self.section.name, conformance)
             for handle, share in zip(self.handles, shares, strict=True)
         ]
-
-    def trial(self, prompt: Prompt) -> Any:
-        """Play a game to the first actor; returns the reference to wait for."""
-        return self.handles[0].trial.remote(prompt, self.section.name)
+        return tried, checks
 
     def memory(self) -> dict[str, tuple[float, float]]:
         """Memory of each actor as in `ActorPool.memory`; actors that were started again since are counted as lost.

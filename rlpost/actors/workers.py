@@ -15,18 +15,9 @@ import psutil
 from rlpost.config.schema import EnvironmentSection, RunConfig
 from rlpost.errors import InfrastructureError
 from rlpost.plugins import registry
-from rlpost.plugins.build import build_environment, environment_verifier, instantiate
+from rlpost.plugins.build import build_environment, instantiate
 from rlpost.plugins.ship import Shipped, install
-from rlpost.protocols import (
-    ApplyReport,
-    EngineSpec,
-    GroupRequest,
-    Observation,
-    Reply,
-    SamplingSettings,
-    Turn,
-    Verifier,
-)
+from rlpost.protocols import ApplyReport, EngineSpec, GroupRequest, Observation, Reply, SamplingSettings, Turn
 from rlpost.system.processes import end_with_parent
 from rlpost.trajectory import BatchReceipt, GroupReceipt, Receipt, Trajectory
 from rlpost.types import (
@@ -165,37 +156,28 @@ class EnvironmentWorker(Worker):
 
         self.end_with_node()
         install(shipped)
-        self.section = section
-        self.verifier: Verifier | None = None
         self.host = EnvironmentHost(lambda: build_environment(section))
 
     def ready(self) -> None:
         """Open what all environments here share, so that no deadline of an answer pays for it."""
-        if self.verifier is None:
-            self.verifier = environment_verifier(self.section)
+        self.host.verifier()
 
     def identity(self) -> tuple[int, float, float]:
         """Number of this process, and its memory as `memory_mb`."""
         return (os.getpid(), *self.memory_mb())
-
-    def preflight(self, prompts: Sequence[Prompt], conformance: bool) -> str:
-        """Test the verifier that the environments share; see `rlpost.scoring.preflight.check_verifier`.
-
-        Returns:
-            One line about it, empty where they share none.
-        """
-        from rlpost.scoring.preflight import check_verifier
-
-        self.ready()
-        if self.verifier is None:
-            return ""
-        return check_verifier(self.verifier, f"environment {self.section.name!r}", prompts, conformance)
 
     def trial(self, prompt: Prompt, name: str) -> float:
         """See `rlpost.plugins.trial_environment.try_environment`."""
         from rlpost.plugins.trial_environment import try_environment
 
         return try_environment(self.host.make, name, prompt)
+
+    def preflight(self, prompts: Sequence[Prompt], name: str, conformance: bool) -> str:
+        """Test the verifier behind the environments, if there is one; see `rlpost.scoring.preflight.check_verifier`."""
+        from rlpost.scoring.preflight import check_verifier
+
+        verifier = self.host.verifier()
+        return "" if verifier is None else check_verifier(verifier, f"environment {name!r}", prompts, conformance)
 
     def play(self, key: Any, row: Mapping[str, Any], seed: int, turns: Sequence[Turn]) -> Observation | Reply | None:
         """Begin a trajectory and answer its turns; returns the last answer. Used to play a lost one again, too."""
@@ -213,10 +195,8 @@ class EnvironmentWorker(Worker):
         self.host.end(key)
 
     def close(self) -> None:
-        """Close all environments, and what they share."""
+        """Close all environments, and the verifier behind them."""
         self.host.close()
-        if self.verifier is not None:
-            self.verifier.close()
 
 
 class LearnerWorker(Worker):

@@ -65,7 +65,9 @@ class StepChecks:
             SelfCheckError: for prompts that are asked too often, or seeds that were used before.
         """
         if self.on:
-            self.repeats.check_prompts([request.ticket for request in asked if request.ticket is not None], size)
+            tickets = [(one.ticket, one.prompt.prompt.repairs) for one in asked if one.ticket is not None]
+            self.repeats.check_prompts([ticket for ticket, repairs in tickets if repairs is None], size)
+            self.repeats.check_repairs([ticket for ticket, repairs in tickets if repairs is not None])
             self.repeats.check_seeds([request.seeds for request in asked], step)
 
     def rolled_out(self, groups: Sequence[GroupReceipt], step: int, supervision: Supervision) -> dict[str, float]:

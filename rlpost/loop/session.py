@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rlpost.config.schema import RunConfig
+from rlpost.data.repair_prompts import RepairPrompts
 from rlpost.loop.checks import StepChecks
 from rlpost.observability.metrics import Undecided, prefixed, undecided_of
 from rlpost.plugins.algorithm import Advantages
@@ -40,6 +41,7 @@ class Session:
         watch: the actors' own memory over the last steps.
         fetch: resolves the handles in receipts.
         transcripts: writes transcripts where trajectories are at hand.
+        repairs: makes the prompts that ask rejected answers again; None without ``data.repair``.
         verifiers: one line about each distinct verifier, with the result of its conformance test.
         published: manifest of the version that the engines serve; None before the first publish.
         published_probe: completions of the pinned prompts at the last publish, with the learner's log-probabilities
@@ -64,6 +66,7 @@ class Session:
     watch: MemoryWatch
     fetch: Callable[[Any], Any]
     transcripts: TranscriptWriter
+    repairs: RepairPrompts | None = None
     verifiers: tuple[str, ...] = ()
     published: WeightManifest | None = field(default=None)
     published_probe: parity.Scored | None = field(default=None)

@@ -39,6 +39,7 @@ def _line(group: Group, ticket: Ticket | None, member: int, advantage: float | N
     return {
         "prompt_id": prompt.id,
         "prompt": asked(prompt),
+        "repairs": prompt.repairs,
         "member": member,
         "completion": one.text,
         "tokens": one.sampled,

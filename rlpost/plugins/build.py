@@ -9,7 +9,7 @@ from typing import Any, cast
 from rlpost.config.schema import EnvironmentSection, RewardSpec, RunConfig, ScoringSection
 from rlpost.errors import ConfigError, RlpostError, UserError, describe_error
 from rlpost.plugins import registry, usercode
-from rlpost.protocols import Environment, RewardStage, Verifier, VerifyingEnvironment
+from rlpost.protocols import Environment, RewardStage, Verifier
 
 NEEDS = ("rollout_logprobs", "learner_logprobs", "offsets")
 """What a reward stage can ask for in `rlpost.protocols.RewardStage.needs`."""
@@ -64,18 +64,6 @@ def build_environment(section: EnvironmentSection) -> Environment:
     """
     target = registry.resolve("environments", section.name)
     return instantiate(target, (), section.args, f"environment.args: {section.name!r}")
-
-
-def environment_verifier(section: EnvironmentSection) -> Verifier | None:
-    """The verifier that the environments of this process share, None if they bring none along.
-
-    Raises:
-        UserError: if the name is unknown or the arguments do not fit.
-    """
-    target = registry.resolve("environments", section.name)
-    if not isinstance(target, VerifyingEnvironment):
-        return None
-    return instantiate(target.verifier, (), section.args, f"environment.args: {section.name!r}")
 
 
 def stage_needs(stage: RewardStage) -> tuple[str, ...]:

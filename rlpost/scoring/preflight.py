@@ -1,4 +1,4 @@
-"""The checks of a verifier before a run: of the scoring workers' one, and of those that environments bring along."""
+"""The checks of a verifier before a run depends on it, whether scoring or an environment uses it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rlpost.types import Prompt
 
 
 def check_verifier(verifier: Verifier, who: str, prompts: Sequence[Prompt], conformance: bool) -> str:
-    """Test a verifier on its own gold answers and known cheats, and on the prompts, as far as it can be.
+    """Test a verifier that can test itself, and let it look at the prompts.
 
     Args:
         verifier: the verifier.
         who: what it is called in messages.
         prompts: prompts whose answers it must be able to verify.
-        conformance: test it on gold answers and cheats, if it has some.
+        conformance: test it on its own gold answers and known cheats.
 
     Returns:
-        One line about it.
+        One line: the verifier and its conformance result.
 
     Raises:
         SelfCheckError: if it does not accept a gold answer, or accepts a cheat.

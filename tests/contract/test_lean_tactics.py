@@ -265,8 +265,9 @@ def test_no_cheat_of_the_museum_is_paid() -> None:
 
 
 def test_start_checks_find_its_verifier() -> None:
-    assert isinstance(TacticProof, VerifyingEnvironment)
-    verifier = TacticProof.verifier(on_error="end", **LEAN)
+    environment = TacticProof(on_error="end", **LEAN)
+    assert isinstance(environment, VerifiedEnvironment)
+    verifier = environment.verifier
     assert isinstance(verifier, Verifier)
     assert isinstance(verifier, SelfTestingVerifier)
     assert verifier.fingerprint == shared_verifier(**LEAN).fingerprint

@@ -30,6 +30,7 @@ from rlpost_verifiers.lean.extract import (
     Trailing,
     extract_task,
 )
+from rlpost_verifiers.lean.places import in_answer
 from rlpost_verifiers.lean.task import ProofTask, parse_task
 from rlpost_verifiers.lean.text import normal_form
 
@@ -121,6 +122,8 @@ class LeanVerifier:
     def verify_batch(self, items: Sequence[VerifyItem]) -> list[Verdict]:
         """One verdict for each item, in order; an answer that contains no proof is rejected as ``filtered``.
 
+        Messages give places in the answer's own text; see `rlpost_verifiers.lean.places`.
+
         Raises:
             DataError: for an item whose columns do not form a proof task.
             InfrastructureError: after `close`.
@@ -133,8 +136,11 @@ class LeanVerifier:
                 verdicts.append(None)
             except NoProofError as error:
                 verdicts.append(filtered(str(error), self.fingerprint))
-        found = iter(self.verify_tasks(tasks))
-        return [next(found) if verdict is None else verdict for verdict in verdicts]
+        found = zip(self.verify_tasks(tasks), tasks, strict=True)
+        return [
+            in_answer(*next(found), item.text) if verdict is None else verdict
+            for verdict, item in zip(verdicts, items, strict=True)
+        ]
 
     def verify_tasks(self, tasks: Sequence[ProofTask]) -> list[Verdict]:
         """One verdict for each task, in order; equal tasks are checked once, decided ones are cached.
@@ -165,6 +171,11 @@ class LeanVerifier:
     async def averify_tasks(self, tasks: Sequence[ProofTask]) -> list[Verdict]:
         """`verify_tasks` without blocking the event loop."""
         return await asyncio.to_thread(self.verify_tasks, tasks)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closing.is_set()
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Refuse a data set with statements that Lean cannot read, before anything is trained on it.

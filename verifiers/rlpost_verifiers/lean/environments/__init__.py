@@ -1,1 +1,1 @@
-"""Environments in which a policy talks with Lean over several turns."""
+"""Environments that Lean answers in."""

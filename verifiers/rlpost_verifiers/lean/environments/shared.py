@@ -36,6 +36,7 @@ class SharedVerifier(LeanVerifier):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.modes: frozenset[Mode] = self._backend.modes
+        self.lock = threading.Lock()
 
     def check(self, tasks: Sequence[ProofTask]) -> list[Verdict]:
         """See `LeanVerifier.verify_tasks`."""
@@ -55,7 +56,7 @@ class SharedVerifier(LeanVerifier):
 
     @cached_property
     def gym(self) -> TacticGym:
-        """The gym that runs tactics on the same Lean; its results are remembered for all trajectories."""
+        """The gym that runs tactics on the same Lean, for who holds ``lock``; all trajectories share what it remembers."""
         if isinstance(self._backend, LeanRepl):
             return ReplGym(self._backend, self, types=states)
         return ReplayGym(self, types=states)

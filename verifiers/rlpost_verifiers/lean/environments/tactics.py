@@ -83,10 +83,10 @@ class TacticProof:
         self._task = ProofTask("", "")
         self._state: Any = None
 
-    @staticmethod
-    def verifier(**args: Any) -> TacticVerifier:
-        """See `rlpost.protocols.VerifyingEnvironment`."""
-        return TacticVerifier(TacticProof(**args)._open())
+    @property
+    def verifier(self) -> TacticVerifier:
+        """The verifier of whole proofs that all environments of this process with these settings share."""
+        return TacticVerifier(self._open())
 
     def begin(self, row: Mapping[str, Any], seed: int) -> str | None:
         """Open the row's theorem.
@@ -100,7 +100,8 @@ class TacticProof:
         """
         self._lean = self._open()
         self._task = _theorem(self._lean.task(row))
-        self._state = self._lean.gym.reset(self._task)
+        with self._lean.lock:
+            self._state = self._lean.gym.reset(self._task)
         self._seen.add(self._state.pp)
         return self._fill(self._template) if self._first == "state" else None
 
@@ -114,7 +115,8 @@ class TacticProof:
             tactic = read_tactic(turn.text)
         except NoProofError as error:
             return self._failure(str(error))
-        result: Any = self._lean.gym.run_tac(self._state, tactic)
+        with self._lean.lock:
+            result: Any = self._lean.gym.run_tac(self._state, tactic)
         if isinstance(result, LeanError):
             return self._failure(result.error)
         if isinstance(result, ProofFinished):
