@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from rlpost.errors import DataError, InfrastructureError, UserError
-from rlpost.protocols import Reply, SamplingSettings, SelfTestingVerifier, Turn, Verifier, VerifyingEnvironment
+from rlpost.protocols import Reply, SamplingSettings, SelfTestingVerifier, Turn, VerifiedEnvironment, Verifier
 from rlpost.rollout.environments import EnvironmentHost
 from rlpost.rollout.episode import Budget, stream
 from rlpost.rollout.sampling import requests

@@ -56,7 +56,7 @@ class SharedVerifier(LeanVerifier):
 
     @cached_property
     def gym(self) -> TacticGym:
-        """The gym that runs tactics on the same Lean, for who holds ``lock``; all trajectories share what it remembers."""
+        """The gym that runs tactics on the same Lean, and remembers them for all; to be used under ``lock``."""
         if isinstance(self._backend, LeanRepl):
             return ReplGym(self._backend, self, types=states)
         return ReplayGym(self, types=states)
