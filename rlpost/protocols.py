@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -385,6 +385,72 @@ class SelfTestingVerifier(Protocol):
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Raise `rlpost.errors.DataError` for prompts whose answers it cannot verify."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProofStep:
+    """What became of one tactic in one state of a proof.
+
+    Attributes:
+        kind: ``open``: goals are left; ``proved``: none is, which the verifier has yet to confirm; ``failed``;
+            ``unfinished``: a beginning, to be tried again with more text after it; ``blank``: nothing to run;
+            ``undecided``: the check failed, and the tactic may be right.
+        state: where to go on from, for `Tactics.run`; None unless ``open``.
+        goals: the goals that are left, as text; equal states have equal goals.
+        detail: what is wrong, for people.
+
+    >>> ProofStep("failed", detail="unknown identifier 'foo'").state
+    """
+
+    kind: Literal["open", "proved", "failed", "unfinished", "blank", "undecided"]
+    state: Any = None
+    goals: str = ""
+    detail: str = ""
+
+
+class Tactics(Protocol):
+    """Proofs run tactic by tactic, to guide a search. Used by one thread at a time; ends with its verifier."""
+
+    def begin(self, columns: Mapping[str, Any]) -> ProofStep:
+        """The state before any tactic of the theorem in these columns, as a step of kind ``open``."""
+        ...
+
+    def run(self, steps: Sequence[tuple[Any, str]]) -> list[ProofStep]:
+        """Run each tactic in its state, all in one batch; returns the results in order."""
+        ...
+
+    def answer(self, tactics: Sequence[str]) -> str:
+        """The proof of these tactics as an answer that the verifier reads."""
+        ...
+
+
+@runtime_checkable
+class ProvingVerifier(Verifier, Protocol):
+    """A verifier of proofs that ``rlpost prove`` can search with."""
+
+    def read_theorems(
+        self, path: str, *, id_key: str, shown: Collection[str] | None
+    ) -> list[tuple[dict[str, Any], str | None]]:
+        """The theorems of a file as rows, each with why it cannot be used or None.
+
+        Args:
+            path: JSON lines.
+            id_key: column for the id, which every returned row has; ids are unique.
+            shown: columns that the prompt's template shows, so that nothing a proof depends on stays hidden; None if
+                the prompt is a column itself.
+
+        Raises:
+            DataError: for a file without rows, or an id that is given twice.
+        """
+        ...
+
+    def unreadable(self, prompts: Sequence[Prompt]) -> list[str | None]:
+        """Why the statement of each prompt cannot be read, None where it can."""
+        ...
+
+    def tactics(self) -> Tactics:
+        """Proofs tactic by tactic."""
         ...
 
 

@@ -99,6 +99,18 @@ class TextCodec:
             raise ModelError(f"model.path: the tokenizer of {self.folder} has no end token; {_SET_END}")
         return (*self._ids(text, f"the target {shown(text)}"), int(self.tokenizer.eos_token_id))
 
+    def encode_opening(self, text: str) -> tuple[int, ...]:
+        """Token ids of the text with which an answer is made to begin, without special tokens.
+
+        Raises:
+            DataError: for text that the tokenizer cannot take, or has no token for.
+        """
+        ids = self._ids(text, f"the opening {shown(text)}")
+        unknown = self.tokenizer.unk_token_id
+        if unknown is not None and unknown in ids:
+            raise DataError(f"the vocabulary of {self.folder} has no token for some of {shown(text)}")
+        return ids
+
     def stop_tokens(self, stop: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
         """Stop strings as an engine needs them: ids of those that are special tokens, and those that are text.
 

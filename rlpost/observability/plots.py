@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlpost.algorithms.intervals import wilson
 from rlpost.observability.sinks import read_lines, read_metrics
 
 _PASS = re.compile(r"pass@(\d+)")
@@ -35,7 +36,7 @@ def pass_curve(label: str, figures: Mapping[str, Any]) -> Curve | None:
 
 def uplift_curve(label: str, by_rank: Sequence[Sequence[float]]) -> Curve:
     """Share of right answers that became likelier, by rank, with a 95 % Wilson interval for each rank."""
-    ends = [_wilson(int(rose), int(count)) for _, count, rose, *_ in by_rank]
+    ends = [wilson(int(rose), int(count)) for _, count, rose, *_ in by_rank]
     shares = [rose / count for _, count, rose, *_ in by_rank]
     return Curve(label, [row[0] for row in by_rank], shares, [low for low, _ in ends], [high for _, high in ends])
 
@@ -172,11 +173,3 @@ def draw_run(folder: Path) -> list[Path]:
         x, y = "rank by likelihood at the start (0: likeliest)", "share of right answers now likelier"
         written.append(draw(curves, target, title="uplift by rank", x=x, y=y))
     return written
-
-
-def _wilson(rose: int, count: int) -> tuple[float, float]:
-    """The 95 % score interval of a share (Wilson 1927)."""
-    from scipy.stats import binomtest
-
-    found = binomtest(rose, count).proportion_ci(0.95, method="wilson")
-    return float(found.low), float(found.high)

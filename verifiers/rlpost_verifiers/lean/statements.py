@@ -29,8 +29,8 @@ _SORRY = re.compile(r"(?<![\w.])(?:sorry|admit)(?![\w'!?])")
 _PAIRS = {"(": ")", "[": "]", "{": "}", "⟨": "⟩", "⦃": "⦄"}
 _CLOSING = {closing: opening for opening, closing in _PAIRS.items()}
 _COLUMNS = ("theorem_statement", "formal_statement", "statement")
-_NAMES = ("theorem_full_name", "full_name", "name", "id")
-_INFORMAL = ("informal_statement", "informal_prefix", "informal")
+NAMES = ("theorem_full_name", "full_name", "name", "id")
+INFORMAL = ("informal_statement", "informal_prefix", "informal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ def _read(
             if split is not None and row.get("split") != split:
                 continue
             try:
-                read = _row(row, header, column)
+                read = as_row(row, header, column)
                 if read["context"] and declarations == "unreadable":
                     raise DataError(f"declarations stand before the theorem ({read['context'][:60]!r})")
                 result.append(read)
@@ -202,15 +202,29 @@ def _read(
     return result
 
 
-def _row(row: dict[str, Any], header: str, column: str | None) -> dict[str, Any]:
+def declares_theorem(text: str) -> bool:
+    """Whether a text holds a ``theorem`` or ``lemma``, rather than a bare type.
+
+    >>> declares_theorem("theorem t : True := by sorry"), declares_theorem("∀ p : Prop, p → p")
+    (True, False)
+    """
+    return _KEYWORD.search(_without_comments(text)) is not None
+
+
+def as_row(row: dict[str, Any], header: str, column: str | None) -> dict[str, Any]:
+    """A row with a declaration as a proof task; see `rows`.
+
+    Raises:
+        DataError: if it has none, or one that cannot be split into its parts.
+    """
     key = column or next((name for name in _COLUMNS if name in row), None)
     text = row.get(key) if key is not None else None
     if not isinstance(text, str):
         raise DataError(f"no text in column {key or ' or '.join(_COLUMNS)} (there are {', '.join(row)})")
     parts = split_theorem(text)
     given = _read_header(row)
-    name = next((str(row[key]) for key in _NAMES if row.get(key)), parts.name)
-    informal = next((str(row[key]) for key in _INFORMAL if row.get(key)), "")
+    name = next((str(row[key]) for key in NAMES if row.get(key)), parts.name)
+    informal = next((str(row[key]) for key in INFORMAL if row.get(key)), "")
     return {
         **row,
         "name": name,

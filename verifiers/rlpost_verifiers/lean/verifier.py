@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from rlpost_verifiers.cache import VerdictCache, as_cached
 from rlpost_verifiers.lean.backend import Backend, filtered
 from rlpost_verifiers.lean.blame import settle_crashes
 from rlpost_verifiers.lean.conformance.gate import Report, examine
+from rlpost_verifiers.lean.dojo.gym import ReplayGym
 from rlpost_verifiers.lean.embedded.backend import EmbeddedLean
 from rlpost_verifiers.lean.extract import (
     Extract,
@@ -30,7 +31,9 @@ from rlpost_verifiers.lean.extract import (
     Trailing,
     extract_task,
 )
+from rlpost_verifiers.lean.given import read_given
 from rlpost_verifiers.lean.places import in_answer
+from rlpost_verifiers.lean.proving import LeanTactics
 from rlpost_verifiers.lean.task import ProofTask, parse_task
 from rlpost_verifiers.lean.text import normal_form
 
@@ -192,6 +195,37 @@ class LeanVerifier:
             raise DataError(
                 f"{len(bad)} of {len(tasks)} statements cannot be read; first, prompt {task.name!r}: {problem}"
             )
+
+    def read_theorems(
+        self, path: str, *, id_key: str, shown: Collection[str] | None
+    ) -> list[tuple[dict[str, Any], str | None]]:
+        """See `rlpost.protocols.ProvingVerifier`, and `rlpost_verifiers.lean.given.read_given` for the rows."""
+        return read_given(path, id_key=id_key, fields=shown)
+
+    def unreadable(self, prompts: Sequence[Prompt]) -> list[str | None]:
+        """For each prompt why Lean cannot read its statement, or None.
+
+        Raises:
+            InfrastructureError: if Lean is unavailable.
+        """
+        found: list[str | None] = []
+        tasks: list[ProofTask] = []
+        for prompt in prompts:
+            try:
+                tasks.append(self._bare_task(prompt.columns, prompt.id))
+                found.append(None)
+            except DataError as error:
+                found.append(str(error))
+        problems = iter(self._backend.read_statements(tasks))
+        return [next(problems) if problem is None else problem for problem in found]
+
+    def tactics(self) -> LeanTactics:
+        """Proofs tactic by tactic on this verifier's Lean.
+
+        Raises:
+            MissingPackageError: if LeanDojo is not installed.
+        """
+        return LeanTactics(ReplayGym(self._backend), self._bare_task, self._extract.extract)
 
     def conformance(self) -> Report:
         """Verify gold proofs and cheats as training does, except that no verdict of an earlier run counts; see

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
-from rlpost.errors import DataError, InfrastructureError, UserError
+from rlpost.errors import DataError, InfrastructureError, RlpostError, UserError
 from rlpost.types import Verdict
 from rlpost_verifiers.lean.backend import Backend
 from rlpost_verifiers.lean.dojo.imports import import_lean_dojo
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from rlpost_verifiers.lean.dojo.imports import TacticResult, TacticState
 
 _ERROR = re.compile(r"error at (\d+:\d+|the theorem): (.*)", re.DOTALL)
-# The block that `whole_proof` opens starts at line 1, column 0 of the proof. Goals left open inside a tactic (by a
-# bullet, or by a `by` of its own) are reported elsewhere and are an error of that tactic.
+# The block that `script` opens starts at line 1, column 0 of the proof. Goals left open inside a tactic (by a bullet,
+# or by a `by` of its own) are reported elsewhere and are an error of that tactic.
 _BLOCK = "1:0"
 _UNSOLVED = "unsolved goals\n"
 
@@ -51,6 +51,14 @@ class TacticGym(Protocol):
         Raises:
             UserError: for a state that does not come from this environment.
             InfrastructureError: if Lean could not decide; the tactic may be right.
+        """
+        ...
+
+    def run_tacs(self, pairs: Sequence[tuple[TacticState, str]]) -> list[TacticResult | InfrastructureError]:
+        """`run_tac` on many pairs at once, in order; where Lean could not decide, the error stands for the result.
+
+        Raises:
+            UserError: for a state that does not come from this environment; nothing is run then.
         """
         ...
 
@@ -116,7 +124,10 @@ class ReplayGym:
         """
         if task.mode != "proof":
             raise UserError(f"task {task.name!r}: mode {task.mode!r} has no goals; use mode 'proof'")
-        result = self._result(Node(replace(task, proof="")))
+        node = Node(replace(task, proof=""))
+        result = self._results_of([node])[node]
+        if isinstance(result, RlpostError):
+            raise result
         if not isinstance(result, self._dojo.TacticState):
             shown = _one_line([getattr(result, "error", str(result))])
             raise DataError(f"task {task.name!r}: Lean shows no goal for {task.statement!r}: {shown}")
@@ -129,19 +140,28 @@ class ReplayGym:
             UserError: for a state that does not come from this gym, or that it has forgotten.
             InfrastructureError: if Lean could not decide.
         """
-        if not isinstance(state, self._dojo.TacticState):
-            raise UserError(f"a tactic cannot be run on {state!r}; give a TacticState")
-        node = self._nodes.get(state.id)
-        if node is None or self._results[node] != state:
-            raise UserError(
-                f"state {state.id} is unknown: another gym's, or older than the last {self._memory} results; "
-                "start from reset or raise memory"
-            )
-        self._results.move_to_end(node)
-        problem = find_problem(tactic)
-        if problem is not None:
-            return self._dojo.LeanError(problem)
-        return self._result(Node(node.task, (*node.tactics, normalise(tactic))))
+        [result] = self.run_tacs([(state, tactic)])
+        if isinstance(result, InfrastructureError):
+            raise result
+        return result
+
+    def run_tacs(self, pairs: Sequence[tuple[TacticState, str]]) -> list[TacticResult | InfrastructureError]:
+        """As `TacticGym.run_tacs`: one call of the backend for all pairs; equal ones are checked once.
+
+        Raises:
+            UserError: for a state that does not come from this gym, or that it has forgotten; nothing is run then.
+        """
+        nodes = [self._known_node(state) for state, _ in pairs]
+        problems = [find_problem(tactic) for _, tactic in pairs]
+        wanted = [
+            Node(node.task, (*node.tactics, normalise(tactic))) if problem is None else None
+            for node, problem, (_, tactic) in zip(nodes, problems, pairs, strict=True)
+        ]
+        found = self._results_of([node for node in wanted if node is not None])
+        return [
+            self._dojo.LeanError(problem) if node is None else _checkable(found[node])
+            for node, problem in zip(wanted, problems, strict=True)
+        ]
 
     def close(self) -> None:
         """Close the backend; repeated calls do nothing."""
@@ -153,24 +173,53 @@ class ReplayGym:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _result(self, node: Node) -> TacticResult:
-        if node in self._results:
-            self._results.move_to_end(node)
-            return self._results[node]
-        self._steps = number = self._steps + 1
-        result = self._compute(node, number)
-        self._results[node] = result
-        if isinstance(result, self._dojo.TacticState):
-            self._nodes[number] = node
-        if len(self._results) > self._memory:
+    def _known_node(self, state: TacticState) -> Node:
+        if not isinstance(state, self._dojo.TacticState):
+            raise UserError(f"a tactic cannot be run on {state!r}; give a TacticState")
+        node = self._nodes.get(state.id)
+        if node is None or self._results[node] != state:
+            raise UserError(
+                f"state {state.id} is unknown: another gym's, or older than the last {self._memory} results; "
+                "start from reset or raise memory"
+            )
+        self._results.move_to_end(node)
+        return node
+
+    def _results_of(self, nodes: Sequence[Node]) -> dict[Node, TacticResult | RlpostError]:
+        """The result of each node, where it cannot be told the error; decided ones are remembered."""
+        found: dict[Node, TacticResult | RlpostError] = {}
+        for node in nodes:
+            if node in self._results:
+                self._results.move_to_end(node)
+                found[node] = self._results[node]
+        fresh = [node for node in dict.fromkeys(nodes) if node not in found]
+        for node, result in zip(fresh, self._compute(fresh) if fresh else (), strict=True):
+            found[node] = result
+            if not isinstance(result, RlpostError):
+                self._results[node] = result
+            if isinstance(result, self._dojo.TacticState):
+                self._nodes[cast("TacticState", result).id] = node
+        while len(self._results) > self._memory:
             forgotten, oldest = self._results.popitem(last=False)
             self._nodes.pop(getattr(oldest, "id", 0), None)
             self._forget(forgotten)
-        return result
+        return found
 
-    def _compute(self, node: Node, number: int) -> TacticResult:
-        [verdict] = self._backend.check([replace(node.task, proof=whole_proof(node.tactics))])
-        return self._read(verdict, node, number)
+    def _compute(self, nodes: Sequence[Node]) -> list[TacticResult | RlpostError]:
+        """The results of nodes that nothing is remembered of, in order; where it cannot be told, the error."""
+        verdicts = self._backend.check([replace(node.task, proof=script(node.tactics)) for node in nodes])
+        return [self._judged(verdict, node) for verdict, node in zip(verdicts, nodes, strict=True)]
+
+    def _judged(self, verdict: Verdict, node: Node) -> TacticResult | RlpostError:
+        try:
+            return self._read(verdict, node, self._number())
+        except (DataError, InfrastructureError) as error:
+            return error
+
+    def _number(self) -> int:
+        """A number for a new result."""
+        self._steps += 1
+        return self._steps
 
     def _forget(self, node: Node) -> None:
         """Drop what is remembered of a node besides its result."""
@@ -236,15 +285,22 @@ def normalise(tactic: str) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def whole_proof(tactics: Sequence[str]) -> str:
-    r"""The proof that these steps make, each in parentheses.
+def script(tactics: Sequence[str]) -> str:
+    r"""The proof that the gym checks for these tactics, each normalised.
 
-    >>> whole_proof(["intro p h", "exact h"])
+    >>> script(["intro p h", "exact h"])
     'by\n  skip\n  (intro p h)\n  (exact h)'
     """
     # Lines after the first are indented as far as the parenthesis moved the first, so columns keep their meaning.
     groups = ["  (" + tactic.replace("\n", "\n   ") + ")" for tactic in tactics]
     return "\n".join(["by", "  skip", *groups])
+
+
+def _checkable(result: TacticResult | RlpostError) -> TacticResult | InfrastructureError:
+    """The result; a fault of the statement, which Lean could read before, says nothing about the tactic."""
+    if isinstance(result, RlpostError) and not isinstance(result, InfrastructureError):
+        return InfrastructureError(str(result))
+    return result
 
 
 def _is_open_block(place: str, text: str) -> bool:

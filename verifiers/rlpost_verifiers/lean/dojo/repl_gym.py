@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from rlpost.errors import DataError, InfrastructureError
+from rlpost.errors import DataError, InfrastructureError, RlpostError
 from rlpost_verifiers.lean.backend import Backend
 from rlpost_verifiers.lean.dojo.gym import Node, ReplayGym
 from rlpost_verifiers.lean.filter import find_bad_part
@@ -60,13 +60,17 @@ class ReplGym(ReplayGym):
         self._repl = repl
         self._numbers: dict[Node, tuple[ReplProcess, int]] = {}
 
-    def _compute(self, node: Node, number: int) -> TacticResult:
-        goals = self._ask(node)
+    def _compute(self, nodes: Sequence[Node]) -> list[TacticResult | RlpostError]:
+        return [self._computed(node) for node in nodes]
+
+    def _computed(self, node: Node) -> TacticResult | RlpostError:
+        try:
+            goals = self._ask(node)
+        except (DataError, InfrastructureError) as error:
+            return error
         if isinstance(goals, str):
             return self._dojo.LeanError(goals)
-        if not goals:
-            return super()._compute(node, number)
-        return self._state(goals, number)
+        return self._state(goals, self._number()) if goals else super()._compute([node])[0]
 
     def _forget(self, node: Node) -> None:
         self._numbers.pop(node, None)

@@ -12,7 +12,7 @@ from rlpost.errors import DataError, InfrastructureError, UserError
 from rlpost.protocols import Reply, Turn
 from rlpost.types import Prompt, Verdict, VerifyItem
 from rlpost_verifiers.lean.conformance.gate import Report
-from rlpost_verifiers.lean.dojo.gym import whole_proof
+from rlpost_verifiers.lean.dojo.gym import script
 from rlpost_verifiers.lean.dojo.states import LeanError, ProofFinished
 from rlpost_verifiers.lean.environments.shared import SharedVerifier, shared_verifier
 from rlpost_verifiers.lean.environments.tactic_text import read_tactic
@@ -136,7 +136,7 @@ class TacticProof:
 
     def _finish(self, tactic: str) -> Reply:
         """The end of the proof, if the verifier accepts all of it."""
-        proof = whole_proof([*self._tactics, tactic])
+        proof = script([*self._tactics, tactic])
         [verdict] = self._lean.verify_tasks([replace(self._task, proof=proof)])
         said = " ".join(map(str, verdict.evidence.get("messages", ())))
         if verdict.outcome == "undecided":
