@@ -170,6 +170,7 @@ class Trajectory(ByValue):
         status: ``done``; ``length``: cut at a limit on tokens; ``turns``: cut at the limit on turns; ``aborted``: cut
             off by us or by a failure.
         verdict: the environment's verdict on the whole; None if it gave none.
+        unknown: number of observed tokens that stand for text which the tokenizer does not know.
 
     >>> one_turn((1, 2), (7, 3), "ok").mask.tolist()
     [False, False, True, True]
@@ -183,6 +184,7 @@ class Trajectory(ByValue):
     segments: tuple[Segment, ...]
     status: Status
     verdict: Verdict | None = None
+    unknown: int = 0
 
     def __post_init__(self) -> None:
         ends = [0, *(segment.stop for segment in self.segments)]
@@ -300,6 +302,7 @@ class Receipt:
         tokens: digest of all token ids: equal texts may have been sampled as different tokens.
         logprob: log-probability of everything that was sampled, as the engine reported it; None if it did not.
         failed: number of turns that an environment called failures; None if none answered.
+        unknown: see `Trajectory`.
 
     >>> Receipt.of(one_turn((1, 2), (7, 3), "ok")).sampled
     2
@@ -315,6 +318,7 @@ class Receipt:
     tokens: bytes
     logprob: float | None = None
     failed: int | None = None
+    unknown: int = 0
 
     @classmethod
     def of(cls, trajectory: Trajectory) -> Receipt:
@@ -337,6 +341,7 @@ class Receipt:
             tokens=digest(np.ascontiguousarray(trajectory.token_ids, np.int32).tobytes()),
             logprob=None if trajectory.logprobs is None else float(np.nansum(trajectory.logprobs, dtype=np.float64)),
             failed=sum(judged) if judged else None,
+            unknown=trajectory.unknown,
         )
 
     @property

@@ -30,6 +30,8 @@ class TextDialogue:
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
+        self.unknown = 0
+        """Number of observed tokens so far that stand for text which the tokenizer does not know."""
 
     def observe(self, answer: str | None, last: int | None, observation: Observation) -> tuple[np.ndarray, bool]:
         """Token ids of an observation; see `ChatDialogue.observe`.
@@ -41,6 +43,7 @@ class TextDialogue:
             raise DataError("the environment answered with chat messages, but the prompt is text; answer with text")
         text = checked(observation, "the environment's observation")
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        self.unknown += _count_unknown(self.tokenizer, ids)
         return np.asarray(ids, np.int32), False
 
 
@@ -62,6 +65,7 @@ class ChatDialogue:
         self.tokenizer, self.messages, self.special = tokenizer, list(prompt.messages), special
         self.name, self.tools = f"prompt {shown(prompt.id)}", prompt.tools
         self.text = render_messages(tokenizer, prompt)
+        self.unknown = 0
         self.quotation = Quotation(special.values())
 
     def observe(self, answer: str | None, last: int | None, observation: Observation) -> tuple[np.ndarray, bool]:
@@ -93,11 +97,18 @@ class ChatDialogue:
         return self._ids(tail), False
 
     def _ids(self, text: str) -> np.ndarray:
-        return np.asarray(self.quotation.ids(self.tokenizer, text), np.int32)
+        ids = self.quotation.ids(self.tokenizer, text)
+        self.unknown += _count_unknown(self.tokenizer, ids)
+        return np.asarray(ids, np.int32)
 
     def _said(self, answer: str) -> None:
         begun = self.messages.pop() if self.messages[-1].role == ASSISTANT else Message(ASSISTANT, "")
         self.messages.append(replace(begun, content=begun.text + answer))
+
+
+def _count_unknown(tokenizer: Any, ids: Sequence[int]) -> int:
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    return 0 if unknown is None or unknown == tokenizer.eos_token_id else list(ids).count(unknown)
 
 
 def _after(answer: str | None, body: str) -> str | None:

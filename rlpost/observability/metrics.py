@@ -34,6 +34,7 @@ METRICS: dict[str, str] = {
     "refill/*": "algorithm.filter_batches: batches rolled out for the step, groups that are still missing, and groups "
     "that passed the filter and were not needed (unused)",
     "turns_mean": "mean policy turns per trajectory, where an environment answers",
+    "unknown_tokens": "observed tokens per trajectory that stand for text which the tokenizer does not know",
     "failed_turns": "share of turns that an environment called failures, such as tactics that Lean refuses",
     "repair/*": "data.repair: rejected answers in the pool after the step (pool); share of the groups that are "
     "from it (share); pass_rate and reward_mean of those, fresh_pass_rate and fresh_reward_mean of the data set's; "
@@ -158,7 +159,11 @@ def describe_groups(groups: Sequence[GroupReceipt]) -> dict[str, float]:
 def _turns(members: Sequence[Receipt]) -> dict[str, float]:
     """Metrics of trajectories with an environment."""
     turns = sum(len(one.turns) for one in members)
-    return {"turns_mean": turns / len(members), "failed_turns": sum(one.failed or 0 for one in members) / turns}
+    return {
+        "turns_mean": turns / len(members),
+        "failed_turns": sum(one.failed or 0 for one in members) / turns,
+        "unknown_tokens": sum(one.unknown for one in members) / len(members),
+    }
 
 
 def _rewards(groups: Sequence[GroupReceipt]) -> dict[str, float]:

@@ -66,7 +66,13 @@ class Codec(Protocol):
 
 
 class Dialogue(Protocol):
-    """The messages of one trajectory so far."""
+    """The messages of one trajectory so far.
+
+    Attributes:
+        unknown: number of observed tokens so far that stand for text which the tokenizer does not know.
+    """
+
+    unknown: int
 
     def observe(self, answer: str | None, last: int | None, observation: Observation) -> tuple[np.ndarray, bool]:
         """Token ids that follow a turn with this text, and whether they are a whole new context instead.
@@ -436,6 +442,7 @@ class Episode:
             segments=tuple(segments),
             status=status,
             verdict=self.verdict,
+            unknown=self.dialogue.unknown if self.dialogue is not None else 0,
         )
 
     def _append(self, ids: np.ndarray) -> None:
