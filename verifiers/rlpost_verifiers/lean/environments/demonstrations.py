@@ -13,6 +13,7 @@ from rlpost_verifiers.lean import theorems
 from rlpost_verifiers.lean.dojo import states
 from rlpost_verifiers.lean.dojo.gym import ReplayGym
 from rlpost_verifiers.lean.embedded.backend import EmbeddedLean
+from rlpost_verifiers.lean.environments.tactics import check_template
 from rlpost_verifiers.lean.task import ProofTask
 
 _STYLES = ("tactic", "mixed")
@@ -45,11 +46,14 @@ def rows(
         theorem: further arguments of ``lean_theorems``, such as ``split`` and ``max_tokens``.
 
     Raises:
-        UserError: as ``lean_theorems``, or for another style or fewer than one worker.
+        UserError: as ``lean_theorems``, or for another style, a wrong template or no worker.
         InfrastructureError: if Lean cannot be started, or does not accept a demonstration.
     """
     if style not in _STYLES:
         raise UserError(f"style is {style!r}; use {' or '.join(map(repr, _STYLES))}")
+    check_template("template", template, {"state"})
+    if workers < 1:
+        raise UserError(f"workers is {workers}; Lean needs at least 1")
     asked = {"count": count, "seed": seed, "styles": {style: 1.0}, **theorem}
     found = _played(json.dumps(asked, sort_keys=True), demonstrate, workers)
     return [

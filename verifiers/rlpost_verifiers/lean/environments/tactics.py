@@ -71,8 +71,8 @@ class TacticProof:
                 raise UserError(f"{key} is {value!r}; give a finite number")
         if state_chars < 1:
             raise UserError(f"state_chars is {state_chars}; give 1 or more")
-        _check_template("template", template, {"state"})
-        _check_template("error_template", error_template, {"error", "state"})
+        check_template("template", template, {"state"})
+        check_template("error_template", error_template, {"error", "state"})
         self._on_error, self._first = on_error, first
         self._template, self._error_template, self._chars = template, error_template, state_chars
         self._step_reward, self._error_reward = step_reward, error_reward
@@ -210,7 +210,8 @@ def _theorem(task: ProofTask) -> ProofTask:
     return task
 
 
-def _check_template(key: str, template: str, fields: set[str]) -> None:
+def check_template(key: str, template: str, fields: set[str]) -> None:
+    """Raise UserError for a template that `str.format` cannot fill with these fields, or that is empty."""
     try:
         found = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
     except ValueError as error:
