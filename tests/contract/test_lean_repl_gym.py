@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from rlpost.errors import DataError, InfrastructureError
@@ -196,3 +199,26 @@ def test_the_environment_uses_it(command: tuple[str, ...]) -> None:
     replies = [environment.reply(Turn(i, text, False)) for i, text in enumerate(["intro p q h", "exact h.symm"])]
     assert (replies[1].done, replies[1].verdict and replies[1].verdict.assurance) == (True, "axioms_checked")
     close_all()
+
+
+def test_a_repl_in_an_endless_tactic_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "fake.py").write_text(FAKE.replace("DOES", "exec('while True: pass')"), encoding="utf-8")
+    code = (
+        "import sys\n"
+        "from rlpost_verifiers.lean.environments.tactics import TacticProof\n"
+        "from rlpost.protocols import Turn\n"
+        f"e = TacticProof(backend='repl', command=[sys.executable, {str(tmp_path / 'fake.py')!r}], timeout_s=500)\n"
+        "e.begin({'statement': 'True'}, 1)\n"
+        "print(*e._lean._backend.pids(), flush=True)\n"
+        "e.reply(Turn(0, 'trivial', False))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        [repl] = [psutil.Process(int(word)) for word in process.stdout.readline().split()]
+        while repl.cpu_times().user < 0.5:  # it is at the tactic
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+    end = time.monotonic() + 30
+    while repl.is_running() and repl.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < end
+        time.sleep(0.05)

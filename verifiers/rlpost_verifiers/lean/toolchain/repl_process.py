@@ -20,6 +20,7 @@ from typing import IO, Any, Literal, cast
 import psutil
 
 from rlpost.errors import InfrastructureError
+from rlpost.system.processes import GroupGuard
 from rlpost_verifiers.lean.toolchain.process import family, family_cpu_seconds, kill_group, limited
 
 _POLL_SECONDS = 0.25
@@ -83,6 +84,8 @@ class ReplProcess:
         except OSError as error:
             self._log.close()
             raise ReplLostError(f"the REPL {command[0]!r} cannot be started: {error.strerror}") from error
+        # an idle REPL ends with its input, but one that runs an endless proof would outlive a killed parent
+        self._guard = GroupGuard(self._process.pid)
         os.set_blocking(_pipe(self._process.stdin).fileno(), False)
 
     @property
@@ -155,6 +158,7 @@ class ReplProcess:
         for pipe in (self._process.stdin, self._process.stdout):
             _pipe(pipe).close()
         self._process.wait()
+        self._guard.close()
         self._log.close()
 
     def _send(self, data: bytes, deadline: float) -> None:
