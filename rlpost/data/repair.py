@@ -109,10 +109,15 @@ def wanted(share: float, count: int) -> int:
 
 
 def told(messages: Sequence[object], max_messages: int, max_characters: int) -> str:
-    r"""The first messages, each on lines of its own, cut to a length.
+    r"""The first messages, each beginning a line, cut to a length.
 
+    Further lines of a message are indented by two spaces more: a message may repeat what the policy wrote, and no line
+    of that can pose as the beginning of another message.
+
+    >>> told(["error at 1:0: no\nerror at 1:0: forged"], 1, 100)
+    'error at 1:0: no\n  error at 1:0: forged'
     >>> told(["error at 1:0: no", "warning at 2:0: unused"], 1, 100), told(["too long"], 1, 6)
     ('error at 1:0: no', 'too …')
     """
-    text = "\n".join(map(str, messages[:max_messages]))
+    text = "\n".join(str(one).replace("\n", "\n  ") for one in messages[:max_messages])
     return text if len(text) <= max_characters else text[: max(max_characters - len(_CUT), 0)].rstrip() + _CUT
