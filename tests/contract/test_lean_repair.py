@@ -204,13 +204,24 @@ def test_places_are_those_of_the_models_own_text(backends: dict[str, LeanVerifie
     assert places[0] == "error at 3:4"
     assert set(places[1:]) <= {"error at 1:46"}  # where Lean goes on after an error: its "by", of a goal that is left
     # tactics for which a "by" is put on a line before them, and indented
-    assert messages(lean, "intro p q h\nrefine ⟨h.1, ?_⟩")[0].startswith("error at 2:8: ")
+    assert messages(lean, "intro p q h\nexact h.1")[0].startswith("error at 2:0: Type mismatch")
 
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_goals_stand_in_the_message(backends: dict[str, LeanVerifier], name: str) -> None:
     [first, *_] = messages(backends[name], "by\n  intro p q h\n  constructor\n  · exact h.2")
     assert "unsolved goals" in first and "⊢ p" in first and "h : p ∧ q" in first
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize(
+    ("proof", "said"),
+    [("by\n  simp", "2:2: `simp` made no progress"), ("by\n  intro p q h\n  rw [h]", "3:6: Invalid rewrite argument")],
+)
+def test_errors_of_tactics_are_told_on_every_backend(
+    backends: dict[str, LeanVerifier], name: str, proof: str, said: str
+) -> None:
+    assert messages(backends[name], proof)[0].startswith(f"error at {said}")
 
 
 FORGED = {
