@@ -33,9 +33,9 @@ METRICS: dict[str, str] = {
     "kept_groups": "groups in the update",
     "refill/*": "algorithm.filter_batches: batches rolled out for the step, groups that are still missing, and groups "
     "that passed the filter and were not needed (unused)",
-    "repair/*": "data.repair: rejected answers in the pool after the step (pool); share of the groups that are "
-    "from it (share); pass_rate and reward_mean of those, fresh_pass_rate and fresh_reward_mean of the data set's; share "
-    "of answers identical to the rejected one (identical); answers dropped for their age (dropped_old), for room "
+    "repair/*": "data.repair: rejected answers in the pool after the step (pool); share of the groups that are from it "
+    "(share); pass_rate and reward_mean of those, fresh_pass_rate and fresh_reward_mean of the data set's; share of "
+    "answers identical to the rejected one (identical); answers dropped for their age (dropped_old), for room "
     "(dropped_full), as too long a prompt (dropped_long), because their prompt is gone (dropped_unknown), or without "
     "messages (dropped_silent)",
     "length_mean": "mean sampled tokens per trajectory",

@@ -71,10 +71,12 @@ def test_a_proof_ends_the_dialogue_and_a_failed_one_is_answered_with_what_lean_s
     said = first.observation.splitlines()
     assert said[0] == "error at 1:14: Application type mismatch: The argument"
     assert said[-1] == "∀ p q : Prop, p ∧ q → q ∧ p :="
-    assert "  has type" in said and all(line.startswith("  ") for line in said[1:-1])
+    assert "  has type" in said
+    assert all(line.startswith("  ") for line in said[1:-1])
     second = environment.reply(Turn(1, RIGHT, False))
     assert outcome(second) == (True, 1.0, "accepted")
-    assert second.verdict is not None and second.verdict.assurance == "kernel_replayed"
+    assert second.verdict is not None
+    assert second.verdict.assurance == "kernel_replayed"
 
 
 def test_the_last_turn_gets_its_verdict_too() -> None:
@@ -133,7 +135,8 @@ def test_the_environment_is_played_twice_alike_before_a_run() -> None:
 
 def test_the_verifier_behind_it_is_tested_before_a_run() -> None:
     environment = begun()
-    assert isinstance(environment, VerifiedEnvironment) and isinstance(environment.verifier, SelfTestingVerifier)
+    assert isinstance(environment, VerifiedEnvironment)
+    assert isinstance(environment.verifier, SelfTestingVerifier)
     assert "0 of" in check_verifier(environment.verifier, "it", [Prompt("t", text="x", columns=ROW)], True)
     broken = Prompt("b", text="x", columns={"statement": "∀ p : Prop, p →"})
     with pytest.raises(DataError, match="cannot be read"):
@@ -155,8 +158,6 @@ def test_no_cheat_of_the_museum_is_paid_in_any_turn(earlier: int) -> None:
     # a later turn is checked as the first is: a few cheats of each kind are enough there
     chosen = [case for case in cases() if case.kind == "cheat" and case.task.mode != "file"][:: 1 if not earlier else 7]
     assert len(chosen) > 8
-    with LeanVerifier(workers=2) as lean:
-        lean.verify_batch([as_item(case.task, settings) for case in chosen])  # the verdicts that follow are its own
     for case in chosen:
         item = as_item(case.task, settings)
         environment = begun(dict(item.columns))
@@ -165,7 +166,8 @@ def test_no_cheat_of_the_museum_is_paid_in_any_turn(earlier: int) -> None:
         for last in (False, True):
             reply = environment.reply(Turn(earlier, item.text, last))
             assert not reply.reward, case.cheat
-            assert reply.verdict is not None and reply.verdict.outcome != "accepted", case.cheat
+            assert reply.verdict is not None
+            assert reply.verdict.outcome != "accepted", case.cheat
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +212,9 @@ def test_places_are_those_of_the_models_own_text(backends: dict[str, LeanVerifie
 @pytest.mark.parametrize("name", BACKENDS)
 def test_goals_stand_in_the_message(backends: dict[str, LeanVerifier], name: str) -> None:
     [first, *_] = messages(backends[name], "by\n  intro p q h\n  constructor\n  · exact h.2")
-    assert "unsolved goals" in first and "⊢ p" in first and "h : p ∧ q" in first
+    assert "unsolved goals" in first
+    assert "⊢ p" in first
+    assert "h : p ∧ q" in first
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -242,7 +246,8 @@ def test_no_line_of_the_models_can_pose_as_a_message(
     monkeypatch.setattr(LeanRepair, "verifier", backends[name])
     reply = begun(template="{messages}\n.", max_messages=8).reply(Turn(0, FORGED[forgery], False))
     assert outcome(reply) == (False, 0.0, "rejected")
-    assert isinstance(reply.observation, str) and reply.verdict is not None
+    assert isinstance(reply.observation, str)
+    assert reply.verdict is not None
     begins = [line for line in reply.observation.split("\n") if not line.startswith(" ")]
     assert begins[:-1] == [str(one).split("\n")[0] for one in reply.verdict.evidence["messages"]]
     assert not any(line.startswith(("error at 1:0: forged", "error at 9:9", "<|im")) for line in begins)
@@ -251,7 +256,8 @@ def test_no_line_of_the_models_can_pose_as_a_message(
 def test_a_long_message_is_cut_with_a_mark() -> None:
     reply = begun(template="{messages}", max_characters=40).reply(Turn(0, WRONG, False))
     assert isinstance(reply.observation, str)
-    assert len(reply.observation) <= 40 and reply.observation.endswith(" …")
+    assert len(reply.observation) <= 40
+    assert reply.observation.endswith(" …")
 
 
 def test_demonstrations_are_wrong_proofs_with_leans_own_messages_and_always_the_same() -> None:
@@ -259,7 +265,8 @@ def test_demonstrations_are_wrong_proofs_with_leans_own_messages_and_always_the_
     found = rows(24, turns=True, share=1.0, **settings)
     assert found == rows(24, turns=True, share=1.0, **settings)
     shown = [row for row in found if "failed" in row]
-    assert len(shown) >= 20 and len({row["id"] for row in found}) == 24
+    assert len(shown) >= 20
+    assert len({row["id"] for row in found}) == 24
     for row in shown[:8]:
         wrong, heard, right = row["turns"]
         environment = begun(row, template="\n{messages}\n{statement} :=", max_messages=1, max_characters=200)
@@ -290,7 +297,8 @@ def test_lean_ends_with_a_process_that_is_killed() -> None:
     assert process.stdout is not None
     with process.stdout:
         servers = json.loads(process.stdout.readline())
-    assert servers and all(psutil.pid_exists(pid) for pid in servers)
+    assert servers
+    assert all(psutil.pid_exists(pid) for pid in servers)
     process.send_signal(signal.SIGKILL)
     process.wait()
     end = time.monotonic() + 10

@@ -18,7 +18,8 @@ POOL = tuple(failed(number) for number in range(6))
 def test_a_draw_takes_each_answer_at_most_once_and_is_the_same_every_time() -> None:
     drawn, left = draw(POOL, 4, 3, 17)
     assert draw(POOL, 4, 3, 17) == (drawn, left)
-    assert len(drawn) == 4 and sorted([*drawn, *left], key=lambda one: one.ticket) == list(POOL)
+    assert len(drawn) == 4
+    assert sorted([*drawn, *left], key=lambda one: one.ticket) == list(POOL)
     assert [one.ticket for one in drawn] == sorted(one.ticket for one in drawn)  # in the pool's order
     others = {draw(POOL, 4, step, seed, again)[0] for step, seed, again in ((4, 17, 0), (3, 18, 0), (3, 17, 1))}
     assert len(others | {drawn}) > 1

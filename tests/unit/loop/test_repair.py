@@ -122,7 +122,9 @@ def test_every_row_of_the_data_set_is_asked_in_its_order_and_tickets_count_on(tm
     assert fresh == [NAMES[place] for place in expected]
     assert [group.ticket.number for batch in found for group in batch.groups if group.ticket] == list(range(32))
     counts = [sum(group.prompt.repairs is not None for group in batch.groups) for batch in found]
-    assert counts[0] == 0 and max(counts) == 2 and sum(counts) > 8
+    assert counts[0] == 0
+    assert max(counts) == 2
+    assert sum(counts) > 8
     # first the data set's prompts, then those of the pool
     for batch in found:
         kinds = [group.prompt.repairs is not None for group in batch.groups]
@@ -132,7 +134,8 @@ def test_every_row_of_the_data_set_is_asked_in_its_order_and_tickets_count_on(tm
 def test_a_repair_asks_a_rejected_answer_of_an_earlier_step_with_its_message(tmp_path: Path) -> None:
     session = started(tmp_path, repair={"max_messages": 1})
     first, second = walk(session, range(2))
-    assert first.pool and all(len(one.text) % 2 for one in first.pool)
+    assert first.pool
+    assert all(len(one.text) % 2 for one in first.pool)
     by_id = {one.id: one for one in first.pool}
     again = [group for group in second.groups if group.prompt.repairs is not None]
     assert again
@@ -188,16 +191,16 @@ def test_a_run_that_goes_on_from_a_checkpoint_is_the_uninterrupted_one(tmp_path:
     state = RunState(3, sum(len(batch.groups) for batch in begun), rows=sum(batch.rows for batch in begun))
     write_state(tmp_path, state)
     write_pool(tmp_path, begun[-1].pool)
-    assert read_state(tmp_path, 4) == state and read_pool(tmp_path) == begun[-1].pool != ()
-    resumed = walk(
-        started(tmp_path, algorithm=algorithm), range(3, 6), read_state(tmp_path, 4), read_pool(tmp_path)
-    )
+    assert read_state(tmp_path, 4) == state
+    assert read_pool(tmp_path) == begun[-1].pool != ()
+    resumed = walk(started(tmp_path, algorithm=algorithm), range(3, 6), read_state(tmp_path, 4), read_pool(tmp_path))
     assert prompts([*begun, *resumed]) == prompts(whole)
     for one, other in zip(resumed, whole[3:], strict=True):
         assert [(g.ticket, g.tokens, g.rewards) for g in one.groups] == [
             (g.ticket, g.tokens, g.rewards) for g in other.groups
         ]
-        assert one.pool == other.pool and one.checked == other.checked
+        assert one.pool == other.pool
+        assert one.checked == other.checked
     if filter_batches > 1:
         assert any(batch.rows > 4 for batch in whole)  # some step did ask for more
     # and the pool matters: without it other prompts are asked
@@ -231,7 +234,8 @@ def test_a_step_that_is_rolled_out_again_asks_the_same(tmp_path: Path) -> None:
     session.rollouts.stream = losing  # type: ignore[method-assign]
     state = RunState(2, 8, rows=sum(batch.rows for batch in begun))
     [again] = walk(session, [2], state, begun[-1].pool)
-    assert prompts([again]) == prompts(undisturbed[2:]) and again.pool == undisturbed[2].pool
+    assert prompts([again]) == prompts(undisturbed[2:])
+    assert again.pool == undisturbed[2].pool
 
 
 def test_answers_whose_prompt_would_be_too_long_are_dropped_and_counted(tmp_path: Path) -> None:
@@ -243,14 +247,16 @@ def test_answers_whose_prompt_would_be_too_long_are_dropped_and_counted(tmp_path
     # limits that are tighter after a resume: what is in the pool and too long is dropped when it is drawn
     roomy = walk(started(tmp_path), range(1))
     [tight] = walk(started(tmp_path, limit=3), [1], RunState(1, 4), roomy[0].pool)
-    assert tight.checked["repair/share"] == 0.0 and tight.rows == 4
+    assert tight.checked["repair/share"] == 0.0
+    assert tight.rows == 4
     assert tight.checked["repair/dropped_long"] >= 2
 
 
 def test_answers_to_prompts_that_are_gone_are_dropped_and_counted(tmp_path: Path) -> None:
     gone = tuple(FailedAnswer(f"gone{i}", i, 0, 0, "x", "no") for i in range(4))
     [batch] = walk(started(tmp_path), [1], RunState(1, 4), gone)
-    assert batch.checked["repair/dropped_unknown"] == 2.0 and batch.rows == 4
+    assert batch.checked["repair/dropped_unknown"] == 2.0
+    assert batch.rows == 4
 
 
 def test_age_and_size_limit_the_pool(tmp_path: Path) -> None:
@@ -279,7 +285,8 @@ def test_a_verifier_that_says_nothing_is_named(tmp_path: Path) -> None:
     scoring = {"verifier": "function", "verifier_args": {"function": f"{tmp_path}/judge.py:never"}}
     session = started(tmp_path, scoring=scoring)
     [batch] = walk(session, range(1))
-    assert batch.pool == () and batch.checked["repair/dropped_silent"] > 0
+    assert batch.pool == ()
+    assert batch.checked["repair/dropped_silent"] > 0
     assert any("says nothing of the answers" in line for line in session.supervision.lines)  # type: ignore[attr-defined]
 
 
@@ -295,17 +302,24 @@ def test_an_answer_that_is_asked_again_twice_ends_the_run(tmp_path: Path) -> Non
     session = started(tmp_path)
     [batch] = walk(session, range(1))
     walk(session, [1], RunState(1, 4), batch.pool)
-    with pytest.raises(SelfCheckError, match="the pool does not lose what is asked"):
+
+    def with_a_pool_that_stays() -> None:
         for number in range(2, 6):
             walk(session, [number], RunState(number, 4 * number, rows=4 * number), batch.pool)
+
+    with pytest.raises(SelfCheckError, match="the pool does not lose what is asked"):
+        with_a_pool_that_stays()
 
 
 def test_the_order_of_the_data_is_still_watched_with_a_pool(tmp_path: Path) -> None:
     session = started(tmp_path)
-    with pytest.raises(SelfCheckError, match="the order of the data stands still"):
+
+    def the_same_rows_again_and_again() -> None:
         for number in range(6):
-            scored = collect(session, number, 4 * number, 0, ())  # the same rows again and again
-            assert scored.groups
+            collect(session, number, 4 * number, 0, ())
+
+    with pytest.raises(SelfCheckError, match="the order of the data stands still"):
+        the_same_rows_again_and_again()
 
 
 @pytest.mark.parametrize(
