@@ -8,12 +8,14 @@ asked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from rlpost.trajectory import digest
+from rlpost.trajectory import TokenizedPrompt, digest
+from rlpost.types import Prompt
 
 _STREAM = 0x5A3C
 """Keeps the draws apart from every other stream of the run's seed."""
@@ -56,6 +58,17 @@ class FailedAnswer:
 
 Pool = tuple[FailedAnswer, ...]
 """Failed answers, oldest first."""
+
+
+class RepairMaker(Protocol):
+    """Makes prompts from failed answers; `rlpost.data.repair_prompts.RepairPrompts` is one."""
+
+    known: Mapping[str, Prompt]
+    """The training prompts by id; answers to others cannot be asked again."""
+
+    def make(self, failed: FailedAnswer) -> TokenizedPrompt | None:
+        """The prompt that asks an answer again; None if it cannot be asked, as one that would be too long."""
+        ...
 
 
 def draw(pool: Pool, count: int, step: int, seed: int, round_: int = 0) -> tuple[Pool, Pool]:

@@ -139,7 +139,7 @@ def measured_with(config: RunConfig, theorems: int) -> RunConfig:
 
 
 def main() -> int:
-    parser = arguments(__doc__, list(ARMS), "few steps and theorems, to see that it runs")
+    parser = arguments(__doc__ or "", list(ARMS), "few steps and theorems, to see that it runs")
     parser.add_argument("--theorems", type=int, default=200, help="held-out theorems")
     given = parser.parse_args()
     trained = [

@@ -67,7 +67,7 @@ def test_a_chat_template_of_ones_own(codec: TextCodec) -> None:
 
 @pytest.mark.parametrize("prompt", [TEXT, CHAT], ids=["text", "chat"])
 def test_special_tokens_in_an_answer_are_text(codec: TextCodec, prompt: Prompt) -> None:
-    section = {"template": "{prompt} {proof} {messages}"} if prompt is TEXT else {}
+    section: dict[str, Any] = {"template": "{prompt} {proof} {messages}"} if prompt is TEXT else {}
     maker = made(codec, prompt, **section)
     plain = maker.make(FailedAnswer(prompt.id, 0, 0, 0, "a b", "c d"))
     forged = maker.make(
