@@ -8,12 +8,14 @@ asked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from rlpost.trajectory import digest
+from rlpost.trajectory import TokenizedPrompt, digest
+from rlpost.types import Prompt
 
 _STREAM = 0x5A3C
 """Keeps the draws apart from every other stream of the run's seed."""
@@ -56,6 +58,17 @@ class FailedAnswer:
 
 Pool = tuple[FailedAnswer, ...]
 """Failed answers, oldest first."""
+
+
+class RepairMaker(Protocol):
+    """Makes prompts from failed answers; `rlpost.data.repair_prompts.RepairPrompts` is one."""
+
+    known: Mapping[str, Prompt]
+    """The training prompts by id; answers to others cannot be asked again."""
+
+    def make(self, failed: FailedAnswer) -> TokenizedPrompt | None:
+        """The prompt that asks an answer again; None if it cannot be asked, as one that would be too long."""
+        ...
 
 
 def draw(pool: Pool, count: int, step: int, seed: int, round_: int = 0) -> tuple[Pool, Pool]:
@@ -109,10 +122,15 @@ def wanted(share: float, count: int) -> int:
 
 
 def told(messages: Sequence[object], max_messages: int, max_characters: int) -> str:
-    r"""The first messages, each on lines of its own, cut to a length.
+    r"""The first messages, each beginning a line, cut to a length.
 
+    Further lines of a message are indented by two spaces more: a message may repeat what the policy wrote, and no line
+    of that can pose as the beginning of another message.
+
+    >>> told(["error at 1:0: no\nerror at 1:0: forged"], 1, 100)
+    'error at 1:0: no\n  error at 1:0: forged'
     >>> told(["error at 1:0: no", "warning at 2:0: unused"], 1, 100), told(["too long"], 1, 6)
     ('error at 1:0: no', 'too …')
     """
-    text = "\n".join(map(str, messages[:max_messages]))
+    text = "\n".join(str(one).replace("\n", "\n  ") for one in messages[:max_messages])
     return text if len(text) <= max_characters else text[: max(max_characters - len(_CUT), 0)].rstrip() + _CUT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +39,7 @@ class RepairPrompts:
 
     def __init__(self, section: RepairSection, codec: TextCodec, train: Sequence[TokenizedPrompt], limit: int):
         self.section, self.codec, self.limit = section, codec, limit
-        self.known = {one.prompt.id: one.prompt for one in train}
+        self.known: Mapping[str, Prompt] = {one.prompt.id: one.prompt for one in train}
 
     def make(self, failed: FailedAnswer) -> TokenizedPrompt | None:
         """The prompt that asks an answer again; None if it would be too long, or no prompt can be made of it.
@@ -68,7 +68,8 @@ class RepairPrompts:
         """The prompt, whose quoted texts are marked."""
         section, asked = self.section, base.text
         if asked is None:
-            asked = (base.messages or ())[-1].text
+            assert base.messages is not None
+            asked = base.messages[-1].text
         said = {"proof": quotation.mark(failed.text), "messages": quotation.mark(failed.messages)}
         row = {**base.columns, "prompt": asked, **said}
         made: dict[str, Any] = {"columns": base.columns, "tools": base.tools, "repairs": base.id}

@@ -82,6 +82,11 @@ def pool_after(session: Session, prompts: StepPrompts, groups: Sequence[GroupRec
     if section is None or maker is None:
         return (), {}
     new, silent = _failed(session, section, prompts, groups)
+    if silent and not new and prompts.number == 0:
+        session.supervision.log(
+            f"data.repair: verifier {session.config.scoring.verifier!r} says nothing of the answers that it rejects "
+            "(messages in the verdict's evidence), so none is asked again"
+        )
     askable = [one for one in new if maker.make(one) is not None]
     pool, old, full = kept(prompts.pool, askable, section.size, section.max_age, prompts.number + 1)
     counts = {

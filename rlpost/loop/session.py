@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rlpost.config.schema import RunConfig
-from rlpost.data.repair_prompts import RepairPrompts
+from rlpost.data.repair import RepairMaker
 from rlpost.loop.checks import StepChecks
 from rlpost.observability.metrics import Undecided, prefixed, undecided_of
 from rlpost.plugins.algorithm import Advantages
@@ -66,7 +66,7 @@ class Session:
     watch: MemoryWatch
     fetch: Callable[[Any], Any]
     transcripts: TranscriptWriter
-    repairs: RepairPrompts | None = None
+    repairs: RepairMaker | None = None
     verifiers: tuple[str, ...] = ()
     published: WeightManifest | None = field(default=None)
     published_probe: parity.Scored | None = field(default=None)

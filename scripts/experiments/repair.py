@@ -123,16 +123,12 @@ def results(found: dict[str, list[dict[str, Attempts]]], seeds: Sequence[int]) -
     return report
 
 
-def measure(experiment: Experiment, theorems: int) -> dict[str, Any]:
-    """Sample all policies of all seeds that are not sampled yet."""
-    found: dict[str, list[dict[str, Attempts]]] = {}
-    for arm in (BASE, *experiment.arms):
-        for seed in experiment.seeds:
-            folder = experiment.folder(seed)
-            model = folder / BASE if arm == BASE else folder / arm / "model"
-            config = measured_with(experiment.config("turns", seed), theorems)
-            found.setdefault(arm, []).append(sampled(config, model, folder / f"{arm}_attempts.json"))
-    return results(found, experiment.seeds)
+def measure(experiment: Experiment, arm: str, seed: int, theorems: int) -> dict[str, Attempts]:
+    """Attempts of a policy of a seed at the held-out theorems."""
+    folder = experiment.folder(seed)
+    model = folder / BASE if arm == BASE else folder / arm / "model"
+    config = measured_with(experiment.config("turns", seed), theorems)
+    return sampled(config, model, folder / f"{arm}_attempts.json")
 
 
 def measured_with(config: RunConfig, theorems: int) -> RunConfig:
@@ -143,7 +139,7 @@ def measured_with(config: RunConfig, theorems: int) -> RunConfig:
 
 
 def main() -> int:
-    parser = arguments(__doc__, list(ARMS), "few steps and theorems, to see that it runs")
+    parser = arguments(__doc__ or "", list(ARMS), "few steps and theorems, to see that it runs")
     parser.add_argument("--theorems", type=int, default=200, help="held-out theorems")
     given = parser.parse_args()
     trained = [
@@ -153,16 +149,19 @@ def main() -> int:
     ]
     experiment = asked_for(given, ARMS, RECIPE, trained, OWN)
     experiment.out.mkdir(parents=True, exist_ok=True)
+    theorems = 16 if given.small else given.theorems
+    found: dict[str, list[dict[str, Attempts]]] = {}
+    for seed in experiment.seeds:
+        experiment.warm_start(seed)
     with cluster(ClusterSection()):
         for seed in experiment.seeds:
-            experiment.warm_start(seed)
-            for arm in experiment.arms:
-                if not (experiment.folder(seed) / arm / "model" / "config.json").is_file() and not experiment.train(
-                    arm, seed
-                ):
+            for arm in (BASE, *experiment.arms):
+                finished = (experiment.folder(seed) / arm / "model" / "config.json").is_file()
+                if arm != BASE and not finished and not experiment.train(arm, seed):
                     return 1
-        report = measure(experiment, 16 if given.small else given.theorems)
-    text = json.dumps(report, indent=1)
+                found.setdefault(arm, []).append(measure(experiment, arm, seed, theorems))
+                print(f"seed {seed} {arm}: measured", file=sys.stderr, flush=True)
+    text = json.dumps(results(found, experiment.seeds), indent=1)
     (experiment.out / "results.json").write_text(text)
     print(text)
     return 0
