@@ -30,6 +30,7 @@ from rlpost_verifiers.lean.conformance.gate import as_item, cases
 from rlpost_verifiers.lean.embedded.backend import EmbeddedLean
 from rlpost_verifiers.lean.environments import repair
 from rlpost_verifiers.lean.environments.repair import LeanRepair
+from rlpost_verifiers.lean.environments.shared import close_all
 from rlpost_verifiers.lean.extract import ExtractSettings
 from rlpost_verifiers.lean.repairs import rows
 from rlpost_verifiers.lean.toolchain.cli import LeanCli
@@ -49,8 +50,7 @@ RIGHT, WRONG = "fun p q h => ⟨h.2, h.1⟩", "fun p q h => ⟨h.1, h.2⟩"
 @pytest.fixture(scope="module", autouse=True)
 def shared() -> Iterator[None]:
     yield
-    for verifier in repair._SHARED.values():
-        verifier.close()
+    close_all()
 
 
 def begun(row: dict[str, Any] = ROW, **arguments: Any) -> LeanRepair:
