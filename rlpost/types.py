@@ -52,7 +52,8 @@ class Prompt:
 
     Exactly one of ``text`` and ``messages`` is set; ``id`` is unique within its data set. A chat whose last message is
     the assistant's is continued from there (a prefill). ``tools`` are the JSON schemas of the functions that a chat's
-    template describes to the policy; None for none.
+    template describes to the policy; None for none. ``repairs`` is the id of the data set's prompt that this one asks
+    again with a rejected answer (``data.repair``); None for a prompt of the data set.
 
     >>> Prompt(id="t1", text="∀ p : Prop, p → p :=", columns={"statement": "∀ p : Prop, p → p"}).id
     't1'
@@ -63,6 +64,7 @@ class Prompt:
     messages: tuple[Message, ...] | None = None
     columns: Mapping[str, Any] = field(default_factory=dict[str, Any])
     tools: tuple[Mapping[str, Any], ...] | None = None
+    repairs: str | None = None
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.messages is None):

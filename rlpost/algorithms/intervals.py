@@ -1,4 +1,4 @@
-"""Confidence intervals of a mean over problems or over seeds."""
+"""Confidence intervals of a mean over problems or over seeds, and of a proportion."""
 
 from __future__ import annotations
 
@@ -71,6 +71,28 @@ def over_seeds(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
     # equal values have no spread: an interval of no length
     low, high = stats.t.interval(level, len(data) - 1, data.mean(), stats.sem(data) or math.ulp(0.0))
     return float(low), float(high)
+
+
+def wilson(successes: int, count: int, level: float = 0.95) -> tuple[float, float]:
+    """Score interval of a proportion (Wilson 1927), which stays in [0, 1] and has a length at 0 and 1 too.
+
+    Args:
+        successes: number of successes, 0 to ``count``.
+        count: number of trials.
+        level: confidence level in (0, 1).
+
+    Raises:
+        ValueError: for no trials, or numbers out of range.
+
+    >>> tuple(round(end, 3) for end in wilson(9, 10))
+    (0.596, 0.982)
+    """
+    from scipy.stats import binomtest  # pyright: ignore
+
+    if not 0 <= successes <= count or count == 0:
+        raise ValueError(f"{successes} successes of {count} trials; give 1 trial or more, and no more successes")
+    found: Any = binomtest(successes, count).proportion_ci(level, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def with_errors(name: str, values: Sequence[float], clusters: Sequence[str] | None = None) -> dict[str, float]:

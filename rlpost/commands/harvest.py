@@ -35,6 +35,7 @@ REASONS = {
     "old": "of an earlier version, without what is needed",
     "undecided": "undecided",
     "truncated": "truncated or aborted",
+    "repairs": "answers to prompts of data.repair, which hold a rejected answer",
     "rejected": "rejected",
     "below": "below the demanded reward",
     "assurance": "accepted on another assurance",

@@ -117,6 +117,8 @@ class FinishedRun:
             return "undecided"
         if row["status"] != "done":
             return "truncated"
+        if row.get("repairs") is not None:
+            return "repairs"
         if row["outcome"] is None and least is None:
             raise DataError(
                 f"{self.path}, step {step}: prompt {shown(row['prompt_id'])} has a reward and no verdict, so nothing "

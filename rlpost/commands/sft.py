@@ -34,7 +34,7 @@ def warm_start(config: RunConfig, target: str | Path, *, quiet: bool = False) ->
     """Fine-tune ``model`` on ``sft.train`` and write a Hugging Face folder.
 
     Prompts are tokenized by the same codec as in the loop, and the loss covers the targets only. A target of several
-    turns is tokenized as an episode is, and the loss leaves out what the environment says.
+    turns is tokenized as an episode is, and the loss leaves out what the environment says, and turns of weight 0.
 
     Args:
         config: the run configuration, with a section ``sft``.
@@ -82,6 +82,12 @@ def _in_one_line() -> Iterator[None]:
         raise InfrastructureError(f"sft: TRL's trainer fails ({describe_error(error)})") from error
 
 
+class Shown(str):
+    """A turn of the policy that is part of a target's context, and not learned."""
+
+    __slots__ = ()
+
+
 Target = tuple[str, ...]
 """Texts of a target in turn: the policy's, the environment's, the policy's, and so on; of one turn, one text."""
 
@@ -101,13 +107,31 @@ def read_pairs(config: RunConfig, section: SftSection) -> list[tuple[Prompt, Tar
 def _target(value: Any, number: int, section: SftSection) -> Target:
     place = f"sft.train, row {number}: column {section.completion_key!r}"
     given: list[Any] = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
-    if len(given) % 2 != 1 or not all(isinstance(one, (str, int, float)) for one in given):
+    weights = [_weight(one) for one in given]
+    texts = [one["content"] if weight is not None else one for one, weight in zip(given, weights, strict=True)]
+    if (
+        len(given) % 2 != 1
+        or not all(isinstance(one, (str, int, float)) for one in texts)
+        or any(weight is not None for weight in weights[1::2])
+        or weights[-1] == 0
+    ):
         raise DataError(
             f"{place} holds {shown(value)}, expected text, or a list of texts, of policy and environment in turn, that "
-            "begins and ends with the policy; set sft.completion_key"
+            "begins and ends with the policy (whose earlier turns may be {content: text, weight: 0}); set "
+            "sft.completion_key"
         )
-    texts = [as_text(one, place) for one in given]
-    return tuple(text if i % 2 else section.completion_prefix + text for i, text in enumerate(texts))
+    said = [as_text(one, place) for one in texts]
+    return tuple(
+        text if i % 2 else (Shown if weights[i] == 0 else str)(section.completion_prefix + text)
+        for i, text in enumerate(said)
+    )
+
+
+def _weight(turn: Any) -> int | None:
+    """The weight of a turn that is given with one, 0 or 1; None for anything else."""
+    if isinstance(turn, dict) and set(turn) == {"content", "weight"} and turn["weight"] in (0, 1):
+        return int(turn["weight"])
+    return None
 
 
 def starting_folder(config: RunConfig, pairs: Sequence[tuple[Prompt, Target]], work: Path) -> str:
@@ -145,7 +169,7 @@ def _row(codec: TextCodec, prompt: Prompt, target: Target, limit: int) -> dict[s
     for turn, text in enumerate(target):
         if turn % 2 == 0:
             said = list(codec.encode_target(text))
-            labels += said
+            labels += [-100] * len(said) if isinstance(text, Shown) else said
         else:
             heard, rewritten = dialogue.observe(target[turn - 1], ids[-1], text)
             if rewritten:

@@ -24,6 +24,16 @@ from rlpost.config.section import (
 from rlpost.config.tuning import OptimizerSection, TuningSection
 
 
+def pairs_of_messages(value: Any) -> Any:
+    """Messages may be written as they are in data, as mappings of role and content."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    return [
+        [one["role"], one["content"]] if isinstance(one, dict) and set(one) == {"role", "content"} else one
+        for one in value
+    ]
+
+
 class RunSection(Section):
     """The run as a whole."""
 
@@ -104,6 +114,50 @@ class CurriculumSettings(Section):
     in every epoch."""
 
 
+class RepairSection(Section):
+    """A pool of rejected answers, which are asked again with what the verifier said of them, as ordinary prompts."""
+
+    ON_RESUME = on_resume(
+        free="max_prompt_tokens",
+        asks="share size max_age per_prompt unsolved_only template chat_template max_messages max_characters",
+    )
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of each step's prompts that come from the pool, as long as it has as many; the others are the data set's,
+    in their order. Change it when fresh prompts are what is short, or repairs are hardly ever right."""
+    size: PositiveInt = 5000
+    """Largest number of rejected answers in the pool; the oldest are dropped. Change it to a few steps' worth when
+    ``max_age`` is not set."""
+    max_age: PositiveInt | None = None
+    """Steps after which an answer is dropped; None: never. Change it when the policy moves fast: it then no longer
+    makes the mistakes of old answers."""
+    per_prompt: PositiveInt = 1
+    """Largest number of answers, with different texts, that one group adds to the pool. Change it when steps have few
+    prompts."""
+    unsolved_only: bool = False
+    """Take rejected answers only from groups without an accepted one. Change it when most prompts are solved."""
+    template: str | None = None
+    """Text of a repair's prompt, with the fields ``{proof}`` (the rejected answer), ``{messages}`` (what the verifier
+    said), ``{prompt}`` (what was asked; of a chat, the last message) and any column. None: no text template, which text
+    prompts need."""
+    chat_template: tuple[tuple[str, str], ...] | None = None
+    """The chat of a repair, as pairs of role and text with these fields. None: of a chat prompt, the chat itself, the
+    answer as the assistant's turn, and the messages as the user's."""
+    max_messages: PositiveInt = 3
+    """Number of the verifier's messages that are told; Lean's errors come before its warnings."""
+    max_characters: PositiveInt = 1000
+    """Characters of these messages together; the rest is cut off, and … stands for it."""
+    max_prompt_tokens: PositiveInt | None = None
+    """Tokens of a repair's prompt; an answer whose prompt would be longer is not asked again (metric
+    ``repair/dropped_long``). None: those of the longest training prompt and two answers of ``rollout.max_tokens``.
+    Change it when answers or messages are long: engines reserve room for it."""
+
+    @field_validator("chat_template", mode="before")
+    @classmethod
+    def _messages_as_pairs(cls, value: Any) -> Any:
+        return pairs_of_messages(value)
+
+
 class DataSection(Section):
     """Where prompts come from."""
 
@@ -111,15 +165,15 @@ class DataSection(Section):
         free="eval max_prompt_tokens",
         asks=(
             "source train prompt_key id_key template chat_template last_assistant tools_key shuffle special_tokens "
-            "contamination curriculum unverifiable unverifiable_limit"
+            "contamination curriculum unverifiable unverifiable_limit repair"
         ),
     )
 
     source: str = "jsonl"
     """Where rows come from: ``jsonl``, ``csv``, ``parquet``, ``hf_disk``, ``lean_statements``, ``lean_theorems``,
-    ``arithmetic``, ``catalog_conversations``, ``reddit_conversations``, ``redial``, ``logged_clicks``,
-    ``lean_dojo_theorems``, ``lean_dojo_tactics``, ``lean_dojo_premises``, or ``module:function`` (``path.py:function``)
-    that returns rows."""
+    ``lean_repairs``, ``lean_tactics``, ``arithmetic``, ``catalog_conversations``, ``reddit_conversations``,
+    ``redial``, ``logged_clicks``, ``lean_dojo_theorems``, ``lean_dojo_tactics``, ``lean_dojo_premises``, or
+    ``module:function`` (``path.py:function``) that returns rows."""
     train: str | dict[str, Any] = Field(default_factory=dict)
     """Training prompts: a path, or the keyword arguments of the source."""
     eval: str | dict[str, Any] | None = None
@@ -163,19 +217,17 @@ class DataSection(Section):
     that says that something else is wrong. Change it when you have looked at what would be dropped."""
     curriculum: CurriculumSettings | None = None
     """Select and order training prompts by their measured pass rate; None: use all of them."""
+    repair: RepairSection | None = None
+    """Ask rejected answers again with the verifier's messages, as a share of each step's prompts; None: never. Change
+    it when the verifier says what is wrong, as Lean does. For attempts one after another in one trajectory, see
+    ``environment.name: lean.repair``."""
     max_prompt_tokens: PositiveInt | None = None
     """Refuse to start if a prompt has more tokens than this; None: whatever fits next to ``rollout.max_tokens``."""
 
     @field_validator("chat_template", mode="before")
     @classmethod
     def _messages_as_pairs(cls, value: Any) -> Any:
-        """Messages may be written as they are in data, as mappings of role and content."""
-        if not isinstance(value, (list, tuple)):
-            return value
-        return [
-            [one["role"], one["content"]] if isinstance(one, dict) and set(one) == {"role", "content"} else one
-            for one in value
-        ]
+        return pairs_of_messages(value)
 
 
 class SftSection(Section):
@@ -191,7 +243,9 @@ class SftSection(Section):
     """Where these rows come from, as ``data.source``; None: from there too. Change it when they are a file and the
     prompts are made otherwise: ``jsonl`` for what ``rlpost harvest`` writes."""
     completion_key: str = "proof"
-    """Column that holds the target text; or, for several turns, a list of texts of policy and environment in turn."""
+    """Column that holds the target text; or, for several turns, a list of texts of policy and environment in turn. A
+    policy's turn that is shown and not learned, such as a proof that fails, is written ``{content: text, weight: 0}``.
+    """
     completion_prefix: str = ""
     """Text put before each text of the policy, e.g. a space that the tokenizer merges with the first word."""
     epochs: Positive = 1.0
@@ -267,15 +321,21 @@ class RolloutSection(Section):
 class EnvironmentSection(Section):
     """The environment that answers the policy's turns. Without this section every trajectory has one turn."""
 
-    ON_RESUME = on_resume(free="workers timeout_s", asks="name args max_turns max_tokens observation_tokens")
+    ON_RESUME = on_resume(
+        free="workers concurrency timeout_s", asks="name args max_turns max_tokens observation_tokens"
+    )
 
     name: str
-    """The environment: ``module:Class`` or ``path.py:Class`` (`configs/examples/guess_number.py`); one object is made
-    for each trajectory."""
+    """The environment: ``lean.repair``, which answers a rejected proof with Lean's messages, ``lean.tactics``, which
+    answers a tactic with the goals that are left, or ``module:Class`` (``path.py:Class``,
+    `configs/examples/guess_number.py`); one object is made for each trajectory."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the environment."""
     workers: Workers = 1
     """Number of environment actors, over which trajectories are spread."""
+    concurrency: PositiveInt = 1
+    """Calls that one actor serves at the same time, in threads. Change it for environments that wait for others, to the
+    number of those: with ``lean.repair``, to ``args.workers``."""
     max_turns: PositiveInt = 8
     """Largest number of turns of the policy; ``rollout.max_tokens`` limits each of them. A trajectory that has not
     ended by then counts as truncated (``scoring.truncated``)."""

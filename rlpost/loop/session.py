@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rlpost.config.schema import RunConfig
+from rlpost.data.repair import RepairMaker
 from rlpost.loop.checks import StepChecks
 from rlpost.loop.unverifiable import Dropped
 from rlpost.observability.metrics import Undecided, prefixed, undecided_of
@@ -41,6 +42,7 @@ class Session:
         watch: the actors' own memory over the last steps.
         fetch: resolves the handles in receipts.
         transcripts: writes transcripts where trajectories are at hand.
+        repairs: makes the prompts that ask rejected answers again; None without ``data.repair``.
         verifiers: one line about each distinct verifier, with the result of its conformance test.
         dropped: prompts that were left out because their answers cannot be verified.
         published: manifest of the version that the engines serve; None before the first publish.
@@ -66,6 +68,7 @@ class Session:
     watch: MemoryWatch
     fetch: Callable[[Any], Any]
     transcripts: TranscriptWriter
+    repairs: RepairMaker | None = None
     verifiers: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     published: WeightManifest | None = field(default=None)

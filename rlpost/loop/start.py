@@ -18,6 +18,7 @@ from rlpost.actors.transcripts import RayTranscripts
 from rlpost.config.schema import RunConfig
 from rlpost.data.load import held_out_tokens, tokenized_prompts
 from rlpost.data.models import context_length, tensor_shapes
+from rlpost.data.repair_prompts import repair_prompts
 from rlpost.loop.session import Session
 from rlpost.loop.unverifiable import Dropped, drop
 from rlpost.plugins.algorithm import build_advantage
@@ -63,12 +64,13 @@ def session(
     if training:
         check_tuning(config, model)
     train, held_out = tokenized_prompts(config, model, training=training, log=log)
+    repairs = repair_prompts(config, model, train) if training else None
     with cluster(config.cluster):
         shapes = tensor_shapes(model)
         plan = wait_for_placement(lambda found: place(config, found, shapes), config.cluster, log)
         supervisor, placed = Supervisor(config.cluster, plan.placements, log), plan.of
         scoring = RayScoringPool(config, placed("scoring"), supervisor, shipped, frozenset(needs))
-        spec = engine_spec(config, model, train, held_out)
+        spec = engine_spec(config, model, train, held_out, repairs.limit if repairs else 0)
         environments = None
         if config.environment is not None:
             environments = EnvironmentActors(config.environment, placed("environment"), supervisor, shipped)
@@ -81,14 +83,12 @@ def session(
         try:
             workers = [scoring.begin(i) for i in range(len(scoring.handles))]
             train, held_out, dropped = _verifiable(config, scoring, train, held_out, log)
-            checks = scoring.preflight(
-                [tokenized.prompt for tokenized in [*train, *held_out]],
-                conformance=config.selfcheck.conformance,
-                trials=config.selfcheck.plugins,
-            )
-            tried = (
-                environments.preflight([*train, *held_out][0].prompt, config.selfcheck.plugins) if environments else []
-            )
+            prompts = [tokenized.prompt for tokenized in [*train, *held_out]]
+            conformance, trials = config.selfcheck.conformance, config.selfcheck.plugins
+            checks, tried = scoring.preflight(prompts, conformance=conformance, trials=trials), []
+            if environments is not None:
+                tried, verified = environments.preflight(prompts, conformance=conformance, trials=trials)
+                checks += verified
             if shipped.targets or shipped.objects:  # the user's own code is tried before anything expensive is loaded
                 wait([*workers, *checks, *tried], "start of the scoring workers", config.cluster.start_timeout_s)
             waiting = [*workers, *checks, *tried, *(rollouts.begin(i) for i in range(len(rollouts.handles)))]
@@ -108,7 +108,8 @@ def session(
                 fetch=fetch,
                 transcripts=RayTranscripts(log),
                 dropped=dropped,
-                verifiers=tuple(sorted(set(wait(checks, "scoring: preflight", config.cluster.start_timeout_s)))),
+                repairs=repairs,
+                verifiers=tuple(sorted({*wait(checks, "preflight", config.cluster.start_timeout_s)} - {""})),
             )
         finally:
             supervisor.closing = True
@@ -137,12 +138,20 @@ def _verifiable(
 
 
 def engine_spec(
-    config: RunConfig, model: str, train: Sequence[TokenizedPrompt], held_out: Sequence[TokenizedPrompt]
+    config: RunConfig,
+    model: str,
+    train: Sequence[TokenizedPrompt],
+    held_out: Sequence[TokenizedPrompt],
+    repair_tokens: int = 0,
 ) -> EngineSpec:
-    """Pinned prompts and limits of the engines, from the configuration and the longest prompt."""
+    """Pinned prompts and limits of the engines, from the configuration and the longest prompt.
+
+    ``repair_tokens``: largest number of tokens of a prompt that asks a rejected answer again; 0: there are none.
+    """
     probes = tuple(tokenized.token_ids for tokenized in train[: config.selfcheck.probe_prompts])
     at_once = -(-config.rollout.group_size * config.rollout.prompts_per_step // config.rollout.workers)
     asked = [(one, config.trajectory_tokens) for one in train] + [(one, held_out_tokens(config)) for one in held_out]
-    longest = max(len(one.token_ids) + answer for one, answer in asked)
+    again = repair_tokens + config.trajectory_tokens if repair_tokens else 0
+    longest = max(again, *(len(one.token_ids) + answer for one, answer in asked))
     length = min(max(longest, _LEAST_MODEL_LEN), context_length(model))
     return EngineSpec(model, probes, min(max(at_once, 8), _MAX_NUM_SEQS), length)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlpost.algorithms.intervals import wilson
 from rlpost.observability.sinks import read_lines, read_metrics
 
 _AT_K = re.compile(r"([a-z]+)@(\d+)")
@@ -42,14 +43,14 @@ def hits_curve(label: str, lists: Sequence[str]) -> Curve | None:
     if not longest:
         return None
     counts = [sum(marks[rank : rank + 1] == "h" for marks in lists) for rank in range(longest)]
-    ends = [_wilson(count, len(lists)) for count in counts]
+    ends = [wilson(count, len(lists)) for count in counts]
     shares = [count / len(lists) for count in counts]
     return Curve(label, list(range(1, longest + 1)), shares, [low for low, _ in ends], [high for _, high in ends])
 
 
 def uplift_curve(label: str, by_rank: Sequence[Sequence[float]]) -> Curve:
     """Share of right answers that became likelier, by rank, with a 95 % Wilson interval for each rank."""
-    ends = [_wilson(int(rose), int(count)) for _, count, rose, *_ in by_rank]
+    ends = [wilson(int(rose), int(count)) for _, count, rose, *_ in by_rank]
     shares = [rose / count for _, count, rose, *_ in by_rank]
     return Curve(label, [row[0] for row in by_rank], shares, [low for low, _ in ends], [high for _, high in ends])
 
@@ -206,11 +207,3 @@ def _of_lists(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
         target = folder / "plots" / "hits_by_rank.svg"
         written.append(draw(curves, target, title="held-out prompts", x="rank", y="share of lists with a hit there"))
     return written
-
-
-def _wilson(rose: int, count: int) -> tuple[float, float]:
-    """The 95 % score interval of a share (Wilson 1927)."""
-    from scipy.stats import binomtest
-
-    found = binomtest(rose, count).proportion_ci(0.95, method="wilson")
-    return float(found.low), float(found.high)

@@ -31,7 +31,10 @@ BUILTIN: dict[str, dict[str, str]] = {
         "maxrl": "rlpost.algorithms.advantages:maxrl_advantages",
     },
     "engines": {"vllm": "rlpost.rollout.vllm.engine:build_engine"},
-    "environments": {},
+    "environments": {
+        "lean.repair": "rlpost_verifiers.lean.environments.repair:LeanRepair",
+        "lean.tactics": "rlpost_verifiers.lean.environments.tactics:TacticProof",
+    },
     "rewards": {
         "outcome": "rlpost_rewards.outcome:Outcome",
         "overlong": "rlpost_rewards.overlong:Overlong",
@@ -96,7 +99,9 @@ BUILTIN: dict[str, dict[str, str]] = {
         "lean_dojo_premises": "rlpost_verifiers.lean.dojo.sources:premises",
         "lean_dojo_tactics": "rlpost_verifiers.lean.dojo.sources:tactics",
         "lean_dojo_theorems": "rlpost_verifiers.lean.dojo.sources:theorems",
+        "lean_repairs": "rlpost_verifiers.lean.repairs:rows",
         "lean_statements": "rlpost_verifiers.lean.statements:rows",
+        "lean_tactics": "rlpost_verifiers.lean.environments.demonstrations:rows",
         "lean_theorems": "rlpost_verifiers.lean.theorems:rows",
         "catalog_conversations": "rlpost_verifiers.catalog.conversations:rows",
         "catalog_demonstrations": "rlpost_verifiers.catalog.demonstrated:rows",

@@ -9,18 +9,12 @@ from typing import Any
 
 from rlpost.algorithms.groups import paid
 from rlpost.config.schema import ScoringSection
-from rlpost.errors import InfrastructureError, SelfCheckError, UserError
+from rlpost.errors import InfrastructureError, UserError
 from rlpost.plugins import registry, ship, trial_call
 from rlpost.plugins.build import build_stage, build_verifier, stage_needs
-from rlpost.protocols import (
-    BaselineVerifier,
-    ReviewingVerifier,
-    RewardStage,
-    SelfTestingVerifier,
-    SiftingVerifier,
-    Verifier,
-)
+from rlpost.protocols import BaselineVerifier, ReviewingVerifier, RewardStage, SiftingVerifier, Verifier
 from rlpost.scoring import truncation
+from rlpost.scoring.preflight import check_verifier
 from rlpost.scoring.stages import named_failure, run_stages, stage_names
 from rlpost.scoring.truncation import CUT, TRUNCATED
 from rlpost.trajectory import Group, GroupReceipt, Trajectory
@@ -114,20 +108,7 @@ class Scorer:
     def _check_verifier(self, prompts: Sequence[Prompt], conformance: bool) -> str:
         if self.verifier is None:
             return "no verifier"
-        if not isinstance(self.verifier, SelfTestingVerifier):
-            return self.verifier.fingerprint
-        said = self.verifier.fingerprint
-        with named_failure(f"verifier {self.section.verifier!r}"):
-            if conformance:
-                report = self.verifier.conformance()
-                said = report.summary()
-                if report.failures:
-                    raise SelfCheckError(
-                        f"{said}; rewards from it would train for the wrong thing: mend it, or set "
-                        "selfcheck.conformance=false if you know why"
-                    )
-            self.verifier.check_prompts(prompts)
-        return said
+        return check_verifier(self.verifier, f"verifier {self.section.verifier!r}", prompts, conformance)
 
     def unverifiable(self, prompts: Sequence[Prompt]) -> list[str | None]:
         """For each prompt why its answers cannot be verified, or None; see `rlpost.protocols.SiftingVerifier`.

@@ -25,7 +25,7 @@ from rlpost.protocols import (
 )
 from rlpost.rollout.environments import EnvironmentHost
 from rlpost.rollout.episode import Budget, each, greedy, stream
-from rlpost.scoring.receipts import opened, receipt_of
+from rlpost.scoring.receipts import answers_of, opened, receipt_of
 from rlpost.scoring.score import Scorer
 from rlpost.trajectory import BatchReceipt, Completion, GroupReceipt, Receipt, Trajectory, VersionSpan
 from rlpost.types import GradientFigures, Prompt, StepReport, TensorDelta, Verdict, WeightManifest, WeightUpdate
@@ -271,6 +271,11 @@ class FakeTranscripts:
             for row in transcripts.lines(opened(group, same), group.ticket, values)
         )
         transcripts.write(path, rows)
+
+    def answers(
+        self, groups: Sequence[GroupReceipt], members: Sequence[Sequence[int]]
+    ) -> list[list[tuple[str, tuple[str, ...]]]]:
+        return [answers_of(group, row, same) for group, row in zip(groups, members, strict=True)]
 
     def finish(self) -> None: ...
 

@@ -22,11 +22,12 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     import arms
     import rank_grpo
     import rarely_proved
+    import repair
     import sharpening
     import unlikeliness
 
     found = {"arms": arms, "rank_grpo": rank_grpo, "sharpening": sharpening, "unlikeliness": unlikeliness}
-    found["rarely_proved"] = rarely_proved
+    found |= {"rarely_proved": rarely_proved, "repair": repair}
     for name in found:
         monkeypatch.delitem(sys.modules, name)
     return found
@@ -147,3 +148,47 @@ def test_sharpening_writes_what_it_promises(
     assert all(len(found[kind][arm]["64"]) == 2 for kind in module.WORLDS for arm in ["base", *module.ARMS])
     assert all((tmp_path / f"pass_at_n_{kind}.svg").is_file() for kind in module.WORLDS)
     assert "| KL 0.1, unlikeliness 0.5 |" in (tmp_path / "results.md").read_text()
+
+
+def test_repair_counts_theorems_at_equal_attempts(scripts: dict[str, ModuleType]) -> None:
+    repair = scripts["repair"]
+    first, wrong = (True, None, False), (False, False, True)
+    mended, nothing = (False, True, False), (None, None, False)
+    # proved by a first attempt among the last 16 only; by a second one in both halves; by nothing
+    attempts = {
+        "late": [*[wrong] * 31, first],
+        "mended": [mended, *[wrong] * 15, mended, *[wrong] * 15],
+        "never": [*[wrong] * 30, nothing, nothing],
+    }
+    assert [repair.repaired(one) for one in attempts.values()] == [0.5, 1.0, 0.0]
+    assert [repair.plainly(one) for one in attempts.values()] == [1.0, 0.0, 0.0]
+    found = repair.figures([attempts, attempts])
+    assert (found["repair"]["mean"], found["plain"]["mean"]) == (pytest.approx(0.5), pytest.approx(1 / 3))
+    assert found["repair_minus_plain"]["mean"] == pytest.approx(1 / 6)
+    assert found["repair_minus_plain"]["over_seeds"] == (pytest.approx(1 / 6), pytest.approx(1 / 6))
+    assert found["undecided"] == 4
+    assert found["identical_second"] == pytest.approx(91 / 93)  # 31 + 30 + 30 of 31 + 32 + 30
+    assert found["second_accepted"] == pytest.approx(2 / 93)
+    both = repair.results({"base": [attempts], "turns": [attempts], "plain": [attempts]}, [1])
+    assert both["turns_repair_minus_plain_plain"]["mean"] == pytest.approx(1 / 6)
+
+
+def test_attempts_are_read_from_trajectories(scripts: dict[str, ModuleType]) -> None:
+    from rlpost.trajectory import Segment, Trajectory
+    from rlpost.types import Verdict
+
+    def played(rewards: list[float | None], texts: list[str], verdict: Verdict | None = None) -> Trajectory:
+        segments = [Segment("prompt", 0, 1, -1)]
+        for turn, (reward, text) in enumerate(zip(rewards, texts, strict=True)):
+            at = segments[-1].stop
+            segments.append(Segment("policy", at, at + 1, turn, text, finish="stop", reward=reward))
+        size = segments[-1].stop
+        return Trajectory(None, 0, np.zeros(size, np.int32), None, (), tuple(segments), "done", verdict)
+
+    open_ = Verdict("undecided", None, "timeout")
+    read = scripts["repair"].attempts_of
+    assert read(played([1.0], [" a"])) == (True, None, False)
+    assert read(played([0.0], [" a"])) == (False, None, False)  # cut, or the only turn
+    assert read(played([0.0, 1.0], [" a", " b"])) == (False, True, False)
+    assert read(played([0.0, 0.0], [" a", "a "])) == (False, False, True)
+    assert read(played([0.0, None], [" a", " b"], open_)) == (None, None, False)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rlpost.commands.sft import read_pairs
+from rlpost.commands.sft import Shown, read_pairs
 from rlpost.config.schema import RunConfig
 from rlpost.errors import DataError
 
@@ -74,3 +74,39 @@ def test_rows_may_come_from_another_source_than_prompts_and_repeat_an_id(tmp_pat
         ("a", ("one",)),
         ("a", ("two",)),
     ]
+
+
+def test_a_turn_of_weight_0_is_shown_and_not_learned(tmp_path: Path) -> None:
+    found = targets(tmp_path, "[{'content': 'a', 'weight': 0}, 'b', {'content': 'c', 'weight': 1}]")
+    assert found == ("a", "b", "c")
+    assert [isinstance(text, Shown) for text in found] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "[{'content': 'a', 'weight': 0}]",  # nothing would be learned
+        "['a', {'content': 'b', 'weight': 0}, 'c']",  # the environment's
+        "[{'content': 'a', 'weight': 0.5}, 'b', 'c']",
+        "[{'content': None, 'weight': 0}, 'b', 'c']",
+        "[{'text': 'a', 'weight': 0}, 'b', 'c']",
+    ],
+)
+def test_another_weight_is_refused(tmp_path: Path, value: str) -> None:
+    with pytest.raises(DataError, match="weight: 0"):
+        targets(tmp_path, value)
+
+
+def test_the_loss_leaves_out_what_is_shown(tmp_path: Path) -> None:
+    from rlpost.commands.sft import _row
+    from rlpost.data import wordlevel
+    from rlpost.data.tokenizer import TextCodec
+    from rlpost.types import Prompt
+
+    wordlevel.build(["q a b c"], tmp_path, 64)
+    made = TextCodec(tmp_path)
+    row = _row(made, Prompt("p", text="q"), (Shown(" a"), " b", " c"), 64)
+    end = made.tokenizer.eos_token_id
+    ids = [made.tokenizer.convert_tokens_to_ids(piece) for piece in ("q", " a", " b", " c")]
+    assert row["input_ids"] == [ids[0], ids[1], end, ids[2], ids[3], end]
+    assert row["labels"] == [-100, -100, -100, -100, ids[3], end]

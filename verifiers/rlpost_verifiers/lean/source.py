@@ -154,6 +154,25 @@ def build_source(task: ProofTask) -> str:
     return f"{_before_proof(task)}{task.proof}\n"
 
 
+def build_diagnosis(task: ProofTask) -> str:
+    """The file of `build_source` in which Lean can go on after an error, so that it says what the error is.
+
+    For that it needs `sorryAx`, which the prelude does not declare: without it some errors of tactics are lost to
+    ``internal exception``. Only the messages of this file may be used, never its outcome. Its lines after the first two
+    are those of `build_source`, one further down.
+
+    >>> print(build_diagnosis(ProofTask("True", "by simp")), end="")
+    prelude
+    import RLPre
+    axiom sorryAx.{u} (α : Sort u) (synthetic : Bool) : α
+    theorem X : True :=
+    by simp
+    """
+    header = f"prelude\nimport {PRELUDE}\n"
+    axiom = "axiom sorryAx.{u} (α : Sort u) (synthetic : Bool) : α\n"
+    return f"{header}{axiom}{build_source(task).removeprefix(header)}"
+
+
 def build_statement(task: ProofTask) -> str:
     """A file that Lean accepts exactly if it can elaborate the statement by itself.
 

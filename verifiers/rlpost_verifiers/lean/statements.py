@@ -36,8 +36,8 @@ _SORRY = re.compile(r"(?<![\w.])(?:sorry|admit)(?![\w'!?])")
 _PAIRS = {"(": ")", "[": "]", "{": "}", "⟨": "⟩", "⦃": "⦄"}
 _CLOSING = {closing: opening for opening, closing in _PAIRS.items()}
 _COLUMNS = ("theorem_statement", "formal_statement", "statement")
-_NAMES = ("theorem_full_name", "full_name", "name", "id")
-_INFORMAL = ("informal_statement", "informal_prefix", "informal")
+NAMES = ("theorem_full_name", "full_name", "name", "id")
+INFORMAL = ("informal_statement", "informal_prefix", "informal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +201,15 @@ def rows(
     return add_premises(result, **retrieve)
 
 
+Imports = Literal["backend", "rows"]
+
+
 @dataclass(frozen=True, slots=True)
 class _Settings:
     column: str | None
     unreadable: Literal["refuse", "drop"]
     declarations: Literal["keep", "unreadable"]
-    imports: Literal["backend", "rows"]
+    imports: Imports
 
     def __post_init__(self) -> None:
         check_choices(self, "lean_statements: ")
@@ -221,7 +224,7 @@ def _read(paths: Iterable[str], header: str, split: str | None, settings: _Setti
             if split is not None and row.get("split") != split:
                 continue
             try:
-                read = _row(row, header, settings)
+                read = as_row(row, header, settings.column, settings.imports)
                 if read["context"] and settings.declarations == "unreadable":
                     raise DataError(f"declarations stand before the theorem ({read['context'][:60]!r})")
                 result.append(read)
@@ -235,19 +238,33 @@ def _read(paths: Iterable[str], header: str, split: str | None, settings: _Setti
     return result
 
 
-def _row(row: dict[str, Any], header: str, settings: _Settings) -> dict[str, Any]:
-    key = settings.column or next((name for name in _COLUMNS if name in row), None)
+def declares_theorem(text: str) -> bool:
+    """Whether a text holds a ``theorem`` or ``lemma``, rather than a bare type.
+
+    >>> declares_theorem("theorem t : True := by sorry"), declares_theorem("∀ p : Prop, p → p")
+    (True, False)
+    """
+    return _KEYWORD.search(without_comments(text)) is not None
+
+
+def as_row(row: dict[str, Any], header: str, column: str | None, imports: Imports = "backend") -> dict[str, Any]:
+    """A row with a declaration as a proof task; see `rows`.
+
+    Raises:
+        DataError: if it has none, or one that cannot be split into its parts.
+    """
+    key = column or next((name for name in _COLUMNS if name in row), None)
     text = row.get(key) if key is not None else None
     if not isinstance(text, str):
         raise DataError(f"no text in column {key or ' or '.join(_COLUMNS)} (there are {', '.join(row)})")
     parts = split_theorem(text)
     own = row.get("header") or ""
     lines = (_read_lines(header, "header"), _read_lines(own, "column header"), parts.header)
-    name = next((str(row[key]) for key in _NAMES if row.get(key)), parts.name)
-    informal = next((str(row[key]) for key in _INFORMAL if row.get(key)), "")
+    name = next((str(row[key]) for key in NAMES if row.get(key)), parts.name)
+    informal = next((str(row[key]) for key in INFORMAL if row.get(key)), "")
     comment = str(row.get("informal_prefix") or "")
     code = show_code(text, comment, (header, own), parts.formal)
-    if settings.imports == "rows":
+    if imports == "rows":
         lines = ("\n".join(f"import {module}" for module in imported_modules(code)), *lines)
     return {
         **row,

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from rlpost_verifiers.cache import VerdictCache, as_cached
 from rlpost_verifiers.lean.backend import Backend, filtered
 from rlpost_verifiers.lean.blame import settle_crashes
 from rlpost_verifiers.lean.conformance.gate import Report, examine
+from rlpost_verifiers.lean.dojo.gym import ReplayGym
 from rlpost_verifiers.lean.embedded.backend import EmbeddedLean
 from rlpost_verifiers.lean.extract import (
     Extract,
@@ -33,6 +34,9 @@ from rlpost_verifiers.lean.extract import (
     extract_task,
 )
 from rlpost_verifiers.lean.filter import split_imports
+from rlpost_verifiers.lean.given import read_given
+from rlpost_verifiers.lean.places import in_answer
+from rlpost_verifiers.lean.proving import LeanTactics
 from rlpost_verifiers.lean.task import ProofTask, parse_task
 from rlpost_verifiers.lean.text import normal_form
 
@@ -133,6 +137,8 @@ class LeanVerifier:
     def verify_batch(self, items: Sequence[VerifyItem]) -> list[Verdict]:
         """One verdict for each item, in order; an answer that contains no proof is rejected as ``filtered``.
 
+        Messages give places in the answer's own text; see `rlpost_verifiers.lean.places`.
+
         Raises:
             DataError: for an item whose columns do not form a proof task.
             InfrastructureError: after `close`.
@@ -145,8 +151,11 @@ class LeanVerifier:
                 verdicts.append(None)
             except NoProofError as error:
                 verdicts.append(filtered(str(error), self.fingerprint))
-        found = iter(self.verify_tasks(tasks))
-        return [next(found) if verdict is None else verdict for verdict in verdicts]
+        found = zip(self.verify_tasks(tasks), tasks, strict=True)
+        return [
+            in_answer(*next(found), item.text) if verdict is None else verdict
+            for verdict, item in zip(verdicts, items, strict=True)
+        ]
 
     def verify_tasks(self, tasks: Sequence[ProofTask]) -> list[Verdict]:
         """One verdict for each task, in order; equal tasks are checked once, decided ones are cached.
@@ -178,6 +187,11 @@ class LeanVerifier:
         """`verify_tasks` without blocking the event loop."""
         return await asyncio.to_thread(self.verify_tasks, tasks)
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closing.is_set()
+
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Refuse a data set with statements that Lean cannot read, before anything is trained on it.
 
@@ -193,6 +207,12 @@ class LeanVerifier:
             raise DataError(
                 f"{len(bad)} of {len(tasks)} statements cannot be read; first, prompt {task.name!r}: {problem}"
             )
+
+    def read_theorems(
+        self, path: str, *, id_key: str, shown: Collection[str] | None
+    ) -> list[tuple[dict[str, Any], str | None]]:
+        """See `rlpost.protocols.ProvingVerifier`, and `rlpost_verifiers.lean.given.read_given` for the rows."""
+        return read_given(path, id_key=id_key, fields=shown)
 
     def unverifiable(self, prompts: Sequence[Prompt]) -> list[str | None]:
         """For each prompt why Lean cannot read its statement, or None; columns that form no task count as unreadable.
@@ -213,6 +233,14 @@ class LeanVerifier:
                 known[keys[-1]] = str(error)
         known.update(self._read(tasks))
         return [known[key] for key in keys]
+
+    def tactics(self) -> LeanTactics:
+        """Proofs tactic by tactic on this verifier's Lean.
+
+        Raises:
+            MissingPackageError: if LeanDojo is not installed.
+        """
+        return LeanTactics(ReplayGym(self._backend), self._bare_task, self._extract.extract)
 
     def conformance(self) -> Report:
         """Verify gold proofs and cheats as training does, except that no verdict of an earlier run counts; see

@@ -19,6 +19,7 @@ from rlpost_verifiers.lean.embedded.server import Server
 from rlpost_verifiers.lean.messages import LeanOutput, Ruling, Run, classify, open_goals, parse_output
 from rlpost_verifiers.lean.source import (
     ASSUMED,
+    build_diagnosis,
     build_source,
     build_statement,
     check_statement,
@@ -125,7 +126,10 @@ def _check_proof(server: Server, task: ProofTask, statements: Statements, backen
     elif ruling.reason == "failed" and any(error.line < proof_start_line(task) for error in output.errors):
         # The error is before the proof; if the statement itself cannot be read, the proof is not to blame.
         statements.wanted(server, task)
-    evidence = _evidence(ruling, output, proof_start_line(task), runs)
+    line = proof_start_line(task)
+    if ruling.reason == "failed" and not output.errors and task.mode != "file":
+        output, line = diagnose(server, task, output, line, runs)
+    evidence = _evidence(ruling, output, line, runs)
     if axioms or ruling.reason == "proved":
         evidence["axioms"] = list(axioms)
     return Verdict(
@@ -138,6 +142,16 @@ def _check_proof(server: Server, task: ProofTask, statements: Statements, backen
         cpu_seconds=sum(each.cpu_seconds for each in runs),
         backend=backend,
     )
+
+
+def diagnose(server: Server, task: ProofTask, output: LeanOutput, line: int, runs: list[Run]) -> tuple[LeanOutput, int]:
+    """The errors of a rejected proof of which Lean said nothing, and the line at which the proof begins for them.
+
+    They are for people and policies to read; the verdict is not theirs. What was said before stays if there are none.
+    """
+    runs.append(server.run(build_diagnosis(task)))
+    errors = parse_output(runs[-1].output).errors
+    return (LeanOutput(errors, ()), line + 1) if errors else (output, line)
 
 
 def read_statements(server: Server, tasks: Sequence[ProofTask], statements: Statements) -> list[str | None]:

@@ -8,7 +8,8 @@ import shutil
 import signal
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rlpost_verifiers.lean.messages import LeanOutput, Reason, Run
 from rlpost_verifiers.lean.toolchain.base import Threads, ToolchainLean, check_limits
 from rlpost_verifiers.lean.toolchain.cli import check_project
 from rlpost_verifiers.lean.toolchain.lean_interact import repl_command
-from rlpost_verifiers.lean.toolchain.pin import Question
+from rlpost_verifiers.lean.toolchain.pin import Question, merge_imports
 from rlpost_verifiers.lean.toolchain.process import words
 from rlpost_verifiers.lean.toolchain.records import RecordError, read_record
 from rlpost_verifiers.lean.toolchain.repl_pool import Pool, Slot
@@ -104,6 +105,35 @@ class LeanRepl(ToolchainLean):
         """Process ids of the REPLs that are up."""
         return self._pool.pids()
 
+    @contextmanager
+    def process(self, header: str = "") -> Iterator[tuple[ReplProcess, int]]:
+        """One of the processes with the number of the environment that imports and the header's own imports make.
+
+        Nobody else uses it during the block. It is replaced afterwards as after a check, and where the block ends with
+        a `ReplLostError` or `ReplLimitError`.
+
+        Raises:
+            InfrastructureError: after `close`, or if it cannot be started.
+        """
+        self._require_open()
+        slot = self._pool.take()
+        try:
+            imports, _ = merge_imports(self._imports, header)
+            process = self._ready(slot, imports)
+            yield process, process.environments[imports]
+            process.checks += 1
+            self._replace_if_used_up(slot, process)
+        except (ReplLostError, ReplLimitError, RecordError):
+            self._pool.drop(slot)
+            raise
+        finally:
+            self._pool.put(slot)
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """CPU time and wall-clock time of one check, in seconds."""
+        return self._cpu, self._wall
+
     def _ask(self, questions: Sequence[Question]) -> list[Reply | Fault]:
         return self._threads.map(self._ask_one, questions)
 
@@ -147,14 +177,20 @@ class LeanRepl(ToolchainLean):
         start, cpu = time.monotonic(), process.cpu_seconds()
         answer = process.command(question.body, process.environments[question.imports], self._cpu, self._wall)
         process.checks += 1
-        used, memory = process.cpu_seconds() - cpu, process.memory_mb()
-        if process.checks >= self._max_checks or memory > self._max_memory_mb:
-            self._pool.drop(slot)
+        used = process.cpu_seconds() - cpu
+        memory = self._replace_if_used_up(slot, process)
         if isinstance(answer.get("message"), str):
             return Fault("crashed", f"the REPL could not run the check: {answer['message'][:200]}")
         output = read_record(answer)
         run = Run(1 if output.errors else 0, 0, False, time.monotonic() - start, used, memory, "")
         return Reply(run, output)
+
+    def _replace_if_used_up(self, slot: Slot, process: ReplProcess) -> int:
+        """Drop a process that has answered enough or holds too much; returns its memory in MiB."""
+        memory = process.memory_mb()
+        if process.checks >= self._max_checks or memory > self._max_memory_mb:
+            self._pool.drop(slot)
+        return memory
 
     def _ready(self, slot: Slot, imports: str) -> ReplProcess:
         """The slot's process, started and with the header imported as needed."""
