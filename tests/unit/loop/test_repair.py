@@ -16,7 +16,7 @@ from rlpost.config.load import from_dict
 from rlpost.data.repair import FailedAnswer, Pool
 from rlpost.data.repair_prompts import RepairPrompts
 from rlpost.data.sampler import rows
-from rlpost.errors import ConfigError, RolloutsLostError, SelfCheckError
+from rlpost.errors import RolloutsLostError, SelfCheckError
 from rlpost.loop.checkpoint import RunState, read_pool, read_state, write_pool, write_state
 from rlpost.loop.session import Session
 from rlpost.loop.sync import ScoredBatch, collect, learn
@@ -320,26 +320,3 @@ def test_the_order_of_the_data_is_still_watched_with_a_pool(tmp_path: Path) -> N
 
     with pytest.raises(SelfCheckError, match="the order of the data stands still"):
         the_same_rows_again_and_again()
-
-
-@pytest.mark.parametrize(
-    ("sections", "said"),
-    [
-        ({"environment": {"name": "lean.repair"}}, "data.repair: asks answers again, and environment 'lean.repair'"),
-        ({"scoring": {"rewards": [{"name": "a.py:f"}]}}, "scoring.verifier is missing"),
-        ({"data": {"repair": {"share": 0.1}}}, "leaves no prompt of the pool"),
-        ({"data": {"repair": {"share": 0.95}}}, "leaves no prompt of the data set"),
-        ({"data": {"repair": {"template": "{a}", "chat_template": [["user", "{a}"]]}}}, "both given"),
-        ({"data": {"repair": {"template": "{} {messages}"}}}, "names no column"),
-        ({"data": {"repair": {"share": 1.0}}}, "data.repair.share"),
-    ],
-)
-def test_settings_that_do_not_go_together_are_refused(sections: dict[str, Any], said: str) -> None:
-    base = {
-        "model": {"path": "m", "dtype": "float32"},
-        "data": {"repair": {}},
-        "rollout": {"prompts_per_step": 4},
-        "scoring": {"verifier": "function", "verifier_args": {"function": "a.py:f"}},
-    }
-    with pytest.raises(ConfigError, match=said):
-        from_dict({**base, **sections})
