@@ -60,6 +60,9 @@ class Characters:
     def encode(self, prompt: Prompt, quotation: Any = None) -> tuple[int, ...]:
         return tuple(map(ord, prompt.text or ""))
 
+    class tokenizer:
+        unk_token_id, eos_token_id = ord(":"), None
+
 
 def word(context: str, source: random.Random) -> str:
     """One to five letters, by chance; a repair is answered with its prompt's name."""
@@ -277,6 +280,8 @@ def test_metrics_tell_repairs_from_fresh_prompts(tmp_path: Path) -> None:
     wanted = {"share": 0.5, "pass_rate": 1.0, "fresh_pass_rate": 0.0, "reward_mean": 1.0, "fresh_reward_mean": 0.0}
     assert {name: second.checked[f"repair/{name}"] for name in wanted} == wanted
     assert second.checked["repair/identical"] == 0.0
+    text = "a:aaa:error: 3 is odd\nsecond"  # of this form, in which ":" plays the unknown token
+    assert second.checked["repair/unknown"] == pytest.approx(text.count(":") / len(text))
     check_names(second.checked)
 
 
