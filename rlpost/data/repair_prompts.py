@@ -56,7 +56,7 @@ class RepairPrompts:
         return TokenizedPrompt(prompt, ids) if len(ids) <= self.limit else None
 
     def unknown(self, prompt: TokenizedPrompt) -> int:
-        """Number of a prompt's tokens that stand for text that the vocabulary does not have, as word-level ones lack."""
+        """Number of a prompt's tokens that stand for text that the vocabulary lacks, as word-level ones may."""
         missing = self.codec.tokenizer.unk_token_id
         # some tokenizers name their end token so
         return 0 if missing in (None, self.codec.tokenizer.eos_token_id) else int((prompt.token_ids == missing).sum())
