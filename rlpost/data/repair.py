@@ -70,6 +70,10 @@ class RepairMaker(Protocol):
         """The prompt that asks an answer again; None if it cannot be asked, as one that would be too long."""
         ...
 
+    def unknown(self, prompt: TokenizedPrompt) -> int:
+        """Number of a prompt's tokens that stand for text that the vocabulary does not have."""
+        ...
+
 
 def draw(pool: Pool, count: int, step: int, seed: int, round_: int = 0) -> tuple[Pool, Pool]:
     """At most ``count`` answers of the pool, drawn without replacement, and the pool without them.

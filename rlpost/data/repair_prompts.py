@@ -55,6 +55,12 @@ class RepairPrompts:
             return None
         return TokenizedPrompt(prompt, ids) if len(ids) <= self.limit else None
 
+    def unknown(self, prompt: TokenizedPrompt) -> int:
+        """Number of a prompt's tokens that stand for text that the vocabulary lacks, as word-level ones may."""
+        missing = self.codec.tokenizer.unk_token_id
+        # some tokenizers name their end token so
+        return 0 if missing in (None, self.codec.tokenizer.eos_token_id) else int((prompt.token_ids == missing).sum())
+
     def check(self) -> None:
         """Raise DataError if the template cannot be filled in for the first training prompt."""
         base = next(iter(self.known.values()))

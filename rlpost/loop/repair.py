@@ -28,6 +28,8 @@ class StepPrompts:
         repairs: the rejected answers that were, by the id of their prompt.
         pool: what is left of the pool.
         first: the first batch that was.
+        tokens: number of tokens of the prompts that ask them.
+        unknown: number of those that stand for text that the vocabulary does not have.
         dropped: number of answers that could not be asked, by reason.
     """
 
@@ -36,6 +38,7 @@ class StepPrompts:
         self.number, self.rows, self.pool = number, 0, pool
         self.repairs: dict[str, FailedAnswer] = {}
         self.dropped = {"long": 0, "unknown": 0}
+        self.tokens = self.unknown = 0
         self.first: list[TokenizedPrompt] = []
         self._batches = 0
 
@@ -63,6 +66,8 @@ class StepPrompts:
                 self.dropped["long" if failed.prompt_id in maker.known else "unknown"] += 1
             else:
                 self.repairs[failed.id] = failed
+                self.tokens += len(prompt.token_ids)
+                self.unknown += maker.unknown(prompt)
                 found.append(prompt)
         return found
 
@@ -98,6 +103,8 @@ def pool_after(session: Session, prompts: StepPrompts, groups: Sequence[GroupRec
         "dropped_silent": silent,
     }
     figures = {name: float(value) for name, value in counts.items()} | _figures(groups, prompts.repairs)
+    if prompts.tokens:
+        figures["unknown"] = prompts.unknown / prompts.tokens
     return pool, prefixed("repair", figures)
 
 

@@ -38,9 +38,9 @@ METRICS: dict[str, str] = {
     "failed_turns": "share of turns that an environment called failures, such as tactics that Lean refuses",
     "repair/*": "data.repair: rejected answers in the pool after the step (pool); share of the groups that are from it "
     "(share); pass_rate and reward_mean of those, fresh_pass_rate and fresh_reward_mean of the data set's; share of "
-    "answers identical to the rejected one (identical); answers dropped for their age (dropped_old), for room "
-    "(dropped_full), as too long a prompt (dropped_long), because their prompt is gone (dropped_unknown), or without "
-    "messages (dropped_silent)",
+    "answers identical to the rejected one (identical); share of their prompts' tokens that the vocabulary lacks "
+    "(unknown); answers dropped for their age (dropped_old), for room (dropped_full), as too long a prompt "
+    "(dropped_long), because their prompt is gone (dropped_unknown), or without messages (dropped_silent)",
     "length_mean": "mean sampled tokens per trajectory",
     "length_max": "most sampled tokens of a trajectory",
     "queue_seconds": "mean wait for a worker of the verifier, over checks that were not cached",
