@@ -55,9 +55,9 @@ def to_prompts(
             raise DataError(f"{place}: id {shown(name)} is given twice; make ids unique")
         seen.add(name)
         if template is not None:
-            found: str | tuple[Message, ...] = _fill(template, row, place)
+            found: str | tuple[Message, ...] = fill(template, row, place)
         elif chat_template is not None:
-            found = tuple(Message(role, _fill(text, row, place)) for role, text in chat_template)
+            found = tuple(Message(role, fill(text, row, place)) for role, text in chat_template)
         else:
             found = _from_column(row, prompt_key, place)
         if isinstance(found, str):
@@ -111,8 +111,12 @@ def _ended(messages: tuple[Message, ...], rule: LastAssistant, place: str) -> tu
     return messages
 
 
-def _fill(template: str, row: Row, place: str) -> str:
-    """The template with its fields filled in. A field with a format of its own (``{price:.2f}``) follows that."""
+def fill(template: str, row: Row, place: str) -> str:
+    """The template with its fields filled in. A field with a format of its own (``{price:.2f}``) follows that.
+
+    Raises:
+        DataError: for a field that the row does not have, or a format that its value does not take.
+    """
     pieces: list[str] = []
     try:
         for literal, field, spec, conversion in Formatter().parse(template):
