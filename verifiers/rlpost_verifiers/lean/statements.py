@@ -79,7 +79,7 @@ def split_theorem(text: str) -> Statement:
     if colon is None:
         raise DataError("no colon outside brackets, so no type")
     proof = "" if assign is None else body[assign + 2 :].strip()
-    if proof not in ("", "by", "sorry", "by sorry"):
+    if " ".join(proof.split()) not in ("", "by", "sorry", "by sorry"):
         raise DataError(f"a proof follows ({proof[:30]!r}); give the statement alone")
     binders, statement = body[:colon].strip(), body[colon + 1 : assign].strip()
     if not statement:
