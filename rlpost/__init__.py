@@ -1,8 +1,8 @@
 """Reinforcement-learning post-training of language models that checks itself.
 
 ``rlpost.train``, ``rlpost.evaluate``, ``rlpost.verify``, ``rlpost.harvest``, ``rlpost.prove``, ``rlpost.plan`` and
-``rlpost.compare`` are the verbs of the command line; see `rlpost.api`. They are imported on first use, so that importing
-a part of the package imports only that part.
+``rlpost.compare`` are the verbs of the command line; see `rlpost.api`. They are imported on first use, so that
+importing a part of the package imports only that part.
 """
 
 from __future__ import annotations

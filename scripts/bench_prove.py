@@ -1,9 +1,9 @@
-"""Whole-proof sampling against best-first search over tactics, at equal model calls, on held-out generated theorems; JSON.
+"""Whole-proof sampling against best-first search over tactics on held-out generated theorems; prints JSON.
 
     python scripts/bench_prove.py --model runs/quickstart/model
     python scripts/bench_prove.py --model DIR --config FILE --arms sampling "best_first prove.width=4 prove.alpha=0.5"
 
-Nothing is trained. Theorems come from `lean_theorems`, split eval, within the limits of the configuration's own
+Every arm has the same number of model calls per theorem. Nothing is trained. Theorems come from `lean_theorems`, split eval, within the limits of the configuration's own
 ``data.eval`` where that is the source. A model that cannot write tactics has the reason in place of figures.
 """
 
@@ -26,7 +26,7 @@ from rlpost_verifiers.lean.theorems import rows
 
 def main() -> None:
     """Run every arm on the same theorems."""
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     arguments.add_argument("--model", required=True, help="Hugging Face folder")
     arguments.add_argument("--config", help="configuration it was trained with (default: that of its run folder)")
     arguments.add_argument("--theorems", type=int, default=200)

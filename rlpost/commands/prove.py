@@ -121,9 +121,7 @@ def for_proving(config: RunConfig, folder: str, log: Log = lambda _: None) -> Ru
 class _Command:
     """One call of the command, from rows to figures."""
 
-    def __init__(
-        self, file: str, folder: str, config: RunConfig, target: Path, verifier: ProvingVerifier, log: Log
-    ):
+    def __init__(self, file: str, folder: str, config: RunConfig, target: Path, verifier: ProvingVerifier, log: Log):
         self.file, self.folder, self.config, self.target = file, folder, config, target
         self.verifier, self.log = verifier, log
         self.codec = TextCodec(folder, config.model.trust_remote_code, config.data.special_tokens)

@@ -201,9 +201,7 @@ class BestFirst:
         tactics: Lean, step by step.
     """
 
-    def __init__(
-        self, config: RunConfig, engines: Engines, policy: WholeProofPolicy | StatePolicy, tactics: Tactics
-    ):
+    def __init__(self, config: RunConfig, engines: Engines, policy: WholeProofPolicy | StatePolicy, tactics: Tactics):
         self.config, self.engines, self.policy, self.tactics = config, engines, policy, tactics
 
     def start(self, prompt: TokenizedPrompt) -> TacticSearch:
@@ -250,7 +248,7 @@ class BestFirst:
         self._verify([found for search, _ in asked if (found := proved.get(id(search)))])
 
     def _drafts(self, search: TacticSearch, group: GroupReceipt) -> list[_Step]:
-        """The distinct tactics of a group, each with the likeliest way to write it; those that were cut are left out."""
+        """The distinct tactics of a group, each written in its likeliest way; those that were cut are left out."""
         assert search.node is not None
         best: dict[Hashable, _Step] = {}
         for trajectory, receipt in zip(self.engines.fetch(group.tokens), group.trajectories, strict=True):

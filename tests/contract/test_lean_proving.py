@@ -91,7 +91,8 @@ def test_sampling_stops_at_the_first_verified_proof_of_each_theorem(scorer: Scor
     for name in "ab":
         one = found[name]
         assert (one.outcome, one.proof) == ("proved", good)
-        assert one.calls == one.attempts <= 24 and one.calls % 3 == 0
+        assert one.calls == one.attempts <= 24
+        assert one.calls % 3 == 0
     assert (found["c"].outcome, found["c"].calls, found["c"].detail) == (
         "not_proved", 24, "no proof within 24 model calls",
     )  # fmt: skip
@@ -123,8 +124,10 @@ def test_a_proof_is_found_tactic_by_tactic(scorer: Scorer) -> None:
     found, engine = look(scorer, by_last_tactic, {"a": SWAP}, **best_first(attempts=200, width=8))
     one = found["a"]
     assert one.outcome == "proved", one.detail
-    assert one.proof is not None and one.proof.startswith(" by intro p q")
-    assert one.states > 0 and one.attempts >= 1
+    assert one.proof is not None
+    assert one.proof.startswith(" by intro p q")
+    assert one.states > 0
+    assert one.attempts >= 1
     with LeanVerifier() as verifier:
         from rlpost.types import VerifyItem
 
@@ -168,7 +171,8 @@ def test_tactics_of_several_lines_are_put_together(scorer: Scorer, lines: list[s
     found, _ = look(scorer, answer, {"t": statement}, **best_first(width=1, opening="```lean\n{formal}\n"))
     one = found["t"]
     assert one.outcome == "proved", one.detail
-    assert one.proof is not None and one.proof.startswith(f"```lean\ntheorem t : {statement} := by\n  intro p q")
+    assert one.proof is not None
+    assert one.proof.startswith(f"```lean\ntheorem t : {statement} := by\n  intro p q")
     assert one.calls <= len(lines) + 3
 
 
@@ -186,12 +190,25 @@ def test_a_policy_from_state_to_tactic_reads_goals_alone(scorer: Scorer) -> None
         "proved",
         "by\n  skip\n  (intro p q h)\n  (constructor)\n  (exact h.2)\n  (exact h.1)",
     )
-    found, _ = look(scorer, answer, {"a": SWAP}, **best_first(state_template="[GOAL]{state}[PROOFSTEP]", state_tokens=8))
+    found, _ = look(
+        scorer, answer, {"a": SWAP}, **best_first(state_template="[GOAL]{state}[PROOFSTEP]", state_tokens=8)
+    )
     assert (found["a"].outcome, found["a"].calls) == ("exhausted", 0)
 
 
 def test_cheats_and_noise_prove_nothing(scorer: Scorer) -> None:
-    said = ["sorry;", "exact sorryAx _ true;", "trivial)\n#exit", "native_decide;", "\n", ";", "", "```", "🙂\x00;", "by by by;"]
+    said = [
+        "sorry;",
+        "exact sorryAx _ true;",
+        "trivial)\n#exit",
+        "native_decide;",
+        "\n",
+        ";",
+        "",
+        "```",
+        "🙂\x00;",
+        "by by by;",
+    ]
 
     def answer(context: str, rng: random.Random) -> str:
         return rng.choice(said)
@@ -254,7 +271,9 @@ def test_an_undecided_verdict_leaves_the_theorem_undecided() -> None:
 
         def close(self) -> None: ...
 
-    section = from_dict({**MODEL, "scoring": {"verifier": "function", "verifier_args": {"function": "math:gcd"}}}).scoring
+    section = from_dict(
+        {**MODEL, "scoring": {"verifier": "function", "verifier_args": {"function": "math:gcd"}}}
+    ).scoring
     made = Scorer(section)
     made.verifier = Doubtful()
     found, _ = look(made, lambda *_: " trivial", {"a": "True"}, prove={"attempts": 4, "width": 2})
@@ -276,7 +295,7 @@ def test_a_model_without_a_token_for_the_opening_is_told(scorer: Scorer) -> None
 
     config = from_dict({**MODEL, **best_first()})
     policy = WholeProofPolicy(config, Terms(), 100)
-    with pytest.raises(UserError, match="' by'.*this model cannot write tactics; use --method sampling"):
+    with pytest.raises(UserError, match=r"' by'.*this model cannot write tactics; use --method sampling"):
         policy.begun(Prompt("a", text="x :="))
 
 
@@ -407,9 +426,11 @@ def test_rows_as_people_have_them(tmp_path: Path, row: dict[str, Any], expected:
 )
 def test_rows_without_a_usable_theorem_are_typed_and_end_nothing(tmp_path: Path, row: Any, reason: str) -> None:
     found = given(tmp_path / "t.jsonl", row, {"id": "fine", "statement": "True"})
-    assert found[0][1] is not None and reason in found[0][1]
+    assert found[0][1] is not None
+    assert reason in found[0][1]
     assert (found[1][0]["id"], found[1][1]) == ("fine", None)
-    assert isinstance(found[0][0]["statement"], str) and found[0][0]["id"]
+    assert isinstance(found[0][0]["statement"], str)
+    assert found[0][0]["id"]
 
 
 def test_ids(tmp_path: Path) -> None:

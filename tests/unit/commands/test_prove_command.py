@@ -77,9 +77,7 @@ def engines(monkeypatch: pytest.MonkeyPatch, lean: LeanVerifier) -> dict[str, An
                 return list(range(first, self.numbers))
 
         rollouts = FakeRollouts(Engine(lambda *_: ""), codec=codec)  # pyright: ignore
-        yield SimpleNamespace(
-            config=config, rollouts=rollouts, scoring=FakeScoring(Scorer(config.scoring)), fetch=same
-        )
+        yield SimpleNamespace(config=config, rollouts=rollouts, scoring=FakeScoring(Scorer(config.scoring)), fetch=same)
 
     def build(section: Any) -> Any:
         return lean if (section.verifier, section.timeout_s) == ("lean.embedded", 5) else build_verifier(section)
@@ -205,7 +203,8 @@ def test_the_undecided_are_tried_again(
     monkeypatch.setattr(Scorer, "_verify", doubtful)
     assert main(["prove", "t.jsonl", "--model", str(run)]) == 0
     out = capsys.readouterr().out
-    assert "0 of 0 theorems proved\n" in out and "3  undecided, not counted" in out
+    assert "0 of 0 theorems proved\n" in out
+    assert "3  undecided, not counted" in out
     assert outcomes("t.proofs.jsonl")["easy"] == "undecided"
     monkeypatch.setattr(Scorer, "_verify", real)
     assert main(["prove", "t.jsonl", "--model", str(run)]) == 0
@@ -230,7 +229,8 @@ def test_results_of_other_settings_are_refused_before_anything_starts(
     capsys.readouterr()
     assert main([*asked, *change]) == 2
     said = capsys.readouterr().err
-    assert message in said and said.count("\n") == 1
+    assert message in said
+    assert said.count("\n") == 1
     assert (Path("out.jsonl").read_bytes(), engines["sessions"]) == (before, 1)
 
 
@@ -256,9 +256,11 @@ def test_a_file_of_unreadable_theorems_starts_no_engine(run: Path, engines: dict
     rows = [{"id": "long", "statement": f"∀ p : Prop, p → {long}"}, {"id": "no", "statement": "foo = 1"}]
     found = prove_file(write(Path("u.jsonl"), rows), run)
     assert [row.outcome for row in found.rows] == ["unreadable", "unreadable"]
-    assert "the prompt has" in found.rows[0].detail and "104 fit beside answers" in found.rows[0].detail
+    assert "the prompt has" in found.rows[0].detail
+    assert "104 fit beside answers" in found.rows[0].detail
     assert engines["sessions"] == 0
-    assert found.figures["unreadable"] == 2 and "share" not in found.figures
+    assert found.figures["unreadable"] == 2
+    assert "share" not in found.figures
 
 
 def test_a_prover_that_is_not_known_is_not_prompted(run: Path, engines: dict[str, Any], tmp_path: Path) -> None:
@@ -285,11 +287,14 @@ def test_a_verifier_of_something_else_is_refused(run: Path, engines: dict[str, A
         rlpost.prove("t.jsonl", run, config=config)
 
 
-def test_a_model_without_tactics_says_so(run: Path, engines: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_without_tactics_says_so(
+    run: Path, engines: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("lean_dojo")
     assert main(["prove", "t.jsonl", "--model", str(run), "--method", "best_first"]) == 2
     said = capsys.readouterr().err
-    assert "has no token for some of ' by'" in said and "this model cannot write tactics; use --method sampling" in said
+    assert "has no token for some of ' by'" in said
+    assert "this model cannot write tactics; use --method sampling" in said
     assert engines["sessions"] == 0
 
 
@@ -301,7 +306,8 @@ def test_what_a_search_does_not_need_is_left_out(run: Path) -> None:
     given = given.model_copy(update={"scoring": scoring})
     said: list[str] = []
     config = for_proving(given, str(run), said.append)
-    assert [spec.name for spec in config.scoring.rewards] == ["outcome"] and not said
+    assert [spec.name for spec in config.scoring.rewards] == ["outcome"]
+    assert not said
     by_state = from_dict({**base, "prove": {"method": "best_first", "state_template": "{state}", "state_tokens": 50}})
     assert for_proving(by_state, str(run)).rollout.max_model_len == 74
 
@@ -327,5 +333,3 @@ def test_a_failing_engine_loses_nothing(run: Path, engines: dict[str, Any]) -> N
     with pytest.raises(InfrastructureError, match="rollout0 is lost"):
         prove_file("t.jsonl", run, output="out.jsonl")
     assert outcomes("out.jsonl") == {"odd": "unreadable", "none": "unreadable"}
-
-

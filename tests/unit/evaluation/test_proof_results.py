@@ -130,14 +130,13 @@ def test_another_set_of_theorems_is_refused(tmp_path: Path) -> None:
 
 def test_two_commands_do_not_write_one_file(tmp_path: Path) -> None:
     path = tmp_path / "proofs.jsonl"
-    with results(path, STATEMENTS, MARKS):
-        with pytest.raises(UserError, match="another command is writing"):
-            write(path)
+    with results(path, STATEMENTS, MARKS), pytest.raises(UserError, match="another command is writing"):
+        write(path)
     write(path, row())
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--output: .* cannot be written"):
+    with pytest.raises(UserError, match=r"--output: .* cannot be written"):
         write(tmp_path)
 
 
@@ -157,4 +156,5 @@ def test_figures() -> None:
         20, 50, 3.0, 0.5,
     )  # fmt: skip
     nothing = figures([row("c", "unreadable")], [], 0.0)
-    assert "share" not in nothing and "proofs_per_second" not in nothing
+    assert "share" not in nothing
+    assert "proofs_per_second" not in nothing

@@ -15,7 +15,9 @@ _FENCE = "```"
 # What cannot end a tactic: more of it stands on the next line, or after a separator that was cut inside it.
 _OPEN_END = re.compile(r"(?:(?<![\w.])(?:by|with|at|using|from|then|else|do|calc)|:=|=>|<|,|·|\(|\[|\{|⟨)\s*\Z")
 # Lean's words for a step whose text ended too early: a block with goals left, a bracket, a missing argument or case.
-_TOO_SHORT = re.compile(r"unsolved goals|unexpected token '\)'|'\(' is never closed|[Aa]lternative .* not been provided")
+_TOO_SHORT = re.compile(
+    r"unsolved goals|unexpected token '\)'|'\(' is never closed|[Aa]lternative .* not been provided"
+)
 
 
 class LeanTactics:
