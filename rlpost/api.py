@@ -152,7 +152,7 @@ def prove(
     *,
     config: Config | None = None,
     output: str | Path | None = None,
-    log: Callable[[str], object] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Proofs:
     """Look for proofs of given theorems with a trained model; every proof found is checked by the full verifier.
 

@@ -3,8 +3,9 @@
     python scripts/bench_prove.py --model runs/quickstart/model
     python scripts/bench_prove.py --model DIR --config FILE --arms sampling "best_first prove.width=4 prove.alpha=0.5"
 
-Every arm has the same number of model calls per theorem. Nothing is trained. Theorems come from `lean_theorems`, split eval, within the limits of the configuration's own
-``data.eval`` where that is the source. A model that cannot write tactics has the reason in place of figures.
+Every arm has the same number of model calls per theorem. Nothing is trained. Theorems come from `lean_theorems`, split
+eval, within the limits of the configuration's own ``data.eval`` where that is the source. A model that cannot write
+tactics has the reason in place of figures.
 """
 
 from __future__ import annotations

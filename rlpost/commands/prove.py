@@ -18,7 +18,7 @@ from rlpost.config.schema import RewardSpec, RunConfig
 from rlpost.data.load import make_prompts, templates
 from rlpost.data.models import context_length, resolve_path
 from rlpost.data.tokenizer import TextCodec
-from rlpost.errors import UserError
+from rlpost.errors import DataError, UserError
 from rlpost.evaluation.proofs import Marks, ProofRow, figures, results
 from rlpost.loop.prove import Engines, Search, WholeProofs, prove
 from rlpost.loop.resume import fingerprint
@@ -34,7 +34,7 @@ _ABOVE = 3
 """Folders above a model that may be its run folder: ``RUN/model``, ``RUN/checkpoints/step_000008/…``."""
 _EVERY_S = 10.0
 
-Log = Callable[[str], object]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,6 @@ class _Command:
         given = self.verifier.read_theorems(self.file, id_key=key, shown=_fields(self.config))
         statements = {row[key]: str(row["statement"]) for row, _ in given}
         fresh: list[ProofRow] = []
-        begun = time.monotonic()
         with results(self.target, statements, self.marks) as (known, record):
             done = {name for name, row in known.items() if row.outcome != "undecided"}
             if done:
@@ -154,48 +153,56 @@ class _Command:
 
             prompts = self._readable([(row, why) for row, why in given if row[key] not in done], settle)
             try:
-                begun = self._search(prompts, settle, len(given) - len(prompts), len(given)) if prompts else begun
+                seconds = self._search(prompts, settle, len(given)) if prompts else 0.0
             except KeyboardInterrupt:
                 self.log(f"{len(fresh)} theorems settled in {self.target}; the same command goes on from there")
                 raise
             rows = tuple(known[row[key]] for row, _ in given)
-        return Proofs(str(self.target), figures(rows, fresh, time.monotonic() - begun), rows)
+        return Proofs(str(self.target), figures(rows, fresh, seconds), rows)
 
     def _readable(
         self, given: Sequence[tuple[dict[str, Any], str | None]], settle: Callable[[ProofRow], None]
     ) -> list[TokenizedPrompt]:
-        """The theorems that can be asked for; the others are settled as unreadable."""
-        key, tokens = self.config.data.id_key, evaluation_settings(self.config).max_tokens
+        """The theorems that can be asked for; the others are settled as unreadable.
+
+        Raises:
+            DataError: if no row has what the prompt is made of: the file does not fit the configuration.
+        """
+        key = self.config.data.id_key
         rows = {row[key]: row for row, _ in given}
         problems = {row[key]: why for row, why in given if why is not None}
-        fine = [row for row, why in given if why is None]
-        prompts = make_prompts(self.config.data, fine, self.file) if fine else []
-        for prompt, why in zip(prompts, self.verifier.unreadable(prompts) if prompts else (), strict=True):
-            if why is not None:
-                problems[prompt.id] = why
         found: list[TokenizedPrompt] = []
-        for prompt in prompts:
-            if prompt.id in problems:
-                continue
-            ids = np.asarray(self.codec.encode(prompt), np.int32)
-            if len(ids) + tokens > self.positions and not self._by_state:
-                problems[prompt.id] = f"the prompt has {len(ids)} tokens, {self.positions - tokens} fit beside answers"
-            else:
-                found.append(TokenizedPrompt(prompt, ids))
+        fault: DataError | None = None
+        for row in (row for row, why in given if why is None):
+            try:
+                found.append(self._tokenized(row))
+            except DataError as error:
+                fault = fault or error
+                problems[row[key]] = str(error)
+        if fault is not None and not found:
+            raise fault
+        unreadable = self.verifier.unreadable([one.prompt for one in found]) if found else []
+        problems |= {one.prompt.id: why for one, why in zip(found, unreadable, strict=True) if why is not None}
         for name, why in problems.items():
             search = Search(TokenizedPrompt(_bare(rows[name], name), np.zeros(0, np.int32)), self.config.prove, 0)
             search.end("unreadable", why)
             settle(self._row(search))
-        return found
+        return [one for one in found if one.prompt.id not in problems]
+
+    def _tokenized(self, row: dict[str, Any]) -> TokenizedPrompt:
+        [prompt] = make_prompts(self.config.data, [row], self.file)
+        ids = np.asarray(self.codec.encode(prompt), np.int32)
+        room = self.positions - evaluation_settings(self.config).max_tokens
+        if len(ids) > room and not self._by_state:
+            raise DataError(f"{self.file}, {prompt.id}: the prompt has {len(ids)} tokens, {room} fit beside answers")
+        return TokenizedPrompt(prompt, ids)
 
     @property
     def _by_state(self) -> bool:
         return self.config.prove.method == "best_first" and self.config.prove.state_template is not None
 
-    def _search(
-        self, prompts: Sequence[TokenizedPrompt], settle: Callable[[ProofRow], None], before: int, total: int
-    ) -> float:
-        """Search for proofs of all prompts; returns when the engines were ready."""
+    def _search(self, prompts: Sequence[TokenizedPrompt], settle: Callable[[ProofRow], None], total: int) -> float:
+        """Search for proofs of all prompts; returns the seconds that it took, the start of the engines left out."""
         policy = self._policy(prompts)
         tactics = self.verifier.tactics() if policy is not None else None
         shown = time.monotonic()
@@ -207,7 +214,7 @@ class _Command:
             count, proved = count + 1, proved + (search.outcome == "proved")
             if time.monotonic() - shown > _EVERY_S or count == len(prompts):
                 shown = time.monotonic()
-                self.log(f"{before + count} of {total} theorems settled, {proved} proved")
+                self.log(f"{total - len(prompts) + count} of {total} theorems settled, {proved} proved")
 
         self.log(f"starting Ray and the engines for {len(prompts)} theorems")
         with session(self.config, self.folder, training=False, asked=prompts, log=self.log) as running:
@@ -218,7 +225,7 @@ class _Command:
             else:
                 method = BestFirst(running.config, engines, policy, tactics)
             prove(prompts, method, self.config.prove, settled)
-        return begun
+            return time.monotonic() - begun
 
     def _policy(self, prompts: Sequence[TokenizedPrompt]) -> WholeProofPolicy | StatePolicy | None:
         if self.config.prove.method == "sampling":

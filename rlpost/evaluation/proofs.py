@@ -16,7 +16,7 @@ from rlpost.errors import DataError, UserError, describe_error
 
 ProofOutcome = Literal["proved", "not_proved", "exhausted", "unreadable", "undecided"]
 """``proved``: the verifier accepted ``proof``. ``not_proved``: the budget is used up. ``exhausted``: nothing was left
-to expand. ``unreadable``: the statement cannot be read. ``undecided``: a check failed; tried again by the next command."""
+to expand. ``unreadable``: the statement cannot be read. ``undecided``: a check failed; the next command tries again."""
 
 _START = b'{"id": '
 """How every line begins: a torn last line that begins so is ours to mend."""

@@ -42,7 +42,7 @@ def session(
     training: bool,
     shipped: Shipped | None = None,
     asked: Sequence[TokenizedPrompt] | None = None,
-    log: Callable[[str], object] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Session]:
     """Start Ray and the actors, and end them however the block ends.
 

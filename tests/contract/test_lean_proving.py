@@ -26,6 +26,7 @@ from rlpost.types import Prompt
 from rlpost_verifiers.lean.dojo.gym import ReplayGym
 from rlpost_verifiers.lean.dojo.imports import import_lean_dojo
 from rlpost_verifiers.lean.given import read_given
+from rlpost_verifiers.lean.proving import LeanTactics
 from rlpost_verifiers.lean.task import ProofTask
 from rlpost_verifiers.lean.verifier import LeanVerifier
 from support.fakes import CharCodec, FakeEngine, FakeRollouts, FakeScoring, same
@@ -374,6 +375,18 @@ def test_a_batch_larger_than_the_memory_keeps_the_latest(scorer: Scorer) -> None
     assert gym.run_tac(found[-1], "intro x").pp.startswith("t x : Prop")  # pyright: ignore
     with pytest.raises(UserError, match="is unknown"):
         gym.run_tac(found[0], "intro x")
+
+
+def test_a_state_that_the_gym_has_forgotten_costs_the_others_nothing(scorer: Scorer) -> None:
+    assert isinstance(scorer.verifier, LeanVerifier)
+    gym = ReplayGym(scorer.verifier._backend, memory=2)  # pyright: ignore
+    tactics = LeanTactics(gym, lambda columns, name: ProofTask(columns["statement"], "", name), "raw")
+    old = tactics.begin({"statement": SWAP})
+    tactics.begin({"statement": "True ∨ False"})
+    new = tactics.begin({"statement": "True"})
+    found = tactics.run([(old.state, "intro p"), (new.state, "trivial"), (new.state, "")])
+    assert [step.kind for step in found] == ["undecided", "proved", "blank"]
+    assert "is unknown" in found[0].detail
 
 
 # Files of theorems -----------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from rlpost.cli import main
 from rlpost.commands import prove as command
 from rlpost.commands.prove import config_file, for_proving, prove_file, settings_hash
 from rlpost.config.load import from_dict, load
-from rlpost.errors import InfrastructureError, UserError
+from rlpost.errors import DataError, InfrastructureError, UserError
 from rlpost.evaluation.proofs import read
 from rlpost.plugins.build import build_verifier
 from rlpost.scoring import score
@@ -261,6 +261,18 @@ def test_a_file_of_unreadable_theorems_starts_no_engine(run: Path, engines: dict
     assert engines["sessions"] == 0
     assert found.figures["unreadable"] == 2
     assert "share" not in found.figures
+
+
+def test_a_column_that_some_rows_lack_ends_those_alone_and_one_that_all_lack_the_command(
+    run: Path, engines: dict[str, Any]
+) -> None:
+    config = load(run.parent / "config.yaml", ["data.template='{hint} {statement} :='"]).config
+    with pytest.raises(DataError, match="the template asks for 'hint'"):
+        prove_file("t.jsonl", run, config=config, output="out.jsonl")
+    write(Path("t.jsonl"), [{**ROWS[0], "hint": "∀"}, {**ROWS[1], "hint": None}, ROWS[3]])
+    found = prove_file("t.jsonl", run, config=config, output="out.jsonl")
+    assert [row.outcome for row in found.rows] == ["proved", "unreadable", "unreadable"]
+    assert "column 'hint' holds None" in found.rows[1].detail
 
 
 def test_a_prover_that_is_not_known_is_not_prompted(run: Path, engines: dict[str, Any], tmp_path: Path) -> None:
