@@ -77,9 +77,17 @@ class WholeProofPolicy:
         self.config, self.codec, self.positions = config, codec, positions
         drawn = evaluation_settings(config)
         self.room = drawn.max_tokens
+        self.separator = next(filter(None, map(self._written, config.prove.separators)), ())
+        """Tokens of the first separator that the vocabulary has; none if it has none."""
         self.ends = (*config.prove.separators, *config.rollout.stop)
         limit = min(config.prove.tactic_tokens, drawn.max_tokens)
         self.settings: SamplingSettings = replace(drawn, logprobs=True, max_tokens=limit, stop=self.ends)
+
+    def _written(self, separator: str) -> tuple[int, ...]:
+        try:
+            return self.codec.encode_opening(separator)
+        except DataError:
+            return ()
 
     def opening(self, prompt: Prompt) -> str:
         """The text with which the answer begins, before the first tactic."""
@@ -116,7 +124,7 @@ class WholeProofPolicy:
         if not found:  # an end token: what follows begins after a separator, as after any other tactic
             while ids and self.codec.text(ids[:-1]) == text:
                 ids = ids[:-1]
-            ids = (*ids, *self.codec.encode_opening(self.config.prove.separators[0]))
+            ids = (*ids, *self.separator)
             text = self.codec.text(ids)
             width = len(text) - stop
         tactic = text[place.start : stop]

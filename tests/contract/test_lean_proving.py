@@ -18,7 +18,7 @@ import pytest
 from rlpost.config.load import from_dict
 from rlpost.errors import DataError, InfrastructureError, UserError
 from rlpost.loop.prove import Engines, Search, WholeProofs, prove
-from rlpost.loop.tactic_search import BestFirst, StatePolicy, WholeProofPolicy
+from rlpost.loop.tactic_search import BestFirst, Place, StatePolicy, WholeProofPolicy
 from rlpost.protocols import ProofStep, ProvingVerifier
 from rlpost.scoring.score import Scorer
 from rlpost.trajectory import TokenizedPrompt
@@ -298,6 +298,26 @@ def test_a_model_without_a_token_for_the_opening_is_told(scorer: Scorer) -> None
     policy = WholeProofPolicy(config, Terms(), 100)
     with pytest.raises(UserError, match=r"' by'.*this model cannot write tactics; use --method sampling"):
         policy.begun(Prompt("a", text="x :="))
+
+
+def test_an_answer_that_ends_too_early_is_gone_on_with_after_a_separator_that_the_model_knows() -> None:
+    class OneLine(CharCodec):
+        def encode_opening(self, text: str) -> tuple[int, ...]:
+            if "\n" in text:
+                raise DataError("the vocabulary of m has no token for a line break")
+            return super().encode_opening(text)
+
+    config = from_dict({**MODEL, **best_first()})
+    before = Place("state", "goals", ("intro p",), tuple(map(ord, " intro p;")), " intro p;", 9)
+    for kind, text in ((CharCodec, " intro p; skip\n"), (OneLine, " intro p; skip;")):
+        draft = WholeProofPolicy(config, kind(), 100).draft(before, [*map(ord, " skip"), 0])
+        assert draft is not None
+        assert (draft.tactic, draft.ended, draft.after.text, draft.after.start) == (" skip", True, text, len(text))
+        assert draft.after.ids == tuple(map(ord, text))
+    config = from_dict({**MODEL, **best_first(separators=["\n"])})
+    draft = WholeProofPolicy(config, OneLine(), 100).draft(before, [*map(ord, " skip"), 0])
+    assert draft is not None
+    assert (draft.after.text, draft.after.start) == (" intro p; skip", 14)
 
 
 # The gym: many steps at once -------------------------------------------------------------------------------------------
