@@ -56,7 +56,14 @@ class Search:
         seed: ``run.seed``.
         begun: time at which it began, of the monotonic clock.
         outcome: None while it runs.
+        proof: the answer that the verifier accepted.
+        detail: why there is none, for people.
         doubt: why a check that might have ended it failed; a search that then ends without a proof is undecided.
+        attempts: whole proofs that were given to the verifier.
+        calls: completions asked for.
+        tokens: tokens sampled.
+        states: tactics that Lean ran.
+        seconds: wall-clock time until it was over.
     """
 
     prompt: TokenizedPrompt
@@ -150,7 +157,12 @@ class WholeProofs:
             search.judged(scored, lambda one=scored: [each.answer for each in self.engines.fetch(one.tokens)])
 
 
-def prove(theorems: Sequence[TokenizedPrompt], method: Method, section: ProveSection, settled: Callable[[Search], object]) -> None:  # fmt: skip # noqa: E501
+def prove(
+    theorems: Sequence[TokenizedPrompt],
+    method: Method,
+    section: ProveSection,
+    settled: Callable[[Search], object],
+) -> None:
     """Look for proofs of all theorems, as many at a time as fill the engines.
 
     What is found for a theorem does not depend on the others, except through ``prove.seconds``.
