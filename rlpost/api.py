@@ -8,7 +8,7 @@ mapping, a reward, verifier, environment, loss or advantage can be the function 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,7 @@ from rlpost.types import Verdict, VerifyItem
 if TYPE_CHECKING:
     from rlpost.actors.placement import Plan
     from rlpost.commands.harvest import Contamination, Harvest
+    from rlpost.commands.prove import Proofs
     from rlpost.data.selection import Pick
     from rlpost.loop.run import RunResult
     from rlpost.loop.sync import OnStep
@@ -153,6 +154,38 @@ def verify(answers: Iterable[Mapping[str, Any]], verifier: str = "lean.embedded"
         return built.verify_batch([VerifyItem(row, row["text"]) for row in rows])
     finally:
         built.close()
+
+
+def prove(
+    file: str | Path,
+    model: str | Path,
+    *,
+    config: Config | None = None,
+    output: str | Path | None = None,
+    log: Callable[[str], None] = lambda _: None,
+) -> Proofs:
+    """Look for proofs of given theorems with a trained model; every proof found is checked by the full verifier.
+
+    Args:
+        file: JSON lines: rows as our Lean sources give them, or declarations as miniF2F and PutnamBench have them.
+        model: Hugging Face folder.
+        config: configuration that the model was trained with (template, verifier, sampling), with the section
+            ``prove``; None: that of the run folder in which the model lies.
+        output: a JSON line per theorem, written as it is settled; a second call with the same output does the rest.
+            None: ``STEM.proofs.jsonl`` in the working directory.
+        log: called with lines about progress.
+
+    Returns:
+        Figures, and the row of every theorem.
+
+    Raises:
+        UserError: if the input is wrong, or the output holds results of something else.
+        RlpostError: if engines or verifier fail.
+    """
+    from rlpost.commands.prove import prove_file
+
+    given = None if config is None else configuration(config)
+    return prove_file(file, model, config=given, output=output, log=log)
 
 
 def harvest(

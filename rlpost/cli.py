@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rlpost.commands.harvest_command import add_harvest
+from rlpost.commands.prove_command import add_prove
 from rlpost.commands.sparsity import add_sparsity
 from rlpost.errors import RlpostError, UserError, describe_error
 
@@ -93,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     chat.add_argument(
         "--set", action="append", default=[], metavar="column=value", help="a further column of the data's rows"
     )
+    add_prove(add)
     add("plan", _plan, "a dry run: every fault, and which actor gets what on which node, before anything starts")
     add("config", _config, "the resolved configuration, each value with where it came from")
     demonstrate = add(

@@ -686,6 +686,55 @@ class EvaluationSection(Section):
         return tuple(k for k in wanted if k <= samples)
 
 
+class ProveSection(Section):
+    """How ``rlpost prove`` looks for proofs. Answers and tactics are sampled as ``evaluation.sampling`` says."""
+
+    ON_RESUME = on_resume(
+        free=(
+            "method attempts seconds width reopen alpha max_depth tactic_tokens separators opening state_template "
+            "state_tokens"
+        ),
+    )
+
+    method: Literal["sampling", "best_first"] = "sampling"
+    """``sampling``: whole proofs, until one is verified; ``best_first``: tactic by tactic, from the state whose tactics
+    are the likeliest (Polu & Sutskever 2020). Change it to ``best_first`` for models that write tactics, where Lean's
+    goals on the way are worth more than further whole attempts."""
+    attempts: PositiveInt = 32
+    """Most model calls for one theorem: completions that are sampled, whole proofs or single tactics. Change it with
+    the compute that a theorem is worth."""
+    seconds: Positive | None = None
+    """Most wall-clock seconds for one theorem, looked at between rounds; None: no limit. Change it when a long file
+    must end in time; what is found then depends on the machine."""
+    width: PositiveInt = 8
+    """Completions sampled at a time: proofs of a theorem in a round, or tactics of the state that is expanded. Change
+    it to more when single ones are cheap, to fewer to stop earlier at easy theorems."""
+    reopen: bool = False
+    """With ``best_first``: when no state is left to expand before ``attempts`` are used up, expand all once more, with
+    other samples. False: the theorem is then ``exhausted``."""
+    alpha: NonNegative = 0.0
+    """With ``best_first``: exponent α of the priority Σ log p / L^α of a state that L tactics lead to (BFS-Prover).
+    0: cumulative log-probability. Change it to 0.5, say, when deep proofs are starved by shallow states."""
+    max_depth: PositiveInt = 64
+    """With ``best_first``: longest path to a state that is expanded, in sampled steps. Change it for longer proofs."""
+    tactic_tokens: PositiveInt = 128
+    """With ``best_first``: most tokens of one tactic; a longer one is dropped. Change it when tactics are cut."""
+    separators: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = ("\n", ";")
+    """With ``best_first``: strings that end a tactic. One inside a tactic (a nested block, ``<;>``) does no harm: the
+    tactic is tried again with what follows. Change it to ["\\n"] when the model writes one tactic to a line."""
+    opening: str | None = None
+    """With ``best_first``: the text with which the answer begins before its first tactic; ``{column}`` fields are
+    filled in. None: nothing where the prompt ends in ``by`` (``scoring.verifier_args.form: tactic``), a code block with
+    ``{formal}`` for chats, `` by`` elsewhere. Change it when the model begins its proofs in another way."""
+    state_template: str | None = None
+    """With ``best_first``: prompt that asks for the next tactic of a state alone, with ``{state}`` and columns as
+    fields, or a name as in ``data.template``; None: the prompt is that of the whole proof, followed by the tactics so
+    far. Change it for models that were trained from state to tactic."""
+    state_tokens: PositiveInt = 1024
+    """With ``state_template``: longest prompt in tokens; states with a longer one are not expanded. Change it when
+    states are large and the model's context allows more."""
+
+
 class SelfcheckSection(Section):
     """Checks that make silent failures loud."""
 
@@ -777,6 +826,7 @@ class RunConfig(Section):
             "run model data rollout environment scoring algorithm optimizer evaluation selfcheck cluster logging "
             "learner sync"
         ),
+        free="prove",
         fixed="sft tuning",
     )
 
@@ -793,6 +843,7 @@ class RunConfig(Section):
     learner: LearnerSection = LearnerSection()
     sync: SyncSection = SyncSection()
     evaluation: EvaluationSection = EvaluationSection()
+    prove: ProveSection = ProveSection()
     selfcheck: SelfcheckSection = SelfcheckSection()
     cluster: ClusterSection = ClusterSection()
     logging: LoggingSection = LoggingSection()

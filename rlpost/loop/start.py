@@ -43,6 +43,7 @@ def session(
     *,
     training: bool,
     shipped: Shipped | None = None,
+    asked: Sequence[TokenizedPrompt] | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Session]:
     """Start Ray and the actors, and end them however the block ends.
@@ -52,6 +53,7 @@ def session(
         model: Hugging Face folder of the policy.
         training: whether a learner is started; False starts rollouts and scoring only.
         shipped: the user's own code, if `rlpost.plugins.ship.ship` was called already; None calls it.
+        asked: held-out prompts instead of those of the configuration, whose data sets are not read then.
         log: called with a line about what is waited for, and about lost actors.
 
     Raises:
@@ -63,7 +65,9 @@ def session(
     config = with_logprobs(config, needs)
     if training:
         check_tuning(config, model)
-    train, held_out = tokenized_prompts(config, model, training=training, log=log)
+    train, held_out = (
+        tokenized_prompts(config, model, training=training, log=log) if asked is None else ([], list(asked))
+    )
     repairs = repair_prompts(config, model, train) if training else None
     with cluster(config.cluster):
         shapes = tensor_shapes(model)

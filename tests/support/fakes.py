@@ -45,6 +45,12 @@ class CharCodec:
     def text(self, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
         return self.decode(ids, stop)[0]
 
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        return tuple(map(ord, prompt.text or ""))
+
+    def encode_opening(self, text: str) -> tuple[int, ...]:
+        return tuple(map(ord, text))
+
     def dialogue(self, prompt: Prompt) -> TextDialogue:
         return TextDialogue(lambda text, **_: {"input_ids": list(map(ord, text))})
 
@@ -73,6 +79,8 @@ class FakeEngine:
             context = "".join(map(chr, request.token_ids))
             self.contexts.append(context)
             text = self.answer(context, random.Random(request.seed)) + "\0"
+            ends = [at + len(one) for one in settings.stop if (at := text.find(one)) >= 0]
+            text = text[: min(ends)] if ends else text
             self.waiting[number] = _Script(text[: request.max_tokens], text, settings.logprobs)
         return list(range(first, self.numbers))
 

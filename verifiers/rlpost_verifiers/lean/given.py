@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -13,8 +14,15 @@ from rlpost_verifiers.lean.shown import problem_in_words, show_code
 from rlpost_verifiers.lean.statements import INFORMAL, NAMES, as_row, declares_theorem
 from rlpost_verifiers.lean.task import parse_task
 
-_DECLARATIONS = ("theorem_statement", "formal_statement", "lean4_statement", "lean4_formalization", "statement")
+_DECLARATIONS = (
+    *("theorem_statement", "formal_statement", "lean4_statement", "lean4_formalization", "lean4_code"),
+    *("lean_statement", "statement"),
+)
 """Columns in which released data sets keep a declaration, the surest first."""
+_HEADERS = ("header", "lean4_src_header", "lean4_header")
+_NAMES = (*NAMES, "problem_id", "theorem_name", "theorem_id")
+_INFORMAL = (*INFORMAL, "nl_statement", "natural_language", "informal_stmt")
+_EXAMPLE = re.compile(r"^example(?![\w'!?.])", re.MULTILINE)
 _LONGEST_SHOWN = 400
 
 Given = tuple[dict[str, Any], str | None]
@@ -26,8 +34,9 @@ def read_given(path: str, *, id_key: str = "id", fields: Collection[str] | None 
     ``theorem``, ``formal``, ``informal``, ``code`` and ``problem``, next to their own columns.
 
     A row holds a bare type in ``statement`` (with ``header``, ``binders``, ``context``, as our sources give it), or a
-    declaration (``theorem … := by sorry``) in ``theorem_statement``, ``formal_statement``, ``lean4_statement``,
-    ``lean4_formalization`` or ``statement``.
+    declaration (``theorem … := by sorry``; an ``example`` is called ``X``) in ``theorem_statement``,
+    ``formal_statement``, ``lean4_statement``, ``lean4_formalization``, ``lean4_code``, ``lean_statement`` or
+    ``statement``.
 
     Args:
         path: the file.
@@ -59,7 +68,7 @@ def _identities(rows: list[dict[str, Any]], path: str, id_key: str) -> list[str]
     found: list[str] = []
     for number, (row, name) in enumerate(zip(rows, own, strict=True)):
         if name is None:
-            base = next((row[key] for key in NAMES if isinstance(row.get(key), str) and row[key]), str(number))
+            base = next((row[key] for key in _NAMES if isinstance(row.get(key), str) and row[key]), str(number))
             name, count = base, 1
             while name in seen:
                 count += 1
@@ -87,7 +96,7 @@ def _row(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     if column is None:
         raise DataError(f"no text in {' or '.join(_DECLARATIONS)}")
     if not ours:
-        return as_row(dict(row), "", column)
+        return _from_declaration(row, column)
     parts = {key: "" if is_missing(row.get(key)) else row[key] for key in ("header", "context", "binders", "theorem")}
     read = {**row, **{key: _normal(value) for key, value in parts.items()}, "statement": _normal(statement)}
     task = parse_task({**read, "name": name, "proof": ""}, "the row")
@@ -98,12 +107,27 @@ def _row(row: Mapping[str, Any], name: str) -> dict[str, Any]:
         formal = f"theorem {theorem}{binders} : {task.statement} := by"
         read["formal"] = f"{task.context}\n\n{formal}" if task.context.strip() else formal
     if not isinstance(row.get("informal"), str):
-        read["informal"] = next((str(row[key]) for key in INFORMAL if row.get(key)), "")
+        read["informal"] = next((str(row[key]) for key in _INFORMAL if row.get(key)), "")
     if not isinstance(row.get("code"), str):
         read["code"] = show_code(read["formal"], headers=(read["header"],), otherwise=read["formal"])
     if not isinstance(row.get("problem"), str):
         read["problem"] = problem_in_words(row)
     return read
+
+
+def _from_declaration(row: Mapping[str, Any], column: str) -> dict[str, Any]:
+    text: str = row[column]
+    if not declares_theorem(text) and len(_EXAMPLE.findall(text)) == 1:
+        text = _EXAMPLE.sub("theorem X", text)
+    header = next((row[key] for key in _HEADERS if not is_missing(row.get(key))), None)
+    name = next((row[key] for key in _NAMES if isinstance(row.get(key), str) and row[key]), None)
+    read = as_row({**row, column: text, "header": header}, "", column)
+    informal = read["informal"] or next((str(row[key]) for key in _INFORMAL if row.get(key)), "")
+    return {**row, **_parts(read), "name": name or read["name"], "informal": informal}
+
+
+def _parts(read: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: read[key] for key in ("header", "context", "binders", "statement", "theorem", "formal")}
 
 
 def _visible(row: dict[str, Any], fields: Collection[str]) -> dict[str, Any]:

@@ -46,8 +46,17 @@ class LeanTactics:
         """See `rlpost.protocols.Tactics`. A step may be several tactics; what follows a closing fence is left out."""
         found: list[ProofStep | None] = [_without_lean(_tactic(text)) for _, text in steps]
         asked = [(state, _tactic(text)) for (state, text), known in zip(steps, found, strict=True) if known is None]
-        results = iter(self._gym.run_tacs(asked))
+        results = iter(self._results(asked))
         return [_step(next(results)) if known is None else known for known in found]
+
+    def _results(self, asked: Sequence[tuple[Any, str]]) -> list[Any]:
+        """Results of the gym. A state that it has forgotten must not cost the others theirs."""
+        try:
+            return list(self._gym.run_tacs(asked))
+        except UserError as error:
+            if len(asked) == 1:
+                return [InfrastructureError(str(error))]
+            return [result for one in asked for result in self._results([one])]
 
     def answer(self, tactics: Sequence[str]) -> str:
         """The tactics as the gym has checked them, in a block of their own where the verifier reads one only."""
