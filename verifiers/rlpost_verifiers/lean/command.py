@@ -14,6 +14,7 @@ from rlpost.data.jsonl import parse_lines
 from rlpost.errors import RlpostError, UserError
 from rlpost.types import Verdict
 from rlpost_verifiers.lean.conformance.gate import Report
+from rlpost_verifiers.lean.embedded.lacks import REMEDY, prelude_lacks
 from rlpost_verifiers.lean.task import ProofTask, parse_task
 from rlpost_verifiers.lean.toolchain.cli import lean_version
 from rlpost_verifiers.lean.toolchain.kernels import kernel_warning
@@ -75,6 +76,7 @@ def diagnose() -> Iterator[tuple[str, Literal["ok", "note", "broken"], str, str]
         return
     with verifier:
         yield "lean.embedded", "ok", verifier.fingerprint, ""
+        yield "lean.prelude", "note", prelude_lacks(), f"where proofs need them, {REMEDY}"
         yield _confinement(verifier)
         report = verifier.conformance()
     yield "conformance", "broken" if report.failures else "ok", report.summary(), ""

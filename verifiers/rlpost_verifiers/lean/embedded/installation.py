@@ -90,9 +90,9 @@ def check_version(version: str, commit: str) -> None:
 
 
 def prelude_text() -> str:
-    """The source of the prelude that every checked file imports."""
+    """The source of the prelude that every checked file imports: what Lean needs by name, then lemmas for proofs."""
     folder = resources.files("rlpost_verifiers.lean.embedded") / "prelude"
-    return (folder / f"{PRELUDE}.lean").read_text(encoding="utf-8")
+    return "\n".join((folder / f"{part}.lean").read_text(encoding="utf-8") for part in (PRELUDE, "Library"))
 
 
 def compile_prelude(library: Path) -> Path:
