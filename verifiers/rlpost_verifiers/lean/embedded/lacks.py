@@ -45,8 +45,8 @@ _LIBRARY = _names(
     "Nat Int Rat Real Complex List Array Vector Option String Char Fin Finset Set Multiset Function Bool Prod Sum "
     "Subtype Equiv Std Lean Classical Decidable Quot Quotient Setoid Subsingleton Polynomial MvPolynomial Matrix ZMod "
     "Fintype Filter Topology MeasureTheory Finsupp Units Ring Group Monoid Int64 UInt64 BitVec Float Thunk Task "
-    "EuclideanDomain NNReal ENNReal Ordinal Cardinal Order Submodule LinearMap Algebra Ideal Subgroup Dvd Iff And Or Not Eq Ne HEq "
-    "Exists Nonempty Odd Even ℕ ℤ ℚ ℝ ℂ"
+    "EuclideanDomain NNReal ENNReal Ordinal Cardinal Order Submodule LinearMap Algebra Ideal Subgroup Dvd Iff And Or "
+    "Not Eq Ne HEq Exists Nonempty Odd Even ℕ ℤ ℚ ℝ ℂ"
 )
 
 
@@ -67,14 +67,14 @@ def missing_tactics(proof: str) -> list[str]:
 
 
 def describe_missing(proof: str, said: Iterable[str]) -> list[str]:
-    r"""Lines that say what a rejected proof uses and the embedded Lean does not have; none where nothing is known.
+    """Lines that say what a rejected proof uses and the embedded Lean does not have; none where nothing is known.
 
     Args:
         proof: the proof as Lean got it.
         said: Lean's error messages.
 
     >>> describe_missing("by norm_num", ["unknown tactic"])
-    ['the embedded Lean has no `norm_num`, which is Mathlib\'s; use a toolchain backend (cli, repl or kimina)']
+    ["the embedded Lean has no `norm_num`, which is Mathlib's; use a toolchain backend (cli, repl or kimina)"]
     """
     found = missing_tactics(proof)
     lines: list[str] = []

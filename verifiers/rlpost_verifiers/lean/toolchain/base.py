@@ -144,7 +144,7 @@ class ToolchainLean(ABC):
 
     def _judge(self, question: Question, reply: Reply | Fault) -> Verdict:
         if isinstance(reply, Fault):
-            return undecided(reply.reason, reply.detail, self._fingerprint)
+            return undecided(reply.reason, reply.detail, self._fingerprint, reply.seconds)
         ruling, finding = rule(question, reply, self._cpu_seconds)
         evidence = describe(question, reply, ruling, finding)
         if finding is not None and finding.axioms is not None and not reply.output.errors:

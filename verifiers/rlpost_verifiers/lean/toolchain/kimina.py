@@ -167,7 +167,7 @@ class KiminaServer(ToolchainLean):
         if "timed out" not in error:
             return Fault("unavailable", f"the Kimina server reports: {error[:200]}")
         if _number(_diagnostics(record).get("cpu_max"), 0.0) < _BUSY_PERCENT or "header" in error:
-            return Fault("timeout", f"the Kimina server reports: {error[:200]}")
+            return Fault("timeout", f"the Kimina server reports: {error[:200]}", self._timeout_s)
         run = Run(None, signal.SIGXCPU, False, self._timeout_s, self._timeout_s, 0, "")
         return Reply(run, LeanOutput((), ()))
 
