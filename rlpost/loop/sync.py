@@ -97,6 +97,7 @@ def collect(session: Session, number: int, first_ticket: int | None = None) -> S
         if config.parity_due(number):
             shown = step_prompts(session, first)[: config.selfcheck.probe_prompts]
             checked |= session.parity([one.token_ids for one in shown])
+    undecided = session.watch_undecided(groups)
     check_undecided(session.remember(groups), config.scoring.max_undecided_share)
     credited = credit.assign(
         groups,
@@ -115,7 +116,7 @@ def collect(session: Session, number: int, first_ticket: int | None = None) -> S
             "the chat template rewrites earlier messages: each turn after such a change is a further sequence, whose "
             "sampled tokens are trained on with the trajectory's credit"
         )
-    return ScoredBatch(number, groups, credited, timer, checked | refilled)
+    return ScoredBatch(number, groups, credited, timer, checked | refilled | undecided)
 
 
 def learn(session: Session, scored: ScoredBatch) -> Step:
