@@ -82,7 +82,7 @@ def test_only_crashes_are_asked_about_and_each_alone() -> None:
     tasks = [ProofTask("True", proof, header="open Nat", context="def n := 1") for proof in ("a", "fine", "b")]
     verdicts = settle_crashes(lean, tasks, [CRASHED, PROVED, CRASHED])
     assert [verdict.reason for verdict in verdicts] == ["crashed_twice", "proved", "crashed_twice"]
-    assert [len(asked) for asked in lean.asked] == [1, 1, 1, 1]
+    assert [len(asked) for asked in lean.asked] == [1] * 6
     gold = lean.asked[1][0]
     assert (gold.header, gold.context) == ("open Nat", "def n := 1")
     assert "signal 11" in verdicts[0].evidence["messages"][0]
@@ -165,3 +165,11 @@ def test_a_check_that_waits_is_rejected_by_the_verifier(tmp_path: Path) -> None:
         waits, _ = verifier.verify_tasks([ProofTask("True", "wait"), ProofTask("True", "trivial")])
     assert (waits.outcome, waits.reason, waits.score) == ("rejected", "timeout_twice", 0.0)
     assert "gold proofs before and after did not" in waits.evidence["messages"][0]
+
+
+def test_a_check_that_crashed_by_chance_twice_is_not_rejected() -> None:
+    lean = FakeLean(PROVED)
+    answers = iter([CRASHED, PROVED, FAILED])
+    lean.check = lambda tasks: [next(answers)]  # type: ignore[method-assign]
+    [verdict] = settle_crashes(lean, [ProofTask("True", "bad")], [CRASHED])
+    assert verdict.reason == "failed"
