@@ -125,6 +125,7 @@ declare_syntax_cat conv (behavior := both)
 @[tactic_parser 1000, extern "rl"] opaque Lean.Elab.Tactic.Ext.ext : Lean.ParserDescr
 @[tactic_parser 1000, extern "rl"] opaque Lean.Elab.Tactic.Ext.tacticExt1___ : Lean.ParserDescr
 @[macro Lean.Elab.Tactic.Ext.tacticExt1___, extern "rl"] opaque Lean.Elab.Tactic.Ext.«_aux_Init_Ext___macroRules_Lean_Elab_Tactic_Ext_tacticExt1____1» : Lean.Macro
+@[macro Lean.Parser.Tactic.letrec, extern "rl"] opaque Lean.Parser.Tactic.«_aux_Init_Tactics___macroRules_Lean_Parser_Tactic_letrec_1» : Lean.Macro
 @[extern "rl"] opaque Lean.Parser.Attr.extIff : Lean.ParserDescr
 @[extern "rl"] opaque Lean.Parser.Attr.extFlat : Lean.ParserDescr
 @[attr_parser, extern "rl"] opaque Lean.Parser.Attr.ext : Lean.ParserDescr
@@ -355,6 +356,8 @@ instance Bool.decidableForall {p : Bool → Prop} [Decidable (p false)] [Decidab
 instance Bool.decidableExists {p : Bool → Prop} [Decidable (p false)] [Decidable (p true)] : Decidable (∃ b, p b) :=
   if h : p false ∨ p true then .isTrue (h.elim (fun k => ⟨false, k⟩) fun k => ⟨true, k⟩)
   else .isFalse fun ⟨b, k⟩ => match b, k with | false, k => h (.inl k) | true, k => h (.inr k)
+export Inhabited (default)
+@[reducible] def optParam (α : Sort u) (default : α) : Sort u := α
 instance : Inhabited Bool := ⟨false⟩
 instance : Inhabited Nat := ⟨.zero⟩
 instance : Inhabited Prop := ⟨True⟩
