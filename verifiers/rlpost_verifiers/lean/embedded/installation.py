@@ -96,7 +96,7 @@ def prelude_text() -> str:
 
 
 def compile_prelude(library: Path) -> Path:
-    """Path of the compiled prelude, cached or compiled now (about 2 s of CPU time, once per user and version).
+    """Path of the compiled prelude, cached or compiled now (about 4 s of CPU time, once per user and version).
 
     The cache is keyed by the prelude's content and the library's version, and a finished file is moved into place
     atomically, so that concurrent processes never see a partial file.

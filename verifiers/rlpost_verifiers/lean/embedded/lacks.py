@@ -37,6 +37,7 @@ _TACTIC = re.compile(
     r"((?:" + "|".join(sorted(map(re.escape, MATHLIB | CORE), key=len, reverse=True)) + r"))(?![\w'!?.])",
     re.MULTILINE,
 )
+_BY = re.compile(r"(?<![\w.])by(?![\w'!?.])")
 _MISSING_NAME = re.compile(
     r"(?:[Uu]nknown (?:constant|identifier)|[Tt]he environment does not contain) [`'‘]?(?P<name>[^\s`'’,]+)"
 )
@@ -63,7 +64,8 @@ def missing_tactics(proof: str) -> list[str]:
     >>> missing_tactics("by\n  intro h  -- norm_num\n  first | omega | nlinarith [h]\n  exact ring.1")
     ['omega', 'nlinarith']
     """
-    return list(dict.fromkeys(_TACTIC.findall(blank_comments_safely(proof))))
+    bare = blank_comments_safely(proof)
+    return list(dict.fromkeys(_TACTIC.findall(bare))) if _BY.search(bare) else []
 
 
 def describe_missing(proof: str, said: Iterable[str]) -> list[str]:
