@@ -2,6 +2,7 @@
 
     python scripts/bench_lean.py                 about a minute on two cores
     python scripts/bench_lean.py --soak 20000    also that many checks, to see what they leave over
+    python scripts/bench_lean.py --fuzz 2500     also that many mutated answers, of which each must be decided
 
 Compare ratios: ``throughput_ratio`` (one warm worker over one cold process per proof; ``_bare``: Python without its
 site packages) and ``scaling`` (two workers over one) come from alternating rounds, so that a busy machine slows both
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from fuzz_lean import fuzz
 
 from rlpost_verifiers.lean.embedded import installation
 from rlpost_verifiers.lean.embedded.backend import EmbeddedLean
@@ -47,6 +49,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3, help="how often the sides take turns")
     arguments.add_argument("--cold", type=int, default=10, help="cold processes per round")
     arguments.add_argument("--soak", type=int, default=0, help="checks of the endurance run; 0 for none")
+    arguments.add_argument("--fuzz", type=int, default=0, help="mutated answers (fuzz_lean.py); 0 for none")
     chosen = arguments.parse_args()
     tasks = [ProofTask(each.statement, each.proof) for each in generate(chosen.proofs, seed=5)]
     found: dict[str, Any] = {"lean": installation.VERSION, "cpus": os.cpu_count(), "proofs": len(tasks)}
@@ -56,6 +59,8 @@ def main() -> None:
     found["batch"] = measure_batch()
     if chosen.soak:
         found["soak"] = soak(chosen.soak)
+    if chosen.fuzz:
+        found["fuzz"] = fuzz(chosen.fuzz, seed=1)
     print(json.dumps(found, indent=1))
 
 
