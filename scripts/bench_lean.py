@@ -44,7 +44,7 @@ COLD = (
 
 def main() -> None:
     """Run the measurements that the arguments ask for."""
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--proofs", type=int, default=400, help="distinct proofs per measurement")
     arguments.add_argument("--rounds", type=int, default=3, help="how often the sides take turns")
     arguments.add_argument("--cold", type=int, default=10, help="cold processes per round")
