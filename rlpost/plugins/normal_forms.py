@@ -20,7 +20,12 @@ def normal_form(verifier: str | None) -> Callable[[str], str]:
         found = registry.resolve("verifiers", verifier)
     except RlpostError:
         return _words  # whoever needs the verifier itself says what is wrong with it
-    return getattr(getattr(found, "func", found), "normal_form", _words)
+    return declared_form(found) or _words
+
+
+def declared_form(verifier: object) -> Callable[[str], str] | None:
+    """The normal form that a verifier's class, or a partial of it, declares; None if it declares none."""
+    return getattr(getattr(verifier, "func", verifier), "normal_form", None)
 
 
 def _words(text: str) -> str:

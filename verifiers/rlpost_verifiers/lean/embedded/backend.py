@@ -28,7 +28,7 @@ from rlpost_verifiers.lean.task import Mode, ProofTask
 
 _STATEMENTS_AT_ONCE = 50
 # To be increased whenever audit, replay or classification accept something else, so that older cached verdicts expire.
-_RULES = 6
+_RULES = 7
 
 
 class EmbeddedLean:
