@@ -293,3 +293,18 @@ def test_the_servers_lean_is_asked_for_its_version_once(version: str, refused: b
     assert len(asked) == 1
     assert ("file" in server.modes) == (not refused)
     assert server.fingerprint.startswith("lean.kimina/unknown/")
+
+
+def test_a_server_that_does_not_tell_its_version_judges_no_files() -> None:
+    """The first request fails, and a later one would be answered."""
+    answers = iter([(500, b"busy")] * 4)
+
+    def respond(path: str, body: Any) -> Answer:
+        return next(answers, None) or answering("4.9.0")(path, body)
+
+    file = ProofTask("True", "theorem X : True := trivial", mode="file")
+    with serve(respond) as (url, _), made(url, allow_old_kernel=False, retries=3) as server:
+        [verdict] = server.check([file])
+        assert ruled(verdict) == ("undecided", "unavailable")
+        assert "did not tell which Lean it runs" in verdict.evidence["messages"][0]
+        assert "Lean 4.9.0 has known faults" in server.check([file])[0].evidence["messages"][0]

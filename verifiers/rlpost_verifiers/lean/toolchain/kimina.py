@@ -117,6 +117,12 @@ class KiminaServer(ToolchainLean):
             self._lean_version = find_version(reply.output) or "unknown"
         self._judge_kernel()
 
+    def _refusal(self, task: ProofTask) -> str | None:
+        untold = self._lean_version == "unknown" and not (self._asked_version or self._allow_old_kernel)
+        if task.mode == "file" and untold:
+            return f"the Kimina server at {self._client.url} did not tell which Lean it runs, which whole files need"
+        return super()._refusal(task)
+
     def _judge_kernel(self) -> None:
         if self._lean_version == "unknown" and not self._asked_version:
             return  # Lean is asked before it matters
