@@ -2,6 +2,7 @@
 
     python scripts/bench_lean.py                 about a minute on two cores
     python scripts/bench_lean.py --soak 20000    also that many checks, to see what they leave over
+    python scripts/bench_lean.py --fuzz 2500     also that many mutated answers, of which each must be decided
 
 Compare ratios: ``throughput_ratio`` (one warm worker over one cold process per proof; ``_bare``: Python without its
 site packages) and ``scaling`` (two workers over one) come from alternating rounds, so that a busy machine slows both
@@ -25,6 +26,7 @@ from typing import Any
 from unittest.mock import patch
 
 import psutil
+from fuzz_lean import fuzz
 
 from rlpost.protocols import Reply, Turn
 from rlpost.types import VerifyItem
@@ -47,11 +49,12 @@ COLD = (
 
 def main() -> None:
     """Run the measurements that the arguments ask for."""
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--proofs", type=int, default=400, help="distinct proofs per measurement")
     arguments.add_argument("--rounds", type=int, default=3, help="how often the sides take turns")
     arguments.add_argument("--cold", type=int, default=10, help="cold processes per round")
     arguments.add_argument("--soak", type=int, default=0, help="checks of the endurance run; 0 for none")
+    arguments.add_argument("--fuzz", type=int, default=0, help="mutated answers (fuzz_lean.py); 0 for none")
     chosen = arguments.parse_args()
     tasks = [ProofTask(each.statement, each.proof) for each in generate(chosen.proofs, seed=5)]
     found: dict[str, Any] = {"lean": installation.VERSION, "cpus": os.cpu_count(), "proofs": len(tasks)}
@@ -62,6 +65,8 @@ def main() -> None:
     found["repair"] = measure_repair(chosen.proofs // 2, chosen.rounds)
     if chosen.soak:
         found["soak"] = soak(chosen.soak)
+    if chosen.fuzz:
+        found["fuzz"] = fuzz(chosen.fuzz, seed=1)
     print(json.dumps(found, indent=1))
 
 

@@ -106,6 +106,7 @@ def collect(
         checked = session.checks.rolled_out(groups, number, session.supervision)
         if config.parity_due(number):
             checked |= session.parity([one.token_ids for one in prompts.first[: config.selfcheck.probe_prompts]])
+    undecided = session.watch_undecided(groups)
     check_undecided(session.remember(groups), config.scoring.max_undecided_share)
     credited = credit.assign(
         groups,
@@ -126,7 +127,7 @@ def collect(
         )
     with timer("repair"):
         left, repaired = pool_after(session, prompts, groups)
-    return ScoredBatch(number, groups, credited, timer, checked | refilled | repaired, prompts.rows, left)
+    return ScoredBatch(number, groups, credited, timer, checked | refilled | repaired | undecided, prompts.rows, left)
 
 
 def learn(session: Session, scored: ScoredBatch) -> Step:

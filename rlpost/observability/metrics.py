@@ -23,6 +23,8 @@ METRICS: dict[str, str] = {
     "pass_rate": "accepted share of decided trajectories",
     "solved_share": "share of prompts with at least one accepted completion",
     "undecided_share": "share of trajectories without a reward, because their check stayed undecided or no stage paid",
+    "undecided_same_share": "largest share of undecided answers that say the same: near 1, the policy may hide there",
+    "undecided_repeated": "texts that stayed undecided in two or more of the last scoring.undecided_window batches",
     "unrewarded_share": "share of trajectories that no reward stage gave a value, although nothing failed",
     "truncated_share": "share of trajectories cut at a limit on tokens or turns",
     "cached_share": "share of verdicts taken from the verifier's cache",

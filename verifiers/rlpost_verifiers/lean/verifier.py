@@ -19,7 +19,7 @@ from rlpost.plugins.registry import resolve
 from rlpost.types import Prompt, Verdict, VerifyItem
 from rlpost_verifiers.cache import VerdictCache, as_cached
 from rlpost_verifiers.lean.backend import Backend, filtered
-from rlpost_verifiers.lean.blame import settle_crashes
+from rlpost_verifiers.lean.blame import settle_crashes, settle_timeouts
 from rlpost_verifiers.lean.conformance.gate import Report, examine
 from rlpost_verifiers.lean.dojo.gym import ReplayGym
 from rlpost_verifiers.lean.embedded.backend import EmbeddedLean
@@ -54,7 +54,7 @@ _ARGUMENTS = {"kimina": ("timeout_s", "concurrency")}
 _TASK_COLUMNS = ("statement", "header", "binders", "mode", "theorem", "context")
 _SETS_HEARTBEATS = re.compile(r"^\s*set_option\s+maxHeartbeats\b", re.MULTILINE)
 _PASSING = ("unavailable", "timeout")
-"""Reasons of undecided verdicts that may be transient; a crash is repeated alone (`settle_crashes`)."""
+"""Reasons of undecided verdicts that may be transient; what is left is looked into by `rlpost_verifiers.lean.blame`."""
 _FIRST_PAUSE_SECONDS = 0.5
 _GATE_CACHE = 1000
 """Verdicts that the conformance test keeps, more than it has cases."""
@@ -83,7 +83,8 @@ class LeanVerifier:
             its own.
         retries: repetitions of a check that failed for a transient reason (an unreachable backend, a wall-clock
             timeout), after half a second, then one, then two … A check that ended Lean's process is repeated once,
-            alone; a proof that ends it again, while a gold proof is accepted, is rejected as ``crashed_twice``.
+            alone; a proof that ends it again, while a gold proof is accepted, is rejected as ``crashed_twice``. So is
+            one that runs out of wall-clock time again while gold proofs are quick, as ``timeout_twice``.
         cache_size: number of decided verdicts kept in memory.
         cache_dir: folder that keeps them across runs; ``auto`` is a folder of the user's cache, None keeps none.
         settings: further arguments of the backend, e.g. ``memory_mb``, ``project``, ``url``.
@@ -284,7 +285,7 @@ class LeanVerifier:
                 break
             for i, verdict in zip(again, self._backend.check([tasks[i] for i in again]), strict=True):
                 verdicts[i] = verdict
-        return settle_crashes(self._backend, tasks, verdicts)
+        return settle_timeouts(self._backend, tasks, settle_crashes(self._backend, tasks, verdicts))
 
     def _task(self, item: VerifyItem) -> ProofTask:
         # The columns come from the data set: an error in them must not depend on the model's text.

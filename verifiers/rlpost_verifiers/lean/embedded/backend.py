@@ -18,6 +18,7 @@ from rlpost.types import Verdict
 from rlpost_verifiers.lean.backend import filtered, undecided
 from rlpost_verifiers.lean.embedded import installation
 from rlpost_verifiers.lean.embedded.checking import StatementLostError, Statements, check_proof, read_statements
+from rlpost_verifiers.lean.embedded.client import ZygoteLostError
 from rlpost_verifiers.lean.embedded.olean import Olean
 from rlpost_verifiers.lean.embedded.server import Limits, Server
 from rlpost_verifiers.lean.embedded.worker import Job, UnavailableError, Work, Worker
@@ -27,7 +28,7 @@ from rlpost_verifiers.lean.task import Mode, ProofTask
 
 _STATEMENTS_AT_ONCE = 50
 # To be increased whenever audit, replay or classification accept something else, so that older cached verdicts expire.
-_RULES = 6
+_RULES = 7
 
 
 class EmbeddedLean:
@@ -156,6 +157,9 @@ class EmbeddedLean:
             return future.result()
         except (UnavailableError, StatementLostError) as error:
             return undecided("unavailable", str(error), self.fingerprint)
+        except ZygoteLostError as error:
+            # A confined check can end itself only: whatever ended its server, the proof did not.
+            return undecided("crashed" if self.unconfined else "unavailable", str(error), self.fingerprint)
         except Exception as error:
             # An internal error says nothing about this answer, and must not cost the batch its other verdicts.
             return undecided("crashed", f"{type(error).__name__}: {error}", self.fingerprint)

@@ -14,6 +14,7 @@ from rlpost_verifiers.lean.backend import undecided
 from rlpost_verifiers.lean.embedded import installation
 from rlpost_verifiers.lean.embedded.audit import Wanted, statement_digest
 from rlpost_verifiers.lean.embedded.judge import inspect, judge_replay
+from rlpost_verifiers.lean.embedded.lacks import describe_missing
 from rlpost_verifiers.lean.embedded.olean import Olean, dotted
 from rlpost_verifiers.lean.embedded.server import Server
 from rlpost_verifiers.lean.messages import LeanOutput, Ruling, Run, classify, open_goals, parse_output
@@ -81,7 +82,8 @@ class Statements:
         ruling = classify(run, parse_output(run.output), server.limits.cpu_seconds)
         compiled = server.compiled()
         if ruling.outcome == "rejected":
-            return ruling.detail
+            said = [error.text for error in parse_output(run.output).errors]
+            return "; ".join((ruling.detail, *describe_missing("", said)))
         if ruling.outcome == "undecided" or compiled is None:
             raise StatementLostError(f"the statement could not be compiled: {ruling.detail or 'no module was written'}")
         module, theorem = Olean(compiled), theorem_name(task)
@@ -130,6 +132,8 @@ def _check_proof(server: Server, task: ProofTask, statements: Statements, backen
     if ruling.reason == "failed" and not output.errors and task.mode != "file":
         output, line = diagnose(server, task, output, line, runs)
     evidence = _evidence(ruling, output, line, runs)
+    if ruling.outcome == "rejected":
+        evidence["messages"] += describe_missing(task.proof, (error.text for error in output.errors))
     if axioms or ruling.reason == "proved":
         evidence["axioms"] = list(axioms)
     return Verdict(
