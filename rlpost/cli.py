@@ -165,6 +165,8 @@ def _sft(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(dataclasses.asdict(result)))
     elif not arguments.quiet:
+        for note in result.notes:
+            print(note)
         print(f"{result.rows} rows, {result.updates} updates, final loss {result.loss:.4f}: {result.folder}")
 
 

@@ -5,11 +5,11 @@ In a group with advantages A_i, token t of a rejected proof i has
     A_i,t = max(A_i, 0)   if t lies in a step that is proved, needed and not trivial,
     A_i,t = A_i           otherwise,
 
-and accepted proofs are left as they are. `rlpost_verifiers.lean.subgoals` says which steps these are: the whole verifier
-accepts the step as a theorem of its own, the rest of the proof closes the goal from the steps (the proof comes down to
-what is not proved), and does not without this one. DeepSeek-Prover-V2 (Ren et al. 2025, arXiv 2504.21801) trains on
-subgoals as theorems of their own and rewards whole proofs by their structure; Goedel-Prover-V2 (Lin et al. 2025, arXiv
-2508.03613) makes them further problems. Here they only say where a failure lies.
+and accepted proofs are left as they are. `rlpost_verifiers.lean.subgoals` says which steps these are: the whole
+verifier accepts the step as a theorem of its own, the rest of the proof closes the goal from the steps (the proof
+comes down to what is not proved), and does not without this one. DeepSeek-Prover-V2 (Ren et al. 2025, arXiv
+2504.21801) trains on subgoals as theorems of their own and rewards whole proofs by their structure; Goedel-Prover-V2
+(Lin et al. 2025, arXiv 2508.03613) makes them further problems. Here they only say where a failure lies.
 
 Why nothing is paid. A policy that earns something for each proved ``have`` writes ``have : True := trivial`` a hundred
 times. No reward changes here, so that, whatever a policy writes,
@@ -36,8 +36,8 @@ from rlpost_rewards.ranking import token_span
 class Subgoals:
     """Takes the blame from the tokens of a rejected proof's proved and needed steps; see this module.
 
-    Those are the accepted items of the verdict with a score above 0. An undecided item takes nothing: the verdict on the
-    whole proof is decided and stands. Answers that were cut at a limit keep all of their blame. Logs ``steps``, the
+    Those are the accepted items of the verdict with a score above 0. An undecided item takes nothing: the verdict on
+    the whole proof is decided and stands. Answers that were cut at a limit keep all of their blame. Logs ``steps``, the
     items of a rejected proof, and ``exempt``, the share of its sampled tokens that is exempt.
 
     List it after ``outcome``: ``rewards: [{name: outcome}, {name: subgoals}]``, with ``subgoals: true`` among the

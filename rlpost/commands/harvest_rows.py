@@ -152,10 +152,14 @@ class FinishedRun:
         texts = tuple(one["text"] for one in said)
         if any(not text.strip() for text in texts[::2]):
             return "empty"
-        prefix = self.config.sft.completion_prefix if self.config.sft is not None else ""
-        if any(not text.startswith(prefix) for text in texts[::2]):
+        if any(not text.startswith(self.prefix) for text in texts[::2]):
             return "prefix"
-        return tuple(text if place % 2 else text.removeprefix(prefix) for place, text in enumerate(texts))
+        return tuple(text if place % 2 else text.removeprefix(self.prefix) for place, text in enumerate(texts))
+
+    @property
+    def prefix(self) -> str:
+        """``sft.completion_prefix`` of the run, which is taken off its answers."""
+        return self.config.sft.completion_prefix if self.config.sft is not None else ""
 
     def _prompt(self, row: Mapping[str, Any], step: int) -> Prompt:
         name = row["prompt_id"]
@@ -179,6 +183,7 @@ class FinishedRun:
             **{key: row.get(key) for key in kept},
             "reward": row["reward_total"],
             "tokens": row["tokens"],
+            "completion_prefix": self.prefix,
             "rlpost": self.version,
         }
 

@@ -96,8 +96,12 @@ CASES: dict[str, tuple[str, list[tuple[str, str]]]] = {
     ),
     "a chain that nothing needs": (
         f"by\n  have a : r := h.elim hp hr\n  have b : r ∨ s := Or.inl a\n  {SWAP}\n  have h₂ : s := b\n  exact ⟨h₁, h₂⟩",
-        [("have a : r := h.elim hp hr", "idle"), ("have b : r ∨ s := Or.inl a", "idle"), (SWAP, "needed")]
-        + [("have h₂ : s := b", "unproved")],
+        [
+            ("have a : r := h.elim hp hr", "idle"),
+            ("have b : r ∨ s := Or.inl a", "idle"),
+            (SWAP, "needed"),
+            ("have h₂ : s := b", "unproved"),
+        ],
     ),
     "a step with arguments": (
         "by\n  have h₁ (t : Prop) (ht : t) : q ∨ p := h.elim Or.inr Or.inl\n  have h₂ : s := hr\n"

@@ -123,7 +123,7 @@ def test_only_what_is_accepted_is_written_with_columns_and_source(tmp_path: Path
     assert source == {
         "run": "r", "step": 7, "prompt_id": "a", "member": 0, "ticket": 0, "seed": 40, "policy_version": 5,
         "outcome": "accepted", "reason": "proved", "assurance": "kernel_replayed", "verifier": "lean/4.34",
-        "reward": 1.0, "tokens": 3,
+        "reward": 1.0, "tokens": 3, "completion_prefix": "",
     }  # fmt: skip
     assert folder.targets(found) == [("p → p", ("by simp",))]
 

@@ -2,8 +2,8 @@ r"""Reads the skeleton of a proof, its leading `have name : T := …` steps, fro
 
 A proof is a block of tactics or a term. After a first ``intro`` (or ``fun``) with plain names come the steps; the first
 step that is no plain ``have`` begins the *rest*, which closes the goal. A plain ``have`` states its type and binds one
-name or none, so that what it adds to the context is known without Lean: ``have ⟨a, b⟩ : …``, ``obtain``, ``have h := e``
-and everything after them belong to the rest. A ``have`` within a step is part of that step.
+name or none, so that what it adds to the context is known without Lean: ``have ⟨a, b⟩ : …``, ``obtain``,
+``have h := e`` and everything after them belong to the rest. A ``have`` within a step is part of that step.
 
 Nothing here is trusted: `rlpost_verifiers.lean.subgoals` has Lean check whatever is concluded from it.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from rlpost_verifiers.lean.declarations import PROVING, find_declarations
 from rlpost_verifiers.lean.filter import find_forbidden
@@ -27,10 +26,11 @@ _BY = re.compile(rf"by{_END}")
 _FUN = re.compile(rf"(?:fun|λ)((?:\s+{_NAME})+)\s*(?:=>|↦)")
 _INTRO = re.compile(rf"r?intros?((?:[ ]+{_NAME})+)")
 _HAVE = re.compile(rf"have{_END}")
-_HEAD = re.compile(rf"\s*({_NAME})?\s*(.*?)\s*", re.DOTALL)
+_HEAD = re.compile(_NAME)
 _WORD = re.compile(r"[^\W\d][\w'!?.]*|λ")
 _OPEN_LINE = re.compile(r"^open(?: scoped)?(?: [A-Za-z_][\w.']*)+[ ]*$", re.MULTILINE)
 _FENCE = re.compile(r"^[ >]*(?:```|~~~)[^\n]*", re.MULTILINE)
+_MOST_FENCES = 32
 _SPACE = re.compile(r"[\s()]+")
 # After one of these, a ";" separates tactics or terms inside the step, not the step from the next.
 _NESTING = frozenset(("by", "fun", "λ", "let", "show", "suffices", "do", "match", "calc", "from", "have", "if"))
@@ -177,7 +177,7 @@ def locate(answer: str, text: str) -> list[int] | None:
     wanted = "".join(text.split())
     begin = max(answer.rfind("</think>"), 0)
     starts = [begin, *(found.end() for found in _FENCE.finditer(answer, begin))]
-    for start in reversed(starts):
+    for start in reversed(starts[-_MOST_FENCES:]):
         try:
             bare = blank_comments(answer[start:])
         except CommentError:
@@ -218,11 +218,14 @@ def _pieces(text: str, first: int, column: int, tactics: bool) -> Iterator[tuple
     while place < len(text):
         character = text[place]
         begins = place > start and text[place - 1 : place] == "\n" and depth == 0
-        ink = _ink(text, place) if begins else place
-        if begins and ink < len(text) and _column(text, ink) <= column:
-            yield start, _trimmed(text, start, place)
-            start, nested, place = ink, False, ink
-            continue
+        if begins:
+            ink = _ink(text, place)
+            if ink < len(text) and _column(text, ink) <= column:
+                yield start, _trimmed(text, start, place)
+                start, nested = ink, False
+            if ink > place or start == ink:
+                place = ink
+                continue
         depth += (character in _OPENING) - (character in _CLOSING)
         if character == ";" and depth == 0 and not nested and text[place - 1] != "<":
             yield start, _trimmed(text, start, place)
@@ -245,18 +248,19 @@ def _read_have(text: str, start: int, stop: int) -> Step | None:
     if colon is None or text.startswith(":=", colon):
         return None
     assign = _at_surface(text, ":=", colon + 1, stop)
-    head = _HEAD.fullmatch(text, found.end(), colon)
-    if assign is None or head is None:
+    if assign is None:
         return None
-    name, binders, kind = head[1] or "this", head[2].strip(), text[colon + 1 : assign].strip()
-    loose = binders and (not head[1] or binders.startswith("⟨") or find_loose_binder(binders))
+    head, kind = text[found.end() : colon].strip(), text[colon + 1 : assign].strip()
+    name = _HEAD.match(head)
+    binders = head[name.end() if name else 0 :].strip()
+    loose = binders and (not name or binders.startswith("⟨") or find_loose_binder(binders))
     if loose or not kind or find_open_end(kind) or any(find_forbidden(one) for one in (kind, binders) if one):
         return None
     if any(word in _NO_TYPE for word in _surface_words(kind)):
         return None
     value = _ink(text, assign + 2)
     proof = " " * _column(text, value) + text[value:stop] if value < stop else ""
-    return Step(name, binders, kind, proof, start, stop)
+    return Step(name[0] if name else "this", binders, kind, proof, start, stop)
 
 
 def _for_all(statement: str) -> tuple[list[tuple[str, str]], str] | None:
