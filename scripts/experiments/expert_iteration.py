@@ -151,7 +151,7 @@ class Rounds:
         command = [sys.executable, "-m", "rlpost.cli", "sft", str(CONFIGS / RECIPE), *self.overrides, *base, *settings]
         output = ["--output", str(self.path(policy)), "--quiet", "--json"]
         said = subprocess.run([*command, *output], check=True, stdout=subprocess.PIPE, text=True)
-        return json.loads(said.stdout)
+        return json.loads(said.stdout.splitlines()[-1])  # after the trainer's own lines
 
     def outcome_file(self, policy: str) -> Path:
         """The file with a policy's outcomes on the held-out theorems."""

@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
-from rlpost.types import ItemVerdict, Verdict, VerifyItem
+from rlpost.config.schema import ScoringSection
+from rlpost.scoring.score import Scorer
+from rlpost.trajectory import Group
+from rlpost.types import ItemVerdict, Prompt, SpanReward, Verdict, VerifyItem
 from rlpost_verifiers.lean.verifier import LeanVerifier
+from support.trajectories import answer
 
 BINDERS = "(p q r s : Prop) (h : p ∨ q) (hr : q → r) (hp : p → r)"
 GOAL = "(q ∨ p) ∧ s"
@@ -261,3 +265,22 @@ def test_a_check_that_stays_undecided_leaves_its_step_undecided(
     first, second = judged(lean, answer).items
     assert (first.outcome, first.reason, first.score) == ("undecided", "unavailable", 0.0)
     assert second.outcome == "rejected"
+
+
+def test_the_scorer_takes_the_blame_from_the_needed_step_alone() -> None:
+    spec = {"verifier": "lean.embedded", "verifier_args": {"subgoals": True}, "timeout_s": 5}
+    section = ScoringSection.model_validate({**spec, "rewards": [{"name": "outcome"}, {"name": "subgoals"}]})
+    texts = [f"by\n  {SWAP}\n  have h₂ : q ∨ p := hr\n  exact ⟨h₁, h₂⟩", "⟨h.elim Or.inr Or.inl, h.elim Or.inr Or.inl⟩"]
+    columns = {"statement": "(q ∨ p) ∧ (q ∨ p)", "binders": BINDERS}
+    members = tuple(answer(text, number) for number, text in enumerate(texts))
+    scorer = Scorer(section)
+    try:
+        [found] = scorer.score([Group(Prompt("p", text="?", columns=columns), members)])
+    finally:
+        scorer.close()
+    failed, proved = found.rewards
+    assert failed is not None
+    assert [(span.channel, span.value) for span in failed] == [("reward", 0.0), ("exempt", 0.0)]
+    assert texts[0][failed[1].start - 1 : failed[1].stop - 1] == SWAP  # after a prompt of one token
+    assert proved == (SpanReward(0, members[1].length, 1.0),)
+    assert found.metrics["subgoals/steps"] == 2.0
