@@ -15,6 +15,8 @@ from rlpost.types import ItemVerdict, Prompt, SpanReward, Verdict, VerifyItem
 from rlpost_verifiers.lean.verifier import LeanVerifier
 from support.trajectories import answer
 
+pytestmark = pytest.mark.lean
+
 BINDERS = "(p q r s : Prop) (h : p ∨ q) (hr : q → r) (hp : p → r)"
 GOAL = "(q ∨ p) ∧ s"
 SIGNATURE = f"theorem foo {BINDERS} : {GOAL}"
@@ -147,6 +149,11 @@ CASES: dict[str, tuple[str, list[tuple[str, str]]]] = {
         f"```lean\nlemma swap {{a b : Prop}} (h : a ∨ b) : b ∨ a := h.elim Or.inr Or.inl\n\n{SIGNATURE} := by\n"
         "  have h₁ : q ∨ p := swap h\n  have h₂ : s := hr\n  exact ⟨h₁, h₂⟩\n```",
         [("have h₁ : q ∨ p := swap h", "needed"), ("have h₂ : s := hr", "unproved")],
+    ),
+    "a namespace opened for the theorem alone": (
+        f"```lean4\nopen Nat in\n@[simp] theorem foo {BINDERS} :\n    {GOAL} := by\n  {SWAP}\n  have h₂ : s := hr\n"
+        "  exact ⟨h₁, h₂⟩\n```",
+        [(SWAP, "needed"), ("have h₂ : s := hr", "unproved")],
     ),
     "another theorem than the task's": (f"theorem foo (p : Prop) : p := by\n  {SWAP}\n  exact h₁", []),
     "a step inside a case": (

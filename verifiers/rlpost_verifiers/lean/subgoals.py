@@ -28,7 +28,9 @@ from rlpost_verifiers.lean.skeleton import Skeleton, Step, locate, read_skeleton
 from rlpost_verifiers.lean.task import ProofTask
 
 Reason = Literal["needed", "idle", "trivial", "open", "unproved"]
-"""Of a proved step: the rest needs it, does without it, anybody could prove it, or the rest does not close the goal."""
+"""Of a step that is proved: the rest needs it, the rest does without it, ``trivial`` proves it, or the rest does not
+close the goal. ``unproved``: its own proof fails.
+"""
 Questions = Generator[list[ProofTask], list[Verdict], tuple[ItemVerdict, ...]]
 
 _NO_GUESSED_NAMES = "set_option autoImplicit false"
@@ -44,8 +46,8 @@ def judge(answer: str, task: ProofTask, most: int) -> Questions:
         most: largest number of steps that are looked at.
 
     Returns:
-        An item for each step whose statement Lean can read, by its number. ``score`` is 1 exactly if the step is proved
-        and needed; an undecided check leaves it undecided, with score 0. Empty where the skeleton cannot be read from
+        An item for each step whose statement Lean can read, by its number. ``score`` is 1 exactly if it is ``needed``,
+        else 0; a check that is undecided leaves its step undecided. Empty where the skeleton cannot be read from
         the text, its context is not what it seems, or the answer does not hold the proof as written.
     """
     found = read_skeleton(task, most)
