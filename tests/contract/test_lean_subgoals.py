@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from rlpost.scoring.score import Scorer
 from rlpost.trajectory import Group
 from rlpost.types import ItemVerdict, Prompt, SpanReward, Verdict, VerifyItem
 from rlpost_verifiers.lean.verifier import LeanVerifier
-from support.trajectories import answer
+from support.lean_toolchain import PRELUDE_IMPORTS, build
+from support.trajectories import answer as answered
 
 pytestmark = pytest.mark.lean
 
@@ -279,7 +281,7 @@ def test_the_scorer_takes_the_blame_from_the_needed_step_alone() -> None:
     section = ScoringSection.model_validate({**spec, "rewards": [{"name": "outcome"}, {"name": "subgoals"}]})
     texts = [f"by\n  {SWAP}\n  have h₂ : q ∨ p := hr\n  exact ⟨h₁, h₂⟩", "⟨h.elim Or.inr Or.inl, h.elim Or.inr Or.inl⟩"]
     columns = {"statement": "(q ∨ p) ∧ (q ∨ p)", "binders": BINDERS}
-    members = tuple(answer(text, number) for number, text in enumerate(texts))
+    members = tuple(answered(text, number) for number, text in enumerate(texts))
     scorer = Scorer(section)
     try:
         [found] = scorer.score([Group(Prompt("p", text="?", columns=columns), members)])
@@ -291,3 +293,11 @@ def test_the_scorer_takes_the_blame_from_the_needed_step_alone() -> None:
     assert texts[0][failed[1].start - 1 : failed[1].stop - 1] == SWAP  # after a prompt of one token
     assert proved == (SpanReward(0, members[1].length, 1.0),)
     assert found.metrics["subgoals/steps"] == 2.0
+
+
+@pytest.mark.long
+def test_a_toolchain_says_the_same(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"command": build(tmp_path), "imports": PRELUDE_IMPORTS, "workers": 2, "timeout_s": 20}
+    with LeanVerifier("cli", subgoals=True, **settings) as lean:
+        for name, (answer, expected) in CASES.items():
+            assert steps(answer, judged(lean, answer).items) == expected, name
