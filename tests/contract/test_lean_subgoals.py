@@ -134,6 +134,14 @@ CASES: dict[str, tuple[str, list[tuple[str, str]]]] = {
         f"by\n  {SWAP}\n  have h₂ : s := by skip; exact hr\n  exact ⟨h₁, h₂⟩",
         [(SWAP, "needed"), ("have h₂ : s := by skip; exact hr", "unproved")],
     ),
+    "tactics after a prompt that ends with by": (
+        f"\n  {SWAP}\n  have h₂ : s := by\n    exact hr\n  exact ⟨h₁, h₂⟩",
+        [(SWAP, "needed"), ("have h₂ : s := by", "unproved")],
+    ),
+    "tactics without a margin": (
+        f"{SWAP}\nhave h₂ : s := by\n  exact hr\nexact ⟨h₁, h₂⟩",
+        [(SWAP, "needed"), ("have h₂ : s := by", "unproved")],
+    ),
     "a term": (
         f"{SWAP}\nhave h₂ : s := hr\n⟨h₁, h₂⟩",
         [(SWAP, "needed"), ("have h₂ : s := hr", "unproved")],

@@ -169,10 +169,13 @@ def telescope(statement: str, names: Sequence[str]) -> tuple[str, str] | None:
 def locate(answer: str, text: str) -> list[int] | None:
     r"""For each character of ``text`` that is no white space, its index in the answer that ``text`` was taken from.
 
-    Comments of the answer do not count. None if the text does not stand in it, as where it was normalised.
+    Comments of the answer do not count. A first ``by`` may be missing there, where the prompt ends with it: it is
+    placed at what follows. None if the text does not stand in the answer, as where that was normalised.
 
     >>> locate("So:\n```lean\nby -- easy\n rfl\n```", "by        \n rfl")
     [12, 13, 24, 25, 26]
+    >>> locate("rfl", "by\n  rfl")
+    [0, 0, 0, 1, 2]
     """
     wanted = "".join(text.split())
     begin = max(answer.rfind("</think>"), 0)
@@ -183,9 +186,11 @@ def locate(answer: str, text: str) -> list[int] | None:
         except CommentError:
             continue
         places = [place for place, character in enumerate(bare, start) if not character.isspace()]
-        found = "".join(bare.split()).rfind(wanted)
-        if wanted and found >= 0:
-            return places[found : found + len(wanted)]
+        inked = "".join(bare.split())
+        for missing in (0, 2) if _BY.match(text.lstrip()) else (0,):
+            found = inked.rfind(wanted[missing:])
+            if len(wanted) > missing and found >= 0:
+                return [places[found]] * missing + places[found : found + len(wanted) - missing]
     return None
 
 
