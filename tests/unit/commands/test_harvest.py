@@ -344,6 +344,17 @@ def test_the_prefix_of_the_warm_start_is_not_written_twice(tmp_path: Path) -> No
     assert folder.targets(found) == [("p → p", (" by simp",))]
 
 
+def test_a_run_without_a_warm_start_takes_the_prefix_of_those_with_one(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, ROWS)
+    one = folder.run([(Q1, answer(" by simp"), accepted())], "one", sft={"completion_prefix": " "})
+    other = folder.run([(Q2, answer(" by tauto"), accepted()), (Q2, answer("by omega"), accepted())], "two")
+    found, rows = folder.harvest([other, one])
+    assert sorted(row["proof"] for row in rows) == ["by simp", "by tauto"]
+    assert {row["harvest"]["completion_prefix"] for row in rows} == {" "}
+    assert found.left_out == {"prefix": 1}
+    assert found.sft["completion_prefix"] == " "
+
+
 def test_a_column_that_the_answer_displaces_is_kept_and_never_one_that_the_prompt_reads(tmp_path: Path) -> None:
     folder = Folder(tmp_path, [{"id": "a", "prompt": "p → p", "proof": "by trivial"}])
     run = folder.run([(Q1, answer("by simp"), accepted())])
