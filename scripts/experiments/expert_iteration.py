@@ -140,7 +140,8 @@ class Rounds:
         section = load(CONFIGS / RECIPE, [*self.overrides, *self.tuning]).config.sft
         assert section is not None
         assert isinstance(section.train, dict)
-        epochs = made["updates"] * section.batch_size / int(section.train["count"])
+        # the trainer rounds the number of updates up
+        epochs = (made["updates"] - 0.5) * section.batch_size / int(section.train["count"])
         rows = self.fine_tune(f"rows_{number}", [*self.tuning, f"sft.epochs={epochs}"])
         kept = {"rows": found.rows, "prompts": found.prompts, "accepted": found.accepted, "read": found.read}
         done.write_text(json.dumps({**kept, "updates": made["updates"], "updates_on_rows": rows["updates"]}))

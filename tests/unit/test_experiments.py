@@ -184,7 +184,7 @@ def test_rounds_of_expert_iteration_restart_fine_tuning_from_the_warm_start(
                     marks = "1" * ((prompt + place) % 4) + "0" * 32
                     record(Outcome(str(prompt), marks[:32], 0))
     assert asked[0] == ["tuned_1", 'sft.source="jsonl"', 'sft.completion_prefix=" "', *module.TUNING]
-    assert asked[1] == ["rows_1", *module.TUNING, f"sft.epochs={12 * 32 / 3000}"]  # as many updates of as many rows
+    assert asked[1] == ["rows_1", *module.TUNING, f"sft.epochs={11.5 * 32 / 3000}"]  # as many updates of as many rows
     found = module.summarise(seeds)
     assert found["rollouts"] == {"1": 4 * 128, "2": 8 * 128}
     lines = module.table(found).split("\n")
