@@ -14,7 +14,7 @@ With N steps to a round, policies of round r have used r · N · (prompts · gro
 * `tuned_r`: the warm start, fine-tuned on all proofs of `rl_1, expert_2, …, expert_r`.
 * `rows_r`: the warm start, fine-tuned further on its own rows for as many updates as `tuned_r`; no rollouts.
 
-    scripts/experiments/expert_iteration.py runs/expert                   # three seeds, about 20 minutes on two cores
+    scripts/experiments/expert_iteration.py runs/expert                   # three seeds, 7 to 10 minutes a seed on two cores
     scripts/experiments/expert_iteration.py runs/expert_small --small     # one seed, short
     scripts/experiments/expert_iteration.py runs/longer --steps 64 --rounds 3
 
