@@ -14,8 +14,8 @@ With N steps to a round, policies of round r have used r · N · (prompts · gro
 * `tuned_r`: the warm start, fine-tuned on all proofs of `rl_1, expert_2, …, expert_r`.
 * `rows_r`: the warm start, fine-tuned further on its own rows for as many updates as `tuned_r`; no rollouts.
 
-    scripts/experiments/expert_iteration.py runs/expert                   # three seeds, 7 to 10 minutes a seed on two cores
-    scripts/experiments/expert_iteration.py runs/expert_small --small     # one seed, short
+    scripts/experiments/expert_iteration.py runs/expert                 # three seeds
+    scripts/experiments/expert_iteration.py runs/expert_small --small   # one seed, short
     scripts/experiments/expert_iteration.py runs/longer --steps 64 --rounds 3
 
 Started again with the same folder it continues where it stopped. Writes `results.json` and `results.md`.
