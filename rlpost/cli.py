@@ -163,10 +163,14 @@ def _sft(arguments: argparse.Namespace) -> None:
     config = _load(arguments)
     from rlpost.commands.sft import warm_start
 
-    result = warm_start(config, arguments.output or f"{config.folder}/sft", quiet=arguments.quiet or arguments.json)
+    target = arguments.output or f"{config.folder}/sft"
+    with _only_json(arguments.json):  # TRL prints a line for every logged loss
+        result = warm_start(config, target, quiet=arguments.quiet or arguments.json)
     if arguments.json:
         print(json.dumps(dataclasses.asdict(result)))
     elif not arguments.quiet:
+        for note in result.notes:
+            print(note)
         print(f"{result.rows} rows, {result.updates} updates, final loss {result.loss:.4f}: {result.folder}")
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 Outcome = Literal["accepted", "rejected", "undecided"]
-Channel = Literal["reward", "advantage"]
+Channel = Literal["reward", "advantage", "exempt"]
 UpdateKind = Literal["full", "adapter", "values", "diff"]
 
 
@@ -165,7 +165,8 @@ class SpanReward:
         value: the reward, or the advantage itself with the channel ``advantage``.
         index: number of the part that is rewarded: 0 for the whole trajectory, the rank in a list, the number of a
             turn or tactic. Values are compared with those of the same stage and index in the group.
-        channel: ``reward`` is normalised within the group, ``advantage`` is added afterwards unchanged.
+        channel: ``reward`` is normalised within the group, ``advantage`` is added afterwards unchanged, and ``exempt``
+            takes the blame from its tokens: where all else sums to an advantage below 0, they have 0. Its value is 0.
         stage: name of the reward stage that pays for this part, which the pipeline fills in; empty for the whole
             trajectory's reward (tokens 0 to L, index 0), to which every stage may add.
 
@@ -185,6 +186,8 @@ class SpanReward:
             raise ValueError(f"span [{self.start}, {self.stop}): need 0 <= start <= stop")
         if not np.isfinite(self.value):
             raise ValueError(f"span [{self.start}, {self.stop}): value {self.value!r} is not finite")
+        if self.channel == "exempt" and self.value:
+            raise ValueError(f"span [{self.start}, {self.stop}): an exempt span pays nothing, not {self.value!r}")
 
 
 Reward = tuple[SpanReward, ...]

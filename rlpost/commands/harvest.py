@@ -115,6 +115,8 @@ def harvest(
     target = check_target(Path(output), force)
     runs = _opened(folders, overrides)
     column, prefix = completion_column(runs, completion_key)
+    for run in runs:
+        run.prefix = prefix
     count: Counter[str] = Counter()
     by_run: dict[str, Counter[str]] = {}
     notes: list[str] = []

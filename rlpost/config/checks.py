@@ -434,6 +434,7 @@ ALL: tuple[Callable[[RunConfig], None], ...] = (
     algorithm_checks.check_advantage,
     algorithm_checks.check_spans_per_completion,
     algorithm_checks.check_overlong,
+    algorithm_checks.check_subgoals,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -320,9 +321,8 @@ def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> st
             resolved = Path(scratch) / "config.yaml"
             resolved.write_text(dump(config), encoding="utf-8")
             done = subprocess.run(
-                [sys.executable, "-m", "rlpost.cli", "sft", str(resolved), "--quiet"],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
+                [sys.executable, "-m", "rlpost.cli", "sft", str(resolved), "--quiet", "--json"],
+                capture_output=True,
                 text=True,
                 check=False,
                 # waiting threads must not spin: on a shared machine that costs a factor of three and more
@@ -333,6 +333,8 @@ def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> st
             lines = done.stderr.strip().splitlines() or ["no message"]
             kind = UserError if done.returncode == 2 else InfrastructureError
             raise kind(f"warm start failed: {lines[-1].removeprefix('rlpost: ')}")
+        for note in json.loads(done.stdout.strip().splitlines()[-1])["notes"]:
+            display.say(note)
     return str(folder.warm_start.resolve())
 
 

@@ -39,6 +39,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "outcome": "rlpost_rewards.outcome:Outcome",
         "overlong": "rlpost_rewards.overlong:Overlong",
         "ranking": "rlpost_rewards.ranking:Ranking",
+        "subgoals": "rlpost_rewards.subgoals:Subgoals",
         "trl": "rlpost_rewards.trl_adapter:TrlReward",
         "turns": "rlpost_rewards.turns:TurnReturns",
         "unlikeliness": "rlpost_rewards.unlikeliness:Unlikeliness",

@@ -306,6 +306,37 @@ BROKEN: list[tuple[str, dict[str, Any], str, list[str]]] = [
         "scoring.rewards",
         ["overlong", "environment", "remove one"],
     ),
+    (
+        "check_subgoals",
+        {"scoring": {"verifier": "lean.embedded", "rewards": [{"name": "outcome"}, {"name": "subgoals"}]}},
+        "scoring.verifier_args.subgoals",
+        ["None", "lean.embedded", "subgoals: true"],
+    ),
+    (
+        "check_subgoals",
+        {
+            "scoring": {
+                "verifier": "lean.embedded",
+                "verifier_args": {"subgoals": True},
+                "rewards": [{"name": "outcome"}, {"name": "subgoals"}],
+            },
+            "algorithm": {"baseline": "none"},
+        },
+        "algorithm.baseline",
+        ["none", "no blame", "use mean"],
+    ),
+    (
+        "check_subgoals",
+        {
+            "scoring": {
+                "verifier": "lean.embedded",
+                "verifier_args": {"subgoals": True},
+                "rewards": [{"name": "subgoals"}],
+            }
+        },
+        "scoring.rewards",
+        ["nothing by itself", "put outcome before it"],
+    ),
     ("check_filter", {"algorithm": {"filter_batches": 3}}, "algorithm.filter_batches", ["3", "off", "set filter"]),
     (
         "check_importance_limits",

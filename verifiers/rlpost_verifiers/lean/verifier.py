@@ -37,6 +37,7 @@ from rlpost_verifiers.lean.filter import split_imports
 from rlpost_verifiers.lean.given import read_given
 from rlpost_verifiers.lean.places import in_answer
 from rlpost_verifiers.lean.proving import LeanTactics
+from rlpost_verifiers.lean.subgoals import answered, judge
 from rlpost_verifiers.lean.task import ProofTask, parse_task
 from rlpost_verifiers.lean.text import normal_form
 
@@ -86,6 +87,9 @@ class LeanVerifier:
             alone; a proof that ends it again, while a gold proof is accepted, is rejected as ``crashed_twice``. So is
             one that runs out of wall-clock time again while gold proofs are quick, as ``timeout_twice``.
         cache_size: number of decided verdicts kept in memory.
+        subgoals: say of each ``have`` step of a rejected proof whether it is proved and needed, as the items of the
+            verdict, for the reward ``subgoals``; see `rlpost_verifiers.lean.subgoals`.
+        max_subgoals: number of steps n that are looked at in one proof, at a cost of at most 3n + 2 further checks.
         cache_dir: folder that keeps them across runs; ``auto`` is a folder of the user's cache, None keeps none.
         settings: further arguments of the backend, e.g. ``memory_mb``, ``project``, ``url``.
 
@@ -114,6 +118,8 @@ class LeanVerifier:
         retries: int = 1,
         cache_size: int = 100_000,
         cache_dir: str | None = None,
+        subgoals: bool = False,
+        max_subgoals: int = 6,
         **settings: Any,
     ) -> None:
         if retries < 0:
@@ -122,6 +128,9 @@ class LeanVerifier:
             raise UserError(f"max_heartbeats is {max_heartbeats}; give 0 for no limit, or a positive number")
         self._heartbeats = max_heartbeats
         self._readable: set[str] = set()
+        if max_subgoals < 1:
+            raise UserError(f"max_subgoals is {max_subgoals}; give 1 or more, or subgoals: false")
+        self._subgoals = max_subgoals if subgoals else 0
         self._extract = ExtractSettings(extract, trailing, fences, form, restated)
         self._retries, self._closing = retries, threading.Event()
         self._cache = VerdictCache(cache_size, _folder(cache_dir))
@@ -144,19 +153,21 @@ class LeanVerifier:
             DataError: for an item whose columns do not form a proof task.
             InfrastructureError: after `close`.
         """
-        verdicts: list[Verdict | None] = []
-        tasks: list[ProofTask] = []
-        for item in items:
+        verdicts: list[Verdict | None] = [None] * len(items)
+        tasks: dict[int, ProofTask] = {}
+        for place, item in enumerate(items):
             try:
-                tasks.append(self._task(item))
-                verdicts.append(None)
+                tasks[place] = self._task(item)
             except NoProofError as error:
-                verdicts.append(filtered(str(error), self.fingerprint))
-        found = zip(self.verify_tasks(tasks), tasks, strict=True)
-        return [
-            in_answer(*next(found), item.text) if verdict is None else verdict
-            for verdict, item in zip(verdicts, items, strict=True)
-        ]
+                verdicts[place] = filtered(str(error), self.fingerprint)
+        found = dict(zip(tasks, self.verify_tasks(list(tasks.values())), strict=True))
+        verified = {place: in_answer(one, tasks[place], items[place].text) for place, one in found.items()}
+        if self._subgoals:
+            rejected = {place: tasks[place] for place, one in verified.items() if one.outcome == "rejected"}
+            asking = {place: judge(items[place].text, task, self._subgoals) for place, task in rejected.items()}
+            parts = answered(asking, self.verify_tasks)
+            verified |= {place: replace(verified[place], items=found) for place, found in parts.items()}
+        return [verified[place] if verdict is None else verdict for place, verdict in enumerate(verdicts)]
 
     def verify_tasks(self, tasks: Sequence[ProofTask]) -> list[Verdict]:
         """One verdict for each task, in order; equal tasks are checked once, decided ones are cached.
