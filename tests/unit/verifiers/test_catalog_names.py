@@ -47,7 +47,7 @@ def test_canonicalising_twice_changes_nothing(title: str) -> None:
 @given(st.text(alphabet=st.characters(codec="ascii"), max_size=40))
 def test_the_fast_way_for_plain_text_is_the_slow_way(title: str) -> None:
     """A character outside ASCII that folds to nothing makes the same text take the slow way."""
-    assert canonical(title) == canonical(title + "\u0301") or not any(c.isalnum() for c in title)
+    assert canonical(title) == canonical("\u0301" + title) or not any(c.isalnum() for c in title)
 
 
 @pytest.mark.parametrize(

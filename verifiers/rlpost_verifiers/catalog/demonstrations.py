@@ -161,7 +161,7 @@ def demonstrate(
 
 
 def _text(items: Sequence[int], remapper: Remapper) -> str:
-    return "\n".join(remapper.verifier.catalog.items[item].name for item in items)
+    return "\n".join(remapper.verifier.catalog.store.name(item) for item in items)
 
 
 def _reflected(
@@ -170,8 +170,8 @@ def _reflected(
     """Scores after the teacher's ratings of the best candidates; conversations without ratings keep their scores."""
     rated = remapper.settings.rated
     chosen = {name: demonstration(scores[place], rated, truth[name].seen) for place, name in enumerate(names)}
-    catalog = remapper.verifier.catalog.items
-    answers = rate({name: [catalog[item].name for item in items] for name, items in chosen.items()})
+    catalog = remapper.verifier.catalog.store
+    answers = rate({name: [catalog.name(item) for item in items] for name, items in chosen.items()})
     found = scores.copy()
     for place, name in enumerate(names):
         ratings = {chosen[name][k]: value for k, value in answers.get(name, {}).items()}

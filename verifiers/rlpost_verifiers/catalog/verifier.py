@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +13,15 @@ from rlpost.algorithms.ranking import self_information
 from rlpost.data.jsonl import read_jsonl
 from rlpost.errors import DataError, UserError
 from rlpost.types import ItemVerdict, Prompt, Verdict, VerifyItem
+from rlpost_verifiers.catalog.gate import CatalogReport, check
 from rlpost_verifiers.catalog.ground_truth import ELSEWHERE_KEY, RELEVANT_KEY, SEEN_KEY, Columns, GroundTruth, Reader
 from rlpost_verifiers.catalog.index import CatalogIndex
 from rlpost_verifiers.catalog.items import Catalog, load_catalog
 from rlpost_verifiers.catalog.lists import Entry, ListSettings, Prose, Unparsable, Yearless, parse_list
-from rlpost_verifiers.mixed_batch import ask_mixed
 
 HIT, MISS, ELSEWHERE = "hit", "miss", "relevant_elsewhere"
 SEEN, DUPLICATE, OUTSIDE, UNPARSABLE = "seen", "duplicate", "out_of_catalog", "unparsable"
 INSIDE = "in_catalog"
-
-_SAMPLE = 300
-"""Number of items that the conformance check writes in several forms and looks up again."""
-_TWICE = 40
-"""Number of lists that the conformance check puts into its batch twice."""
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogReport:
-    """Result of the conformance check: its failures are real names not found and invented names found."""
-
-    checked: int
-    failures: tuple[str, ...]
-    about: str
-
-    def summary(self) -> str:
-        """One line with the counts and the first failure."""
-        first = f"; first: {self.failures[0]}" if self.failures else ""
-        right = self.checked - len(self.failures)
-        return f"catalog: {self.about}; {right} of {self.checked} names as they should be{first}"
 
 
 class CatalogVerifier:
@@ -61,6 +40,9 @@ class CatalogVerifier:
             (JSON lines) whose relevant items are counted; None: novelty and popularity shift are not measured.
         tolerance: largest accepted difference between the answer's year and the item's, in years.
         similarity: smallest title similarity that counts as a spelling error, above 0 to 100; None: no fuzzy matching.
+        prefix: whether the first words of a title count as the title where no other item's title begins with them, as
+            models shorten the long names of goods.
+        ids: whether an item's id counts as its title.
         unparsable: ``keep_rank`` or ``skip`` lines without a title between entries; `ListSettings` has the details.
         prose: ``ignore`` lines without a title around the list, or ``keep_rank``.
         yearless: ``accept`` or ``reject`` titles without a year.
@@ -83,6 +65,8 @@ class CatalogVerifier:
         popularity: str | None = None,
         tolerance: int = 2,
         similarity: float | None = None,
+        prefix: bool = False,
+        ids: bool = False,
         unparsable: Unparsable = "keep_rank",
         prose: Prose = "ignore",
         yearless: Yearless = "reject",
@@ -96,13 +80,16 @@ class CatalogVerifier:
         if similarity is not None and not 0 < similarity <= 100:
             raise UserError(f"catalog: similarity is {similarity}; give a number from 1 to 100")
         whole = catalog if isinstance(catalog, Catalog) else load_catalog(catalog, columns)
-        self.catalog = whole if items is None else Catalog(whole.items[:items], whole.defects)
-        self.index = CatalogIndex(self.catalog.items, tolerance, similarity)
+        self.catalog = whole if items is None else whole.head(items)
+        if yearless == "reject" and not self.catalog.dated:
+            raise UserError("catalog: no item has a year, and yearless: reject takes no title without one; set another")
+        self.index = CatalogIndex(self.catalog.items, tolerance, similarity, prefix, ids)
         self.settings, self._required = ListSettings(unparsable, prose, yearless), relevant_required
         self.reader = Reader(self.catalog, self.index, Columns(relevant_key, seen_key, elsewhere_key))
         self._bits = None if popularity is None else self_information(self._popularity(popularity))
-        rule = (tolerance, similarity, self.settings, self.reader.columns, self._bits)
-        names = "\n".join(item.name for item in self.catalog.items)
+        bits = None if self._bits is None else hashlib.sha256(repr(self._bits).encode()).hexdigest()
+        rule = (tolerance, similarity, prefix, ids, self.settings, self.reader.columns, bits)
+        names = self.catalog.store.digest
         self._fingerprint = f"catalog/{hashlib.sha256(f'{rule}{names}'.encode()).hexdigest()[:12]}"
 
     @property
@@ -134,28 +121,11 @@ class CatalogVerifier:
         """Does nothing: there is no process to end."""
 
     def conformance(self) -> CatalogReport:
-        """Verify lists as training does: catalog items written in several forms must be hits where they are relevant,
-        and invented titles in their place must not; all in one batch in a shuffled order, some lists twice.
+        """Verify lists as training does: catalog items, by the strings of the file and written in ten forms, must be
+        hits where they are relevant, and invented titles in their place must not; all in one batch in a shuffled
+        order, some lists twice. A check of no name at all is a failure.
         """
-        rng = random.Random(0)
-        sample = rng.sample(range(len(self.catalog.items)), min(_SAMPLE, len(self.catalog.items)))
-        cases: list[tuple[str, bool]] = []
-        items: list[VerifyItem] = []
-        for number in sample:
-            item = self.catalog.items[number]
-            if item.year is None:
-                continue
-            forms = (item.name, f'3. "{item.title.upper()}" ({item.year})', f"- **{item.title}** ({item.year}) - why")
-            invented = f"zq{item.title[::-1]}xk zw ({item.year})"
-            for line in (*forms, invented):
-                cases.append((line, line != invented))
-                row = {self.reader.columns.relevant: [[item.title, item.year]]}
-                items.append(VerifyItem(row, f"1. X (1900)\n2. X (1900)\n{line}"))
-        failures: list[str] = []
-        for (line, real), found in zip(cases, ask_mixed(self.verify_batch, items, _TWICE), strict=True):
-            if any(_hit_in_third(verdict) != real for verdict in found):
-                failures.append(f"{line!r} is not found" if real else f"the invention {line!r} is found")
-        return CatalogReport(len(cases), tuple(failures), self.catalog.summary())
+        return check(self.catalog, self.verify_batch, self.reader.columns.relevant)
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Refuse prompts on which no answer could earn a reward.
@@ -193,12 +163,14 @@ class CatalogVerifier:
         )  # fmt: skip
 
     def _evidence(self, places: Sequence[int | None], truth: GroundTruth) -> dict[str, Any]:
-        items = self.catalog.items
+        store = self.catalog.store
         found: dict[str, Any] = {
-            "items": [None if place is None else items[place].name for place in places],
+            "items": [None if place is None else store.name(place) for place in places],
             "relevant": len(truth.relevant),
-            "catalog": len(items),
+            "catalog": len(store),
         }
+        if truth.outside:
+            found["relevant_outside"] = truth.outside
         if self._bits is not None:
             found["bits"] = [None if place is None else self._bits[place] for place in places]
         return found
@@ -224,19 +196,23 @@ class CatalogVerifier:
 
     def _popularity(self, where: str) -> list[float]:
         """Number of times each item was chosen, in catalog order."""
-        items = self.catalog.items
-        if any(where in item.attributes for item in items):
-            return [float(item.attributes.get(where) or 0.0) for item in items]
+        store = self.catalog.store
+        rows = [store.attributes(number).get(where) for number in range(len(store))]
+        if any(value is not None for value in rows):
+            return [_count(value, where) for value in rows]
         if not Path(where).expanduser().is_file():
             raise UserError(f"catalog: popularity is {where!r}, no column of the catalog and no file; give one of them")
         counts = Counter(
             number for row in read_jsonl(where) for number in self.reader.ground_truth(row, required=False).relevant
         )
-        return [float(counts[number]) for number in range(len(items))]
+        return [float(counts[number]) for number in range(len(store))]
 
 
-def _hit_in_third(verdict: Verdict) -> bool:
-    return len(verdict.items) == 3 and verdict.items[2].reason == HIT
+def _count(value: Any, where: str) -> float:
+    try:
+        return max(float(value or 0.0), 0.0)
+    except (TypeError, ValueError):
+        raise DataError(f"catalog: popularity column {where!r} holds {value!r:.60}; numbers are needed") from None
 
 
 def _said(value: Any) -> str:
