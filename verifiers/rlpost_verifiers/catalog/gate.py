@@ -48,20 +48,30 @@ class CatalogReport:
 
 
 def check(
-    catalog: Catalog, verify_batch: Callable[[list[VerifyItem]], Sequence[Verdict]], relevant_key: str
+    catalog: Catalog,
+    verify_batch: Callable[[list[VerifyItem]], Sequence[Verdict]],
+    relevant_key: str,
+    undated: bool = True,
 ) -> CatalogReport:
     """Verify lists as training does: items by the file's own strings, in `FORMS`, must be hits where they are relevant,
     and inventions in their place must not; all in one batch in a shuffled order, some lists twice.
 
     An item without a letter or digit cannot be told from the marks of a list; such items are counted, not checked.
+
+    Args:
+        catalog: the catalog.
+        verify_batch: the verifier's method.
+        relevant_key: column with the relevant items.
+        undated: whether titles without a year count; if not, items without one are counted, not checked.
     """
     rng = random.Random(0)
     store = catalog.store
     sample = rng.sample(range(len(store)), min(_SAMPLE, len(store)))
     sayable = [number for number in sample if any(c.isalnum() for c in store.title(number))]
+    checked = [number for number in sayable if undated or store.year(number) is not None]
     cases: list[tuple[str, bool]] = []
     items: list[VerifyItem] = []
-    for number in sayable:
+    for number in checked:
         title, year, written = store.title(number), store.year(number), store.written(number)
         row = {relevant_key: [[title, year]]}
         whole, bare = _as_written(written, title, year)
@@ -77,6 +87,8 @@ def check(
     about = catalog.summary()
     if len(sayable) < len(sample):
         about += f"; {len(sample) - len(sayable)} of {len(sample)} have no letter or digit, which no list can tell"
+    if len(checked) < len(sayable):
+        about += f"; {len(sayable) - len(checked)} of {len(sample)} have no year, and yearless takes no title without"
     if not cases:
         failures.append("there is no name to check")
     return CatalogReport(len(cases), tuple(failures), about)

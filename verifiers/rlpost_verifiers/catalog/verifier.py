@@ -45,7 +45,7 @@ class CatalogVerifier:
         ids: whether an item's id counts as its title.
         unparsable: ``keep_rank`` or ``skip`` lines without a title between entries; `ListSettings` has the details.
         prose: ``ignore`` lines without a title around the list, or ``keep_rank``.
-        yearless: ``accept`` or ``reject`` titles without a year.
+        yearless: ``accept`` or ``reject`` titles without a year; None: reject, or accept where no item has a year.
         relevant_key: column with the relevant items.
         seen_key: column with the seen items.
         elsewhere_key: column with the items that are relevant in other rows of the conversation.
@@ -69,7 +69,7 @@ class CatalogVerifier:
         ids: bool = False,
         unparsable: Unparsable = "keep_rank",
         prose: Prose = "ignore",
-        yearless: Yearless = "reject",
+        yearless: Yearless | None = None,
         relevant_key: str = RELEVANT_KEY,
         seen_key: str = SEEN_KEY,
         elsewhere_key: str = ELSEWHERE_KEY,
@@ -83,8 +83,9 @@ class CatalogVerifier:
         self.catalog = whole if items is None else whole.head(items)
         if yearless == "reject" and not self.catalog.dated:
             raise UserError("catalog: no item has a year, and yearless: reject takes no title without one; set another")
+        taken: Yearless = yearless or ("reject" if self.catalog.dated else "accept")
         self.index = CatalogIndex(self.catalog.items, tolerance, similarity, prefix, ids)
-        self.settings, self._required = ListSettings(unparsable, prose, yearless), relevant_required
+        self.settings, self._required = ListSettings(unparsable, prose, taken), relevant_required
         self.reader = Reader(self.catalog, self.index, Columns(relevant_key, seen_key, elsewhere_key))
         self._bits = None if popularity is None else self_information(self._popularity(popularity))
         bits = None if self._bits is None else hashlib.sha256(repr(self._bits).encode()).hexdigest()
@@ -125,7 +126,8 @@ class CatalogVerifier:
         hits where they are relevant, and invented titles in their place must not; all in one batch in a shuffled
         order, some lists twice. A check of no name at all is a failure.
         """
-        return check(self.catalog, self.verify_batch, self.reader.columns.relevant)
+        yearless = self.settings.yearless != "reject"
+        return check(self.catalog, self.verify_batch, self.reader.columns.relevant, undated=yearless)
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Refuse prompts on which no answer could earn a reward.
