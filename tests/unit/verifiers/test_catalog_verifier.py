@@ -168,3 +168,62 @@ def test_verdicts_in_another_order_fail_the_conformance_test(monkeypatch: pytest
     report = verifier.conformance()
     assert any("is not found" in said for said in report.failures)
     assert any("the invention" in said for said in report.failures)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"title": "Catan"}, {"title": "Azul"}, {"title": "Chess (Deluxe)"}],
+        [{"title": "AmÃ©lie", "year": 2001}, {"title": "Tom &amp; Jerry", "year": 1992}, {"title": "Haine, La (1995)"}],
+        [{"title": "King Kong (1933)", "year": 2005}, {"title": "Solo", "year": 2018}],
+        [{"title": "Alien"}],
+        [{"title": "はは", "year": 1990}, {"title": "ばば", "year": 1990}, {"title": "Bjørn", "year": 1990}],
+        [{"title": "The Hunt", "year": 2012}, {"title": "Hunt", "year": 2012}],
+    ],
+)
+def test_the_gate_finds_the_strings_of_the_file(rows: list[dict[str, Any]]) -> None:
+    report = CatalogVerifier(catalog_of(rows)).conformance()
+    assert report.failures == ()
+    assert report.checked == 11 * len(rows)
+
+
+def test_the_gate_fails_if_there_is_nothing_to_check() -> None:
+    report = CatalogVerifier(catalog_of([{"title": ")"}])).conformance()
+    assert report.failures == ("there is no name to check",)
+    assert "1 of 1 have no letter or digit" in report.summary()
+
+
+def test_the_gate_fails_for_a_string_that_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    verifier = CatalogVerifier(catalog_of([{"title": "AmÃ©lie", "year": 2001}, {"title": "Up", "year": 2009}]))
+    find = verifier.index.find
+    monkeypatch.setattr(verifier.index, "find", lambda title, year=None: None if "Ã" in title else find(title, year))
+    assert "'AmÃ©lie (2001)' is not found" in verifier.conformance().failures
+
+
+def test_catalogs_without_years_need_no_setting() -> None:
+    games = catalog_of([{"title": "Catan"}, {"title": "Azul"}])
+    row = {"groundtruth_with_release_year": ["Azul"]}
+    [verdict] = CatalogVerifier(games).verify_batch([VerifyItem(row, "1. Catan\n2. Azul")])
+    assert [item.reason for item in verdict.items] == ["miss", "hit"]
+    with pytest.raises(UserError, match="no item has a year"):
+        CatalogVerifier(games, yearless="reject")
+
+
+def test_relevant_items_outside_the_catalog_are_counted() -> None:
+    row = {"groundtruth_with_release_year": ["Alien (1979)", "Solaris (1972)", "Stalker (1979)"]}
+    [verdict] = CatalogVerifier(CATALOG).verify_batch([VerifyItem(row, "Alien (1979)")])
+    assert (verdict.evidence["relevant"], verdict.evidence["relevant_outside"]) == (1, 2)
+
+
+def test_defects_are_told_in_one_line_and_listed_in_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLPOST_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "c.csv").write_text(
+        "title\n" + "".join(f"Film {number} ({1950 + number})\n" for number in range(50)) + "Up\n"
+    )
+    (tmp_path / "lists.jsonl").write_text('{"text": "1. Film 3 (1953)"}\n')
+    assert main(["verify", "catalog", str(tmp_path / "lists.jsonl"), "--catalog", str(tmp_path / "c.csv")]) == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert "51 items; rows with defects: 50 year_in_title, 1 no_year; row by row in " in line
+    assert len(Path(line.split(" in ")[-1]).read_text().splitlines()) == 51

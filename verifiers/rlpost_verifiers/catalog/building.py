@@ -148,7 +148,12 @@ class Builder:
         order = np.argsort(row, kind="stable")
         if not dated:
             order = order[code[order] != _CODES["no_year"]]
-        return {"defect_row": row[order], "defect_code": code[order], "value_start": start[order], "value_stop": stop[order]}
+        return {
+            "defect_row": row[order],
+            "defect_code": code[order],
+            "value_start": start[order],
+            "value_stop": stop[order],
+        }
 
 
 def _first_alike(names: Arrays) -> np.ndarray:

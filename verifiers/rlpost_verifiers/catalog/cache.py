@@ -24,7 +24,17 @@ _T = TypeVar("_T")
 _PATIENCE_S = 900.0
 """A process waits this long for another one that makes the same folder, then makes its own."""
 _POLL_S = 0.1
-_CODE = ("names.py", "cells.py", "mojibake.py", "files.py", "building.py", "store.py", "items.py", "grams.py", "prefixes.py")
+_CODE = (
+    "names.py",
+    "cells.py",
+    "mojibake.py",
+    "files.py",
+    "building.py",
+    "store.py",
+    "items.py",
+    "grams.py",
+    "prefixes.py",
+)
 """Files whose rules decide what the folders hold."""
 
 
@@ -52,37 +62,31 @@ def made_once(name: str, make: Callable[[Path], None], read: Callable[[Path], _T
         read: opens what it holds; it may keep its files mapped.
     """
     place = cache_folder() / "catalogs" / name
-    try:
-        return _read(place, read)
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, KeyError) as error:
-        _log.warning("%s: damaged (%s); made again", place, first_line(error))
+    if place.is_dir():
+        try:
+            return read(place)
+        except (OSError, ValueError, KeyError) as error:
+            _log.warning("%s: damaged (%s); made again", place, first_line(error))
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with _alone(place.with_name(f"{name}.lock")):
-            try:
-                return _read(place, read)
-            except (OSError, ValueError, KeyError):
-                shutil.rmtree(place, ignore_errors=True)
+            if place.is_dir():  # made while this process waited, or damaged
+                try:
+                    return read(place)
+                except (OSError, ValueError, KeyError):
+                    shutil.rmtree(place)
             part = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=place.parent))
             try:
                 make(part)
                 os.replace(part, place)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
-        return _read(place, read)
+        return read(place)
     except OSError as error:
         _log.warning("%s: cannot be written (%s); this process keeps its own", place, first_line(error))
     with tempfile.TemporaryDirectory(prefix="rlpost-catalog-") as folder:
         make(Path(folder))
         return read(Path(folder))  # mapped files stay readable without their names
-
-
-def _read(place: Path, read: Callable[[Path], _T]) -> _T:
-    if not place.is_dir():
-        raise FileNotFoundError(place)
-    return read(place)
 
 
 @contextmanager

@@ -13,9 +13,16 @@ from rlpost_verifiers.catalog.names import LONGEST, carried_year, key_of, year_o
 Note = Callable[[str, Any], None]
 """Takes the reason and the value of a defect."""
 
-_ODD = re.compile("[\x00-\x1f\x7f-\xa0<&\u00ad\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2064\u3000\ufeff]|  |^ | $")
+_ODD = re.compile(
+    "[\x00-\x1f\x7f-\xa0<&\u00ad\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2064\u3000\ud800-\udfff\ufeff]|  |^ | $"
+)
 """What sends a title the slow way."""
-_INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\ufeff]"
+)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LARGEST = 1e15
+"""Numbers above it are no titles."""
 _ENTITY = re.compile(r"&(?:[A-Za-z][A-Za-z0-9]{1,31}|#\d{1,7}|#[xX][0-9A-Fa-f]{1,6});")
 _TAG = re.compile(r"</?(?:i|b|em|strong|u|sup|sub|small|span|font|br|p)(?:\s[^<>]*)?/?>", re.IGNORECASE)
 _KNOWN_AS = r"(?:a\.\s?k\.\s?a\.?|A\.K\.A\.?|aka|AKA|also known as)"
@@ -42,7 +49,7 @@ def clean_title(value: Any, note: Note) -> str | None:
         if value is None or value != value:  # NaN is what pandas writes for nothing
             note("no_title", value)
             return None
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > _LARGEST:
             note("title_not_usable", value)
             return None
         note("title_not_text", value)
@@ -65,7 +72,7 @@ def clean_title(value: Any, note: Note) -> str | None:
 
 
 def _mended(title: str, note: Note) -> str:
-    plain = title
+    plain = title = _SURROGATE.sub("\ufffd", title)  # half of a character: no text can hold it
     for _ in range(2):  # "&amp;amp;" was escaped twice
         plain = _ENTITY.sub(lambda entity: html.unescape(entity[0]), plain)
     if "<" in plain:
@@ -140,7 +147,7 @@ def further_names(raw: Any, title: str, year: int | None) -> list[str]:
         sides = _sides(stem)
         found += sides if len(sides) > 1 else []
     written = raw.strip() if isinstance(raw, str) else ""
-    if written and written not in (title, f"{title} ({year})"):
+    if written and not _SURROGATE.search(written) and written not in (title, f"{title} ({year})"):
         found.append(written)
     return [name for name in dict.fromkeys(found) if name != title and len(name) <= LONGEST]
 

@@ -46,6 +46,9 @@ _ODDLY_PLACED = re.compile(r"[A-Za-zÀ-ÿ][\x80-\x9f¡-©«-´¶-¹»-¿×÷][A-
 _DELIMITERS = ",;\t|"
 _DELIMITED = (".csv", ".tsv", ".dat", ".txt")
 _JSON = (".jsonl", ".json", ".ndjson")
+_IN_ROWS = re.compile(r"[^\x00-\x7f]{2,}")
+_ROW_SHARE = 0.5
+"""Largest share of a Western text's accents that may stand side by side."""
 _DECODER = json.JSONDecoder(strict=False)
 csv.field_size_limit(2**24)
 
@@ -111,6 +114,8 @@ class _Lines:
                     yield line.decode("utf-8")
                 except UnicodeDecodeError:
                     text = _western(line)
+                    if not _is_western(text):
+                        text = line.decode("utf-8", "replace")
                     if before is not None:
                         self._report(max(number - before, 0), "line_not_utf8", text.strip())
                     yield text
@@ -130,10 +135,7 @@ class _Lines:
             return "utf-8"
         if right > len(wrong):
             return None
-        sample = "".join(map(_western, wrong))
-        accents = sum(c > "\x7f" for c in sample)
-        odd = _ODDLY_PLACED.findall(sample)
-        if len(odd) > _ODD_SHARE * accents:
+        if not _is_western("".join(map(_western, wrong))):
             raise DataError(
                 f"{self._path}: neither UTF-8 nor a Western encoding (byte {_first_byte(wrong[0])}, around "
                 f"{_around(wrong[0])!r}); convert it: iconv -f ENCODING -t UTF-8"
@@ -169,6 +171,15 @@ def _western(line: bytes) -> str:
         return line.decode("cp1252")
     except UnicodeDecodeError:
         return line.decode("latin-1")
+
+
+def _is_western(text: str) -> bool:
+    """Whether the characters outside ASCII stand as accents and quotation marks of Western languages do: one by one,
+    and where a writer puts them. Text in other encodings, read as Windows-1252, has them in rows.
+    """
+    accents = sum(c > "\x7f" for c in text)
+    in_rows = sum(len(row) for row in _IN_ROWS.findall(text))
+    return len(_ODDLY_PLACED.findall(text)) <= _ODD_SHARE * accents and in_rows <= _ROW_SHARE * accents
 
 
 def _decodes(lines: Iterable[bytes], encoding: str) -> bool:
@@ -232,7 +243,7 @@ def _array(path: str, text: str, report: Report) -> Iterator[Row]:
 def _delimited(path: str, lines: _Lines, first: str, delimiter: str | None, report: Report) -> Iterator[Row]:
     """Rows of CSV and its relatives; the first line names the columns."""
     if "::" in first and first.count("::") > 1:
-        raise DataError(f"{path}: columns are separated by '::' and have no names; write CSV with a first line of names")
+        raise DataError(f"{path}: columns without names between '::'; write CSV with a first line of names")
     if delimiter is None:
         delimiter = max(_DELIMITERS, key=first.count) if any(map(first.count, _DELIMITERS)) else ","
     parse = _quoted

@@ -70,9 +70,20 @@ class Grams:
 
     def _likeliest(self, pieces: Sequence[np.ndarray]) -> np.ndarray:
         """The titles that occur in most of the pieces (titles that contain one trigram), at most `_CANDIDATES`."""
-        every, shared = np.unique(np.concatenate(pieces), return_counts=True)
-        order = np.lexsort((every, -shared))
-        return every[order][:_CANDIDATES]
+        shared = np.zeros(len(self._keys), np.uint8)
+        for piece in pieces:
+            shared[piece] += 1
+        found: list[np.ndarray] = []
+        room = _CANDIDATES
+        every = np.concatenate(pieces)
+        of_each = shared[every]
+        # counting per title is faster than sorting the concatenated pieces
+        for count in range(len(pieces), 0, -1):
+            found.append(np.unique(every[of_each == count])[:room])
+            room -= len(found[-1])
+            if room <= 0:
+                break
+        return np.concatenate(found)
 
 
 class _Keys(Sequence[str]):
@@ -85,7 +96,8 @@ class _Keys(Sequence[str]):
         return len(self._stops) - 1
 
     def __getitem__(self, place: int) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self._text[int(self._stops[place]) : int(self._stops[place + 1])].tobytes().decode("utf-8", "surrogatepass")
+        text = self._text[int(self._stops[place]) : int(self._stops[place + 1])]
+        return text.tobytes().decode("utf-8", "surrogatepass")
 
 
 def _keys(store: Store) -> list[str]:

@@ -14,7 +14,6 @@ from rlpost_verifiers.catalog.lists import parse_title
 from rlpost_verifiers.catalog.names import ARTICLES, canonical, year_of
 from rlpost_verifiers.catalog.store import ARTICLE_CODES
 
-
 _LONGEST_MENTION = 20
 """Most words of a title that a running text mentions."""
 _FOUR_DIGITS = re.compile(r"[0-9]{4}")

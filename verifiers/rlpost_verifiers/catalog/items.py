@@ -14,10 +14,10 @@ from rlpost.data.jsonl import existing_file
 from rlpost.errors import DataError
 from rlpost_verifiers.catalog.building import Builder
 from rlpost_verifiers.catalog.cache import content_key, made_once
+from rlpost_verifiers.catalog.cells import clean_title, further_names, split_year
 from rlpost_verifiers.catalog.files import Row, read_rows
 from rlpost_verifiers.catalog.records import DEFECTS, LEFT_OUT, Defect, Item
 from rlpost_verifiers.catalog.store import Defects, Items, Store
-from rlpost_verifiers.catalog.cells import clean_title, further_names, split_year
 
 __all__ = ["DEFECTS", "LEFT_OUT", "MOVIES", "Catalog", "Defect", "Item", "catalog_of", "load_catalog"]
 
@@ -192,7 +192,8 @@ def _listed(value: Any, note: Callable[[str, Any], None]) -> list[str]:
     """The names in a cell of aliases."""
     if value is None or value == "" or value != value:
         return []
-    found = value if isinstance(value, (list, tuple)) else value.split(_SEPARATORS) if isinstance(value, str) else [value]
+    listed = value.split(_SEPARATORS) if isinstance(value, str) else value
+    found = listed if isinstance(listed, (list, tuple)) else [listed]
     kept: list[str] = []
     for alias in found:
         if isinstance(alias, str) and alias.strip():

@@ -37,7 +37,10 @@ _NUMERAL = re.compile(r"\d+|[ivx]+")
 _YEAR = re.compile(r"(?<!\d)(?:1[89]|2[01])\d\d(?!\d)")
 _SHORT_YEAR = re.compile(r"(?:^|[-/ ’'])(\d\d)$")
 _SUBTITLE = re.compile(r"\s*(?::|\s[-–—]\s)\s*")
-_MEDIUM = r"(?:TV|V|VG|film|movie|video|short|(?:TV|web)[ -]?(?:series|movie|film|mini[ -]?series|special|short|episode))"
+_MEDIUM = (
+    r"(?:TV|V|VG|film|movie|video|short"
+    r"|(?:TV|web)[ -]?(?:series|movie|film|mini[ -]?series|special|short|episode))"
+)
 _CARRIED = re.compile(
     rf"^(?P<title>.*\S)\s*[(\[]\s*(?:{_MEDIUM}[,:\s]+)?(?P<year>\d{{4}})"
     rf"(?:\s*[-–—/]\s*(?:\d{{2,4}}|[IVXLC]+|present|\?+)?)?(?:[,\s]+{_MEDIUM})?\s*[)\]](?:\s*[(\[]{_MEDIUM}[)\]])*\s*$",
@@ -103,7 +106,7 @@ def _is_accent(base: str, mark: str) -> bool:
     """
     code = ord(base) if base else 0
     if 0x400 <= code < 0x530:
-        return mark == "\u0308" and base in "еЕ" or mark == "\u0301" and base in "аеиоуыэюяАЕИОУЫЭЮЯ"
+        return (mark == "\u0308" and base in "еЕ") or (mark == "\u0301" and base in "аеиоуыэюяАЕИОУЫЭЮЯ")
     return code < 0x700 or 0x1E00 <= code < 0x2000 or mark in "\ufe0e\ufe0f"
 
 

@@ -28,7 +28,7 @@ class Prefixes:
             return cls(store, _order(store))
 
         def mapped(folder: Path) -> Prefixes:
-            return cls(store, memoryview(np.load(folder / "order.npy", mmap_mode="r")))
+            return cls(store, np.load(folder / "order.npy", mmap_mode="r").data)
 
         name = f"{store.folder.name}-prefixes"
         return made_once(name, lambda folder: np.save(folder / "order.npy", np.array(_order(store), np.uint32)), mapped)

@@ -1,10 +1,10 @@
-"""A catalog as arrays: items, defects and the table of their names, in memory or mapped from files.
+r"""A catalog as arrays: items, defects and the table of their names, in memory or mapped from files.
 
 A record per item stands in one run of bytes; arrays hold where it starts, its year, and for every name a hash that
 leads to it. Mapped from files, the pages are shared by all processes of a node, and an item becomes Python objects only
 when it is asked for. `rlpost_verifiers.catalog.building` makes the arrays of N items, E names and D defects:
 
-    records    bytes         title \\n id \\n aliases joined by tabs \\n row as JSON
+    records    bytes         title \n id \n aliases joined by tabs \\n row as JSON
     start      uint64[N]     where each record starts in ``records``
     stop       uint64[N]     one past its last byte
     year       int16[N]      0: none
@@ -72,10 +72,10 @@ class Store:
         self.arrays, self.records, self.values = arrays, records, values
         self.used, self.digest, self.folder = tuple(used), digest, folder
         # indexing a memoryview takes 40 ns, an array 100
-        self._start, self._stop = memoryview(arrays["start"]), memoryview(arrays["stop"])
-        self._year, self._row, self._renamed = (memoryview(arrays[name]) for name in ("year", "row", "renamed"))
-        self._hash, self._bucket = memoryview(arrays["hash"]), memoryview(arrays["bucket"])
-        self._owner, self._dated, self._kind = (memoryview(arrays[name]) for name in ("owner", "dated", "kind"))
+        self._start, self._stop = arrays["start"].data, arrays["stop"].data
+        self._year, self._row, self._renamed = arrays["year"].data, arrays["row"].data, arrays["renamed"].data
+        self._hash, self._bucket, self._id_hash = arrays["hash"].data, arrays["bucket"].data, arrays["id_hash"].data
+        self._owner, self._dated, self._kind = arrays["owner"].data, arrays["dated"].data, arrays["kind"].data
         self._shift = 64 - (len(self._bucket) - 1).bit_length() + 1
 
     def __len__(self) -> int:
@@ -106,8 +106,7 @@ class Store:
             "arrays": sorted(self.arrays),
             "used": self.used,
             "digest": self.digest,
-            "records": len(self.records),
-            "values": len(self.values),
+            **{name: (folder / name).stat().st_size for name in ("records", "values")},
         }
         (folder / "store.json").write_text(json.dumps(told))
 
@@ -136,7 +135,7 @@ class Store:
     def owner_of_id(self, identity: str) -> int | None:
         """The item with an id."""
         code = hash_of(identity)
-        hashes = memoryview(self.arrays["id_hash"])
+        hashes = self._id_hash
         place = bisect_left(hashes, code)
         return int(self.arrays["id_owner"][place]) if place < len(hashes) and hashes[place] == code else None
 
