@@ -11,8 +11,8 @@ from typing import Any
 from rlpost.errors import DataError
 from rlpost_verifiers.catalog.index import CatalogIndex
 from rlpost_verifiers.catalog.items import Catalog
-from rlpost_verifiers.catalog.lists import parse_title
 from rlpost_verifiers.catalog.names import canonical, year_of
+from rlpost_verifiers.catalog.titles import parse_title
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import numpy as np
 from rlpost.errors import MissingPackageError
 from rlpost_verifiers.catalog.items import Item
 from rlpost_verifiers.catalog.names import canonical
+from rlpost_verifiers.catalog.sequels import agree
 
 Level = Literal["exact", "year", "title", "fuzzy"]
 
@@ -128,7 +129,7 @@ class CatalogIndex:
                 break
             place = self._by_title[found]
             match = self._among((place,) if isinstance(place, int) else place, year)
-            if match is None:
+            if match is None or not agree(key, found):
                 continue
             if best is not None and best[1].item != match.item:
                 return None

@@ -18,6 +18,7 @@ from rlpost_verifiers.catalog.ground_truth import ELSEWHERE_KEY, RELEVANT_KEY, S
 from rlpost_verifiers.catalog.index import CatalogIndex
 from rlpost_verifiers.catalog.items import Catalog, load_catalog
 from rlpost_verifiers.catalog.lists import Entry, ListSettings, Prose, Unparsable, Yearless, parse_list
+from rlpost_verifiers.catalog.names import canonical
 from rlpost_verifiers.mixed_batch import ask_mixed
 
 HIT, MISS, ELSEWHERE = "hit", "miss", "relevant_elsewhere"
@@ -85,7 +86,7 @@ class CatalogVerifier:
         similarity: float | None = None,
         unparsable: Unparsable = "keep_rank",
         prose: Prose = "ignore",
-        yearless: Yearless = "reject",
+        yearless: Yearless = "listed",
         relevant_key: str = RELEVANT_KEY,
         seen_key: str = SEEN_KEY,
         elsewhere_key: str = ELSEWHERE_KEY,
@@ -99,6 +100,7 @@ class CatalogVerifier:
         self.catalog = whole if items is None else Catalog(whole.items[:items], whole.defects)
         self.index = CatalogIndex(self.catalog.items, tolerance, similarity)
         self.settings, self._required = ListSettings(unparsable, prose, yearless), relevant_required
+        self._titles = {canonical(item.title) for item in self.catalog.items}
         self.reader = Reader(self.catalog, self.index, Columns(relevant_key, seen_key, elsewhere_key))
         self._bits = None if popularity is None else self_information(self._popularity(popularity))
         rule = (tolerance, similarity, self.settings, self.reader.columns, self._bits)
@@ -176,7 +178,7 @@ class CatalogVerifier:
         taken: set[int] = set()
         found: list[ItemVerdict] = []
         places: list[int | None] = []
-        for rank, entry in enumerate(parse_list(item.text, self.settings)):
+        for rank, entry in enumerate(parse_list(item.text, self.settings, self.knows)):
             place = self._place(entry)
             reason = self._reason(entry, place, truth, taken)
             score = truth.relevant[place] if reason == HIT and place is not None else 0.0
@@ -192,6 +194,13 @@ class CatalogVerifier:
             assurance="catalog", evidence=self._evidence(places, truth), backend=self._fingerprint,
         )  # fmt: skip
 
+    def knows(self, title: str, year: int | None) -> bool:
+        """Whether the catalog holds a title as it is spelt, with this year or, for None, with any."""
+        if year is None and canonical(title) in self._titles:
+            return True
+        match = self.index.find(title, year)
+        return match is not None and match.level != "fuzzy"
+
     def _evidence(self, places: Sequence[int | None], truth: GroundTruth) -> dict[str, Any]:
         items = self.catalog.items
         found: dict[str, Any] = {
@@ -206,8 +215,13 @@ class CatalogVerifier:
     def _place(self, entry: Entry) -> int | None:
         if entry.title is None:
             return None
-        match = self.index.find(entry.title, entry.year)
-        return None if match is None else match.item
+        fuzzy: int | None = None
+        for title, year in dict.fromkeys(((entry.title, entry.year), *entry.names)):
+            match = self.index.find(title, year)
+            if match is not None and match.level != "fuzzy":
+                return match.item
+            fuzzy = match.item if match is not None and fuzzy is None else fuzzy
+        return fuzzy
 
     def _reason(self, entry: Entry, place: int | None, truth: GroundTruth, taken: set[int]) -> str:
         if entry.title is None:
