@@ -22,7 +22,7 @@ _HEADING = re.compile(r"#{1,6}\s+")
 _BULLET = re.compile(r"\s*(?:[-*•‣▪◦·–—+‐●○■□▶►➤➡→✓✔✅☑]\ufe0f?\s+|<li\b[^>]*>\s*)(?=\S)")
 _CHECKBOX = re.compile(r"\[[ xX]\]\s+")
 _OPEN = re.compile(r"(?:\*\*|__)(?=\s*[#(]?\s*\d{1,3}\s*(?:[.)\]:、．-]|\ufe0f?\u20e3))")
-_STRONG_NUMBER = re.compile(r"\s*(\d{1,3})(?:\\?[.)]\s|\s*[、．]|\ufe0f?\u20e3)[\s:.)-]*(?:\*\*|__)?\s*")
+_STRONG_NUMBER = re.compile(r"\s*(\d{1,3})(?:\\?[.)]{1,2}\s|\s*[、．]|\ufe0f?\u20e3)[\s:.-]*(?:\*\*|__)?\s*")
 """Forms in which hardly a title begins: such a number counts whatever came before."""
 _NUMBER = re.compile(
     r"\s*(?:#\s*|\()?(\d{1,3})\s*(?:\\?[.)\]](?!\d)|[:-](?=\s)|\s(?=\S))\s*(?:[:.)-]\s)?\s*(?:\*\*|__)?\s*(?=\S)"
@@ -193,18 +193,19 @@ def _value(roman: str) -> int | None:
 
 def is_label(line: Line) -> bool:
     """Whether a line tells something about an item: ``Genre: …``, ``**Why:** …``, ``Why you will like it: …``."""
-    if line.known is not None:
+    if line.known is not None or line.mark in ("number", "letter", "cell", "blank", "rule"):
         return False
     return bool(_DETAIL.match(clean(line.body)))
 
 
 _DETAIL = re.compile(
-    r"[*_\s]*(?:(?:release|publication|running|play|playing|key|main|similar|more|also|great|good|best|perfect|ideal)\s+)?"
-    r"(?:years?|released?|dates?|genres?|directors?|directed|casts?|starr(?:ing|ed)|stars?|writers?|why|reasons?|ratings?"
+    r"[*_\s]*(?:(?:(?:release|publication|running|play|playing|key|main|similar|more|also|great|good|best|perfect|ideal)\s+)?"
+    r"(?:years?|released?|dates?|genres?|directors?|directed by|casts?|starring|stars|writers?|reasons?|ratings?"
     r"|runtime|length|duration|plot|synopsis|summary|description|notes?|tips?|platforms?|prices?|pros|cons|players|time"
-    r"|authors?|artists?|publishers?|developers?|pages|where|available|availability|streaming|themes?|mood|tone|tropes?"
-    r"|similar|for|vibes?|language|country|features?|what|how|highlights?|imdb|scores?|age|isbn|asin|brand|models?|link"
-    r"|url|source|about|hook|warning|match|matches|fits?|connection|category|type|style|format|setting|overview|comment"
-    r"|explanation|because|if)\b[^:：]{0,40}[*_]*[:：]",
+    r"|authors?|artists?|publishers?|developers?|pages|available(?: on)?|availability|streaming(?: on)?|themes?|mood|tone"
+    r"|similar(?: to)?|for|vibes?|language|country|features?|highlights?|imdb|scores?|age|isbn|asin|brand|models?|link"
+    r"|url|source|about|hook|warning|match|fits?|connection|category|type|style|format|setting|overview|comment"
+    r"|explanation)(?:\s+(?:rating|score|of|to|by|for|on|members?|points?|level|range))?"
+    r"|(?:why|what|how|where|who|because|if|best for|perfect for|great for|ideal for|good for)\b[^:：]{0,60})[*_\s]*[:：]",
     re.IGNORECASE,
 )

@@ -116,19 +116,21 @@ class _Judge:
         found: list[_Role] = []
         item: Line | None = None
         gap = False
+        self.remarks = False
         candidates = [self._may_be_place(number) for number in range(len(self.lines))]
         last = max((number for number, one in enumerate(candidates) if one), default=-1)
         for number, line in enumerate(self.lines):
             role: _Role
             if line.mark in ("blank", "rule"):
                 gap, role = True, "space"
-            elif candidates[number] and not (item is not None and self._is_child(line, item, gap)):
+            elif candidates[number] and not (item is not None and self._is_child(number, item, gap)):
                 role, item, gap = "place", line, False
             elif item is None:
                 role = "text"
             else:
                 role = self._below(number, item, gap, number < last)
                 item = None if role == "text" else item
+                self.remarks = self.remarks or (role == "detail" and line.mark == "bullet")
                 gap = gap and role == "junk"
             found.append(role)
         _close(self.lines, found)
@@ -153,7 +155,8 @@ class _Judge:
 
     def _plain_place(self, line: Line, strong: bool) -> bool:
         if self.marked:
-            return strong and line.known is not None and line.reading.dated and not line.reading.rest.strip(" *_.")
+            ends = line.reading.rest.strip(" *_.") if line.known is not None else line.reading.rest.strip(" *_")
+            return strong and line.reading.dated and not ends
         if self.yearless == "accept" and not strong:
             return line.name is not None and not _is_sentence(line) and not line.body.rstrip("*_ ").endswith(":")
         return strong and (line.reading.dated or line.known is not None and not self.dated)
@@ -173,13 +176,18 @@ class _Judge:
                 return False
         return False
 
-    def _is_child(self, line: Line, item: Line, gap: bool) -> bool:
+    def _is_child(self, number: int, item: Line, gap: bool) -> bool:
         """Whether a line that may be a place stands below one as a remark."""
+        line = self.lines[number]
         if line.mark == "cell":
             return False
         if line.indent > item.indent + 1 and item.mark not in ("plain", "cell"):
             return line.mark != item.mark or line.mark == "bullet"
-        return line.mark in ("bullet", "quote") and item.mark in ("number", "letter", "heading", "bold") and not gap
+        if line.mark not in ("bullet", "quote") or item.mark not in ("number", "letter", "heading", "bold") or gap:
+            return False
+        # bullets between numbers are remarks; bullets at the end go on with the list
+        after = self.lines[number + 1 :]
+        return not self.strong[number] or self.remarks or any(other.mark == item.mark for other in after)
 
     def _below(self, number: int, item: Line, gap: bool, more: bool) -> _Role:
         """What a line is that follows a place and is none."""

@@ -24,14 +24,18 @@ _PARTS = frozenset(
 _LETTERS = frozenset(("i", "v", "x"))
 """Numerals that are also letters (``I, Robot``, ``X-Men``): they count after a word like ``part``, or, but for ``i``,
 as the last word."""
-_DIGITS = re.compile(r"\d+")
+_DIGITS = re.compile(r"(?<![^\W\d_])\d+|\d+(?![^\W_])")
 
 
-def numbers_of(title: str) -> tuple[int, ...]:
+def numbers_of(title: str, words_too: bool = False) -> tuple[int, ...]:
     """The numbers in a title, sorted, but for 1: a first part is often written without its number.
 
-    Digits count wherever they stand (``WH-1000XM5``), number words and Roman numerals as whole words, ordinals before
-    or after a word like ``part``; ``final`` and ``last`` in such a place are -1.
+    Digits count, unless letters enclose them (``Se7en``), Roman numerals as whole words, number words after a word like
+    ``part`` or at the end, ordinals beside a word like ``part``; ``final`` and ``last`` in such a place are -1.
+
+    Args:
+        title: a title in any spelling.
+        words_too: whether number words count wherever they stand.
 
     >>> numbers_of("Kill Bill: Vol. 2"), numbers_of("Rocky II"), numbers_of("Dune: Part One"), numbers_of("X-Men")
     ((2,), (2,), (), ())
@@ -41,14 +45,14 @@ def numbers_of(title: str) -> tuple[int, ...]:
     for place, word in enumerate(words):
         before = words[place - 1] if place else ""
         after = words[place + 1] if place + 1 < len(words) else ""
-        numbered = before in _PARTS
+        numbered, last = before in _PARTS, place > 0 and not after
         if digits := _DIGITS.findall(word):
             found += [int(one[:9]) for one in digits]
-        elif word in _NUMBERS:
+        elif word in _NUMBERS and (words_too or numbered or last):
             found.append(_NUMBERS[word])
         elif word in _ORDINALS and (numbered or after in _PARTS):
             found.append(_ORDINALS[word])
-        elif word in _ROMAN and (word not in _LETTERS or numbered or (word != "i" and place and not after)):
+        elif word in _ROMAN and (word not in _LETTERS or numbered or (word != "i" and last)):
             found.append(_ROMAN[word])
     return tuple(sorted(number for number in found if number != 1))
 
@@ -59,7 +63,7 @@ def agree(asked: str, title: str) -> bool:
     >>> agree("Toy Story 4", "Toy Story"), agree("The Godfather 2", "Godfather Part II"), agree("Aliens", "Alien")
     (False, True, False)
     """
-    if numbers_of(asked) != numbers_of(title):
+    if numbers_of(asked) != numbers_of(title) and numbers_of(asked, True) != numbers_of(title, True):
         return False
     one, other = sorted((canonical(asked), canonical(title)), key=len)
     return other != f"{one}s"
