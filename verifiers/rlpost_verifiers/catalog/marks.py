@@ -22,7 +22,7 @@ _HEADING = re.compile(r"#{1,6}\s+")
 _BULLET = re.compile(r"\s*(?:[-*•‣▪◦·–—+‐●○■□▶►➤➡→✓✔✅☑]\ufe0f?\s+|<li\b[^>]*>\s*)(?=\S)")
 _CHECKBOX = re.compile(r"\[[ xX]\]\s+")
 _OPEN = re.compile(r"(?:\*\*|__)(?=\s*[#(]?\s*\d{1,3}\s*(?:[.)\]:、．-]|\ufe0f?\u20e3))")
-_STRONG_NUMBER = re.compile(r"\s*(\d{1,3})(?:\\?[.)]{1,2}\s|\s*[、．]|\ufe0f?\u20e3)[\s:.-]*(?:\*\*|__)?\s*")
+_STRONG_NUMBER = re.compile(r"\s*(\d{1,3})(?:\s?[-–]\s?\d{1,3})?(?:\\?[.)]{1,2}\s|\s*[、．]|\ufe0f?\u20e3)[\s:.-]*(?:\*\*|__)?\s*")
 """Forms in which hardly a title begins: such a number counts whatever came before."""
 _NUMBER = re.compile(
     r"\s*(?:#\s*|\()?(\d{1,3})\s*(?:\\?[.)\]](?!\d)|[:-](?=\s)|\s(?=\S))\s*(?:[:.)-]\s)?\s*(?:\*\*|__)?\s*(?=\S)"
@@ -30,9 +30,20 @@ _NUMBER = re.compile(
 _EMPTY_NUMBER = re.compile(r"[\s*_#(]*\d{1,3}\s*[.):、]?[\s*_]*$")
 _LETTER = re.compile(r"\s*\(?([A-Za-z]|[ivxIVX]{1,5})[.)]\s+(?:\*\*|__)?\s*(?=\S)")
 _CIRCLED = {**{chr(0x2460 + n): n + 1 for n in range(20)}, **{chr(0x2776 + n): n + 1 for n in range(10)}, "🔟": 10}
-_RULE = re.compile(r"\s*(?:[-*_=~—–\s]{3,}|`{3,}.*|~{3,}.*|</?(?:ol|ul|table|tbody|div|p|html|body)\b[^>]*>|[\]\[{}(),]+)\s*$")
+_RULE = re.compile(r"\s*(?:[-*_=~—–\s]{3,}|`{3,}.*|~{3,}.*|(?:</?[a-zA-Z][\w-]*(?:\s[^<>]*)?>\s*)+|[\]\[{}(),\"]+)\s*$")
+_ITEM_TAG = re.compile(
+    r"\s*(?:<(?:item|movie|film|book|game|product|recommendation|rec|suggestion|entry|option|li|option|result)\b[^<>]*>\s*)*"
+    r"(?:<(?:item|movie|film|book|game|product|recommendation|rec|suggestion|entry|option|result|title|name)\b[^<>]*>)\s*(?=[^\s<])"
+)
+_DATA_HEAD = re.compile(r"\s*\{\s*\"\w+\"\s*:\s*\"(?=\S)")
+_DOTTED = re.compile(r"(\d{1,2})(?:\.\d{1,2})+\.?\s+(?=\S)")
 _ROMAN = {"i": 1, "v": 5, "x": 10}
 _FULLWIDTH = str.maketrans({0xFF10 + n: str(n) for n in range(10)})
+
+
+_BREAK = re.compile(
+    r"\n|<br\s*/?>[ \t]*\n?|(?:\\r)?\\n(?![a-z])|<(?:li|item|movie|film|book|game|product|recommendation)\b", re.IGNORECASE
+)
 
 
 @dataclass(slots=True)
@@ -76,13 +87,16 @@ class Numbering:
 
 
 def spans_of(text: str, start: int) -> Iterator[tuple[int, int]]:
-    """Half-open character span of every line from ``start`` on, its line break included; ``<li>`` and ``<br>`` begin
-    lines too.
+    r"""Half-open character span of every line from ``start`` on, its line break included; ``<li>``, ``<br>`` and line breaks
+    written as ``\n`` begin lines too.
     """
-    for found in re.finditer(r"(?:(?!<li\b|<br\s*/?>)[^\n])*(?:\n|<br\s*/?>\s*\n?|(?=<li\b)|\Z)|<li\b(?:(?!<li\b)[^\n])*\n?",
-                             text[start:], re.IGNORECASE):  # fmt: skip
-        if found.end() > found.start():
-            yield start + found.start(), start + found.end()
+    for found in _BREAK.finditer(text, start):
+        stop = found.end() if found[0][0] != "<" or found[0][:3].lower() == "<br" else found.start()
+        if stop > start:
+            yield start, stop
+            start = stop
+    if start < len(text):
+        yield start, len(text)
 
 
 def read_line(text: str, start: int, stop: int, before: Numbering, known: Known) -> Line:
@@ -95,12 +109,16 @@ def read_line(text: str, start: int, stop: int, before: Numbering, known: Known)
     lead = _INDENT.match(said)
     indent = len(lead[0].expandtabs(4)) if lead else 0
     rest, mark = said[lead.end() if lead else 0 :], "plain"
+    if data := _DATA_HEAD.match(rest):
+        rest = rest[data.end() :]
     if heading := _HEADING.match(rest):
         rest, mark = rest[heading.end() :], "heading"
     if bullet := _BULLET.match(rest):
         rest, mark = rest[bullet.end() :], "bullet"
         if box := _CHECKBOX.match(rest):
             rest = rest[box.end() :]
+    if tag := _ITEM_TAG.match(rest):
+        rest, mark = rest[tag.end() :], "bullet"
     if (bare := _without_emoji(rest)) != rest:
         rest, mark = bare, "emoji" if mark == "plain" else mark
     body, number, letter = _without_number(rest, before, known)
@@ -150,6 +168,8 @@ def _without_number(rest: str, before: Numbering, known: Known) -> tuple[str, in
     if _EMPTY_NUMBER.match(plain) and not re.match(r"\s*\d{1,3}$", plain):
         return "", before.number, False
     found = _STRONG_NUMBER.match(plain)
+    if found is None and (found := _DOTTED.match(plain)) and _is_known(rest, known):
+        found = None
     if found is None:
         found = _NUMBER.match(plain)
         near = found is not None and (int(found[1]) == 1 or 0 < abs(int(found[1]) - before.number) <= LARGEST_GAP)

@@ -26,6 +26,12 @@ _SAYS = re.compile(
     re.IGNORECASE,
 )
 _TALKS = re.compile(r"\b(?:you|your|i|i['’]d|i['’]ll|i['’]ve|we|these|here|this|let|which|was|is|are)\b", re.IGNORECASE)
+_SEEN = re.compile(
+    r"(?:(?:the |some )?(?:movies|films|books|games|items|ones|titles) )?(?:(?:that |which )?you(?:['’]ve| have)?(?: already)? "
+    r"(?:mentioned|said|told|seen|watched|read|played|rated|own)|already (?:seen|watched|read|played)|seen|watched"
+    r"|your (?:favou?rites|history))\b.*[:：]$",
+    re.IGNORECASE,
+)
 _OFFERS = re.compile(
     r"(?:i['’]d|i['’]ll|i (?:would|can|think|suggest|recommend)|you (?:might|may|could|should|can|['’]ll|will|would)|check out"
     r"|how about|why not|(?:you )?(?:also )?consider|have you (?:seen|tried|read|played)|perhaps|maybe|there(?:['’]s| is))\b",
@@ -75,6 +81,7 @@ def outline(text: str, start: int, known: Known, yearless: str) -> list[Part]:
     _authors(lines, known)
     judge = _Judge(lines, yearless)
     roles = judge.roles()
+    _without_seen(text, lines, roles)
     return list(_parts(text, lines, roles, known))
 
 
@@ -306,6 +313,16 @@ def _close(lines: Sequence[Line], roles: list[_Role]) -> None:
             elif own and roles[number] == "text" and not line.body.rstrip().endswith(":"):
                 roles[number] = "detail"
             closed = closed or roles[number] == "text"
+
+
+def _without_seen(text: str, lines: Sequence[Line], roles: list[_Role]) -> None:
+    """Places below words like ``You have already seen:`` are text, up to the next text."""
+    seen = False
+    for number, (line, role) in enumerate(zip(lines, roles, strict=True)):
+        if role == "text":
+            seen = _SEEN.match(clean(text[line.start : line.stop]).strip("#*_ ")) is not None
+        elif seen and role != "space":
+            roles[number] = "text"
 
 
 def _parts(text: str, lines: Sequence[Line], roles: Sequence[_Role], known: Known) -> Iterator[Part]:

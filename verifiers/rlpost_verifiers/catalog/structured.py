@@ -15,7 +15,7 @@ from rlpost_verifiers.catalog.outline import Part
 from rlpost_verifiers.catalog.tables import TITLE_KEYS, YEAR_KEYS, column_of
 from rlpost_verifiers.catalog.titles import Name, read_title
 
-_BEGIN = re.compile(r"(?m)(?:^|[=:]|```[\w ]*)[ \t]*(?=\[\s*(?:[\[{\"']|$)|\{\s*(?:[\"']|$))")
+_BEGIN = re.compile(r"(?m)(?:^|[=:(]|```[\w ]*)[ \t]*(?=\[\s*(?:[\[{\"']|$)|\{\s*(?:[\"']|$))")
 _TOKEN = re.compile(
     r"\"(?P<double>(?:[^\"\\]|\\.)*)(?P<close>\"|\Z)|'(?P<single>(?:[^'\\\n]|\\.|(?<=\w)'(?=\w))*)'(?=\s*[,\]}:])"
     r"|(?P<mark>[\[\]{}:,])|(?P<bare>[^\s\[\]{}:,\"']+)|(?P<odd>['\"])",

@@ -115,7 +115,7 @@ def _row(line: Line, cells: Sequence[str], title: int, year: int | None, known: 
     reading = read_title(said)
     names: tuple[Name, ...] = reading.names
     if year is not None and year < len(cells) and not reading.dated:
-        found = year_of(clean(cells[year]).strip("*_ ()"))
+        found = year_of(cell) if len(cell := clean(cells[year]).strip("*_ ()")) >= 4 else None
         names = tuple((name, found) for name, _ in names)
     line.mark, line.body = "cell", said
     line.reading = Reading(names, True, False, "")

@@ -27,6 +27,15 @@ _YEAR_AMONG = re.compile(
 _COMMA_YEAR = re.compile(r"(?P<title>.*\S)\s*[,–—-]\s*(?P<year>(?:1[89]|2[01])\d\d)\s*[.;,]?\s*$")
 _BARE_YEAR = re.compile(rf"(?P<title>.*\S)\s+{_YEAR}$")
 _YEAR_BEHIND = re.compile(rf"[\s*_,:–—-]*[(\[]?\s*{_YEAR}(?!\d)")
+_YEAR_BEFORE = re.compile(r"[(\[]\s*(?P<year>(?:1[89]|20)\d\d)\s*[)\]]\s*[-–—:.]?\s*(?P<title>[^\s].*)")
+_BARE_BEFORE = re.compile(r"(?P<year>(?:1[89]|20)\d\d)\s*[-–—:|]\s*(?P<title>\S.*)")
+_POSSESSIVE = re.compile(r"(?:[^\W\d_a-z][\w.-]*\s+){0,3}[^\W\d_a-z][\w.-]*['’]s?\s+(?=\S)")
+_FIGURE = re.compile(
+    r"\W*(?:(?:US|CA|A)?[$€£¥₹]\s?\d|\d+(?:[.,]\d+)?\s*(?:[€£¥★⭐%]|USD|EUR|GBP|dollars|/\s*(?:5|10|100)\b)"
+    r"|(?:rated|rating|score|imdb)\b|[★⭐])",
+    re.IGNORECASE,
+)
+"""What follows a title and is none: a price or a rating."""
 _WRAPPING = (
     *(("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"), ("`", "`"), ('"', '"'), ("'", "'")),
     *(("“", "”"), ("‘", "’"), ("«", "»"), ("„", "“"), ("[", "]"), ("《", "》"), ("「", "」"), ("『", "』")),
@@ -45,7 +54,8 @@ _LABEL = re.compile(
     rf"[\s*_]*(?:{_KIND}[\s*_]*[:：]|{_KIND}\s*#?\s*\d{{1,3}}[\s*_]*[:：.)–—-])[\s*_]*(?=\S)", re.IGNORECASE
 )
 _LINK = re.compile(r"!?\[((?:[^\[\]]|\[[^\[\]]*\])+)\]\((?:https?:|www\.|/|#|\?|asin:)(?:[^()]|\([^()]*\))*\)")
-_TAG = re.compile(r"</?(?:b|strong|i|em|u|a|span|p|div|li|ul|ol|td|th|tr|br|h[1-6]|sup|small|cite|mark)\b[^<>]*>", re.I)
+_INLINE_TAG = re.compile(r"</?(?:b|strong|i|em|u|a|span|sup|small|cite|mark|code)\b[^<>]*>", re.IGNORECASE)
+_TAG = re.compile(r"</?[a-zA-Z][\w-]*(?:\s[^<>]*)?/?>")
 _FOOTNOTE = re.compile(r"(?:\s*\[\^?\d{1,2}\])+\s*$")
 _CODE = r"(?:(?:ISBN|ASIN|SKU|EAN|UPC|ID|item)(?:-1[03])?\s*(?:no\.?|number|#)?[:：#\s]*)?"
 _CODES = r"(?<!\w)(?:B0[0-9A-Z]{8}|97[89][-\d ]{10,14}|\d{9}[\dXx]|\d{12,13})(?!\w)"
@@ -53,10 +63,19 @@ _CODE_BEHIND = re.compile(rf"\s*(?:[-–—,|/]\s*)?[(\[]?\s*{_CODE}{_CODES}\s*[
 _CODE_BEFORE = re.compile(rf"[(\[]?\s*{_CODE}{_CODES}\s*[)\]]?\s*[-–—,:|/]?\s*(?=\S)")
 _BRACKET_BEHIND = re.compile(r"(?P<title>.*\S)\s*[(\[](?P<inside>[^()\[\]]+)[)\]]\W*$")
 _CUT = re.compile(r"\s+[-–—|→]+\s*|\s*[–—]+\s*|\s*[:：;|]\s+|：|,\s+|\.\s+|\s+(?=\()")
+_NEXT_CUT = re.compile(r"\s+[-–—|]\s+|[:：]\s")
+_GENRE = re.compile(
+    r"\W*(?:(?:dark|romantic|psychological|historical|crime|animated|epic|cosy|cozy|classic|open.world|turn.based)\s+)?"
+    r"(?:sci-?fi|science.fiction|drama|comedy|horror|thriller|crime|romance|action|adventure|fantasy|mystery|animation"
+    r"|documentary|war|western|musical|family|biography|memoir|history|rpg|strategy|puzzle|simulation|(?:1[89]|20)\d\d)"
+    r"(?:[\s,/&-]+[\w-]+){0,4}\W*$",
+    re.IGNORECASE,
+)
 _BY = re.compile(r"\s+(?:(?:directed|written|developed|published|created|made)\s+)?(?:by|from|dir\.)\s+(?=[^\W\d_a-z])")
 _NAME = re.compile(r"(?:[^\W\d_a-z][\w’'-]*\.?\s+){0,3}[^\W\d_a-z][\w’'-]+$")
 _INITIALS = re.compile(r"(?:^|\s)[^\W\d_a-z]\.\s*")
 _NO_NAME = frozenset(("The", "A", "An", "Part", "Vol", "Volume", "Chapter", "Episode", "Season", "Edition"))
+_AUTHOR_QUOTED = re.compile(r"(?:[^\W\d_a-z][\w.’'-]*\s*){1,4}[,:–—-]\s*[\"“«*_]{1,3}([^\"”»*_]+)[\"”»*_]{1,3}$")
 _SMALL = frozenset("a an and as at by da das de del der die du el en et für for from i il in into is la las le les lo los "
                    "no of on or the to und vs von with y".split())  # fmt: skip
 _CASELESS = re.compile("[\u0590-\u08ff\u0900-\u0dff\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
@@ -111,7 +130,11 @@ def read_title(body: str, authored: bool = False) -> Reading:
         tidied = _tidy(one)
         if tidied is not None:
             names.append((tidied, year))
+    if (inner := _inner(text, title)) is not None and year is not None:
+        names.append((inner, year))
     if year is None:
+        if (first := _BARE_BEFORE.match(text)) and (tidied := _tidy(first["title"])) is not None:
+            names.append((tidied, year_of(first["year"])))
         for name in list(names)[:1]:
             bare = _BARE_YEAR.match(name[0])
             if bare and (found := year_of(bare["year"])) == int(bare["year"]):  # no 2049 for 1949
@@ -128,7 +151,7 @@ def clean(body: str) -> str:
     """A line without links, images, HTML tags, entities and footnotes, full-width digits and brackets as ASCII."""
     text = _LINK.sub(lambda link: "" if link[0][0] == "!" else link[1], body)
     if "<" in text:
-        text = _TAG.sub("", text)
+        text = _TAG.sub(" ", _INLINE_TAG.sub("", text))
     if "&" in text:
         text = html.unescape(text)
     text = " ".join(_FOOTNOTE.sub("", text.translate(_FULLWIDTH).replace("\\", "")).split())
@@ -160,7 +183,7 @@ def without_label(text: str) -> str:
 
 def _dated(text: str) -> tuple[str, int | None, str]:
     """Title part, year and rest; the first year in brackets counts, then one behind a comma or dash at the end."""
-    for pattern in (_WITH_YEAR, _YEAR_AMONG, _COMMA_YEAR):
+    for pattern in (_YEAR_BEFORE, _WITH_YEAR, _YEAR_AMONG, _COMMA_YEAR):
         found = pattern.match(text)
         if found is None:
             continue
@@ -169,6 +192,12 @@ def _dated(text: str) -> tuple[str, int | None, str]:
         if year is not None:
             return found["title"], year, groups.get("rest") or ""
     return text, None, ""
+
+
+def _inner(text: str, title: str) -> str | None:
+    """The title that stands in brackets with the year, behind the same in another language (``기생충 (Parasite, 2019)``)."""
+    found = re.match(r"\s*[(\[]\s*([^()\[\]]{1,60}?)\s*[,，、/]\s*(?:1[89]|20)\d\d", text[len(title) :])
+    return _tidy(found[1]) if found and text.startswith(title) else None
 
 
 def _titles(text: str, dated: bool) -> Iterator[str]:
@@ -199,17 +228,22 @@ def _titles(text: str, dated: bool) -> Iterator[str]:
         yield plain[: by.start()]
     if dated and ":" in plain:
         yield plain.partition(":")[2]
+    if dated and (owner := _POSSESSIVE.match(plain)):
+        yield plain[owner.end() :]
+    if not lead and (quoted := _AUTHOR_QUOTED.match(plain)):
+        yield quoted[1]
 
 
 def _may_cut(before: str, after: str, cut: str, dated: bool) -> bool:
     """Whether a title may end before a dash, colon, comma, full stop or bracket."""
     if not before.strip() or (part := continues(after)) is True:
         return False
-    if part is False or before.rstrip()[-2:] == "**" or after[:1] == "(":
+    if part is False or before.rstrip()[-2:] == "**" or after[:1] == "(" or _FIGURE.match(after):
         return True
     if cut.strip() in ("", ",", ".") and not (after[:1].islower() or _CASELESS.search(after) or cut.strip() == "."):
         return False
-    if describes(after):
+    first = _NEXT_CUT.split(after, maxsplit=1)[0]  # a subtitle before the description belongs to the title
+    if describes(first) or _GENRE.match(first):
         return True
     named = _NAME.match(after) and not _NO_NAME & set(re.findall(r"\w+", after))
     return cut.strip()[:1] in tuple("-–—|") and bool(named) and (dated or bool(_INITIALS.search(after)))
