@@ -17,6 +17,8 @@ Known = Callable[[str, "int | None"], bool]
 LARGEST_GAP = 5
 """A number counts as a list number if it differs from the previous one by at most this much."""
 
+_LONGEST = 2000
+"""Characters of a line that are read."""
 _INDENT = re.compile(r"(?:[ \t\u3000]|>(?=\s|$))*")
 _HEADING = re.compile(r"#{1,6}\s+")
 _BULLET = re.compile(r"\s*(?:[-*•‣▪◦·–—+‐●○■□▶►➤➡→✓✔✅☑]\ufe0f?\s+|<li\b[^>]*>\s*)(?=\S)")
@@ -30,7 +32,7 @@ _NUMBER = re.compile(
 _EMPTY_NUMBER = re.compile(r"[\s*_#(]*\d{1,3}\s*[.):、]?[\s*_]*$")
 _LETTER = re.compile(r"\s*\(?([A-Za-z]|[ivxIVX]{1,5})[.)]\s+(?:\*\*|__)?\s*(?=\S)")
 _CIRCLED = {**{chr(0x2460 + n): n + 1 for n in range(20)}, **{chr(0x2776 + n): n + 1 for n in range(10)}, "🔟": 10}
-_RULE = re.compile(r"\s*(?:[-*_=~—–\s]{3,}|`{3,}.*|~{3,}.*|(?:</?[a-zA-Z][\w-]*(?:\s[^<>]*)?>\s*)+|[\]\[{}(),\"]+)\s*$")
+_RULE = re.compile(r"(?:[-*_=~—–\s]{3,}|`{3,}.*|~{3,}.*|(?:</?[a-zA-Z][\w-]*(?:\s[^<>]*)?>\s*)+|[\]\[{},\"]+)$")
 _ITEM_TAG = re.compile(
     r"\s*(?:<(?:item|movie|film|book|game|product|recommendation|rec|suggestion|entry|option|li|option|result)\b[^<>]*>\s*)*"
     r"(?:<(?:item|movie|film|book|game|product|recommendation|rec|suggestion|entry|option|result|title|name)\b[^<>]*>)\s*(?=[^\s<])"
@@ -84,6 +86,8 @@ class Numbering:
     number: int = 0
     letter: int = 0
     roman: int = 0
+    spaced: bool = False
+    """Whether numbers without a full stop or bracket count (``1 Alien``)."""
 
 
 def spans_of(text: str, start: int) -> Iterator[tuple[int, int]]:
@@ -101,10 +105,10 @@ def spans_of(text: str, start: int) -> Iterator[tuple[int, int]]:
 
 def read_line(text: str, start: int, stop: int, before: Numbering, known: Known) -> Line:
     """One line of a text; ``before`` is brought up to date."""
-    said = text[start:stop].rstrip()
-    if not said.strip():
+    said = text[start : min(stop, start + _LONGEST)].rstrip()
+    if not said:
         return Line(start, stop, "blank")
-    if _RULE.match(said):
+    if _RULE.match(said.strip()):
         return Line(start, stop, "rule")
     lead = _INDENT.match(said)
     indent = len(lead[0].expandtabs(4)) if lead else 0
@@ -133,7 +137,7 @@ def read_line(text: str, start: int, stop: int, before: Numbering, known: Known)
 
 
 def _inner_mark(rest: str, reading: Reading) -> Mark:
-    if re.match(r"(?:\*\*|__)\S|<(?:b|strong)>", rest):
+    if rest[:2] in ("**", "__") or rest[:3] == "<b>" or rest[:8] == "<strong>":
         return "bold"
     return "quote" if reading.lead or rest[:1] == "[" else "plain"
 
@@ -173,7 +177,9 @@ def _without_number(rest: str, before: Numbering, known: Known) -> tuple[str, in
     if found is None:
         found = _NUMBER.match(plain)
         near = found is not None and (int(found[1]) == 1 or 0 < abs(int(found[1]) - before.number) <= LARGEST_GAP)
-        spaced = found is not None and found[0].strip().isdigit() and int(found[1]) != before.number + 1
+        spaced = found is not None and found[0].strip().isdigit() and not (
+            before.spaced and int(found[1]) == before.number + 1
+        )
         if not near or spaced or (not opened and _is_known(rest, known)):
             found = None
     if found:

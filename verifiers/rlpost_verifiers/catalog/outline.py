@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from rlpost_verifiers.catalog.marks import Known, Line, Mark, Numbering, is_label, read_line, spans_of
@@ -47,8 +48,14 @@ _CLOSING = re.compile(
 _JOINT = re.compile(
     r"(?<=[)\]])[*_\"”]{0,3}\s*(?:[;,/|·•、+&]|\band\b)\s*(?:(?:and|&)\s+)?(?=\S)|\s+(?=[(]?\d{1,2}[.)]\s+\S)", re.IGNORECASE
 )
+MOST_PLACES = 10_000
+"""Lines that are read; a list that anybody asks for ends long before, and what follows is text."""
+_LONGEST_LINE = 20_000
+"""Characters of a line that may hold several places."""
 _SENTENCE_WORDS = 6
 _TITLE_WORDS = 14
+_FAR = 20
+"""Lines below a heading among which the titles of its group begin."""
 _ENOUGH = 0.5
 """Share of the lines with a mark that must hold titles for the others to count as titles too."""
 
@@ -75,8 +82,9 @@ def outline(text: str, start: int, known: Known, yearless: str) -> list[Part]:
         known: whether a title is in the catalog.
         yearless: see `lists.ListSettings`.
     """
-    before = Numbering()
-    lines = [read_line(text, first, stop, before, known) for first, stop in spans_of(text, start)]
+    before = Numbering(spaced=all(re.search(rf"(?m)^\s*{number} +\S", text) for number in (1, 2)))
+    spans = islice(spans_of(text, start), MOST_PLACES)
+    lines = [read_line(text, first, stop, before, known) for first, stop in spans]
     mark_tables(text, lines, known)
     _authors(lines, known)
     judge = _Judge(lines, yearless)
@@ -106,10 +114,10 @@ class _Judge:
             counted[key] += 1
             good[key] += strong
             titled[key] += strong or _title_like(line)
-        self.marked = any(
-            one and line.mark not in ("plain", "blank", "rule") for one, line in zip(self.strong, lines, strict=True)
-        )
+        self.last_of = {line.mark: number for number, line in enumerate(lines)}
         any_strong = any(self.strong)
+        plain = sum(one and line.mark == "plain" for one, line in zip(self.strong, lines, strict=True))
+        self.marked = 0 < plain <= 2 * (sum(self.strong) - plain) or (any_strong and not plain)
         self.listed = {
             key
             for key, count in counted.items()
@@ -171,7 +179,8 @@ class _Judge:
     def _leads_group(self, number: int) -> bool:
         """Whether titles stand below this line, which holds none: it is the heading of a group."""
         line = self.lines[number]
-        for other, strong in zip(self.lines[number + 1 :], self.strong[number + 1 :], strict=True):
+        for place in range(number + 1, min(number + _FAR, len(self.lines))):
+            other, strong = self.lines[place], self.strong[place]
             if other.mark == "blank":
                 continue
             deeper = other.indent > line.indent + 1 or (line.mark in ("heading", "bold") and other.mark != line.mark)
@@ -193,8 +202,7 @@ class _Judge:
         if line.mark not in ("bullet", "quote") or item.mark not in ("number", "letter", "heading", "bold") or gap:
             return False
         # bullets between numbers are remarks; bullets at the end go on with the list
-        after = self.lines[number + 1 :]
-        return not self.strong[number] or self.remarks or any(other.mark == item.mark for other in after)
+        return not self.strong[number] or self.remarks or number < self.last_of[item.mark]
 
     def _below(self, number: int, item: Line, gap: bool, more: bool) -> _Role:
         """What a line is that follows a place and is none."""
@@ -349,7 +357,8 @@ def _pieces(text: str, line: Line, known: Known) -> list[Part]:
     """The places of a line: several where each has its year, or list numbers go on."""
     whole = Part("place", line.start, line.stop, line.reading.names, line.name)
     said = text[line.start : line.stop].rstrip()
-    if line.mark == "cell" or line.known is not None and not line.reading.rest and not line.reading.dated:
+    plainly = line.known is not None and not line.reading.rest and not line.reading.dated
+    if line.mark == "cell" or plainly or len(said) > _LONGEST_LINE:
         return [whole]
     cuts = [found for found in _JOINT.finditer(said) if found.start() >= len(said) - len(said.lstrip()) + 3]
     if not cuts or len(cuts) > 200:

@@ -22,9 +22,9 @@ _LIKED = re.compile(
     re.IGNORECASE,
 )
 _GOES_ON = re.compile(r"[*_\"”»\])\d( ]*(?:,|,? and|,? or|&|/)\s*[*_\"“«\[]*$")
-_SPLIT = re.compile(r"\s*(?:,\s*(?:and\s+|or\s+)?|;\s*|\s+and\s+|\s+or\s+|/\s+)")
+_SPLIT = re.compile(r",\s{0,3}(?:and\s|or\s)?|;|\s(?:and|or)\s|/\s")
 _LONGEST_RUN = 15
-_MOST = 200_000
+_MOST = 20_000
 """Characters of prose that are searched for titles."""
 
 

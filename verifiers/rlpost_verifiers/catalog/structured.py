@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from rlpost_verifiers.catalog.marks import Known
 from rlpost_verifiers.catalog.names import year_of
-from rlpost_verifiers.catalog.outline import Part
+from rlpost_verifiers.catalog.outline import MOST_PLACES, Part
 from rlpost_verifiers.catalog.tables import TITLE_KEYS, YEAR_KEYS, column_of
 from rlpost_verifiers.catalog.titles import Name, read_title
 
@@ -26,7 +26,9 @@ _NO_TITLES = (
     *("keywords", "themes", "author", "authors", "platforms", "similar", "seen", "watched", "liked", "pros", "cons"),
     *("explanation", "explanations", "description", "note", "notes", "preferences", "language", "languages", "features"),
 )
-_MOST_BEGINNINGS = 50
+
+
+_TEXTS_OF_A_PLACE = 20
 
 
 @dataclass(slots=True)
@@ -46,10 +48,7 @@ def read_json(text: str, start: int, known: Known) -> list[Part]:
     """The places of the JSON in a text from ``start`` on; none if there is no JSON that holds titles."""
     found: list[Part] = []
     place = start
-    for _ in range(_MOST_BEGINNINGS):
-        begin = _BEGIN.search(text, place)
-        if begin is None:
-            break
+    while len(found) < MOST_PLACES and (begin := _BEGIN.search(text, place)):
         parts, place = _scan(text, begin.end(), known)
         found += parts
     for part, after in zip(found, found[1:], strict=False):
@@ -65,8 +64,10 @@ def _scan(text: str, start: int, known: Known) -> tuple[list[Part], int]:
     boxes: list[_Box] = []
     closed: list[_Box] = []
     place = start
-    while found := _TOKEN.search(text, place):
+    texts = 0
+    while texts < MOST_PLACES * _TEXTS_OF_A_PLACE and (found := _TOKEN.search(text, place)):
         place = found.end()
+        texts += 1
         mark = found["mark"]
         if found["double"] is not None or found["single"] is not None or found["bare"] is not None:
             _say(boxes[-1], found) if boxes else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rlpost_verifiers.catalog.marks import Known, Line
 from rlpost_verifiers.catalog.names import year_of
@@ -40,7 +40,8 @@ def mark_tables(text: str, lines: Sequence[Line], known: Known) -> None:
     while number < len(lines):
         for split in (_pipes, _commas, _tabs):
             rows = _block(text, lines, number, split)
-            if rows and _read(lines[number : number + len(rows)], rows, known, split is _pipes):
+            if rows:
+                _read(lines[number : number + len(rows)], rows, known)
                 number += len(rows) - 1
                 break
         number += 1
@@ -65,34 +66,49 @@ def _tabs(said: str) -> list[str]:
     return said.strip("\n").split("\t") if "\t" in said.strip() else []
 
 
-def _block(text: str, lines: Sequence[Line], first: int, split) -> list[list[str]]:  # noqa: ANN001
-    """The cells of all rows from line ``first`` on; empty where the lines form no table."""
-    rows: list[list[str]] = []
-    for line in lines[first:]:
-        cells = split(text[line.start : line.stop])
-        if len(cells) < 2 or line.mark == "blank":
+def _block(text: str, lines: Sequence[Line], first: int, split: Callable[[str], list[str]]) -> list[list[str]]:
+    """The cells of all rows of the table that begins at line ``first``; empty if none begins there."""
+
+    def cells(number: int) -> list[str]:
+        line = lines[number]
+        found = split(text[line.start : line.stop]) if number < len(lines) and line.mark != "blank" else []
+        return found if len(found) >= 2 else []
+
+    if first + 1 >= len(lines) or not (header := cells(first)) or not (second := cells(first + 1)):
+        return []
+    ruled = split is _pipes and _is_rule(second)
+    if not ruled and not (_is_header(header) and (split is _pipes or len(header) == len(second))):
+        return []
+    rows = [header]
+    for number in range(first + 1, len(lines)):
+        row = cells(number)
+        if not row or (split is not _pipes and len(row) != len(header)):
             break
-        rows.append(cells)
-    return rows if len(rows) >= 2 else []
+        rows.append(row)
+    return rows
 
 
-def _read(lines: Sequence[Line], rows: list[list[str]], known: Known, piped: bool) -> bool:
+def _is_rule(cells: Sequence[str]) -> bool:
+    return all(_RULE_CELL.match(cell) for cell in cells)
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    plain = [clean(cell).strip("*_ ") for cell in cells]
+    short = all(len(cell.split()) <= 8 for cell in plain)
+    return short and column_of(plain, TITLE_KEYS) is not None and not any(map(year_of, plain))
+
+
+def _read(lines: Sequence[Line], rows: Sequence[Sequence[str]], known: Known) -> None:
     header = [clean(cell).strip("*_ ") for cell in rows[0]]
-    title, year = column_of(header, TITLE_KEYS), column_of(header, YEAR_KEYS)
-    ruled = piped and all(_RULE_CELL.match(cell) for cell in rows[1])
-    named = title is not None and all(len(cell.split()) <= 8 for cell in header) and not any(map(year_of, header))
-    if not named and not ruled:
-        return False
-    if not piped and any(len(row) != len(header) for row in rows[1:]):
-        return False
-    data = rows[2:] if ruled else rows[1:]
-    if title is None or not named:
-        title = _likeliest(data, len(header), known)
-    for line in lines[: len(rows) - len(data)]:
+    heads = 2 if _is_rule(rows[1]) else 1
+    title = column_of(header, TITLE_KEYS) if _is_header(header) else None
+    year = column_of(header, YEAR_KEYS)
+    if title is None:
+        title = _likeliest(rows[heads:], len(header), known)
+    for line in lines[:heads]:
         line.mark = "rule"
-    for line, cells in zip(lines[len(rows) - len(data) :], data, strict=True):
+    for line, cells in zip(lines[heads:], rows[heads:], strict=True):
         _row(line, cells, title, year, known)
-    return True
 
 
 def _likeliest(rows: Sequence[Sequence[str]], columns: int, known: Known) -> int:
@@ -109,7 +125,7 @@ def _likeliest(rows: Sequence[Sequence[str]], columns: int, known: Known) -> int
 
 def _row(line: Line, cells: Sequence[str], title: int, year: int | None, known: Known) -> None:
     said = cells[title] if title < len(cells) else ""
-    if not said.strip() or all(_RULE_CELL.match(cell) for cell in cells):
+    if not said.strip() or _is_rule(cells):
         line.mark = "rule"
         return
     reading = read_title(said)

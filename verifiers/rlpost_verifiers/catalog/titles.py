@@ -27,8 +27,7 @@ _YEAR_AMONG = re.compile(
 _COMMA_YEAR = re.compile(r"(?P<title>.*\S)\s*[,–—-]\s*(?P<year>(?:1[89]|2[01])\d\d)\s*[.;,]?\s*$")
 _BARE_YEAR = re.compile(rf"(?P<title>.*\S)\s+{_YEAR}$")
 _YEAR_BEHIND = re.compile(rf"[\s*_,:–—-]*[(\[]?\s*{_YEAR}(?!\d)")
-_YEAR_BEFORE = re.compile(r"[(\[]\s*(?P<year>(?:1[89]|20)\d\d)\s*[)\]]\s*[-–—:.]?\s*(?P<title>[^\s].*)")
-_BARE_BEFORE = re.compile(r"(?P<year>(?:1[89]|20)\d\d)\s*[-–—:|]\s*(?P<title>\S.*)")
+_YEAR_BEFORE = re.compile(r"[(\[]?\s*(?P<year>(?:1[89]|20)\d\d)\s*(?:[)\]]\s*[-–—:.]?|[-–—:|])\s*(?P<title>\S.*)")
 _POSSESSIVE = re.compile(r"(?:[^\W\d_a-z][\w.-]*\s+){0,3}[^\W\d_a-z][\w.-]*['’]s?\s+(?=\S)")
 _FIGURE = re.compile(
     r"\W*(?:(?:US|CA|A)?[$€£¥₹]\s?\d|\d+(?:[.,]\d+)?\s*(?:[€£¥★⭐%]|USD|EUR|GBP|dollars|/\s*(?:5|10|100)\b)"
@@ -40,6 +39,7 @@ _WRAPPING = (
     *(("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"), ("`", "`"), ('"', '"'), ("'", "'")),
     *(("“", "”"), ("‘", "’"), ("«", "»"), ("„", "“"), ("[", "]"), ("《", "》"), ("「", "」"), ("『", "』")),
 )
+_CLOSING = frozenset(right[-1] for _, right in _WRAPPING)
 _LEAD = re.compile(
     r"(?P<mark>\*{1,3}|_{1,3}|`|\")(?=\S)(?P<one>.+?)(?<=\S)(?P=mark)(?![^\W_])|“(?P<a>[^”]+)”|«(?P<b>[^»]+)»"
     r"|„(?P<c>[^“”]+)[“”]|《(?P<d>[^》]+)》|「(?P<e>[^」]+)」|『(?P<f>[^』]+)』|‘(?P<g>[^’]+)’(?!\w)|'(?P<h>[^']+)'(?!\w)"
@@ -133,7 +133,7 @@ def read_title(body: str, authored: bool = False) -> Reading:
     if (inner := _inner(text, title)) is not None and year is not None:
         names.append((inner, year))
     if year is None:
-        if (first := _BARE_BEFORE.match(text)) and (tidied := _tidy(first["title"])) is not None:
+        if (first := _YEAR_BEFORE.match(text)) and (tidied := _tidy(first["title"])) is not None:
             names.append((tidied, year_of(first["year"])))
         for name in list(names)[:1]:
             bare = _BARE_YEAR.match(name[0])
@@ -183,7 +183,7 @@ def without_label(text: str) -> str:
 
 def _dated(text: str) -> tuple[str, int | None, str]:
     """Title part, year and rest; the first year in brackets counts, then one behind a comma or dash at the end."""
-    for pattern in (_YEAR_BEFORE, _WITH_YEAR, _YEAR_AMONG, _COMMA_YEAR):
+    for pattern in (_WITH_YEAR, _YEAR_AMONG, _COMMA_YEAR):
         found = pattern.match(text)
         if found is None:
             continue
@@ -251,7 +251,7 @@ def _may_cut(before: str, after: str, cut: str, dated: bool) -> bool:
 
 def _unwrap(text: str) -> str:
     """The text without marks that enclose all of it."""
-    while True:
+    while text[-1:] in _CLOSING:
         for left, right in _WRAPPING:
             if len(text) > len(left) + len(right) and text.startswith(left) and text.endswith(right):
                 inner = text[len(left) : -len(right)]
@@ -259,7 +259,8 @@ def _unwrap(text: str) -> str:
                     text = inner.strip()
                     break
         else:
-            return text
+            break
+    return text
 
 
 def _tidy(title: str) -> str | None:
