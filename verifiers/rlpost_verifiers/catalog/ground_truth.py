@@ -10,9 +10,9 @@ from typing import Any
 from rlpost.errors import DataError
 from rlpost_verifiers.catalog.index import CatalogIndex
 from rlpost_verifiers.catalog.items import Catalog
-from rlpost_verifiers.catalog.lists import parse_title
 from rlpost_verifiers.catalog.names import ARTICLES, canonical, year_of
 from rlpost_verifiers.catalog.store import ARTICLE_CODES
+from rlpost_verifiers.catalog.titles import parse_title
 
 _LONGEST_MENTION = 20
 """Most words of a title that a running text mentions."""

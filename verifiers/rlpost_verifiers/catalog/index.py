@@ -17,9 +17,10 @@ from typing import Literal
 
 from rlpost_verifiers.catalog.building import Builder
 from rlpost_verifiers.catalog.grams import Grams
-from rlpost_verifiers.catalog.names import carried_year, key_of, numerals
+from rlpost_verifiers.catalog.names import carried_year, key_of
 from rlpost_verifiers.catalog.prefixes import Prefixes
 from rlpost_verifiers.catalog.records import Item
+from rlpost_verifiers.catalog.sequels import agree
 from rlpost_verifiers.catalog.store import ALIAS, ARTICLE_CODES, Items, Store
 
 Level = Literal["exact", "year", "title", "fuzzy", "prefix", "id"]
@@ -144,14 +145,11 @@ class CatalogIndex:
         assert self._grams is not None
         assert self.similarity is not None
         best: tuple[float, Match] | None = None
-        wanted = numerals(key)
         for score, found in self._grams.nearest(key, self.similarity):
             if best is not None and score < best[0]:
                 break
-            if numerals(found) != wanted:
-                continue
             match = self._among(self.store.names(found), year, article)
-            if match is None:
+            if match is None or not agree(key, found):
                 continue
             if best is not None and best[1].item != match.item:
                 return None

@@ -11,7 +11,7 @@ from rlpost.data.decontaminate import normalise_text
 from rlpost.data.jsonl import read_jsonl
 from rlpost.errors import DataError
 from rlpost_verifiers.catalog.ground_truth import ELSEWHERE_KEY, RELEVANT_KEY, SEEN_KEY
-from rlpost_verifiers.catalog.lists import parse_title
+from rlpost_verifiers.catalog.titles import parse_title
 
 _MENTION = re.compile(r"@(\d+)")
 

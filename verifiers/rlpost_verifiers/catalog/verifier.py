@@ -22,6 +22,8 @@ from rlpost_verifiers.catalog.lists import Entry, ListSettings, Prose, Unparsabl
 HIT, MISS, ELSEWHERE = "hit", "miss", "relevant_elsewhere"
 SEEN, DUPLICATE, OUTSIDE, UNPARSABLE = "seen", "duplicate", "out_of_catalog", "unparsable"
 INSIDE = "in_catalog"
+_LOOSE = ("fuzzy", "prefix")
+"""Levels of a match that counts only where no reading of a line matches as it is spelt."""
 
 
 class CatalogVerifier:
@@ -45,7 +47,7 @@ class CatalogVerifier:
         ids: whether an item's id counts as its title.
         unparsable: ``keep_rank`` or ``skip`` lines without a title between entries; `ListSettings` has the details.
         prose: ``ignore`` lines without a title around the list, or ``keep_rank``.
-        yearless: ``accept`` or ``reject`` titles without a year; None: reject, or accept where no item has a year.
+        yearless: ``listed``, ``accept`` or ``reject`` titles without a year; `ListSettings` has the details.
         relevant_key: column with the relevant items.
         seen_key: column with the seen items.
         elsewhere_key: column with the items that are relevant in other rows of the conversation.
@@ -69,7 +71,7 @@ class CatalogVerifier:
         ids: bool = False,
         unparsable: Unparsable = "keep_rank",
         prose: Prose = "ignore",
-        yearless: Yearless | None = None,
+        yearless: Yearless = "listed",
         relevant_key: str = RELEVANT_KEY,
         seen_key: str = SEEN_KEY,
         elsewhere_key: str = ELSEWHERE_KEY,
@@ -83,9 +85,8 @@ class CatalogVerifier:
         self.catalog = whole if items is None else whole.head(items)
         if yearless == "reject" and not self.catalog.dated:
             raise UserError("catalog: no item has a year, and yearless: reject takes no title without one; set another")
-        taken: Yearless = yearless or ("reject" if self.catalog.dated else "accept")
         self.index = CatalogIndex(self.catalog.items, tolerance, similarity, prefix, ids)
-        self.settings, self._required = ListSettings(unparsable, prose, taken), relevant_required
+        self.settings, self._required = ListSettings(unparsable, prose, yearless), relevant_required
         self.reader = Reader(self.catalog, self.index, Columns(relevant_key, seen_key, elsewhere_key))
         self._bits = None if popularity is None else self_information(self._popularity(popularity))
         bits = None if self._bits is None else hashlib.sha256(repr(self._bits).encode()).hexdigest()
@@ -148,7 +149,7 @@ class CatalogVerifier:
         taken: set[int] = set()
         found: list[ItemVerdict] = []
         places: list[int | None] = []
-        for rank, entry in enumerate(parse_list(item.text, self.settings)):
+        for rank, entry in enumerate(parse_list(item.text, self.settings, self.knows)):
             place = self._place(entry)
             reason = self._reason(entry, place, truth, taken)
             score = truth.relevant[place] if reason == HIT and place is not None else 0.0
@@ -163,6 +164,13 @@ class CatalogVerifier:
             "accepted" if hits else "rejected", hits / max(len(truth.relevant), 1), reason, tuple(found),
             assurance="catalog", evidence=self._evidence(places, truth), backend=self._fingerprint,
         )  # fmt: skip
+
+    def knows(self, title: str, year: int | None) -> bool:
+        """Whether the catalog holds a title as it is spelt, with this year or, for None, with any."""
+        if year is None and self.index.sharing(title):
+            return True
+        match = self.index.find(title, year)
+        return match is not None and match.level not in _LOOSE
 
     def _evidence(self, places: Sequence[int | None], truth: GroundTruth) -> dict[str, Any]:
         store = self.catalog.store
@@ -180,8 +188,13 @@ class CatalogVerifier:
     def _place(self, entry: Entry) -> int | None:
         if entry.title is None:
             return None
-        match = self.index.find(entry.title, entry.year)
-        return None if match is None else match.item
+        loose: int | None = None
+        for title, year in dict.fromkeys(((entry.title, entry.year), *entry.names)):
+            match = self.index.find(title, year)
+            if match is not None and match.level not in _LOOSE:
+                return match.item
+            loose = match.item if match is not None and loose is None else loose
+        return loose
 
     def _reason(self, entry: Entry, place: int | None, truth: GroundTruth, taken: set[int]) -> str:
         if entry.title is None:
