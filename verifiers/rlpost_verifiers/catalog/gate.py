@@ -78,7 +78,7 @@ def check(
         lines = [(form(whole, bare, year), True) for form in FORMS]
         for line, real in (*lines, (f"3. zq{title[::-1]}xk zw{_dated(year)}", False)):
             cases.append((line, real))
-            items.append(VerifyItem(row, f"{_first_places(line)}{line}"))
+            items.append(VerifyItem(row, f"{_first_places(line, year)}{line}"))
     failures = [
         f"{line!r} is not found" if real else f"the invention {line!r} is found"
         for (line, real), found in zip(cases, ask_mixed(verify_batch, items, _TWICE), strict=True)
@@ -106,11 +106,11 @@ def _dated(year: int | None) -> str:
     return "" if year is None else f" ({year})"
 
 
-def _first_places(line: str) -> str:
-    """Two places before a line, with marks like its own."""
+def _first_places(line: str, year: int | None) -> str:
+    """Two places before a line, with marks like its own, and years if it has one."""
     mark = next((mark for mark in ("3. ", "3) ", "- ", "* ") if line.startswith(mark)), "")
     marks = (mark.replace("3", "1"), mark.replace("3", "2"))
-    return "".join(f"{mark}Xq Zkw{letter} (1900)\n" for mark, letter in zip(marks, "bc", strict=True))
+    return "".join(f"{mark}Xq Zkw{letter}{_dated(year and 1900)}\n" for mark, letter in zip(marks, "bc", strict=True))
 
 
 def _last_is_hit(verdict: Verdict) -> bool:
