@@ -73,11 +73,6 @@ class Catalog:
         """Whether any item has a year."""
         return bool((self.store.arrays["year"] > 0).any())
 
-    @property
-    def undated(self) -> bool:
-        """Whether any item has none."""
-        return bool((self.store.arrays["year"] == 0).any())
-
     def summary(self) -> str:
         """One line: how many items, and how many rows of each defect."""
         told = ", ".join(f"{count} {reason}" for reason, count in self.defects.counts().items())
