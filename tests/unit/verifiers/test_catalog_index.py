@@ -106,14 +106,6 @@ def test_titles_with_other_numbers_are_not_similar() -> None:
     assert index.find("Adventurs of Rocky II", 1979) is not None
 
 
-def test_a_name_that_the_catalog_has_without_a_year() -> None:
-    index = CatalogIndex(
-        [Item("0", "Solo", None), Item("1", "Crash", 2004, ("Crash (2004/I)",)), Item("2", "Up", 2009)]
-    )
-    found = [index.named_without_year(title) for title in ("Solo", "Crash (2004/I)", "Crash", "Up", "None")]
-    assert found == [True, True, False, False, False]
-
-
 def test_a_title_equally_similar_to_two_items_matches_neither() -> None:
     items = [Item("0", "Return to Planet Alpha", 2000), Item("1", "Return to Planet Alphe", 2000)]
     assert CatalogIndex(items, similarity=90.0).find("Return to Planet Alphi", 2000) is None

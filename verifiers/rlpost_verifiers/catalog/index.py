@@ -100,13 +100,6 @@ class CatalogIndex:
         """All items with a title, in any year and with any article; none of those that have it as an alias only."""
         return list(dict.fromkeys(item for item, _, kind in self.store.names(key_of(title)[0]) if kind < ALIAS))
 
-    def named_without_year(self, title: str) -> bool:
-        """Whether a title is all that the catalog says of an item: one without a year, or its string in the file."""
-        match = self.find(title)
-        if match is None or match.level not in ("title", "id"):
-            return False
-        return self.store.year(match.item) is None or title.strip() in self.store.titles(match.item)[1:]
-
     def _among(self, names: Sequence[tuple[int, int, int]], year: int | None, article: int) -> Match | None:
         """The best of names with one canonical form: with the same article, then as titles, then all."""
         for alike in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -46,6 +47,8 @@ _ALIASES = frozenset(
         *("alternative_title", "alternative_titles", "alternate_titles", "alt_title", "title_without_series"),
     )
 )
+_KNOWN_AS = re.compile(r"aka|a\.k\.a|also known", re.IGNORECASE)
+_ENCODE = json.JSONEncoder(default=str, ensure_ascii=False).encode
 _SEPARATORS = "|"
 _FIRST_ROWS = 1000
 """Number of rows whose columns are the catalog's columns."""
@@ -69,11 +72,6 @@ class Catalog:
     def dated(self) -> bool:
         """Whether any item has a year."""
         return bool((self.store.arrays["year"] > 0).any())
-
-    @property
-    def undated(self) -> bool:
-        """Whether any item has none."""
-        return bool((self.store.arrays["year"] == 0).any())
 
     def summary(self) -> str:
         """One line: how many items, and how many rows of each defect."""
@@ -174,13 +172,13 @@ def _add(builder: Builder, number: int, row: dict[str, Any], text: str | None, k
         return
     title, year = split_year(title, row.get(keys.year) if keys.year else None, note)
     aliases: list[str] = []
-    if raw != title or title[-1] == ")" or "aka" in title or "a.k.a" in title:
+    if raw not in (title, f"{title} ({year})") or title[-1] == ")" or _KNOWN_AS.search(title):
         aliases = further_names(raw, title, year)
     for column in keys.aliases:
         aliases += [name for name in _listed(row.get(column), note) if name != title and name not in aliases]
     identity = row.get(keys.id) if keys.id else None
     if text is None:
-        text = json.dumps(row, default=str)
+        text = _ENCODE(row)
     builder.add(number, None if identity is None else _identity(identity), title, year, aliases, text.rstrip())
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+_PAIR = re.compile("[^\x00-\x7f]{2}")
 _PASSES = 3
 """Titles were read wrongly at most this many times in a row."""
 _WORD_END = frozenset("™®©…’‘”“–—»«›‹°º²³¹·¡¿¦§¶ ªŠŽšžœŒŸ")
@@ -35,7 +36,7 @@ def repaired(title: str) -> str:
     """
     if title.isascii():
         return title
-    for _ in range(_PASSES):
+    for _ in range(_PASSES if _PAIR.search(title) else 0):
         best = min((codec(title) for codec in _CODECS), key=len)  # the encoding that explains most of it
         if best == title:
             break

@@ -79,7 +79,10 @@ def key_of(title: str) -> tuple[str, str]:
         moved = f"{article}{'' if article[-1] in _APOSTROPHES else ' '}{behind['title']}"
     if "#" in moved or "+" in moved:  # C++ and C# are neither C
         moved = _SIGNS.sub(lambda sign: "plusplus" if sign[0] == "++" else "sharp", moved)
-    words = (moved.lower().translate(_ASCII) if moved.isascii() else _folded(moved)).split()
+    if moved.isascii():
+        words = moved.lower().translate(_ASCII).split()
+    else:
+        words = (moved.translate(_LATIN) if _LATIN_ONLY.match(moved) else _folded(moved)).split()
     if len(words) > 1 and words[0] in _ARTICLES:
         return " ".join(words[1:]), words[0]
     return " ".join(words) or title.strip().casefold(), ""
@@ -110,6 +113,12 @@ def _is_accent(base: str, mark: str) -> bool:
     return code < 0x700 or 0x1E00 <= code < 0x2000 or mark in "\ufe0e\ufe0f"
 
 
+_LATIN = {code: _folded(chr(code)) for code in (*range(128, 0x250), *range(0x2010, 0x2028))}
+_LATIN |= {code: chr(code).lower() for code in range(128)} | _ASCII
+"""`_folded` of each character, for titles in which it does not depend on the one before."""
+_LATIN_ONLY = re.compile("[\x00-\u024f\u2010-\u2027]*\\Z")
+
+
 def numerals(key: str) -> list[str]:
     """The numbers and Roman numerals among the words of a canonical title: what tells a sequel from its film.
 
@@ -135,6 +144,9 @@ def carried_year(title: str) -> tuple[str, int] | None:
     >>> [carried_year(t) for t in ("Lost (2004-2010)", "Crash (2004/I)", "Merlin (1998) (TV)", "Alien")]
     [('Lost', 2004), ('Crash', 2004), ('Merlin', 1998), None]
     """
+    if title[-1:] == ")" and title[-6:-5] == "(" and title[-5:-1].isdecimal():  # nearly all that carry one
+        stem, year = title[:-6].rstrip(), year_of(int(title[-5:-1]))
+        return (stem, year) if stem and year is not None else None
     if title[-1:] not in (")", "]", " ") or (found := _CARRIED.match(title)) is None:
         return None
     year = year_of(int(found["year"]))

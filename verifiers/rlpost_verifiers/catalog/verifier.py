@@ -225,9 +225,12 @@ class CatalogVerifier:
 
 def _count(value: Any, where: str) -> float:
     try:
-        return max(float(value or 0.0), 0.0)
+        count = float(value or 0.0)
     except (TypeError, ValueError):
-        raise DataError(f"catalog: popularity column {where!r} holds {value!r:.60}; numbers are needed") from None
+        count = -1.0
+    if not count >= 0:
+        raise DataError(f"catalog: popularity column {where!r} holds {value!r:.60}; numbers from 0 on are needed")
+    return count
 
 
 def _said(value: Any) -> str:
