@@ -114,7 +114,7 @@ def test_the_command_prints_a_verdict_per_list(tmp_path: Path, capsys: pytest.Ca
     assert main(["verify", "catalog", str(tmp_path / "lists.jsonl"), "--set", "tolerance=0"]) == 0
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert [(p["item"], p["reason"]) for p in first["places"]] == [
-        ("The Matrix (1999)", "miss"),
+        ("The Matrix (1999)", "in_catalog"),
         (None, "out_of_catalog"),
     ]
     assert (second["name"], second["outcome"], second["score"]) == ("b", "accepted", 1.0)

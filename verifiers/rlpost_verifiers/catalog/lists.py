@@ -19,6 +19,7 @@ from rlpost_verifiers.catalog.outline import Part, outline
 from rlpost_verifiers.catalog.prose import mentions
 from rlpost_verifiers.catalog.structured import read_json
 from rlpost_verifiers.catalog.titles import Name
+from rlpost_verifiers.catalog.titles import parse_title as parse_title
 from rlpost_verifiers.thought import answer_start
 
 Unparsable = Literal["keep_rank", "skip"]

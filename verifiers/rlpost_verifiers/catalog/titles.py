@@ -75,7 +75,7 @@ _BY = re.compile(r"\s+(?:(?:directed|written|developed|published|created|made)\s
 _NAME = re.compile(r"(?:[^\W\d_a-z][\w’'-]*\.?\s+){0,3}[^\W\d_a-z][\w’'-]+$")
 _INITIALS = re.compile(r"(?:^|\s)[^\W\d_a-z]\.\s*")
 _NO_NAME = frozenset(("The", "A", "An", "Part", "Vol", "Volume", "Chapter", "Episode", "Season", "Edition"))
-_AUTHOR_QUOTED = re.compile(r"(?:[^\W\d_a-z][\w.’'-]*\s*){1,4}[,:–—-]\s*[\"“«*_]{1,3}([^\"”»*_]+)[\"”»*_]{1,3}$")
+_AUTHOR_QUOTED = re.compile(r"(?:[^\W\d_a-z][\w.’'-]*\s+){0,3}[^\W\d_a-z][\w.’'-]*\s*[,:–—-]\s*[\"“«*_]{1,3}([^\"”»*_]+)[\"”»*_]{1,3}$")
 _SMALL = frozenset("a an and as at by da das de del der die du el en et für for from i il in into is la las le les lo los "
                    "no of on or the to und vs von with y".split())  # fmt: skip
 _CASELESS = re.compile("[\u0590-\u08ff\u0900-\u0dff\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")

@@ -6,9 +6,9 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rlpost.algorithms.ranking import self_information
 from rlpost.data.jsonl import read_jsonl
@@ -17,13 +17,25 @@ from rlpost.types import ItemVerdict, Prompt, Verdict, VerifyItem
 from rlpost_verifiers.catalog.ground_truth import ELSEWHERE_KEY, RELEVANT_KEY, SEEN_KEY, Columns, GroundTruth, Reader
 from rlpost_verifiers.catalog.index import CatalogIndex
 from rlpost_verifiers.catalog.items import Catalog, load_catalog
-from rlpost_verifiers.catalog.lists import Entry, ListSettings, Prose, Unparsable, Yearless, parse_list
+from rlpost_verifiers.catalog.lists import (
+    Data,
+    Entry,
+    Inline,
+    ListSettings,
+    Prose,
+    Revised,
+    Thought,
+    Unparsable,
+    Yearless,
+    parse_list,
+)
 from rlpost_verifiers.catalog.names import canonical
 from rlpost_verifiers.mixed_batch import ask_mixed
 
 HIT, MISS, ELSEWHERE = "hit", "miss", "relevant_elsewhere"
 SEEN, DUPLICATE, OUTSIDE, UNPARSABLE = "seen", "duplicate", "out_of_catalog", "unparsable"
 INSIDE = "in_catalog"
+Outside = Literal["report", "count"]
 
 _SAMPLE = 300
 """Number of items that the conformance check writes in several forms and looks up again."""
@@ -62,14 +74,22 @@ class CatalogVerifier:
             (JSON lines) whose relevant items are counted; None: novelty and popularity shift are not measured.
         tolerance: largest accepted difference between the answer's year and the item's, in years.
         similarity: smallest title similarity that counts as a spelling error, above 0 to 100; None: no fuzzy matching.
-        unparsable: ``keep_rank`` or ``skip`` lines without a title between entries; `ListSettings` has the details.
-        prose: ``ignore`` lines without a title around the list, or ``keep_rank``.
-        yearless: ``accept`` or ``reject`` titles without a year.
+        unparsable: ``keep_rank`` or ``skip`` lines of the list that are no title; `ListSettings` has the details of this
+            and of the next six.
+        prose: ``ignore`` text that is no place, or ``keep_rank`` for each of its lines.
+        yearless: titles without a year count where they are ``listed``, always (``accept``) or never (``reject``).
+        thought: ``cut`` what stands before ``</think>``, or ``keep`` it.
+        data: ``read`` JSON as data, or as ``lines``.
+        inline: ``read`` titles in prose where there is no list, or ``ignore`` them.
+        revised: a corrected list replaces those before (``last``), or follows them (``all``).
         relevant_key: column with the relevant items.
         seen_key: column with the seen items.
         elsewhere_key: column with the items that are relevant in other rows of the conversation.
-        relevant_required: whether a row without a relevant item in the catalog is a data error; if not, its lists are
-            verified against the catalog alone.
+        relevant_required: whether a row without a relevant item in the catalog is a data error. If not, a row that names
+            no relevant item is judged by membership: every item of the catalog that is neither seen nor named before is
+            accepted (``in_catalog``, score 1); where all that it names is outside the catalog, every item is a miss.
+        outside: relevant items outside the catalog are reported (``report``: evidence ``relevant_outside``), or also
+            stay in the denominators of recall, nDCG and score (``count``).
 
     Raises:
         UserError: for a setting out of range.
@@ -87,10 +107,15 @@ class CatalogVerifier:
         unparsable: Unparsable = "keep_rank",
         prose: Prose = "ignore",
         yearless: Yearless = "listed",
+        thought: Thought = "cut",
+        data: Data = "read",
+        inline: Inline = "read",
+        revised: Revised = "last",
         relevant_key: str = RELEVANT_KEY,
         seen_key: str = SEEN_KEY,
         elsewhere_key: str = ELSEWHERE_KEY,
         relevant_required: bool = True,
+        outside: Outside = "report",
     ):
         if tolerance < 0:
             raise UserError(f"catalog: tolerance is {tolerance}; give 0 or more years")
@@ -99,11 +124,14 @@ class CatalogVerifier:
         whole = catalog if isinstance(catalog, Catalog) else load_catalog(catalog, columns)
         self.catalog = whole if items is None else Catalog(whole.items[:items], whole.defects)
         self.index = CatalogIndex(self.catalog.items, tolerance, similarity)
-        self.settings, self._required = ListSettings(unparsable, prose, yearless), relevant_required
+        if outside not in ("report", "count"):
+            raise UserError(f"catalog: outside is {outside!r}; use 'report' or 'count'")
+        self.settings = ListSettings(unparsable, prose, yearless, thought, data, inline, revised)
+        self._required, self._outside = relevant_required, outside
         self._titles = {canonical(item.title) for item in self.catalog.items}
         self.reader = Reader(self.catalog, self.index, Columns(relevant_key, seen_key, elsewhere_key))
         self._bits = None if popularity is None else self_information(self._popularity(popularity))
-        rule = (tolerance, similarity, self.settings, self.reader.columns, self._bits)
+        rule = (tolerance, similarity, self.settings, self.reader.columns, self._bits, outside)
         names = "\n".join(item.name for item in self.catalog.items)
         self._fingerprint = f"catalog/{hashlib.sha256(f'{rule}{names}'.encode()).hexdigest()[:12]}"
 
@@ -128,9 +156,7 @@ class CatalogVerifier:
         """
         said = "\n".join(_said(value) for value in columns.values())
         seen = self.reader.ground_truth(columns, required=False).seen | self.reader.mentioned(said)
-        found = self._judge(VerifyItem(columns, text), GroundTruth({}, seen, frozenset()))
-        items = tuple(replace(item, reason=INSIDE) if item.reason == MISS else item for item in found.items)
-        return replace(found, items=items)
+        return self._judge(VerifyItem(columns, text), GroundTruth({}, seen, frozenset()))
 
     def close(self) -> None:
         """Does nothing: there is no process to end."""
@@ -179,19 +205,21 @@ class CatalogVerifier:
         found: list[ItemVerdict] = []
         places: list[int | None] = []
         for rank, entry in enumerate(parse_list(item.text, self.settings, self.knows)):
-            place = self._place(entry)
+            place = self.place_of(entry)
             reason = self._reason(entry, place, truth, taken)
-            score = truth.relevant[place] if reason == HIT and place is not None else 0.0
+            score = truth.relevant.get(place, 1.0) if reason in (HIT, INSIDE) and place is not None else 0.0
             if place is not None:
                 taken.add(place)
             places.append(place)
-            outcome = "accepted" if reason == HIT else "rejected"
+            outcome = "accepted" if reason in (HIT, INSIDE) else "rejected"
             found.append(ItemVerdict(entry.start, entry.stop, outcome, score, reason, rank))
-        hits = sum(one.reason == HIT for one in found)
+        hits = sum(one.outcome == "accepted" for one in found)
+        wanted = len(truth.relevant) + truth.outside * (self._outside == "count")
+        membership = not truth.relevant and not truth.outside
         reason = "hits" if hits else "no_hit" if found else "no_list"
         return Verdict(
-            "accepted" if hits else "rejected", hits / max(len(truth.relevant), 1), reason, tuple(found),
-            assurance="catalog", evidence=self._evidence(places, truth), backend=self._fingerprint,
+            "accepted" if hits else "rejected", hits / max(len(found) if membership else wanted, 1), reason, tuple(found),
+            assurance="catalog", evidence=self._evidence(places, truth, wanted), backend=self._fingerprint,
         )  # fmt: skip
 
     def knows(self, title: str, year: int | None) -> bool:
@@ -201,18 +229,21 @@ class CatalogVerifier:
         match = self.index.find(title, year)
         return match is not None and match.level != "fuzzy"
 
-    def _evidence(self, places: Sequence[int | None], truth: GroundTruth) -> dict[str, Any]:
+    def _evidence(self, places: Sequence[int | None], truth: GroundTruth, wanted: int) -> dict[str, Any]:
         items = self.catalog.items
         found: dict[str, Any] = {
             "items": [None if place is None else items[place].name for place in places],
-            "relevant": len(truth.relevant),
+            "relevant": wanted,
             "catalog": len(items),
         }
+        if truth.outside:
+            found["relevant_outside"] = truth.outside
         if self._bits is not None:
             found["bits"] = [None if place is None else self._bits[place] for place in places]
         return found
 
-    def _place(self, entry: Entry) -> int | None:
+    def place_of(self, entry: Entry) -> int | None:
+        """The catalog's item at a place of a list: the first of its readings that is one, spelt right before misspelt."""
         if entry.title is None:
             return None
         fuzzy: int | None = None
@@ -234,7 +265,9 @@ class CatalogVerifier:
             return HIT
         if place in truth.seen:
             return SEEN
-        return ELSEWHERE if place in truth.elsewhere else MISS
+        if place in truth.elsewhere:
+            return ELSEWHERE
+        return MISS if truth.relevant or truth.outside else INSIDE
 
     def _popularity(self, where: str) -> list[float]:
         """Number of times each item was chosen, in catalog order."""
