@@ -58,7 +58,8 @@ def numbers_of(title: str, words_too: bool = False) -> tuple[int, ...]:
 
 
 def agree(asked: str, title: str) -> bool:
-    """Whether two titles may be one: the same numbers, and not one the plural of the other (``Alien``, ``Aliens``).
+    """Whether one title may be the other misspelt: their numbers are the same, and neither is the plural of the other
+    (``Alien``, ``Aliens``) or goes on with further words (``Ticket to Ride: Europe``), but for ``Part One`` and its like.
 
     >>> agree("Toy Story 4", "Toy Story"), agree("The Godfather 2", "Godfather Part II"), agree("Aliens", "Alien")
     (False, True, False)
@@ -66,7 +67,8 @@ def agree(asked: str, title: str) -> bool:
     if numbers_of(asked) != numbers_of(title) and numbers_of(asked, True) != numbers_of(title, True):
         return False
     one, other = sorted((canonical(asked), canonical(title)), key=len)
-    return other != f"{one}s"
+    longer = other.startswith(f"{one} ") and continues(other[len(one) + 1 :]) is not False
+    return other != f"{one}s" and not longer
 
 
 _CONTINUES = re.compile(
