@@ -123,8 +123,8 @@ def _spoken(value: Sequence[Any], place: str) -> list[str]:
     wrong = next((n for n, one in enumerate(messages) if (one.role == ASSISTANT) != (n % 2 == 0)), None)
     if wrong is not None:
         raise DataError(
-            f"{place}, message {wrong}: role {messages[wrong].role!r}, where the assistant and others speak in turn, the "
-            "assistant first; put what comes before the answer into the prompt"
+            f"{place}, message {wrong}: role {messages[wrong].role!r}, where the assistant and others speak in "
+            "turn, the assistant first; put what comes before the answer into the prompt"
         )
     return [one.content for one in messages]
 

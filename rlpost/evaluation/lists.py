@@ -102,7 +102,8 @@ def list_figures(lists: Sequence[Listed], ks: Sequence[int]) -> dict[str, float]
         ``recall@k``, ``ndcg@k`` (strict: places kept), the same names with `` released`` appended (places that could
         not have been recommended dropped, ideal no longer than the list); ``in_catalog`` and ``duplicates``, shares of
         a list's places; ``novelty`` in bits. Each is a mean over lists with its standard error and 95 % interval.
-        Also ``places`` per list, ``relevant_outside`` per list (relevant items that the catalog lacks, if any does), and ``coverage`` of the catalog with its standard error, which grows with the number
+        Also ``places`` per list, ``relevant_outside`` per list (relevant items that the catalog lacks, if any does),
+        and ``coverage`` of the catalog with its standard error, which grows with the number
         of lists. Empty for no lists.
     """
     if not lists:

@@ -23,11 +23,32 @@ TITLES = [
     *("M*A*S*H (1970)", "Up (2009)", "東京物語 (1953)", "Se7en (1995)", "Schindler’s List (1993)"),
 ]
 MARKS = [
-    *("", "1. ", "- ", '"', "**", "not a title", "\n", "\n\n", "### ", "1、", "🎬 ", "   - ", "**2.** ", "Genre: ", "> "),
+    *(
+        "",
+        "1. ",
+        "- ",
+        '"',
+        "**",
+        "not a title",
+        "\n",
+        "\n\n",
+        "### ",
+        "1、",
+        "🎬 ",
+        "   - ",
+        "**2.** ",
+        "Genre: ",
+        "> ",
+    ),
     *("Here is one that you might like:", "It is a long and quiet film about the sea.", "</think>", "Actually, no: "),
 ]
 MODES = settings(deadline=None, derandomize=True, max_examples=60)
-POLICIES = [ListSettings(), ListSettings(unparsable="skip"), ListSettings(prose="keep_rank"), ListSettings(yearless="accept")]
+POLICIES = [
+    ListSettings(),
+    ListSettings(unparsable="skip"),
+    ListSettings(prose="keep_rank"),
+    ListSettings(yearless="accept"),
+]
 
 
 @pytest.fixture(scope="module")

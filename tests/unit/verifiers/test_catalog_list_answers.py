@@ -66,7 +66,10 @@ def spans(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("Hi!\n1. Alien (1979)\n   So tense.\n\n2. Up (2009)\n", ["1. Alien (1979)\n   So tense.\n\n", "2. Up (2009)\n"]),
+        (
+            "Hi!\n1. Alien (1979)\n   So tense.\n\n2. Up (2009)\n",
+            ["1. Alien (1979)\n   So tense.\n\n", "2. Up (2009)\n"],
+        ),
         ("## Horror\n- Alien (1979)\n\n## Fun\n- Up (2009)\n\nBye!", ["- Alien (1979)\n\n", "- Up (2009)\n\n"]),
         ("<think>Heat (1995)</think>\nUp (2009)\n", ["Up (2009)\n"]),
         ('["Alien (1979)", "Up (2009)"]', ['"Alien (1979)", ', '"Up (2009)"]']),

@@ -120,7 +120,11 @@ def test_rows_with_nothing_relevant_in_the_catalog_are_kept_dropped_or_refused(
 
 def test_redials_prompts_end_with_the_seekers_turn(tmp_path: Path) -> None:
     said = [(0, "hi"), (1, "hello"), (1, "what do you like?"), (0, "@11"), (0, "and you?"), (1, "hm"), (1, "see @12")]
-    row = {**REDIAL, "initiatorQuestions": [], "messages": [{"senderWorkerId": who, "text": text} for who, text in said]}
+    row = {
+        **REDIAL,
+        "initiatorQuestions": [],
+        "messages": [{"senderWorkerId": who, "text": text} for who, text in said],
+    }
     [found] = redial(put(tmp_path, row))
     assert [(turn["role"], turn["content"]) for turn in found["prompt"]] == [
         *(("user", "hi"), ("assistant", "hello\nwhat do you like?"), ("user", "Final Fantasy (2001)\nand you?")),

@@ -184,7 +184,9 @@ def test_relevant_items_outside_the_catalog_are_reported_or_counted() -> None:
 
 def test_an_answer_without_ground_truth_is_judged_by_membership() -> None:
     text = "Alien (1979)\nNever Made (2001)\nThe Thing (1982)\nAlien (1979)"
-    [free] = CatalogVerifier(CATALOG, relevant_required=False).verify_batch([VerifyItem({"seen_titles": ["The Thing"]}, text)])
+    [free] = CatalogVerifier(CATALOG, relevant_required=False).verify_batch(
+        [VerifyItem({"seen_titles": ["The Thing"]}, text)]
+    )
     assert [(item.reason, item.score) for item in free.items] == [
         *(("in_catalog", 1.0), ("out_of_catalog", 0.0), ("seen", 0.0), ("duplicate", 0.0)),
     ]

@@ -25,8 +25,9 @@ def rows(
     """The data source ``logged_clicks``.
 
     Args:
-        path: JSON lines, Parquet or a folder written by ``save_to_disk``, with ``prompt``, ``shown`` (items in the order they were shown, as ``Title (Year)`` or
-            ``[title, year]``) and ``clicks`` (whether each item was clicked).
+        path: JSON lines, Parquet or a folder written by ``save_to_disk``, with ``prompt``, ``shown`` (items in the
+            order they were shown, as ``Title (Year)`` or ``[title, year]``) and ``clicks`` (whether each item was
+            clicked).
         propensities: examination probability of each rank in (0, 1], first to last; ``estimate``: estimated from the
             log, in which items must have been shown at several ranks.
         least: smallest propensity that is divided by.

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,12 +31,16 @@ from rlpost_verifiers.catalog.lists import (
     parse_list,
 )
 from rlpost_verifiers.catalog.names import canonical
+from rlpost_verifiers.catalog.sequels import spellings
+from rlpost_verifiers.catalog.shortened import Shortened
+from rlpost_verifiers.catalog.titles import Name
 from rlpost_verifiers.mixed_batch import ask_mixed
 
 HIT, MISS, ELSEWHERE = "hit", "miss", "relevant_elsewhere"
 SEEN, DUPLICATE, OUTSIDE, UNPARSABLE = "seen", "duplicate", "out_of_catalog", "unparsable"
 INSIDE = "in_catalog"
 Outside = Literal["report", "count"]
+Short = Literal["dated", "off"]
 
 _SAMPLE = 300
 """Number of items that the conformance check writes in several forms and looks up again."""
@@ -74,8 +79,11 @@ class CatalogVerifier:
             (JSON lines) whose relevant items are counted; None: novelty and popularity shift are not measured.
         tolerance: largest accepted difference between the answer's year and the item's, in years.
         similarity: smallest title similarity that counts as a spelling error, above 0 to 100; None: no fuzzy matching.
-        unparsable: ``keep_rank`` or ``skip`` lines of the list that are no title; `ListSettings` has the details of this
-            and of the next six.
+        short: a title of which a part is left out or added counts where its year is the item's and no other item fits,
+            and so does one whose part is numbered otherwise (``dated``: ``Star Wars (1977)``, ``Rocky 2`` for ``Rocky
+            II``); or not (``off``).
+        unparsable: ``keep_rank`` or ``skip`` lines of the list that are no title; `ListSettings` has the details of
+            this and of the next six.
         prose: ``ignore`` text that is no place, or ``keep_rank`` for each of its lines.
         yearless: titles without a year count where they are ``listed``, always (``accept``) or never (``reject``).
         thought: ``cut`` what stands before ``</think>``, or ``keep`` it.
@@ -85,9 +93,10 @@ class CatalogVerifier:
         relevant_key: column with the relevant items.
         seen_key: column with the seen items.
         elsewhere_key: column with the items that are relevant in other rows of the conversation.
-        relevant_required: whether a row without a relevant item in the catalog is a data error. If not, a row that names
-            no relevant item is judged by membership: every item of the catalog that is neither seen nor named before is
-            accepted (``in_catalog``, score 1); where all that it names is outside the catalog, every item is a miss.
+        relevant_required: whether a row without a relevant item in the catalog is a data error. If not, a row that
+            names no relevant item is judged by membership: every item of the catalog that is neither seen nor named
+            before is accepted (``in_catalog``, score 1); where all that it names is outside the catalog, every item is
+            a miss.
         outside: relevant items outside the catalog are reported (``report``: evidence ``relevant_outside``), or also
             stay in the denominators of recall, nDCG and score (``count``).
 
@@ -104,6 +113,7 @@ class CatalogVerifier:
         popularity: str | None = None,
         tolerance: int = 2,
         similarity: float | None = None,
+        short: Short = "dated",
         unparsable: Unparsable = "keep_rank",
         prose: Prose = "ignore",
         yearless: Yearless = "listed",
@@ -124,14 +134,16 @@ class CatalogVerifier:
         whole = catalog if isinstance(catalog, Catalog) else load_catalog(catalog, columns)
         self.catalog = whole if items is None else Catalog(whole.items[:items], whole.defects)
         self.index = CatalogIndex(self.catalog.items, tolerance, similarity)
+        if short not in ("dated", "off"):
+            raise UserError(f"catalog: short is {short!r}; use 'dated' or 'off'")
         if outside not in ("report", "count"):
             raise UserError(f"catalog: outside is {outside!r}; use 'report' or 'count'")
         self.settings = ListSettings(unparsable, prose, yearless, thought, data, inline, revised)
-        self._required, self._outside = relevant_required, outside
+        self._required, self._outside, self._short = relevant_required, outside, short
         self._titles = {canonical(item.title) for item in self.catalog.items}
         self.reader = Reader(self.catalog, self.index, Columns(relevant_key, seen_key, elsewhere_key))
         self._bits = None if popularity is None else self_information(self._popularity(popularity))
-        rule = (tolerance, similarity, self.settings, self.reader.columns, self._bits, outside)
+        rule = (tolerance, similarity, self.settings, self.reader.columns, self._bits, outside, short)
         names = "\n".join(item.name for item in self.catalog.items)
         self._fingerprint = f"catalog/{hashlib.sha256(f'{rule}{names}'.encode()).hexdigest()[:12]}"
 
@@ -217,8 +229,9 @@ class CatalogVerifier:
         wanted = len(truth.relevant) + truth.outside * (self._outside == "count")
         membership = not truth.relevant and not truth.outside
         reason = "hits" if hits else "no_hit" if found else "no_list"
+        score = hits / max(len(found) if membership else wanted, 1)
         return Verdict(
-            "accepted" if hits else "rejected", hits / max(len(found) if membership else wanted, 1), reason, tuple(found),
+            "accepted" if hits else "rejected", score, reason, tuple(found),
             assurance="catalog", evidence=self._evidence(places, truth, wanted), backend=self._fingerprint,
         )  # fmt: skip
 
@@ -243,16 +256,31 @@ class CatalogVerifier:
         return found
 
     def place_of(self, entry: Entry) -> int | None:
-        """The catalog's item at a place of a list: the first of its readings that is one, spelt right before misspelt."""
+        """The catalog's item at a place: the first of its readings that is one, spelt right before misspelt."""
         if entry.title is None:
             return None
+        names = list(dict.fromkeys(((entry.title, entry.year), *entry.names)))
         fuzzy: int | None = None
-        for title, year in dict.fromkeys(((entry.title, entry.year), *entry.names)):
+        for title, year in names:
             match = self.index.find(title, year)
             if match is not None and match.level != "fuzzy":
                 return match.item
             fuzzy = match.item if match is not None and fuzzy is None else fuzzy
-        return fuzzy
+        return fuzzy if fuzzy is not None or self._short == "off" else self._renamed(names)
+
+    def _renamed(self, names: Sequence[Name]) -> int | None:
+        """The item whose number is spelt otherwise, or of whose title a part is left out or added."""
+        for title, year in names:
+            matches = [self.index.find(name, year) for name in spellings(title)]
+            found = {match.item for match in matches if match is not None and match.level != "fuzzy"}
+            if len(found) == 1:
+                return found.pop()
+        found = {item for title, year in names if (item := self._shortened.find(title, year)) is not None}
+        return found.pop() if len(found) == 1 else None
+
+    @cached_property
+    def _shortened(self) -> Shortened:
+        return Shortened((item.title, item.year) for item in self.catalog.items)
 
     def _reason(self, entry: Entry, place: int | None, truth: GroundTruth, taken: set[int]) -> str:
         if entry.title is None:
