@@ -126,7 +126,7 @@ def _spoken(value: Sequence[Any], place: str) -> list[str]:
             f"{place}, message {wrong}: role {messages[wrong].role!r}, where the assistant and others speak in "
             "turn, the assistant first; put what comes before the answer into the prompt"
         )
-    return [one.content for one in messages]
+    return [one.content or "" for one in messages]
 
 
 def starting_folder(config: RunConfig, pairs: Sequence[tuple[Prompt, Target]], work: Path) -> str:

@@ -7,11 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from rlpost.data.jsonl import existing_file, read_jsonl
+from rlpost.data.jsonl import existing_file
 from rlpost.errors import DataError, describe_error
-
-_PARQUET = b"PAR1"
-"""First bytes of a Parquet file."""
 
 
 def read_parquet(path: str) -> list[dict[str, Any]]:
@@ -63,26 +60,6 @@ def read_hf_disk(path: str, split: str | None = None) -> list[dict[str, Any]]:
     except Exception as error:  # of many libraries' types
         raise DataError(f"{path}: not a data set that can be read ({describe_error(error)})") from error
     raise DataError(f"{path}: split {split!r} not found; set split to one of {', '.join(names)}")
-
-
-def read_rows(path: str, split: str | None = None) -> list[dict[str, Any]]:
-    """Rows of a file or folder of any of these kinds: a folder written by ``save_to_disk``, Parquet, JSON lines.
-
-    Args:
-        path: the file or folder.
-        split: name of the split, for a folder that holds several.
-
-    Raises:
-        DataError: if there is no such path, or it cannot be read.
-    """
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return read_hf_disk(str(folder), split)
-    if split is not None:
-        raise DataError(f"{path}: no folder written by save_to_disk, so there is no split {split!r}; leave split out")
-    with existing_file(path).open("rb") as file:
-        parquet = file.read(len(_PARQUET)) == _PARQUET
-    return read_parquet(path) if parquet else read_jsonl(path)
 
 
 def _rows(table: Any) -> list[dict[str, Any]]:

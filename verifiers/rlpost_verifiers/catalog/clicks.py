@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from rlpost.algorithms.propensity import estimate, inverse_weights
-from rlpost.data.tables import read_rows
 from rlpost.errors import DataError, UserError
 from rlpost_verifiers.catalog.ground_truth import RELEVANT_KEY, names_of
 from rlpost_verifiers.catalog.names import canonical
+from rlpost_verifiers.catalog.rows import read_rows
 
 
 def rows(

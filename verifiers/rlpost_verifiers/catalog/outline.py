@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from rlpost_verifiers.catalog.marks import Known, Line, Mark, Numbering, is_label, read_line, spans_of
+from rlpost_verifiers.catalog.marks import Known, Line, Numbering, is_label, read_line, spans_of
 from rlpost_verifiers.catalog.names import year_of
 from rlpost_verifiers.catalog.tables import mark_tables
 from rlpost_verifiers.catalog.titles import Name, Reading, clean, describes, read_title, without_label
@@ -29,7 +29,8 @@ _SAYS = re.compile(
 _TALKS = re.compile(r"\b(?:you|your|i|i['’]d|i['’]ll|i['’]ve|we|these|here|this|let|which|was|is|are)\b", re.IGNORECASE)
 _SEEN = re.compile(
     r"(?:(?:the |some )?(?:movies|films|books|games|items|ones|titles) )?"
-    r"(?:(?:that |which )?you(?:['’]ve| have)?(?: already)? (?:mentioned|said|told|seen|watched|read|played|rated|own)|already (?:seen|watched|read|played)|seen|watched"
+    r"(?:(?:that |which )?you(?:['’]ve| have)?(?: already)? "
+    r"(?:mentioned|said|told|seen|watched|read|played|rated|own)|already (?:seen|watched|read|played)|seen|watched"
     r"|your (?:favou?rites|history))\b.*[:：]$",
     re.IGNORECASE,
 )
@@ -109,9 +110,9 @@ class _Judge:
             (line.mark, line.indent // 2 if line.mark == "bullet" else 0, section if line.mark == "bullet" else 0)
             for line, section in zip(lines, sections, strict=True)
         ]
-        counted: Counter[tuple[Mark, int, int]] = Counter()
-        good: Counter[tuple[Mark, int, int]] = Counter()
-        titled: Counter[tuple[Mark, int, int]] = Counter()
+        counted: Counter[tuple[str, int, int]] = Counter()
+        good: Counter[tuple[str, int, int]] = Counter()
+        titled: Counter[tuple[str, int, int]] = Counter()
         for line, key, strong, label in zip(lines, self.keys, self.strong, self.labels, strict=True):
             if line.mark in ("blank", "rule", "plain") or label:
                 continue

@@ -20,7 +20,8 @@ _RUN = re.compile(
 )
 _LIKED = re.compile(
     r"(?:\b(?:liked|loved|enjoyed|already (?:seen|watched)|watched|love of|fans? of|similar to|reminiscent of"
-    r"|remind\w* \w+ of|than|mentioned|in the (?:vein|spirit|style) of)|\b(?:if|since|because|as) you(?:['’]re)? (?:really |also )?"
+    r"|remind\w* \w+ of|than|mentioned|in the (?:vein|spirit|style) of)"
+    r"|\b(?:if|since|because|as) you(?:['’]re)? (?:really |also )?"
     r"(?:like|love|enjoy|into|a fan of))\s+(?:both |the |films? like |movies? like )?[*_\"“«\[]*$",
     re.IGNORECASE,
 )

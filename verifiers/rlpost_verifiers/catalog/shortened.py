@@ -31,10 +31,10 @@ class Shortened:
     def __init__(self, titles: Iterable[tuple[str, int | None]]):
         self._names: dict[tuple[str, int], set[int]] = {}
         for number, (title, year) in enumerate(titles):
-            for name in _shorter(title) if year is not None else ():
+            if year is None:
+                continue
+            for name in (canonical(title), *_shorter(title)):
                 self._names.setdefault((name, year), set()).add(number)
-            if year is not None:
-                self._names.setdefault((canonical(title), year), set()).add(number)
 
     def find(self, title: str, year: int | None) -> int | None:
         """The only item of that year of which a title is a shorter or longer name; None if none or several are."""

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from rlpost.data.decontaminate import normalise_text
-from rlpost.data.tables import read_rows
 from rlpost.errors import DataError, UserError
 from rlpost_verifiers.catalog.ground_truth import ELSEWHERE_KEY, RELEVANT_KEY, SEEN_KEY, Columns, Reader, names_of
 from rlpost_verifiers.catalog.index import CatalogIndex
 from rlpost_verifiers.catalog.items import load_catalog
+from rlpost_verifiers.catalog.rows import read_rows
 from rlpost_verifiers.catalog.titles import parse_title
 
 _MENTION = re.compile(r"@(\d+)")
