@@ -89,7 +89,9 @@ def main() -> None:
             whole += found == expected
             if given.wrong and name == "verifier" and found != expected:
                 print(f"=== {row['name']}\n{row['text']}\n--- {found}\n+++ {expected}")
-        print(f"{name}: {good} of {places + extra} places ({good / (places + extra):.1%}), {whole} of {len(rows)} answers")
+        print(
+            f"{name}: {good} of {places + extra} places ({good / (places + extra):.1%}), {whole} of {len(rows)} answers"
+        )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 
 from rlpost.config.schema import RunConfig, SftSection
 from rlpost.data import bpe, load, models, wordlevel
+from rlpost.data.messages import ASSISTANT, read_messages
 from rlpost.data.text import as_text, shown
 from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import ConfigError, DataError, InfrastructureError, MissingPackageError, RlpostError, describe_error
@@ -101,13 +102,31 @@ def read_pairs(config: RunConfig, section: SftSection) -> list[tuple[Prompt, Tar
 def _target(value: Any, number: int, section: SftSection) -> Target:
     place = f"sft.train, row {number}: column {section.completion_key!r}"
     given: list[Any] = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
+    if given and all(isinstance(one, Mapping) for one in given):
+        given = _spoken(given, place)
     if len(given) % 2 != 1 or not all(isinstance(one, (str, int, float)) for one in given):
         raise DataError(
-            f"{place} holds {shown(value)}, expected text, or a list of texts, of policy and environment in turn, that "
-            "begins and ends with the policy; set sft.completion_key"
+            f"{place} holds {shown(value)}, expected text, or a list of texts (or chat messages), of policy and "
+            "environment in turn, that begins and ends with the policy; set sft.completion_key"
         )
     texts = [as_text(one, place) for one in given]
     return tuple(text if i % 2 else section.completion_prefix + text for i, text in enumerate(texts))
+
+
+def _spoken(value: Sequence[Any], place: str) -> list[str]:
+    """The texts of a demonstration that is given as chat messages: the assistant's and the others' in turn.
+
+    Raises:
+        DataError: for two messages of one side in a row, or none of the assistant's at the ends.
+    """
+    messages = read_messages(value, place)
+    wrong = next((n for n, one in enumerate(messages) if (one.role == ASSISTANT) != (n % 2 == 0)), None)
+    if wrong is not None:
+        raise DataError(
+            f"{place}, message {wrong}: role {messages[wrong].role!r}, where the assistant and others speak in "
+            "turn, the assistant first; put what comes before the answer into the prompt"
+        )
+    return [one.content or "" for one in messages]
 
 
 def starting_folder(config: RunConfig, pairs: Sequence[tuple[Prompt, Target]], work: Path) -> str:

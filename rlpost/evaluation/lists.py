@@ -34,6 +34,7 @@ class Listed:
         items: catalog item at each place, None where the text is not an item.
         bits: self-information of each place's item, where popularity is known (`rlpost.algorithms.ranking`).
         catalog: number of items in the catalog, 0 if unknown.
+        outside: number of relevant items that the catalog lacks.
 
     >>> Listed("hm", 3, ("Alien (1979)", "Up (2009)")).novelty is None
     True
@@ -44,6 +45,7 @@ class Listed:
     items: tuple[str | None, ...] = ()
     bits: tuple[float | None, ...] = ()
     catalog: int = 0
+    outside: int = 0
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Listed:
@@ -85,6 +87,7 @@ def listed(verdict: Verdict | None) -> Listed | None:
         items=tuple(evidence.get("items", ())),
         bits=tuple(evidence.get("bits", ())),
         catalog=int(evidence.get("catalog", 0)),
+        outside=int(evidence.get("relevant_outside", 0)),
     )
 
 
@@ -99,7 +102,8 @@ def list_figures(lists: Sequence[Listed], ks: Sequence[int]) -> dict[str, float]
         ``recall@k``, ``ndcg@k`` (strict: places kept), the same names with `` released`` appended (places that could
         not have been recommended dropped, ideal no longer than the list); ``in_catalog`` and ``duplicates``, shares of
         a list's places; ``novelty`` in bits. Each is a mean over lists with its standard error and 95 % interval.
-        Also ``places`` per list, and ``coverage`` of the catalog with its standard error, which grows with the number
+        Also ``places`` per list, ``relevant_outside`` per list (relevant items that the catalog lacks, if any does),
+        and ``coverage`` of the catalog with its standard error, which grows with the number
         of lists. Empty for no lists.
     """
     if not lists:
@@ -119,6 +123,8 @@ def list_figures(lists: Sequence[Listed], ks: Sequence[int]) -> dict[str, float]
     if lists[0].catalog:
         named = [[item for item in one.items if item is not None] for one in lists]
         found["coverage"], found["coverage_se"] = coverage(named, lists[0].catalog)
+    if any(one.outside for one in lists):
+        found["relevant_outside"] = sum(one.outside for one in lists) / len(lists)
     found["places"] = sum(len(one.marks) for one in lists) / len(lists)
     return found
 

@@ -114,7 +114,7 @@ def test_the_command_prints_a_verdict_per_list(tmp_path: Path, capsys: pytest.Ca
     assert main(["verify", "catalog", str(tmp_path / "lists.jsonl"), "--set", "tolerance=0"]) == 0
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert [(p["item"], p["reason"]) for p in first["places"]] == [
-        ("The Matrix (1999)", "miss"),
+        ("The Matrix (1999)", "in_catalog"),
         (None, "out_of_catalog"),
     ]
     assert (second["name"], second["outcome"], second["score"]) == ("b", "accepted", 1.0)
@@ -209,12 +209,6 @@ def test_catalogs_without_years_need_no_setting() -> None:
         CatalogVerifier(games, yearless="reject")
 
 
-def test_relevant_items_outside_the_catalog_are_counted() -> None:
-    row = {"groundtruth_with_release_year": ["Alien (1979)", "Solaris (1972)", "Stalker (1979)"]}
-    [verdict] = CatalogVerifier(CATALOG).verify_batch([VerifyItem(row, "Alien (1979)")])
-    assert (verdict.evidence["relevant"], verdict.evidence["relevant_outside"]) == (1, 2)
-
-
 def test_defects_are_told_in_one_line_and_listed_in_a_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,3 +221,40 @@ def test_defects_are_told_in_one_line_and_listed_in_a_file(
     [line] = capsys.readouterr().err.splitlines()
     assert "51 items; rows with defects: 50 year_in_title, 1 no_year; row by row in " in line
     assert len(Path(line.split(" in ")[-1]).read_text().splitlines()) == 51
+
+
+def test_relevant_items_outside_the_catalog_are_reported_or_counted() -> None:
+    row = {"groundtruth_with_release_year": ["Alien (1979)", "Solaris (1972)", "Stalker (1979)"]}
+    reported, counted = (
+        CatalogVerifier(CATALOG, outside=rule).verify_batch([VerifyItem(row, "Alien (1979)")])[0]
+        for rule in ("report", "count")
+    )
+    assert (reported.score, reported.evidence["relevant"], reported.evidence["relevant_outside"]) == (1.0, 1, 2)
+    assert (counted.score, counted.evidence["relevant"]) == (pytest.approx(1 / 3), 3)
+    with pytest.raises(UserError, match="outside is 'drop'; use 'report' or 'count'"):
+        CatalogVerifier(CATALOG, outside="drop")  # type: ignore[arg-type]
+
+
+def test_an_answer_without_ground_truth_is_judged_by_membership() -> None:
+    text = "Alien (1979)\nNever Made (2001)\nThe Thing (1982)\nAlien (1979)"
+    [free] = CatalogVerifier(CATALOG, relevant_required=False).verify_batch(
+        [VerifyItem({"seen_titles": ["The Thing"]}, text)]
+    )
+    assert [(item.reason, item.score) for item in free.items] == [
+        *(("in_catalog", 1.0), ("out_of_catalog", 0.0), ("seen", 0.0), ("duplicate", 0.0)),
+    ]
+    assert (free.outcome, free.score) == ("accepted", 0.25)
+    lost = {"groundtruth_with_release_year": ["Solaris (1972)"]}
+    [verdict] = CatalogVerifier(CATALOG, relevant_required=False).verify_batch([VerifyItem(lost, text)])
+    assert {item.reason for item in verdict.items} == {"miss", "out_of_catalog", "duplicate"}, "it has ground truth"
+
+
+def test_the_command_takes_an_empty_text_and_an_answer_as_messages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": ""}, {"completion": [{"role": "assistant", "content": "The Matrix (1999)"}]}]
+    (tmp_path / "lists.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["verify", "catalog", str(tmp_path / "lists.jsonl")]) == 0
+    empty, chat = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (empty["reason"], empty["places"]) == ("no_list", [])
+    assert chat["places"][0]["item"] == "The Matrix (1999)"

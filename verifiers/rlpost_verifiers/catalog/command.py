@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlpost.data.jsonl import parse_lines, read_jsonl
+from rlpost.data.messages import read_messages
 from rlpost.errors import DataError, UserError, first_line
 from rlpost.paths import cache_folder
 from rlpost.types import VerifyItem
@@ -164,7 +165,10 @@ def _text(path: str) -> str:
 
 
 def _row(place: str, value: Any) -> dict[str, Any]:
-    text = (value.get("text") or value.get("completion")) if isinstance(value, dict) else None
+    row = value if isinstance(value, dict) else {}
+    text = next((row[key] for key in ("text", "completion") if row.get(key) is not None), None)
+    if isinstance(text, list) and text and all(isinstance(turn, dict) for turn in text):
+        text = read_messages(text, place)[-1].content
     if not isinstance(text, str):
         raise DataError(f"{place}: no list; write {{'text': 'Title (Year)\\n…'}}")
-    return {**value, "text": text, "name": str(value.get("name") or value.get("id") or place)}
+    return {**row, "text": text, "name": str(row.get("name") or row.get("id") or place)}

@@ -88,13 +88,12 @@ class Remapper:
 
     def matches(self, answer: str) -> list[tuple[str, int | None]]:
         """Name and catalog position of each entry in a teacher's list; None for an item not in the catalog."""
-        entries = [entry for entry in parse_list(answer, ListSettings(unparsable="skip")) if entry.title is not None]
-        found = []
-        for entry in entries:
-            match = self.verifier.index.find(entry.title or "", entry.year)
-            name = f"{entry.title} ({entry.year})" if entry.year else str(entry.title)
-            found.append((name, None if match is None else match.item))
-        return found
+        entries = parse_list(answer, ListSettings(unparsable="skip"), self.verifier.knows)
+        return [
+            (f"{entry.title} ({entry.year})" if entry.year else entry.title, self.verifier.place_of(entry))
+            for entry in entries
+            if entry.title is not None
+        ]
 
     def scores(self, rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> np.ndarray:
         """Scores ``[Q, C]`` float32 of the catalog's C items, from the teacher's lists for Q conversations."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -131,17 +132,27 @@ def names_of(value: Any, key: str) -> Iterable[tuple[str, int | None, float]]:
     Raises:
         DataError: for an entry in a form that `Reader` does not take.
     """
+    value = value.tolist() if hasattr(value, "tolist") else value  # arrays, as Parquet readers give them
     if value is None:
         return
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise DataError(f"column {key!r} holds {value!r}; a list of titles is needed")
     for entry in value:
+        entry = entry.tolist() if hasattr(entry, "tolist") else entry
         if isinstance(entry, str):
             title, year = parse_title(entry)
             yield title or entry, year, 1.0
-        elif isinstance(entry, Mapping) and "title" in entry:
-            yield str(entry["title"]), year_of(entry.get("year")), float(entry.get("weight", 1.0))
-        elif isinstance(entry, Sequence) and 1 <= len(entry) <= 2:
+        elif isinstance(entry, Mapping) and entry.get("title") is not None:
+            yield str(entry["title"]), year_of(entry.get("year")), _weight(entry.get("weight"), key)
+        elif isinstance(entry, Sequence) and 1 <= len(entry) <= 2 and isinstance(entry[0], (str, int)):
             yield str(entry[0]), year_of(entry[1]) if len(entry) == 2 else None, 1.0
         else:
             raise DataError(f"column {key!r} holds {entry!r}; write 'Title (Year)', [title, year] or a mapping")
+
+
+def _weight(value: Any, key: str) -> float:
+    if value is None:  # tables fill in missing fields
+        return 1.0
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise DataError(f"column {key!r} holds the weight {value!r}; a finite number is needed")
+    return float(value)

@@ -19,6 +19,7 @@ from rlpost_verifiers.catalog.outline import Part, outline
 from rlpost_verifiers.catalog.prose import mentions
 from rlpost_verifiers.catalog.structured import read_json
 from rlpost_verifiers.catalog.titles import Name
+from rlpost_verifiers.catalog.titles import parse_title as parse_title
 from rlpost_verifiers.thought import answer_start
 
 Unparsable = Literal["keep_rank", "skip"]
@@ -30,8 +31,8 @@ Inline = Literal["read", "ignore"]
 Revised = Literal["last", "all"]
 
 _REVISES = re.compile(
-    r"\b(?:actually|correct(?:ed|ion)|let me (?:re|correct|fix|try|adjust|change)|revised?|updated list|wait\b|scratch that"
-    r"|instead, here|my mistake|apolog|sorry)",
+    r"\b(?:actually|correct(?:ed|ion)|let me (?:re|correct|fix|try|adjust|change)|revised?|updated list|wait\b"
+    r"|scratch that|instead, here|my mistake|apolog|sorry)",
     re.IGNORECASE,
 )
 
@@ -142,5 +143,3 @@ def _entries(parts: Sequence[Part], settings: ListSettings) -> list[Entry]:
         last = next((number for number, one in reversed([*enumerate(counts)]) if one), -1)
         found = found[first : last + 1]
     return [entry for entry in found if entry.title is not None or settings.unparsable == "keep_rank"]
-
-

@@ -24,7 +24,9 @@ _HEADING = re.compile(r"#{1,6}\s+")
 _BULLET = re.compile(r"\s*(?:[-*•‣▪◦·–—+‐●○■□▶►➤➡→✓✔✅☑]\ufe0f?\s+|<li\b[^>]*>\s*)(?=\S)")
 _CHECKBOX = re.compile(r"\[[ xX]\]\s+")
 _OPEN = re.compile(r"(?:\*\*|__)(?=\s*[#(]?\s*\d{1,3}\s*(?:[.)\]:、．-]|\ufe0f?\u20e3))")
-_STRONG_NUMBER = re.compile(r"\s*(\d{1,3})(?:\s?[-–]\s?\d{1,3})?(?:\\?[.)]{1,2}\s|\s*[、．]|\ufe0f?\u20e3)[\s:.-]*(?:\*\*|__)?\s*")
+_STRONG_NUMBER = re.compile(
+    r"\s*(\d{1,3})(?:\s?[-–]\s?\d{1,3})?(?:\\?[.)]{1,2}\s|\s*[、．]|\ufe0f?\u20e3)[\s:.-]*(?:\*\*|__)?\s*"
+)
 """Forms in which hardly a title begins: such a number counts whatever came before."""
 _NUMBER = re.compile(
     r"\s*(?:#\s*|\()?(\d{1,3})\s*(?:\\?[.)\]](?!\d)|[:-](?=\s)|\s(?=\S))\s*(?:[:.)-]\s)?\s*(?:\*\*|__)?\s*(?=\S)"
@@ -34,8 +36,8 @@ _LETTER = re.compile(r"\s*\(?([A-Za-z]|[ivxIVX]{1,5})[.)]\s+(?:\*\*|__)?\s*(?=\S
 _CIRCLED = {**{chr(0x2460 + n): n + 1 for n in range(20)}, **{chr(0x2776 + n): n + 1 for n in range(10)}, "🔟": 10}
 _RULE = re.compile(r"(?:[-*_=~—–\s]{3,}|`{3,}.*|~{3,}.*|(?:</?[a-zA-Z][\w-]*(?:\s[^<>]*)?>\s*)+|[\]\[{},\"]+)$")
 _ITEM_TAG = re.compile(
-    r"\s*(?:<(?:item|movie|film|book|game|product|recommendation|rec|suggestion|entry|option|li|option|result)\b[^<>]*>\s*)*"
-    r"(?:<(?:item|movie|film|book|game|product|recommendation|rec|suggestion|entry|option|result|title|name)\b[^<>]*>)\s*(?=[^\s<])"
+    r"\s*(?:<(?:item|movie|film|book|game|product|recommendation|rec|suggestion|entry|option|result|li|title|name)\b"
+    r"[^<>]*>\s*)+(?=[^\s<])"
 )
 _DATA_HEAD = re.compile(r"\s*\{\s*\"\w+\"\s*:\s*\"(?=\S)")
 _DOTTED = re.compile(r"(\d{1,2})(?:\.\d{1,2})+\.?\s+(?=\S)")
@@ -44,7 +46,8 @@ _FULLWIDTH = str.maketrans({0xFF10 + n: str(n) for n in range(10)})
 
 
 _BREAK = re.compile(
-    r"\n|<br\s*/?>[ \t]*\n?|(?:\\r)?\\n(?![a-z])|<(?:li|item|movie|film|book|game|product|recommendation)\b", re.IGNORECASE
+    r"\n|<br\s*/?>[ \t]*\n?|(?:\\r)?\\n(?![a-z])|<(?:li|item|movie|film|book|game|product|recommendation)\b",
+    re.IGNORECASE,
 )
 
 
@@ -91,8 +94,8 @@ class Numbering:
 
 
 def spans_of(text: str, start: int) -> Iterator[tuple[int, int]]:
-    r"""Half-open character span of every line from ``start`` on, its line break included; ``<li>``, ``<br>`` and line breaks
-    written as ``\n`` begin lines too.
+    r"""Half-open character span of every line from ``start`` on, its line break included; ``<li>``, ``<br>`` and line
+    breaks written as ``\n`` begin lines too.
     """
     for found in _BREAK.finditer(text, start):
         stop = found.end() if found[0][0] != "<" or found[0][:3].lower() == "<br" else found.start()
@@ -168,7 +171,7 @@ def _without_number(rest: str, before: Numbering, known: Known) -> tuple[str, in
         plain = plain[2:]
         close = plain.find(mark)
         inside = _EMPTY_NUMBER.match(plain[:close]) if close >= 0 else None
-        plain = plain if inside else f"{plain[:close]}{mark}{plain[close + 2:]}" if close >= 0 else plain
+        plain = plain if inside else f"{plain[:close]}{mark}{plain[close + 2 :]}" if close >= 0 else plain
     if _EMPTY_NUMBER.match(plain) and not re.match(r"\s*\d{1,3}$", plain):
         return "", before.number, False
     found = _STRONG_NUMBER.match(plain)
@@ -177,8 +180,10 @@ def _without_number(rest: str, before: Numbering, known: Known) -> tuple[str, in
     if found is None:
         found = _NUMBER.match(plain)
         near = found is not None and (int(found[1]) == 1 or 0 < abs(int(found[1]) - before.number) <= LARGEST_GAP)
-        spaced = found is not None and found[0].strip().isdigit() and not (
-            before.spaced and int(found[1]) == before.number + 1
+        spaced = (
+            found is not None
+            and found[0].strip().isdigit()
+            and not (before.spaced and int(found[1]) == before.number + 1)
         )
         if not near or spaced or (not opened and _is_known(rest, known)):
             found = None
@@ -195,7 +200,11 @@ def _without_letter(rest: str, before: Numbering, known: Known) -> tuple[str, in
         return rest, None, False
     said = found[1].lower()
     roman = _value(said)
-    if roman is not None and roman == before.roman + 1 and not (len(said) == 1 and ord(said) - 96 == before.letter + 1 > 1):
+    if (
+        roman is not None
+        and roman == before.roman + 1
+        and not (len(said) == 1 and ord(said) - 96 == before.letter + 1 > 1)
+    ):
         before.roman = roman
         return rest[found.end() :], roman, True
     if len(said) == 1 and ord(said) - 96 in (1, before.letter + 1):
@@ -225,13 +234,15 @@ def is_label(line: Line) -> bool:
 
 
 _DETAIL = re.compile(
-    r"[*_\s]*(?:(?:(?:release|publication|running|play|playing|key|main|similar|more|also|great|good|best|perfect|ideal)\s+)?"
+    r"[*_\s]*(?:"
+    r"(?:(?:release|publication|running|play|playing|key|main|similar|more|also|great|good|best|perfect|ideal)\s+)?"
     r"(?:years?|released?|dates?|genres?|directors?|directed by|casts?|starring|stars|writers?|reasons?|ratings?"
     r"|runtime|length|duration|plot|synopsis|summary|description|notes?|tips?|platforms?|prices?|pros|cons|players|time"
-    r"|authors?|artists?|publishers?|developers?|pages|available(?: on)?|availability|streaming(?: on)?|themes?|mood|tone"
+    r"|authors?|artists?|publishers?|developers?|pages|available(?: on)?|availability|streaming(?: on)?|themes?"
+    r"|mood|tone"
     r"|similar(?: to)?|for|vibes?|language|country|features?|highlights?|imdb|scores?|age|isbn|asin|brand|models?|link"
     r"|url|source|about|hook|warning|match|fits?|connection|category|type|style|format|setting|overview|comment"
     r"|explanation)(?:\s+(?:rating|score|of|to|by|for|on|members?|points?|level|range))?"
-    r"|(?:why|what|how|where|who|because|if|best for|perfect for|great for|ideal for|good for)\b[^:：]{0,60})[*_\s]*[:：]",
+    r"|(?:why|what|how|where|who|because|if|(?:best|perfect|great|ideal|good) for)\b[^:：]{0,60})[*_\s]*[:：]",
     re.IGNORECASE,
 )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from rlpost_verifiers.catalog.marks import Known, Line, Mark, Numbering, is_label, read_line, spans_of
+from rlpost_verifiers.catalog.marks import Known, Line, Numbering, is_label, read_line, spans_of
 from rlpost_verifiers.catalog.names import year_of
 from rlpost_verifiers.catalog.tables import mark_tables
 from rlpost_verifiers.catalog.titles import Name, Reading, clean, describes, read_title, without_label
@@ -28,25 +28,30 @@ _SAYS = re.compile(
 )
 _TALKS = re.compile(r"\b(?:you|your|i|i['’]d|i['’]ll|i['’]ve|we|these|here|this|let|which|was|is|are)\b", re.IGNORECASE)
 _SEEN = re.compile(
-    r"(?:(?:the |some )?(?:movies|films|books|games|items|ones|titles) )?(?:(?:that |which )?you(?:['’]ve| have)?(?: already)? "
+    r"(?:(?:the |some )?(?:movies|films|books|games|items|ones|titles) )?"
+    r"(?:(?:that |which )?you(?:['’]ve| have)?(?: already)? "
     r"(?:mentioned|said|told|seen|watched|read|played|rated|own)|already (?:seen|watched|read|played)|seen|watched"
     r"|your (?:favou?rites|history))\b.*[:：]$",
     re.IGNORECASE,
 )
 _OFFERS = re.compile(
-    r"(?:i['’]d|i['’]ll|i (?:would|can|think|suggest|recommend)|you (?:might|may|could|should|can|['’]ll|will|would)|check out"
-    r"|how about|why not|(?:you )?(?:also )?consider|have you (?:seen|tried|read|played)|perhaps|maybe|there(?:['’]s| is))\b",
+    r"(?:i['’]d|i['’]ll|i (?:would|can|think|suggest|recommend)|you (?:might|may|could|should|can|['’]ll|will|would)"
+    r"|check out|how about|why not|(?:you )?(?:also )?consider|have you (?:seen|tried|read|played)|perhaps|maybe"
+    r"|there(?:['’]s| is))\b",
     re.IGNORECASE,
 )
 _YEAR = re.compile(
-    r"(?:year|released?|date|published|jahr|año|année|anno|год|年份)\b[^\d\n]{0,40}((?:1[89]|20)\d\d)(?!\d)", re.IGNORECASE
+    r"(?:year|released?|date|published|jahr|año|année|anno|год|年份)\b[^\d\n]{0,40}((?:1[89]|20)\d\d)(?!\d)",
+    re.IGNORECASE,
 )
 _CLOSING = re.compile(
-    r"(?:conclusion|summary|final (?:thoughts|note)|notes?|tips?|why|how|honou?rable mentions?|bonus|others?|overview|intro)",
+    r"(?:conclusion|summary|final (?:thoughts|note)|notes?|tips?|why|how|honou?rable mentions?|bonus|others?|overview"
+    r"|intro)",
     re.IGNORECASE,
 )
 _JOINT = re.compile(
-    r"(?<=[)\]])[*_\"”]{0,3}\s*(?:[;,/|·•、+&]|\band\b)\s*(?:(?:and|&)\s+)?(?=\S)|\s+(?=[(]?\d{1,2}[.)]\s+\S)", re.IGNORECASE
+    r"(?<=[)\]])[*_\"”]{0,3}\s*(?:[;,/|·•、+&]|\band\b)\s*(?:(?:and|&)\s+)?(?=\S)|\s+(?=[(]?\d{1,2}[.)]\s+\S)",
+    re.IGNORECASE,
 )
 MOST_PLACES = 10_000
 """Lines that are read; a list that anybody asks for ends long before, and what follows is text."""
@@ -62,8 +67,8 @@ _ENOUGH = 0.5
 
 @dataclass(slots=True)
 class Part:
-    """A part of a text: a place of the list with its explanation, a line that is none but stands in the list (``junk``),
-    or text. ``names`` are the readings of a place, ``name`` the likeliest.
+    """A part of a text: a place of the list with its explanation, a line that is none but stands in the list
+    (``junk``), or text. ``names`` are the readings of a place, ``name`` the likeliest.
     """
 
     kind: Kind
@@ -100,14 +105,14 @@ class _Judge:
         self.lines, self.yearless = lines, yearless
         self.strong = [is_strong(line) for line in lines]
         self.labels = [line.mark not in ("blank", "rule", "cell") and is_label(line) for line in lines]
-        sections = _sections(lines, self.strong)
+        sections = _sections(lines)
         self.keys = [
             (line.mark, line.indent // 2 if line.mark == "bullet" else 0, section if line.mark == "bullet" else 0)
             for line, section in zip(lines, sections, strict=True)
         ]
-        counted: Counter[tuple[Mark, int, int]] = Counter()
-        good: Counter[tuple[Mark, int, int]] = Counter()
-        titled: Counter[tuple[Mark, int, int]] = Counter()
+        counted: Counter[tuple[str, int, int]] = Counter()
+        good: Counter[tuple[str, int, int]] = Counter()
+        titled: Counter[tuple[str, int, int]] = Counter()
         for line, key, strong, label in zip(lines, self.keys, self.strong, self.labels, strict=True):
             if line.mark in ("blank", "rule", "plain") or label:
                 continue
@@ -121,7 +126,7 @@ class _Judge:
         self.listed = {
             key
             for key, count in counted.items()
-            if (titled[key] >= _ENOUGH * count and (good[key] or key[0] in ("number", "letter") and not any_strong))
+            if (titled[key] >= _ENOUGH * count and (good[key] or (key[0] in ("number", "letter") and not any_strong)))
             or (key[0] == "bullet" and titled[key] == count and not any_strong)
         }
         self.dated = any(line.reading.dated and one for line, one in zip(lines, self.strong, strict=True))
@@ -174,7 +179,7 @@ class _Judge:
             return strong and line.reading.dated and not ends
         if self.yearless == "accept" and not strong:
             return line.name is not None and not _is_sentence(line) and not line.body.rstrip("*_ ").endswith(":")
-        return strong and (line.reading.dated or line.known is not None and not self.dated)
+        return strong and (line.reading.dated or (line.known is not None and not self.dated))
 
     def _leads_group(self, number: int) -> bool:
         """Whether titles stand below this line, which holds none: it is the heading of a group."""
@@ -214,7 +219,9 @@ class _Judge:
         if line.mark == "heading" or (colon and not deeper) or (line.mark == "bold" and gap and not deeper):
             return "text"
         if not self.marked and line.mark == "plain" and not deeper:
-            return "detail" if _is_sentence(line) and (not gap or more) else "junk" if not _is_sentence(line) else "text"
+            return (
+                "detail" if _is_sentence(line) and (not gap or more) else "junk" if not _is_sentence(line) else "text"
+            )
         if not gap or deeper:
             return "detail"
         return "detail" if more and line.mark in ("plain", "bullet", "quote", "emoji") else "text"
@@ -253,9 +260,9 @@ def _is_sentence(line: Line) -> bool:
         return line.mark == "plain" and (goes_on or (len(title) >= 5 and said[-1] in ".!?:。！？" and len(rest) < 3))
     if not words:
         return False
-    if said[-1] in ".!?…。！？" and (len(words) >= 3 or len(said) > 12 and not said.isascii()):
+    if said[-1] in ".!?…。！？" and (len(words) >= 3 or (len(said) > 12 and not said.isascii())):
         return True
-    return len(words) >= _SENTENCE_WORDS and describes(said) or len(words) > _TITLE_WORDS
+    return (len(words) >= _SENTENCE_WORDS and describes(said)) or len(words) > _TITLE_WORDS
 
 
 def _title_like(line: Line) -> bool:
@@ -267,11 +274,11 @@ def _title_like(line: Line) -> bool:
     return not (name[-1] in ".。" and len(words) > 3)
 
 
-def _sections(lines: Sequence[Line], strong: Sequence[bool]) -> list[int]:
+def _sections(lines: Sequence[Line]) -> list[int]:
     """A number for each line that grows where a group of bullets may end: at text, headings and numbered places."""
     found: list[int] = []
     section = 0
-    for line, one in zip(lines, strong, strict=True):
+    for line in lines:
         breaks = line.mark in ("heading", "bold", "number", "letter") or (line.mark == "plain" and not line.indent)
         section += breaks and line.mark != "blank"
         found.append(section)
@@ -315,7 +322,7 @@ def _close(lines: Sequence[Line], roles: list[_Role]) -> None:
             paragraph += line.mark == "blank"
             continue
         if line.mark == "plain" and not line.indent:
-            own = explained and paragraph == 0 or apart and paragraph == 1 and not closed
+            own = (explained and paragraph == 0) or (apart and paragraph == 1 and not closed)
             if not own and roles[number] == "detail" and len(places) > 1:
                 roles[number] = "text"
             elif own and roles[number] == "text" and not line.body.rstrip().endswith(":"):

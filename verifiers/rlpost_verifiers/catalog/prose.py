@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from rlpost_verifiers.catalog.marks import Known
 from rlpost_verifiers.catalog.outline import Part
@@ -14,10 +15,13 @@ _MARKED = re.compile(
     r"(?P<m>\*{1,3}|__|(?<!\w)_|\")(?=\S)(?P<a>[^*\n\"]{1,120}?)(?<=\S)(?P=m)|“(?P<b>[^”\n]{1,120})”|«(?P<c>[^»\n]{1,120})»"
     r"|《(?P<d>[^》\n]{1,120})》|『(?P<e>[^』\n]{1,120})』|„(?P<f>[^“”\n]{1,120})[“”]|\[(?P<g>[^\]\n]{1,120})\]\((?=http)"
 )
-_RUN = re.compile(r"[^\W_a-z][^\s,;:!?]*(?:[\s:&–-]+(?:(?:of|the|and|in|a|to|for|on|at|de|la|vs\.?)\s+)*[^\W_a-z][^\s,;!?]*)*")
+_RUN = re.compile(
+    r"[^\W_a-z][^\s,;:!?]*(?:[\s:&–-]+(?:(?:of|the|and|in|a|to|for|on|at|de|la|vs\.?)\s+)*[^\W_a-z][^\s,;!?]*)*"
+)
 _LIKED = re.compile(
-    r"(?:\b(?:liked|loved|enjoyed|already (?:seen|watched)|watched|love of|fans? of|similar to|reminiscent of|remind\w* \w+ of"
-    r"|than|mentioned|in the (?:vein|spirit|style) of)|\b(?:if|since|because|as) you(?:['’]re)? (?:really |also )?"
+    r"(?:\b(?:liked|loved|enjoyed|already (?:seen|watched)|watched|love of|fans? of|similar to|reminiscent of"
+    r"|remind\w* \w+ of|than|mentioned|in the (?:vein|spirit|style) of)"
+    r"|\b(?:if|since|because|as) you(?:['’]re)? (?:really |also )?"
     r"(?:like|love|enjoy|into|a fan of))\s+(?:both |the |films? like |movies? like )?[*_\"“«\[]*$",
     re.IGNORECASE,
 )
@@ -50,7 +54,7 @@ def mentions(text: str, start: int, known: Known) -> list[Part]:
         kept.append((first, last, names, name))
     # a place reaches from its sentence's beginning, or the place before it, to the next one
     parts = [Part("place", first, last, names, name) for first, last, names, name in kept]
-    for part, after in zip(parts, parts[1:], strict=False):
+    for part, after in pairwise(parts):
         part.stop = after.start
     if parts:
         parts[-1].stop = len(text)
@@ -75,11 +79,13 @@ def _found(text: str, start: int, stop: int, known: Known) -> Iterator[tuple[int
 
 def _begins(text: str, place: int) -> bool:
     """Whether a sentence begins here, where every word has a capital."""
-    before = text[:place].rstrip(" *_\"“")
+    before = text[:place].rstrip(' *_"“')
     return not before or before[-1] in ".!?\n:"
 
 
-def _before_year(text: str, start: int, dated: re.Match[str], known: Known) -> Iterator[tuple[int, int, tuple[Name, ...]]]:
+def _before_year(
+    text: str, start: int, dated: re.Match[str], known: Known
+) -> Iterator[tuple[int, int, tuple[Name, ...]]]:
     """The title before a year in brackets: the longest known one, else the words with capitals."""
     year = int(dated[1])
     line = text.rfind("\n", start, dated.start()) + 1
@@ -87,13 +93,13 @@ def _before_year(text: str, start: int, dated: re.Match[str], known: Known) -> I
     offset = dated.start() - len(said)
     words = [found.start() for found in re.finditer(r"\S+", said)][-_LONGEST_RUN:]
     for word in words:
-        title = said[word:].strip(" *_\"“”«»《》[]")
+        title = said[word:].strip(' *_"“”«»《》[]')
         if title and known(title, year):
             yield offset + word, dated.end(), ((title, year),)
             return
-    run = [found for found in _RUN.finditer(said) if not said[found.end() :].strip(" *_\"“”«»[]")]
+    run = [found for found in _RUN.finditer(said) if not said[found.end() :].strip(' *_"“”«»[]')]
     if run:
-        yield offset + run[-1].start(), dated.end(), ((run[-1][0].strip(" *_\""), year),)
+        yield offset + run[-1].start(), dated.end(), ((run[-1][0].strip(' *_"'), year),)
 
 
 def _chunks(line: str, offset: int, known: Known) -> Iterator[tuple[int, int, tuple[Name, ...]]]:
@@ -104,7 +110,7 @@ def _chunks(line: str, offset: int, known: Known) -> Iterator[tuple[int, int, tu
         return
     cuts = [(found.start(), found.end()) for found in _SPLIT.finditer(line, begin)]
     begins, ends = [begin, *(stop for _, stop in cuts)], [*(first for first, _ in cuts), len(line)]
-    pieces = [(first, stop, line[first:stop].strip(" .*_\"")) for first, stop in zip(begins, ends, strict=True)]
+    pieces = [(first, stop, line[first:stop].strip(' .*_"')) for first, stop in zip(begins, ends, strict=True)]
     good = sum(known(piece, None) for _, _, piece in pieces)
     if len(pieces) >= 2 and good * 2 > len(pieces):
         for first, stop, piece in pieces:

@@ -58,7 +58,8 @@ def numbers_of(title: str, words_too: bool = False) -> tuple[int, ...]:
 
 
 def agree(asked: str, title: str) -> bool:
-    """Whether two titles may be one: the same numbers, and not one the plural of the other (``Alien``, ``Aliens``).
+    """Whether one title may be the other misspelt: their numbers are the same, and neither is the plural of the other
+    (``Alien``, ``Aliens``) or goes on with further words (``Ticket to Ride: Europe``), but for ``Part One``.
 
     >>> agree("Toy Story 4", "Toy Story"), agree("The Godfather 2", "Godfather Part II"), agree("Aliens", "Alien")
     (False, True, False)
@@ -66,7 +67,8 @@ def agree(asked: str, title: str) -> bool:
     if numbers_of(asked) != numbers_of(title) and numbers_of(asked, True) != numbers_of(title, True):
         return False
     one, other = sorted((canonical(asked), canonical(title)), key=len)
-    return other != f"{one}s"
+    longer = other.startswith(f"{one} ") and continues(other[len(one) + 1 :]) is not False
+    return other != f"{one}s" and not longer
 
 
 _CONTINUES = re.compile(
@@ -82,3 +84,36 @@ def continues(rest: str) -> bool | None:
     """
     found = _CONTINUES.match(rest)
     return None if found is None else bool(numbers_of(f"x {found[1]}"))
+
+
+def spellings(title: str) -> list[str]:
+    """Other spellings of the number of a part: ``Rocky 2`` for ``Rocky II``, ``Kill Bill Vol. 1`` for ``… Volume One``.
+
+    >>> [name for name in spellings("The Godfather II") if "part" in name]
+    ['godfather part 2', 'godfather part ii', 'godfather part two']
+    """
+    words = canonical(title).split()
+    for place in range(len(words) - 1, 0, -1):
+        number = _value(words[place])
+        part = words[place - 1] in _PARTS
+        if number is None or not (part or place == len(words) - 1 or place < _FARTHEST):
+            continue
+        head, tail = words[: place - part], words[place + 1 :]
+        written = [str(number), _ROMANS[number - 1], *_WORDS[number - 1 : number]]
+        return [
+            " ".join((*head, *([kind] if kind else []), one, *tail))
+            for kind in ("", "part", "chapter", "vol", "volume", "episode")
+            for one in written
+            if head
+        ]
+    return []
+
+
+_FARTHEST = 4
+"""Words before a number that is not at the end of a title (``Terminator II: Judgment Day``)."""
+
+
+def _value(word: str) -> int | None:
+    if word.isdecimal() and 0 < int(word[:9]) <= len(_ROMANS):
+        return int(word)
+    return _NUMBERS.get(word) or _ROMAN.get(word)

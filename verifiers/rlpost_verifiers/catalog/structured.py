@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from rlpost_verifiers.catalog.marks import Known
 from rlpost_verifiers.catalog.names import year_of
@@ -24,7 +25,17 @@ _TOKEN = re.compile(
 _NO_TITLES = (
     *("genre", "genres", "tag", "tags", "reason", "reasons", "cast", "actors", "starring", "director", "directors"),
     *("keywords", "themes", "author", "authors", "platforms", "similar", "seen", "watched", "liked", "pros", "cons"),
-    *("explanation", "explanations", "description", "note", "notes", "preferences", "language", "languages", "features"),
+    *(
+        "explanation",
+        "explanations",
+        "description",
+        "note",
+        "notes",
+        "preferences",
+        "language",
+        "languages",
+        "features",
+    ),
 )
 
 
@@ -51,7 +62,7 @@ def read_json(text: str, start: int, known: Known) -> list[Part]:
     while len(found) < MOST_PLACES and (begin := _BEGIN.search(text, place)):
         parts, place = _scan(text, begin.end(), known)
         found += parts
-    for part, after in zip(found, found[1:], strict=False):
+    for part, after in pairwise(found):
         part.stop = after.start
     if found:
         closing = re.compile(r"[\s\]})`,;\"']*").match(text, found[-1].stop)

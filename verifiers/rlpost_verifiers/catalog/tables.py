@@ -12,7 +12,20 @@ from rlpost_verifiers.catalog.titles import Name, Reading, clean, read_title
 
 TITLE_KEYS = (
     *("title", "movie", "film", "book", "game", "product", "item", "name", "show", "series", "album", "song"),
-    *("recommendation", "suggestion", "pick", "titel", "título", "titulo", "titre", "titolo", "片名", "标题", "书名", "电影"),
+    *(
+        "recommendation",
+        "suggestion",
+        "pick",
+        "titel",
+        "título",
+        "titulo",
+        "titre",
+        "titolo",
+        "片名",
+        "标题",
+        "书名",
+        "电影",
+    ),
     *("название", "фильм", "película", "livre", "buch", "produkt", "タイトル", "作品"),
 )
 YEAR_KEYS = ("year", "released", "release", "date", "published", "jahr", "año", "année", "anno", "год", "年份", "年")

@@ -75,12 +75,21 @@ _BY = re.compile(r"\s+(?:(?:directed|written|developed|published|created|made)\s
 _NAME = re.compile(r"(?:[^\W\d_a-z][\w’'-]*\.?\s+){0,3}[^\W\d_a-z][\w’'-]+$")
 _INITIALS = re.compile(r"(?:^|\s)[^\W\d_a-z]\.\s*")
 _NO_NAME = frozenset(("The", "A", "An", "Part", "Vol", "Volume", "Chapter", "Episode", "Season", "Edition"))
-_AUTHOR_QUOTED = re.compile(r"(?:[^\W\d_a-z][\w.’'-]*\s*){1,4}[,:–—-]\s*[\"“«*_]{1,3}([^\"”»*_]+)[\"”»*_]{1,3}$")
-_SMALL = frozenset("a an and as at by da das de del der die du el en et für for from i il in into is la las le les lo los "
-                   "no of on or the to und vs von with y".split())  # fmt: skip
+_AUTHOR_QUOTED = re.compile(
+    r"(?:[^\W\d_a-z][\w.’'-]*\s+){0,3}[^\W\d_a-z][\w.’'-]*\s*[,:–—-]\s*[\"“«*_]{1,3}([^\"”»*_]+)[\"”»*_]{1,3}$"
+)
+_SMALL = frozenset(
+    (
+        *("a", "an", "and", "as", "at", "by", "da", "das", "de", "del", "der", "die", "du", "el", "en", "et", "für"),
+        *("for", "from", "i", "il", "in", "into", "is", "la", "las", "le", "les", "lo", "los", "no", "of", "on", "or"),
+        *("the", "to", "und", "vs", "von", "with", "y"),
+    )
+)
 _CASELESS = re.compile("[\u0590-\u08ff\u0900-\u0dff\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _FULLWIDTH = str.maketrans({**{0xFF10 + n: str(n) for n in range(10)}, "（": "(", "）": ")", "［": "[", "］": "]"})
 _LONGEST_TITLE = 300
+_MOST_CUTS = 12
+"""Places at which a line may be cut, from its end on."""
 _LONGEST_LINE = 800
 """Characters of a line that are read; what follows is explanation."""
 
@@ -195,7 +204,7 @@ def _dated(text: str) -> tuple[str, int | None, str]:
 
 
 def _inner(text: str, title: str) -> str | None:
-    """The title that stands in brackets with the year, behind the same in another language (``기생충 (Parasite, 2019)``)."""
+    """The title in brackets with the year, behind the same in another language (``기생충 (Parasite, 2019)``)."""
     found = re.match(r"\s*[(\[]\s*([^()\[\]]{1,60}?)\s*[,，、/]\s*(?:1[89]|20)\d\d", text[len(title) :])
     return _tidy(found[1]) if found and text.startswith(title) else None
 
@@ -209,8 +218,7 @@ def _titles(text: str, dated: bool) -> Iterator[str]:
     lead = _LEAD.match(plain)
     if lead:
         yield next(group for group in (lead["one"], *lead.groups()[2:]) if group)
-    for pattern in (_CODE_BEHIND, _CODE_BEFORE):
-        found = pattern.search(plain) if pattern is _CODE_BEHIND else pattern.match(plain)
+    for found in (_CODE_BEHIND.search(plain), _CODE_BEFORE.match(plain)):
         if found:
             plain = plain[: found.start()] or plain[found.end() :]
             yield plain
@@ -219,18 +227,22 @@ def _titles(text: str, dated: bool) -> Iterator[str]:
         yield bracket["title"]
         if dated:
             yield bracket["inside"]
-    for cut in [*_CUT.finditer(plain)][::-1][:12]:
+    for cut in [*_CUT.finditer(plain)][::-1][:_MOST_CUTS]:
         before, after = plain[: cut.start()], plain[cut.end() :]
         if _may_cut(before, after, cut[0], dated):
             yield before
-    by = _BY.search(plain)
-    if by:
-        yield plain[: by.start()]
-    if dated and ":" in plain:
-        yield plain.partition(":")[2]
-    if dated and (owner := _POSSESSIVE.match(plain)):
-        yield plain[owner.end() :]
-    if not lead and (quoted := _AUTHOR_QUOTED.match(plain)):
+    yield from _behind(plain, dated, lead is not None)
+
+
+def _behind(text: str, dated: bool, lead: bool) -> Iterator[str]:
+    """The titles beside a person's name: before ``by …``, behind a label, an owner or an author."""
+    if by := _BY.search(text):
+        yield text[: by.start()]
+    if dated and ":" in text:
+        yield text.partition(":")[2]
+    if dated and (owner := _POSSESSIVE.match(text)):
+        yield text[owner.end() :]
+    if not lead and (quoted := _AUTHOR_QUOTED.match(text)):
         yield quoted[1]
 
 

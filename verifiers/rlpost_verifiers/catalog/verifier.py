@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rlpost.algorithms.ranking import self_information
 from rlpost.data.jsonl import read_jsonl
@@ -17,13 +17,31 @@ from rlpost_verifiers.catalog.gate import CatalogReport, check
 from rlpost_verifiers.catalog.ground_truth import ELSEWHERE_KEY, RELEVANT_KEY, SEEN_KEY, Columns, GroundTruth, Reader
 from rlpost_verifiers.catalog.index import CatalogIndex
 from rlpost_verifiers.catalog.items import Catalog, load_catalog
-from rlpost_verifiers.catalog.lists import Entry, ListSettings, Prose, Unparsable, Yearless, parse_list
+from rlpost_verifiers.catalog.lists import (
+    Data,
+    Entry,
+    Inline,
+    ListSettings,
+    Prose,
+    Revised,
+    Thought,
+    Unparsable,
+    Yearless,
+    parse_list,
+)
+from rlpost_verifiers.catalog.sequels import spellings
+from rlpost_verifiers.catalog.shortened import Shortened
+from rlpost_verifiers.catalog.titles import Name
 
 HIT, MISS, ELSEWHERE = "hit", "miss", "relevant_elsewhere"
 SEEN, DUPLICATE, OUTSIDE, UNPARSABLE = "seen", "duplicate", "out_of_catalog", "unparsable"
 INSIDE = "in_catalog"
 _LOOSE = ("fuzzy", "prefix")
 """Levels of a match that counts only where no reading of a line matches as it is spelt."""
+Outside = Literal["report", "count"]
+Short = Literal["dated", "off"]
+
+
 
 
 class CatalogVerifier:
@@ -45,14 +63,26 @@ class CatalogVerifier:
         prefix: whether the first words of a title count as the title where no other item's title begins with them, as
             models shorten the long names of goods.
         ids: whether an item's id counts as its title.
-        unparsable: ``keep_rank`` or ``skip`` lines without a title between entries; `ListSettings` has the details.
-        prose: ``ignore`` lines without a title around the list, or ``keep_rank``.
-        yearless: ``listed``, ``accept`` or ``reject`` titles without a year; `ListSettings` has the details.
+        short: a title of which a part is left out or added counts where its year is the item's and no other item fits,
+            and so does one whose part is numbered otherwise (``dated``: ``Star Wars (1977)``, ``Rocky 2`` for ``Rocky
+            II``); or not (``off``).
+        unparsable: ``keep_rank`` or ``skip`` lines of the list that are no title; `ListSettings` has the details of
+            this and of the next six.
+        prose: ``ignore`` text that is no place, or ``keep_rank`` for each of its lines.
+        yearless: titles without a year count where they are ``listed``, always (``accept``) or never (``reject``).
+        thought: ``cut`` what stands before ``</think>``, or ``keep`` it.
+        data: ``read`` JSON as data, or as ``lines``.
+        inline: ``read`` titles in prose where there is no list, or ``ignore`` them.
+        revised: a corrected list replaces those before (``last``), or follows them (``all``).
         relevant_key: column with the relevant items.
         seen_key: column with the seen items.
         elsewhere_key: column with the items that are relevant in other rows of the conversation.
-        relevant_required: whether a row without a relevant item in the catalog is a data error; if not, its lists are
-            verified against the catalog alone.
+        relevant_required: whether a row without a relevant item in the catalog is a data error. If not, a row that
+            names no relevant item is judged by membership: every item of the catalog that is neither seen nor named
+            before is accepted (``in_catalog``, score 1); where all that it names is outside the catalog, every item is
+            a miss.
+        outside: relevant items outside the catalog are reported (``report``: evidence ``relevant_outside``), or also
+            stay in the denominators of recall, nDCG and score (``count``).
 
     Raises:
         UserError: for a setting out of range.
@@ -69,13 +99,19 @@ class CatalogVerifier:
         similarity: float | None = None,
         prefix: bool = False,
         ids: bool = False,
+        short: Short = "dated",
         unparsable: Unparsable = "keep_rank",
         prose: Prose = "ignore",
         yearless: Yearless = "listed",
+        thought: Thought = "cut",
+        data: Data = "read",
+        inline: Inline = "read",
+        revised: Revised = "last",
         relevant_key: str = RELEVANT_KEY,
         seen_key: str = SEEN_KEY,
         elsewhere_key: str = ELSEWHERE_KEY,
         relevant_required: bool = True,
+        outside: Outside = "report",
     ):
         if tolerance < 0:
             raise UserError(f"catalog: tolerance is {tolerance}; give 0 or more years")
@@ -85,12 +121,17 @@ class CatalogVerifier:
         self.catalog = whole if items is None else whole.head(items)
         if yearless == "reject" and not self.catalog.dated:
             raise UserError("catalog: no item has a year, and yearless: reject takes no title without one; set another")
+        if short not in ("dated", "off"):
+            raise UserError(f"catalog: short is {short!r}; use 'dated' or 'off'")
+        if outside not in ("report", "count"):
+            raise UserError(f"catalog: outside is {outside!r}; use 'report' or 'count'")
         self.index = CatalogIndex(self.catalog.items, tolerance, similarity, prefix, ids)
-        self.settings, self._required = ListSettings(unparsable, prose, yearless), relevant_required
+        self.settings = ListSettings(unparsable, prose, yearless, thought, data, inline, revised)
+        self._required, self._outside, self._short = relevant_required, outside, short
         self.reader = Reader(self.catalog, self.index, Columns(relevant_key, seen_key, elsewhere_key))
         self._bits = None if popularity is None else self_information(self._popularity(popularity))
         bits = None if self._bits is None else hashlib.sha256(repr(self._bits).encode()).hexdigest()
-        rule = (tolerance, similarity, prefix, ids, self.settings, self.reader.columns, bits)
+        rule = (tolerance, similarity, prefix, ids, self.settings, self.reader.columns, bits, outside, short)
         names = self.catalog.store.digest
         self._fingerprint = f"catalog/{hashlib.sha256(f'{rule}{names}'.encode()).hexdigest()[:12]}"
 
@@ -115,9 +156,7 @@ class CatalogVerifier:
         """
         said = "\n".join(_said(value) for value in columns.values())
         seen = self.reader.ground_truth(columns, required=False).seen | self.reader.mentioned(said)
-        found = self._judge(VerifyItem(columns, text), GroundTruth({}, seen, frozenset()))
-        items = tuple(replace(item, reason=INSIDE) if item.reason == MISS else item for item in found.items)
-        return replace(found, items=items)
+        return self._judge(VerifyItem(columns, text), GroundTruth({}, seen, frozenset()))
 
     def close(self) -> None:
         """Does nothing: there is no process to end."""
@@ -150,19 +189,22 @@ class CatalogVerifier:
         found: list[ItemVerdict] = []
         places: list[int | None] = []
         for rank, entry in enumerate(parse_list(item.text, self.settings, self.knows)):
-            place = self._place(entry)
+            place = self.place_of(entry)
             reason = self._reason(entry, place, truth, taken)
-            score = truth.relevant[place] if reason == HIT and place is not None else 0.0
+            score = truth.relevant.get(place, 1.0) if reason in (HIT, INSIDE) and place is not None else 0.0
             if place is not None:
                 taken.add(place)
             places.append(place)
-            outcome = "accepted" if reason == HIT else "rejected"
+            outcome = "accepted" if reason in (HIT, INSIDE) else "rejected"
             found.append(ItemVerdict(entry.start, entry.stop, outcome, score, reason, rank))
-        hits = sum(one.reason == HIT for one in found)
+        hits = sum(one.outcome == "accepted" for one in found)
+        wanted = len(truth.relevant) + truth.outside * (self._outside == "count")
+        membership = not truth.relevant and not truth.outside
         reason = "hits" if hits else "no_hit" if found else "no_list"
+        score = hits / max(len(found) if membership else wanted, 1)
         return Verdict(
-            "accepted" if hits else "rejected", hits / max(len(truth.relevant), 1), reason, tuple(found),
-            assurance="catalog", evidence=self._evidence(places, truth), backend=self._fingerprint,
+            "accepted" if hits else "rejected", score, reason, tuple(found),
+            assurance="catalog", evidence=self._evidence(places, truth, wanted), backend=self._fingerprint,
         )  # fmt: skip
 
     def knows(self, title: str, year: int | None) -> bool:
@@ -172,11 +214,11 @@ class CatalogVerifier:
         match = self.index.find(title, year)
         return match is not None and match.level not in _LOOSE
 
-    def _evidence(self, places: Sequence[int | None], truth: GroundTruth) -> dict[str, Any]:
+    def _evidence(self, places: Sequence[int | None], truth: GroundTruth, wanted: int) -> dict[str, Any]:
         store = self.catalog.store
         found: dict[str, Any] = {
             "items": [None if place is None else store.name(place) for place in places],
-            "relevant": len(truth.relevant),
+            "relevant": wanted,
             "catalog": len(store),
         }
         if truth.outside:
@@ -185,16 +227,33 @@ class CatalogVerifier:
             found["bits"] = [None if place is None else self._bits[place] for place in places]
         return found
 
-    def _place(self, entry: Entry) -> int | None:
+    def place_of(self, entry: Entry) -> int | None:
+        """The catalog's item at a place: the first of its readings that is one, spelt right before misspelt."""
         if entry.title is None:
             return None
+        names = list(dict.fromkeys(((entry.title, entry.year), *entry.names)))
         loose: int | None = None
-        for title, year in dict.fromkeys(((entry.title, entry.year), *entry.names)):
+        for title, year in names:
             match = self.index.find(title, year)
             if match is not None and match.level not in _LOOSE:
                 return match.item
             loose = match.item if match is not None and loose is None else loose
-        return loose
+        return loose if loose is not None or self._short == "off" else self._renamed(names)
+
+    def _renamed(self, names: Sequence[Name]) -> int | None:
+        """The item whose number is spelt otherwise, or of whose title a part is left out or added."""
+        for title, year in names:
+            matches = [self.index.find(name, year) for name in spellings(title)]
+            found = {match.item for match in matches if match is not None and match.level not in _LOOSE}
+            if len(found) == 1:
+                return found.pop()
+        found = {item for title, year in names if (item := self._shortened.find(title, year)) is not None}
+        return found.pop() if len(found) == 1 else None
+
+    @cached_property
+    def _shortened(self) -> Shortened:
+        store = self.catalog.store
+        return Shortened((store.title(number), store.year(number)) for number in range(len(store)))
 
     def _reason(self, entry: Entry, place: int | None, truth: GroundTruth, taken: set[int]) -> str:
         if entry.title is None:
@@ -207,7 +266,9 @@ class CatalogVerifier:
             return HIT
         if place in truth.seen:
             return SEEN
-        return ELSEWHERE if place in truth.elsewhere else MISS
+        if place in truth.elsewhere:
+            return ELSEWHERE
+        return MISS if truth.relevant or truth.outside else INSIDE
 
     def _popularity(self, where: str) -> list[float]:
         """Number of times each item was chosen, in catalog order."""
