@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from rlpost_verifiers.catalog.names import carried_year, key_of
-from rlpost_verifiers.catalog.store import ALIAS, ARTICLE_CODES, REASONS, Arrays, Store, hash_of
+from rlpost_verifiers.catalog.shortened import shorter_names
+from rlpost_verifiers.catalog.store import ALIAS, ARTICLE_CODES, REASONS, SHORT, Arrays, Store, hash_of
 
 _CODES = {reason: code for code, reason in enumerate(REASONS)}
 _VALUE = 80
@@ -95,6 +96,9 @@ class Builder:
             self._id_hash.append(hash_of(told))
             self._id_owner.append(number)
         self._name(title, number, year or 0, 0)
+        if year is not None:
+            for short in shorter_names(title):
+                self._name(short, number, year, SHORT)
         for alias in aliases:
             carried = carried_year(alias)
             if carried is not None:

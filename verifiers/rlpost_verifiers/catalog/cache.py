@@ -34,6 +34,8 @@ _CODE = (
     "items.py",
     "grams.py",
     "prefixes.py",
+    "sequels.py",
+    "shortened.py",
 )
 """Files whose rules decide what the folders hold."""
 

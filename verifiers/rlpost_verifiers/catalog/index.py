@@ -21,7 +21,8 @@ from rlpost_verifiers.catalog.names import carried_year, key_of
 from rlpost_verifiers.catalog.prefixes import Prefixes
 from rlpost_verifiers.catalog.records import Item
 from rlpost_verifiers.catalog.sequels import agree
-from rlpost_verifiers.catalog.store import ALIAS, ARTICLE_CODES, Items, Store
+from rlpost_verifiers.catalog.shortened import title_without_rest
+from rlpost_verifiers.catalog.store import ALIAS, ARTICLE_CODES, SHORT, Items, Store
 
 Level = Literal["exact", "year", "title", "fuzzy", "prefix", "id"]
 
@@ -80,7 +81,7 @@ class CatalogIndex:
             year: release year; None if it is not known.
         """
         key, article = key_of(title)
-        found = self.store.names(key)
+        found = [name for name in self.store.names(key) if name[2] < SHORT]
         if len(found) == 1 and year is not None and found[0][1] == year:
             return Match(found[0][0], "exact")
         if found:
@@ -95,6 +96,29 @@ class CatalogIndex:
     def find_all(self, asked: Iterable[tuple[str, int | None]]) -> list[Match | None]:
         """`find` for several titles, in order."""
         return [self.find(title, year) for title, year in asked]
+
+    def shortened(self, title: str, year: int | None) -> int | None:
+        """The only item of a year of which a title is a shorter or longer name; None if none or several are.
+
+        >>> films = [Item("0", "Star Wars: Episode V - The Empire Strikes Back", 1980), Item("1", "Borat", 2006)]
+        >>> index = CatalogIndex(films)
+        >>> index.shortened("The Empire Strikes Back", 1980), index.shortened("Borat: Cultural Learnings", 2006)
+        (0, 1)
+        >>> index.shortened("Star Wars", 1977) is None
+        True
+        """
+        if year is None:
+            return None
+        rest = title_without_rest(title)
+        for name in (title,) if rest is None else (title, rest):
+            found = {
+                item
+                for item, dated, kind in self.store.names(key_of(name)[0])
+                if dated == year and (kind < ALIAS or kind >= SHORT)
+            }
+            if found:
+                return found.pop() if len(found) == 1 else None
+        return None
 
     def sharing(self, title: str) -> list[int]:
         """All items with a title, in any year and with any article; none of those that have it as an alias only."""
@@ -141,7 +165,7 @@ class CatalogIndex:
         for score, found in self._grams.nearest(key, self.similarity):
             if best is not None and score < best[0]:
                 break
-            match = self._among(self.store.names(found), year, article)
+            match = self._among([name for name in self.store.names(found) if name[2] < SHORT], year, article)
             if match is None or not agree(key, found):
                 continue
             if best is not None and best[1].item != match.item:

@@ -33,7 +33,6 @@ _BEHIND = re.compile(
     re.IGNORECASE,
 )
 _SIGNS = re.compile(r"(?<=[A-Za-z])(?:\+\+|#)")
-_NUMERAL = re.compile(r"\d+|[ivx]+")
 _YEAR = re.compile(r"(?<!\d)(?:1[89]|2[01])\d\d(?!\d)")
 _SHORT_YEAR = re.compile(r"(?:^|[-/ ’'])(\d\d)$")
 _SUBTITLE = re.compile(r"\s*(?::|\s[-–—]\s)\s*")
@@ -117,15 +116,6 @@ _LATIN = {code: _folded(chr(code)) for code in (*range(128, 0x250), *range(0x201
 _LATIN |= {code: chr(code).lower() for code in range(128)} | _ASCII
 """`_folded` of each character, for titles in which it does not depend on the one before."""
 _LATIN_ONLY = re.compile("[\x00-\u024f\u2010-\u2027]*\\Z")
-
-
-def numerals(key: str) -> list[str]:
-    """The numbers and Roman numerals among the words of a canonical title: what tells a sequel from its film.
-
-    >>> numerals("rocky ii"), numerals("2 fast 2 furious"), numerals("i robot")
-    (['ii'], ['2', '2'], ['i'])
-    """
-    return [word for word in key.split() if _NUMERAL.fullmatch(word)]
 
 
 def main_title(title: str) -> str | None:

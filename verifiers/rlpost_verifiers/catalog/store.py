@@ -13,7 +13,7 @@ when it is asked for. `rlpost_verifiers.catalog.building` makes the arrays of N 
     hash       uint64[E]     hashes of the names' canonical forms, in ascending order
     owner      uint32[E]     item of each name
     dated      int16[E]      year of each name, 0: none
-    kind       uint8[E]      article (0 to 3, see `ARTICLES`) + `ALIAS`
+    kind       uint8[E]      article (0 to 3, see `ARTICLES`) + `ALIAS` or `SHORT`
     bucket     uint32[2^b+1] the first name whose hash starts with each b bits
     id_hash    uint64[I]     hashes of ids, in ascending order
     id_owner   uint32[I]     item of each id
@@ -37,6 +37,8 @@ from rlpost_verifiers.catalog.records import DEFECTS, Defect, Item
 
 ALIAS = 4
 """Bit of ``kind``: the name is an alias, not the title."""
+SHORT = 8
+"""Bit of ``kind``: the name is a title with a part left out, which counts with the item's year alone."""
 ARTICLE_CODES = {article: code for code, article in enumerate(ARTICLES)}
 REASONS = tuple(DEFECTS)
 Arrays = dict[str, np.ndarray]

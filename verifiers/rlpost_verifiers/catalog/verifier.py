@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +29,6 @@ from rlpost_verifiers.catalog.lists import (
     parse_list,
 )
 from rlpost_verifiers.catalog.sequels import spellings
-from rlpost_verifiers.catalog.shortened import Shortened
 from rlpost_verifiers.catalog.titles import Name
 
 HIT, MISS, ELSEWHERE = "hit", "miss", "relevant_elsewhere"
@@ -40,8 +38,6 @@ _LOOSE = ("fuzzy", "prefix")
 """Levels of a match that counts only where no reading of a line matches as it is spelt."""
 Outside = Literal["report", "count"]
 Short = Literal["dated", "off"]
-
-
 
 
 class CatalogVerifier:
@@ -247,13 +243,8 @@ class CatalogVerifier:
             found = {match.item for match in matches if match is not None and match.level not in _LOOSE}
             if len(found) == 1:
                 return found.pop()
-        found = {item for title, year in names if (item := self._shortened.find(title, year)) is not None}
+        found = {item for title, year in names if (item := self.index.shortened(title, year)) is not None}
         return found.pop() if len(found) == 1 else None
-
-    @cached_property
-    def _shortened(self) -> Shortened:
-        store = self.catalog.store
-        return Shortened((store.title(number), store.year(number)) for number in range(len(store)))
 
     def _reason(self, entry: Entry, place: int | None, truth: GroundTruth, taken: set[int]) -> str:
         if entry.title is None:
