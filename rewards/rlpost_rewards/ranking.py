@@ -157,6 +157,11 @@ class Ranking:
     credit at all, and a policy that is pushed away from misses drifts into it. Further ranks that the list does not
     reach are spans without tokens. Length shaping goes to the list's end and to what follows rank N.
 
+    A rank is paid the score of its place: with the verifier ``catalog`` 1 (or the data's weight) for a relevant item, 0
+    for a place that is no item of the catalog, an item named before, a seen one and any other; where a row names no
+    relevant item, 1 for every new item of the catalog. An explanation belongs to the span of its place; introductions
+    and headings are in no span. A place beyond rank N is paid ``overflow``, whatever it is.
+
     Args:
         recipe: ``none``, ``paper`` or ``released_code``: initial values of the settings.
         settings: attributes of `RankingSettings` that replace those of the recipe.

@@ -15,6 +15,7 @@ import numpy as np
 from rlpost.commands.harvest_write import SOURCE_COLUMN
 from rlpost.config.schema import RunConfig, SftSection
 from rlpost.data import bpe, load, models, wordlevel
+from rlpost.data.messages import ASSISTANT, read_messages
 from rlpost.data.text import as_text, shown
 from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import ConfigError, DataError, InfrastructureError, MissingPackageError, RlpostError, describe_error
@@ -136,6 +137,8 @@ def _target(value: Any, number: int, section: SftSection) -> Target:
     place = f"sft.train, row {number}: column {section.completion_key!r}"
     given: list[Any] = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
     weights = [_weight(one) for one in given]
+    if given and all(isinstance(one, Mapping) for one in given) and None in weights:
+        given, weights = _spoken(given, place), [None] * len(given)
     texts = [one["content"] if weight is not None else one for one, weight in zip(given, weights, strict=True)]
     if (
         len(given) % 2 != 1
@@ -144,9 +147,9 @@ def _target(value: Any, number: int, section: SftSection) -> Target:
         or weights[-1] == 0
     ):
         raise DataError(
-            f"{place} holds {shown(value)}, expected text, or a list of texts, of policy and environment in turn, that "
-            "begins and ends with the policy (whose earlier turns may be {content: text, weight: 0}); set "
-            "sft.completion_key"
+            f"{place} holds {shown(value)}, expected text, or a list of texts (or chat messages), of policy and "
+            "environment in turn, that begins and ends with the policy (whose earlier turns may be {content: text, "
+            "weight: 0}); set sft.completion_key"
         )
     said = [as_text(one, place) for one in texts]
     return tuple(
@@ -160,6 +163,22 @@ def _weight(turn: Any) -> int | None:
     if isinstance(turn, dict) and set(turn) == {"content", "weight"} and turn["weight"] in (0, 1):
         return int(turn["weight"])
     return None
+
+
+def _spoken(value: Sequence[Any], place: str) -> list[str]:
+    """The texts of a demonstration that is given as chat messages: the assistant's and the others' in turn.
+
+    Raises:
+        DataError: for two messages of one side in a row, or none of the assistant's at the ends.
+    """
+    messages = read_messages(value, place)
+    wrong = next((n for n, one in enumerate(messages) if (one.role == ASSISTANT) != (n % 2 == 0)), None)
+    if wrong is not None:
+        raise DataError(
+            f"{place}, message {wrong}: role {messages[wrong].role!r}, where the assistant and others speak in "
+            "turn, the assistant first; put what comes before the answer into the prompt"
+        )
+    return [one.content or "" for one in messages]
 
 
 def starting_folder(config: RunConfig, pairs: Sequence[tuple[Prompt, Target]], work: Path) -> str:

@@ -40,6 +40,7 @@ class Listed:
         relevances: relevance of every relevant item, such as the weight of a click; empty: 1 each.
         scores: relevance found at each place; empty: 1 at each hit.
         groups: group of the item at each place, where items have groups.
+        outside: number of relevant items that the catalog lacks.
 
     >>> Listed("hm", 3, ("Alien (1979)", "Up (2009)")).novelty is None
     True
@@ -53,6 +54,7 @@ class Listed:
     relevances: tuple[float, ...] = ()
     scores: tuple[float, ...] = ()
     groups: tuple[str | None, ...] = ()
+    outside: int = 0
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Listed:
@@ -111,6 +113,7 @@ def listed(verdict: Verdict | None) -> Listed | None:
         relevances=relevances,
         scores=tuple(item.score for item in verdict.items) if relevances else (),
         groups=tuple(evidence.get("groups", ())),
+        outside=int(evidence.get("relevant_outside", 0)),
     )
 
 
@@ -129,9 +132,10 @@ def list_figures(
         ``recall@k``, ``ndcg@k`` (strict: places kept), the same names with `` released`` appended (places that could
         not have been recommended dropped, ideal no longer than the list); ``in_catalog``, ``duplicates`` and ``seen``,
         shares of a list's places; ``novelty`` in bits; ``exact_length``, share of the lists with ``size`` places. Each
-        is a mean over lists with its standard error and 95 % interval. Also ``places`` per list, ``coverage`` of the
-        catalog with its standard error, which grows with the number of lists, ``gini`` of its items' recommendations,
-        and ``exposure/<group>`` where items have groups. Empty for no lists.
+        is a mean over lists with its standard error and 95 % interval. Also ``places`` and ``relevant_outside`` per
+        list (relevant items that the catalog lacks, if any does), ``coverage`` of the catalog with its standard error,
+        which grows with the number of lists, ``gini`` of its items' recommendations, and ``exposure/<group>`` where
+        items have groups. Empty for no lists.
     """
     if not lists:
         return {}
@@ -153,6 +157,8 @@ def list_figures(
     measured("novelty", [one.novelty for one in lists])
     if size is not None:
         measured("exact_length", [float(len(one.marks) == size) for one in lists])
+    if any(one.outside for one in lists):
+        found["relevant_outside"] = sum(one.outside for one in lists) / len(lists)
     found["places"] = sum(len(one.marks) for one in lists) / len(lists)
     return found | _spread(lists)
 

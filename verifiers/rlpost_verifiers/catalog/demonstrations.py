@@ -88,13 +88,12 @@ class Remapper:
 
     def matches(self, answer: str) -> list[tuple[str, int | None]]:
         """Name and catalog position of each entry in a teacher's list; None for an item not in the catalog."""
-        entries = [entry for entry in parse_list(answer, ListSettings(unparsable="skip")) if entry.title is not None]
-        found = []
-        for entry in entries:
-            match = self.verifier.index.find(entry.title or "", entry.year)
-            name = f"{entry.title} ({entry.year})" if entry.year else str(entry.title)
-            found.append((name, None if match is None else match.item))
-        return found
+        entries = parse_list(answer, ListSettings(unparsable="skip"), self.verifier.knows)
+        return [
+            (f"{entry.title} ({entry.year})" if entry.year else entry.title, self.verifier.place_of(entry))
+            for entry in entries
+            if entry.title is not None
+        ]
 
     def scores(self, rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> np.ndarray:
         """Scores ``[Q, C]`` float32 of the catalog's C items, from the teacher's lists for Q conversations."""
@@ -162,7 +161,7 @@ def demonstrate(
 
 
 def _text(items: Sequence[int], remapper: Remapper) -> str:
-    return "\n".join(remapper.verifier.catalog.items[item].name for item in items)
+    return "\n".join(remapper.verifier.catalog.store.name(item) for item in items)
 
 
 def _reflected(
@@ -171,8 +170,8 @@ def _reflected(
     """Scores after the teacher's ratings of the best candidates; conversations without ratings keep their scores."""
     rated = remapper.settings.rated
     chosen = {name: demonstration(scores[place], rated, truth[name].seen) for place, name in enumerate(names)}
-    catalog = remapper.verifier.catalog.items
-    answers = rate({name: [catalog[item].name for item in items] for name, items in chosen.items()})
+    catalog = remapper.verifier.catalog.store
+    answers = rate({name: [catalog.name(item) for item in items] for name, items in chosen.items()})
     found = scores.copy()
     for place, name in enumerate(names):
         ratings = {chosen[name][k]: value for k, value in answers.get(name, {}).items()}
