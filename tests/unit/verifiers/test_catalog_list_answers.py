@@ -5,6 +5,7 @@ character spans that are paid for. Not covered: tokens (tests/property/test_list
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections import defaultdict
 from functools import cache
@@ -57,6 +58,20 @@ def test_spans_are_in_order_and_hold_their_titles(row: dict[str, Any]) -> None:
     for entry in entries:
         words = [word for word in (entry.title or "").replace("*", " ").split() if word.isalnum() and word.isascii()]
         assert all(word in text[entry.start : entry.stop] for word in words)
+
+
+def test_bare_lines_with_years_are_a_place_each_whatever_they_name() -> None:
+    """The recommender recipes write this form; what it earns must not depend on other forms."""
+    verifier, rng = CatalogVerifier(items=60), random.Random(0)
+    names = [item.name for item in verifier.catalog.items]
+    words = [word for name in names for word in name.split() if not word.endswith(":")]
+    for _ in range(200):
+        lines = [f"{rng.choice(names)}\n" for _ in range(rng.randint(1, 12))]
+        place = rng.randrange(len(lines))
+        lines.insert(place, f"{' '.join(rng.choices(words, k=2))} (1999)\n")
+        text = "".join(lines) + rng.choice(names)[:5]
+        found = parse_list(text, ListSettings(), verifier.knows)
+        assert [text[one.start : one.stop] for one in found] == lines, "the cut line at the end is none"
 
 
 def spans(text: str) -> list[str]:

@@ -29,7 +29,7 @@ _STRONG_NUMBER = re.compile(
 )
 """Forms in which hardly a title begins: such a number counts whatever came before."""
 _NUMBER = re.compile(
-    r"\s*(?:#\s*|\()?(\d{1,3})\s*(?:\\?[.)\]](?!\d)|[:-](?=\s)|\s(?=\S))\s*(?:[:.)-]\s)?\s*(?:\*\*|__)?\s*(?=\S)"
+    r"\s*(?:#\s*|[(\[])?(\d{1,3})\s*(?:\\?[.)\]](?!\d)|[:-](?=\s)|\s(?=\S))\s*(?:[:.)-]\s)?\s*(?:\*\*|__)?\s*(?=\S)"
 )
 _EMPTY_NUMBER = re.compile(r"[\s*_#(]*\d{1,3}\s*[.):、]?[\s*_]*$")
 _LETTER = re.compile(r"\s*\(?([A-Za-z]|[ivxIVX]{1,5})[.)]\s+(?:\*\*|__)?\s*(?=\S)")

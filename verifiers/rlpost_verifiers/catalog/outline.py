@@ -240,8 +240,9 @@ def is_strong(line: Line) -> bool:
         return False
     if line.known is not None and line.mark != "plain":
         return True
-    if without_label(clean(line.body)) != clean(line.body):
-        return True
+    plain = clean(line.body)
+    if (labelled := without_label(plain)) != plain:
+        return not (_SAYS.match(labelled) or _OFFERS.match(labelled))
     if line.known is not None:
         return line.reading.dated or not _TALKS.search(full[0]) or line.reading.lead
     return line.reading.dated and not _is_sentence(line)

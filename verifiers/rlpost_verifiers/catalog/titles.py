@@ -128,8 +128,8 @@ def read_title(body: str, authored: bool = False) -> Reading:
         body: the line.
         authored: whether a name of a person may follow the title behind a dash (``Dune - Frank Herbert``).
 
-    >>> read_title("**Kill Bill: Vol. 2** - revenge, 2004").names
-    (('Kill Bill: Vol. 2** - revenge', 2004), ('Kill Bill: Vol. 2', 2004))
+    >>> read_title("**Kill Bill: Vol. 2** - a bride takes revenge").names[1:]
+    (('Kill Bill: Vol. 2', None),)
     """
     text = _unwrap(clean(body[:_LONGEST_LINE]))
     title, year, rest = _dated(text)
@@ -181,7 +181,8 @@ def describes(rest: str) -> bool:
     if len(words) >= 2 and words[-1][-1] in ".!…" and continues(rest) is None and len("".join(words)) > 8:
         return True
     content = [word for word in words[1:] if word[:1].islower() and word.strip(".,;:") not in _SMALL]
-    return (len(words) >= 3 and words[0][:1].islower()) or len(content) >= 2
+    short = len(words) == 2 and words[0] in _SMALL
+    return (len(words) >= 2 and words[0][:1].islower() and not short) or len(content) >= 2
 
 
 def without_label(text: str) -> str:
@@ -252,13 +253,17 @@ def _may_cut(before: str, after: str, cut: str, dated: bool) -> bool:
         return False
     if part is False or before.rstrip()[-2:] == "**" or after[:1] == "(" or _FIGURE.match(after):
         return True
-    if cut.strip() in ("", ",", ".") and not (after[:1].islower() or _CASELESS.search(after) or cut.strip() == "."):
+    if (
+        cut.strip() in ("", ",", ".")
+        and not (dated and cut.strip() == "," and _NAME.match(after))
+        and not (after[:1].islower() or _CASELESS.search(after) or cut.strip() == ".")
+    ):
         return False
     first = _NEXT_CUT.split(after, maxsplit=1)[0]  # a subtitle before the description belongs to the title
     if describes(first) or _GENRE.match(first):
         return True
     named = _NAME.match(after) and not _NO_NAME & set(re.findall(r"\w+", after))
-    return cut.strip()[:1] in tuple("-–—|") and bool(named) and (dated or bool(_INITIALS.search(after)))
+    return cut.strip()[:1] in tuple("-–—|,") and bool(named) and (dated or bool(_INITIALS.search(after)))
 
 
 def _unwrap(text: str) -> str:
