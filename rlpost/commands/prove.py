@@ -144,7 +144,8 @@ class _Command:
         with results(self.target, statements, self.marks) as (known, record):
             done = {name for name, row in known.items() if row.outcome != "undecided"}
             if done:
-                self.log(f"{self.target}: {len(done)} of {len(given)} theorems are settled, going on with the rest")
+                rest = "going on with the rest" if len(done) < len(given) else "nothing is left to do"
+                self.log(f"{self.target}: {len(done)} of {len(given)} theorems are settled, {rest}")
 
             def settle(row: ProofRow) -> None:
                 record(row)

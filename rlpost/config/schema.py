@@ -702,7 +702,7 @@ class ProveSection(Section):
     goals on the way are worth more than further whole attempts."""
     attempts: PositiveInt = 32
     """Most model calls for one theorem: completions that are sampled, whole proofs or single tactics. Change it with
-    the compute that a theorem is worth."""
+    the compute that a theorem is worth; ``best_first`` spends ``width`` calls on every step of a proof."""
     seconds: Positive | None = None
     """Most wall-clock seconds for one theorem, looked at between rounds; None: no limit. Change it when a long file
     must end in time; what is found then depends on the machine."""

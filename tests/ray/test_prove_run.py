@@ -40,7 +40,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def asked(method: str, output: str, *more: str) -> list[str]:
     return [
         *("prove", "t.jsonl", "--model", "model", "--config", QUICKSTART, "--method", method, "--output", output),
-        *("--attempts", "16", "--json", *more, *STYLE),
+        *("--attempts", "32", "--json", "prove.width=4", *more, *STYLE),
     ]
 
 
