@@ -429,11 +429,11 @@ MINIF2F = {
     [
         ({"id": "t", "statement": SWAP, "proof": "x"}, {"statement": SWAP, "binders": "", "formal": f"theorem X : {SWAP} := by"}),
         ({"statement": "p → p", "binders": "(p : Prop)", "header": None}, {"formal": "theorem X (p : Prop) : p → p := by", "name": "0"}),
-        (MINIF2F, {"statement": "b = a", "binders": "(a b : Nat) (h : a = b)", "header": "open Nat", "theorem": "mathd_algebra_1"}),
+        (MINIF2F, {"statement": "b = a", "binders": "(a b : Nat) (h : a = b)", "header": "set_option maxHeartbeats 400000\nopen Nat", "theorem": "mathd_algebra_1"}),
         ({"statement": "theorem foo : 1 = 1 := by sorry"}, {"statement": "1 = 1", "theorem": "foo", "id": "0"}),
         ({"name": "putnam", "lean4_statement": "abbrev a : Nat := 1\n\ntheorem putnam : a = 1 := sorry"}, {"context": "abbrev a : Nat := 1", "id": "putnam"}),
         ({"id": "Exercise|1", "nl_statement": "Show it.", "lean4_src_header": "import Mathlib\nopen Nat", "lean4_formalization": "theorem ex : 1 = 1 :="}, {"id": "Exercise|1", "header": "open Nat", "statement": "1 = 1", "informal": "Show it."}),
-        ({"problem_id": "aime_1", "lean4_code": "import Mathlib\nimport Aesop\nset_option maxHeartbeats 400000\nopen Nat\n\n/-- a -/\ntheorem aime_1 (n : Nat) : n = n := by sorry"}, {"id": "aime_1", "binders": "(n : Nat)", "header": "open Nat"}),
+        ({"problem_id": "aime_1", "lean4_code": "import Mathlib\nimport Aesop\nset_option maxHeartbeats 400000\nopen Nat\n\n/-- a -/\ntheorem aime_1 (n : Nat) : n = n := by sorry"}, {"id": "aime_1", "binders": "(n : Nat)", "header": "set_option maxHeartbeats 400000\nopen Nat"}),
         ({"id": 3, "formal_statement": "import Mathlib\n\nexample (p : Prop) : p → p := sorry\n"}, {"id": "3", "theorem": "X", "binders": "(p : Prop)", "statement": "p → p"}),
         ({"theorem_name": "t1", "natural_language": "x", "formal_statement": "theorem t : True := by sorry", "tag": None}, {"name": "t1", "id": "t1", "informal": "x"}),
         ({"formal_statement": "import Mathlib\n\n/-- doc -/\ntheorem d : 1 = 1 := by\n\n  sorry\n"}, {"id": "0", "statement": "1 = 1"}),

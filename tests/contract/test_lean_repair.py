@@ -220,7 +220,10 @@ def test_goals_stand_in_the_message(backends: dict[str, LeanVerifier], name: str
 @pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize(
     ("proof", "said"),
-    [("by\n  simp", "2:2: `simp` made no progress"), ("by\n  intro p q h\n  rw [h]", "3:6: Invalid rewrite argument")],
+    [
+        ("by\n  simp only [Nat.succ_ne_zero]", "2:2: `simp` made no progress"),
+        ("by\n  intro p q h\n  rw [h]", "3:6: Invalid rewrite argument"),
+    ],
 )
 def test_errors_of_tactics_are_told_on_every_backend(
     backends: dict[str, LeanVerifier], name: str, proof: str, said: str
