@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import psutil
 from fuzz_lean import fuzz
@@ -31,7 +30,7 @@ from fuzz_lean import fuzz
 from rlpost.protocols import Reply, Turn
 from rlpost.types import VerifyItem
 from rlpost_verifiers.lean import theorems
-from rlpost_verifiers.lean.embedded import checking, installation
+from rlpost_verifiers.lean.embedded import installation
 from rlpost_verifiers.lean.embedded.backend import EmbeddedLean
 from rlpost_verifiers.lean.environments.repair import LeanRepair
 from rlpost_verifiers.lean.source import build_source
@@ -163,7 +162,7 @@ def measure_repair(size: int, rounds: int) -> dict[str, Any]:
 
 def bare_cpu(wrong: Sequence[VerifyItem]) -> float:
     """CPU seconds of checking answers, without a second reading of those of which Lean says nothing."""
-    with LeanVerifier() as verifier, patch.object(checking, "diagnose", lambda *given: given[2:4]):
+    with LeanVerifier(explain=False) as verifier:
         return checked_cpu(verifier, lambda: verifier.verify_batch(wrong))
 
 

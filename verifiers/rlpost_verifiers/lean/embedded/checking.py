@@ -97,20 +97,20 @@ class Statements:
         return Wanted(statement_digest(module, theorem), theorem, own_names(task), frozenset(context))
 
 
-def check_proof(server: Server, task: ProofTask, statements: Statements, backend: str) -> Verdict:
-    """The verdict on one task.
+def check_proof(server: Server, task: ProofTask, statements: Statements, backend: str, explain: bool = True) -> Verdict:
+    """The verdict on one task; ``explain``: see `rlpost_verifiers.lean.embedded.backend.EmbeddedLean`.
 
     Raises:
         ZygoteLostError: if the server died; the task may be retried on another.
     """
     try:
         check_statement(task)
-        return _check_proof(server, task, statements, backend)
+        return _check_proof(server, task, statements, backend, explain)
     except DataError as error:
         return undecided("statement_mismatch", str(error), backend)
 
 
-def _check_proof(server: Server, task: ProofTask, statements: Statements, backend: str) -> Verdict:
+def _check_proof(server: Server, task: ProofTask, statements: Statements, backend: str, explain: bool) -> Verdict:
     run = server.run(build_source(task))
     # Read now: the next run on this server empties its folder.
     output, compiled = parse_output(run.output), server.compiled()
@@ -129,7 +129,7 @@ def _check_proof(server: Server, task: ProofTask, statements: Statements, backen
         # The error is before the proof; if the statement itself cannot be read, the proof is not to blame.
         statements.wanted(server, task)
     line = proof_start_line(task)
-    if ruling.reason == "failed" and not output.errors and task.mode != "file":
+    if explain and ruling.reason == "failed" and not output.errors and task.mode != "file":
         output, line = diagnose(server, task, output, line, runs)
     evidence = _evidence(ruling, output, line, runs)
     if ruling.outcome == "rejected":
