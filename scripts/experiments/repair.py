@@ -37,6 +37,8 @@ from rlpost.trajectory import Trajectory
 RECIPE = "lean_repair_turns_cpu.yaml"
 ARMS = {"turns": RECIPE, "plain": RECIPE}
 OWN = {"plain": ["environment.max_turns=1", "environment.max_tokens=null"]}
+AT_ONCE = 32
+"""Theorems that are sampled at a time: an environment actor queues a call for each trajectory."""
 FIRSTS = 16
 """First attempts of a repair; twice as many are the plain attempts."""
 
@@ -65,8 +67,9 @@ def sampled(config: RunConfig, model: Path, target: Path) -> dict[str, Attempts]
             asked = requests(
                 running.held_out, run_seed=config.run.seed, step=0, group_size=2 * FIRSTS, stream="evaluation"
             )
-            for group in running.rollouts.generate(asked, drawn):
-                found[group.prompt.id] = [attempts_of(one) for one in running.fetch(group.tokens)]
+            for start in range(0, len(asked), AT_ONCE):
+                for group in running.rollouts.generate(asked[start : start + AT_ONCE], drawn):
+                    found[group.prompt.id] = [attempts_of(one) for one in running.fetch(group.tokens)]
         target.write_text(json.dumps(found))
     return json.loads(target.read_text())
 
