@@ -8,7 +8,7 @@ mapping, a reward, verifier, environment, loss or advantage can be the function 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,7 @@ from rlpost.types import Verdict, VerifyItem
 if TYPE_CHECKING:
     from rlpost.actors.placement import Plan
     from rlpost.commands.harvest import Contamination, Harvest
+    from rlpost.commands.prove import Proofs
     from rlpost.data.selection import Pick
     from rlpost.loop.run import RunResult
     from rlpost.loop.sync import OnStep
@@ -78,7 +79,8 @@ def evaluate(
 
     Returns:
         Figures of `rlpost.evaluation.outcomes.figures`, and the shares of accepted samples by the check that they rest
-        on (``accepted …``).
+        on (``accepted …``). Where the verifier knows simple methods, the distance to the best of them (``… lead``) and
+        their own figures (``baseline/<name>/…``).
 
     Raises:
         UserError: if the input is wrong.
@@ -89,15 +91,23 @@ def evaluate(
         raise UserError("data.eval: missing; an evaluation needs held-out data")
     from rlpost.data.models import resolve_path
     from rlpost.evaluation import outcomes
+    from rlpost.loop import baselines
     from rlpost.loop.evaluate import evaluate as measure
     from rlpost.loop.start import session
+    from rlpost.observability.metrics import prefixed
 
     with contextlib.ExitStack() as open_:
         record = open_.enter_context(outcomes.recorder(Path(output))) if output is not None else lambda _: None
         running = open_.enter_context(session(resolved, resolve_path(str(model)), training=False))
         engines, scorers = running.rollouts, running.scoring
         found = measure(running.held_out, engines.generate, scorers.score, running.config, running.fetch, record=record)
-        return found.figures(resolved.evaluation.ks(resolved.evaluation.samples), resolved.evaluation.list_k)
+        section = resolved.evaluation
+        figures = found.figures(section.ks(section.samples), section.list_k, baselines.list_size(resolved))
+        simple = baselines.measure(running) if any(one.listed is not None for one in found.outcomes) else {}
+        figures |= baselines.ahead(found.outcomes, simple, section.list_k)
+        for name, answers in simple.items():
+            figures |= prefixed(f"baseline/{name}", baselines.figures(answers, resolved))
+        return figures
 
 
 def for_split(config: RunConfig, split: Split) -> RunConfig:
@@ -109,7 +119,8 @@ def for_split(config: RunConfig, split: Split) -> RunConfig:
     if split == "eval":
         return config
     data = config.data.model_copy(update={"eval": config.data.train})
-    evaluation = config.evaluation.model_copy(update={"sampling": EvaluationSampling()})
+    # baselines would be tested on the rows that they count in
+    evaluation = config.evaluation.model_copy(update={"sampling": EvaluationSampling(), "baselines": False})
     return config.model_copy(update={"data": data, "evaluation": evaluation})
 
 
@@ -143,6 +154,38 @@ def verify(answers: Iterable[Mapping[str, Any]], verifier: str = "lean.embedded"
         return built.verify_batch([VerifyItem(row, row["text"]) for row in rows])
     finally:
         built.close()
+
+
+def prove(
+    file: str | Path,
+    model: str | Path,
+    *,
+    config: Config | None = None,
+    output: str | Path | None = None,
+    log: Callable[[str], None] = lambda _: None,
+) -> Proofs:
+    """Look for proofs of given theorems with a trained model; every proof found is checked by the full verifier.
+
+    Args:
+        file: JSON lines: rows as our Lean sources give them, or declarations as miniF2F and PutnamBench have them.
+        model: Hugging Face folder.
+        config: configuration that the model was trained with (template, verifier, sampling), with the section
+            ``prove``; None: that of the run folder in which the model lies.
+        output: a JSON line per theorem, written as it is settled; a second call with the same output does the rest.
+            None: ``STEM.proofs.jsonl`` in the working directory.
+        log: called with lines about progress.
+
+    Returns:
+        Figures, and the row of every theorem.
+
+    Raises:
+        UserError: if the input is wrong, or the output holds results of something else.
+        RlpostError: if engines or verifier fail.
+    """
+    from rlpost.commands.prove import prove_file
+
+    given = None if config is None else configuration(config)
+    return prove_file(file, model, config=given, output=output, log=log)
 
 
 def harvest(

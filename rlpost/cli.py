@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rlpost.commands.harvest_command import add_harvest
+from rlpost.commands.prove_command import add_prove
 from rlpost.commands.sparsity import add_sparsity
 from rlpost.errors import RlpostError, UserError, describe_error
 
@@ -93,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     chat.add_argument(
         "--set", action="append", default=[], metavar="column=value", help="a further column of the data's rows"
     )
+    add_prove(add)
     add("plan", _plan, "a dry run: every fault, and which actor gets what on which node, before anything starts")
     add("config", _config, "the resolved configuration, each value with where it came from")
     demonstrate = add(
@@ -161,10 +163,14 @@ def _sft(arguments: argparse.Namespace) -> None:
     config = _load(arguments)
     from rlpost.commands.sft import warm_start
 
-    result = warm_start(config, arguments.output or f"{config.folder}/sft", quiet=arguments.quiet or arguments.json)
+    target = arguments.output or f"{config.folder}/sft"
+    with _only_json(arguments.json):  # TRL prints a line for every logged loss
+        result = warm_start(config, target, quiet=arguments.quiet or arguments.json)
     if arguments.json:
         print(json.dumps(dataclasses.asdict(result)))
     elif not arguments.quiet:
+        for note in result.notes:
+            print(note)
         print(f"{result.rows} rows, {result.updates} updates, final loss {result.loss:.4f}: {result.folder}")
 
 
@@ -173,7 +179,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from rlpost.api import evaluate, for_split
-    from rlpost.observability.progress import evaluation_table
+    from rlpost.observability.progress import beside_baselines, evaluation_table
     from rlpost.rollout.sampling import describe, evaluation_settings
 
     sampling = describe(evaluation_settings(for_split(config, arguments.split)))
@@ -182,7 +188,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps({"model": arguments.model, "sampling": sampling, **figures}))
     else:
-        Console().print(evaluation_table([(Path(arguments.model).name, figures)], sampling))
+        Console().print(evaluation_table(beside_baselines(Path(arguments.model).name, figures), sampling))
 
 
 def _chat(arguments: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -252,6 +252,7 @@ class Reply:
         done: whether the trajectory ends here.
         reward: reward of the turn, which the reward stage ``turns`` reads; None for none.
         verdict: verdict on the trajectory so far; the last one given counts where no verifier is configured.
+        failed: whether the turn achieved nothing, as a tactic that Lean refuses; only counted, as ``failed_turns``.
 
     >>> Reply("higher").done
     False
@@ -261,6 +262,7 @@ class Reply:
     done: bool = False
     reward: float | None = None
     verdict: Verdict | None = None
+    failed: bool = False
 
 
 class Environment(Protocol):
@@ -284,6 +286,16 @@ class Environment(Protocol):
 
     def close(self) -> None:
         """Free what the object holds; called once, when the trajectory is over."""
+        ...
+
+
+@runtime_checkable
+class VerifiedEnvironment(Protocol):
+    """An environment whose verdicts a `Verifier` gives, which is tested before a run as ``scoring.verifier`` is."""
+
+    @property
+    def verifier(self) -> Verifier:
+        """The verifier, one for all environments of the process; it is closed after the last of them."""
         ...
 
 
@@ -364,6 +376,32 @@ class ReviewingVerifier(Protocol):
 
 
 @runtime_checkable
+class SiftingVerifier(Protocol):
+    """A verifier that can name the prompts whose answers it cannot verify, for ``data.unverifiable: drop``."""
+
+    def unverifiable(self, prompts: Sequence[Prompt]) -> Sequence[str | None]:
+        """For each prompt, None if its answers can be verified, else why not in one line. The same prompts always get
+        the same reply; what cannot be told at the moment (a backend is down) is an `rlpost.errors.InfrastructureError`.
+        """
+        ...
+
+
+@runtime_checkable
+class BaselineVerifier(Protocol):
+    """A verifier that knows simple methods, beside whose answers a policy's are shown."""
+
+    def baselines(self, train: Sequence[Prompt], prompts: Sequence[Prompt], places: int) -> Mapping[str, Sequence[str]]:
+        """Answers of each method to prompts, by name, made from training prompts alone.
+
+        Args:
+            train: training prompts.
+            prompts: held-out prompts, whose ground truth the methods do not read.
+            places: number of items of an answer that is a list.
+        """
+        ...
+
+
+@runtime_checkable
 class SelfTestingVerifier(Protocol):
     """A verifier with checks of its own, which run before it is used for training or evaluation."""
 
@@ -373,6 +411,68 @@ class SelfTestingVerifier(Protocol):
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Raise `rlpost.errors.DataError` for prompts whose answers it cannot verify."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProofStep:
+    """What became of one tactic in one state of a proof.
+
+    Attributes:
+        kind: ``open``: goals are left; ``proved``: none is, which the verifier has yet to confirm; ``failed``;
+            ``unfinished``: a beginning, to be tried again with more text after it; ``blank``: nothing to run;
+            ``undecided``: the check failed, and the tactic may be right.
+        state: where to go on from, for `Tactics.run`; None unless ``open``.
+        goals: the goals that are left, as text; equal states have equal goals.
+        detail: what is wrong, for people.
+
+    >>> ProofStep("failed", detail="unknown identifier 'foo'").state
+    """
+
+    kind: Literal["open", "proved", "failed", "unfinished", "blank", "undecided"]
+    state: Any = None
+    goals: str = ""
+    detail: str = ""
+
+
+class Tactics(Protocol):
+    """Proofs run tactic by tactic, to guide a search. Used by one thread at a time; ends with its verifier."""
+
+    def begin(self, columns: Mapping[str, Any]) -> ProofStep:
+        """The state before any tactic of the theorem in these columns, as a step of kind ``open``."""
+        ...
+
+    def run(self, steps: Sequence[tuple[Any, str]]) -> list[ProofStep]:
+        """Run each tactic in its state, all in one batch; returns the results in order."""
+        ...
+
+    def answer(self, tactics: Sequence[str]) -> str:
+        """The proof of these tactics as an answer that the verifier reads."""
+        ...
+
+
+@runtime_checkable
+class ProvingVerifier(SiftingVerifier, Verifier, Protocol):
+    """A verifier of proofs that ``rlpost prove`` can search with."""
+
+    def read_theorems(
+        self, path: str, *, id_key: str, shown: Collection[str] | None
+    ) -> list[tuple[dict[str, Any], str | None]]:
+        """The theorems of a file as rows, each with why it cannot be used or None.
+
+        Args:
+            path: JSON lines.
+            id_key: column for the id, which every returned row has; ids are unique.
+            shown: columns that the prompt's template shows, so that nothing a proof depends on stays hidden; None if
+                the prompt is a column itself.
+
+        Raises:
+            DataError: for a file without rows, or an id that is given twice.
+        """
+        ...
+
+    def tactics(self) -> Tactics:
+        """Proofs tactic by tactic."""
         ...
 
 
@@ -440,12 +540,32 @@ class ScoringPool(MemoryReporting, Protocol):
         """Run the stages that need `GroupReceipt.proximal`, which is filled in; returns the groups in order."""
         ...
 
+    def baselines(
+        self, train: Sequence[Prompt], prompts: Sequence[Prompt], places: int, teacher: str | None
+    ) -> Mapping[str, Sequence[Verdict]]:
+        """Verdicts on the answers of simple methods to prompts, by name; see `BaselineVerifier`.
+
+        ``teacher`` names the column with the answer of whoever the policy was taught by. Empty where the verifier knows
+        no methods.
+        """
+        ...
+
 
 class TranscriptWriter(Protocol):
-    """Writes transcripts of scored groups, in a process that reads their tokens."""
+    """Writes transcripts of scored groups, and reads single answers, in a process that reads their tokens."""
 
     def write(self, path: str, groups: Sequence[GroupReceipt], advantages: Sequence[Sequence[float | None]]) -> None:
         """Begin to write the transcript of a step; an error of the one before is raised here."""
+        ...
+
+    def answers(
+        self, groups: Sequence[GroupReceipt], members: Sequence[Sequence[int]]
+    ) -> list[list[tuple[str, tuple[str, ...]]]]:
+        """Texts of these members of each group, each with the messages in the evidence of its verdict.
+
+        Raises:
+            RolloutsLostError: if they are gone with the machine that held them.
+        """
         ...
 
     def finish(self) -> None:

@@ -63,12 +63,13 @@ class TokenizedPrompt(ByValue):
 class Ticket:
     """The admission of a group: which prompt is rolled out, with which seeds, under which policy version.
 
-    Tickets are numbered in the order of training data over the whole run, also across resumes. Evaluations and probes
+    Tickets are numbered in the order of admission over the whole run, also across resumes. Those of the data set's
+    prompts follow its order; between them are those of prompts from the pool of ``data.repair``. Evaluations and probes
     have none.
 
     Attributes:
         number: 0-based.
-        prompt_id: ``Prompt.id``.
+        prompt_id: ``Prompt.id``, which for a prompt of the pool names the answer that it asks again.
         seeds: seed of each trajectory of the group.
         version: policy version that the engines served when the group was admitted.
 
@@ -127,6 +128,7 @@ class Segment(ByValue):
             special tokens have one of length zero. None unless a reward stage asks for them.
         finish: how a sampled turn ended; ``length`` for an observation that was cut to its budget.
         reward: the environment's reward for a policy turn; None if it gave none.
+        failed: whether the environment called a policy turn a failure; None if it was not asked.
         roles: roles of the messages that an observation was given as, a user's where it was text; a prompt that was
             rewritten for an observation has them too.
 
@@ -142,6 +144,7 @@ class Segment(ByValue):
     offsets: np.ndarray | None = None
     finish: FinishReason | None = None
     reward: float | None = None
+    failed: bool | None = None
     roles: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -167,6 +170,7 @@ class Trajectory(ByValue):
         status: ``done``; ``length``: cut at a limit on tokens; ``turns``: cut at the limit on turns; ``aborted``: cut
             off by us or by a failure.
         verdict: the environment's verdict on the whole; None if it gave none.
+        unknown: number of observed tokens that stand for text which the tokenizer does not know.
 
     >>> one_turn((1, 2), (7, 3), "ok").mask.tolist()
     [False, False, True, True]
@@ -180,6 +184,7 @@ class Trajectory(ByValue):
     segments: tuple[Segment, ...]
     status: Status
     verdict: Verdict | None = None
+    unknown: int = 0
 
     def __post_init__(self) -> None:
         ends = [0, *(segment.stop for segment in self.segments)]
@@ -296,6 +301,8 @@ class Receipt:
         text: digest of the text, to count distinct answers.
         tokens: digest of all token ids: equal texts may have been sampled as different tokens.
         logprob: log-probability of everything that was sampled, as the engine reported it; None if it did not.
+        failed: number of turns that an environment called failures; None if none answered.
+        unknown: see `Trajectory`.
 
     >>> Receipt.of(one_turn((1, 2), (7, 3), "ok")).sampled
     2
@@ -310,11 +317,14 @@ class Receipt:
     text: bytes
     tokens: bytes
     logprob: float | None = None
+    failed: int | None = None
+    unknown: int = 0
 
     @classmethod
     def of(cls, trajectory: Trajectory) -> Receipt:
         """The receipt of a trajectory."""
         turns = tuple((segment.start, segment.stop) for segment in trajectory.turns)
+        judged = [segment.failed for segment in trajectory.turns if segment.failed is not None]
         begins = [first for first, last in turns if first < last]
         contexts = [
             trajectory.token_ids[start : min((begin for begin in begins if start <= begin < stop), default=stop)]
@@ -330,6 +340,8 @@ class Receipt:
             text=digest(trajectory.text.encode("utf-8", "surrogatepass")),
             tokens=digest(np.ascontiguousarray(trajectory.token_ids, np.int32).tobytes()),
             logprob=None if trajectory.logprobs is None else float(np.nansum(trajectory.logprobs, dtype=np.float64)),
+            failed=sum(judged) if judged else None,
+            unknown=trajectory.unknown,
         )
 
     @property

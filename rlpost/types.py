@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 Outcome = Literal["accepted", "rejected", "undecided"]
-Channel = Literal["reward", "advantage"]
+Channel = Literal["reward", "advantage", "exempt"]
 UpdateKind = Literal["full", "adapter", "values", "diff"]
 
 
@@ -52,7 +52,8 @@ class Prompt:
 
     Exactly one of ``text`` and ``messages`` is set; ``id`` is unique within its data set. A chat whose last message is
     the assistant's is continued from there (a prefill). ``tools`` are the JSON schemas of the functions that a chat's
-    template describes to the policy; None for none.
+    template describes to the policy; None for none. ``repairs`` is the id of the data set's prompt that this one asks
+    again with a rejected answer (``data.repair``); None for a prompt of the data set.
 
     >>> Prompt(id="t1", text="∀ p : Prop, p → p :=", columns={"statement": "∀ p : Prop, p → p"}).id
     't1'
@@ -63,6 +64,7 @@ class Prompt:
     messages: tuple[Message, ...] | None = None
     columns: Mapping[str, Any] = field(default_factory=dict[str, Any])
     tools: tuple[Mapping[str, Any], ...] | None = None
+    repairs: str | None = None
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.messages is None):
@@ -163,7 +165,8 @@ class SpanReward:
         value: the reward, or the advantage itself with the channel ``advantage``.
         index: number of the part that is rewarded: 0 for the whole trajectory, the rank in a list, the number of a
             turn or tactic. Values are compared with those of the same stage and index in the group.
-        channel: ``reward`` is normalised within the group, ``advantage`` is added afterwards unchanged.
+        channel: ``reward`` is normalised within the group, ``advantage`` is added afterwards unchanged, and ``exempt``
+            takes the blame from its tokens: where all else sums to an advantage below 0, they have 0. Its value is 0.
         stage: name of the reward stage that pays for this part, which the pipeline fills in; empty for the whole
             trajectory's reward (tokens 0 to L, index 0), to which every stage may add.
 
@@ -183,6 +186,8 @@ class SpanReward:
             raise ValueError(f"span [{self.start}, {self.stop}): need 0 <= start <= stop")
         if not np.isfinite(self.value):
             raise ValueError(f"span [{self.start}, {self.stop}): value {self.value!r} is not finite")
+        if self.channel == "exempt" and self.value:
+            raise ValueError(f"span [{self.start}, {self.stop}): an exempt span pays nothing, not {self.value!r}")
 
 
 Reward = tuple[SpanReward, ...]

@@ -2,6 +2,7 @@
 
     python scripts/bench_lean.py                 about a minute on two cores
     python scripts/bench_lean.py --soak 20000    also that many checks, to see what they leave over
+    python scripts/bench_lean.py --fuzz 2500     also that many mutated answers, of which each must be decided
 
 Compare ratios: ``throughput_ratio`` (one warm worker over one cold process per proof; ``_bare``: Python without its
 site packages) and ``scaling`` (two workers over one) come from alternating rounds, so that a busy machine slows both
@@ -19,14 +20,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
+from fuzz_lean import fuzz
 
+from rlpost.protocols import Reply, Turn
+from rlpost.types import VerifyItem
+from rlpost_verifiers.lean import theorems
 from rlpost_verifiers.lean.embedded import installation
 from rlpost_verifiers.lean.embedded.backend import EmbeddedLean
+from rlpost_verifiers.lean.environments.repair import LeanRepair
 from rlpost_verifiers.lean.source import build_source
 from rlpost_verifiers.lean.task import ProofTask
 from rlpost_verifiers.lean.theorems import generate, refuted
@@ -42,11 +48,12 @@ COLD = (
 
 def main() -> None:
     """Run the measurements that the arguments ask for."""
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--proofs", type=int, default=400, help="distinct proofs per measurement")
     arguments.add_argument("--rounds", type=int, default=3, help="how often the sides take turns")
     arguments.add_argument("--cold", type=int, default=10, help="cold processes per round")
     arguments.add_argument("--soak", type=int, default=0, help="checks of the endurance run; 0 for none")
+    arguments.add_argument("--fuzz", type=int, default=0, help="mutated answers (fuzz_lean.py); 0 for none")
     chosen = arguments.parse_args()
     tasks = [ProofTask(each.statement, each.proof) for each in generate(chosen.proofs, seed=5)]
     found: dict[str, Any] = {"lean": installation.VERSION, "cpus": os.cpu_count(), "proofs": len(tasks)}
@@ -54,8 +61,11 @@ def main() -> None:
         found["backend"] = one.fingerprint
         found |= measure(tasks, one, two, chosen.rounds, chosen.cold)
     found["batch"] = measure_batch()
+    found["repair"] = measure_repair(chosen.proofs // 2, chosen.rounds)
     if chosen.soak:
         found["soak"] = soak(chosen.soak)
+    if chosen.fuzz:
+        found["fuzz"] = fuzz(chosen.fuzz, seed=1)
     print(json.dumps(found, indent=1))
 
 
@@ -130,6 +140,57 @@ def measure_batch(size: int = 512, duplicates: float = 0.4) -> dict[str, Any]:
         "seconds": round(seconds, 2),
         "answers_per_second": round(len(tasks) / seconds, 1),
     }
+
+
+def measure_repair(size: int, rounds: int) -> dict[str, Any]:
+    """What Lean's messages cost: ``lean.repair`` answering wrong proofs, over the bare check of the same proofs.
+
+    ``cost_ratio`` is of CPU time, from alternating rounds; ``_terms`` and ``_tactics`` are ways to write a proof. Some
+    errors of tactics need a second reading, which the bare check goes without; ``told_share``: answers with a message.
+    """
+    found: dict[str, Any] = {}
+    for style in ("term", "tactic"):
+        rows = theorems.rows(size, 11, styles={style: 1.0})
+        wrong = [VerifyItem(row, other["proof"]) for row, other in zip(rows, [*rows[1:], rows[0]], strict=True)]
+        sides = [(bare_cpu(wrong), *told_cpu(wrong)) for _ in range(rounds)]
+        bare, told = min(side[0] for side in sides), min(side[1] for side in sides)
+        found[f"cost_ratio_{style}s"] = round(told / bare, 3)
+        found[f"cpu_ms_{style}s"] = {"bare": round(1e3 * bare / size, 2), "told": round(1e3 * told / size, 2)}
+        found[f"told_share_{style}s"] = round(sides[0][2], 3)
+    return found
+
+
+def bare_cpu(wrong: Sequence[VerifyItem]) -> float:
+    """CPU seconds of checking answers, without a second reading of those of which Lean says nothing."""
+    with LeanVerifier(explain=False) as verifier:
+        return checked_cpu(verifier, lambda: verifier.verify_batch(wrong))
+
+
+def told_cpu(wrong: Sequence[VerifyItem]) -> tuple[float, float]:
+    """CPU seconds of the environment's answers, and the share of rejected ones that hold a message."""
+    environment = LeanRepair(timeout_s=10.0)
+    replies: list[Reply] = []
+    with environment.verifier as verifier:
+        seconds = checked_cpu(verifier, lambda: replies.extend(answered(environment, wrong)))
+    rejected = [reply for reply in replies if not reply.done]
+    return seconds, sum("error" in str(reply.observation) for reply in rejected) / max(len(rejected), 1)
+
+
+def answered(environment: LeanRepair, items: Sequence[VerifyItem]) -> Iterator[Reply]:
+    """The environment's answer to the first turn of a trajectory for each item."""
+    for item in items:
+        environment.begin(item.columns, 1)
+        yield environment.reply(Turn(0, item.text, False))
+
+
+def checked_cpu(verifier: LeanVerifier, work: Callable[[], object]) -> float:
+    """CPU seconds of this process and of Lean that some work takes, after a first check."""
+    lean = verifier._backend
+    assert isinstance(lean, EmbeddedLean)
+    verifier.verify_tasks([ProofTask("True", "trivial")])
+    spent = cpu(lean)
+    work()
+    return cpu(lean) - spent
 
 
 def soak(checks: int) -> dict[str, Any]:

@@ -57,6 +57,11 @@ class RankingSettings:
             in (released code). There every line break after the last item is one rank more: a list of N items and a
             line break has gone beyond rank N, and one of N - 1 is complete. An end token beyond rank N, in longer lists
             too, gets ``overflow`` like everything else there.
+        repeated: relevance of a place whose item stands earlier in the list (``duplicate``), 0 or less.
+        seen: relevance of an item that the user has seen, 0 or less.
+        outside: relevance of a place that names no item of the catalog (``out_of_catalog``, ``unparsable``), 0 or less.
+            All three cost nothing in the paper: a miss, a repetition and an invention are the same to it, and trained
+            lists drift into repetitions.
     """
 
     size: int = 20
@@ -70,6 +75,9 @@ class RankingSettings:
     overflow_share: Share = "token"
     ending: Ending = "item"
     end_rank: EndRank = "item"
+    repeated: float = 0.0
+    seen: float = 0.0
+    outside: float = 0.0
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -78,7 +86,20 @@ class RankingSettings:
             raise UserError(
                 f"ranking: gamma is {self.gamma}; give more than 1 (returns: item is the limit of infinity)"
             )
+        for name, value in (("repeated", self.repeated), ("seen", self.seen), ("outside", self.outside)):
+            if not -math.inf < value <= 0:
+                raise UserError(f"ranking: {name} is {value}; give what such a place costs, 0 or less")
         check_choices(self, "ranking: ")
+
+    def relevance(self, item: ItemVerdict) -> float:
+        """Relevance of a place, or what it costs."""
+        costs = {
+            "duplicate": self.repeated,
+            "seen": self.seen,
+            "out_of_catalog": self.outside,
+            "unparsable": self.outside,
+        }
+        return item.score + costs.get(item.reason, 0.0)
 
 
 RECIPES: dict[Recipe, RankingSettings] = {
@@ -136,6 +157,11 @@ class Ranking:
     credit at all, and a policy that is pushed away from misses drifts into it. Further ranks that the list does not
     reach are spans without tokens. Length shaping goes to the list's end and to what follows rank N.
 
+    A rank is paid the score of its place: with the verifier ``catalog`` 1 (or the data's weight) for a relevant item, 0
+    for a place that is no item of the catalog, an item named before, a seen one and any other; where a row names no
+    relevant item, 1 for every new item of the catalog. An explanation belongs to the span of its place; introductions
+    and headings are in no span. A place beyond rank N is paid ``overflow``, whatever it is.
+
     Args:
         recipe: ``none``, ``paper`` or ``released_code``: initial values of the settings.
         settings: attributes of `RankingSettings` that replace those of the recipe.
@@ -154,6 +180,7 @@ class Ranking:
         if strange:
             raise UserError(f"ranking: {strange[0]!r} is no setting; there are {', '.join(sorted(known))}")
         self.settings = replace(RECIPES[recipe], **settings)  # pyright: ignore[reportArgumentType]
+        self.floor = min(self.settings.repeated, self.settings.seen, self.settings.outside)
 
     def __call__(self, group: Group) -> Sequence[Reward | None]:
         """See `rlpost.protocols.RewardStage`."""
@@ -172,7 +199,7 @@ class Ranking:
         With relevances below 0 a list would else gain by ending early.
         """
         lists = [
-            [item.score for item in verdict.items[: self.settings.size]]
+            [self.settings.relevance(item) for item in verdict.items[: self.settings.size]]
             for verdict in group.verdicts
             if verdict is not None
         ]
@@ -189,7 +216,7 @@ class Ranking:
         begin, end = places[-1][1] if places else first, length - int(ended)  # an end token alone is no attempt
         if begin < end:
             places.append((begin, length if settings.ending == "item" else end))
-        relevances = [item.score for item in items[: settings.size]]
+        relevances = [settings.relevance(item) for item in items[: settings.size]]
         relevances += [min(value, 0.0) for value in absent[len(relevances) :]]
         spans = self._returns(relevances, places, length)
         last = len(items)

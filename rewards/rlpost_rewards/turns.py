@@ -78,7 +78,7 @@ class TurnReturns:
         rewards = [turn.reward or 0.0 for turn in turns]
         kept: list[SpanReward] = []
         for span in reward:
-            if span.channel == "advantage":
+            if span.channel != "reward":
                 kept.append(span)
             elif span.index != 0 or span.start > turns[0].start or span.stop < turns[-1].stop:
                 raise UserError(

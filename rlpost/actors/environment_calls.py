@@ -140,7 +140,7 @@ class RayEnvironments:
         self._blame(keys[0], f"ended its process {_TRIES} times ({error})"[:300])
         actor.again = [key for key in keys if key in self.open]
         actor.back_by = time.monotonic() + self.restart_s
-        actor.probe = actor.handle.identity.remote()
+        actor.probe = actor.handle.ready.remote()
 
     def _blame(self, key: int, text: str) -> None:
         one = self.open.get(key)
@@ -164,7 +164,7 @@ class RayEnvironments:
                 actor.again = []
                 return
             time.sleep(_AGAIN_S)
-            actor.probe = actor.handle.identity.remote()
+            actor.probe = actor.handle.ready.remote()
             return
         actor.probe, again, actor.again = None, actor.again, []
         for key in again:

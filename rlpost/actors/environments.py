@@ -18,6 +18,7 @@ from rlpost.actors.workers import EnvironmentWorker
 from rlpost.config.schema import EnvironmentSection
 from rlpost.errors import ActorLostError
 from rlpost.plugins.ship import Shipped
+from rlpost.rollout.sampling import round_robin
 from rlpost.types import Prompt
 
 _CALL_S = 60.0
@@ -46,17 +47,25 @@ class EnvironmentActors:
                 section,
                 shipped,
                 max_restarts=-1,
+                max_concurrency=section.concurrency,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(placement.node.id, soft=True),
             )
             for placement in placements
         ]
         self._processes: list[int] = []
 
-    def preflight(self, prompt: Prompt, trials: bool) -> list[Any]:
-        """Start checks before a run; returns the references to wait for."""
-        if trials:
-            return [self.handles[0].trial.remote(prompt, self.section.name)]
-        return [handle.identity.remote() for handle in self.handles]
+    def preflight(self, prompts: Sequence[Prompt], *, conformance: bool, trials: bool) -> tuple[list[Any], list[Any]]:
+        """Start checks before a run; returns the references to wait for: trials, and each actor's verifier.
+
+        Those of the verifiers resolve to a line about each, which is empty where nothing verifies.
+        """
+        tried = [self.handles[0].trial.remote(prompts[0], self.section.name)] if trials else []
+        shares = round_robin(prompts, len(self.handles))
+        checks = [
+            handle.preflight.remote([prompts[i] for i in share], self.section.name, conformance)
+            for handle, share in zip(self.handles, shares, strict=True)
+        ]
+        return tried, checks
 
     def memory(self) -> dict[str, tuple[float, float]]:
         """Memory of each actor as in `ActorPool.memory`; actors that were started again since are counted as lost.

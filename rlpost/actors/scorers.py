@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import ray
 from rlpost.actors import env_vars
 from rlpost.actors.placement import Placement
 from rlpost.actors.pool import ActorPool, spawn
 from rlpost.actors.recovery import Supervisor
+from rlpost.actors.remote import wait
 from rlpost.actors.workers import ScoringWorker
 from rlpost.config.schema import RunConfig
 from rlpost.errors import RolloutsLostError
@@ -19,7 +21,7 @@ from rlpost.plugins.ship import Shipped
 from rlpost.rollout.sampling import round_robin
 from rlpost.scoring.score import undecided
 from rlpost.trajectory import GroupReceipt
-from rlpost.types import Prompt
+from rlpost.types import Prompt, Verdict
 
 
 class RayScoringPool(ActorPool):
@@ -59,6 +61,23 @@ class RayScoringPool(ActorPool):
             for handle, share in zip(self.handles, shares, strict=True)
         ]
 
+    def unverifiable(self, prompts: Sequence[Prompt], timeout_s: float) -> list[str | None]:
+        """For each prompt why its answers cannot be verified, or None, each worker asked about its share.
+
+        Raises:
+            RlpostError: as `rlpost.scoring.score.Scorer.unverifiable`.
+        """
+        shares = round_robin(prompts, len(self.handles))
+        asked = [
+            handle.unverifiable.remote([prompts[i] for i in share])
+            for handle, share in zip(self.handles, shares, strict=True)
+        ]
+        found: list[str | None] = [None] * len(prompts)
+        for share, problems in zip(shares, wait(asked, "scoring: reading the statements", timeout_s), strict=True):
+            for place, problem in zip(share, problems, strict=True):
+                found[place] = problem
+        return found
+
     @contextmanager
     def queue(self) -> Iterator[RayScoringQueue]:
         """Open a queue that takes groups one by one while others are being scored."""
@@ -89,6 +108,16 @@ class RayScoringPool(ActorPool):
             )  # fmt: skip
             found.update(zip(share, answer, strict=True))
         return [found[position] for position in range(len(groups))]
+
+    def baselines(
+        self, train: Sequence[Prompt], prompts: Sequence[Prompt], places: int, teacher: str | None
+    ) -> dict[str, list[Verdict]]:
+        """See `rlpost.protocols.ScoringPool.baselines`; one worker does it."""
+        shared = ray.put(list(train)), ray.put(list(prompts))
+        return self.persist(
+            0, lambda handle: handle.baselines.remote(*shared, places, teacher), "baselines",
+            self.config.scoring.batch_timeout_s,
+        )  # fmt: skip
 
 
 @dataclass(slots=True, eq=False)

@@ -36,6 +36,17 @@ class RayTranscripts:
         task = ray.remote(_write).options(num_cpus=0, scheduling_strategy=here)
         self.under_way = task.remote(path, list(groups), [list(row) for row in advantages])
 
+    def answers(
+        self, groups: Sequence[GroupReceipt], members: Sequence[Sequence[int]]
+    ) -> list[list[tuple[str, tuple[str, ...]]]]:
+        """See `TranscriptWriter`."""
+        if not groups:
+            return []
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        task = ray.remote(_answers).options(num_cpus=0, scheduling_strategy=here)
+        call = task.remote(list(groups), [list(row) for row in members])
+        return wait([call], "rejected answers", _WRITE_S, RolloutsLostError)[0]
+
     def finish(self) -> None:
         """See `TranscriptWriter`."""
         task, self.under_way = self.under_way, None
@@ -57,3 +68,10 @@ def _write(path: str, groups: list[GroupReceipt], advantages: list[list[float | 
             yield from lines(opened(group, fetch), group.ticket, row)
 
     write(path, rows())
+
+
+def _answers(groups: list[GroupReceipt], members: list[list[int]]) -> list[list[tuple[str, tuple[str, ...]]]]:
+    from rlpost.scoring.receipts import answers_of
+
+    fetch = Fetcher()
+    return [answers_of(group, row, fetch) for group, row in zip(groups, members, strict=True)]

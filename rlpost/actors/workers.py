@@ -158,6 +158,10 @@ class EnvironmentWorker(Worker):
         install(shipped)
         self.host = EnvironmentHost(lambda: build_environment(section))
 
+    def ready(self) -> None:
+        """Open what all environments here share, so that no deadline of an answer pays for it."""
+        self.host.verifier()
+
     def identity(self) -> tuple[int, float, float]:
         """Number of this process, and its memory as `memory_mb`."""
         return (os.getpid(), *self.memory_mb())
@@ -167,6 +171,13 @@ class EnvironmentWorker(Worker):
         from rlpost.plugins.trial_environment import try_environment
 
         return try_environment(self.host.make, name, prompt)
+
+    def preflight(self, prompts: Sequence[Prompt], name: str, conformance: bool) -> str:
+        """Test the verifier behind the environments, if there is one; see `rlpost.scoring.preflight.check_verifier`."""
+        from rlpost.scoring.preflight import check_verifier
+
+        verifier = self.host.verifier()
+        return "" if verifier is None else check_verifier(verifier, f"environment {name!r}", prompts, conformance)
 
     def play(self, key: Any, row: Mapping[str, Any], seed: int, turns: Sequence[Turn]) -> Observation | Reply | None:
         """Begin a trajectory and answer its turns; returns the last answer. Used to play a lost one again, too."""
@@ -184,7 +195,7 @@ class EnvironmentWorker(Worker):
         self.host.end(key)
 
     def close(self) -> None:
-        """Close all environments."""
+        """Close all environments, and the verifier behind them."""
         self.host.close()
 
 
@@ -292,6 +303,10 @@ class ScoringWorker(Worker):
         """See `rlpost.scoring.score.Scorer.preflight`."""
         return self.scorer.preflight(prompts, conformance, trials)
 
+    def unverifiable(self, prompts: Sequence[Prompt]) -> list[str | None]:
+        """See `rlpost.scoring.score.Scorer.unverifiable`."""
+        return self.scorer.unverifiable(prompts)
+
     def score(self, groups: Sequence[GroupReceipt]) -> Any:
         """Score groups, whose trajectories are fetched here; see `rlpost.scoring.score.Scorer.score`.
 
@@ -314,6 +329,10 @@ class ScoringWorker(Worker):
         fetch = Fetcher()
         finished = self.scorer.finish([opened(group, fetch) for group in groups])
         return [receipt_of(group, full) for group, full in zip(groups, finished, strict=True)]
+
+    def baselines(self, train: Sequence[Prompt], prompts: Sequence[Prompt], places: int, teacher: str | None) -> Any:
+        """See `rlpost.scoring.score.Scorer.baselines`."""
+        return self.scorer.baselines(train, prompts, places, teacher)
 
     def close(self) -> None:
         """End the processes of the verifier."""

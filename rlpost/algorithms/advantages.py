@@ -110,8 +110,8 @@ def group_advantages(
         rule: what makes advantages of the rewards that are compared with each other.
 
     Returns:
-        The advantages of each completion, parallel to its spans; None where the reward is None. Values of the channel
-        ``advantage`` are returned unchanged.
+        The advantages of each completion, parallel to its spans; None where the reward is None. Values of the channels
+        ``advantage`` and ``exempt`` are returned unchanged.
     """
     by_key: dict[Key, list[tuple[int, int, float]]] = defaultdict(list)
     result: list[list[float] | None] = [None if reward is None else [0.0] * len(reward) for reward in rewards]
@@ -202,7 +202,8 @@ def spread_over_tokens(reward: Reward, advantages: Sequence[float], length: int)
         length: number L of the trajectory's tokens.
 
     Returns:
-        ``advantages [L]`` float32 (the sum where spans overlap) and ``span_ids [L]`` int32: the position among the
+        ``advantages [L]`` float32 (the sum where spans overlap, and no less than 0 where one of them is of the channel
+        ``exempt``) and ``span_ids [L]`` int32: the position among the
         distinct ``reward``-channel spans with tokens, in order of their start, outer before inner. Where spans overlap,
         a token belongs to the innermost; tokens outside all of them have -1.
 
@@ -215,10 +216,14 @@ def spread_over_tokens(reward: Reward, advantages: Sequence[float], length: int)
     for span, value in sorted(zip(reward, advantages, strict=True), key=lambda pair: (pair[0].start, -pair[0].stop)):
         if span.stop > length:
             raise ValueError(f"span [{span.start}, {span.stop}) ends beyond a trajectory of {length} tokens")
-        tokens[span.start : span.stop] += np.float32(value)
+        if span.channel != "exempt":  # an advantage function of a user's own may have given it a value
+            tokens[span.start : span.stop] += np.float32(value)
         if span.channel == "reward" and span.stop > span.start and (span.start, span.stop) not in seen:
             span_ids[span.start : span.stop] = len(seen)
             seen.append((span.start, span.stop))
+    for span in reward:
+        if span.channel == "exempt":
+            tokens[span.start : span.stop] = np.maximum(tokens[span.start : span.stop], 0)
     return tokens, span_ids
 
 

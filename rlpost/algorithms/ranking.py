@@ -57,6 +57,22 @@ def recall(gains: Sequence[float], relevant: Sequence[float], k: int) -> float:
     return sum(gain > 0 for gain in gains[:k]) / len(relevant)
 
 
+def weighted_recall(gains: Sequence[float], relevant: Sequence[float], k: int) -> float:
+    """Share of the relevance that is within the first k places: Σ_{r ≤ k} gain_r / Σ relevant.
+
+    With inverse propensities as relevances it is the self-normalised estimate of recall from clicks (Yang et al. 2018,
+    "Unbiased offline recommender evaluation for missing-not-at-random implicit feedback").
+
+    >>> weighted_recall([2.0, 0.0], [2.0, 6.0], 2)
+    0.25
+
+    Raises:
+        ValueError: as `ndcg`.
+    """
+    _check(relevant, k)
+    return math.fsum(gains[:k]) / math.fsum(relevant)
+
+
 def coverage(recommended: Sequence[Sequence[str]], catalog: int) -> tuple[float, float]:
     """Share of a catalog's items that at least one list recommends, and its standard error.
 
@@ -75,6 +91,48 @@ def coverage(recommended: Sequence[Sequence[str]], catalog: int) -> tuple[float,
     count = len(without)
     mean = math.fsum(without) / count
     return len(owners) / catalog, math.sqrt((count - 1) / count * math.fsum((share - mean) ** 2 for share in without))
+
+
+def gini(counts: Sequence[float], catalog: int) -> float:
+    r"""Gini coefficient of how often the items of a catalog are recommended: 0 if all equally, 1 - 1/n if only one is.
+
+    G = Σ_i (2i - n - 1) x_i / (n Σ x) over the counts x in ascending order (Fleder and Hosanagar 2009, "Blockbuster
+    culture's next rise or fall", section 3).
+
+    Args:
+        counts: number of recommendations of each item that was recommended.
+        catalog: number n of all items; those without a count have 0.
+
+    Raises:
+        ValueError: if nothing was recommended, or more items than there are.
+
+    >>> gini([3.0, 3.0], 2), gini([5.0], 4)
+    (0.0, 0.75)
+    """
+    if not counts or len(counts) > catalog:
+        raise ValueError(f"{len(counts)} items recommended of {catalog}: an inequality of nothing is undecided")
+    ordered = [*[0.0] * (catalog - len(counts)), *sorted(counts)]
+    weighted = math.fsum((2 * place - catalog - 1) * count for place, count in enumerate(ordered, 1))
+    return weighted / (catalog * math.fsum(ordered))
+
+
+def exposure(lists: Sequence[Sequence[str | None]]) -> dict[str, float]:
+    """Share of the users' attention that each group of items gets: Σ 1 / log2(r + 1) over its places, of all places
+    with a group (Singh and Joachims 2018, "Fairness of exposure in rankings", section 3.2).
+
+    Args:
+        lists: group of the item at each place of each list; None for a place without one.
+
+    >>> exposure([["old", "new"], ["old", None]])["old"] > 0.7
+    True
+    """
+    found: Counter[str] = Counter()
+    for groups in lists:
+        for rank, group in enumerate(groups, 1):
+            if group is not None:
+                found[group] += 1.0 / math.log2(rank + 1)  # pyright: ignore[reportArgumentType]
+    total = math.fsum(found.values())
+    return {group: value / total for group, value in found.items()}
 
 
 def self_information(popularity: Sequence[float]) -> list[float]:

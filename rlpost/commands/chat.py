@@ -175,13 +175,19 @@ def as_document(reply: Reply) -> dict[str, Any]:
 
 
 def render(reply: Reply) -> str:
-    """A reply as text: a list item by item, each with its verdict, any other answer followed by its verdict."""
+    """A reply as text: a list item by item, each with its verdict, any other answer followed by its verdict and those
+    of its parts, if there are some.
+    """
     verdict = reply.verdict
     if verdict is None:
         return reply.text
-    if not verdict.items:
+    if not verdict.items or (verdict.assurance and "items" not in verdict.evidence):
         assurance = f", {verdict.assurance}" if verdict.assurance else ""
-        return f"{reply.text}\n  [{verdict.outcome}: {verdict.reason}{assurance}]"
+        parts = [
+            f"  [{part.outcome}: {part.reason}] {reply.text[part.start : part.stop].splitlines()[0].strip()}"
+            for part in verdict.items
+        ]
+        return "\n".join([reply.text, f"  [{verdict.outcome}: {verdict.reason}{assurance}]", *parts])
     names = verdict.evidence.get("items") or [None] * len(verdict.items)
     lines = []
     for place, (item, name) in enumerate(zip(verdict.items, names, strict=True), 1):

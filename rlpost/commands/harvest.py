@@ -25,6 +25,7 @@ from rlpost.errors import DataError, RlpostError, UserError
 from rlpost.observability.runfolder import replace_text
 from rlpost.observability.transcripts import asked
 from rlpost.plugins import registry
+from rlpost.plugins.normal_forms import declared_form
 from rlpost.types import Prompt
 
 Contamination = Literal["refuse", "drop", "allow"]
@@ -35,6 +36,7 @@ REASONS = {
     "old": "of an earlier version, without what is needed",
     "undecided": "undecided",
     "truncated": "truncated or aborted",
+    "repairs": "answers to prompts of data.repair, which hold a rejected answer",
     "rejected": "rejected",
     "below": "below the demanded reward",
     "assurance": "accepted on another assurance",
@@ -113,6 +115,8 @@ def harvest(
     target = check_target(Path(output), force)
     runs = _opened(folders, overrides)
     column, prefix = completion_column(runs, completion_key)
+    for run in runs:
+        run.prefix = prefix
     count: Counter[str] = Counter()
     by_run: dict[str, Counter[str]] = {}
     notes: list[str] = []
@@ -254,7 +258,7 @@ def _normal_form(runs: Sequence[FinishedRun], note: Note) -> Callable[[str], str
     except RlpostError as error:
         note(f"verifier {name!r} cannot be loaded ({error}); duplicates are told by their texts alone")
         return str.strip
-    return getattr(getattr(found, "func", found), "normal_form", str.strip)
+    return declared_form(found) or str.strip
 
 
 def _distinct(answers: Sequence[Answer], places: Iterable[int], normal: Callable[[str], str], pick: Pick) -> list[int]:

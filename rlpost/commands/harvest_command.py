@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +69,11 @@ def _harvest(arguments: argparse.Namespace) -> None:
     print(json.dumps(dataclasses.asdict(found), ensure_ascii=False) if arguments.json else _render(found))
 
 
+def _quoted(value: str) -> str:
+    """A value as the command line takes it: YAML, which drops bare blanks."""
+    return value if value and value.replace("_", "").isalnum() else json.dumps(value, ensure_ascii=False)
+
+
 def _render(found: Harvest) -> str:
     from rlpost.commands.harvest import REASONS, listed
 
@@ -79,5 +85,6 @@ def _render(found: Harvest) -> str:
     lines += [
         f"{run}: {own['written']} of {own['read']} rows" for run, own in found.runs.items() if len(found.runs) > 1
     ]
-    lines.append(f"sft: {json.dumps(found.sft, ensure_ascii=False)}")
+    settings = (f"sft.{name}={value if name == 'train' else _quoted(value)}" for name, value in found.sft.items())
+    lines.append(f"to train on them: {shlex.join(['rlpost', 'train', 'CONFIG', *settings])}")
     return "\n".join(lines)

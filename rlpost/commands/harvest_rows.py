@@ -55,6 +55,14 @@ class FinishedRun:
         folder: the run folder, which holds ``config.yaml``.
         overrides: ``section.key=value`` items that win over it, e.g. for data that has moved.
 
+    Attributes:
+        path: the run folder.
+        config: its configuration.
+        name: the run's name.
+        version: the version of rlpost that made it.
+        prefix: ``sft.completion_prefix``, which is taken off its answers. One without a section ``sft`` has none, and
+            takes that of the runs that it is harvested with.
+
     Raises:
         UserError: if it is no run folder.
         ConfigError: if its configuration cannot be read.
@@ -72,6 +80,7 @@ class FinishedRun:
             raise ConfigError(f"{record}: {error}") from None
         self.name = self.config.run.name
         self.version = _version(self.path / "environment.json")
+        self.prefix = self.config.sft.completion_prefix if self.config.sft is not None else ""
         self._prompts: dict[str, Prompt] | None = None
 
     def prompts(self) -> dict[str, Prompt]:
@@ -117,6 +126,8 @@ class FinishedRun:
             return "undecided"
         if row["status"] != "done":
             return "truncated"
+        if row.get("repairs") is not None:
+            return "repairs"
         if row["outcome"] is None and least is None:
             raise DataError(
                 f"{self.path}, step {step}: prompt {shown(row['prompt_id'])} has a reward and no verdict, so nothing "
@@ -152,10 +163,9 @@ class FinishedRun:
         texts = tuple(one["text"] for one in said)
         if any(not text.strip() for text in texts[::2]):
             return "empty"
-        prefix = self.config.sft.completion_prefix if self.config.sft is not None else ""
-        if any(not text.startswith(prefix) for text in texts[::2]):
+        if any(not text.startswith(self.prefix) for text in texts[::2]):
             return "prefix"
-        return tuple(text if place % 2 else text.removeprefix(prefix) for place, text in enumerate(texts))
+        return tuple(text if place % 2 else text.removeprefix(self.prefix) for place, text in enumerate(texts))
 
     def _prompt(self, row: Mapping[str, Any], step: int) -> Prompt:
         name = row["prompt_id"]
@@ -179,6 +189,7 @@ class FinishedRun:
             **{key: row.get(key) for key in kept},
             "reward": row["reward_total"],
             "tokens": row["tokens"],
+            "completion_prefix": self.prefix,
             "rlpost": self.version,
         }
 

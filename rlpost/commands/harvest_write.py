@@ -46,7 +46,8 @@ def completion_column(runs: Sequence[FinishedRun], given: str | None) -> tuple[s
     sections = [(run, run.config.sft or SftSection()) for run in runs]
     for name in _FORM:
         _same(f"data.{name}", [(run, getattr(run.config.data, name)) for run in runs])
-    _same("sft.completion_prefix", [(run, section.completion_prefix) for run, section in sections])
+    given_prefix = [(run, section.completion_prefix) for run, section in sections if run.config.sft is not None]
+    _same("sft.completion_prefix", given_prefix)
     if given is None:
         _same("sft.completion_key", [(run, s.completion_key) for run, s in sections if run.config.sft is not None])
     named = next((section for run, section in sections if run.config.sft is not None), SftSection())

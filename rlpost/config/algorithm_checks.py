@@ -136,3 +136,23 @@ def check_overlong(config: RunConfig) -> None:
                 f"scoring.rewards: overlong with max_tokens {limit}, but no answer is longer than rollout.max_tokens "
                 f"{config.rollout.max_tokens}; give that"
             )
+
+
+def check_subgoals(config: RunConfig) -> None:
+    """The verifier says which steps are proved, and failed answers have blame to be exempt from."""
+    names, scoring = [spec.name for spec in config.scoring.rewards], config.scoring
+    if "subgoals" not in names:
+        return
+    given = scoring.verifier_args.get("subgoals")
+    if scoring.verifier is None or (scoring.verifier.startswith("lean.") and given is not True):
+        raise ConfigError(
+            f"scoring.verifier_args.subgoals: {given!r} (verifier {scoring.verifier}), but the reward subgoals asks "
+            "which steps of a proof are proved; use a lean verifier with subgoals: true, or remove the reward"
+        )
+    if config.algorithm.baseline == "none" and set(names) <= {"outcome", "subgoals"}:
+        raise ConfigError(
+            "algorithm.baseline: none gives failed proofs the advantage 0, so the reward subgoals has no blame to "
+            "take; use mean or leave_one_out, or remove the reward"
+        )
+    if names.index("subgoals") == 0:
+        raise ConfigError("scoring.rewards: subgoals pays nothing by itself; put outcome before it")

@@ -321,6 +321,36 @@ def check_turns(config: RunConfig) -> None:
         )
 
 
+def check_repair(config: RunConfig) -> None:
+    """Rejected answers can be asked again: something rejects them, and each step has room for both kinds of prompts."""
+    repair, wanted = config.data.repair, config.rollout.prompts_per_step
+    if repair is None:
+        return
+    if config.environment is not None:
+        raise ConfigError(
+            f"data.repair: asks answers again, and environment {config.environment.name!r} gives trajectories several "
+            "turns; remove one (environment.name lean.repair repairs in turns)"
+        )
+    if config.scoring.verifier is None:
+        raise ConfigError(
+            "data.repair: asks rejected answers again with what the verifier said, and scoring.verifier is missing; "
+            "name one, or remove data.repair"
+        )
+    if not 0 < int(repair.share * wanted + 0.5) < wanted:
+        raise ConfigError(
+            f"data.repair.share: {repair.share:g} of rollout.prompts_per_step {wanted} leaves no prompt "
+            f"{'of the pool' if repair.share < 0.5 else 'of the data set'}; change one of them"
+        )
+    if repair.template is not None and repair.chat_template is not None:
+        raise ConfigError("data.repair.template: and data.repair.chat_template are both given; keep one")
+    for key, text in [
+        ("template", repair.template),
+        *(("chat_template", text) for _, text in repair.chat_template or ()),
+    ]:
+        if text is not None:
+            _check_fields(f"data.repair.{key}", text)
+
+
 def check_prompt_template(config: RunConfig) -> None:
     """At most one prompt template is given, and its fields have names of columns."""
     data = config.data
@@ -394,6 +424,7 @@ ALL: tuple[Callable[[RunConfig], None], ...] = (
     check_scoring,
     check_turns,
     check_prompt_template,
+    check_repair,
     check_names,
     check_cluster_address,
     algorithm_checks.check_kl,
@@ -403,6 +434,7 @@ ALL: tuple[Callable[[RunConfig], None], ...] = (
     algorithm_checks.check_advantage,
     algorithm_checks.check_spans_per_completion,
     algorithm_checks.check_overlong,
+    algorithm_checks.check_subgoals,
 )
 
 

@@ -24,6 +24,16 @@ from rlpost.config.section import (
 from rlpost.config.tuning import OptimizerSection, TuningSection
 
 
+def pairs_of_messages(value: Any) -> Any:
+    """Messages may be written as they are in data, as mappings of role and content."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    return [
+        [one["role"], one["content"]] if isinstance(one, dict) and set(one) == {"role", "content"} else one
+        for one in value
+    ]
+
+
 class RunSection(Section):
     """The run as a whole."""
 
@@ -104,6 +114,50 @@ class CurriculumSettings(Section):
     in every epoch."""
 
 
+class RepairSection(Section):
+    """A pool of rejected answers, which are asked again with what the verifier said of them, as ordinary prompts."""
+
+    ON_RESUME = on_resume(
+        free="max_prompt_tokens",
+        asks="share size max_age per_prompt unsolved_only template chat_template max_messages max_characters",
+    )
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of each step's prompts that come from the pool, as long as it has as many; the others are the data set's,
+    in their order. Change it when fresh prompts are what is short, or repairs are hardly ever right."""
+    size: PositiveInt = 5000
+    """Largest number of rejected answers in the pool; the oldest are dropped. Change it to a few steps' worth when
+    ``max_age`` is not set."""
+    max_age: PositiveInt | None = None
+    """Steps after which an answer is dropped; None: never. Change it when the policy moves fast: it then no longer
+    makes the mistakes of old answers."""
+    per_prompt: PositiveInt = 1
+    """Largest number of answers, with different texts, that one group adds to the pool. Change it when steps have few
+    prompts."""
+    unsolved_only: bool = False
+    """Take rejected answers only from groups without an accepted one. Change it when most prompts are solved."""
+    template: str | None = None
+    """Text of a repair's prompt, with the fields ``{proof}`` (the rejected answer), ``{messages}`` (what the verifier
+    said), ``{prompt}`` (what was asked; of a chat, the last message) and any column. None: no text template, which text
+    prompts need."""
+    chat_template: tuple[tuple[str, str], ...] | None = None
+    """The chat of a repair, as pairs of role and text with these fields. None: of a chat prompt, the chat itself, the
+    answer as the assistant's turn, and the messages as the user's."""
+    max_messages: PositiveInt = 3
+    """Number of the verifier's messages that are told; Lean's errors come before its warnings."""
+    max_characters: PositiveInt = 1000
+    """Characters of these messages together; the rest is cut off, and … stands for it."""
+    max_prompt_tokens: PositiveInt | None = None
+    """Tokens of a repair's prompt; an answer whose prompt would be longer is not asked again (metric
+    ``repair/dropped_long``). None: those of the longest training prompt and two answers of ``rollout.max_tokens``.
+    Change it when answers or messages are long: engines reserve room for it."""
+
+    @field_validator("chat_template", mode="before")
+    @classmethod
+    def _messages_as_pairs(cls, value: Any) -> Any:
+        return pairs_of_messages(value)
+
+
 class DataSection(Section):
     """Where prompts come from."""
 
@@ -111,15 +165,15 @@ class DataSection(Section):
         free="eval max_prompt_tokens",
         asks=(
             "source train prompt_key id_key template chat_template last_assistant tools_key shuffle special_tokens "
-            "contamination curriculum"
+            "contamination curriculum unverifiable unverifiable_limit repair"
         ),
     )
 
     source: str = "jsonl"
     """Where rows come from: ``jsonl``, ``csv``, ``parquet``, ``hf_disk``, ``lean_statements``, ``lean_theorems``,
-    ``arithmetic``, ``catalog_conversations``, ``reddit_conversations``, ``redial``, ``logged_clicks``,
-    ``lean_dojo_theorems``, ``lean_dojo_tactics``, ``lean_dojo_premises``, or ``module:function`` (``path.py:function``)
-    that returns rows."""
+    ``lean_repairs``, ``lean_tactics``, ``arithmetic``, ``catalog_conversations``, ``reddit_conversations``,
+    ``redial``, ``logged_clicks``, ``lean_dojo_theorems``, ``lean_dojo_tactics``, ``lean_dojo_premises``, or
+    ``module:function`` (``path.py:function``) that returns rows."""
     train: str | dict[str, Any] = Field(default_factory=dict)
     """Training prompts: a path, or the keyword arguments of the source."""
     eval: str | dict[str, Any] | None = None
@@ -131,8 +185,9 @@ class DataSection(Section):
     """Column that holds the prompt's id; where a row lacks it, its number is the id."""
     template: str | None = None
     """Text of the prompt with ``{column}`` fields, each of which holds text or a number in every row, where ``{{`` and
-    ``}}`` stand for braces; or the name of a template that ships: ``lean.released``, ``lean.bare``,
-    ``lean.whole_proof``, ``lean.reasoning``. None: no text template."""
+    ``}}`` stand for braces; or the name of a template that ships: ``lean.released``, ``lean.bare``, ``lean.stp``,
+    ``lean.whole_proof``, ``lean.reasoning``, ``lean.deepseek_v2``, ``lean.deepseek_v2_non_cot``, ``lean.goedel_v2``,
+    ``lean.kimina``, ``lean.kimina_preview``, ``lean.kimina_rl``. None: no text template."""
     chat_template: tuple[tuple[str, str], ...] | None = None
     """Chat messages as pairs of role and text with ``{column}`` fields, rendered by the tokenizer's chat template;
     None: no messages are made."""
@@ -153,21 +208,26 @@ class DataSection(Section):
     contamination: Literal["refuse", "drop", "allow"] = "refuse"
     """Treatment of training prompts that ask what a held-out prompt asks, whatever their ids: ``refuse`` to start,
     ``drop`` them (decontamination), or ``allow`` training on them."""
+    unverifiable: Literal["refuse", "drop"] = "refuse"
+    """Treatment of prompts whose answers the verifier says it cannot verify, such as statements that Lean cannot read:
+    ``refuse`` to start, or ``drop`` them, which is logged and recorded in ``dropped_prompts.jsonl`` of the run folder.
+    Change it when some of a large data set's statements do not fit your Lean."""
+    unverifiable_limit: Share = 0.1
+    """Largest share of the training prompts, and of the held-out ones, that ``unverifiable: drop`` may drop; more than
+    that says that something else is wrong. Change it when you have looked at what would be dropped."""
     curriculum: CurriculumSettings | None = None
     """Select and order training prompts by their measured pass rate; None: use all of them."""
+    repair: RepairSection | None = None
+    """Ask rejected answers again with the verifier's messages, as a share of each step's prompts; None: never. Change
+    it when the verifier says what is wrong, as Lean does. For attempts one after another in one trajectory, see
+    ``environment.name: lean.repair``."""
     max_prompt_tokens: PositiveInt | None = None
     """Refuse to start if a prompt has more tokens than this; None: whatever fits next to ``rollout.max_tokens``."""
 
     @field_validator("chat_template", mode="before")
     @classmethod
     def _messages_as_pairs(cls, value: Any) -> Any:
-        """Messages may be written as they are in data, as mappings of role and content."""
-        if not isinstance(value, (list, tuple)):
-            return value
-        return [
-            [one["role"], one["content"]] if isinstance(one, dict) and set(one) == {"role", "content"} else one
-            for one in value
-        ]
+        return pairs_of_messages(value)
 
 
 class SftSection(Section):
@@ -183,7 +243,9 @@ class SftSection(Section):
     """Where these rows come from, as ``data.source``; None: from there too. Change it when they are a file and the
     prompts are made otherwise: ``jsonl`` for what ``rlpost harvest`` writes."""
     completion_key: str = "proof"
-    """Column that holds the target text; or, for several turns, a list of texts of policy and environment in turn."""
+    """Column that holds the target text; or, for several turns, a list of texts of policy and environment in turn. A
+    policy's turn that is shown and not learned, such as a proof that fails, is written ``{content: text, weight: 0}``.
+    """
     completion_prefix: str = ""
     """Text put before each text of the policy, e.g. a space that the tokenizer merges with the first word."""
     epochs: Positive = 1.0
@@ -259,15 +321,21 @@ class RolloutSection(Section):
 class EnvironmentSection(Section):
     """The environment that answers the policy's turns. Without this section every trajectory has one turn."""
 
-    ON_RESUME = on_resume(free="workers timeout_s", asks="name args max_turns max_tokens observation_tokens")
+    ON_RESUME = on_resume(
+        free="workers concurrency timeout_s", asks="name args max_turns max_tokens observation_tokens"
+    )
 
     name: str
-    """The environment: ``module:Class`` or ``path.py:Class`` (`configs/examples/guess_number.py`); one object is made
-    for each trajectory."""
+    """The environment: ``lean.repair``, which answers a rejected proof with Lean's messages, ``lean.tactics``, which
+    answers a tactic with the goals that are left, or ``module:Class`` (``path.py:Class``,
+    `configs/examples/guess_number.py`); one object is made for each trajectory."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the environment."""
     workers: Workers = 1
     """Number of environment actors, over which trajectories are spread."""
+    concurrency: PositiveInt = 1
+    """Calls that one actor serves at the same time, in threads. Change it for environments that wait for others, to the
+    number of those: with ``lean.repair``, to ``args.workers``."""
     max_turns: PositiveInt = 8
     """Largest number of turns of the policy; ``rollout.max_tokens`` limits each of them. A trajectory that has not
     ended by then counts as truncated (``scoring.truncated``)."""
@@ -572,7 +640,7 @@ class EvaluationSection(Section):
     ON_RESUME = on_resume(
         free=(
             "every before after samples sampling k list_k greedy max_prompts during_prompts during_samples "
-            "uplift_prompts"
+            "cluster_key baselines uplift_prompts"
         ),
     )
 
@@ -599,6 +667,14 @@ class EvaluationSection(Section):
     during_samples: PositiveInt | None = None
     """Completions per prompt in evaluations during training; None: ``samples``. A pass@k that needs more is left
     out."""
+    cluster_key: str = "conversation"
+    """Column that prompts of one conversation share: their answers are not independent, so intervals are taken over
+    conversations; a row that lacks it stands for itself. Change it when your rows share something else, such as a
+    user."""
+    baselines: bool = True
+    """Where a verifier knows simple methods (``catalog``: popularity, asked attribute, item kNN, naive Bayes), judge
+    their answers to the same prompts too, and report how far the policy is ahead. Change it to False to save their time
+    with very large catalogs."""
     uplift_prompts: NonNegativeInt = 0
     """Number of held-out prompts whose correct answers are followed: the starting policy samples a group for each, as
     in training, and at each later evaluation the learner reports which of the correct ones have become likelier, by
@@ -608,6 +684,55 @@ class EvaluationSection(Section):
         """The values of k whose pass@k can be estimated from ``samples`` samples."""
         wanted = [2**i for i in range(samples.bit_length())] if self.k == "powers" else self.k
         return tuple(k for k in wanted if k <= samples)
+
+
+class ProveSection(Section):
+    """How ``rlpost prove`` looks for proofs. Answers and tactics are sampled as ``evaluation.sampling`` says."""
+
+    ON_RESUME = on_resume(
+        free=(
+            "method attempts seconds width reopen alpha max_depth tactic_tokens separators opening state_template "
+            "state_tokens"
+        ),
+    )
+
+    method: Literal["sampling", "best_first"] = "sampling"
+    """``sampling``: whole proofs, until one is verified; ``best_first``: tactic by tactic, from the state whose tactics
+    are the likeliest (Polu & Sutskever 2020). Change it to ``best_first`` for models that write tactics, where Lean's
+    goals on the way are worth more than further whole attempts."""
+    attempts: PositiveInt = 32
+    """Most model calls for one theorem: completions that are sampled, whole proofs or single tactics. Change it with
+    the compute that a theorem is worth; ``best_first`` spends ``width`` calls on every step of a proof."""
+    seconds: Positive | None = None
+    """Most wall-clock seconds for one theorem, looked at between rounds; None: no limit. Change it when a long file
+    must end in time; what is found then depends on the machine."""
+    width: PositiveInt = 8
+    """Completions sampled at a time: proofs of a theorem in a round, or tactics of the state that is expanded. Change
+    it to more when single ones are cheap, to fewer to stop earlier at easy theorems."""
+    reopen: bool = False
+    """With ``best_first``: when no state is left to expand before ``attempts`` are used up, expand all once more, with
+    other samples. False: the theorem is then ``exhausted``."""
+    alpha: NonNegative = 0.0
+    """With ``best_first``: exponent α of the priority Σ log p / L^α of a state that L tactics lead to (BFS-Prover).
+    0: cumulative log-probability. Change it to 0.5, say, when deep proofs are starved by shallow states."""
+    max_depth: PositiveInt = 64
+    """With ``best_first``: longest path to a state that is expanded, in sampled steps. Change it for longer proofs."""
+    tactic_tokens: PositiveInt = 128
+    """With ``best_first``: most tokens of one tactic; a longer one is dropped. Change it when tactics are cut."""
+    separators: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = ("\n", ";")
+    """With ``best_first``: strings that end a tactic. One inside a tactic (a nested block, ``<;>``) does no harm: the
+    tactic is tried again with what follows. Change it to ["\\n"] when the model writes one tactic to a line."""
+    opening: str | None = None
+    """With ``best_first``: the text with which the answer begins before its first tactic; ``{column}`` fields are
+    filled in. None: nothing where the prompt ends in ``by`` (``scoring.verifier_args.form: tactic``), a code block with
+    ``{formal}`` for chats, `` by`` elsewhere. Change it when the model begins its proofs in another way."""
+    state_template: str | None = None
+    """With ``best_first``: prompt that asks for the next tactic of a state alone, with ``{state}`` and columns as
+    fields, or a name as in ``data.template``; None: the prompt is that of the whole proof, followed by the tactics so
+    far. Change it for models that were trained from state to tactic."""
+    state_tokens: PositiveInt = 1024
+    """With ``state_template``: longest prompt in tokens; states with a longer one are not expanded. Change it when
+    states are large and the model's context allows more."""
 
 
 class SelfcheckSection(Section):
@@ -701,6 +826,7 @@ class RunConfig(Section):
             "run model data rollout environment scoring algorithm optimizer evaluation selfcheck cluster logging "
             "learner sync"
         ),
+        free="prove",
         fixed="sft tuning",
     )
 
@@ -717,6 +843,7 @@ class RunConfig(Section):
     learner: LearnerSection = LearnerSection()
     sync: SyncSection = SyncSection()
     evaluation: EvaluationSection = EvaluationSection()
+    prove: ProveSection = ProveSection()
     selfcheck: SelfcheckSection = SelfcheckSection()
     cluster: ClusterSection = ClusterSection()
     logging: LoggingSection = LoggingSection()

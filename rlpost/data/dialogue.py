@@ -1,8 +1,11 @@
-"""The tokens that follow a turn: an environment's observation, rendered alone, after what was sampled."""
+"""The tokens that follow a turn: an environment's observation, rendered alone, after what was sampled.
+
+An observation is text, whatever it holds: only the chat template writes special tokens.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +13,7 @@ import numpy as np
 
 from rlpost.data.chat_template import render, render_messages
 from rlpost.data.messages import ASSISTANT
+from rlpost.data.quoted import Quotation
 from rlpost.data.text import checked, shown
 from rlpost.errors import DataError
 from rlpost.types import Message, Prompt
@@ -18,7 +22,7 @@ Observation = str | Sequence[Message]
 
 
 class TextDialogue:
-    """A dialogue of plain text: an observation is tokenized as it is.
+    """A dialogue of plain text: an observation is tokenized as it is, special tokens in it as text.
 
     Args:
         tokenizer: a transformers tokenizer.
@@ -26,6 +30,8 @@ class TextDialogue:
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
+        self.unknown = 0
+        """Number of observed tokens so far that stand for text which the tokenizer does not know."""
 
     def observe(self, answer: str | None, last: int | None, observation: Observation) -> tuple[np.ndarray, bool]:
         """Token ids of an observation; see `ChatDialogue.observe`.
@@ -35,7 +41,10 @@ class TextDialogue:
         """
         if not isinstance(observation, str):
             raise DataError("the environment answered with chat messages, but the prompt is text; answer with text")
-        return _ids(self.tokenizer, checked(observation, "the environment's observation")), False
+        text = checked(observation, "the environment's observation")
+        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        self.unknown += _count_unknown(self.tokenizer, ids)
+        return np.asarray(ids, np.int32), False
 
 
 class ChatDialogue:
@@ -48,14 +57,16 @@ class ChatDialogue:
     Args:
         tokenizer: a transformers tokenizer with a chat template.
         prompt: a prompt with messages.
-        special: ids of the tokenizer's special tokens.
+        special: the tokenizer's special tokens by id.
     """
 
-    def __init__(self, tokenizer: Any, prompt: Prompt, special: Container[int]):
+    def __init__(self, tokenizer: Any, prompt: Prompt, special: Mapping[int, str]):
         assert prompt.messages is not None
         self.tokenizer, self.messages, self.special = tokenizer, list(prompt.messages), special
         self.name, self.tools = f"prompt {shown(prompt.id)}", prompt.tools
         self.text = render_messages(tokenizer, prompt)
+        self.unknown = 0
+        self.quotation = Quotation(special.values())
 
     def observe(self, answer: str | None, last: int | None, observation: Observation) -> tuple[np.ndarray, bool]:
         """Token ids that follow a turn, and whether they are a whole new context instead.
@@ -72,19 +83,32 @@ class ChatDialogue:
         for message in heard:
             checked(message.text, "the environment's observation")
         if answer is not None:
+            answer = self.quotation.mark(answer)
             self._said(answer)
-        self.messages += heard
+        self.messages += [
+            one if one.content is None else replace(one, content=self.quotation.mark(one.content)) for one in heard
+        ]
         before, self.text = self.text, render(self.tokenizer, self.messages, self.tools, self.name)
         tail = _after(answer, self.text.removeprefix(before)) if self.text.startswith(before) else None
         if tail is None:
-            return _ids(self.tokenizer, self.text), True
+            return self._ids(self.text), True
         if last is not None and last in self.special:
             tail = tail.removeprefix(self.tokenizer.convert_ids_to_tokens(last))
-        return _ids(self.tokenizer, tail), False
+        return self._ids(tail), False
+
+    def _ids(self, text: str) -> np.ndarray:
+        ids = self.quotation.ids(self.tokenizer, text)
+        self.unknown += _count_unknown(self.tokenizer, ids)
+        return np.asarray(ids, np.int32)
 
     def _said(self, answer: str) -> None:
         begun = self.messages.pop() if self.messages[-1].role == ASSISTANT else Message(ASSISTANT, "")
         self.messages.append(replace(begun, content=begun.text + answer))
+
+
+def _count_unknown(tokenizer: Any, ids: Sequence[int]) -> int:
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    return 0 if unknown is None or unknown == tokenizer.eos_token_id else list(ids).count(unknown)
 
 
 def _after(answer: str | None, body: str) -> str | None:
@@ -97,7 +121,3 @@ def _after(answer: str | None, body: str) -> str | None:
         return body[len(answer) :]
     bare, rest = answer.strip(), body.lstrip()
     return rest[len(bare) :] if rest.startswith(bare) else None
-
-
-def _ids(tokenizer: Any, text: str) -> np.ndarray:
-    return np.asarray(tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)

@@ -13,6 +13,7 @@ from rlpost.data.decontaminate import decontaminate
 from rlpost.data.models import context_length
 from rlpost.data.notes import gold_in_prompts, special_in_prompts
 from rlpost.data.prompts import to_prompts
+from rlpost.data.template_needs import check_template
 from rlpost.data.text import shown
 from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import DataError, RlpostError, describe_error
@@ -114,8 +115,9 @@ def tokenized_prompts(
     Raises:
         DataError: for a prompt that is too long, with its id and length; or as `prompts` and `decontaminate`.
         ModelError: if nothing ends an answer.
-        ConfigError: for a stop string that can never be found.
+        ConfigError: for a stop string that can never be found, or settings that do not fit a named template.
     """
+    check_template(config)
     codec = TextCodec(model, config.model.trust_remote_code, config.data.special_tokens)
     codec.check_end(config.rollout.stop)
     positions = config.rollout.max_model_len or context_length(model)

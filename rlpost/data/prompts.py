@@ -55,9 +55,9 @@ def to_prompts(
             raise DataError(f"{place}: id {shown(name)} is given twice; make ids unique")
         seen.add(name)
         if template is not None:
-            found: str | tuple[Message, ...] = _fill(template, row, place)
+            found: str | tuple[Message, ...] = fill(template, row, place)
         elif chat_template is not None:
-            found = tuple(Message(role, _fill(text, row, place)) for role, text in chat_template)
+            found = tuple(Message(role, fill(text, row, place)) for role, text in chat_template)
         else:
             found = _from_column(row, prompt_key, place)
         if isinstance(found, str):
@@ -111,8 +111,17 @@ def _ended(messages: tuple[Message, ...], rule: LastAssistant, place: str) -> tu
     return messages
 
 
-def _fill(template: str, row: Row, place: str) -> str:
-    """The template with its fields filled in. A field with a format of its own (``{price:.2f}``) follows that."""
+def fill(template: str, row: Row, place: str) -> str:
+    """The template with its fields filled in. A field with a format of its own (``{price:.2f}``) follows that.
+
+    Args:
+        template: text with ``{column}`` fields.
+        row: their values.
+        place: where the row stands, for messages.
+
+    Raises:
+        DataError: for a field that is no column, or a value that is no text.
+    """
     pieces: list[str] = []
     try:
         for literal, field, spec, conversion in Formatter().parse(template):

@@ -10,6 +10,7 @@ from typing import Any
 from rlpost.data.chat_template import render_messages, turn_tail
 from rlpost.data.dialogue import ChatDialogue, TextDialogue
 from rlpost.data.models import GENERATION
+from rlpost.data.quoted import Quotation
 from rlpost.data.spans import token_spans
 from rlpost.data.text import checked, shown
 from rlpost.errors import ConfigError, DataError, ModelError, describe_error
@@ -43,8 +44,10 @@ class TextCodec:
         self.special: dict[int, str] = {id: text for id, text in {**added, **dict(named)}.items() if text}
         """Special tokens by id: they have no text of their own in what is decoded."""
 
-    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+    def encode(self, prompt: Prompt, quotation: Quotation | None = None) -> tuple[int, ...]:
         """Token ids of a prompt.
+
+        Special tokens that ``quotation`` has marked in it are text.
 
         Chat messages go through the tokenizer's chat template with the generation prompt added; plain text is
         tokenised with the special tokens the tokenizer puts before a sequence (if wanted), but none at its end. A text
@@ -56,13 +59,13 @@ class TextCodec:
         """
         name = f"prompt {shown(prompt.id)}"
         if prompt.messages is not None:
-            ids = self._ids(render_messages(self.tokenizer, prompt), name)
+            ids = self._ids(render_messages(self.tokenizer, prompt), name, quotation)
         else:
             assert prompt.text is not None
-            ids = self._ids(prompt.text, name)
+            ids = self._ids(prompt.text, name, quotation)
             bos = self.tokenizer.bos_token
             if self.special_tokens and ids and not (bos and prompt.text.lstrip().startswith(bos)):
-                ids = self._with_special(prompt.text, ids)
+                ids = self._with_special(prompt.text, ids, quotation)
         if not ids:
             raise DataError(f"{name} is empty after tokenisation; give it some text")
         return ids
@@ -95,6 +98,18 @@ class TextCodec:
         if self.tokenizer.eos_token_id is None:
             raise ModelError(f"model.path: the tokenizer of {self.folder} has no end token; {_SET_END}")
         return (*self._ids(text, f"the target {shown(text)}"), int(self.tokenizer.eos_token_id))
+
+    def encode_opening(self, text: str) -> tuple[int, ...]:
+        """Token ids of the text with which an answer is made to begin, without special tokens.
+
+        Raises:
+            DataError: for text that the tokenizer cannot take, or has no token for.
+        """
+        ids = self._ids(text, f"the opening {shown(text)}")
+        unknown = self.tokenizer.unk_token_id
+        if unknown is not None and unknown in ids:
+            raise DataError(f"the vocabulary of {self.folder} has no token for some of {shown(text)}")
+        return ids
 
     def stop_tokens(self, stop: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
         """Stop strings as an engine needs them: ids of those that are special tokens, and those that are text.
@@ -185,18 +200,24 @@ class TextCodec:
     def _text(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=True))
 
-    def _ids(self, text: str, name: str) -> tuple[int, ...]:
+    def _ids(self, text: str, name: str, quotation: Quotation | None = None) -> tuple[int, ...]:
         """Token ids of a text and nothing else."""
         checked(text, name)
         try:
+            if quotation is not None:
+                return tuple(quotation.ids(self.tokenizer, text))
             return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         except Exception as error:  # tokenizers raises bare exceptions, as for a letter without a token
             raise DataError(f"{name}: the tokenizer cannot take it ({describe_error(error)}); mend the text") from None
 
-    def _with_special(self, text: str, bare: tuple[int, ...]) -> tuple[int, ...]:
+    def _with_special(self, text: str, bare: tuple[int, ...], quotation: Quotation | None = None) -> tuple[int, ...]:
         """The ids of a text after the special tokens that the tokenizer puts before it, if the text does not begin with
         them, and without those that it puts after the text.
         """
+        if quotation is not None:  # what stands before a text does not depend on it
+            plain = self._ids("a", "a text")
+            before = self._with_special("a", plain)[: -len(plain)]
+            return bare if bare[: len(before)] == before else (*before, *bare)
         whole = tuple(self.tokenizer(text, add_special_tokens=True)["input_ids"])
         for at in range(len(whole) - len(bare) + 1):
             if whole[at : at + len(bare)] == bare:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rlpost.algorithms.intervals import with_errors
-from rlpost.algorithms.ranking import Protocol, coverage, ndcg, recall
+from rlpost.algorithms.ranking import Protocol, coverage, exposure, gini, ndcg, recall, weighted_recall
 from rlpost.types import Verdict
 
 MARKS = {
@@ -21,6 +22,8 @@ MARKS = {
 }
 """The verdict on a place of a list (`ItemVerdict.reason`), and the character that stands for it."""
 _NOT_RECOMMENDABLE = "sou"
+_GROUPS = 8
+"""Most groups of items whose exposure is reported; the rest is one group, ``other``."""
 _PROTOCOLS: dict[Protocol, str] = {"strict": "", "released": " released"}
 
 
@@ -34,6 +37,10 @@ class Listed:
         items: catalog item at each place, None where the text is not an item.
         bits: self-information of each place's item, where popularity is known (`rlpost.algorithms.ranking`).
         catalog: number of items in the catalog, 0 if unknown.
+        relevances: relevance of every relevant item, such as the weight of a click; empty: 1 each.
+        scores: relevance found at each place; empty: 1 at each hit.
+        groups: group of the item at each place, where items have groups.
+        outside: number of relevant items that the catalog lacks.
 
     >>> Listed("hm", 3, ("Alien (1979)", "Up (2009)")).novelty is None
     True
@@ -44,11 +51,16 @@ class Listed:
     items: tuple[str | None, ...] = ()
     bits: tuple[float | None, ...] = ()
     catalog: int = 0
+    relevances: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()
+    groups: tuple[str | None, ...] = ()
+    outside: int = 0
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Listed:
         """Make a list from the JSON form of `dataclasses.asdict`."""
-        return cls(**{**values, "items": tuple(values["items"]), "bits": tuple(values["bits"])})
+        plain: dict[str, Any] = {k: tuple[Any, ...](v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
 
     @property
     def novelty(self) -> float | None:
@@ -57,17 +69,29 @@ class Listed:
         return sum(known) / len(known) if known else None
 
     def gains(self, protocol: Protocol = "strict") -> list[float]:
-        """1 for a hit, 0 for any other place; the protocol ``released`` drops items that cannot be recommended."""
-        kept = self.marks if protocol == "strict" else [mark for mark in self.marks if mark not in _NOT_RECOMMENDABLE]
-        return [float(mark == "h") for mark in kept]
+        """The relevance of a hit, 0 for any other place; the protocol ``released`` drops items that cannot be
+        recommended.
+        """
+        worth = self.scores or [1.0] * len(self.marks)
+        return [
+            value if mark == "h" else 0.0
+            for mark, value in zip(self.marks, worth, strict=True)
+            if protocol == "strict" or mark not in _NOT_RECOMMENDABLE
+        ]
+
+    @property
+    def ideal(self) -> Sequence[float]:
+        """Relevance of every relevant item."""
+        return self.relevances or [1.0] * self.relevant
 
     def recall(self, k: int, protocol: Protocol = "strict") -> float:
-        """See `rlpost.algorithms.ranking.recall`."""
-        return recall(self.gains(protocol), [1.0] * self.relevant, k)
+        """See `rlpost.algorithms.ranking.recall`; `weighted_recall` where relevances are weights."""
+        found = weighted_recall if self.relevances else recall
+        return found(self.gains(protocol), self.ideal, k)
 
     def ndcg(self, k: int, protocol: Protocol = "strict") -> float:
         """See `rlpost.algorithms.ranking.ndcg`."""
-        return ndcg(self.gains(protocol), [1.0] * self.relevant, k, protocol)
+        return ndcg(self.gains(protocol), self.ideal, k, protocol)
 
     def share(self, marks: str) -> float:
         """Share of its places with one of these marks."""
@@ -79,47 +103,106 @@ def listed(verdict: Verdict | None) -> Listed | None:
     if verdict is None or not verdict.evidence.get("relevant"):
         return None
     evidence = verdict.evidence
+    relevances = tuple(evidence.get("relevances", ()))
     return Listed(
         marks="".join(MARKS.get(item.reason, "m") for item in verdict.items),
         relevant=int(evidence["relevant"]),
         items=tuple(evidence.get("items", ())),
         bits=tuple(evidence.get("bits", ())),
         catalog=int(evidence.get("catalog", 0)),
+        relevances=relevances,
+        scores=tuple(item.score for item in verdict.items) if relevances else (),
+        groups=tuple(evidence.get("groups", ())),
+        outside=int(evidence.get("relevant_outside", 0)),
     )
 
 
-def list_figures(lists: Sequence[Listed], ks: Sequence[int]) -> dict[str, float]:
+def list_figures(
+    lists: Sequence[Listed], ks: Sequence[int], clusters: Sequence[str] | None = None, size: int | None = None
+) -> dict[str, float]:
     """Recall@k and nDCG@k by both protocols, and the composition of the lists.
 
     Args:
         lists: one list per prompt.
         ks: cut-offs k.
+        clusters: the conversation that each prompt comes from; see `rlpost.algorithms.intervals.over_problems`.
+        size: number of items that the prompts ask for; None: unknown.
 
     Returns:
         ``recall@k``, ``ndcg@k`` (strict: places kept), the same names with `` released`` appended (places that could
-        not have been recommended dropped, ideal no longer than the list); ``in_catalog`` and ``duplicates``, shares of
-        a list's places; ``novelty`` in bits. Each is a mean over lists with its standard error and 95 % interval.
-        Also ``places`` per list, and ``coverage`` of the catalog with its standard error, which grows with the number
-        of lists. Empty for no lists.
+        not have been recommended dropped, ideal no longer than the list); ``in_catalog``, ``duplicates`` and ``seen``,
+        shares of a list's places; ``novelty`` in bits; ``exact_length``, share of the lists with ``size`` places. Each
+        is a mean over lists with its standard error and 95 % interval. Also ``places`` and ``relevant_outside`` per
+        list (relevant items that the catalog lacks, if any does), ``coverage`` of the catalog with its standard error,
+        which grows with the number of lists, ``gini`` of its items' recommendations, and ``exposure/<group>`` where
+        items have groups. Empty for no lists.
     """
     if not lists:
         return {}
     found: dict[str, float] = {}
+
+    def measured(name: str, values: Sequence[float | None]) -> None:
+        known = [place for place, value in enumerate(values) if value is not None]
+        if known:
+            named = None if clusters is None else [clusters[place] for place in known]
+            found.update(with_errors(name, [value for value in values if value is not None], named))
+
     for protocol, suffix in _PROTOCOLS.items():
         for k in ks:
-            found |= with_errors(f"recall@{k}{suffix}", [one.recall(k, protocol) for one in lists])
-            found |= with_errors(f"ndcg@{k}{suffix}", [one.ndcg(k, protocol) for one in lists])
-    filled = [one for one in lists if one.marks]
-    if filled:
-        found |= with_errors("in_catalog", [1.0 - one.share("ou") for one in filled])
-        found |= with_errors("duplicates", [one.share("d") for one in filled])
-    novelties = [one.novelty for one in lists if one.novelty is not None]
-    if novelties:
-        found |= with_errors("novelty", novelties)
-    if lists[0].catalog:
-        named = [[item for item in one.items if item is not None] for one in lists]
-        found["coverage"], found["coverage_se"] = coverage(named, lists[0].catalog)
+            measured(f"recall@{k}{suffix}", [one.recall(k, protocol) for one in lists])
+            measured(f"ndcg@{k}{suffix}", [one.ndcg(k, protocol) for one in lists])
+    measured("in_catalog", [1.0 - one.share("ou") if one.marks else None for one in lists])
+    measured("duplicates", [one.share("d") if one.marks else None for one in lists])
+    measured("seen", [one.share("s") if one.marks else None for one in lists])
+    measured("novelty", [one.novelty for one in lists])
+    if size is not None:
+        measured("exact_length", [float(len(one.marks) == size) for one in lists])
+    if any(one.outside for one in lists):
+        found["relevant_outside"] = sum(one.outside for one in lists) / len(lists)
     found["places"] = sum(len(one.marks) for one in lists) / len(lists)
+    return found | _spread(lists)
+
+
+def _spread(lists: Sequence[Listed]) -> dict[str, float]:
+    """How recommendations are spread over the catalog and its groups."""
+    found: dict[str, float] = {}
+    named = [[item for item in one.items if item is not None] for one in lists]
+    if lists[0].catalog:
+        found["coverage"], found["coverage_se"] = coverage(named, lists[0].catalog)
+        counts = Counter(item for row in named for item in row)
+        if counts:
+            found["gini"] = gini([float(count) for count in counts.values()], lists[0].catalog)
+    shares = exposure([one.groups for one in lists])
+    order = sorted(shares, key=lambda group: (-shares[group], group))
+    found |= {f"exposure/{group}": shares[group] for group in order[:_GROUPS]}
+    if order[_GROUPS:]:
+        found["exposure/other"] = sum(shares[group] for group in order[_GROUPS:])
+    return found
+
+
+def leads(lists: Sequence[Listed], baselines: Mapping[str, Sequence[Listed]], ks: Sequence[int],
+          clusters: Sequence[str] | None = None) -> dict[str, float]:  # fmt: skip
+    """How far lists are ahead of the best baseline, paired by prompt.
+
+    Args:
+        lists: one list per prompt.
+        baselines: lists for the same prompts in the same order, by name.
+        ks: cut-offs k.
+        clusters: as in `list_figures`.
+
+    Returns:
+        ``recall@k lead`` and ``ndcg@k lead``, the mean difference to the baseline with the highest mean of that
+        measure, with standard error and 95 % interval: below 0 where a simple method is better. Empty without
+        baselines.
+    """
+    found: dict[str, float] = {}
+    for k in ks if lists else ():
+        for name in ("recall", "ndcg"):
+            own = [getattr(one, name)(k) for one in lists]
+            others = [[getattr(one, name)(k) for one in other] for other in baselines.values()]
+            if others:
+                best = max(others, key=sum)
+                found |= with_errors(f"{name}@{k} lead", [a - b for a, b in zip(own, best, strict=True)], clusters)
     return found
 
 

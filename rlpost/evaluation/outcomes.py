@@ -35,6 +35,7 @@ class Outcome:
         unfinished: whether every decided sample was cut and counts as wrong, so that its reward is the floor: there was
             no finished one to compare it with.
         greedy_unfinished: the same of the greedy answer.
+        cluster: what the prompt has in common with others, such as the conversation that it comes from; empty: nothing.
 
     >>> Outcome("t1", "10?1", 2, "1").accepted
     2
@@ -49,6 +50,7 @@ class Outcome:
     greedy_reward: float | None = None
     unfinished: bool = False
     greedy_unfinished: bool = False
+    cluster: str = ""
 
     @property
     def accepted(self) -> int:
@@ -66,14 +68,17 @@ def pass_at(outcomes: Sequence[Outcome], k: int) -> list[float]:
     return [pass_at_k(o.decided, o.accepted, k) for o in outcomes if o.decided >= k]
 
 
-def figures(outcomes: Sequence[Outcome], ks: Iterable[int], list_ks: Sequence[int] = ()) -> dict[str, float]:
+def figures(
+    outcomes: Sequence[Outcome], ks: Iterable[int], list_ks: Sequence[int] = (), size: int | None = None
+) -> dict[str, float]:
     """Figures of an evaluation; means over prompts have a standard error (``_se``) and 95 % interval (``_low``,
-    ``_high``).
+    ``_high``), over clusters of prompts where outcomes name them.
 
     Args:
         outcomes: outcomes of all prompts.
         ks: values of k for pass@k.
         list_ks: values of k for recall@k and nDCG@k, where the answers are lists.
+        size: number of items that the prompts ask for, where the answers are lists; None: unknown.
 
     Returns:
         Where answers have verdicts: ``pass@k``, ``greedy`` (accuracy) and ``distinct`` (different accepted answers per
@@ -85,18 +90,28 @@ def figures(outcomes: Sequence[Outcome], ks: Iterable[int], list_ks: Sequence[in
     """
     found = _pass_figures(outcomes, ks) if judged(outcomes) else {}
     found |= _reward_figures(outcomes)
-    found |= list_figures([outcome.listed for outcome in outcomes if outcome.listed is not None], list_ks)
+    lists = [outcome for outcome in outcomes if outcome.listed is not None]
+    found |= list_figures([one.listed for one in lists if one.listed is not None], list_ks, clusters_of(lists), size)
     if judged(outcomes):
         found["distinct"] = sum(outcome.distinct for outcome in outcomes) / len(outcomes)
     found["prompts"] = float(len(outcomes))
     total = sum(len(outcome.samples) for outcome in outcomes)
-    found["undecided"] = sum(outcome.samples.count(OPEN) for outcome in outcomes) / total
+    if total:
+        found["undecided"] = sum(outcome.samples.count(OPEN) for outcome in outcomes) / total
     return found
+
+
+def clusters_of(outcomes: Sequence[Outcome]) -> list[str] | None:
+    """The cluster of each outcome; None if no two share one, so that each prompt stands for itself."""
+    named = [outcome.cluster for outcome in outcomes if outcome.cluster]
+    if len(set(named)) == len(named):
+        return None
+    return [f"cluster {outcome.cluster}" if outcome.cluster else f"prompt {outcome.id}" for outcome in outcomes]
 
 
 def judged(outcomes: Sequence[Outcome]) -> bool:
     """Whether answers have verdicts, rather than rewards alone."""
-    return not any(GRADED in outcome.samples for outcome in outcomes)
+    return any(outcome.samples for outcome in outcomes) and not any(GRADED in outcome.samples for outcome in outcomes)
 
 
 def mean_rewards(outcomes: Sequence[Outcome]) -> list[float]:
@@ -106,11 +121,12 @@ def mean_rewards(outcomes: Sequence[Outcome]) -> list[float]:
     is more: 0 would be the best among negative rewards.
     """
     least = _least(outcomes)
-    known = [
-        [min(value, least) if outcome.unfinished else value for value in outcome.rewards if value is not None]
-        for outcome in outcomes
-    ]
-    return [sum(values) / len(values) for values in known if values]
+    return [value for outcome in outcomes if (value := _mean_reward(outcome, least)) is not None]
+
+
+def _mean_reward(outcome: Outcome, least: float) -> float | None:
+    known = [min(value, least) if outcome.unfinished else value for value in outcome.rewards if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _least(outcomes: Sequence[Outcome]) -> float:
@@ -123,31 +139,36 @@ def _least(outcomes: Sequence[Outcome]) -> float:
 def _pass_figures(outcomes: Sequence[Outcome], ks: Iterable[int]) -> dict[str, float]:
     found: dict[str, float] = {}
     for k in ks:
-        values = pass_at(outcomes, k)
-        if not values:
+        measured = _mean(f"pass@{k}", outcomes, lambda one, k=k: next(iter(pass_at([one], k)), None))
+        if not measured:
             raise InfrastructureError(f"evaluation: no prompt has {k} decided samples; see the verifier's reasons")
-        found |= with_errors(f"pass@{k}", values)
+        found |= measured
     if any(outcome.greedy for outcome in outcomes):
-        values = [float(outcome.greedy == RIGHT) for outcome in outcomes if outcome.greedy in (RIGHT, WRONG)]
-        if not values:
+        marks = {RIGHT: 1.0, WRONG: 0.0}
+        measured = _mean("greedy", outcomes, lambda one: marks.get(one.greedy))
+        if not measured:
             raise InfrastructureError("evaluation: no greedy answer could be decided; see the verifier's reasons")
-        found |= with_errors("greedy", values)
+        found |= measured
     return found
+
+
+def _mean(name: str, outcomes: Sequence[Outcome], value: Callable[[Outcome], float | None]) -> dict[str, float]:
+    """Mean of a measure over the outcomes that have it, with its errors; empty if none has."""
+    pairs = [(one, found) for one in outcomes if (found := value(one)) is not None]
+    return with_errors(name, [found for _, found in pairs], clusters_of([one for one, _ in pairs])) if pairs else {}
 
 
 def _reward_figures(outcomes: Sequence[Outcome]) -> dict[str, float]:
     pairs = [pair for one in outcomes for pair in zip(one.samples, one.rewards, strict=False)]
     if all(value is None or (mark == RIGHT and value == 1) or (mark == WRONG and value == 0) for mark, value in pairs):
         return {}  # pass@1 says the same
-    values = mean_rewards(outcomes)
-    found = with_errors("reward", values) if values else {}
     least = _least(outcomes)
-    greedy = [
-        min(value, least) if outcome.greedy_unfinished else value
-        for outcome in outcomes
-        if (value := outcome.greedy_reward) is not None
-    ]
-    return found | (with_errors("greedy_reward", greedy) if greedy else {})
+
+    def greedy(one: Outcome) -> float | None:
+        value = one.greedy_reward
+        return min(value, least) if value is not None and one.greedy_unfinished else value
+
+    return _mean("reward", outcomes, lambda one: _mean_reward(one, least)) | _mean("greedy_reward", outcomes, greedy)
 
 
 def compare(before: Sequence[Outcome], after: Sequence[Outcome]) -> dict[str, float]:

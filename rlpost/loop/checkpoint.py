@@ -12,11 +12,13 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+from rlpost.data.repair import FailedAnswer, Pool
 from rlpost.errors import ActorLostError, CheckpointError, DeadlineError, first_line
 
 _NAME = re.compile(r"step_(\d{6,})")
 _STATE = "state.json"
 _FILES = "files.json"
+_POOL = "repair.jsonl"
 _TORCH = "learner/learner.pt"
 _DEEPSPEED = "learner/learner"
 FORMAT = 2
@@ -25,19 +27,27 @@ FORMAT = 2
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """The state of a run besides the learner's own; everything else follows from the step number.
+    """The state of a run besides the learner's own and the pool of rejected answers; all else follows from the step.
 
     Attributes:
         step: number of rollout batches done.
         tickets: number of groups admitted so far; the next ticket's number.
         best: highest evaluation score so far, None before the first evaluation.
         best_step: step after which that score was measured.
+        rows: number of the data set's rows that were asked so far; None: as many as tickets, which is so as long as no
+            prompts come from a pool of rejected answers.
     """
 
     step: int
     tickets: int = 0
     best: float | None = None
     best_step: int | None = None
+    rows: int | None = None
+
+    @property
+    def next_row(self) -> int:
+        """Position of the data set's next row."""
+        return self.tickets if self.rows is None else self.rows
 
 
 def version() -> str:
@@ -89,7 +99,8 @@ def _replace(new: Path, target: Path) -> None:
 
 def write_state(folder: Path, state: RunState) -> None:
     """Write the run's state into a checkpoint folder, with the version of rlpost."""
-    (folder / _STATE).write_text(json.dumps({**asdict(state), "format": FORMAT, "rlpost": version()}))
+    written = {name: value for name, value in asdict(state).items() if name != "rows" or value is not None}
+    (folder / _STATE).write_text(json.dumps({**written, "format": FORMAT, "rlpost": version()}))
 
 
 def read_state(folder: Path, prompts_per_step: int) -> RunState:
@@ -118,6 +129,30 @@ def read_state(folder: Path, prompts_per_step: int) -> RunState:
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(
             f"{folder}: damaged checkpoint ({error}); remove it and resume from an earlier one"
+        ) from None
+
+
+def write_pool(folder: Path, pool: Pool) -> None:
+    """Write the pool of rejected answers into a checkpoint folder, if there is one."""
+    if pool:
+        (folder / _POOL).write_text("".join(json.dumps(asdict(one)) + "\n" for one in pool))
+
+
+def read_pool(folder: Path) -> Pool:
+    """Read the pool of rejected answers from a checkpoint folder; empty if it has none.
+
+    Raises:
+        CheckpointError: if it is damaged.
+    """
+    try:
+        lines = (folder / _POOL).read_text().splitlines()
+    except FileNotFoundError:
+        return ()
+    try:
+        return tuple(FailedAnswer(**json.loads(line)) for line in lines)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder}: damaged checkpoint ({_POOL}: {error}); remove it and resume from an earlier one"
         ) from None
 
 

@@ -37,6 +37,7 @@ class StepChecks:
         evidence: evidence for differences below the noise of one step.
         repeats: seeds and answers of earlier steps.
         traced: number of batches with contrast whose updates were compared token by token.
+        told_unknown: whether the user was told of observations that the tokenizer does not know.
     """
 
     config: RunConfig
@@ -44,6 +45,7 @@ class StepChecks:
     evidence: Evidence = field(init=False)
     repeats: samples.Repeats = field(default_factory=samples.Repeats)
     traced: int = 0
+    told_unknown: bool = False
 
     def __post_init__(self) -> None:
         self.evidence = Evidence(self.config.model.dtype, self.config.rollout.group_size)
@@ -65,7 +67,9 @@ class StepChecks:
             SelfCheckError: for prompts that are asked too often, or seeds that were used before.
         """
         if self.on:
-            self.repeats.check_prompts([request.ticket for request in asked if request.ticket is not None], size)
+            tickets = [(one.ticket, one.prompt.prompt.repairs) for one in asked if one.ticket is not None]
+            self.repeats.check_prompts([ticket for ticket, repairs in tickets if repairs is None], size)
+            self.repeats.check_repairs([ticket for ticket, repairs in tickets if repairs is not None])
             self.repeats.check_seeds([request.seeds for request in asked], step)
 
     def rolled_out(self, groups: Sequence[GroupReceipt], step: int, supervision: Supervision) -> dict[str, float]:
@@ -84,7 +88,20 @@ class StepChecks:
         said = self.repeats.flat(groups)
         if said is not None:
             supervision.log(said)
+        self._tell_unknown(groups, supervision)
         return found
+
+    def _tell_unknown(self, groups: Sequence[GroupReceipt], supervision: Supervision) -> None:
+        """Tell the user once of observations that the policy cannot read."""
+        members = [one for group in groups for one in group.trajectories]
+        blind = sum(one.unknown > 0 for one in members)
+        if blind and not self.told_unknown:
+            self.told_unknown = True
+            supervision.log(
+                f"environment: {blind} of {len(members)} trajectories read text that the tokenizer does not know "
+                "(metric unknown_tokens); give model.scratch.vocabulary, which knows every "
+                "text, or warm up on texts that hold it"
+            )
 
     def rescored(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -31,11 +31,11 @@ class Evaluation:
     outcomes: list[Outcome] = field(default_factory=list[Outcome])
     assurances: Counter[str] = field(default_factory=Counter[str])
 
-    def figures(self, ks: Sequence[int], list_ks: Sequence[int] = ()) -> dict[str, float]:
+    def figures(self, ks: Sequence[int], list_ks: Sequence[int] = (), size: int | None = None) -> dict[str, float]:
         """Figures of `rlpost.evaluation.outcomes.figures`, and the assurances as shares (``accepted …``)."""
         total = sum(self.assurances.values())
         shares = {f"accepted {name}": count / total for name, count in sorted(self.assurances.items())}
-        return figures(self.outcomes, ks, list_ks) | shares
+        return figures(self.outcomes, ks, list_ks, size) | shares
 
 
 def evaluate(
@@ -85,11 +85,20 @@ def evaluate(
         mark, found_list, greedy_reward, greedy_cut = greedily
         rewards = tuple(paid(group, member) for member in members)
         cut = rejects and _unfinished(group)
-        outcome = Outcome(group.prompt.id, marks, len(texts), mark, found_list, rewards, greedy_reward, cut, greedy_cut)
+        outcome = Outcome(
+            group.prompt.id, marks, len(texts), mark, found_list, rewards, greedy_reward, cut, greedy_cut,
+            cluster(group.prompt.columns, config),
+        )  # fmt: skip
         record(outcome)
         found.outcomes.append(outcome)
         found.assurances.update(v.assurance for m in accepted if (v := group.verdicts[m]) is not None and v.assurance)
     return found
+
+
+def cluster(columns: Mapping[str, Any], config: RunConfig) -> str:
+    """What a prompt has in common with others, by ``evaluation.cluster_key``; empty where its row does not say."""
+    value = columns.get(config.evaluation.cluster_key)
+    return "" if value is None else str(value)
 
 
 def _sample(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rlpost.config.schema import RunConfig
 from rlpost.evaluation import outcomes, uplift
+from rlpost.evaluation.outcomes import Outcome
+from rlpost.loop import baselines
 from rlpost.loop.evaluate import evaluate
 from rlpost.loop.session import Session
 from rlpost.observability.sinks import keep_lines_before
@@ -18,6 +20,8 @@ EvaluationFigures = list[tuple[str, Mapping[str, float]]]
 """Title and figures of each evaluation, in order."""
 
 BEFORE, AFTER = "before", "after"
+BASELINE = "baseline "
+"""Begins the title of a simple method, whose answers to the same prompts stand beside the policy's."""
 
 
 def on_the_way(step: int) -> str:
@@ -39,6 +43,7 @@ class Evaluations:
         self.config, self.session, self.log = config, session, log
         self.file, self.details = folder / "evaluations.jsonl", folder / "evaluations"
         self.rows: list[tuple[int, str, Mapping[str, float]]] = []
+        self._simple: dict[str, list[Outcome]] | None = None
 
     @property
     def figures(self) -> EvaluationFigures:
@@ -76,7 +81,8 @@ class Evaluations:
         engines, scorers = self.session.rollouts, self.session.scoring
         with outcomes.recorder(self._outcomes(title)) as record:
             found = evaluate(prompts, engines.generate, scorers.score, self.config, self.session.fetch, samples, record)
-        figures = found.figures(section.ks(samples), section.list_k)
+        figures = found.figures(section.ks(samples), section.list_k, baselines.list_size(self.config))
+        figures |= baselines.ahead(found.outcomes, self._baselines(found.outcomes), section.list_k)
         if title != BEFORE and self._outcomes(BEFORE).exists():
             figures |= outcomes.compare(outcomes.read(self._outcomes(BEFORE)), found.outcomes)
         figures |= self._uplift(title, step)
@@ -86,12 +92,28 @@ class Evaluations:
         values = outcomes.pass_at(common, section.ks(samples)[0]) if verdicts else outcomes.mean_rewards(common)
         return sum(values) / len(values) if values else None
 
+    def _baselines(self, known: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+        """Outcomes of simple methods on all held-out prompts, measured once where the answers are lists."""
+        if self._simple is None:
+            self._simple = {}
+            if any(one.listed is not None for one in known):
+                self._simple = baselines.measure(self.session)
+            for name, found in self._simple.items():
+                title = f"{BASELINE}{name}"
+                with outcomes.recorder(self._outcomes(title)) as record:
+                    for outcome in found:
+                        record(outcome)
+                if title not in (at for _, at, _ in self.rows):
+                    self._note(0, title, baselines.figures(found, self.config))
+        return self._simple
+
     def _note(self, step: int, title: str, figures: Mapping[str, float]) -> None:
         self.rows.append((step, title, figures))
-        sampling = describe(evaluation_settings(self.config))
+        sampling = None if title.startswith(BASELINE) else describe(evaluation_settings(self.config))
+        said = {} if sampling is None else {"sampling": sampling}
         with self.file.open("a") as file:
-            file.write(json.dumps({"step": step, "when": title, "sampling": sampling, **figures}) + "\n")
-        self.log(f"{title} ({sampling}): " + "  ".join(_shown(figures)))
+            file.write(json.dumps({"step": step, "when": title, **said, **figures}) + "\n")
+        self.log(f"{title}{'' if sampling is None else f' ({sampling})'}: " + "  ".join(_shown(figures)))
 
     def _uplift(self, title: str, step: int) -> dict[str, float]:
         followed = uplift.read(self._followed) if title != BEFORE and self._followed.exists() else []

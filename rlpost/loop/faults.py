@@ -15,6 +15,7 @@ from typing import Any
 from rlpost.config.schema import RunConfig
 from rlpost.data.load import prompts, templates, tokenized_prompts
 from rlpost.data.models import resolve_path
+from rlpost.data.repair_prompts import repair_prompts
 from rlpost.errors import RlpostError, describe_error
 from rlpost.loop.model_faults import model_faults
 from rlpost.plugins import registry, ship
@@ -187,9 +188,13 @@ def data_faults(config: RunConfig, folder: str | None) -> tuple[list[Prompt], li
         return found, lines
 
     def encode(part: RunConfig, training: bool) -> Callable[[], None]:
-        return lambda: found.extend(
-            one.prompt for split in tokenized_prompts(part, folder, training=training) for one in split
-        )
+        def read() -> None:
+            train, held_out = tokenized_prompts(part, folder, training=training)
+            found.extend(one.prompt for split in (train, held_out) for one in split)
+            if train:
+                repair_prompts(part, folder, train)
+
+        return read
 
     lines += asked(encode(only_train, True), "data.train: ")
     if config.data.eval is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -18,6 +19,7 @@ from types import FrameType
 from rlpost.config.load import dump
 from rlpost.config.schema import RunConfig
 from rlpost.data.models import resolve_path
+from rlpost.data.repair import Pool
 from rlpost.errors import InfrastructureError, LeakError, LearnerLostError, RlpostError, UserError
 from rlpost.loop import checkpoint
 from rlpost.loop.checkpoint import RunState
@@ -26,7 +28,7 @@ from rlpost.loop.faults import run_faults
 from rlpost.loop.resume import Resume, fingerprint, prepare
 from rlpost.loop.session import Session
 from rlpost.loop.start import session
-from rlpost.loop.sync import OnStep, Step, collect, learn, publish
+from rlpost.loop.sync import OnStep, ScoredBatch, Step, collect, learn, publish
 from rlpost.observability.plots import draw_run
 from rlpost.observability.progress import Display
 from rlpost.observability.report import write_report
@@ -134,6 +136,7 @@ class Run:
         self.how, self.model, self.begun = how, model, False
         self.state = RunState(0)
         self.saved: RunState | None = None
+        self.pool: Pool = ()
         self.evaluations = Evaluations(config, folder.path, running, display.say)
 
     def go(self) -> RunResult:
@@ -169,10 +172,10 @@ class Run:
         try:
             while self.state.step < self.config.run.steps and not self.stop.asked:
                 with self._progress_kept():
-                    scored = collect(self.session, self.state.step, self.state.tickets)
+                    scored = collect(self.session, self.state.step, self.state.tickets, self.state.next_row, self.pool)
                 step = learn(self.session, scored)
                 metrics = step.metrics
-                self.state = replace(self.state, step=step.number + 1, tickets=self.state.tickets + len(step.groups))
+                self._done(scored)
                 try:
                     with self._progress_kept():
                         publish(self.session, step, scored.timer)
@@ -191,10 +194,18 @@ class Run:
                 sink.close()
         return metrics
 
+    def _done(self, scored: ScoredBatch) -> None:
+        """Note a batch that was learned from."""
+        before = self.state
+        rows = None if before.rows is None and self.session.repairs is None else before.next_row + scored.rows
+        self.pool = scored.pool
+        self.state = replace(before, step=scored.number + 1, tickets=before.tickets + len(scored.groups), rows=rows)
+
     def _begin(self) -> None:
         """Note in the run folder what the run goes on with; whatever fails before this leaves its record as it was."""
         self.folder.create(self.model, self.state.step, self.how.changes)
         self.folder.record_verifiers(self.session.verifiers)
+        self.folder.record_dropped([asdict(one) for one in self.session.dropped])
         self.evaluations.truncate_after(self.state.step if self.how.checkpoint is not None else -1)
         self.begun = True
 
@@ -213,7 +224,7 @@ class Run:
                 if checkpoint.steps(self.folder.checkpoints):
                     self._load(checkpoint.latest(self.folder.checkpoints))
                 else:
-                    self.state, self.saved = RunState(0), None
+                    self.state, self.saved, self.pool = RunState(0), None, ()
                 if self.begun:
                     self.evaluations.truncate_after(self.state.step)
                 break
@@ -284,6 +295,7 @@ class Run:
         with checkpoint.atomic_folder(target) as partial:
             self.session.learner.save(str(partial.resolve() / "learner"))
             checkpoint.write_state(partial, self.state)
+            checkpoint.write_pool(partial, self.pool)
             checkpoint.write_files(partial)
         checkpoint.prune(self.folder.checkpoints, self.config.run.keep_checkpoints, self.state.best_step)
         self.saved = self.state
@@ -293,6 +305,7 @@ class Run:
         """Continue from a checkpoint."""
         assert self.session.learner is not None
         self.state = self.saved = checkpoint.read_state(folder, self.config.rollout.prompts_per_step)
+        self.pool = checkpoint.read_pool(folder)
         self.session.learner.load(str((folder / "learner").resolve()))
 
 
@@ -308,9 +321,8 @@ def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> st
             resolved = Path(scratch) / "config.yaml"
             resolved.write_text(dump(config), encoding="utf-8")
             done = subprocess.run(
-                [sys.executable, "-m", "rlpost.cli", "sft", str(resolved), "--quiet"],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
+                [sys.executable, "-m", "rlpost.cli", "sft", str(resolved), "--quiet", "--json"],
+                capture_output=True,
                 text=True,
                 check=False,
                 # waiting threads must not spin: on a shared machine that costs a factor of three and more
@@ -321,6 +333,8 @@ def starting_model(config: RunConfig, folder: RunFolder, display: Display) -> st
             lines = done.stderr.strip().splitlines() or ["no message"]
             kind = UserError if done.returncode == 2 else InfrastructureError
             raise kind(f"warm start failed: {lines[-1].removeprefix('rlpost: ')}")
+        for note in json.loads(done.stdout.strip().splitlines()[-1])["notes"]:
+            display.say(note)
     return str(folder.warm_start.resolve())
 
 

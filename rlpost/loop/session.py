@@ -12,9 +12,13 @@ from typing import Any
 import numpy as np
 
 from rlpost.config.schema import RunConfig
+from rlpost.data.repair import RepairMaker
 from rlpost.loop.checks import StepChecks
+from rlpost.loop.unverifiable import Dropped
 from rlpost.observability.metrics import Undecided, prefixed, undecided_of
+from rlpost.observability.undecided import UndecidedTexts
 from rlpost.plugins.algorithm import Advantages
+from rlpost.plugins.normal_forms import normal_form
 from rlpost.protocols import Learner, RolloutPool, ScoringPool, Supervision, TranscriptWriter
 from rlpost.selfcheck import canary, invariance, parity
 from rlpost.selfcheck.memory import MemoryWatch
@@ -40,7 +44,9 @@ class Session:
         watch: the actors' own memory over the last steps.
         fetch: resolves the handles in receipts.
         transcripts: writes transcripts where trajectories are at hand.
+        repairs: makes the prompts that ask rejected answers again; None without ``data.repair``.
         verifiers: one line about each distinct verifier, with the result of its conformance test.
+        dropped: prompts that were left out because their answers cannot be verified.
         published: manifest of the version that the engines serve; None before the first publish.
         published_probe: completions of the pinned prompts at the last publish, with the learner's log-probabilities
             then.
@@ -51,6 +57,7 @@ class Session:
         examined: whether the learner's gradient has been checked on a batch of this run.
         checks: the checks of a step's samples, and what they remember.
         recent: receipts' verdicts of the last ``scoring.undecided_window`` scored batches.
+        undecided: what the undecided answers of these batches say.
     """
 
     config: RunConfig
@@ -64,7 +71,9 @@ class Session:
     watch: MemoryWatch
     fetch: Callable[[Any], Any]
     transcripts: TranscriptWriter
+    repairs: RepairMaker | None = None
     verifiers: tuple[str, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
     published: WeightManifest | None = field(default=None)
     published_probe: parity.Scored | None = field(default=None)
     first_probe: float | None = field(default=None)
@@ -73,14 +82,37 @@ class Session:
     examined: bool = field(default=False)
     checks: StepChecks = field(init=False)
     recent: list[list[Undecided]] = field(default_factory=list[list[Undecided]])
+    undecided: UndecidedTexts = field(init=False)
 
     def __post_init__(self) -> None:
         self.checks = StepChecks(self.config)
+        scoring = self.config.scoring
+        self.undecided = UndecidedTexts(scoring.undecided_window, normal_form(scoring.verifier))
 
     def remember(self, groups: Sequence[GroupReceipt]) -> list[list[Undecided]]:
         """Add a scored batch to the recent ones and return them; what the groups refer to is not kept."""
         self.recent = [*self.recent, [undecided_of(group) for group in groups]][-self.config.scoring.undecided_window :]
         return self.recent
+
+    def watch_undecided(self, groups: Sequence[GroupReceipt]) -> dict[str, float]:
+        """Metrics of what the undecided answers of a scored batch say; what is told for the first time is logged.
+
+        Answers that no verifier could be asked about (``unavailable``) say nothing about their texts.
+        """
+        texts: list[str] = []
+        for group in groups:
+            places = [
+                i
+                for i, verdict in enumerate(group.verdicts)
+                if verdict is not None and verdict.outcome == "undecided" and verdict.reason != "unavailable"
+            ]
+            if places:
+                trajectories = self.fetch(group.tokens)
+                texts += [trajectories[i].text for i in places]
+        found, told = self.undecided.add(texts)
+        for line in told:
+            self.supervision.log(f"scoring: {line}: the policy may have found what the verifier cannot decide")
+        return found
 
     def publish(self, metrics: dict[str, float] | None = None) -> dict[str, float]:
         """Send the learner's weights to every engine and check that they arrived; see `rlpost.selfcheck.canary`.

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from rlpost.algorithms import credit
 from rlpost.algorithms.groups import keep
 from rlpost.config.schema import RunConfig
-from rlpost.data.sampler import rows
+from rlpost.data.repair import Pool
 from rlpost.errors import InfrastructureError, RolloutsLostError, UserError
 from rlpost.loop.checks import traced
+from rlpost.loop.repair import StepPrompts, pool_after
 from rlpost.loop.session import Session
 from rlpost.observability.metrics import Undecided, describe_groups, prefixed, tokens
 from rlpost.plugins.algorithm import advantage_settings
@@ -63,6 +64,8 @@ class ScoredBatch:
         credit: training samples with advantages.
         timer: seconds of the step so far, by stage.
         checked: metrics of the self-checks that were due in this step.
+        rows: number of the data set's rows that the step asked.
+        pool: rejected answers that later steps may ask again.
     """
 
     number: int
@@ -70,9 +73,13 @@ class ScoredBatch:
     credit: credit.Credit
     timer: StageTimer
     checked: dict[str, float]
+    rows: int
+    pool: Pool
 
 
-def collect(session: Session, number: int, first_ticket: int | None = None) -> ScoredBatch:
+def collect(
+    session: Session, number: int, first_ticket: int | None = None, first_row: int | None = None, pool: Pool = ()
+) -> ScoredBatch:
     """Roll out the step's prompts, score the trajectories, and compute advantages.
 
     Trajectories that are lost with the machine that held them are rolled out again, with the same seeds.
@@ -81,6 +88,8 @@ def collect(session: Session, number: int, first_ticket: int | None = None) -> S
         session: engines, scoring workers, learner and prompts.
         number: number of the rollout batch, 0-based.
         first_ticket: number of the batch's first ticket; None: as if all earlier batches had been of this size.
+        first_row: position of the data set's next row; None: as many rows as tickets were asked.
+        pool: rejected answers of earlier batches.
 
     Raises:
         InfrastructureError: if too many checks stayed undecided, or trajectories were lost too often.
@@ -91,12 +100,13 @@ def collect(session: Session, number: int, first_ticket: int | None = None) -> S
     if config.selfcheck.memory_growth is not None:
         session.watch.check(config.selfcheck.memory_growth)
     first = number * config.rollout.prompts_per_step if first_ticket is None else first_ticket
-    groups, refilled = _filled(session, number, first, timer)
+    prompts = StepPrompts(session, number, first if first_row is None else first_row, pool)
+    groups, refilled = _filled(session, prompts, first, timer)
     with timer("selfcheck"):
         checked = session.checks.rolled_out(groups, number, session.supervision)
         if config.parity_due(number):
-            shown = step_prompts(session, first)[: config.selfcheck.probe_prompts]
-            checked |= session.parity([one.token_ids for one in shown])
+            checked |= session.parity([one.token_ids for one in prompts.first[: config.selfcheck.probe_prompts]])
+    undecided = session.watch_undecided(groups)
     check_undecided(session.remember(groups), config.scoring.max_undecided_share)
     credited = credit.assign(
         groups,
@@ -115,7 +125,9 @@ def collect(session: Session, number: int, first_ticket: int | None = None) -> S
             "the chat template rewrites earlier messages: each turn after such a change is a further sequence, whose "
             "sampled tokens are trained on with the trajectory's credit"
         )
-    return ScoredBatch(number, groups, credited, timer, checked | refilled)
+    with timer("repair"):
+        left, repaired = pool_after(session, prompts, groups)
+    return ScoredBatch(number, groups, credited, timer, checked | refilled | repaired | undecided, prompts.rows, left)
 
 
 def learn(session: Session, scored: ScoredBatch) -> Step:
@@ -183,7 +195,7 @@ def publish(session: Session, step: Step, timer: StageTimer) -> None:
 
 
 def _filled(
-    session: Session, number: int, first: int, timer: StageTimer
+    session: Session, prompts: StepPrompts, first: int, timer: StageTimer
 ) -> tuple[list[GroupReceipt], dict[str, float]]:
     """The step's groups with their rewards, and metrics of refilling.
 
@@ -191,7 +203,7 @@ def _filled(
     sampling, Yu et al. 2025, section 3.2). Groups stay in the order of their tickets.
     """
     algorithm, wanted = session.config.algorithm, session.config.rollout.prompts_per_step
-    groups = _rolled_out(session, number, first, 0, timer)
+    groups = _rolled_out(session, prompts, first, 0, timer)
     if algorithm.filter_batches == 1:
         return groups, {}
     batches = 1
@@ -200,7 +212,7 @@ def _filled(
         return sum(keep(group, algorithm.filter) for group in groups)
 
     while passed() < wanted and batches < algorithm.filter_batches:
-        groups += _rolled_out(session, number, first + len(groups), len(groups), timer)
+        groups += _rolled_out(session, prompts, first + len(groups), len(groups), timer)
         batches += 1
     found = passed()
     return groups, {
@@ -210,12 +222,14 @@ def _filled(
     }
 
 
-def _rolled_out(session: Session, number: int, first: int, asked: int, timer: StageTimer) -> list[GroupReceipt]:
+def _rolled_out(
+    session: Session, prompts: StepPrompts, first: int, asked: int, timer: StageTimer
+) -> list[GroupReceipt]:
     """A batch of a step's groups with their rewards; ``asked``: groups that the step has asked for before."""
-    lost = 0
+    number, chosen, lost = prompts.number, prompts.take(), 0
     while True:
         try:
-            scored = rollout_and_score(session, number, first, timer, asked)
+            scored = rollout_and_score(session, chosen, number, first, timer, asked)
             if session.config.parity_due(number) and not asked:
                 with timer("selfcheck"):
                     session.checks.rescored(scored, number, session.scoring, session.fetch, session.supervision)
@@ -273,21 +287,15 @@ def finish_rewards(session: Session, groups: list[GroupReceipt], timer: StageTim
     return [drop_empty_rewards(group) for group in groups]
 
 
-def step_prompts(session: Session, first: int) -> list[TokenizedPrompt]:
-    """The prompts of the next ``rollout.prompts_per_step`` tickets, in order; ``first``: number of the first."""
-    config = session.config
-    chosen = rows(first, config.rollout.prompts_per_step, len(session.train), config.run.seed, config.shuffles)
-    return [session.train[i] for i in chosen]
-
-
 def rollout_and_score(
-    session: Session, number: int, first: int, timer: StageTimer, before: int = 0
+    session: Session, prompts: Sequence[TokenizedPrompt], number: int, first: int, timer: StageTimer, before: int = 0
 ) -> list[GroupReceipt]:
     """Roll out prompts and score the trajectories; each group goes to a scoring worker as soon as it is complete, while
     others are still being sampled.
 
     Args:
-        session: engines, scoring workers and prompts.
+        session: engines and scoring workers.
+        prompts: the prompts, in the order of their tickets.
         number: number of the step.
         first: number of the first ticket.
         timer: seconds by stage.
@@ -295,7 +303,7 @@ def rollout_and_score(
     """
     config = session.config
     asked = requests(
-        step_prompts(session, first),
+        prompts,
         run_seed=config.run.seed,
         step=number,
         group_size=config.rollout.group_size,

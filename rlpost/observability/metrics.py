@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlpost.trajectory import GroupReceipt
+from rlpost.trajectory import GroupReceipt, Receipt
 from rlpost.types import Verdict
 
 METRICS: dict[str, str] = {
@@ -23,6 +23,8 @@ METRICS: dict[str, str] = {
     "pass_rate": "accepted share of decided trajectories",
     "solved_share": "share of prompts with at least one accepted completion",
     "undecided_share": "share of trajectories without a reward, because their check stayed undecided or no stage paid",
+    "undecided_same_share": "largest share of undecided answers that say the same: near 1, the policy may hide there",
+    "undecided_repeated": "texts that stayed undecided in two or more of the last scoring.undecided_window batches",
     "unrewarded_share": "share of trajectories that no reward stage gave a value, although nothing failed",
     "truncated_share": "share of trajectories cut at a limit on tokens or turns",
     "cached_share": "share of verdicts taken from the verifier's cache",
@@ -33,6 +35,14 @@ METRICS: dict[str, str] = {
     "kept_groups": "groups in the update",
     "refill/*": "algorithm.filter_batches: batches rolled out for the step, groups that are still missing, and groups "
     "that passed the filter and were not needed (unused)",
+    "turns_mean": "mean policy turns per trajectory, where an environment answers",
+    "unknown_tokens": "observed tokens per trajectory that stand for text which the tokenizer does not know",
+    "failed_turns": "share of turns that an environment called failures, such as tactics that Lean refuses",
+    "repair/*": "data.repair: rejected answers in the pool after the step (pool); share of the groups that are from it "
+    "(share); pass_rate and reward_mean of those, fresh_pass_rate and fresh_reward_mean of the data set's; share of "
+    "answers identical to the rejected one (identical); share of their prompts' tokens that the vocabulary lacks "
+    "(unknown); answers dropped for their age (dropped_old), for room (dropped_full), as too long a prompt "
+    "(dropped_long), because their prompt is gone (dropped_unknown), or without messages (dropped_silent)",
     "length_mean": "mean sampled tokens per trajectory",
     "length_max": "most sampled tokens of a trajectory",
     "queue_seconds": "mean wait for a worker of the verifier, over checks that were not cached",
@@ -124,6 +134,8 @@ def describe_groups(groups: Sequence[GroupReceipt]) -> dict[str, float]:
         "undecided_share": undecided_share(groups),
         "unrewarded_share": sum(undecided_of(group).unrewarded for group in groups) / max(len(members), 1),
     }
+    if any(t.failed is not None for _, t in members):
+        metrics |= _turns([t for _, t in members])
     if verdicts:
         metrics["cached_share"] = _share(v.cached for v in verdicts)
         for reason in sorted({v.reason for v in verdicts}):
@@ -144,6 +156,16 @@ def describe_groups(groups: Sequence[GroupReceipt]) -> dict[str, float]:
             }
             metrics["unique_accepted"] = float(len(accepted))
     return metrics | _rewards(groups) | prefixed("reward", stage_figures(groups))
+
+
+def _turns(members: Sequence[Receipt]) -> dict[str, float]:
+    """Metrics of trajectories with an environment."""
+    turns = sum(len(one.turns) for one in members)
+    return {
+        "turns_mean": turns / len(members),
+        "failed_turns": sum(one.failed or 0 for one in members) / turns,
+        "unknown_tokens": sum(one.unknown for one in members) / len(members),
+    }
 
 
 def _rewards(groups: Sequence[GroupReceipt]) -> dict[str, float]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlpost.algorithms.intervals import wilson
 from rlpost.observability.sinks import read_lines, read_metrics
 
-_PASS = re.compile(r"pass@(\d+)")
+_AT_K = re.compile(r"([a-z]+)@(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +25,32 @@ class Curve:
     high: Sequence[float]
 
 
-def pass_curve(label: str, figures: Mapping[str, Any]) -> Curve | None:
-    """pass@N over N from the figures of an evaluation; None if there are fewer than two N."""
-    ks = sorted(int(found[1]) for name in figures if (found := _PASS.fullmatch(name)))
+def curve_over_k(label: str, figures: Mapping[str, Any], measure: str = "pass") -> Curve | None:
+    """A measure at k over k, such as ``pass`` or ``ndcg``, from the figures of an evaluation; None for fewer than two
+    k.
+    """
+    matches = [found for name in figures if (found := _AT_K.fullmatch(name)) and found[1] == measure]
+    ks = sorted(int(found[2]) for found in matches)
     if len(ks) < 2:
         return None
-    y, low, high = ([figures[f"pass@{k}{end}"] for k in ks] for end in ("", "_low", "_high"))
+    y, low, high = ([figures[f"{measure}@{k}{end}"] for k in ks] for end in ("", "_low", "_high"))
     return Curve(label, ks, y, low, high)
+
+
+def hits_curve(label: str, lists: Sequence[str]) -> Curve | None:
+    """Share of lists with a hit at each rank, with 95 % Wilson intervals, from their marks; None for no list."""
+    longest = max(map(len, lists), default=0)
+    if not longest:
+        return None
+    counts = [sum(marks[rank : rank + 1] == "h" for marks in lists) for rank in range(longest)]
+    ends = [wilson(count, len(lists)) for count in counts]
+    shares = [count / len(lists) for count in counts]
+    return Curve(label, list(range(1, longest + 1)), shares, [low for low, _ in ends], [high for _, high in ends])
 
 
 def uplift_curve(label: str, by_rank: Sequence[Sequence[float]]) -> Curve:
     """Share of right answers that became likelier, by rank, with a 95 % Wilson interval for each rank."""
-    ends = [_wilson(int(rose), int(count)) for _, count, rose, *_ in by_rank]
+    ends = [wilson(int(rose), int(count)) for _, count, rose, *_ in by_rank]
     shares = [rose / count for _, count, rose, *_ in by_rank]
     return Curve(label, [row[0] for row in by_rank], shares, [low for low, _ in ends], [high for _, high in ends])
 
@@ -143,17 +158,19 @@ def _save(figure: Any, path: Path) -> list[Path]:
 
 
 def draw_run(folder: Path) -> list[Path]:
-    """Write the plots of a run folder: pass@N of its evaluations, changes of the weights, uplift by rank.
+    """Write the plots of a run folder: pass@N of its evaluations; nDCG@k and hits by rank where answers are lists;
+    changes of the weights; uplift by rank.
 
     Returns:
         The files written; none if the run has no data for them.
     """
     written: list[Path] = []
     rows = read_lines(folder / "evaluations.jsonl")
-    curves = [curve for row in rows if (curve := pass_curve(str(row["when"]), row)) is not None]
+    curves = [curve for row in rows if (curve := curve_over_k(str(row["when"]), row)) is not None]
     if curves:
         target = folder / "plots" / "pass_at_n.svg"
         written.append(draw(curves, target, title="held-out prompts", x="N", y="pass@N (95 % over prompts)", base=2))
+    written += _of_lists(folder, rows)
     shares = [row for row in read_metrics(folder) if "changes/changed_share" in row]
     if len(shares) > 1:
         steps = [row["step"] + 1 for row in shares]
@@ -174,9 +191,19 @@ def draw_run(folder: Path) -> list[Path]:
     return written
 
 
-def _wilson(rose: int, count: int) -> tuple[float, float]:
-    """The 95 % score interval of a share (Wilson 1927)."""
-    from scipy.stats import binomtest
-
-    found = binomtest(rose, count).proportion_ci(0.95, method="wilson")
-    return float(found.low), float(found.high)
+def _of_lists(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """nDCG over k and hits by rank, of evaluations and of the baselines beside them."""
+    written: list[Path] = []
+    curves = [curve for row in rows if (curve := curve_over_k(str(row["when"]), row, "ndcg")) is not None]
+    if curves:
+        target = folder / "plots" / "ndcg_at_k.svg"
+        written.append(draw(curves, target, title="held-out prompts", x="k", y="nDCG@k (95 % over prompts)"))
+    marks: dict[str, list[str]] = {}
+    for title in (str(row["when"]) for row in rows):
+        file = folder / "evaluations" / f"{title.replace(' ', '_')}.jsonl"
+        marks[title] = [one["listed"]["marks"] for one in read_lines(file) if one.get("listed")]
+    curves = [curve for title, lists in marks.items() if (curve := hits_curve(title, lists)) is not None]
+    if curves:
+        target = folder / "plots" / "hits_by_rank.svg"
+        written.append(draw(curves, target, title="held-out prompts", x="rank", y="share of lists with a hit there"))
+    return written

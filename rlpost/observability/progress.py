@@ -76,6 +76,22 @@ def summary(metrics: Mapping[str, float], truncated_above: float = 0.1) -> str:
     return "  ".join([*parts, f"{metrics.get('seconds/step', 0.0):.1f} s ({', '.join(stages)})"])
 
 
+def beside_baselines(title: str, figures: Mapping[str, float]) -> list[tuple[str, Mapping[str, float]]]:
+    """Columns of `evaluation_table`: a policy's figures, and those of each baseline among them.
+
+    >>> beside_baselines("model", {"ndcg@5": 0.2, "baseline/popularity/ndcg@5": 0.1})
+    [('baseline popularity', {'ndcg@5': 0.1}), ('model', {'ndcg@5': 0.2})]
+    """
+    columns: dict[str, dict[str, float]] = {}
+    for key, value in figures.items():
+        kind, _, rest = key.partition("/")
+        name, _, measure = rest.partition("/")
+        column = f"baseline {name}" if kind == "baseline" and measure else title
+        columns.setdefault(column, {})[measure if column != title else key] = value
+    own = columns.pop(title, {})
+    return [*columns.items(), (title, own)]
+
+
 def evaluation_table(evaluations: list[tuple[str, Mapping[str, float]]], sampling: str) -> Table:
     """A table of evaluations side by side, with standard errors over problems; ``sampling`` says how they sampled."""
     table = Table(title="held-out prompts", caption=sampling)

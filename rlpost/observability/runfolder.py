@@ -109,6 +109,12 @@ class RunFolder:
         path = self.path / "environment.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "verifiers": list(verifiers)}, indent=1))
 
+    def record_dropped(self, dropped: Sequence[Mapping[str, Any]]) -> None:
+        """Write the prompts that this run leaves out (`rlpost.loop.unverifiable`), one a line; no file for none."""
+        path = self.path / "dropped_prompts.jsonl"
+        if dropped or path.exists():
+            replace_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in dropped))
+
     def transcript(self, step: int) -> str:
         """Path of a step's transcript, in a folder that exists."""
         folder = self.path / "transcripts"

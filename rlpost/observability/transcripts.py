@@ -39,6 +39,7 @@ def _line(group: Group, ticket: Ticket | None, member: int, advantage: float | N
     return {
         "prompt_id": prompt.id,
         "prompt": asked(prompt),
+        "repairs": prompt.repairs,
         "member": member,
         "completion": one.text,
         "tokens": one.sampled,
@@ -79,6 +80,7 @@ def _segment(segment: Any) -> Mapping[str, Any]:
     found = {"origin": segment.origin, "start": segment.start, "stop": segment.stop, "turn": segment.turn}
     heard = {"roles": list(segment.roles)} if segment.roles else {}
     further = {"text": segment.text, "finish": segment.finish, "reward": segment.reward}
+    further |= {} if segment.failed is None else {"failed": segment.failed}
     return found | heard if segment.origin == "prompt" else found | further | heard
 
 

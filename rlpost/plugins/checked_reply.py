@@ -36,6 +36,8 @@ def checked_reply(value: Any) -> Reply:
         raise UserError("reply gave neither an observation nor done=True; the policy would have nothing to answer")
     if value.reward is not None and not (isinstance(value.reward, (int, float)) and math.isfinite(value.reward)):
         raise UserError(f"reply gave the reward {value.reward!r}; a finite number or None is needed")
+    if not isinstance(value.failed, bool):
+        raise UserError(f"reply gave failed={value.failed!r:.80}; True or False is needed")
     if value.verdict is not None and not isinstance(value.verdict, Verdict):
         raise UserError(f"reply gave the verdict {value.verdict!r:.80}; a rlpost.types.Verdict or None is needed")
     return value

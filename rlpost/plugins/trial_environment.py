@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from rlpost.errors import UserError
@@ -51,8 +52,16 @@ def _play(environment: Any, prompt: Prompt, texts: list[str]) -> list[Any]:
     said: list[Any] = [checked_observation(environment.begin(prompt.columns, _SEED), "begin")]
     for number, text in enumerate(texts):
         reply: Reply = checked_reply(environment.reply(Turn(number, text, number + 1 == len(texts))))
-        said.append(reply)
+        said.append(_timeless(reply))
         if reply.done:
             break
     environment.close()
     return said
+
+
+def _timeless(reply: Reply) -> Reply:
+    """The reply without what its verdict says of how long the check took, and of the machine."""
+    if reply.verdict is None:
+        return reply
+    verdict = replace(reply.verdict.without_evidence(), seconds=0.0, cpu_seconds=None, queued_seconds=0.0, cached=False)
+    return replace(reply, verdict=verdict)

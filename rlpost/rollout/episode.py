@@ -66,7 +66,13 @@ class Codec(Protocol):
 
 
 class Dialogue(Protocol):
-    """The messages of one trajectory so far."""
+    """The messages of one trajectory so far.
+
+    Attributes:
+        unknown: number of observed tokens so far that stand for text which the tokenizer does not know.
+    """
+
+    unknown: int
 
     def observe(self, answer: str | None, last: int | None, observation: Observation) -> tuple[np.ndarray, bool]:
         """Token ids that follow a turn with this text, and whether they are a whole new context instead.
@@ -397,11 +403,11 @@ class Episode:
         self.answer = text
 
     def rewarded(self, reply: Reply) -> None:
-        """Note the environment's reward for the last turn, and its verdict so far."""
+        """Note the environment's reward for the last turn, whether it failed, and the verdict so far."""
         if reply.verdict is not None:
             self.verdict = reply.verdict
-        if reply.reward is not None:
-            self.segments[-1] = replace(self.segments[-1], reward=float(reply.reward))
+        reward = None if reply.reward is None else float(reply.reward)
+        self.segments[-1] = replace(self.segments[-1], reward=reward, failed=reply.failed)
 
     def observed(self, ids: np.ndarray, text: str, finish: FinishReason | None, roles: tuple[str, ...]) -> None:
         """Append an observation."""
@@ -436,6 +442,7 @@ class Episode:
             segments=tuple(segments),
             status=status,
             verdict=self.verdict,
+            unknown=self.dialogue.unknown if self.dialogue is not None else 0,
         )
 
     def _append(self, ids: np.ndarray) -> None:

@@ -39,6 +39,21 @@ def turn_seed(seed: int, turn: int) -> int:
     return int.from_bytes(digest, "little") % _SEED_SPACE
 
 
+def proof_seed(run_seed: int, theorem: str, call: int) -> int:
+    """Seed of the ``call``-th sample, 0-based, that ``rlpost prove`` draws for a theorem.
+
+    It depends on nothing else: neither on the other theorems, nor on how many are sampled together, nor on what an
+    interrupted command had settled.
+
+    Args:
+        run_seed: ``run.seed``.
+        theorem: id of the theorem.
+        call: number of completions that were asked for before for this theorem.
+    """
+    digest = hashlib.blake2b(f"prove:{run_seed}:{call}:{theorem}".encode("utf-8", "surrogatepass"), digest_size=8)
+    return int.from_bytes(digest.digest(), "little") % _SEED_SPACE
+
+
 def requests(
     prompts: Sequence[TokenizedPrompt],
     *,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlpost.trajectory import Group, GroupReceipt
@@ -38,3 +38,15 @@ def receipt_of(before: GroupReceipt, scored: Group) -> GroupReceipt:
         metrics=scored.metrics,
         extras=scored.extras,
     )
+
+
+def answers_of(
+    group: GroupReceipt, members: Sequence[int], fetch: Callable[[Any], Any]
+) -> list[tuple[str, tuple[str, ...]]]:
+    """Texts of some members' last turns, each with the messages in the evidence of its verdict."""
+    trajectories, verdicts = fetch(group.tokens), fetch(group.evidence)
+    found: list[tuple[str, tuple[str, ...]]] = []
+    for member in members:
+        said = verdicts[member].evidence.get("messages") or ()
+        found.append((trajectories[member].answer, tuple(map(str, said))))
+    return found

@@ -9,11 +9,12 @@ from typing import Any
 
 from rlpost.algorithms.groups import paid
 from rlpost.config.schema import ScoringSection
-from rlpost.errors import InfrastructureError, SelfCheckError, UserError
+from rlpost.errors import InfrastructureError, UserError
 from rlpost.plugins import registry, ship, trial_call
 from rlpost.plugins.build import build_stage, build_verifier, stage_needs
-from rlpost.protocols import ReviewingVerifier, RewardStage, SelfTestingVerifier, Verifier
+from rlpost.protocols import BaselineVerifier, ReviewingVerifier, RewardStage, SiftingVerifier, Verifier
 from rlpost.scoring import truncation
+from rlpost.scoring.preflight import check_verifier
 from rlpost.scoring.stages import named_failure, run_stages, stage_names
 from rlpost.scoring.truncation import CUT, TRUNCATED
 from rlpost.trajectory import Group, GroupReceipt, Trajectory
@@ -107,20 +108,45 @@ class Scorer:
     def _check_verifier(self, prompts: Sequence[Prompt], conformance: bool) -> str:
         if self.verifier is None:
             return "no verifier"
-        if not isinstance(self.verifier, SelfTestingVerifier):
-            return self.verifier.fingerprint
-        said = self.verifier.fingerprint
+        return check_verifier(self.verifier, f"verifier {self.section.verifier!r}", prompts, conformance)
+
+    def unverifiable(self, prompts: Sequence[Prompt]) -> list[str | None]:
+        """For each prompt why its answers cannot be verified, or None; see `rlpost.protocols.SiftingVerifier`.
+
+        Raises:
+            UserError: for a verifier that cannot tell.
+        """
+        if not isinstance(self.verifier, SiftingVerifier):
+            raise UserError(
+                f"data.unverifiable: drop, but scoring.verifier {self.section.verifier!r} has no method `unverifiable` "
+                "that names such prompts; use refuse"
+            )
         with named_failure(f"verifier {self.section.verifier!r}"):
-            if conformance:
-                report = self.verifier.conformance()
-                said = report.summary()
-                if report.failures:
-                    raise SelfCheckError(
-                        f"{said}; rewards from it would train for the wrong thing: mend it, or set "
-                        "selfcheck.conformance=false if you know why"
-                    )
-            self.verifier.check_prompts(prompts)
-        return said
+            found = list(self.verifier.unverifiable(prompts))
+        if len(found) != len(prompts):
+            raise UserError(
+                f"scoring.verifier {self.section.verifier!r}: unverifiable gave {len(found)} replies for "
+                f"{len(prompts)} prompts; give one each"
+            )
+        return found
+
+    def baselines(
+        self, train: Sequence[Prompt], prompts: Sequence[Prompt], places: int, teacher: str | None
+    ) -> dict[str, list[Verdict]]:
+        """See `rlpost.protocols.ScoringPool.baselines`."""
+        if not isinstance(self.verifier, BaselineVerifier):
+            return {}
+        with named_failure(f"verifier {self.section.verifier!r}"):
+            answers = {name: list(texts) for name, texts in self.verifier.baselines(train, prompts, places).items()}
+            taught = [prompt.columns.get(teacher) for prompt in prompts] if teacher is not None else []
+            if taught and all(isinstance(text, str) and text for text in taught):
+                answers["teacher"] = [str(text) for text in taught]
+            return {
+                name: self.verifier.verify_batch(
+                    [VerifyItem(prompt.columns, text) for prompt, text in zip(prompts, texts, strict=True)]
+                )
+                for name, texts in answers.items()
+            }
 
     def close(self) -> None:
         """End the processes of the verifier."""

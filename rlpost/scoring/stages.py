@@ -69,7 +69,7 @@ def named_parts(reward: Reward, stage: str, trajectory: Trajectory) -> Reward:
     return _joined(
         [
             span
-            if span.stage or span.channel == "advantage" or (span.start, span.stop, span.index) == whole
+            if span.stage or span.channel != "reward" or (span.start, span.stop, span.index) == whole
             else dataclasses.replace(span, stage=stage)
             for span in reward
         ]

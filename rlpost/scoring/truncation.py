@@ -109,6 +109,8 @@ def _missing(
 
 
 def _lowered(span: SpanReward, least: Mapping[Key, float], floors: Mapping[str, float]) -> SpanReward:
+    if span.channel == "exempt":
+        return span
     if span.channel == "advantage":
         return dataclasses.replace(span, value=min(span.value, 0.0))
     floor = floors.get(span.stage, 0.0)

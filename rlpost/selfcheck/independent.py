@@ -209,7 +209,7 @@ def _plain_sample(
         for place in range(segment.start, segment.stop)
         if start <= place < stop
     ]
-    credit = [sum(v for span, v in zip(reward, values, strict=True) if span.start <= p < span.stop) for p in places]
+    credit = [_credit_at(place, reward, values) for place in places]
     logprobs = trajectory.logprobs
     return PlainSample(
         number=number,
@@ -220,6 +220,15 @@ def _plain_sample(
         spans=np.array([innermost(reward, place) for place in places]),
         rollout=None if logprobs is None else logprobs[places].astype(np.float64),
     )
+
+
+def _credit_at(place: int, reward: Reward, values: Sequence[float]) -> float:
+    """Advantage of the token at a place of the trajectory; no blame inside an exempt part."""
+    here = [
+        (span.channel, value) for span, value in zip(reward, values, strict=True) if span.start <= place < span.stop
+    ]
+    credit = sum(value for channel, value in here if channel != "exempt")
+    return max(credit, 0.0) if any(channel == "exempt" for channel, _ in here) else credit
 
 
 def _sum(reward: Reward | None) -> str:

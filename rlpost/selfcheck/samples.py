@@ -56,12 +56,13 @@ class Repeats:
     def __init__(self) -> None:
         self._asked = Counter[str]()
         self._last = -1
+        self._repaired: dict[str, int] = {}
         self._seeds: dict[int, int] = {}
         self._answers: dict[str, bytes] = {}
         self._flat = 0
 
     def check_prompts(self, tickets: Sequence[Ticket], size: int) -> None:
-        """Note the prompts that are asked.
+        """Note the data set's prompts that are asked.
 
         Every prompt is asked once before any is asked again. A run that was resumed within a pass over the data may
         ask a prompt at the end of this pass and again at the beginning of the next.
@@ -83,6 +84,24 @@ class Repeats:
                 raise SelfCheckError(
                     f"samples: prompt {ticket.prompt_id!r} is asked {times} times among {total} that were asked of "
                     f"{size} training prompts; the order of the data stands still or leaves prompts out"
+                )
+
+    def check_repairs(self, tickets: Sequence[Ticket]) -> None:
+        """Note the prompts that ask a rejected answer again.
+
+        Each answer is asked again once. A step that is rolled out again after a loss asks with the same tickets.
+
+        Args:
+            tickets: admissions, in order.
+
+        Raises:
+            SelfCheckError: for an answer that is asked again twice.
+        """
+        for ticket in tickets:
+            if self._repaired.setdefault(ticket.prompt_id, ticket.number) != ticket.number:
+                raise SelfCheckError(
+                    f"samples: prompt {ticket.prompt_id!r} of the repair pool is asked by ticket {ticket.number}, "
+                    f"after ticket {self._repaired[ticket.prompt_id]}; the pool does not lose what is asked"
                 )
 
     def check_seeds(self, seeds: Sequence[Sequence[int]], step: int) -> None:
@@ -139,6 +158,7 @@ class Repeats:
         """Forget all steps: the run begins again from an earlier one."""
         self._asked.clear()
         self._last = -1
+        self._repaired.clear()
         self._seeds.clear()
         self._answers.clear()
         self._flat = 0

@@ -15,6 +15,7 @@ import psutil
 _PR_SET_PDEATHSIG = 1
 # a line on stdin means that all is done; end of file without a line means that the parent is gone
 _GUARD = 'read -r _ || kill -s KILL "$@"'
+_GROUP_GUARD = 'read -r _ || kill -s KILL -- "-$1"'
 
 
 def end_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> None:
@@ -38,13 +39,7 @@ def kill_at_exit(processes: Sequence[psutil.Process]) -> Iterator[None]:
     For processes whose code is not ours, so that they cannot call `end_with_parent` themselves. A shell waits on a
     pipe of which this process holds the other end; it runs in a session of its own, out of reach of Ctrl-C.
     """
-    guard = subprocess.Popen(
-        ["/bin/sh", "-c", _GUARD, "rlpost-guard", *(str(process.pid) for process in processes)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    guard = _guard(_GUARD, *(process.pid for process in processes))
     try:
         yield
     finally:
@@ -52,3 +47,29 @@ def kill_at_exit(processes: Sequence[psutil.Process]) -> Iterator[None]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         guard.communicate(b"\n")
+
+
+class GroupGuard:
+    """Kills a process group when this process ends without `close`, however it ends; see `kill_at_exit`.
+
+    Args:
+        pid: process id of the group's leader.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._guard = _guard(_GROUP_GUARD, pid)
+
+    def close(self) -> None:
+        """Leave the group alone from now on; repeated calls do nothing."""
+        if self._guard.returncode is None:
+            self._guard.communicate(b"\n")
+
+
+def _guard(script: str, *pids: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        ["/bin/sh", "-c", script, "rlpost-guard", *map(str, pids)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )

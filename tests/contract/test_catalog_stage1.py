@@ -92,6 +92,7 @@ def test_models_that_are_not_there_are_named(tmp_path: Path) -> None:
         Embedder("package:no_such_weights")
 
 
+@pytest.mark.long
 def test_lists_of_a_noisy_teacher_are_moved_to_what_users_want(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

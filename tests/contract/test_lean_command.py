@@ -81,5 +81,6 @@ def test_the_doctor_tells_what_confines_a_check(capsys: Capture) -> None:
     found = {finding["topic"]: finding for finding in json.loads(capsys.readouterr().out)}
     assert found["lean.embedded"]["state"] == "ok"
     assert found["conformance"]["state"] == "ok"
+    assert all(name in found["lean.prelude"]["text"] for name in ("omega", "grind", "norm_num"))
     assert found["sandbox"]["state"] in ("ok", "note")
     assert found["torch"]["text"].startswith("torch ")

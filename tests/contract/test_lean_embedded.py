@@ -159,6 +159,16 @@ def test_unreadable_statement_is_a_fault_of_the_data(verifier: LeanVerifier, sta
     assert verifier.verify_tasks([ProofTask("True", "trivial")])[0].outcome == "accepted"
 
 
+def test_prompts_that_lean_cannot_read_are_named(verifier: LeanVerifier) -> None:
+    texts = ["True", "∀ n : Nat, n = m", "1 = 1", "∀ n : Nat, n = m"]
+    prompts = [Prompt("same id", "", columns={"statement": text}) for text in texts]
+    found = verifier.unverifiable([*prompts, Prompt("none", "", columns={})])
+    assert [problem is None for problem in found] == [True, False, True, False, False]
+    assert "Unknown identifier `m`" in (found[1] or "")
+    assert "no 'statement'" in (found[4] or "")
+    assert verifier.unverifiable([*prompts, Prompt("none", "", columns={})]) == found
+
+
 def test_statements_are_read_together_and_then_one_by_one(verifier: LeanVerifier) -> None:
     good = [
         Prompt(str(i), "", columns={"statement": f"{i} = {i}", "header": "open Nat\nuniverse u"}) for i in range(120)
@@ -336,7 +346,7 @@ def test_server_that_dies_twice_leaves_the_check_undecided() -> None:
         [verdict] = lean.check([ProofTask("True", ENDLESS)])
         stop.set()
         killer.join()
-        assert (verdict.outcome, verdict.reason) == ("undecided", "crashed")
+        assert (verdict.outcome, verdict.reason) == ("undecided", "crashed" if lean.unconfined else "unavailable")
         assert lean.check([ProofTask("True", "trivial")])[0].outcome == "accepted"
 
 

@@ -58,7 +58,7 @@ def lean(address: str) -> Iterator[KiminaServer]:
 
 
 def made(url: str, **settings: Any) -> KiminaServer:
-    return KiminaServer(url, **{"imports": IMPORTS, "backoff_s": 0.01, **settings})
+    return KiminaServer(url, **{"imports": IMPORTS, "backoff_s": 0.01, "allow_old_kernel": True, **settings})
 
 
 def test_is_a_backend(lean: KiminaServer) -> None:
@@ -265,3 +265,46 @@ def test_close_breaks_off_requests() -> None:
 def test_senseless_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         KiminaServer(**{"url": "http://localhost:8000", **settings})
+
+
+def answering(version: str) -> Respond:
+    """A server whose Lean tells its version and accepts no theorem."""
+
+    def respond(path: str, body: Any) -> Answer:
+        def record(code: str) -> dict[str, Any]:
+            told = {"severity": "info", "pos": {"line": 1, "column": 0}, "endPos": None, "data": f'"{version}"'}
+            return {"time": 0.1, "response": {"env": 1, "messages": [told] if "versionString" in code else []}}
+
+        results = [{"id": entry["id"], **record(entry["code"])} for entry in body["snippets"]]
+        return 200, json.dumps({"results": results}).encode()
+
+    return respond
+
+
+@pytest.mark.parametrize(("version", "refused"), [("4.9.0", True), ("4.34.0", False), ("nonsense", True)])
+def test_the_servers_lean_is_asked_for_its_version_once(version: str, refused: bool) -> None:
+    file = ProofTask("True", "theorem X : True := trivial", mode="file")
+    with serve(answering(version)) as (url, seen), made(url, allow_old_kernel=False) as server:
+        server.check([TRUE])
+        assert "versionString" not in json.dumps([body for _, body, _ in seen])
+        assert ("unavailable" in [v.reason for v in server.check([file])]) == refused
+        server.check([file])
+        asked = [body for _, body, _ in seen if "versionString" in json.dumps(body)]
+    assert len(asked) == 1
+    assert ("file" in server.modes) == (not refused)
+    assert server.fingerprint.startswith("lean.kimina/unknown/")
+
+
+def test_a_server_that_does_not_tell_its_version_judges_no_files() -> None:
+    """The first request fails, and a later one would be answered."""
+    answers = iter([(500, b"busy")] * 4)
+
+    def respond(path: str, body: Any) -> Answer:
+        return next(answers, None) or answering("4.9.0")(path, body)
+
+    file = ProofTask("True", "theorem X : True := trivial", mode="file")
+    with serve(respond) as (url, _), made(url, allow_old_kernel=False, retries=3) as server:
+        [verdict] = server.check([file])
+        assert ruled(verdict) == ("undecided", "unavailable")
+        assert "did not tell which Lean it runs" in verdict.evidence["messages"][0]
+        assert "Lean 4.9.0 has known faults" in server.check([file])[0].evidence["messages"][0]

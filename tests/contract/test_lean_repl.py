@@ -56,7 +56,7 @@ def lean(command: tuple[str, ...]) -> Iterator[LeanRepl]:
 
 
 def made(command: tuple[str, ...], **settings: Any) -> LeanRepl:
-    return LeanRepl(command, imports=PRELUDE_IMPORTS, **settings)
+    return LeanRepl(command, imports=PRELUDE_IMPORTS, **{"allow_old_kernel": True, **settings})
 
 
 def test_is_a_backend(lean: LeanRepl) -> None:

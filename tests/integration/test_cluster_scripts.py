@@ -145,6 +145,7 @@ def test_nodes_are_started_shown_and_ended_by_hand(work: Path) -> None:
     assert "no node of yours" in script(NODE, "show").stdout
 
 
+@pytest.mark.long
 def test_a_requeued_job_starts_its_nodes_and_ends_them(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The job was requeued after a checkpoint, and then receives the signal that its time is up."""
     tools = work / "tools"

@@ -22,9 +22,33 @@ TITLES = [
     *("Alien (1979)", "300 (2006)", "2001: A Space Odyssey (1968)", "Amélie (2001)", "Thing, The (1982)"),
     *("M*A*S*H (1970)", "Up (2009)", "東京物語 (1953)", "Se7en (1995)", "Schindler’s List (1993)"),
 ]
-MARKS = ["", "1. ", "- ", '"', "**", "not a title", "\n", "\n\n"]
+MARKS = [
+    *(
+        "",
+        "1. ",
+        "- ",
+        '"',
+        "**",
+        "not a title",
+        "\n",
+        "\n\n",
+        "### ",
+        "1、",
+        "🎬 ",
+        "   - ",
+        "**2.** ",
+        "Genre: ",
+        "> ",
+    ),
+    *("Here is one that you might like:", "It is a long and quiet film about the sea.", "</think>", "Actually, no: "),
+]
 MODES = settings(deadline=None, derandomize=True, max_examples=60)
-POLICIES = [ListSettings(), ListSettings(unparsable="skip"), ListSettings(prose="keep_rank")]
+POLICIES = [
+    ListSettings(),
+    ListSettings(unparsable="skip"),
+    ListSettings(prose="keep_rank"),
+    ListSettings(yearless="accept"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +64,7 @@ def lines() -> st.SearchStrategy[str]:
     def one(title: str, mark: str) -> str:
         if mark in ('"', "**"):
             return f"{mark}{title}{mark}"
-        return mark if mark == "not a title" else f"{mark}{title}"
+        return mark if len(mark) > 10 else f"{mark}{title}"
 
     return st.lists(st.builds(one, st.sampled_from(TITLES), st.sampled_from(MARKS)), max_size=8).map("\n".join)
 

@@ -72,22 +72,25 @@ def said(work: Path, name: str, sabotage: str | None, *overrides: str) -> str:
             "update_lost_in_the_engine", ["canary: engine 0 holds other bytes than published"], [], marks=LONG
         ),
         ("update_not_sent", ["canary: engine 0 and learner differ by", "than it reports"], ["tuning.method=lora"]),
-        ("update_lost_in_the_learner", ["canary: an update with gradient norm", "moved no entry"], []),
+        pytest.param(
+            "update_lost_in_the_learner", ["canary: an update with gradient norm", "moved no entry"], [], marks=LONG
+        ),
         pytest.param(
             "update_lost_in_the_learner",
             ["canary: ", "masters round to", "do not reach the weights that are published"],
             ["model.dtype=bfloat16", "run.name=update_lost_in_bfloat16"],
             marks=LONG,
         ),
-        ("loss_halved", ["invariance: ", "0.5 times"], []),
+        pytest.param("loss_halved", ["invariance: ", "0.5 times"], [], marks=LONG),
         ("observed_tokens_trained", ["masks: ", "that the policy did not sample"], TALK),
         pytest.param("mask_off_by_one", ["masks: ", "that it sampled are not"], TALK, marks=LONG),
         pytest.param("observation_taken_for_sampled", ["masks: ", "did not sample"], TALK, marks=LONG),
         pytest.param("loss_divided_by_micro_batches", ["invariance: "], [], marks=LONG),
-        (
+        pytest.param(
             "reference_is_the_policy",
             ["independent: the loss was given a reference that differs by"],
             ["algorithm.kl.coef=0.1", "selfcheck.parity_every=1"],
+            marks=LONG,
         ),
     ],
 )

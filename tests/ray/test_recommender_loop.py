@@ -30,7 +30,14 @@ def test_the_recommender_recipe_from_warm_start_to_chat(tmp_path: Path) -> None:
     assert status == 0, err
     folder = tmp_path / "runs" / "films"
 
-    before, after = rows(folder / "evaluations.jsonl")
+    *simple, before, after = rows(folder / "evaluations.jsonl")
+    titles = ["baseline popularity", "baseline asked attribute", "baseline item kNN", "baseline naive Bayes"]
+    assert [row["when"] for row in simple] == [*titles, "baseline teacher"]
+    assert all({"ndcg@10", "recall@10_low", "exact_length"} <= set(row) for row in simple)
+    best = max(row["ndcg@10"] for row in simple)
+    assert before["ndcg@10 lead"] == pytest.approx(before["ndcg@10"] - best)
+    assert "baseline naive Bayes" in (folder / "report.html").read_text()
+    assert {"ndcg_at_k.svg", "hits_by_rank.svg"} <= {file.name for file in (folder / "plots").iterdir()}
     figures = {"recall@5", "ndcg@10", "ndcg@10_se", "ndcg@10 released", "in_catalog", "duplicates", "places", "novelty"}
     assert figures <= set(before)
     assert "popularity_shift" not in before

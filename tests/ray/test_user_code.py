@@ -146,6 +146,7 @@ def test_a_loss_that_divides_by_its_micro_batch_is_refused_before_anything_start
     assert "algorithm.loss 'mean.py:mean', tried on four completions: 4 micro-batches make" in line
 
 
+@pytest.mark.long
 def test_an_engine_without_its_verbs_is_refused(work: Path) -> None:
     (work / "engine.py").write_text(
         "class Half:\n    def __init__(self, config, spec): ...\n    def submit(self): ...\n"

@@ -25,10 +25,10 @@ from rlpost.protocols import (
 )
 from rlpost.rollout.environments import EnvironmentHost
 from rlpost.rollout.episode import Budget, each, greedy, stream
-from rlpost.scoring.receipts import opened, receipt_of
+from rlpost.scoring.receipts import answers_of, opened, receipt_of
 from rlpost.scoring.score import Scorer
 from rlpost.trajectory import BatchReceipt, Completion, GroupReceipt, Receipt, Trajectory, VersionSpan
-from rlpost.types import GradientFigures, Prompt, StepReport, TensorDelta, WeightManifest, WeightUpdate
+from rlpost.types import GradientFigures, Prompt, StepReport, TensorDelta, Verdict, WeightManifest, WeightUpdate
 
 Answer = Callable[[str, random.Random], str]
 """Maps (context, random generator) to the text of a completion."""
@@ -44,6 +44,12 @@ class CharCodec:
 
     def text(self, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
         return self.decode(ids, stop)[0]
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        return tuple(map(ord, prompt.text or ""))
+
+    def encode_opening(self, text: str) -> tuple[int, ...]:
+        return tuple(map(ord, text))
 
     def dialogue(self, prompt: Prompt) -> TextDialogue:
         return TextDialogue(lambda text, **_: {"input_ids": list(map(ord, text))})
@@ -73,6 +79,8 @@ class FakeEngine:
             context = "".join(map(chr, request.token_ids))
             self.contexts.append(context)
             text = self.answer(context, random.Random(request.seed)) + "\0"
+            ends = [at + len(one) for one in settings.stop if (at := text.find(one)) >= 0]
+            text = text[: min(ends)] if ends else text
             self.waiting[number] = _Script(text[: request.max_tokens], text, settings.logprobs)
         return list(range(first, self.numbers))
 
@@ -247,6 +255,11 @@ class FakeScoring:
         finished = self.scorer.finish([opened(group, same) for group in groups])
         return [receipt_of(group, full) for group, full in zip(groups, finished, strict=True)]
 
+    def baselines(
+        self, train: Sequence[Prompt], prompts: Sequence[Prompt], places: int, teacher: str | None
+    ) -> dict[str, list[Verdict]]:
+        return self.scorer.baselines(train, prompts, places, teacher)
+
     def memory(self) -> dict[str, tuple[float, float]]:
         return {"scoring0": (20.0, 10.0)}
 
@@ -266,6 +279,11 @@ class FakeTranscripts:
             for row in transcripts.lines(opened(group, same), group.ticket, values)
         )
         transcripts.write(path, rows)
+
+    def answers(
+        self, groups: Sequence[GroupReceipt], members: Sequence[Sequence[int]]
+    ) -> list[list[tuple[str, tuple[str, ...]]]]:
+        return [answers_of(group, row, same) for group, row in zip(groups, members, strict=True)]
 
     def finish(self) -> None: ...
 

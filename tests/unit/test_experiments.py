@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -22,11 +23,12 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     import arms
     import rank_grpo
     import rarely_proved
+    import repair
     import sharpening
     import unlikeliness
 
     found = {"arms": arms, "rank_grpo": rank_grpo, "sharpening": sharpening, "unlikeliness": unlikeliness}
-    found["rarely_proved"] = rarely_proved
+    found |= {"rarely_proved": rarely_proved, "repair": repair}
     for name in found:
         monkeypatch.delitem(sys.modules, name)
     return found
@@ -147,3 +149,97 @@ def test_sharpening_writes_what_it_promises(
     assert all(len(found[kind][arm]["64"]) == 2 for kind in module.WORLDS for arm in ["base", *module.ARMS])
     assert all((tmp_path / f"pass_at_n_{kind}.svg").is_file() for kind in module.WORLDS)
     assert "| KL 0.1, unlikeliness 0.5 |" in (tmp_path / "results.md").read_text()
+
+
+def test_repair_counts_theorems_at_equal_attempts(scripts: dict[str, ModuleType]) -> None:
+    repair = scripts["repair"]
+    first, wrong = (True, None, False), (False, False, True)
+    mended, nothing = (False, True, False), (None, None, False)
+    # proved by a first attempt among the last 16 only; by a second one in both halves; by nothing
+    attempts = {
+        "late": [*[wrong] * 31, first],
+        "mended": [mended, *[wrong] * 15, mended, *[wrong] * 15],
+        "never": [*[wrong] * 30, nothing, nothing],
+    }
+    assert [repair.repaired(one) for one in attempts.values()] == [0.5, 1.0, 0.0]
+    assert [repair.plainly(one) for one in attempts.values()] == [1.0, 0.0, 0.0]
+    found = repair.figures([attempts, attempts])
+    assert (found["repair"]["mean"], found["plain"]["mean"]) == (pytest.approx(0.5), pytest.approx(1 / 3))
+    assert found["repair_minus_plain"]["mean"] == pytest.approx(1 / 6)
+    assert found["repair_minus_plain"]["over_seeds"] == (pytest.approx(1 / 6), pytest.approx(1 / 6))
+    assert found["undecided"] == 4
+    assert found["identical_second"] == pytest.approx(91 / 93)  # 31 + 30 + 30 of 31 + 32 + 30
+    assert found["second_accepted"] == pytest.approx(2 / 93)
+    both = repair.results({"base": [attempts], "turns": [attempts], "plain": [attempts]}, [1])
+    assert both["turns_repair_minus_plain_plain"]["mean"] == pytest.approx(1 / 6)
+
+
+def test_attempts_are_read_from_trajectories(scripts: dict[str, ModuleType]) -> None:
+    from rlpost.trajectory import Segment, Trajectory
+    from rlpost.types import Verdict
+
+    def played(rewards: list[float | None], texts: list[str], verdict: Verdict | None = None) -> Trajectory:
+        segments = [Segment("prompt", 0, 1, -1)]
+        for turn, (reward, text) in enumerate(zip(rewards, texts, strict=True)):
+            at = segments[-1].stop
+            segments.append(Segment("policy", at, at + 1, turn, text, finish="stop", reward=reward))
+        size = segments[-1].stop
+        return Trajectory(None, 0, np.zeros(size, np.int32), None, (), tuple(segments), "done", verdict)
+
+    open_ = Verdict("undecided", None, "timeout")
+    read = scripts["repair"].attempts_of
+    assert read(played([1.0], [" a"])) == (True, None, False)
+    assert read(played([0.0], [" a"])) == (False, None, False)  # cut, or the only turn
+    assert read(played([0.0, 1.0], [" a", " b"])) == (False, True, False)
+    assert read(played([0.0, 0.0], [" a", "a "])) == (False, False, True)
+    assert read(played([0.0, None], [" a", " b"], open_)) == (None, None, False)
+
+
+def test_rounds_of_expert_iteration_restart_fine_tuning_from_the_warm_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import expert_iteration as module
+
+    monkeypatch.delitem(sys.modules, "expert_iteration")
+    monkeypatch.delitem(sys.modules, "arms")
+    seeds = [module.Rounds(tmp_path, seed, 2, 4, ["data.eval.count=6"], module.TUNING) for seed in (1, 2)]
+    one = seeds[0]
+    assert one.policies() == ["base", "rl_1", "tuned_1", "rows_1", "rl_2", "expert_2", "tuned_2", "rows_2"]
+    assert [one.start_of(arm) for arm in ("rl_1", "rl_2", "expert_2")] == ["base", "rl_1", "tuned_1"]
+    assert one.harvested(2) == ["rl_1", "expert_2"]
+    asked: list[list[str]] = []
+
+    def fine_tune(self: Any, policy: str, settings: list[str]) -> dict[str, Any]:
+        asked.append([policy, *settings])
+        return {"updates": 12}
+
+    monkeypatch.setattr(module.Rounds, "fine_tune", fine_tune)
+    monkeypatch.setattr(module.rlpost, "harvest", lambda *_, **__: Found())
+    for seed in seeds:
+        seed.folder.mkdir()
+        for number in seed.numbers():
+            seed.tune(number)
+        config = seed.experiment("expert_2").config("expert_2", seed.seed)
+        assert (config.model.path, config.run.seed) == (str(seed.folder / "tuned_1"), seed.seed + 1000)
+        assert config.sft is None
+        for place, policy in enumerate(seed.policies()):
+            with recorder(seed.outcome_file(policy)) as record:
+                for prompt in range(6):
+                    marks = "1" * ((prompt + place) % 4) + "0" * 32
+                    record(Outcome(str(prompt), marks[:32], 0))
+    assert asked[0] == ["tuned_1", 'sft.source="jsonl"', 'sft.completion_prefix=" "', *module.TUNING]
+    assert asked[1] == ["rows_1", *module.TUNING, f"sft.epochs={11.5 * 32 / 3000}"]  # as many updates of as many rows
+    found = module.summarise(seeds)
+    assert found["rollouts"] == {"1": 4 * 128, "2": 8 * 128}
+    lines = module.table(found).split("\n")
+    assert lines[4].startswith("| base | 0 | ")
+    assert [line.split(" | ")[1] for line in lines[4:12]] == ["0", "512", "512", "0", "1,024", "1,024", "1,024", "0"]
+    assert "| 1 | 9 (5) | 9 (5) | 12, 12 |" in lines
+
+
+class Found:
+    """What a harvest says."""
+
+    rows, prompts, accepted, read = 9, 5, 11, 40
+    sft: ClassVar = {"source": "jsonl", "completion_prefix": " "}

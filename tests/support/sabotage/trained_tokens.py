@@ -450,7 +450,7 @@ PLACES: dict[str, tuple[str, Callable[[Any], None]]] = {
     "rewards_reversed_in_credit": ("rlpost.algorithms.credit", rewards_reversed_in_credit),
     "rewards_reversed_in_scoring": ("rlpost.scoring.score", rewards_reversed_in_scoring),
     "one_seed_per_group": (VLLM, one_seed_per_group),
-    "same_prompts_each_step": ("rlpost.loop.sync", same_prompts_each_step),
+    "same_prompts_each_step": ("rlpost.loop.repair", same_prompts_each_step),
     "same_seeds_each_step": ("rlpost.rollout.sampling", same_seeds_each_step),
     "kl_sign_turned": ("rlpost.algorithms.losses", kl_sign_turned),
     "verdicts_shuffled": ("rlpost_verifiers.function", verdicts_shuffled),

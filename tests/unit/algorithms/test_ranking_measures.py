@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlpost.algorithms.ranking import coverage, dcg, ndcg, recall, self_information
+from rlpost.algorithms.ranking import (
+    coverage,
+    dcg,
+    exposure,
+    gini,
+    ndcg,
+    recall,
+    self_information,
+    weighted_recall,
+)
 
 ONE, TWO, THREE = 1.0, 1 / math.log2(3), 0.5
 
@@ -56,3 +65,29 @@ def test_rare_items_are_surprising() -> None:
     assert self_information([6.0, 2.0]) == pytest.approx([math.log2(8 / 6), 2.0])
     assert self_information([8.0, 0.0])[1] == pytest.approx(3.0)
     assert self_information([0.0, 0.0]) == [0.0, 0.0]
+
+
+def test_gini_by_hand_and_by_its_definition_as_mean_difference() -> None:
+    assert gini([5.0, 5.0, 5.0], 3) == pytest.approx(0.0)
+    assert gini([1.0, 3.0], 2) == pytest.approx(0.25)  # (2·1-3)·1 + (2·2-3)·3 = 2 over 2 · 4
+    counts = [4.0, 1.0, 2.0, 0.0, 0.0]
+    # G = Σ_i Σ_j |x_i - x_j| / (2 n² mean)
+    pairs = sum(abs(a - b) for a in counts for b in counts)
+    assert gini([4.0, 1.0, 2.0], 5) == pytest.approx(pairs / (2 * 25 * (7 / 5)))
+    for wrong in ([], [1.0, 1.0]):
+        with pytest.raises(ValueError, match="recommended of 1"):
+            gini(wrong, 1)
+
+
+def test_exposure_weighs_places_by_attention() -> None:
+    found = exposure([["a", "b", None], ["b"]])
+    assert found == {"a": pytest.approx(ONE / (2 * ONE + TWO)), "b": pytest.approx((ONE + TWO) / (2 * ONE + TWO))}
+    assert exposure([[None]]) == {}
+
+
+def test_recall_of_clicks_weighs_them_by_inverse_propensity() -> None:
+    # a click at a rank that is examined a quarter of the time stands for four
+    assert weighted_recall([4.0, 0.0, 1.0], [4.0, 1.0, 2.0], 2) == pytest.approx(4 / 7)
+    assert weighted_recall([1.0, 0.0], [1.0, 1.0], 2) == recall([1.0, 0.0], [1.0, 1.0], 2)
+    with pytest.raises(ValueError, match="undecided"):
+        weighted_recall([], [], 1)

@@ -129,6 +129,10 @@ def test_replies_for_people() -> None:
     proved = Verdict("accepted", 1.0, "proved", assurance="kernel_replayed")
     assert render(Reply("by trivial", proved, 0.1)) == "by trivial\n  [accepted: proved, kernel_replayed]"
     assert render(Reply("so", None, 0.1)) == "so"
+    parts = (ItemVerdict(5, 23, "accepted", 1.0, "needed"),)
+    failed = Verdict("rejected", 0.0, "failed", parts, assurance="elaborated")
+    lines = render(Reply("by\n  have h : True := _\n  exact h", failed, 0.1)).split("\n")
+    assert lines[3:] == ["  [rejected: failed, elaborated]", "  [accepted: needed] have h : True := _"]
 
 
 def test_the_command_takes_lines(

@@ -123,7 +123,7 @@ def test_only_what_is_accepted_is_written_with_columns_and_source(tmp_path: Path
     assert source == {
         "run": "r", "step": 7, "prompt_id": "a", "member": 0, "ticket": 0, "seed": 40, "policy_version": 5,
         "outcome": "accepted", "reason": "proved", "assurance": "kernel_replayed", "verifier": "lean/4.34",
-        "reward": 1.0, "tokens": 3,
+        "reward": 1.0, "tokens": 3, "completion_prefix": "",
     }  # fmt: skip
     assert folder.targets(found) == [("p → p", ("by simp",))]
 
@@ -342,6 +342,17 @@ def test_the_prefix_of_the_warm_start_is_not_written_twice(tmp_path: Path) -> No
     assert row["gold"] == "by simp"
     assert found.left_out == {"prefix": 1}
     assert folder.targets(found) == [("p → p", (" by simp",))]
+
+
+def test_a_run_without_a_warm_start_takes_the_prefix_of_those_with_one(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, ROWS)
+    one = folder.run([(Q1, answer(" by simp"), accepted())], "one", sft={"completion_prefix": " "})
+    other = folder.run([(Q2, answer(" by tauto"), accepted()), (Q2, answer("by omega"), accepted())], "two")
+    found, rows = folder.harvest([other, one])
+    assert sorted(row["proof"] for row in rows) == ["by simp", "by tauto"]
+    assert {row["harvest"]["completion_prefix"] for row in rows} == {" "}
+    assert found.left_out == {"prefix": 1}
+    assert found.sft["completion_prefix"] == " "
 
 
 def test_a_column_that_the_answer_displaces_is_kept_and_never_one_that_the_prompt_reads(tmp_path: Path) -> None:

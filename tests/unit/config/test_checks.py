@@ -306,6 +306,37 @@ BROKEN: list[tuple[str, dict[str, Any], str, list[str]]] = [
         "scoring.rewards",
         ["overlong", "environment", "remove one"],
     ),
+    (
+        "check_subgoals",
+        {"scoring": {"verifier": "lean.embedded", "rewards": [{"name": "outcome"}, {"name": "subgoals"}]}},
+        "scoring.verifier_args.subgoals",
+        ["None", "lean.embedded", "subgoals: true"],
+    ),
+    (
+        "check_subgoals",
+        {
+            "scoring": {
+                "verifier": "lean.embedded",
+                "verifier_args": {"subgoals": True},
+                "rewards": [{"name": "outcome"}, {"name": "subgoals"}],
+            },
+            "algorithm": {"baseline": "none"},
+        },
+        "algorithm.baseline",
+        ["none", "no blame", "use mean"],
+    ),
+    (
+        "check_subgoals",
+        {
+            "scoring": {
+                "verifier": "lean.embedded",
+                "verifier_args": {"subgoals": True},
+                "rewards": [{"name": "subgoals"}],
+            }
+        },
+        "scoring.rewards",
+        ["nothing by itself", "put outcome before it"],
+    ),
     ("check_filter", {"algorithm": {"filter_batches": 3}}, "algorithm.filter_batches", ["3", "off", "set filter"]),
     (
         "check_importance_limits",
@@ -319,6 +350,37 @@ BROKEN: list[tuple[str, dict[str, Any], str, list[str]]] = [
         "algorithm.importance.low",
         ["1.5 to 2", "change weight 1", "put 1 between"],
     ),
+    (
+        "check_repair",
+        {"data": {"repair": {}}, "environment": {"name": "lean.repair"}},
+        "data.repair",
+        ["'lean.repair'", "several turns", "remove one"],
+    ),
+    (
+        "check_repair",
+        {"data": {"repair": {}}, "scoring": {"verifier": None, "rewards": [{"name": "a.py:f"}]}},
+        "data.repair",
+        ["scoring.verifier is missing", "name one"],
+    ),
+    (
+        "check_repair",
+        {"data": {"repair": {"share": 0.05}}},
+        "data.repair.share",
+        ["0.05", "prompts_per_step 8", "no prompt of the pool"],
+    ),
+    (
+        "check_repair",
+        {"data": {"repair": {"share": 0.95}}},
+        "data.repair.share",
+        ["0.95", "prompts_per_step 8", "no prompt of the data set"],
+    ),
+    (
+        "check_repair",
+        {"data": {"repair": {"template": "{messages}", "chat_template": [["user", "{messages}"]]}}},
+        "data.repair.template",
+        ["both given", "keep one"],
+    ),
+    ("check_repair", {"data": {"repair": {"template": "{} {messages}"}}}, "data.repair.template", ["names no column"]),
 ]
 
 

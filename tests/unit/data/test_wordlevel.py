@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from rlpost.data.dialogue import TextDialogue
 from rlpost.data.wordlevel import _PIECE, build
 
 CORPUS = ["∀ p q : Prop, p → q  :=\n\tfun h1 h2' => ⟨h1.2, x_3⟩", "a<b ≤ c  ∧ ¬d"]
@@ -34,6 +35,14 @@ def test_other_words_become_unknown(tmp_path: Path) -> None:
     build(CORPUS, tmp_path / "tok", 32)
     tokenizer = AutoTokenizer.from_pretrained(str(tmp_path / "tok"))
     assert tokenizer.tokenize(" p zzz q") == [" p", "<unk>", " q"]
+
+
+def test_observations_that_it_does_not_know_are_counted(tmp_path: Path) -> None:
+    build(CORPUS, tmp_path / "tok", 32)
+    dialogue = TextDialogue(AutoTokenizer.from_pretrained(str(tmp_path / "tok")))
+    for text, unknown in ((" p → q", 0), (" zzz p zzz", 2), ("✝", 3)):
+        dialogue.observe("a", 5, text)
+        assert dialogue.unknown == unknown
 
 
 def test_the_same_corpus_gives_the_same_tokenizer(tmp_path: Path) -> None:

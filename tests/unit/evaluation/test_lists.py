@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from rlpost.evaluation.lists import Listed, list_figures, listed, popularity_shift
+from rlpost.evaluation.lists import Listed, leads, list_figures, listed, popularity_shift
 from rlpost.evaluation.outcomes import Outcome, compare, figures
 from rlpost.types import ItemVerdict, Verdict
 
@@ -71,3 +71,51 @@ def test_a_verdict_is_read_place_by_place() -> None:
     found = listed(Verdict("accepted", 0.5, "hits", items, evidence={"relevant": 2, "items": ["a"], "catalog": 9}))
     assert found == Listed("hmesdoum", 2, ("a",), (), 9)
     assert Listed.from_json(json.loads(json.dumps(dataclasses.asdict(found)))) == found
+
+
+def test_weights_of_clicks_count_in_the_measures_as_in_the_reward() -> None:
+    items = (ItemVerdict(0, 1, "rejected", 0.0, "miss"), ItemVerdict(2, 3, "accepted", 4.0, "hit", 1))
+    evidence = {"relevant": 2, "relevances": [4.0, 1.0], "items": ["b", "a"], "catalog": 3}
+    found = listed(Verdict("accepted", 0.5, "hits", items, evidence=evidence))
+    assert found is not None
+    assert (found.gains(), found.recall(2)) == ([0.0, 4.0], pytest.approx(4 / 5))
+    assert found.ndcg(2) == pytest.approx(4 * TWO / (4 + TWO))
+    assert Listed.from_json(json.loads(json.dumps(dataclasses.asdict(found)))) == found
+
+
+def test_exact_length_seen_places_spread_and_exposure() -> None:
+    lists = [
+        Listed("hs", 1, ("a", "b"), catalog=4, groups=("old", "new")),
+        Listed("m", 1, ("a",), catalog=4, groups=("old",)),
+    ]
+    found = list_figures(lists, [], size=2)
+    assert (found["exact_length"], found["seen"]) == (0.5, 0.25)
+    assert found["gini"] == pytest.approx((1 * 1 + 3 * 2) / (4 * 3))  # counts 0, 0, 1, 2
+    assert found["exposure/old"] == pytest.approx(2 / (2 + TWO))
+    assert not {"exact_length", "gini", "exposure/old"} & set(list_figures([Listed("h", 1)], [1]))
+    many = [Listed("m" * 12, 1, groups=tuple(f"g{n:02}" for n in range(12)))]
+    shares = {name: value for name, value in list_figures(many, []).items() if name.startswith("exposure/")}
+    assert (len(shares), sum(shares.values())) == (9, pytest.approx(1.0))
+
+
+def test_the_lead_is_taken_against_the_best_baseline_prompt_by_prompt() -> None:
+    own = [Listed("hm", 1), Listed("mm", 1), Listed("hm", 1)]
+    good, bad = [Listed("hm", 1), Listed("hm", 1), Listed("hm", 1)], [Listed("mm", 1)] * 3
+    found = leads(own, {"bad": bad, "good": good}, [1])
+    assert found["recall@1 lead"] == pytest.approx(-1 / 3)
+    assert found["recall@1 lead_high"] <= 0 <= leads(own, {"bad": bad}, [1])["ndcg@1 lead_low"]
+    assert leads(own, {}, [1]) == leads([], {"bad": []}, [1]) == {}
+
+
+def test_intervals_are_taken_over_conversations() -> None:
+    outcomes = [
+        Outcome(f"{name}{n}", "1", 1, "1", Listed(marks, 1), cluster=name)
+        for name, marks in (("a", "h"), ("b", "m"), ("c", "h"))
+        for n in range(5)
+    ]
+    by_conversation = figures(outcomes, [1], [1])
+    alone = figures([dataclasses.replace(one, cluster="") for one in outcomes], [1], [1])
+    for name in ("ndcg@1", "in_catalog"):
+        assert by_conversation[name] == pytest.approx(alone[name])
+    assert by_conversation["ndcg@1_se"] > 1.8 * alone["ndcg@1_se"]
+    assert by_conversation["ndcg@1_low"] == 0.0 < alone["ndcg@1_low"]

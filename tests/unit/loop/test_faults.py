@@ -121,6 +121,22 @@ def test_both_splits_are_read_and_tokenised(work: Path, train: str, held_out: st
         assert any(part in line for line in lines), lines
 
 
+@pytest.mark.parametrize(
+    ("repair", "part"),
+    [
+        ({"template": "{prompt} {proof} {messages}"}, None),
+        ({}, "data.repair.template: missing"),
+        ({"template": "{informal} {messages}"}, "'informal'"),
+        ({"template": "{messages}", "max_prompt_tokens": 1}, "data.repair.max_prompt_tokens: 1 tokens are left"),
+    ],
+)
+def test_prompts_that_ask_answers_again_are_tried(work: Path, repair: dict[str, Any], part: str | None) -> None:
+    verifier = {"verifier": "function", "verifier_args": {"function": "mine.py:reward"}}
+    _, lines = data_faults(configured(data={"repair": repair}, scoring=verifier), "m")
+    assert len(lines) == (part is not None)
+    assert part is None or part in lines[0]
+
+
 def test_a_model_that_is_still_to_be_made_leaves_the_data_to_read(work: Path) -> None:
     sections: dict[str, Any] = {"model": {"path": None, "scratch": {}}, "sft": {"train": "absent.jsonl"}}
     found = all_faults(

@@ -196,6 +196,8 @@ class Rewriting(CharCodec):
 
     def dialogue(self, prompt: Prompt) -> Any:
         class Anew:
+            unknown = 0
+
             def observe(self, *_: Any) -> tuple[np.ndarray, bool]:
                 return np.array([81], np.int32), True
 

@@ -196,3 +196,22 @@ def test_lines_are_not_split_within_texts(tmp_path: Path, separator: str) -> Non
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     assert read_lines(path) == rows
+
+
+def test_turns_of_an_environment_by_hand() -> None:
+    def played(*failed: bool, cut: bool = False, unknown: int = 0) -> Trajectory:
+        segments = [Segment("prompt", 0, 1, -1)]
+        for turn, one in enumerate(failed):
+            segments.append(Segment("policy", turn + 1, turn + 2, turn, "x", finish="stop", failed=one))
+        if cut:
+            at = len(segments)
+            segments.append(Segment("policy", at, at + 1, at - 1, "x", finish="length"))
+        ids = np.arange(len(segments), dtype=np.int32)
+        return Trajectory(None, 0, ids, None, (), tuple(segments), "length" if cut else "done", NO, unknown)
+
+    members = played(True, False, True, False, unknown=3), played(False, cut=True), played(cut=True)
+    found = describe_groups([receipt(Group(Prompt("a", text="a"), members, (NO, NO, NO), ((), (), ())))])
+    assert {key: found[key] for key in ("turns_mean", "failed_turns", "unknown_tokens")} == pytest.approx(
+        {"turns_mean": 7 / 3, "failed_turns": 2 / 7, "unknown_tokens": 1.0}
+    )
+    assert "turns_mean" not in describe_groups(GROUPS), "nobody answered"

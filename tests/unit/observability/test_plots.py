@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlpost.observability.plots import Curve, draw, draw_run, pass_curve, uplift_curve
+from rlpost.observability.plots import Curve, curve_over_k, draw, draw_run, uplift_curve
 
 FIGURES = {
     **{"pass@1": 0.2, "pass@1_se": 0.1, "pass@1_low": 0.1, "pass@1_high": 0.3},
@@ -16,10 +16,10 @@ FIGURES = {
 }
 
 
-def test_a_pass_curve_is_in_the_order_of_n() -> None:
-    found = pass_curve("after", FIGURES)
+def test_a_curve_over_k_is_in_the_order_of_n() -> None:
+    found = curve_over_k("after", FIGURES)
     assert found == Curve("after", [1, 4, 16], [0.2, 0.5, 0.9], [0.1, 0.4, 0.8], [0.3, 0.6, 1.0])
-    assert pass_curve("after", {"pass@1": 0.2, "pass@1_low": 0.1, "pass@1_high": 0.3}) is None
+    assert curve_over_k("after", {"pass@1": 0.2, "pass@1_low": 0.1, "pass@1_high": 0.3}) is None
 
 
 def test_an_uplift_curve_has_wilsons_interval() -> None:

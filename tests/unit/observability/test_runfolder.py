@@ -64,7 +64,7 @@ def test_a_transcript_records_every_completion_with_verdict_and_reward(tmp_path:
     assert file.name == "step_000007.jsonl"
     first, second = map(json.loads, file.read_text("utf-8").splitlines())
     assert first == {
-        "prompt_id": "p", "prompt": [["user", "q"]], "member": 0, "completion": "∀x", "tokens": 2, "prompt_tokens": 1,
+        "prompt_id": "p", "prompt": [["user", "q"]], "repairs": None, "member": 0, "completion": "∀x", "tokens": 2, "prompt_tokens": 1,
         "status": "done", "finish_reason": "stop", "policy_version": 3, "ticket": 21, "seed": 11,
         "outcome": "accepted", "reason": "ok", "assurance": "elaborated", "verifier": "lean/1",
         "evidence": {"axioms": ["a"]}, "seconds": 0.5,

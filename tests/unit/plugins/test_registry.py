@@ -16,7 +16,8 @@ from rlpost.scoring.score import Scorer
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, table in BUILTIN.items() for name in table])
 def test_every_builtin_name_is_there(kind: str, name: str) -> None:
     found = resolve(kind, name)
-    assert isinstance(found, (str, tuple)) if kind == "templates" else callable(found)
+    data = {"templates": (str, tuple), "template_needs": dict}
+    assert isinstance(found, data[kind]) if kind in data else callable(found)
     assert name in names(kind)
 
 
@@ -31,7 +32,7 @@ def test_a_module_and_a_file_of_ones_own(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("outcom", "reward 'outcom' is not known; did you mean outcome?"),
-        ("zzzz", "reward 'zzzz' is not known; known: outcome, overlong, ranking, trl, turns, unlikeliness"),
+        ("zzzz", "reward 'zzzz' is not known; known: outcome, overlong, ranking, subgoals, trl, turns, unlikeliness"),
         ("no_such_module_:f", "cannot import no_such_module_"),
         ("./no_such_file.py:f", "no file no_such_file.py"),
         ("math:sqr", "math has no 'sqr'; did you mean sqrt"),

@@ -301,6 +301,8 @@ class Rewriting(CharCodec):
         codec = self
 
         class Anew:
+            unknown = 0
+
             def observe(self, answer: str | None, last: int | None, observation: Any) -> tuple[np.ndarray, bool]:
                 return np.array([ord(c) for c in f"Q{observation}"], np.int32), True
 
@@ -353,7 +355,7 @@ def test_a_history_that_grows_by_rewriting_stays_within_the_budget() -> None:
     class Growing(CharCodec):
         def dialogue(self, prompt: Any) -> Any:
             class Anew:
-                said = "P"
+                said, unknown = "P", 0
 
                 def observe(self, answer: str | None, last: int | None, observation: Any) -> tuple[np.ndarray, bool]:
                     self.said += f"{answer}{observation}"

@@ -262,3 +262,37 @@ def test_a_hit_that_moves_moves_the_gradient_with_it_and_every_rank_weighs_the_s
 def test_an_invalid_setting_is_named(settings: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Ranking(**settings)
+
+
+def test_repetitions_seen_items_and_inventions_cost_what_is_configured() -> None:
+    one = listed(["a\n", "b\n", "c\n", "d\n", "e\n"])
+    reasons = [("hit", 1.0), ("duplicate", 0.0), ("seen", 0.0), ("out_of_catalog", 0.0), ("unparsable", 0.0)]
+    items = tuple(
+        ItemVerdict(2 * rank, 2 * rank + 2, "rejected", score, reason, rank)
+        for rank, (reason, score) in enumerate(reasons)
+    )
+    judged = Group(Prompt("p", text="p"), (one,), (Verdict("accepted", 0.5, "hits", items),), ((),))
+    stage = Ranking(size=5, repeated=-0.5, seen=-0.25, outside=-1.0)
+    [reward] = stage(judged)
+    assert [value for _, _, value, index in spans(reward) if index >= 0] == [1.0, -0.5, -0.25, -1.0, -1.0]
+    assert stage.floor == -1.0
+    [whole] = Ranking(size=5, returns="sequence", repeated=-0.5)(judged)
+    assert spans(whole)[0][2] == round(dcg([1.0, -0.5, 0.0, 0.0, 0.0]), 4)
+    [free] = Ranking(size=5)(judged)
+    assert [value for _, _, value, index in spans(free) if index >= 0] == [1.0, 0.0, 0.0, 0.0, 0.0]
+
+
+def test_a_list_gains_nothing_by_ending_before_a_repetition() -> None:
+    """A missing rank counts as the group's least relevance there."""
+    long, short = listed(["a\n", "a\n"]), listed(["a\n"], index=1)
+    hit, again = ItemVerdict(0, 2, "accepted", 1.0, "hit"), ItemVerdict(2, 4, "rejected", 0.0, "duplicate", 1)
+    verdicts = Verdict("accepted", 1.0, "hits", (hit, again)), Verdict("accepted", 1.0, "hits", (hit,))
+    found = Ranking(size=2, repeated=-0.5)(Group(Prompt("p", text="p"), (long, short), verdicts, ((), ())))
+    assert [[value for _, _, value, index in spans(one) if index == 1] for one in found] == [[-0.5], [-0.5]]
+
+
+@pytest.mark.parametrize("name", ["repeated", "seen", "outside"])
+def test_a_fault_cannot_pay(name: str) -> None:
+    for value in (0.1, float("nan"), float("-inf")):
+        with pytest.raises(UserError, match=f"ranking: {name} is"):
+            Ranking(**{name: value})

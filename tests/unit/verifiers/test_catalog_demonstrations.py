@@ -61,7 +61,7 @@ def test_scores_by_hand() -> None:
     assert found == pytest.approx([1.0, 1.0, 1.0, 2 / np.sqrt(2)])
     # λ = 0: the conversation does not count
     bare = Remapper(remapper.verifier, embed, DemonstrationSettings(conversation=0.0))
-    assert bare.scores([ROWS[0]], ["300"])[0] == pytest.approx([0.0, 0.0, 0.0, 0.0]), "without a year it is no title"
+    assert bare.scores([ROWS[0]], ["hm, no idea"])[0] == pytest.approx([0.0, 0.0, 0.0, 0.0]), "it names nothing"
     assert bare.scores([ROWS[0]], ["no list at all"])[0] == pytest.approx([0.0] * 4)
 
 

@@ -57,6 +57,55 @@ def test_a_misspelt_title_is_found_only_with_a_similarity_limit() -> None:
     assert CatalogIndex(ITEMS, similarity=99.0).find(slip, 2002) is None
 
 
+def test_films_that_differ_by_an_article_stay_two() -> None:
+    items = [
+        Item("0", "The Hunt", 2012),
+        Item("1", "Hunt", 2012),
+        Item("2", "A Hunt", 2012),
+        Item("3", "The Kid", 1921),
+    ]
+    index = CatalogIndex(items)
+    found = [index.find(title, 2012) for title in ("The Hunt", "Hunt, The", "hunt", "A Hunt", "An Hunt")]
+    assert [match and match.item for match in found] == [0, 0, 1, 2, None]
+    assert index.find("Kid", 1921) == index.find("A Kid", 1921) == Match(3, "exact")
+    assert index.sharing("hunt") == [0, 1, 2]
+
+
+def test_a_title_goes_before_an_alias() -> None:
+    items = [
+        Item("0", "Hero (Ying xiong)", 2002, ("Hero", "Ying xiong")),
+        Item("1", "Hero", 2002),
+        Item("2", "Solo", None),
+    ]
+    index = CatalogIndex([*items, Item("3", "Solo", 2018)])
+    assert [index.find(title, 2002) for title in ("Hero", "Ying xiong")] == [Match(1, "exact"), Match(0, "exact")]
+    assert index.find("Solo") == Match(2, "title"), "without a year: the item that has none"
+    assert index.find("Solo", 2018) == Match(3, "exact")
+
+
+def test_a_year_in_the_title_counts() -> None:
+    assert CatalogIndex(ITEMS).find("King Kong (1976)") == Match(1, "exact")
+
+
+def test_shortened_names_and_ids_are_found_where_the_policy_says_so() -> None:
+    goods = [
+        Item("B1", "Logitech Mouse - Black", None), Item("B2", "Logitech Mouse - Grey", None),
+        Item("B3", "1984 (Signet Classics)", None), Item("B4", "The Hobbit: Or There and Back Again", None),
+    ]  # fmt: skip
+    asked = ["1984", "The Hobbit", "Logitech Mouse", "Hob", "B3"]
+    assert CatalogIndex(goods).find_all([(title, None) for title in asked]) == [None] * 5
+    found = CatalogIndex(goods, prefix=True, ids=True).find_all([(title, None) for title in asked])
+    assert found == [Match(2, "prefix"), Match(3, "prefix"), None, None, Match(2, "id")]
+
+
+def test_titles_with_other_numbers_are_not_similar() -> None:
+    items = [Item("0", "Adventures of Rocky II", 1979), Item("1", "Adventures of Toys 3", 2010)]
+    index = CatalogIndex(items, similarity=80.0)
+    assert index.find("Adventures of Rocky III", 1979) is None
+    assert index.find("Adventures of Toys 4", 2010) is None
+    assert index.find("Adventurs of Rocky II", 1979) is not None
+
+
 def test_a_title_equally_similar_to_two_items_matches_neither() -> None:
     items = [Item("0", "Return to Planet Alpha", 2000), Item("1", "Return to Planet Alphe", 2000)]
     assert CatalogIndex(items, similarity=90.0).find("Return to Planet Alphi", 2000) is None

@@ -7,7 +7,8 @@ from __future__ import annotations
 import pytest
 
 from rlpost.errors import UserError
-from rlpost_verifiers.catalog.lists import ListSettings, parse_list, parse_title
+from rlpost_verifiers.catalog.lists import ListSettings, parse_list
+from rlpost_verifiers.catalog.titles import parse_title
 
 KEEP = ListSettings()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rlpost.errors import DataError
+from rlpost.errors import DataError, UserError
 from rlpost.plugins.registry import resolve
 from rlpost_verifiers.catalog.sources import reddit, redial
 
@@ -77,3 +77,60 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
         redial(path)
     with pytest.raises(DataError, match="row 0: no column 'prompt'"):
         reddit(path)
+
+
+def test_the_published_container_and_parquet_give_the_same_rows(tmp_path: Path) -> None:
+    datasets, parquet = pytest.importorskip("datasets"), pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+
+    rows = [asked("a", "A", "B"), asked("b", "C")]
+    datasets.DatasetDict({"train": datasets.Dataset.from_list(rows)}).save_to_disk(str(tmp_path / "disk"))
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.pq")
+    wanted = reddit(put(tmp_path, *rows))
+    assert reddit(str(tmp_path / "disk"), split="train") == reddit(str(tmp_path / "rows.pq")) == wanted
+    with pytest.raises(DataError, match="split 'test' not found"):
+        reddit(str(tmp_path / "disk"), split="test")
+    with pytest.raises(DataError, match="leave split out"):
+        reddit(str(tmp_path / "rows.pq"), split="train")
+    with pytest.raises(DataError, match="no such file"):
+        reddit(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("truth", ["Alien", [3.5], [["a", "b", "c"]], {"title": "Alien"}])
+def test_a_row_with_ground_truth_of_another_form_is_named(tmp_path: Path, truth: Any) -> None:
+    with pytest.raises(DataError, match=r"row 0: column 'groundtruth_with_release_year' holds"):
+        reddit(put(tmp_path, {"prompt": "x", "groundtruth_with_release_year": truth}))
+
+
+def test_rows_with_nothing_relevant_in_the_catalog_are_kept_dropped_or_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "catalog.jsonl").write_text('{"title": "A", "year": 1999}\n')
+    path, catalog = put(tmp_path, asked("a", "A"), asked("b", "B"), asked("c", "C")), str(tmp_path / "catalog.jsonl")
+    assert len(reddit(path, catalog=catalog)) == 3
+    assert len(reddit(path, catalog=catalog, nothing_relevant="drop")) == 1
+    assert "2 of 3 rows have no relevant item in the catalog" in caplog.text
+    with pytest.raises(DataError, match="2 of 3 rows have no relevant item"):
+        reddit(path, catalog=catalog, nothing_relevant="refuse")
+    with pytest.raises(DataError, match="1 of 1 rows"):
+        reddit(put(tmp_path, asked("b", "B")), catalog=catalog, nothing_relevant="drop")
+    with pytest.raises(UserError, match="nothing_relevant is 'skip'"):
+        reddit(path, nothing_relevant="skip")  # type: ignore[arg-type]
+
+
+def test_redials_prompts_end_with_the_seekers_turn(tmp_path: Path) -> None:
+    said = [(0, "hi"), (1, "hello"), (1, "what do you like?"), (0, "@11"), (0, "and you?"), (1, "hm"), (1, "see @12")]
+    row = {
+        **REDIAL,
+        "initiatorQuestions": [],
+        "messages": [{"senderWorkerId": who, "text": text} for who, text in said],
+    }
+    [found] = redial(put(tmp_path, row))
+    assert [(turn["role"], turn["content"]) for turn in found["prompt"]] == [
+        *(("user", "hi"), ("assistant", "hello\nwhat do you like?"), ("user", "Final Fantasy (2001)\nand you?")),
+    ]
+    assert redial(put(tmp_path, {**row, "messages": row["messages"][1:3] + row["messages"][6:]})) == []
+    quirks = {**row, "movieMentions": [], "messages": [{"senderWorkerId": 0, "text": None}, {"senderWorkerId": 1}]}
+    assert redial(put(tmp_path, quirks)) == []
+    with pytest.raises(DataError, match="message 'hi' is no mapping"):
+        redial(put(tmp_path, {**row, "messages": ["hi"]}))

@@ -90,7 +90,7 @@ def test_conformance_finds_every_catalog_name_and_no_invented_one() -> None:
     report = verifier.conformance()
     assert report.failures == ()
     assert "6 items" in report.summary()
-    assert "24 of 24 names as they should be" in report.summary()
+    assert "66 of 66 names as they should be" in report.summary()
 
 
 def test_rules_and_catalog_are_in_the_fingerprint() -> None:
@@ -114,7 +114,7 @@ def test_the_command_prints_a_verdict_per_list(tmp_path: Path, capsys: pytest.Ca
     assert main(["verify", "catalog", str(tmp_path / "lists.jsonl"), "--set", "tolerance=0"]) == 0
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert [(p["item"], p["reason"]) for p in first["places"]] == [
-        ("The Matrix (1999)", "miss"),
+        ("The Matrix (1999)", "in_catalog"),
         (None, "out_of_catalog"),
     ]
     assert (second["name"], second["outcome"], second["score"]) == ("b", "accepted", 1.0)
@@ -168,3 +168,93 @@ def test_verdicts_in_another_order_fail_the_conformance_test(monkeypatch: pytest
     report = verifier.conformance()
     assert any("is not found" in said for said in report.failures)
     assert any("the invention" in said for said in report.failures)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"title": "Catan"}, {"title": "Azul"}, {"title": "Chess (Deluxe)"}],
+        [{"title": "AmÃ©lie", "year": 2001}, {"title": "Tom &amp; Jerry", "year": 1992}, {"title": "Haine, La (1995)"}],
+        [{"title": "King Kong (1933)", "year": 2005}, {"title": "Solo", "year": 2018}],
+        [{"title": "Alien"}],
+        [{"title": "はは", "year": 1990}, {"title": "ばば", "year": 1990}, {"title": "Bjørn", "year": 1990}],
+        [{"title": "The Hunt", "year": 2012}, {"title": "Hunt", "year": 2012}],
+    ],
+)
+def test_the_gate_finds_the_strings_of_the_file(rows: list[dict[str, Any]]) -> None:
+    report = CatalogVerifier(catalog_of(rows)).conformance()
+    assert report.failures == ()
+    assert report.checked == 11 * len(rows)
+
+
+def test_the_gate_fails_if_there_is_nothing_to_check() -> None:
+    report = CatalogVerifier(catalog_of([{"title": ")"}])).conformance()
+    assert report.failures == ("there is no name to check",)
+    assert "1 of 1 have no letter or digit" in report.summary()
+
+
+def test_the_gate_fails_for_a_string_that_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    verifier = CatalogVerifier(catalog_of([{"title": "AmÃ©lie", "year": 2001}, {"title": "Up", "year": 2009}]))
+    find = verifier.index.find
+    monkeypatch.setattr(verifier.index, "find", lambda title, year=None: None if "Ã" in title else find(title, year))
+    assert "'AmÃ©lie (2001)' is not found" in verifier.conformance().failures
+
+
+def test_catalogs_without_years_need_no_setting() -> None:
+    games = catalog_of([{"title": "Catan"}, {"title": "Azul"}])
+    row = {"groundtruth_with_release_year": ["Azul"]}
+    [verdict] = CatalogVerifier(games).verify_batch([VerifyItem(row, "1. Catan\n2. Azul")])
+    assert [item.reason for item in verdict.items] == ["miss", "hit"]
+    with pytest.raises(UserError, match="no item has a year"):
+        CatalogVerifier(games, yearless="reject")
+
+
+def test_defects_are_told_in_one_line_and_listed_in_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLPOST_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "c.csv").write_text(
+        "title\n" + "".join(f"Film {number} ({1950 + number})\n" for number in range(50)) + "Up\n"
+    )
+    (tmp_path / "lists.jsonl").write_text('{"text": "1. Film 3 (1953)"}\n')
+    assert main(["verify", "catalog", str(tmp_path / "lists.jsonl"), "--catalog", str(tmp_path / "c.csv")]) == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert "51 items; rows with defects: 50 year_in_title, 1 no_year; row by row in " in line
+    assert len(Path(line.split(" in ")[-1]).read_text().splitlines()) == 51
+
+
+def test_relevant_items_outside_the_catalog_are_reported_or_counted() -> None:
+    row = {"groundtruth_with_release_year": ["Alien (1979)", "Solaris (1972)", "Stalker (1979)"]}
+    reported, counted = (
+        CatalogVerifier(CATALOG, outside=rule).verify_batch([VerifyItem(row, "Alien (1979)")])[0]
+        for rule in ("report", "count")
+    )
+    assert (reported.score, reported.evidence["relevant"], reported.evidence["relevant_outside"]) == (1.0, 1, 2)
+    assert (counted.score, counted.evidence["relevant"]) == (pytest.approx(1 / 3), 3)
+    with pytest.raises(UserError, match="outside is 'drop'; use 'report' or 'count'"):
+        CatalogVerifier(CATALOG, outside="drop")  # type: ignore[arg-type]
+
+
+def test_an_answer_without_ground_truth_is_judged_by_membership() -> None:
+    text = "Alien (1979)\nNever Made (2001)\nThe Thing (1982)\nAlien (1979)"
+    [free] = CatalogVerifier(CATALOG, relevant_required=False).verify_batch(
+        [VerifyItem({"seen_titles": ["The Thing"]}, text)]
+    )
+    assert [(item.reason, item.score) for item in free.items] == [
+        *(("in_catalog", 1.0), ("out_of_catalog", 0.0), ("seen", 0.0), ("duplicate", 0.0)),
+    ]
+    assert (free.outcome, free.score) == ("accepted", 0.25)
+    lost = {"groundtruth_with_release_year": ["Solaris (1972)"]}
+    [verdict] = CatalogVerifier(CATALOG, relevant_required=False).verify_batch([VerifyItem(lost, text)])
+    assert {item.reason for item in verdict.items} == {"miss", "out_of_catalog", "duplicate"}, "it has ground truth"
+
+
+def test_the_command_takes_an_empty_text_and_an_answer_as_messages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": ""}, {"completion": [{"role": "assistant", "content": "The Matrix (1999)"}]}]
+    (tmp_path / "lists.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["verify", "catalog", str(tmp_path / "lists.jsonl")]) == 0
+    empty, chat = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (empty["reason"], empty["places"]) == ("no_list", [])
+    assert chat["places"][0]["item"] == "The Matrix (1999)"

@@ -284,6 +284,22 @@ def test_a_dojo_that_dies_is_no_error_of_the_tactic(
         gym.run_tac(state, "trivial")
 
 
+def test_a_dojo_runs_many_tactics_one_by_one_and_keeps_what_came_before_its_end() -> None:
+    dojo = import_lean_dojo()
+    fake = FakeDojo({"skip": dojo.TacticState("⊢ True", 1), "trivial": dojo.DojoCrashError("OOM")})
+    gym = DojoGym(lambda task: fake)
+    state: Any = gym.reset(TASK)
+    found: list[Any] = gym.run_tacs([(state, "skip"), (state, "sorry"), (state, "trivial"), (state, "skip")])
+    assert found[0].pp == "⊢ True"
+    assert isinstance(found[1], dojo.LeanError)
+    assert [str(one) for one in found[2:]] == [
+        "task 't': Dojo ran out of memory at 'trivial'",
+        "no Dojo is running; start one with reset",
+    ]
+    with pytest.raises(UserError, match="give a TacticState"):
+        gym.run_tacs([(state, "skip"), (found[1], "skip")])
+
+
 def test_a_dojo_that_does_not_start() -> None:
     dojo = import_lean_dojo()
     for error, kind, message in (

@@ -42,8 +42,8 @@ def test_parts_by_hand(text: str, binders: str, statement: str) -> None:
 
 
 def test_the_header_keeps_what_a_backend_cannot_know() -> None:
-    text = "import Mathlib\nset_option maxHeartbeats 0\nopen Nat Real\nuniverse u\ntheorem t : True := by"
-    assert split_theorem(text).header == "open Nat Real\nuniverse u"
+    text = "import Mathlib\nset_option  maxHeartbeats 0\nset_option pp.all true\nopen Nat Real\nuniverse u\ntheorem t : True := by"
+    assert split_theorem(text).header == "set_option maxHeartbeats 0\nopen Nat Real\nuniverse u"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_every_shipped_template_fills_from_these_rows(files: dict[str, str]) -> 
         ("variable (p : Prop)\ninclude p\n", "", "variable (p : Prop)\ninclude p"),
         ("structure S where\n  x : Nat\n", "", "structure S where\n  x : Nat"),
         ("noncomputable section\nopen Real\n@[simp] private ", "open Real", ""),
-        ("set_option maxHeartbeats 0\nset_option autoImplicit false\n", "", ""),
+        ("set_option autoImplicit false\nset_option linter.all false\n", "set_option autoImplicit false", ""),
         ("-- def f := 1\n/-- doc -/\n", "", ""),
         ('local notation "ℝ" => Nat\n', "", 'local notation "ℝ" => Nat'),
         ("open Nat in\n", "", "open Nat in"),
@@ -130,6 +130,87 @@ def test_what_stands_before_a_theorem_is_kept(text: str, header: str, context: s
     found = split_theorem(f"{text}theorem t : True := by sorry\nend\n")
     assert (found.header, found.context, found.statement) == (header, context, "True")
     assert found.formal == (f"{context}\n\n" if context else "") + "theorem t : True := by"
+
+
+STANDARD = "import Mathlib\nimport Aesop\n\nset_option maxHeartbeats 400000\n\nopen Nat Real\n"
+
+
+def written_rows(tmp_path: Path, row: dict[str, str], **settings: str) -> dict[str, object]:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    return rows(str(path), **settings)[0]  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("row", "header", "code"),
+    [
+        # The columns of DeepSeek-Prover's miniF2F, of Goedel's files and of Kimina's prompt set.
+        (
+            {
+                "header": f"{STANDARD}\n",
+                "informal_prefix": "/-- One. -/\n",
+                "formal_statement": "theorem t : 1 = 1 := by\n",
+            },
+            "",
+            f"{STANDARD}\n/-- One. -/\ntheorem t : 1 = 1 := by",
+        ),
+        (
+            {"formal_statement": f"{STANDARD}\ntheorem t : 1 = 1 := by\n  sorry\n"},
+            "",
+            f"{STANDARD}\ntheorem t : 1 = 1 := by",
+        ),
+        (
+            {"formal_statement": "import Mathlib\n\n-- why\ntheorem t : 1 = 1 := by sorry"},
+            "",
+            "import Mathlib\n\n-- why\ntheorem t : 1 = 1 := by",
+        ),
+        ({"formal_statement": "theorem t : 1 = 1 := by"}, STANDARD, f"{STANDARD}\ntheorem t : 1 = 1 := by"),
+        (
+            {
+                "header": "open Nat Real",
+                "formal_statement": "import Mathlib.Tactic\ntheorem t : 1 = 1 := sorry -- done",
+            },
+            "import Mathlib\nset_option maxHeartbeats 0\nopen Nat Real",
+            "import Mathlib\nimport Mathlib.Tactic\n\nset_option maxHeartbeats 0\n\nopen Nat Real\n\ntheorem t : 1 = 1 := by",
+        ),
+        (
+            {"formal_statement": "set_option maxHeartbeats 400000\n@[simp] theorem t : 1 = 1 :=\nend"},
+            "import Mathlib\nset_option maxHeartbeats 0",
+            "import Mathlib\n\nset_option maxHeartbeats 400000\n@[simp] theorem t : 1 = 1 := by",
+        ),
+        (
+            {"informal_prefix": "/-- Two -/", "formal_statement": "def f := 1\n@[simp]\ntheorem t : f = 1"},
+            "",
+            "def f := 1\n/-- Two -/\n@[simp]\ntheorem t : f = 1 := by",
+        ),
+    ],
+)
+def test_the_code_of_a_row_is_what_it_writes(tmp_path: Path, row: dict[str, str], header: str, code: str) -> None:
+    found = written_rows(tmp_path, row, header=header)
+    assert found["code"] == code
+    assert found["statement"] in ("1 = 1", "f = 1")
+
+
+def test_options_of_a_header_are_part_of_the_check_and_imports_if_asked(tmp_path: Path) -> None:
+    row = {"header": STANDARD, "formal_statement": "theorem t : 1 = 1 := by"}
+    assert written_rows(tmp_path, row)["header"] == "set_option maxHeartbeats 400000\nopen Nat Real"
+    wanted = "import Mathlib\nimport Aesop\nset_option maxHeartbeats 400000\nopen Nat Real"
+    assert written_rows(tmp_path, row, imports="rows")["header"] == wanted
+    with pytest.raises(DataError, match="header holds a definition"):
+        written_rows(tmp_path, row, header="def f := 1")
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        ({"informal_prefix": "/-- Show it. -/\n"}, "Show it."),
+        ({"natural_language": "Prove x.", "informal_prefix": "/-- y -/"}, "Prove x."),
+        ({"problem": "None", "informal_stmt": " Find n. "}, "Find n."),
+        ({}, ""),
+    ],
+)
+def test_the_problem_in_words(tmp_path: Path, columns: dict[str, str], problem: str) -> None:
+    assert written_rows(tmp_path, {**columns, "formal_statement": "theorem t : 1 = 1 := by"})["problem"] == problem
 
 
 def test_a_context_with_a_gap_is_refused() -> None:

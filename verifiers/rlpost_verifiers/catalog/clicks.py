@@ -10,23 +10,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from rlpost.algorithms.propensity import estimate, inverse_weights
-from rlpost.data.jsonl import read_jsonl
 from rlpost.errors import DataError, UserError
 from rlpost_verifiers.catalog.ground_truth import RELEVANT_KEY, names_of
 from rlpost_verifiers.catalog.names import canonical
+from rlpost_verifiers.catalog.rows import read_rows
 
 
 def rows(
-    path: str, propensities: Sequence[float] | Literal["estimate"] = "estimate", least: float = 0.05
+    path: str,
+    propensities: Sequence[float] | Literal["estimate"] = "estimate",
+    least: float = 0.05,
+    split: str | None = None,
 ) -> list[dict[str, Any]]:
     """The data source ``logged_clicks``.
 
     Args:
-        path: JSON lines with ``prompt``, ``shown`` (items in the order they were shown, as ``Title (Year)`` or
-            ``[title, year]``) and ``clicks`` (whether each item was clicked).
+        path: JSON lines, Parquet or a folder written by ``save_to_disk``, with ``prompt``, ``shown`` (items in the
+            order they were shown, as ``Title (Year)`` or ``[title, year]``) and ``clicks`` (whether each item was
+            clicked).
         propensities: examination probability of each rank in (0, 1], first to last; ``estimate``: estimated from the
             log, in which items must have been shown at several ranks.
         least: smallest propensity that is divided by.
+        split: split of a folder that holds several.
 
     Returns:
         The rows with a click: all columns, and ``groundtruth_with_release_year`` with a weight for each clicked item.
@@ -35,7 +40,7 @@ def rows(
         DataError: for a row without ``shown`` and ``clicks``, or a log without a click.
         UserError: for propensities out of range, or a log from which they cannot be estimated.
     """
-    log = [_shown(row, f"{path}, row {number}") for number, row in enumerate(read_jsonl(path))]
+    log = [_shown(row, f"{path}, row {number}") for number, row in enumerate(read_rows(path, split))]
     if not any(any(clicks) for _, _, clicks in log):
         raise DataError(f"{path}: no click in {len(log)} rows; there is nothing to learn from")
     try:
@@ -60,6 +65,9 @@ def _shown(row: Mapping[str, Any], place: str) -> _Shown:
         items = [(title, year) for title, year, _ in names_of(shown, "shown")]
     except DataError as error:
         raise DataError(f"{place}: {error}") from None
+    strange = next((click for click in clicks if click not in (0, 1)), None)
+    if strange is not None or None in clicks:
+        raise DataError(f"{place}: 'clicks' holds {strange!r}; true or false (1 or 0) is needed for each shown item")
     return row, items, [bool(click) for click in clicks]
 
 

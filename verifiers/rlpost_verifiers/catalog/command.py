@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rlpost.data.jsonl import parse_lines, read_jsonl
-from rlpost.errors import DataError, UserError
+from rlpost.data.messages import read_messages
+from rlpost.errors import DataError, UserError, first_line
+from rlpost.paths import cache_folder
 from rlpost.types import VerifyItem
 from rlpost_verifiers.catalog.demonstrations import DemonstrationSettings, Rate, Remapper, demonstrate
 from rlpost_verifiers.catalog.embedding import DEFAULT, Embedder
+from rlpost_verifiers.catalog.items import Catalog
 from rlpost_verifiers.catalog.teacher import (
     Answers,
     Endpoint,
@@ -125,11 +128,23 @@ def demonstrate_file(
 
 
 def _verifier(catalog: str | None, **settings: Any) -> CatalogVerifier:
-    """A verifier that takes rows without ground truth; defects of the catalog's rows are printed to stderr."""
+    """A verifier that takes rows without ground truth; defects of the catalog's rows are counted on stderr, and each
+    is a line of a file in the cache folder.
+    """
     verifier = CatalogVerifier(catalog, relevant_required=False, **settings)
-    for defect in verifier.catalog.defects:
-        print(f"rlpost: {catalog}, row {defect.row}: {defect.reason} {defect.value}", file=sys.stderr)
+    if verifier.catalog.defects:
+        print(f"rlpost: {catalog}: {verifier.catalog.summary()}{_listed(verifier.catalog)}", file=sys.stderr)
     return verifier
+
+
+def _listed(catalog: Catalog) -> str:
+    """Where each defect is listed, for a message; nothing if the file cannot be written, which is told."""
+    file = cache_folder() / "catalogs" / f"defects-{catalog.store.digest[:12]}.jsonl"
+    try:
+        catalog.write_defects(file)
+    except OSError as error:
+        return f" ({file} cannot be written: {first_line(error)})"
+    return f"; row by row in {file}"
 
 
 def _rater(answers: Answers, rows: Mapping[str, Mapping[str, Any]]) -> Rate:
@@ -150,7 +165,10 @@ def _text(path: str) -> str:
 
 
 def _row(place: str, value: Any) -> dict[str, Any]:
-    text = (value.get("text") or value.get("completion")) if isinstance(value, dict) else None
+    row = value if isinstance(value, dict) else {}
+    text = next((row[key] for key in ("text", "completion") if row.get(key) is not None), None)
+    if isinstance(text, list) and text and all(isinstance(turn, dict) for turn in text):
+        text = read_messages(text, place)[-1].content
     if not isinstance(text, str):
         raise DataError(f"{place}: no list; write {{'text': 'Title (Year)\\n…'}}")
-    return {**value, "text": text, "name": str(value.get("name") or value.get("id") or place)}
+    return {**row, "text": text, "name": str(row.get("name") or row.get("id") or place)}

@@ -88,26 +88,26 @@ class Remapper:
 
     def matches(self, answer: str) -> list[tuple[str, int | None]]:
         """Name and catalog position of each entry in a teacher's list; None for an item not in the catalog."""
-        entries = [entry for entry in parse_list(answer, ListSettings(unparsable="skip")) if entry.title is not None]
-        found = []
-        for entry in entries:
-            match = self.verifier.index.find(entry.title or "", entry.year)
-            name = f"{entry.title} ({entry.year})" if entry.year else str(entry.title)
-            found.append((name, None if match is None else match.item))
-        return found
+        entries = parse_list(answer, ListSettings(unparsable="skip"), self.verifier.knows)
+        return [
+            (f"{entry.title} ({entry.year})" if entry.year else entry.title, self.verifier.place_of(entry))
+            for entry in entries
+            if entry.title is not None
+        ]
 
     def scores(self, rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> np.ndarray:
         """Scores ``[Q, C]`` float32 of the catalog's C items, from the teacher's lists for Q conversations."""
         named = [self.matches(answer) for answer in answers]
         strange = list(dict.fromkeys(name for pairs in named for name, item in pairs if item is None))
         vectors = dict(zip(strange, self.embed(strange), strict=True))
-        said = self.embed([conversation_of(row) for row in rows])
+        weight = self.settings.conversation
+        said = self.embed([conversation_of(row) for row in rows]) if weight else None
         found = np.zeros((len(rows), len(self.items)), np.float32)
         for place, pairs in enumerate(named):
             own = [vectors[name] if item is None else self.items[item] for name, item in pairs]
             similarity = np.array(own).reshape(len(own), -1) @ self.items.T if own else np.zeros((0, len(self.items)))
             known = [item for _, item in pairs]
-            found[place] = remap(similarity, known, self.items @ said[place], self.settings.conversation)
+            found[place] = remap(similarity, known, None if said is None else self.items @ said[place], weight)
         return found
 
 
@@ -161,7 +161,7 @@ def demonstrate(
 
 
 def _text(items: Sequence[int], remapper: Remapper) -> str:
-    return "\n".join(remapper.verifier.catalog.items[item].name for item in items)
+    return "\n".join(remapper.verifier.catalog.store.name(item) for item in items)
 
 
 def _reflected(
@@ -170,8 +170,8 @@ def _reflected(
     """Scores after the teacher's ratings of the best candidates; conversations without ratings keep their scores."""
     rated = remapper.settings.rated
     chosen = {name: demonstration(scores[place], rated, truth[name].seen) for place, name in enumerate(names)}
-    catalog = remapper.verifier.catalog.items
-    answers = rate({name: [catalog[item].name for item in items] for name, items in chosen.items()})
+    catalog = remapper.verifier.catalog.store
+    answers = rate({name: [catalog.name(item) for item in items] for name, items in chosen.items()})
     found = scores.copy()
     for place, name in enumerate(names):
         ratings = {chosen[name][k]: value for k, value in answers.get(name, {}).items()}

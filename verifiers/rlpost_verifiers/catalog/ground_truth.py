@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from rlpost.errors import DataError
 from rlpost_verifiers.catalog.index import CatalogIndex
 from rlpost_verifiers.catalog.items import Catalog
-from rlpost_verifiers.catalog.lists import parse_title
-from rlpost_verifiers.catalog.names import canonical, year_of
+from rlpost_verifiers.catalog.names import ARTICLES, canonical, year_of
+from rlpost_verifiers.catalog.store import ARTICLE_CODES
+from rlpost_verifiers.catalog.titles import parse_title
+
+_LONGEST_MENTION = 20
+"""Most words of a title that a running text mentions."""
+_FOUR_DIGITS = re.compile(r"[0-9]{4}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +28,13 @@ class GroundTruth:
         relevant: the relevant items, each with its relevance (1.0 unless the data gives a weight).
         seen: items the user has already seen.
         elsewhere: items that are relevant in another row of the same conversation.
+        outside: number of relevant names that no item of the catalog has.
     """
 
     relevant: Mapping[int, float]
     seen: frozenset[int]
     elsewhere: frozenset[int]
+    outside: int = 0
 
 
 RELEVANT_KEY, SEEN_KEY, ELSEWHERE_KEY = "groundtruth_with_release_year", "seen_titles", "relevant_elsewhere"
@@ -55,9 +62,6 @@ class Reader:
 
     def __init__(self, catalog: Catalog, index: CatalogIndex, columns: Columns):
         self.catalog, self.index, self.columns = catalog, index, columns
-        self._by_title: dict[str, list[int]] = {}
-        for number, item in enumerate(catalog.items):
-            self._by_title.setdefault(canonical(item.title), []).append(number)
 
     def ground_truth(self, row: Mapping[str, Any], required: bool = True) -> GroundTruth:
         """The ground truth of a row.
@@ -84,28 +88,33 @@ class Reader:
             raise DataError(f"none of its relevant items is in the catalog ({', '.join(lost[:3]) or 'it names none'})")
         seen = {n for name in names_of(row.get(keys.seen), keys.seen) for n in self._numbers(*name[:2])}
         others = {n for name in names_of(row.get(keys.elsewhere), keys.elsewhere) for n in self._numbers(*name[:2])}
-        return GroundTruth(relevant, frozenset(seen - set(relevant)), frozenset(others - set(relevant)))
+        return GroundTruth(relevant, frozenset(seen - set(relevant)), frozenset(others - set(relevant)), len(lost))
 
     def mentioned(self, text: str) -> frozenset[int]:
-        """Items that a text mentions: the title with its year, or without a year if it has more than one word."""
-        said = f" {_spoken(text)} "
-        return frozenset(
-            number
-            for number, (title, item) in enumerate(zip(self._spoken, self.catalog.items, strict=True))
-            if f" {title} " in said and any(_meant(title, year, item.year) for year in _years_after(title, said))
-        )
+        """Items that a text mentions: the title with its year, or without a year if it has more than one word.
 
-    @cached_property
-    def _spoken(self) -> list[str]:
-        """Titles as written in running text, where the article matters: "The Thing" is a film, "thing" is not."""
-        return [_spoken(item.title) for item in self.catalog.items]
+        The article counts: "The Thing" is a film, "thing" is not.
+        """
+        words = _spoken(text).split()
+        found: set[int] = set()
+        for start in range(len(words)):
+            article = words[start] if words[start] in ARTICLES else ""
+            for stop in range(start + 1, min(start + _LONGEST_MENTION, len(words)) + 1):
+                key = " ".join(words[start + bool(article) : stop])
+                if not key:
+                    continue
+                year = int(words[stop]) if stop < len(words) and _FOUR_DIGITS.fullmatch(words[stop]) else None
+                for item, dated, kind in self.index.store.names(key):
+                    if kind == ARTICLE_CODES[article] and _meant(stop - start, year, dated):
+                        found.add(item)
+        return frozenset(found)
 
     def _numbers(self, title: str, year: int | None) -> list[int]:
         """The item that a name matches; for a title without a year that several items share, all of them."""
         match = self.index.find(title, year)
         if match is not None:
             return [match.item]
-        return list(self._by_title.get(canonical(title), ())) if year is None else []
+        return self.index.sharing(title) if year is None else []
 
 
 def _spoken(text: str) -> str:
@@ -113,14 +122,8 @@ def _spoken(text: str) -> str:
     return canonical(f"x {text}").removeprefix("x ")
 
 
-def _years_after(title: str, said: str) -> list[int | None]:
-    """The year after each mention of a title in a text; None where no year follows."""
-    found = re.findall(rf"(?= {re.escape(title)} (\d{{4}}(?= ))?)", said)
-    return [int(year) if year else None for year in found]
-
-
-def _meant(title: str, year: int | None, known: int | None) -> bool:
-    return " " in title if year is None else year == known
+def _meant(words: int, year: int | None, known: int) -> bool:
+    return words > 1 if year is None else year == known
 
 
 def names_of(value: Any, key: str) -> Iterable[tuple[str, int | None, float]]:
@@ -129,17 +132,27 @@ def names_of(value: Any, key: str) -> Iterable[tuple[str, int | None, float]]:
     Raises:
         DataError: for an entry in a form that `Reader` does not take.
     """
+    value = value.tolist() if hasattr(value, "tolist") else value  # arrays, as Parquet readers give them
     if value is None:
         return
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise DataError(f"column {key!r} holds {value!r}; a list of titles is needed")
     for entry in value:
+        entry = entry.tolist() if hasattr(entry, "tolist") else entry
         if isinstance(entry, str):
             title, year = parse_title(entry)
             yield title or entry, year, 1.0
-        elif isinstance(entry, Mapping) and "title" in entry:
-            yield str(entry["title"]), year_of(entry.get("year")), float(entry.get("weight", 1.0))
-        elif isinstance(entry, Sequence) and 1 <= len(entry) <= 2:
+        elif isinstance(entry, Mapping) and entry.get("title") is not None:
+            yield str(entry["title"]), year_of(entry.get("year")), _weight(entry.get("weight"), key)
+        elif isinstance(entry, Sequence) and 1 <= len(entry) <= 2 and isinstance(entry[0], (str, int)):
             yield str(entry[0]), year_of(entry[1]) if len(entry) == 2 else None, 1.0
         else:
             raise DataError(f"column {key!r} holds {entry!r}; write 'Title (Year)', [title, year] or a mapping")
+
+
+def _weight(value: Any, key: str) -> float:
+    if value is None:  # tables fill in missing fields
+        return 1.0
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise DataError(f"column {key!r} holds the weight {value!r}; a finite number is needed")
+    return float(value)

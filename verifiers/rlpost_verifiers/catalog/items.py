@@ -2,283 +2,248 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from rlpost.data.jsonl import existing_file
 from rlpost.errors import DataError
-from rlpost.plugins.registry import resolve
-from rlpost_verifiers.catalog.names import canonical, year_of
+from rlpost_verifiers.catalog.building import Builder
+from rlpost_verifiers.catalog.cache import content_key, made_once
+from rlpost_verifiers.catalog.cells import clean_title, further_names, split_year
+from rlpost_verifiers.catalog.files import Row, read_rows
+from rlpost_verifiers.catalog.records import DEFECTS, LEFT_OUT, Defect, Item
+from rlpost_verifiers.catalog.store import Defects, Items, Store
+
+__all__ = ["DEFECTS", "LEFT_OUT", "MOVIES", "Catalog", "Defect", "Item", "catalog_of", "load_catalog"]
 
 MOVIES = Path(__file__).parent / "data" / "movies.jsonl"
 """The catalog that ships: a thousand real films with genre, director and number of votes."""
 
-_TITLES = ("title", "name", "movie", "item")
-_YEARS = ("year", "release_year", "release date", "release_date", "date")
-_ALIASES = ("aliases", "alias", "aka", "also_known_as")
-_IDENTITIES = ("id", "item_id", "movie_id")
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
-_YEAR_AT_END = re.compile(r"^(?P<title>.*\S)\s*[(\[](?P<year>\d{4})[)\]]$")
-_LONGEST = 300
-
-DEFECTS: dict[str, str] = {
-    "unreadable": "the line is no row (no JSON object, or another number of columns); left out",
-    "no_title": "no title; left out",
-    "title_not_text": "the title is a number, taken as text",
-    "title_not_usable": "the title is neither text nor a number; left out",
-    "title_too_long": f"the title has more than {_LONGEST} characters; left out",
-    "title_untidy": "white space or invisible characters in the title; removed",
-    "title_misread": "the title's accents were read in a wrong encoding; mended",
-    "year_in_title": "the title carries the year; moved to the year",
-    "years_differ": "the title carries another year than the year column, which counts",
-    "no_year": "no year",
-    "year_not_usable": "the year is none that a film can have; taken as missing",
-    "year_mended": "the year lay in the future; a hundred years were taken off",
-    "alias_not_usable": "an alias is no text; left out",
-    "duplicate": "title and year of an earlier row; left out",
-    "id_twice": "the id of an earlier row; the row number takes its place",
+_USUAL: dict[str, tuple[str, ...]] = {
+    "title": (
+        *("title", "name", "movie_title", "primarytitle", "app_name", "product_title", "product_name", "item_name"),
+        *("book_title", "track_name", "game_title", "movie", "item", "game", "product"),
+    ),
+    "year": (
+        *("year", "release_year", "release date", "release_date", "startyear", "publication_year", "year_of_release"),
+        *("original_publication_year", "yearpublished", "year_published", "published", "date", "update_date"),
+    ),
+    "id": (
+        *("id", "item_id", "movie_id", "movieid", "itemid", "parent_asin", "asin", "tconst", "imdb_id", "tmdb_id"),
+        *("book_id", "bookid", "goodreads_book_id", "product_id", "productid", "appid", "app_id", "steam_appid"),
+        *("game_id", "track_id", "news_id", "paper_id", "arxiv_id", "isbn", "sku"),
+    ),
 }
-"""Defects of a row, and how each is handled."""
-LEFT_OUT = frozenset(("unreadable", "no_title", "title_not_usable", "title_too_long", "duplicate"))
-
-
-@dataclass(frozen=True, slots=True)
-class Defect:
-    """A defect of a row (0-based), with the value that has it.
-
-    >>> Defect(3, "no_title", "None").reason
-    'no_title'
-    """
-
-    row: int
-    reason: str
-    value: str
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """An item of a catalog; ``attributes`` holds its other columns.
-
-    >>> Item("7", "Alien", 1979).name
-    'Alien (1979)'
-    """
-
-    id: str
-    title: str
-    year: int | None
-    aliases: tuple[str, ...] = ()
-    attributes: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-    @property
-    def name(self) -> str:
-        """The item as written in a recommendation list: ``Title (Year)``."""
-        return self.title if self.year is None else f"{self.title} ({self.year})"
+"""Usual names of columns in small letters, the commonest first."""
+_ALIASES = frozenset(
+    (
+        *("aliases", "alias", "aka", "akas", "also_known_as", "original_title", "originaltitle", "english_title"),
+        *("alternative_title", "alternative_titles", "alternate_titles", "alt_title", "title_without_series"),
+    )
+)
+_KNOWN_AS = re.compile(r"aka|a\.k\.a|also known", re.IGNORECASE)
+_ENCODE = json.JSONEncoder(default=str, ensure_ascii=False).encode
+_SEPARATORS = "|"
+_FIRST_ROWS = 1000
+"""Number of rows whose columns are the catalog's columns."""
+_SMALL = 1_000_000
+"""Files of fewer bytes are read anew each time, which takes less than half a second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
     """Items in the order of their rows, and the defects of rows."""
 
-    items: tuple[Item, ...]
-    defects: tuple[Defect, ...]
+    items: Items
+    defects: Defects
+
+    @property
+    def store(self) -> Store:
+        """The arrays that hold both."""
+        return self.items.store
+
+    @property
+    def dated(self) -> bool:
+        """Whether any item has a year."""
+        return bool((self.store.arrays["year"] > 0).any())
 
     def summary(self) -> str:
         """One line: how many items, and how many rows of each defect."""
-        counts = Counter(defect.reason for defect in self.defects)
-        told = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+        told = ", ".join(f"{count} {reason}" for reason, count in self.defects.counts().items())
         return f"{len(self.items)} items" + (f"; rows with defects: {told}" if told else "")
+
+    def write_defects(self, file: Path) -> None:
+        """Write each defect as a JSON line with ``row``, ``reason``, ``value`` and what is done about it.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f"{file.name}.{os.getpid()}")
+        with part.open("w", encoding="utf-8", errors="backslashreplace") as opened:
+            for one in self.defects:
+                told = {"row": one.row, "reason": one.reason, "value": one.value, "handled": DEFECTS[one.reason]}
+                opened.write(json.dumps(told, ensure_ascii=False) + "\n")
+        os.replace(part, file)
+
+    def head(self, count: int) -> Catalog:
+        """The catalog's first ``count`` items, and all its defects."""
+        if count >= len(self.items):
+            return self
+        builder = Builder()
+        for number, item in enumerate(islice(self.items, count)):
+            content = json.dumps(dict(item.attributes))
+            builder.add(number, item.id, item.title, item.year, item.aliases, content)
+        return Catalog(Items(builder.finish(merge=False)), self.defects)
 
 
 def load_catalog(path: str | None = None, columns: Mapping[str, str] | None = None) -> Catalog:
-    """Read a catalog from JSONL, CSV or Parquet.
+    """Read a catalog from JSON (lines or an array), CSV or a relative of it, or Parquet, in UTF-8 or another encoding.
+
+    Of a large file the arrays are kept in rlpost's cache folder, by its content, and mapped by every process that
+    loads it (`rlpost_verifiers.catalog.cache`).
 
     Args:
-        path: path of the file; its suffix determines the format. None: `MOVIES`.
+        path: path of the file. None: `MOVIES`.
         columns: names of the columns with ``title``, ``year``, ``aliases`` and ``id`` where they are not the usual
             ones. All other columns are attributes.
 
     Raises:
-        DataError: if there is no such file, no title column, or no usable row.
+        DataError: if there is no such file, no title column, several, no usable row, or its encoding cannot be told.
     """
     path = str(MOVIES) if path is None else path
-    defects: list[Defect] = []
-    rows = list(_rows(path, defects))
-    keys = _columns([row for _, row in rows], columns or {}, path)
-    items = list(_items(rows, keys, defects))
-    if not items:
-        raise DataError(f"{path}: no usable item in {len(rows)} rows; see the columns {keys}")
-    return Catalog(tuple(items), tuple(sorted(defects, key=lambda defect: defect.row)))
+    file = existing_file(path)
+    given = dict(columns or {})
+
+    def build(folder: Path | None) -> Store:
+        waiting: list[tuple[int, str, Any]] = []
+        rows = read_rows(path, lambda *defect: waiting.append(defect))
+        return _built(rows, given, path, folder, waiting)
+
+    if file.stat().st_size < _SMALL:
+        store = build(None)
+    else:
+        key = content_key(file, f"{file.suffix} {sorted(given.items())}")
+        store = made_once(key, lambda folder: build(folder).save(folder), Store.mapped)
+    return Catalog(Items(store), Defects(store))
 
 
 def catalog_of(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str] | None = None) -> Catalog:
     """A catalog from rows in memory; see `load_catalog`."""
-    numbered = list(enumerate(dict(row) for row in rows))
-    defects: list[Defect] = []
-    items = list(_items(numbered, _columns([row for _, row in numbered], columns or {}, "catalog"), defects))
-    return Catalog(tuple(items), tuple(sorted(defects, key=lambda defect: defect.row)))
+    numbered = ((number, dict(row), None) for number, row in enumerate(rows))
+    store = _built(numbered, columns or {}, "catalog", None, [])
+    return Catalog(Items(store), Defects(store))
 
 
-def _rows(path: str, defects: list[Defect]) -> Iterator[tuple[int, dict[str, Any]]]:
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise DataError(f"{path}: no such file; give the path of a catalog")
-    if file.suffix == ".parquet":
-        yield from enumerate(resolve("sources", "parquet")(str(file)))
+def _built(
+    rows: Iterator[Row], given: Mapping[str, str], path: str, folder: Path | None, waiting: list[tuple[int, str, Any]]
+) -> Store:
+    """The store of a catalog's rows. ``waiting``: defects that the reader of the file reports on its way."""
+    first = list(islice(rows, _FIRST_ROWS))
+    if not first:
+        raise DataError(f"{path}: no row that can be read" + (f" ({waiting[0][2]!r:.60})" if waiting else ""))
+    keys = _Keys.found([row for _, row, _ in first], given, path)
+    builder = Builder(folder, keys.used)
+    number = -1
+    for number, row, text in chain(first, rows):
+        while waiting:
+            builder.note(*waiting.pop())
+        _add(builder, number, row, text, keys)
+    for defect in waiting:
+        builder.note(*defect)
+    if not len(builder):
+        raise DataError(f"{path}: no usable item in {number + 1} rows; see the columns {keys.told()}")
+    return builder.finish()
+
+
+def _add(builder: Builder, number: int, row: dict[str, Any], text: str | None, keys: _Keys) -> None:
+    def note(reason: str, value: Any) -> None:
+        builder.note(number, reason, value)
+
+    raw = row.get(keys.title)
+    title = clean_title(raw, note)
+    if title is None:
         return
-    text = file.read_text(encoding="utf-8-sig", errors="replace")
-    if file.suffix in (".csv", ".tsv"):
-        yield from _csv_rows(text, "\t" if file.suffix == ".tsv" else ",", defects)
-        return
-    for number, line in enumerate(line for line in text.split("\n") if line.strip()):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            row = None
-        if isinstance(row, dict):
-            yield number, row
-        else:
-            defects.append(Defect(number, "unreadable", line[:80]))
+    title, year = split_year(title, row.get(keys.year) if keys.year else None, note)
+    aliases: list[str] = []
+    if raw not in (title, f"{title} ({year})") or title[-1] == ")" or _KNOWN_AS.search(title):
+        aliases = further_names(raw, title, year)
+    for column in keys.aliases:
+        aliases += [name for name in _listed(row.get(column), note) if name != title and name not in aliases]
+    identity = row.get(keys.id) if keys.id else None
+    if text is None:
+        text = _ENCODE(row)
+    builder.add(number, None if identity is None else _identity(identity), title, year, aliases, text.rstrip())
 
 
-def _csv_rows(text: str, delimiter: str, defects: list[Defect]) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.reader(text.splitlines(), delimiter=delimiter)
-    names = next(reader, [])
-    for number, cells in enumerate(cells for cells in reader if cells):
-        if len(cells) == len(names):
-            yield number, {name: cell if cell != "" else None for name, cell in zip(names, cells, strict=True)}
-        else:
-            defects.append(Defect(number, "unreadable", delimiter.join(cells)[:80]))
+def _identity(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _columns(rows: Sequence[Mapping[str, Any]], given: Mapping[str, str], path: str) -> dict[str, str | None]:
-    present = dict.fromkeys(name for row in rows for name in row)
-    by_lower = {name.lower(): name for name in present}
-
-    def find(kind: str, usual: Sequence[str]) -> str | None:
-        if kind in given:
-            if given[kind] not in present:
-                raise DataError(f"{path}: no column {given[kind]!r} for {kind} (there are {', '.join(present)})")
-            return given[kind]
-        return next((by_lower[name] for name in usual if name in by_lower), None)
-
-    found = {
-        "title": find("title", _TITLES),
-        "year": find("year", _YEARS),
-        "aliases": find("aliases", _ALIASES),
-        "id": find("id", _IDENTITIES),
-    }
-    if found["title"] is None:
-        raise DataError(f"{path}: no column for the title (there are {', '.join(present)}); name it in columns")
-    return found
-
-
-def _items(
-    rows: Iterable[tuple[int, dict[str, Any]]], keys: Mapping[str, str | None], defects: list[Defect]
-) -> Iterator[Item]:
-    seen: set[tuple[str, int | None]] = set()
-    identities: set[str] = set()
-    for number, row in rows:
-
-        def note(reason: str, value: Any, number: int = number) -> None:
-            defects.append(Defect(number, reason, repr(value)[:80]))
-
-        title = _title(row.get(keys["title"] or ""), note)
-        if title is None:
-            continue
-        title, year = _year(title, row.get(keys["year"]) if keys["year"] else None, note)
-        place = canonical(title), year
-        if place in seen:
-            note("duplicate", title)
-            continue
-        seen.add(place)
-        identity = row.get(keys["id"]) if keys["id"] else None
-        if identity is not None and str(identity) in identities:
-            note("id_twice", identity)
-            identity = None
-        name = str(number if identity is None else identity)
-        identities.add(name)
-        used = {key for key in keys.values() if key is not None}
-        attributes = {key: value for key, value in row.items() if key not in used}
-        yield Item(name, title, year, _aliases(row.get(keys["aliases"]) if keys["aliases"] else None, note), attributes)
-
-
-def _title(value: Any, note: Any) -> str | None:
-    if value is None or (isinstance(value, str) and not _INVISIBLE.sub("", value).strip()):
-        note("no_title", value)
-        return None
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        note("title_not_usable", value)
-        return None
-    if not isinstance(value, str):
-        note("title_not_text", value)
-        value = f"{value:g}" if isinstance(value, float) else str(value)
-    tidy = " ".join(_INVISIBLE.sub("", value).split())
-    if tidy != value:
-        note("title_untidy", value)
-    if len(tidy) > _LONGEST:
-        note("title_too_long", tidy)
-        return None
-    mended = _mended(tidy)
-    if mended != tidy:
-        note("title_misread", tidy)
-    return mended
-
-
-def _mended(title: str) -> str:
-    """The title with accents repaired that were decoded with a wrong encoding, where the result is plausible."""
-    for wrong, right in (("cp1252", "utf-8"), ("latin-1", "utf-8"), ("mac_roman", "cp1252")):
-        if title.isascii():
-            return title
-        try:
-            found = title.encode(wrong).decode(right)
-        except UnicodeError:
-            continue
-        if right == "utf-8" or _strange(title) > _strange(found) == 0:
-            return found
-    return title
-
-
-def _strange(title: str) -> int:
-    """Number of implausible non-ASCII characters: accented capitals inside a word, and anything but letters."""
-    odd = 0
-    for before, character, after in zip(f" {title}", title, f"{title[1:]} ", strict=False):
-        if not character.isascii():
-            within = before.isalpha() and not after.isupper()
-            odd += not character.isalpha() or (character.isupper() and within)
-    return odd
-
-
-def _year(title: str, value: Any, note: Any) -> tuple[str, int | None]:
-    year = year_of(value)
-    if value not in (None, "") and year is None:
-        note("year_not_usable", value)
-    elif year is not None and str(year) not in str(value):
-        note("year_mended", value)
-    carried = _YEAR_AT_END.match(title)
-    if carried and (inner := year_of(int(carried["year"]))) is not None:
-        if value in (None, "") or year is None or year == inner:
-            note("year_in_title", title)
-            return carried["title"], inner
-        note("years_differ", title)
-        return carried["title"], year
-    if year is None and value in (None, ""):
-        note("no_year", title)
-    return title, year
-
-
-def _aliases(value: Any, note: Any) -> tuple[str, ...]:
-    if value is None or value == "":
-        return ()
-    found = value if isinstance(value, (list, tuple)) else str(value).split("|") if isinstance(value, str) else [value]
+def _listed(value: Any, note: Callable[[str, Any], None]) -> list[str]:
+    """The names in a cell of aliases."""
+    if value is None or value == "" or value != value:
+        return []
+    listed = value.split(_SEPARATORS) if isinstance(value, str) else value
+    found = listed if isinstance(listed, (list, tuple)) else [listed]
     kept: list[str] = []
     for alias in found:
         if isinstance(alias, str) and alias.strip():
             kept.append(alias.strip())
-        else:
+        elif alias is not None and alias != "":
             note("alias_not_usable", alias)
-    return tuple(kept)
+    return kept
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """Names of a catalog's columns."""
+
+    title: str
+    year: str | None
+    id: str | None
+    aliases: tuple[str, ...]
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The columns that are no attributes."""
+        return tuple(name for name in (self.title, self.year, self.id, *self.aliases) if name is not None)
+
+    def told(self) -> str:
+        """The columns, for messages."""
+        return f"title: {self.title}, year: {self.year}, id: {self.id}, aliases: {', '.join(self.aliases) or None}"
+
+    @classmethod
+    def found(cls, rows: Sequence[Mapping[str, Any]], given: Mapping[str, str], path: str) -> _Keys:
+        """The columns of rows: those given, else those with a usual name."""
+        present = list(dict.fromkeys(name for row in rows for name in row if isinstance(name, str)))
+        there = f"there are {', '.join(present)}"
+        if unknown := sorted(set(given) - {"title", "year", "id", "aliases"}):
+            raise DataError(f"{path}: columns names {unknown[0]!r}; give title, year, aliases or id")
+
+        def find(kind: str) -> str | None:
+            if kind in given:
+                if given[kind] not in present:
+                    raise DataError(f"{path}: no column {given[kind]!r} for {kind} ({there})")
+                return given[kind]
+            for usual in _USUAL.get(kind, ()):
+                named = [name for name in present if name.strip().lower() == usual]
+                if len(named) > 1:
+                    raise DataError(f"{path}: columns {' and '.join(map(repr, named))} for {kind}; name one in columns")
+                if named:
+                    return named[0]
+            return None
+
+        title = find("title")
+        if title is None:
+            raise DataError(f"{path}: no column for the title ({there}); name it in columns")
+        aliases = [name for name in present if name.strip().lower() in _ALIASES and name != title]
+        if "aliases" in given:
+            aliases = [name for name in [find("aliases")] if name is not None]
+        return cls(title, find("year"), find("id"), tuple(aliases))

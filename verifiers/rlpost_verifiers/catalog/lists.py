@@ -1,46 +1,60 @@
-"""Parses a model's text into a list of titles, each with its character span.
+"""Parses a model's text into a list of places, each with its character span.
 
-Entries do not depend on counting newlines: blank lines belong to the entry before them, and a line without a title is
-distinguished from a title that is not in the catalog.
+A text is first read as data (JSON, a table, comma-separated values: `structured`), else line by line, else as running
+prose (`prose`). Lines are compared with each other: what begins like the lines that hold titles is a place, what stands
+below one explains it, and what holds no title displaces nothing. The catalog, where it is given, decides between
+readings.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rlpost.config.choices import check_choices
-from rlpost_verifiers.catalog.names import year_of
+from rlpost_verifiers.catalog.marks import Known
+from rlpost_verifiers.catalog.outline import Part, outline
+from rlpost_verifiers.catalog.prose import mentions
+from rlpost_verifiers.catalog.structured import read_json
+from rlpost_verifiers.catalog.titles import Name
+from rlpost_verifiers.catalog.titles import parse_title as parse_title
+from rlpost_verifiers.thought import answer_start
 
 Unparsable = Literal["keep_rank", "skip"]
 Prose = Literal["ignore", "keep_rank"]
-Yearless = Literal["accept", "reject"]
+Yearless = Literal["listed", "accept", "reject"]
+Thought = Literal["cut", "keep"]
+Data = Literal["read", "lines"]
+Inline = Literal["read", "ignore"]
+Revised = Literal["last", "all"]
 
-_NUMBER = re.compile(r"\s*(?:#\s*|\()?(\d{1,3})\s*(?:[.)\]](?!\d)|[:-](?=\s))\s*(?=\S)")
-_BULLET = re.compile(r"\s*[-*•‣▪·–—+]\s+(?=\S)")
-_WITH_YEAR = re.compile(r"(?P<title>.*?\S)\s*[(\[]\s*(?P<year>\d{4})\s*(?:[-–—/]\s*\d{0,4}\s*)?[)\]]")
-_COMMA_YEAR = re.compile(r"(?P<title>.*\S)\s*[,–—-]\s*(?P<year>(?:1[89]|2[01])\d\d)\s*[.;,]?\s*$")
-_WRAPPING = (
-    *(("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"), ("`", "`"), ('"', '"'), ("'", "'")),
-    *(("“", "”"), ("‘", "’"), ("«", "»"), ("„", "“"), ("[", "]")),
+_REVISES = re.compile(
+    r"\b(?:actually|correct(?:ed|ion)|let me (?:re|correct|fix|try|adjust|change)|revised?|updated list|wait\b"
+    r"|scratch that|instead, here|my mistake|apolog|sorry)",
+    re.IGNORECASE,
 )
-_LONGEST_TITLE = 200
-_LARGEST_GAP = 5
-"""A number counts as a list number if it exceeds the previous one by at most this much."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListSettings:
-    """What counts as an entry.
+    """What counts as a place.
 
     Attributes:
-        unparsable: a line between entries that holds no title keeps its rank with relevance 0 (``keep_rank``), or is
-            skipped (``skip``), which moves later entries up.
-        prose: lines without a title before the first and after the last entry are ignored (``ignore``), or keep their
-            ranks (``keep_rank``).
-        yearless: whether a line without a year counts as a title (``accept``) or as a line without one (``reject``).
+        unparsable: a line of the list that is no title keeps its rank with relevance 0 (``keep_rank``), or is skipped
+            (``skip``), which moves later places up.
+        prose: text that is no place (introductions, headings, closings) is ignored (``ignore``), or each line of it
+            keeps a rank (``keep_rank``).
+        yearless: titles without a year count where the list shows that they are titles (``listed``: they have a mark
+            as the other places have, or no title of the list has a year and the catalog knows some); ``accept``: every
+            line that is no explanation counts; ``reject``: a title without a year is none.
+        thought: what stands before ``</think>`` (and its kin) is cut (``cut``), and a text that ends inside its thought
+            has no list; or is read like the rest (``keep``).
+        data: JSON is read as data (``read``), or as lines of text (``lines``).
+        inline: in a text without a list, titles in running prose count (``read``) or not (``ignore``).
+        revised: a list behind words of correction (``Actually, …``) replaces those before (``last``), or follows
+            them (``all``).
 
     Raises:
         UserError: for a value that is not one of these.
@@ -48,7 +62,11 @@ class ListSettings:
 
     unparsable: Unparsable = "keep_rank"
     prose: Prose = "ignore"
-    yearless: Yearless = "reject"
+    yearless: Yearless = "listed"
+    thought: Thought = "cut"
+    data: Data = "read"
+    inline: Inline = "read"
+    revised: Revised = "last"
 
     def __post_init__(self) -> None:
         check_choices(self, "list: ")
@@ -56,98 +74,72 @@ class ListSettings:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of a list. Its characters reach to the start of the next line with text: blank lines are included.
+    """One place of a list. Its characters reach over its explanation and blank lines to the next line with text.
 
     Attributes:
         start: index of the first character.
         stop: one past the last character.
         title: title as written, without numbering, marks and year; None for a line without a title.
         year: release year in the line; None if there is none.
+        names: all readings of title and year, the likeliest first.
     """
 
     start: int
     stop: int
     title: str | None
     year: int | None
+    names: tuple[Name, ...] = ()
 
 
-def parse_list(text: str, settings: ListSettings) -> list[Entry]:
-    r"""The entries of a text, in order.
+def parse_list(text: str, settings: ListSettings, known: Known | None = None) -> list[Entry]:
+    r"""The places of a text, in order.
+
+    Args:
+        text: the answer.
+        settings: what counts as a place.
+        known: whether a title with this year (or without) is in the catalog; None: no catalog to ask.
 
     >>> [(e.title, e.year) for e in parse_list("Sure:\n1. **Alien** (1979)\n\n2. 1408 (2007) - a room", ListSettings())]
     [('Alien', 1979), ('1408', 2007)]
     """
-    entries: list[Entry] = []
-    numbered = 0
-    for start, stop in _lines(text):
-        line = text[start:stop]
-        if not line.strip():
-            if entries:
-                last = entries[-1]
-                entries[-1] = Entry(last.start, stop, last.title, last.year)
+    start = 0 if settings.thought == "keep" else answer_start(text)
+    if start is None:
+        return []
+    asked = known or (lambda title, year: False)
+    parts: Sequence[Part] = read_json(text, start, asked) if settings.data == "read" else ()
+    if not parts:
+        parts = outline(text, start, asked, settings.yearless)
+    if settings.revised == "last":
+        parts = _after_revision(text, parts)
+    if settings.inline == "read" and not any(part.kind == "place" for part in parts):
+        parts = mentions(text, start, asked) or parts
+    return _entries(parts, settings)
+
+
+def _after_revision(text: str, parts: Sequence[Part]) -> Sequence[Part]:
+    """The parts from the last words of correction between two lists on."""
+    places = [number for number, part in enumerate(parts) if part.kind == "place"]
+    for number in reversed(range(len(parts))):
+        part = parts[number]
+        between = places and places[0] < number < places[-1]
+        if between and part.kind == "text" and _REVISES.search(text[part.start : part.stop]):
+            return parts[number:]
+    return parts
+
+
+def _entries(parts: Sequence[Part], settings: ListSettings) -> list[Entry]:
+    found: list[Entry] = []
+    counts: list[bool] = []
+    for part in parts:
+        if part.kind == "text" and settings.prose == "ignore":
             continue
-        body, number = _without_number(line, numbered)
-        numbered = number or numbered
-        title, year = parse_title(body)
-        if year is None and (settings.yearless == "reject" or title is None or title.endswith(":")):
+        title, year = part.name if part.kind == "place" and part.name is not None else (None, None)
+        if title is not None and year is None and settings.yearless == "reject":
             title = None
-        entries.append(Entry(start, stop, title, year if title is not None else None))
-    if settings.prose == "ignore":
-        while entries and entries[0].title is None:
-            del entries[0]
-        while entries and entries[-1].title is None:
-            del entries[-1]
-    if settings.unparsable == "skip":
-        entries = [entry for entry in entries if entry.title is not None]
-    return entries
-
-
-def parse_title(body: str) -> tuple[str | None, int | None]:
-    """Title and year of a line without its numbering; the first year in brackets counts, text after it is ignored.
-
-    >>> parse_title('"The Thing" (1982)'), parse_title("Seven, 1995"), parse_title("300")
-    (('The Thing', 1982), ('Seven', 1995), ('300', None))
-    """
-    text = _unwrap(body.strip())
-    for pattern in (_WITH_YEAR, _COMMA_YEAR):
-        found = pattern.match(text)
-        if found and (year := year_of(found["year"])) is not None:
-            return _tidy(found["title"]), year
-    return _tidy(text), None
-
-
-def _lines(text: str) -> Iterator[tuple[int, int]]:
-    """Half-open character span of every line, its newline included."""
-    start = 0
-    while start < len(text):
-        stop = text.find("\n", start) + 1 or len(text)
-        yield start, stop
-        start = stop
-
-
-def _without_number(line: str, before: int) -> tuple[str, int | None]:
-    """The line without bullet and list number, and that number; ``300: …`` is a title unless 295 to 299 came before."""
-    bullet = _BULLET.match(line)
-    rest = line[bullet.end() :] if bullet else line
-    found = _NUMBER.match(rest)
-    if found and (int(found[1]) == 1 or before < int(found[1]) <= before + _LARGEST_GAP):
-        return rest[found.end() :], int(found[1])
-    return rest, None
-
-
-def _unwrap(text: str) -> str:
-    """The text without marks that enclose all of it."""
-    while True:
-        for left, right in _WRAPPING:
-            if len(text) > len(left) + len(right) and text.startswith(left) and text.endswith(right):
-                inner = text[len(left) : -len(right)]
-                if left not in inner and right not in inner:
-                    text = inner.strip()
-                    break
-        else:
-            return text
-
-
-def _tidy(title: str) -> str | None:
-    text = _unwrap(title.strip().strip("*_`").strip().rstrip(",;").strip())
-    return text if text and len(text) <= _LONGEST_TITLE and any(c.isalnum() or c in "$!?" for c in text) else None
+        counts.append(part.kind == "place" and (title is not None or part.name is None))
+        found.append(Entry(part.start, part.stop, title, year, part.names if title is not None else ()))
+    if settings.prose == "ignore" and found:
+        first = next((number for number, one in enumerate(counts) if one), len(found))
+        last = next((number for number, one in reversed([*enumerate(counts)]) if one), -1)
+        found = found[first : last + 1]
+    return [entry for entry in found if entry.title is not None or settings.unparsable == "keep_rank"]

@@ -3,51 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rlpost.algorithms.ranking import self_information
 from rlpost.data.jsonl import read_jsonl
 from rlpost.errors import DataError, UserError
 from rlpost.types import ItemVerdict, Prompt, Verdict, VerifyItem
+from rlpost_verifiers.catalog.gate import CatalogReport, check
 from rlpost_verifiers.catalog.ground_truth import ELSEWHERE_KEY, RELEVANT_KEY, SEEN_KEY, Columns, GroundTruth, Reader
 from rlpost_verifiers.catalog.index import CatalogIndex
 from rlpost_verifiers.catalog.items import Catalog, load_catalog
-from rlpost_verifiers.catalog.lists import Entry, ListSettings, Prose, Unparsable, Yearless, parse_list
-from rlpost_verifiers.mixed_batch import ask_mixed
+from rlpost_verifiers.catalog.lists import (
+    Data,
+    Entry,
+    Inline,
+    ListSettings,
+    Prose,
+    Revised,
+    Thought,
+    Unparsable,
+    Yearless,
+    parse_list,
+)
+from rlpost_verifiers.catalog.sequels import spellings
+from rlpost_verifiers.catalog.titles import Name
 
 HIT, MISS, ELSEWHERE = "hit", "miss", "relevant_elsewhere"
 SEEN, DUPLICATE, OUTSIDE, UNPARSABLE = "seen", "duplicate", "out_of_catalog", "unparsable"
 INSIDE = "in_catalog"
-
-_SAMPLE = 300
-"""Number of items that the conformance check writes in several forms and looks up again."""
-_TWICE = 40
-"""Number of lists that the conformance check puts into its batch twice."""
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogReport:
-    """Result of the conformance check: its failures are real names not found and invented names found."""
-
-    checked: int
-    failures: tuple[str, ...]
-    about: str
-
-    def summary(self) -> str:
-        """One line with the counts and the first failure."""
-        first = f"; first: {self.failures[0]}" if self.failures else ""
-        right = self.checked - len(self.failures)
-        return f"catalog: {self.about}; {right} of {self.checked} names as they should be{first}"
+_LOOSE = ("fuzzy", "prefix")
+"""Levels of a match that counts only where no reading of a line matches as it is spelt."""
+Outside = Literal["report", "count"]
+Short = Literal["dated", "off"]
 
 
 class CatalogVerifier:
-    """Verifies every item of a list. Implements `Verifier`, `SelfTestingVerifier` and `ReviewingVerifier` of
-    `rlpost.protocols`.
+    """Verifies every item of a list. Implements `Verifier`, `SelfTestingVerifier`, `ReviewingVerifier` and
+    `BaselineVerifier` of `rlpost.protocols`.
 
     A prompt's columns hold the relevant items, and may hold the seen items and those relevant in other rows
     (`rlpost_verifiers.catalog.ground_truth`). Catalog, columns and answers go through the same canonical form. Each
@@ -61,14 +56,31 @@ class CatalogVerifier:
             (JSON lines) whose relevant items are counted; None: novelty and popularity shift are not measured.
         tolerance: largest accepted difference between the answer's year and the item's, in years.
         similarity: smallest title similarity that counts as a spelling error, above 0 to 100; None: no fuzzy matching.
-        unparsable: ``keep_rank`` or ``skip`` lines without a title between entries; `ListSettings` has the details.
-        prose: ``ignore`` lines without a title around the list, or ``keep_rank``.
-        yearless: ``accept`` or ``reject`` titles without a year.
+        prefix: whether the first words of a title count as the title where no other item's title begins with them, as
+            models shorten the long names of goods.
+        ids: whether an item's id counts as its title.
+        short: a title of which a part is left out or added counts where its year is the item's and no other item fits,
+            and so does one whose part is numbered otherwise (``dated``: ``Star Wars (1977)``, ``Rocky 2`` for ``Rocky
+            II``); or not (``off``).
+        unparsable: ``keep_rank`` or ``skip`` lines of the list that are no title; `ListSettings` has the details of
+            this and of the next six.
+        prose: ``ignore`` text that is no place, or ``keep_rank`` for each of its lines.
+        yearless: titles without a year count where they are ``listed``, always (``accept``) or never (``reject``).
+        thought: ``cut`` what stands before ``</think>``, or ``keep`` it.
+        data: ``read`` JSON as data, or as ``lines``.
+        inline: ``read`` titles in prose where there is no list, or ``ignore`` them.
+        revised: a corrected list replaces those before (``last``), or follows them (``all``).
         relevant_key: column with the relevant items.
         seen_key: column with the seen items.
         elsewhere_key: column with the items that are relevant in other rows of the conversation.
-        relevant_required: whether a row without a relevant item in the catalog is a data error; if not, its lists are
-            verified against the catalog alone.
+        relevant_required: whether a row without a relevant item in the catalog is a data error. If not, a row that
+            names no relevant item is judged by membership: every item of the catalog that is neither seen nor named
+            before is accepted (``in_catalog``, score 1); where all that it names is outside the catalog, every item is
+            a miss.
+        outside: relevant items outside the catalog are reported (``report``: evidence ``relevant_outside``), or also
+            stay in the denominators of recall, nDCG and score (``count``).
+        group: column of the catalog by whose values evaluations report exposure, such as a genre or a publisher; None:
+            they do not.
 
     Raises:
         UserError: for a setting out of range.
@@ -83,26 +95,46 @@ class CatalogVerifier:
         popularity: str | None = None,
         tolerance: int = 2,
         similarity: float | None = None,
+        prefix: bool = False,
+        ids: bool = False,
+        short: Short = "dated",
         unparsable: Unparsable = "keep_rank",
         prose: Prose = "ignore",
-        yearless: Yearless = "reject",
+        yearless: Yearless = "listed",
+        thought: Thought = "cut",
+        data: Data = "read",
+        inline: Inline = "read",
+        revised: Revised = "last",
         relevant_key: str = RELEVANT_KEY,
         seen_key: str = SEEN_KEY,
         elsewhere_key: str = ELSEWHERE_KEY,
         relevant_required: bool = True,
+        outside: Outside = "report",
+        group: str | None = None,
     ):
         if tolerance < 0:
             raise UserError(f"catalog: tolerance is {tolerance}; give 0 or more years")
         if similarity is not None and not 0 < similarity <= 100:
             raise UserError(f"catalog: similarity is {similarity}; give a number from 1 to 100")
         whole = catalog if isinstance(catalog, Catalog) else load_catalog(catalog, columns)
-        self.catalog = whole if items is None else Catalog(whole.items[:items], whole.defects)
-        self.index = CatalogIndex(self.catalog.items, tolerance, similarity)
-        self.settings, self._required = ListSettings(unparsable, prose, yearless), relevant_required
+        self.catalog = whole if items is None else whole.head(items)
+        if yearless == "reject" and not self.catalog.dated:
+            raise UserError("catalog: no item has a year, and yearless: reject takes no title without one; set another")
+        if short not in ("dated", "off"):
+            raise UserError(f"catalog: short is {short!r}; use 'dated' or 'off'")
+        if outside not in ("report", "count"):
+            raise UserError(f"catalog: outside is {outside!r}; use 'report' or 'count'")
+        self.index = CatalogIndex(self.catalog.items, tolerance, similarity, prefix, ids)
+        self.settings = ListSettings(unparsable, prose, yearless, thought, data, inline, revised)
+        self._required, self._outside, self._short = relevant_required, outside, short
         self.reader = Reader(self.catalog, self.index, Columns(relevant_key, seen_key, elsewhere_key))
         self._bits = None if popularity is None else self_information(self._popularity(popularity))
-        rule = (tolerance, similarity, self.settings, self.reader.columns, self._bits)
-        names = "\n".join(item.name for item in self.catalog.items)
+        self._group = group
+        if group is not None and not any(group in item.attributes for item in self.catalog.items):
+            raise UserError(f"catalog: group is {group!r}, no column of the catalog; give one of its columns")
+        bits = None if self._bits is None else hashlib.sha256(repr(self._bits).encode()).hexdigest()
+        rule = (tolerance, similarity, prefix, ids, self.settings, self.reader.columns, bits, outside, short)
+        names = self.catalog.store.digest
         self._fingerprint = f"catalog/{hashlib.sha256(f'{rule}{names}'.encode()).hexdigest()[:12]}"
 
     @property
@@ -126,36 +158,24 @@ class CatalogVerifier:
         """
         said = "\n".join(_said(value) for value in columns.values())
         seen = self.reader.ground_truth(columns, required=False).seen | self.reader.mentioned(said)
-        found = self._judge(VerifyItem(columns, text), GroundTruth({}, seen, frozenset()))
-        items = tuple(replace(item, reason=INSIDE) if item.reason == MISS else item for item in found.items)
-        return replace(found, items=items)
+        return self._judge(VerifyItem(columns, text), GroundTruth({}, seen, frozenset()))
+
+    def baselines(self, train: Sequence[Prompt], prompts: Sequence[Prompt], places: int) -> dict[str, list[str]]:
+        """See `rlpost.protocols.BaselineVerifier`; the methods are `rlpost_verifiers.catalog.baselines`."""
+        from rlpost_verifiers.catalog.baselines import Baselines
+
+        return Baselines(self.reader, train).answers(prompts, places)
 
     def close(self) -> None:
         """Does nothing: there is no process to end."""
 
     def conformance(self) -> CatalogReport:
-        """Verify lists as training does: catalog items written in several forms must be hits where they are relevant,
-        and invented titles in their place must not; all in one batch in a shuffled order, some lists twice.
+        """Verify lists as training does: catalog items, by the strings of the file and written in ten forms, must be
+        hits where they are relevant, and invented titles in their place must not; all in one batch in a shuffled
+        order, some lists twice. A check of no name at all is a failure.
         """
-        rng = random.Random(0)
-        sample = rng.sample(range(len(self.catalog.items)), min(_SAMPLE, len(self.catalog.items)))
-        cases: list[tuple[str, bool]] = []
-        items: list[VerifyItem] = []
-        for number in sample:
-            item = self.catalog.items[number]
-            if item.year is None:
-                continue
-            forms = (item.name, f'3. "{item.title.upper()}" ({item.year})', f"- **{item.title}** ({item.year}) - why")
-            invented = f"zq{item.title[::-1]}xk zw ({item.year})"
-            for line in (*forms, invented):
-                cases.append((line, line != invented))
-                row = {self.reader.columns.relevant: [[item.title, item.year]]}
-                items.append(VerifyItem(row, f"1. X (1900)\n2. X (1900)\n{line}"))
-        failures: list[str] = []
-        for (line, real), found in zip(cases, ask_mixed(self.verify_batch, items, _TWICE), strict=True):
-            if any(_hit_in_third(verdict) != real for verdict in found):
-                failures.append(f"{line!r} is not found" if real else f"the invention {line!r} is found")
-        return CatalogReport(len(cases), tuple(failures), self.catalog.summary())
+        yearless = self.settings.yearless != "reject"
+        return check(self.catalog, self.verify_batch, self.reader.columns.relevant, undated=yearless)
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Refuse prompts on which no answer could earn a reward.
@@ -176,38 +196,73 @@ class CatalogVerifier:
         taken: set[int] = set()
         found: list[ItemVerdict] = []
         places: list[int | None] = []
-        for rank, entry in enumerate(parse_list(item.text, self.settings)):
-            place = self._place(entry)
+        for rank, entry in enumerate(parse_list(item.text, self.settings, self.knows)):
+            place = self.place_of(entry)
             reason = self._reason(entry, place, truth, taken)
-            score = truth.relevant[place] if reason == HIT and place is not None else 0.0
+            score = truth.relevant.get(place, 1.0) if reason in (HIT, INSIDE) and place is not None else 0.0
             if place is not None:
                 taken.add(place)
             places.append(place)
-            outcome = "accepted" if reason == HIT else "rejected"
+            outcome = "accepted" if reason in (HIT, INSIDE) else "rejected"
             found.append(ItemVerdict(entry.start, entry.stop, outcome, score, reason, rank))
-        hits = sum(one.reason == HIT for one in found)
+        hits = sum(one.outcome == "accepted" for one in found)
+        wanted = len(truth.relevant) + truth.outside * (self._outside == "count")
+        membership = not truth.relevant and not truth.outside
         reason = "hits" if hits else "no_hit" if found else "no_list"
+        score = hits / max(len(found) if membership else wanted, 1)
         return Verdict(
-            "accepted" if hits else "rejected", hits / max(len(truth.relevant), 1), reason, tuple(found),
-            assurance="catalog", evidence=self._evidence(places, truth), backend=self._fingerprint,
+            "accepted" if hits else "rejected", score, reason, tuple(found),
+            assurance="catalog", evidence=self._evidence(places, truth, wanted), backend=self._fingerprint,
         )  # fmt: skip
 
-    def _evidence(self, places: Sequence[int | None], truth: GroundTruth) -> dict[str, Any]:
-        items = self.catalog.items
+    def knows(self, title: str, year: int | None) -> bool:
+        """Whether the catalog holds a title as it is spelt, with this year or, for None, with any."""
+        if year is None and self.index.sharing(title):
+            return True
+        match = self.index.find(title, year)
+        return match is not None and match.level not in _LOOSE
+
+    def _evidence(self, places: Sequence[int | None], truth: GroundTruth, wanted: int) -> dict[str, Any]:
+        store = self.catalog.store
         found: dict[str, Any] = {
-            "items": [None if place is None else items[place].name for place in places],
-            "relevant": len(truth.relevant),
-            "catalog": len(items),
+            "items": [None if place is None else store.name(place) for place in places],
+            "relevant": wanted,
+            "catalog": len(store),
         }
+        if truth.outside:
+            found["relevant_outside"] = truth.outside
         if self._bits is not None:
             found["bits"] = [None if place is None else self._bits[place] for place in places]
+        if set(truth.relevant.values()) - {1.0}:
+            found["relevances"] = [*truth.relevant.values(), *[1.0] * (wanted - len(truth.relevant))]
+        if self._group is not None:
+            found["groups"] = [
+                None if place is None else _text_of(store.attributes(place).get(self._group)) for place in places
+            ]
         return found
 
-    def _place(self, entry: Entry) -> int | None:
+    def place_of(self, entry: Entry) -> int | None:
+        """The catalog's item at a place: the first of its readings that is one, spelt right before misspelt."""
         if entry.title is None:
             return None
-        match = self.index.find(entry.title, entry.year)
-        return None if match is None else match.item
+        names = list(dict.fromkeys(((entry.title, entry.year), *entry.names)))
+        loose: int | None = None
+        for title, year in names:
+            match = self.index.find(title, year)
+            if match is not None and match.level not in _LOOSE:
+                return match.item
+            loose = match.item if match is not None and loose is None else loose
+        return loose if loose is not None or self._short == "off" else self._renamed(names)
+
+    def _renamed(self, names: Sequence[Name]) -> int | None:
+        """The item whose number is spelt otherwise, or of whose title a part is left out or added."""
+        for title, year in names:
+            matches = [self.index.find(name, year) for name in spellings(title)]
+            found = {match.item for match in matches if match is not None and match.level not in _LOOSE}
+            if len(found) == 1:
+                return found.pop()
+        found = {item for title, year in names if (item := self.index.shortened(title, year)) is not None}
+        return found.pop() if len(found) == 1 else None
 
     def _reason(self, entry: Entry, place: int | None, truth: GroundTruth, taken: set[int]) -> str:
         if entry.title is None:
@@ -220,23 +275,36 @@ class CatalogVerifier:
             return HIT
         if place in truth.seen:
             return SEEN
-        return ELSEWHERE if place in truth.elsewhere else MISS
+        if place in truth.elsewhere:
+            return ELSEWHERE
+        return MISS if truth.relevant or truth.outside else INSIDE
 
     def _popularity(self, where: str) -> list[float]:
         """Number of times each item was chosen, in catalog order."""
-        items = self.catalog.items
-        if any(where in item.attributes for item in items):
-            return [float(item.attributes.get(where) or 0.0) for item in items]
+        store = self.catalog.store
+        rows = [store.attributes(number).get(where) for number in range(len(store))]
+        if any(value is not None for value in rows):
+            return [_count(value, where) for value in rows]
         if not Path(where).expanduser().is_file():
             raise UserError(f"catalog: popularity is {where!r}, no column of the catalog and no file; give one of them")
         counts = Counter(
             number for row in read_jsonl(where) for number in self.reader.ground_truth(row, required=False).relevant
         )
-        return [float(counts[number]) for number in range(len(items))]
+        return [float(counts[number]) for number in range(len(store))]
 
 
-def _hit_in_third(verdict: Verdict) -> bool:
-    return len(verdict.items) == 3 and verdict.items[2].reason == HIT
+def _count(value: Any, where: str) -> float:
+    try:
+        count = float(value or 0.0)
+    except (TypeError, ValueError):
+        count = -1.0
+    if not count >= 0:
+        raise DataError(f"catalog: popularity column {where!r} holds {value!r:.60}; numbers from 0 on are needed")
+    return count
+
+
+def _text_of(value: Any) -> str | None:
+    return None if value in (None, "") else str(value)
 
 
 def _said(value: Any) -> str:

@@ -14,7 +14,10 @@ from rlpost.data.jsonl import parse_lines
 from rlpost.errors import RlpostError, UserError
 from rlpost.types import Verdict
 from rlpost_verifiers.lean.conformance.gate import Report
+from rlpost_verifiers.lean.embedded.lacks import REMEDY, prelude_lacks
 from rlpost_verifiers.lean.task import ProofTask, parse_task
+from rlpost_verifiers.lean.toolchain.cli import lean_version
+from rlpost_verifiers.lean.toolchain.kernels import kernel_warning
 from rlpost_verifiers.lean.verifier import LeanVerifier
 
 _CHUNK = 64
@@ -64,6 +67,8 @@ def diagnose() -> Iterator[tuple[str, Literal["ok", "note", "broken"], str, str]
     for program in ("lean", "lake"):
         where = shutil.which(program)
         yield program, "ok" if where else "note", where or "no Lean toolchain on the path (backends cli and repl)", ""
+    if shutil.which("lean"):
+        yield _kernel()
     try:
         verifier = LeanVerifier(timeout_s=5)
     except RlpostError as error:
@@ -71,6 +76,7 @@ def diagnose() -> Iterator[tuple[str, Literal["ok", "note", "broken"], str, str]
         return
     with verifier:
         yield "lean.embedded", "ok", verifier.fingerprint, ""
+        yield "lean.prelude", "note", prelude_lacks(), f"where proofs need them, {REMEDY}"
         yield _confinement(verifier)
         report = verifier.conformance()
     yield "conformance", "broken" if report.failures else "ok", report.summary(), ""
@@ -116,6 +122,17 @@ def _open(backend: str, settings: dict[str, Any]) -> LeanVerifier:
         return LeanVerifier(backend, **settings)
     except TypeError as error:
         raise UserError(f"backend {backend!r} cannot take {settings} ({error})") from None
+
+
+def _kernel() -> tuple[str, Literal["ok", "note"], str, str]:
+    """Whether the kernel of the toolchain on the path has known faults."""
+    try:
+        version = lean_version(["lean"])
+    except RlpostError as error:
+        return "lean.kernel", "note", str(error), ""
+    if warning := kernel_warning(version):
+        return "lean.kernel", "note", warning, "the backends refuse whole files there (allow_old_kernel permits them)"
+    return "lean.kernel", "ok", f"Lean {version} has no known fault in its kernel", ""
 
 
 def _confinement(verifier: LeanVerifier) -> tuple[str, Literal["ok", "note"], str, str]:

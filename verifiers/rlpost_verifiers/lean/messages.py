@@ -22,6 +22,7 @@ Reason = Literal[
     "memory",
     "crashed",
     "crashed_twice",
+    "timeout_twice",
     "unavailable",
 ]
 """Every reason a Lean verdict can carry."""

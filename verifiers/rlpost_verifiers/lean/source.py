@@ -121,8 +121,8 @@ def check_statement(task: ProofTask) -> None:
     Raises:
         DataError: naming the task, the part and what is wrong with it.
     """
-    statement = _find_forbidden_part(task.statement) or _find_open_end(task.statement)
-    binders = _find_forbidden_part(task.binders) or _find_loose_binder(task.binders)
+    statement = _find_forbidden_part(task.statement) or find_open_end(task.statement)
+    binders = _find_forbidden_part(task.binders) or find_loose_binder(task.binders)
     for part, text, problem in (("statement", task.statement, statement), ("binders", task.binders, binders)):
         if problem is None and not unicodedata.is_normalized("NFC", text):
             problem = "it is not in Unicode normal form C; normalise it, or two look-alike names may differ"
@@ -152,6 +152,25 @@ def build_source(task: ProofTask) -> str:
     trivial
     """
     return f"{_before_proof(task)}{task.proof}\n"
+
+
+def build_diagnosis(task: ProofTask) -> str:
+    """The file of `build_source` in which Lean can go on after an error, so that it says what the error is.
+
+    For that it needs `sorryAx`, which the prelude does not declare: without it some errors of tactics are lost to
+    ``internal exception``. Only the messages of this file may be used, never its outcome. Its lines after the first two
+    are those of `build_source`, one further down.
+
+    >>> print(build_diagnosis(ProofTask("True", "by simp")), end="")
+    prelude
+    import RLPre
+    axiom sorryAx.{u} (α : Sort u) (synthetic : Bool) : α
+    theorem X : True :=
+    by simp
+    """
+    header = f"prelude\nimport {PRELUDE}\n"
+    axiom = "axiom sorryAx.{u} (α : Sort u) (synthetic : Bool) : α\n"
+    return f"{header}{axiom}{build_source(task).removeprefix(header)}"
 
 
 def build_statement(task: ProofTask) -> str:
@@ -233,8 +252,12 @@ def _find_forbidden_text(text: str) -> str | None:
     return None
 
 
-def _find_open_end(statement: str) -> str | None:
-    """Why the statement would not end where it seems to: a stray bracket, or a ``:=`` that starts the proof early."""
+def find_open_end(statement: str) -> str | None:
+    """Why the statement would not end where it seems to: a stray bracket, or a ``:=`` that starts the proof early.
+
+    >>> find_open_end("(p → q"), find_open_end("p → q") is None
+    ("'(' is never closed", True)
+    """
     stack: list[str] = []
     for index, character in enumerate(statement):
         if character in _OPENING:
@@ -246,7 +269,12 @@ def _find_open_end(statement: str) -> str | None:
     return f"{stack[-1]!r} is never closed" if stack else None
 
 
-def _find_loose_binder(binders: str) -> str | None:
+def find_loose_binder(binders: str) -> str | None:
+    """Why the binders are not brackets alone, or None.
+
+    >>> find_loose_binder("(p : Prop) q")
+    "'q' stands outside brackets; write binders as (x : T), {x : T} or [T]"
+    """
     depth = 0
     for character in binders:
         if character in _OPENING:
@@ -255,7 +283,7 @@ def _find_loose_binder(binders: str) -> str | None:
             return f"{character!r} stands outside brackets; write binders as (x : T), {{x : T}} or [T]"
         elif character in _BRACKETS:
             depth -= 1
-    return _find_open_end(binders)
+    return find_open_end(binders)
 
 
 def shorten(text: str, limit: int = 80) -> str:

@@ -91,9 +91,14 @@ def normal_form(text: str) -> str:
     >>> normal_form("by\n  rfl  -- done") == normal_form("by rfl")
     True
     """
+    return " ".join(blank_comments_safely(text).split())
+
+
+def blank_comments_safely(text: str) -> str:
+    """`blank_comments`, but the text as it is where it is not certain what is a comment."""
     with contextlib.suppress(CommentError):
-        text = blank_comments(text)
-    return " ".join(text.split())
+        return blank_comments(text)
+    return text
 
 
 def _comment_end(text: str, opening: re.Match[str]) -> int:

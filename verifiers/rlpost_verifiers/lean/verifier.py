@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,9 @@ from rlpost.plugins.registry import resolve
 from rlpost.types import Prompt, Verdict, VerifyItem
 from rlpost_verifiers.cache import VerdictCache, as_cached
 from rlpost_verifiers.lean.backend import Backend, filtered
-from rlpost_verifiers.lean.blame import settle_crashes
+from rlpost_verifiers.lean.blame import settle_crashes, settle_timeouts
 from rlpost_verifiers.lean.conformance.gate import Report, examine
+from rlpost_verifiers.lean.dojo.gym import ReplayGym
 from rlpost_verifiers.lean.embedded.backend import EmbeddedLean
 from rlpost_verifiers.lean.extract import (
     Extract,
@@ -30,6 +33,11 @@ from rlpost_verifiers.lean.extract import (
     Trailing,
     extract_task,
 )
+from rlpost_verifiers.lean.filter import split_imports
+from rlpost_verifiers.lean.given import read_given
+from rlpost_verifiers.lean.places import in_answer
+from rlpost_verifiers.lean.proving import LeanTactics
+from rlpost_verifiers.lean.subgoals import answered, judge
 from rlpost_verifiers.lean.task import ProofTask, parse_task
 from rlpost_verifiers.lean.text import normal_form
 
@@ -45,8 +53,9 @@ _ARGUMENTS = {"kimina": ("timeout_s", "concurrency")}
 """A backend's arguments for time limit and parallel checks, if not ``cpu_seconds`` and ``workers``."""
 
 _TASK_COLUMNS = ("statement", "header", "binders", "mode", "theorem", "context")
+_SETS_HEARTBEATS = re.compile(r"^\s*set_option\s+maxHeartbeats\b", re.MULTILINE)
 _PASSING = ("unavailable", "timeout")
-"""Reasons of undecided verdicts that may be transient; a crash is repeated alone (`settle_crashes`)."""
+"""Reasons of undecided verdicts that may be transient; what is left is looked into by `rlpost_verifiers.lean.blame`."""
 _FIRST_PAUSE_SECONDS = 0.5
 _GATE_CACHE = 1000
 """Verdicts that the conformance test keeps, more than it has cases."""
@@ -70,10 +79,17 @@ class LeanVerifier:
         fences: the block that counts: the ``last``, the ``first``, or the ``only`` one.
         form: ``any``, ``term`` or ``tactic``: whether the prompt ends in ``:=`` or, for ``tactic``, in ``:= by``.
         restated: ``reject`` or ``allow`` answers that write the theorem out. `ExtractSettings` has the details.
+        max_heartbeats: Lean's limit on the work of one declaration, where the row's ``header`` sets none; 0 is no
+            limit, so that only ``timeout_s`` ends a check; None is Lean's own limit (200000). An answer may set
+            its own.
         retries: repetitions of a check that failed for a transient reason (an unreachable backend, a wall-clock
             timeout), after half a second, then one, then two … A check that ended Lean's process is repeated once,
-            alone; a proof that ends it again, while a gold proof is accepted, is rejected as ``crashed_twice``.
+            alone; a proof that ends it again, while a gold proof is accepted, is rejected as ``crashed_twice``. So is
+            one that runs out of wall-clock time again while gold proofs are quick, as ``timeout_twice``.
         cache_size: number of decided verdicts kept in memory.
+        subgoals: say of each ``have`` step of a rejected proof whether it is proved and needed, as the items of the
+            verdict, for the reward ``subgoals``; see `rlpost_verifiers.lean.subgoals`.
+        max_subgoals: number of steps n that are looked at in one proof, at a cost of at most 3n + 2 further checks.
         cache_dir: folder that keeps them across runs; ``auto`` is a folder of the user's cache, None keeps none.
         settings: further arguments of the backend, e.g. ``memory_mb``, ``project``, ``url``.
 
@@ -98,13 +114,23 @@ class LeanVerifier:
         fences: Fences = "last",
         form: Form = "any",
         restated: Restated = "reject",
+        max_heartbeats: int | None = None,
         retries: int = 1,
         cache_size: int = 100_000,
         cache_dir: str | None = None,
+        subgoals: bool = False,
+        max_subgoals: int = 6,
         **settings: Any,
     ) -> None:
         if retries < 0:
             raise UserError(f"retries is {retries}; give 0 or more")
+        if max_heartbeats is not None and (isinstance(max_heartbeats, bool) or max_heartbeats < 0):
+            raise UserError(f"max_heartbeats is {max_heartbeats}; give 0 for no limit, or a positive number")
+        self._heartbeats = max_heartbeats
+        self._readable: set[str] = set()
+        if max_subgoals < 1:
+            raise UserError(f"max_subgoals is {max_subgoals}; give 1 or more, or subgoals: false")
+        self._subgoals = max_subgoals if subgoals else 0
         self._extract = ExtractSettings(extract, trailing, fences, form, restated)
         self._retries, self._closing = retries, threading.Event()
         self._cache = VerdictCache(cache_size, _folder(cache_dir))
@@ -121,20 +147,27 @@ class LeanVerifier:
     def verify_batch(self, items: Sequence[VerifyItem]) -> list[Verdict]:
         """One verdict for each item, in order; an answer that contains no proof is rejected as ``filtered``.
 
+        Messages give places in the answer's own text; see `rlpost_verifiers.lean.places`.
+
         Raises:
             DataError: for an item whose columns do not form a proof task.
             InfrastructureError: after `close`.
         """
-        verdicts: list[Verdict | None] = []
-        tasks: list[ProofTask] = []
-        for item in items:
+        verdicts: list[Verdict | None] = [None] * len(items)
+        tasks: dict[int, ProofTask] = {}
+        for place, item in enumerate(items):
             try:
-                tasks.append(self._task(item))
-                verdicts.append(None)
+                tasks[place] = self._task(item)
             except NoProofError as error:
-                verdicts.append(filtered(str(error), self.fingerprint))
-        found = iter(self.verify_tasks(tasks))
-        return [next(found) if verdict is None else verdict for verdict in verdicts]
+                verdicts[place] = filtered(str(error), self.fingerprint)
+        found = dict(zip(tasks, self.verify_tasks(list(tasks.values())), strict=True))
+        verified = {place: in_answer(one, tasks[place], items[place].text) for place, one in found.items()}
+        if self._subgoals:
+            rejected = {place: tasks[place] for place, one in verified.items() if one.outcome == "rejected"}
+            asking = {place: judge(items[place].text, task, self._subgoals) for place, task in rejected.items()}
+            parts = answered(asking, self.verify_tasks)
+            verified |= {place: replace(verified[place], items=found) for place, found in parts.items()}
+        return [verified[place] if verdict is None else verdict for place, verdict in enumerate(verdicts)]
 
     def verify_tasks(self, tasks: Sequence[ProofTask]) -> list[Verdict]:
         """One verdict for each task, in order; equal tasks are checked once, decided ones are cached.
@@ -166,6 +199,11 @@ class LeanVerifier:
         """`verify_tasks` without blocking the event loop."""
         return await asyncio.to_thread(self.verify_tasks, tasks)
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closing.is_set()
+
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Refuse a data set with statements that Lean cannot read, before anything is trained on it.
 
@@ -174,13 +212,47 @@ class LeanVerifier:
             InfrastructureError: if Lean is unavailable.
         """
         tasks = {self._key(task): task for task in (self._bare_task(prompt.columns, prompt.id) for prompt in prompts)}
-        problems = self._backend.read_statements(list(tasks.values()))
-        bad = [(task, problem) for task, problem in zip(tasks.values(), problems, strict=True) if problem is not None]
+        problems = self._read(tasks)
+        bad = [(tasks[key], problem) for key, problem in problems.items() if problem is not None]
         if bad:
             task, problem = bad[0]
             raise DataError(
                 f"{len(bad)} of {len(tasks)} statements cannot be read; first, prompt {task.name!r}: {problem}"
             )
+
+    def read_theorems(
+        self, path: str, *, id_key: str, shown: Collection[str] | None
+    ) -> list[tuple[dict[str, Any], str | None]]:
+        """See `rlpost.protocols.ProvingVerifier`, and `rlpost_verifiers.lean.given.read_given` for the rows."""
+        return read_given(path, id_key=id_key, fields=shown)
+
+    def unverifiable(self, prompts: Sequence[Prompt]) -> list[str | None]:
+        """For each prompt why Lean cannot read its statement, or None; columns that form no task count as unreadable.
+
+        Raises:
+            InfrastructureError: if Lean is unavailable.
+        """
+        keys: list[str] = []
+        tasks: dict[str, ProofTask] = {}
+        known: dict[str, str | None] = {}
+        for number, prompt in enumerate(prompts):
+            try:
+                task = self._bare_task(prompt.columns, prompt.id)
+                keys.append(self._key(task))
+                tasks[keys[-1]] = task
+            except DataError as error:
+                keys.append(f"no task: {number}")
+                known[keys[-1]] = str(error)
+        known.update(self._read(tasks))
+        return [known[key] for key in keys]
+
+    def tactics(self) -> LeanTactics:
+        """Proofs tactic by tactic on this verifier's Lean.
+
+        Raises:
+            MissingPackageError: if LeanDojo is not installed.
+        """
+        return LeanTactics(ReplayGym(self._backend), self._bare_task, self._extract.extract)
 
     def conformance(self) -> Report:
         """Verify gold proofs and cheats as training does, except that no verdict of an earlier run counts; see
@@ -209,6 +281,13 @@ class LeanVerifier:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _read(self, tasks: Mapping[str, ProofTask]) -> dict[str, str | None]:
+        """For each task by its key why Lean cannot read its statement, or None; what can be read is asked once."""
+        fresh = {key: task for key, task in tasks.items() if key not in self._readable}
+        problems = dict(zip(fresh, self._backend.read_statements(list(fresh.values())), strict=True))
+        self._readable.update(key for key, problem in problems.items() if problem is None)
+        return {key: problems.get(key) for key in tasks}
+
     def _check(self, tasks: Sequence[ProofTask]) -> list[Verdict]:
         verdicts = self._backend.check(tasks)
         for attempt in range(self._retries):
@@ -217,7 +296,7 @@ class LeanVerifier:
                 break
             for i, verdict in zip(again, self._backend.check([tasks[i] for i in again]), strict=True):
                 verdicts[i] = verdict
-        return settle_crashes(self._backend, tasks, verdicts)
+        return settle_timeouts(self._backend, tasks, settle_crashes(self._backend, tasks, verdicts))
 
     def _task(self, item: VerifyItem) -> ProofTask:
         # The columns come from the data set: an error in them must not depend on the model's text.
@@ -226,7 +305,12 @@ class LeanVerifier:
 
     def _bare_task(self, columns: Any, name: str) -> ProofTask:
         row = {key: columns[key] for key in _TASK_COLUMNS if key in columns}
-        return parse_task({**row, "name": name, "proof": ""}, f"prompt {name!r}")
+        task = parse_task({**row, "name": name, "proof": ""}, f"prompt {name!r}")
+        if self._heartbeats is None or _SETS_HEARTBEATS.search(task.header):
+            return task
+        imports, rest = split_imports(task.header)
+        lines = (*(f"import {module}" for module in imports), f"set_option maxHeartbeats {self._heartbeats}", rest)
+        return replace(task, header="\n".join(lines).strip())
 
     def _key(self, task: ProofTask) -> str:
         parts = [self.fingerprint, task.mode, task.header, task.binders, task.statement, task.proof]

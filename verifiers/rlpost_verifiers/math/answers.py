@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rlpost_verifiers.math.notation import split
+from rlpost_verifiers.thought import answer_start
 
 Where = Literal["auto", "boxed", "equals", "text"]
 Several = Literal["reject", "last"]
@@ -18,14 +19,6 @@ _LONGEST_LINE = 4000
 _MOST_BOXES = 20
 _BRACE = re.compile("[{}]")
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*")
-_THOUGHT_END = re.compile(
-    r"</(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)>|<\|end_of_thought\|>|◁/think▷|\[/THINK\]"
-    r"|<\|channel\|>final<\|message\|>|</seed:think>"
-)
-_THOUGHT_START = re.compile(
-    r"<(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)>|<\|begin_of_thought\|>|◁think▷|\[THINK\]"
-    r"|<\|channel\|>analysis<\|message\|>|<seed:think>"
-)
 _TAG = re.compile(r"<(answer|final_answer|solution)>(.*?)(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _MARK = re.compile(
     r"####|答案\s*(?:是|为)?\s*[:：]?|(?:^|(?<=\W))(?:answer|(?:correct|right) (?:choice|option))(?:s\s*(?=:))?"
@@ -130,13 +123,10 @@ def refuse_bombs(answer: str) -> None:
 
 
 def _after_thought(text: str) -> str:
-    end = 0
-    for found in _THOUGHT_END.finditer(text):
-        end = found.end()
-    rest = text[end:]
-    if _THOUGHT_START.search(rest):
+    start = answer_start(text)
+    if start is None:
         raise NoAnswerError("no_answer", "the text ends inside its thought")
-    return rest
+    return text[start:]
 
 
 def _find(text: str, settings: AnswerSettings) -> list[str]:

@@ -111,25 +111,43 @@ def read_theorems(path: str) -> list[TheoremTrace]:
     return [_theorem(item, f"{path}, theorem {number}") for number, item in enumerate(found)]
 
 
+@dataclass(frozen=True, slots=True)
+class CorpusFile:
+    """A line of ``corpus.jsonl``: a Lean file with the files that it imports itself, and its premises in order."""
+
+    path: str
+    imports: tuple[str, ...]
+    premises: tuple[Premise, ...]
+
+
 def read_premises(path: str) -> list[Premise]:
     """All premises of a ``corpus.jsonl``. Those without a name are left out: nothing could refer to them.
 
     Raises:
         DataError: naming the file, line, premise and the value that is missing or of the wrong type.
     """
+    return [premise for file in read_corpus(path, imports=False) for premise in file.premises]
+
+
+def read_corpus(path: str, imports: bool = True) -> list[CorpusFile]:
+    """The files of a ``corpus.jsonl`` in order, with their named premises; ``imports``: whether they are needed.
+
+    Raises:
+        DataError: as `read_premises`.
+    """
     try:
         text = existing_file(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert the file") from None
-    premises: list[Premise] = []
+    files: list[CorpusFile] = []
     for place, line in parse_lines(text, path):
         row = _object(line, place)
         file = _get(row, "path", str, place)
-        for number, item in enumerate(_get(row, "premises", list, place)):
-            premise = make_premise(item, file, f"{place}, premise {number}")
-            if premise is not None:
-                premises.append(premise)
-    return premises
+        records = enumerate(_get(row, "premises", list, place))
+        premises = (make_premise(item, file, f"{place}, premise {number}") for number, item in records)
+        imported = tuple(str(name) for name in _get(row, "imports", list, place)) if imports else ()
+        files.append(CorpusFile(file, imported, tuple(premise for premise in premises if premise is not None)))
+    return files
 
 
 def make_premise(item: Any, path: str, where: str) -> Premise | None:

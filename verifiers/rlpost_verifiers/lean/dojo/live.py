@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -85,8 +85,7 @@ class DojoGym:
             DeadlineError: if the tactic ran into Dojo's time limit.
             InfrastructureError: if Dojo crashed, ran out of memory, or has ended before.
         """
-        if not isinstance(state, self._lean_dojo.TacticState):
-            raise UserError(f"a tactic cannot be run on {state!r}; give a TacticState")
+        self._check_state(state)
         problem = find_problem(tactic)
         if problem is not None:
             return self._lean_dojo.LeanError(problem)
@@ -104,6 +103,22 @@ class DojoGym:
         if isinstance(result, self._lean_dojo.ProofGivenUp):
             return self._lean_dojo.LeanError("the proof contains sorry")
         return result
+
+    def run_tacs(self, pairs: Sequence[tuple[TacticState, str]]) -> list[TacticResult | InfrastructureError]:
+        """As `TacticGym.run_tacs`, one after the other: a Dojo runs one tactic at a time."""
+        for state, _ in pairs:
+            self._check_state(state)
+        found: list[TacticResult | InfrastructureError] = []
+        for pair in pairs:
+            try:
+                found.append(self.run_tac(*pair))
+            except InfrastructureError as error:
+                found.append(error)
+        return found
+
+    def _check_state(self, state: TacticState) -> None:
+        if not isinstance(state, self._lean_dojo.TacticState):
+            raise UserError(f"a tactic cannot be run on {state!r}; give a TacticState")
 
     def close(self) -> None:
         """End the Dojo that is running; repeated calls do nothing."""

@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from rlpost_verifiers.lean.embedded.export import export_statement
+from rlpost_verifiers.lean.embedded.export import export_statement, is_compiled_only
 from rlpost_verifiers.lean.embedded.olean import Name, Olean, OleanError, dotted
 from rlpost_verifiers.lean.messages import Ruling
 from rlpost_verifiers.lean.source import PRELUDE, THEOREM
@@ -124,6 +124,8 @@ def _may_stand(name: Name, module: Olean, prelude: Olean, wanted: Wanted) -> boo
     Either must be a theorem or a safe definition: those the kernel can check again, one by one.
     """
     constant = module.constants[name]
+    if is_compiled_only(name, constant) and name[: len(wanted.own)] == wanted.own:
+        return True
     if constant.kind not in ("theorem", "definition") or not constant.safe:
         return False
     # A private name is _private.<module>.0.<name>.

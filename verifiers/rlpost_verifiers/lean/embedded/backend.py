@@ -18,6 +18,7 @@ from rlpost.types import Verdict
 from rlpost_verifiers.lean.backend import filtered, undecided
 from rlpost_verifiers.lean.embedded import installation
 from rlpost_verifiers.lean.embedded.checking import StatementLostError, Statements, check_proof, read_statements
+from rlpost_verifiers.lean.embedded.client import ZygoteLostError
 from rlpost_verifiers.lean.embedded.olean import Olean
 from rlpost_verifiers.lean.embedded.server import Limits, Server
 from rlpost_verifiers.lean.embedded.worker import Job, UnavailableError, Work, Worker
@@ -27,7 +28,7 @@ from rlpost_verifiers.lean.task import Mode, ProofTask
 
 _STATEMENTS_AT_ONCE = 50
 # To be increased whenever audit, replay or classification accept something else, so that older cached verdicts expire.
-_RULES = 6
+_RULES = 7
 
 
 class EmbeddedLean:
@@ -47,6 +48,9 @@ class EmbeddedLean:
         import_once: keep the prelude imported in the fork servers, which halves the time of a check. Each server
             first verifies that this changes no verdict, message or compiled module; one that fails this test imports
             the prelude for every check, with a warning. ``fingerprint`` and ``Verdict.backend`` show which applied.
+        explain: check a rejected proof once more where Lean said nothing of what is wrong with it, as it does with many
+            errors of tactics, for its messages alone. That doubles the time of such a check; False where nobody, and
+            no policy, reads the messages.
 
     Attributes:
         modes: ``proof`` and ``declarations``, and ``file`` where a check can be confined.
@@ -65,6 +69,7 @@ class EmbeddedLean:
         wall_seconds: float | None = None,
         memory_mb: int = 6144,
         import_once: bool = True,
+        explain: bool = True,
     ) -> None:
         limits = Limits(cpu_seconds, 2 * cpu_seconds + 10 if wall_seconds is None else wall_seconds, int(memory_mb))
         _check_settings(workers, limits)
@@ -72,11 +77,11 @@ class EmbeddedLean:
         compiled = installation.compile_prelude(library)
         prelude = Olean(compiled.read_bytes())
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        backends = _fingerprint(limits, "import-each"), _fingerprint(limits, "import-once")
+        backends = _fingerprint(limits, "import-each", explain), _fingerprint(limits, "import-once", explain)
         self._workers = [
             Worker(self._jobs, library, compiled.parent, prelude, limits, backends, import_once) for _ in range(workers)
         ]
-        self._statements = Statements()
+        self._statements, self._explain = Statements(), explain
         self._lock = threading.Lock()
         self._finalizer = weakref.finalize(self, _stop, self._jobs, self._workers)
         for worker in self._workers:
@@ -137,7 +142,7 @@ class EmbeddedLean:
         return self._submit(_timed(self._checked(task)))
 
     def _checked(self, task: ProofTask) -> Work:
-        return lambda server, backend: check_proof(server, task, self._statements, backend)
+        return lambda server, backend: check_proof(server, task, self._statements, backend, self._explain)
 
     def _read(self, tasks: Sequence[ProofTask]) -> Work:
         return lambda server, _: read_statements(server, tasks, self._statements)
@@ -156,6 +161,9 @@ class EmbeddedLean:
             return future.result()
         except (UnavailableError, StatementLostError) as error:
             return undecided("unavailable", str(error), self.fingerprint)
+        except ZygoteLostError as error:
+            # A confined check can end itself only: whatever ended its server, the proof did not.
+            return undecided("crashed" if self.unconfined else "unavailable", str(error), self.fingerprint)
         except Exception as error:
             # An internal error says nothing about this answer, and must not cost the batch its other verdicts.
             return undecided("crashed", f"{type(error).__name__}: {error}", self.fingerprint)
@@ -187,10 +195,10 @@ def _timed(work: Work) -> Work:
     return run
 
 
-def _fingerprint(limits: Limits, mode: str) -> str:
-    """Name, version, mode, and eight hex digits that change with anything a verdict could depend on."""
+def _fingerprint(limits: Limits, mode: str, explain: bool) -> str:
+    """Name, version, mode, and eight hex digits that change with anything a verdict or its messages could depend on."""
     sizes = MAX_PROOF_BYTES, MAX_NESTING
-    content = f"{installation.COMMIT}\n{limits}\n{RULES}\n{sizes}\n{_RULES}\n{installation.prelude_text()}"
+    content = f"{installation.COMMIT}\n{limits}\n{explain}\n{RULES}\n{sizes}\n{_RULES}\n{installation.prelude_text()}"
     return f"lean.embedded/{installation.VERSION}/{mode}/{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 

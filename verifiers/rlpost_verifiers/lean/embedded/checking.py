@@ -14,11 +14,13 @@ from rlpost_verifiers.lean.backend import undecided
 from rlpost_verifiers.lean.embedded import installation
 from rlpost_verifiers.lean.embedded.audit import Wanted, statement_digest
 from rlpost_verifiers.lean.embedded.judge import inspect, judge_replay
+from rlpost_verifiers.lean.embedded.lacks import describe_missing
 from rlpost_verifiers.lean.embedded.olean import Olean, dotted
 from rlpost_verifiers.lean.embedded.server import Server
 from rlpost_verifiers.lean.messages import LeanOutput, Ruling, Run, classify, open_goals, parse_output
 from rlpost_verifiers.lean.source import (
     ASSUMED,
+    build_diagnosis,
     build_source,
     build_statement,
     check_statement,
@@ -80,7 +82,8 @@ class Statements:
         ruling = classify(run, parse_output(run.output), server.limits.cpu_seconds)
         compiled = server.compiled()
         if ruling.outcome == "rejected":
-            return ruling.detail
+            said = [error.text for error in parse_output(run.output).errors]
+            return "; ".join((ruling.detail, *describe_missing("", said)))
         if ruling.outcome == "undecided" or compiled is None:
             raise StatementLostError(f"the statement could not be compiled: {ruling.detail or 'no module was written'}")
         module, theorem = Olean(compiled), theorem_name(task)
@@ -94,20 +97,20 @@ class Statements:
         return Wanted(statement_digest(module, theorem), theorem, own_names(task), frozenset(context))
 
 
-def check_proof(server: Server, task: ProofTask, statements: Statements, backend: str) -> Verdict:
-    """The verdict on one task.
+def check_proof(server: Server, task: ProofTask, statements: Statements, backend: str, explain: bool = True) -> Verdict:
+    """The verdict on one task; ``explain``: see `rlpost_verifiers.lean.embedded.backend.EmbeddedLean`.
 
     Raises:
         ZygoteLostError: if the server died; the task may be retried on another.
     """
     try:
         check_statement(task)
-        return _check_proof(server, task, statements, backend)
+        return _check_proof(server, task, statements, backend, explain)
     except DataError as error:
         return undecided("statement_mismatch", str(error), backend)
 
 
-def _check_proof(server: Server, task: ProofTask, statements: Statements, backend: str) -> Verdict:
+def _check_proof(server: Server, task: ProofTask, statements: Statements, backend: str, explain: bool) -> Verdict:
     run = server.run(build_source(task))
     # Read now: the next run on this server empties its folder.
     output, compiled = parse_output(run.output), server.compiled()
@@ -125,7 +128,12 @@ def _check_proof(server: Server, task: ProofTask, statements: Statements, backen
     elif ruling.reason == "failed" and any(error.line < proof_start_line(task) for error in output.errors):
         # The error is before the proof; if the statement itself cannot be read, the proof is not to blame.
         statements.wanted(server, task)
-    evidence = _evidence(ruling, output, proof_start_line(task), runs)
+    line = proof_start_line(task)
+    if explain and ruling.reason == "failed" and not output.errors and task.mode != "file":
+        output, line = diagnose(server, task, output, line, runs)
+    evidence = _evidence(ruling, output, line, runs)
+    if ruling.outcome == "rejected":
+        evidence["messages"] += describe_missing(task.proof, (error.text for error in output.errors))
     if axioms or ruling.reason == "proved":
         evidence["axioms"] = list(axioms)
     return Verdict(
@@ -138,6 +146,16 @@ def _check_proof(server: Server, task: ProofTask, statements: Statements, backen
         cpu_seconds=sum(each.cpu_seconds for each in runs),
         backend=backend,
     )
+
+
+def diagnose(server: Server, task: ProofTask, output: LeanOutput, line: int, runs: list[Run]) -> tuple[LeanOutput, int]:
+    """The errors of a rejected proof of which Lean said nothing, and the line at which the proof begins for them.
+
+    They are for people and policies to read; the verdict is not theirs. What was said before stays if there are none.
+    """
+    runs.append(server.run(build_diagnosis(task)))
+    errors = parse_output(runs[-1].output).errors
+    return (LeanOutput(errors, ()), line + 1) if errors else (output, line)
 
 
 def read_statements(server: Server, tasks: Sequence[ProofTask], statements: Statements) -> list[str | None]:

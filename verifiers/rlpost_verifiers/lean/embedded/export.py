@@ -22,6 +22,7 @@ from rlpost_verifiers.lean.embedded.olean import (
     SORT,
     SUBEXPRESSIONS,
     VARIABLE,
+    Constant,
     Name,
     Olean,
 )
@@ -39,13 +40,22 @@ _PARAMETER = 4
 def export_module(module: Olean) -> Export:
     """Every constant of ``module`` in dependency order, which does not depend on their order in the file.
 
+    Those for Lean's code generator alone are left out; where another constant mentions one, it is in, and the kernel
+    refuses it.
+
     Raises:
         OleanError: where the module cannot be read.
     """
     exporter = _Exporter(module)
     for name in sorted(module.constants, key=repr):
-        exporter.declare(name)
+        if not is_compiled_only(name, module.constants[name]):
+            exporter.declare(name)
     return exporter.export
+
+
+def is_compiled_only(name: Name, constant: Constant) -> bool:
+    """Whether a constant is the unsafe form of mutually recursive functions that Lean adds for its code generator."""
+    return constant.kind == "definition" and not constant.safe and name[-1] == "_unsafe_rec"
 
 
 def export_statement(module: Olean, name: Name) -> Export:

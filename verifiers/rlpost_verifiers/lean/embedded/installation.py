@@ -90,13 +90,13 @@ def check_version(version: str, commit: str) -> None:
 
 
 def prelude_text() -> str:
-    """The source of the prelude that every checked file imports."""
+    """The source of the prelude that every checked file imports: what Lean needs by name, then lemmas for proofs."""
     folder = resources.files("rlpost_verifiers.lean.embedded") / "prelude"
-    return (folder / f"{PRELUDE}.lean").read_text(encoding="utf-8")
+    return "\n".join((folder / f"{part}.lean").read_text(encoding="utf-8") for part in (PRELUDE, "Library"))
 
 
 def compile_prelude(library: Path) -> Path:
-    """Path of the compiled prelude, cached or compiled now (about 2 s of CPU time, once per user and version).
+    """Path of the compiled prelude, cached or compiled now (about 4 s of CPU time, once per user and version).
 
     The cache is keyed by the prelude's content and the library's version, and a finished file is moved into place
     atomically, so that concurrent processes never see a partial file.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -14,11 +15,15 @@ from rlpost.types import Verdict
 from rlpost_verifiers.lean.backend import filtered, undecided
 from rlpost_verifiers.lean.filter import RULES, FilteredError, find_bad_part
 from rlpost_verifiers.lean.task import Mode, ProofTask
+from rlpost_verifiers.lean.toolchain.kernels import kernel_warning
 from rlpost_verifiers.lean.toolchain.pin import AXIOMS, Question, build_question, build_reading
 from rlpost_verifiers.lean.toolchain.ruling import Fault, Reply, describe, rule
 
+_log = logging.getLogger(__name__)
+
 # To be increased whenever limits are measured in another way, so that older cached verdicts expire.
 _LIMITS = 2
+_NO_FILES = "mode 'file' is refused (allow_old_kernel: true permits it)"
 _SCORES = {"accepted": 1.0, "rejected": 0.0, "undecided": None}
 
 
@@ -31,15 +36,30 @@ class ToolchainLean(ABC):
         imports: the lines every checked file starts with.
         cpu_seconds: CPU time limit of one check, in seconds.
         depends: everything else a verdict could depend on; part of the fingerprint.
+        allow_old_kernel: judge whole files (mode ``file``) also where the kernel is known to be faulty, or its version
+            is not known.
+
+    Attributes:
+        modes: ``proof`` and ``declarations``; ``file`` unless the kernel forbids it.
+        kernel_warning: one line about a kernel with known faults, or of unknown version; empty if all is well.
     """
 
-    modes: frozenset[Mode] = frozenset(get_args(Mode))
-
-    def __init__(self, name: str, lean_version: str, imports: str, cpu_seconds: float, depends: object) -> None:
+    def __init__(
+        self,
+        name: str,
+        lean_version: str,
+        imports: str,
+        cpu_seconds: float,
+        depends: object,
+        allow_old_kernel: bool = False,
+    ) -> None:
         content = repr((_LIMITS, imports, cpu_seconds, depends, sorted(AXIOMS), RULES))
         self._fingerprint = f"{name}/{lean_version}/{hashlib.sha256(content.encode()).hexdigest()[:8]}"
         self._lean_version, self._imports, self._cpu_seconds = lean_version, imports, cpu_seconds
         self._closing = threading.Event()
+        self._allow_old_kernel, self.kernel_warning = allow_old_kernel, ""
+        self.modes: frozenset[Mode] = frozenset(get_args(Mode))
+        self._judge_kernel()
 
     @property
     def fingerprint(self) -> str:
@@ -65,7 +85,7 @@ class ToolchainLean(ABC):
             InfrastructureError: if Lean is unavailable.
         """
         self._require_open()
-        problems = [find_bad_part(task) for task in tasks]
+        problems = [self._refusal(task) or find_bad_part(task) for task in tasks]
         questions = [build_reading(task, self._imports) for task, bad in zip(tasks, problems, strict=True) if not bad]
         asked = zip(questions, self._ask(questions), strict=True)
         return [problem or self._read(*next(asked)) for problem in problems]
@@ -93,7 +113,20 @@ class ToolchainLean(ABC):
         if self._closing.is_set():
             raise InfrastructureError("this Lean is closed; make a new one")
 
+    def _judge_kernel(self) -> None:
+        """Set which modes this Lean may judge, by its version, and say so once if its kernel has known faults."""
+        told, self.kernel_warning = self.kernel_warning, kernel_warning(self._lean_version)
+        refused: set[Mode] = {"file"} if self.kernel_warning and not self._allow_old_kernel else set()
+        self.modes = frozenset(get_args(Mode)) - refused
+        if self.kernel_warning not in ("", told):
+            _log.warning("%s", f"{self.kernel_warning}; {_NO_FILES}" if refused else self.kernel_warning)
+
+    def _refusal(self, task: ProofTask) -> str | None:
+        return None if task.mode in self.modes else f"{_NO_FILES}: {self.kernel_warning}"
+
     def _prepare(self, task: ProofTask) -> Question | Verdict:
+        if refusal := self._refusal(task):
+            return undecided("unavailable", refusal, self._fingerprint)
         if problem := find_bad_part(task):
             return undecided("statement_mismatch", f"task {task.name!r}: {problem}", self._fingerprint)
         try:
@@ -111,7 +144,7 @@ class ToolchainLean(ABC):
 
     def _judge(self, question: Question, reply: Reply | Fault) -> Verdict:
         if isinstance(reply, Fault):
-            return undecided(reply.reason, reply.detail, self._fingerprint)
+            return undecided(reply.reason, reply.detail, self._fingerprint, reply.seconds)
         ruling, finding = rule(question, reply, self._cpu_seconds)
         evidence = describe(question, reply, ruling, finding)
         if finding is not None and finding.axioms is not None and not reply.output.errors:

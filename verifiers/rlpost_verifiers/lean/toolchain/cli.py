@@ -45,6 +45,8 @@ class LeanCli(ToolchainLean):
         leanchecker: ``auto`` replays accepted proofs in the kernel where the toolchain can, ``require`` refuses a
             toolchain that cannot, ``off`` never does.
         checker_command: the command that runs the replay, by default ``leanchecker`` of the toolchain in use.
+        allow_old_kernel: judge whole files also by a kernel with known faults (`toolchain.kernels`), by which a model's
+            file can prove anything; without it such a Lean judges proofs and declarations only.
 
     Raises:
         UserError: for a setting that makes no sense, or a toolchain without leanchecker where it is required.
@@ -62,6 +64,7 @@ class LeanCli(ToolchainLean):
         memory_mb: int = 16384,
         leanchecker: Replaying = "auto",
         checker_command: Sequence[str] | None = None,
+        allow_old_kernel: bool = False,
     ) -> None:
         wall = 2 * cpu_seconds + 30 if wall_seconds is None else wall_seconds
         check_limits(cpu_seconds, wall, memory_mb)
@@ -72,10 +75,10 @@ class LeanCli(ToolchainLean):
         self._threads = Threads(workers)
         self._processes = Processes()
         self._room: dict[str, bool] = {}
-        version = self._read_version()
+        version = lean_version(self._command, self._cwd)
         self._checker = self._find_checker(leanchecker, checker_command)
         depends = (self._command, str(project), self._limits, self._checker)
-        super().__init__("lean.cli", version, imports, cpu_seconds, depends)
+        super().__init__("lean.cli", version, imports, cpu_seconds, depends, allow_old_kernel)
         self._finalizer = weakref.finalize(self, _end, self._threads, self._processes)
 
     def _ask(self, questions: Sequence[Question]) -> list[Reply | Fault]:
@@ -132,41 +135,30 @@ class LeanCli(ToolchainLean):
         cwd = self._cwd or folder
         return replay(self._checker, MODULE, folder, cwd, os.environ, self._limits, self._processes)
 
-    def _read_version(self) -> str:
-        text = self._output("--version")
-        found = _VERSION.search(text)
-        if found is None or not found[1].startswith("4."):
-            raise MissingPackageError(f"{' '.join(self._command)!r} is not Lean 4 (it says {text[:80]!r}); {_REMEDY}")
-        return found[1]
-
     def _find_checker(self, mode: Replaying, command: Sequence[str] | None) -> tuple[str, ...] | None:
         if mode == "off":
             return None
         if command is not None:
             return tuple(command)
-        checker = find_checker(self._command, self._output("--print-prefix"))
+        checker = find_checker(self._command, _output(self._command, "--print-prefix", self._cwd))
         if checker is None and mode == "require":
             raise UserError(
                 "leanchecker is 'require' and this toolchain has none; use a newer Lean, or leanchecker: auto"
             )
         return checker
 
-    def _output(self, argument: str) -> str:
-        command = [*self._command, argument]
-        try:
-            run = subprocess.run(command, capture_output=True, cwd=self._cwd, timeout=_START_SECONDS, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise InfrastructureError(f"{' '.join(command)!r} did not end in {_START_SECONDS:g} s") from error
-        except (OSError, ValueError) as error:
-            raise MissingPackageError(f"{self._command[0]!r} cannot be run ({error}); {_REMEDY}") from error
-        text = run.stdout.decode("utf-8", "replace").strip()
-        if run.returncode != 0:
-            said = run.stderr.decode("utf-8", "replace").strip() or text or "nothing"
-            raise MissingPackageError(
-                f"{' '.join(command)!r} ended with status {run.returncode} (it says {said.splitlines()[0][:80]!r}); "
-                f"{_REMEDY}"
-            )
-        return text
+
+def lean_version(command: Sequence[str], cwd: Path | None = None) -> str:
+    """The version of Lean 4 that a command runs.
+
+    Raises:
+        MissingPackageError: if it does not run, or is not Lean 4.
+    """
+    text = _output(command, "--version", cwd)
+    found = _VERSION.search(text)
+    if found is None or not found[1].startswith("4."):
+        raise MissingPackageError(f"{' '.join(command)!r} is not Lean 4 (it says {text[:80]!r}); {_REMEDY}")
+    return found[1]
 
 
 def check_project(project: str | Path | None) -> Path | None:
@@ -186,3 +178,21 @@ def check_project(project: str | Path | None) -> Path | None:
 def _end(threads: Threads, processes: Processes) -> None:
     processes.kill_all()
     threads.close()
+
+
+def _output(given: Sequence[str], argument: str, cwd: Path | None) -> str:
+    command = [*given, argument]
+    try:
+        run = subprocess.run(command, capture_output=True, cwd=cwd, timeout=_START_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise InfrastructureError(f"{' '.join(command)!r} did not end in {_START_SECONDS:g} s") from error
+    except (OSError, ValueError) as error:
+        raise MissingPackageError(f"{command[0]!r} cannot be run ({error}); {_REMEDY}") from error
+    text = run.stdout.decode("utf-8", "replace").strip()
+    if run.returncode != 0:
+        said = run.stderr.decode("utf-8", "replace").strip() or text or "nothing"
+        raise MissingPackageError(
+            f"{' '.join(command)!r} ended with status {run.returncode} (it says {said.splitlines()[0][:80]!r}); "
+            f"{_REMEDY}"
+        )
+    return text

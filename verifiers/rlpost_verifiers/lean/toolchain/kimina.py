@@ -8,8 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, get_args
 
 from rlpost.errors import UserError
+from rlpost.types import Verdict
 from rlpost_verifiers.lean.messages import LeanOutput, Run
+from rlpost_verifiers.lean.task import ProofTask
 from rlpost_verifiers.lean.toolchain.base import ToolchainLean
+from rlpost_verifiers.lean.toolchain.kernels import find_version
 from rlpost_verifiers.lean.toolchain.kimina_http import Client, Endpoint, NoEndpointError, ServerError
 from rlpost_verifiers.lean.toolchain.pin import Question
 from rlpost_verifiers.lean.toolchain.records import RecordError, read_record
@@ -39,7 +42,10 @@ class KiminaServer(ToolchainLean):
             on retries.
         retries: number of retries of a failed request.
         backoff_s: seconds before the first retry; the wait doubles each time and is varied at random.
-        lean_version: the Lean version of the server, for the fingerprint: the server does not report it.
+        lean_version: the Lean version of the server, e.g. ``4.34.0``, for the fingerprint. By default Lean itself is
+            asked there before the first statement or whole file, since no endpoint tells.
+        allow_old_kernel: judge whole files also by a kernel with known faults (`toolchain.kernels`), by which a model's
+            file can prove anything; without it such a Lean judges proofs and declarations only.
 
     Raises:
         UserError: for a setting that makes no sense. The server is first contacted when there is something to check.
@@ -58,6 +64,7 @@ class KiminaServer(ToolchainLean):
         retries: int = 3,
         backoff_s: float = 1.0,
         lean_version: str = "unknown",
+        allow_old_kernel: bool = False,
     ) -> None:
         if endpoint not in ("auto", *get_args(Endpoint)):
             raise UserError(f"endpoint is {endpoint!r}; use 'auto', 'check' or 'verify'")
@@ -70,8 +77,10 @@ class KiminaServer(ToolchainLean):
         self._client = Client(url, api_key, retries, backoff_s)
         self._endpoint: Endpoint = "check" if endpoint == "auto" else endpoint
         self._undecided_endpoint = endpoint == "auto"
+        self._asked_version = False
         self._timeout_s, self._batch, self._concurrency, self._wait_s = timeout_s, batch, concurrency, wait_s
-        super().__init__("lean.kimina", lean_version, imports, timeout_s, (self._client.url, endpoint))
+        depends = (self._client.url, endpoint)
+        super().__init__("lean.kimina", lean_version, imports, timeout_s, depends, allow_old_kernel)
 
     def _ask(self, questions: Sequence[Question]) -> list[Reply | Fault]:
         if not questions:
@@ -80,8 +89,44 @@ class KiminaServer(ToolchainLean):
         with ThreadPoolExecutor(self._concurrency, "rlpost-kimina") as pool:
             return [reply for replies in pool.map(self._ask_batch, batches) for reply in replies]
 
+    def check(self, tasks: Sequence[ProofTask]) -> list[Verdict]:
+        """See `ToolchainLean.check`."""
+        if any(task.mode == "file" for task in tasks):
+            self._learn_version()
+        return super().check(tasks)
+
+    def read_statements(self, tasks: Sequence[ProofTask]) -> list[str | None]:
+        """See `ToolchainLean.read_statements`."""
+        self._learn_version()
+        return super().read_statements(tasks)
+
     def _stop(self) -> None:
         self._client.close()
+
+    def _learn_version(self) -> None:
+        """Have the server's Lean tell its version, unless that is known; the fingerprint stays as it is."""
+        if self._lean_version != "unknown" or self._asked_version or self._closing.is_set():
+            return
+        try:
+            records = self._request({"0": f"{self._imports.strip()}\n#eval Lean.versionString"})
+        except ServerError:
+            return  # the checks that follow tell that the server is away, and the next ones ask again
+        self._asked_version = True
+        reply = self._reply(records["0"]) if "0" in records else None
+        if isinstance(reply, Reply):
+            self._lean_version = find_version(reply.output) or "unknown"
+        self._judge_kernel()
+
+    def _refusal(self, task: ProofTask) -> str | None:
+        untold = self._lean_version == "unknown" and not (self._asked_version or self._allow_old_kernel)
+        if task.mode == "file" and untold:
+            return f"the Kimina server at {self._client.url} did not tell which Lean it runs, which whole files need"
+        return super()._refusal(task)
+
+    def _judge_kernel(self) -> None:
+        if self._lean_version == "unknown" and not self._asked_version:
+            return  # Lean is asked before it matters
+        super()._judge_kernel()
 
     def _ask_batch(self, questions: Sequence[Question]) -> list[Reply | Fault]:
         codes = {str(number): question.source for number, question in enumerate(questions)}
@@ -128,7 +173,7 @@ class KiminaServer(ToolchainLean):
         if "timed out" not in error:
             return Fault("unavailable", f"the Kimina server reports: {error[:200]}")
         if _number(_diagnostics(record).get("cpu_max"), 0.0) < _BUSY_PERCENT or "header" in error:
-            return Fault("timeout", f"the Kimina server reports: {error[:200]}")
+            return Fault("timeout", f"the Kimina server reports: {error[:200]}", self._timeout_s)
         run = Run(None, signal.SIGXCPU, False, self._timeout_s, self._timeout_s, 0, "")
         return Reply(run, LeanOutput((), ()))
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rlpost.errors import InfrastructureError, MissingPackageError, UserError
 from rlpost_verifiers.lean.messages import LeanOutput, Reason, Run
 from rlpost_verifiers.lean.toolchain.base import Threads, ToolchainLean, check_limits
 from rlpost_verifiers.lean.toolchain.cli import check_project
+from rlpost_verifiers.lean.toolchain.kernels import find_version
 from rlpost_verifiers.lean.toolchain.lean_interact import repl_command
-from rlpost_verifiers.lean.toolchain.pin import Question
+from rlpost_verifiers.lean.toolchain.pin import Question, merge_imports
 from rlpost_verifiers.lean.toolchain.process import words
 from rlpost_verifiers.lean.toolchain.records import RecordError, read_record
 from rlpost_verifiers.lean.toolchain.repl_pool import Pool, Slot
@@ -25,7 +25,6 @@ from rlpost_verifiers.lean.toolchain.repl_process import ReplLimitError, ReplLos
 from rlpost_verifiers.lean.toolchain.ruling import Fault, Reply
 
 _ATTEMPTS = 2
-_VERSION = re.compile(r'"?(\d+\.\d+\.\d+[\w.+-]*)"?')
 # Output of a process that runs out of its address space or stack.
 _OUT_OF_MEMORY = (
     "bad_alloc",
@@ -59,6 +58,8 @@ class LeanRepl(ToolchainLean):
         memory_mb: address space of one process in MiB.
         max_memory_mb: resident memory at which a process is replaced, in MiB.
         max_checks_per_process: number of checks after which a process is replaced.
+        allow_old_kernel: judge whole files also by a kernel with known faults (`toolchain.kernels`), by which a model's
+            file can prove anything; without it such a Lean judges proofs and declarations only.
 
     Raises:
         UserError: for a setting that makes no sense.
@@ -78,6 +79,7 @@ class LeanRepl(ToolchainLean):
         memory_mb: int = 16384,
         max_memory_mb: int = 8192,
         max_checks_per_process: int = 200,
+        allow_old_kernel: bool = False,
     ) -> None:
         wall = 2 * cpu_seconds + 30 if wall_seconds is None else wall_seconds
         check_limits(cpu_seconds, wall, memory_mb)
@@ -95,7 +97,7 @@ class LeanRepl(ToolchainLean):
         self._finalizer = weakref.finalize(self, _end, self._threads, self._pool)
         depends = (self._command, str(project), wall, memory_mb)
         try:
-            super().__init__("lean.repl", self._probe(imports), imports, cpu_seconds, depends)
+            super().__init__("lean.repl", self._probe(imports), imports, cpu_seconds, depends, allow_old_kernel)
         except BaseException:
             self._finalizer()
             raise
@@ -103,6 +105,35 @@ class LeanRepl(ToolchainLean):
     def pids(self) -> list[int]:
         """Process ids of the REPLs that are up."""
         return self._pool.pids()
+
+    @contextmanager
+    def process(self, header: str = "") -> Iterator[tuple[ReplProcess, int]]:
+        """One of the processes with the number of the environment that imports and the header's own imports make.
+
+        Nobody else uses it during the block. It is replaced afterwards as after a check, and where the block ends with
+        a `ReplLostError` or `ReplLimitError`.
+
+        Raises:
+            InfrastructureError: after `close`, or if it cannot be started.
+        """
+        self._require_open()
+        slot = self._pool.take()
+        try:
+            imports, _ = merge_imports(self._imports, header)
+            process = self._ready(slot, imports)
+            yield process, process.environments[imports]
+            process.checks += 1
+            self._replace_if_used_up(slot, process)
+        except (ReplLostError, ReplLimitError, RecordError):
+            self._pool.drop(slot)
+            raise
+        finally:
+            self._pool.put(slot)
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """CPU time and wall-clock time of one check, in seconds."""
+        return self._cpu, self._wall
 
     def _ask(self, questions: Sequence[Question]) -> list[Reply | Fault]:
         return self._threads.map(self._ask_one, questions)
@@ -147,14 +178,20 @@ class LeanRepl(ToolchainLean):
         start, cpu = time.monotonic(), process.cpu_seconds()
         answer = process.command(question.body, process.environments[question.imports], self._cpu, self._wall)
         process.checks += 1
-        used, memory = process.cpu_seconds() - cpu, process.memory_mb()
-        if process.checks >= self._max_checks or memory > self._max_memory_mb:
-            self._pool.drop(slot)
+        used = process.cpu_seconds() - cpu
+        memory = self._replace_if_used_up(slot, process)
         if isinstance(answer.get("message"), str):
             return Fault("crashed", f"the REPL could not run the check: {answer['message'][:200]}")
         output = read_record(answer)
         run = Run(1 if output.errors else 0, 0, False, time.monotonic() - start, used, memory, "")
         return Reply(run, output)
+
+    def _replace_if_used_up(self, slot: Slot, process: ReplProcess) -> int:
+        """Drop a process that has answered enough or holds too much; returns its memory in MiB."""
+        memory = process.memory_mb()
+        if process.checks >= self._max_checks or memory > self._max_memory_mb:
+            self._pool.drop(slot)
+        return memory
 
     def _ready(self, slot: Slot, imports: str) -> ReplProcess:
         """The slot's process, started and with the header imported as needed."""
@@ -184,7 +221,7 @@ class LeanRepl(ToolchainLean):
             process = self._ready(slot, imports)
             env = process.environments[imports]
             answer = process.command("#eval Lean.versionString", env, self._start_seconds, self._start_seconds)
-            return _find_version(answer)
+            return find_version(read_record(answer)) or "unknown"
         except (RecordError, ReplLimitError) as error:
             raise InfrastructureError(f"the REPL {self._command[0]!r} does not answer as one: {error}") from error
         finally:
@@ -194,13 +231,6 @@ class LeanRepl(ToolchainLean):
 def _limited_run(error: ReplLimitError, seconds: float) -> Run:
     ending = signal.SIGXCPU if error.limit == "cpu" else 0
     return Run(None, ending, error.limit == "wall", seconds, error.cpu_seconds, 0, "")
-
-
-def _find_version(answer: dict[str, Any]) -> str:
-    for message in read_record(answer).messages:
-        if message.severity == "information" and (found := _VERSION.fullmatch(message.text.strip())):
-            return found[1]
-    return "unknown"
 
 
 def _end(threads: Threads, pool: Pool) -> None:

@@ -2,6 +2,7 @@
 
 The protocol is that of https://github.com/leanprover-community/repl: ``{"cmd": …, "env": …}`` is answered by
 ``{"env": …, "messages": […], "sorries": […]}`` over several lines, or by ``{"message": …}`` if it could not be run.
+Each open ``sorry`` has a ``proofState``, and ``{"tactic": …, "proofState": …}`` leads from one to the next.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import IO, Any, Literal, cast
 import psutil
 
 from rlpost.errors import InfrastructureError
+from rlpost.system.processes import GroupGuard
 from rlpost_verifiers.lean.toolchain.process import family, family_cpu_seconds, kill_group, limited
 
 _POLL_SECONDS = 0.25
@@ -82,6 +84,8 @@ class ReplProcess:
         except OSError as error:
             self._log.close()
             raise ReplLostError(f"the REPL {command[0]!r} cannot be started: {error.strerror}") from error
+        # an idle REPL ends with its input, but one that runs an endless proof would outlive a killed parent
+        self._guard = GroupGuard(self._process.pid)
         os.set_blocking(_pipe(self._process.stdin).fileno(), False)
 
     @property
@@ -116,7 +120,14 @@ class ReplProcess:
             ReplLostError: if it dies or its answer is not a JSON object.
             ReplLimitError: if a limit is reached; the REPL is ended then.
         """
-        request = {"cmd": text} if env is None else {"cmd": text, "env": env}
+        return self.ask({"cmd": text} if env is None else {"cmd": text, "env": env}, cpu_seconds, wall_seconds)
+
+    def tactic(self, text: str, state: int, cpu_seconds: float, wall_seconds: float) -> dict[str, Any]:
+        """Run a tactic on a numbered proof state and return the REPL's answer; arguments and errors as of `command`."""
+        return self.ask({"tactic": text, "proofState": state}, cpu_seconds, wall_seconds)
+
+    def ask(self, request: Mapping[str, Any], cpu_seconds: float, wall_seconds: float) -> dict[str, Any]:
+        """Send one request and return the answer; limits and errors as of `command`."""
         data = json.dumps(request, ensure_ascii=False).encode() + b"\n\n"
         if self._has_spoken():
             raise self._lost("answered what it was not asked")
@@ -147,6 +158,7 @@ class ReplProcess:
         for pipe in (self._process.stdin, self._process.stdout):
             _pipe(pipe).close()
         self._process.wait()
+        self._guard.close()
         self._log.close()
 
     def _send(self, data: bytes, deadline: float) -> None:

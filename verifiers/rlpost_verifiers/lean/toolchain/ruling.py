@@ -31,10 +31,11 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why there is no reply."""
+    """Why there is no reply, and the wall-clock time in seconds that the check took, if that is known."""
 
     reason: Reason
     detail: str
+    seconds: float = 0.0
 
 
 def rule(question: Question, reply: Reply, cpu_limit: float) -> tuple[Ruling, Finding | None]:

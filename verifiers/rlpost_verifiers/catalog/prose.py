@@ -1,0 +1,118 @@
+"""Titles in running prose: named with their year, set off by bold type or quotation marks, or known to the catalog."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+
+from rlpost_verifiers.catalog.marks import Known
+from rlpost_verifiers.catalog.outline import Part
+from rlpost_verifiers.catalog.titles import Name, describes, read_title
+
+_DATED = re.compile(r"[(\[]\s*(?:[^()\[\]\d]{1,40}[,\s])?((?:1[89]|20)\d\d)[^()\[\]]{0,40}[)\]]")
+_MARKED = re.compile(
+    r"(?P<m>\*{1,3}|__|(?<!\w)_|\")(?=\S)(?P<a>[^*\n\"]{1,120}?)(?<=\S)(?P=m)|“(?P<b>[^”\n]{1,120})”|«(?P<c>[^»\n]{1,120})»"
+    r"|《(?P<d>[^》\n]{1,120})》|『(?P<e>[^』\n]{1,120})』|„(?P<f>[^“”\n]{1,120})[“”]|\[(?P<g>[^\]\n]{1,120})\]\((?=http)"
+)
+_RUN = re.compile(
+    r"[^\W_a-z][^\s,;:!?]*(?:[\s:&–-]+(?:(?:of|the|and|in|a|to|for|on|at|de|la|vs\.?)\s+)*[^\W_a-z][^\s,;!?]*)*"
+)
+_LIKED = re.compile(
+    r"(?:\b(?:liked|loved|enjoyed|already (?:seen|watched)|watched|love of|fans? of|similar to|reminiscent of"
+    r"|remind\w* \w+ of|than|mentioned|in the (?:vein|spirit|style) of)"
+    r"|\b(?:if|since|because|as) you(?:['’]re)? (?:really |also )?"
+    r"(?:like|love|enjoy|into|a fan of))\s+(?:both |the |films? like |movies? like )?[*_\"“«\[]*$",
+    re.IGNORECASE,
+)
+_GOES_ON = re.compile(r"[*_\"”»\])\d( ]*(?:,|,? and|,? or|&|/)\s*[*_\"“«\[]*$")
+_SPLIT = re.compile(r",\s{0,3}(?:and\s|or\s)?|;|\s(?:and|or)\s|/\s")
+_LONGEST_RUN = 15
+_MOST = 20_000
+"""Characters of prose that are searched for titles."""
+
+
+def mentions(text: str, start: int, known: Known) -> list[Part]:
+    """The titles that a text recommends in running prose from ``start`` on; those that it says the user liked are left
+    out.
+    """
+    stop = min(len(text), start + _MOST)
+    found = sorted(_found(text, start, stop, known), key=lambda one: (one[0], -one[1]))
+    kept: list[tuple[int, int, tuple[Name, ...], Name]] = []
+    end = skipped = -1
+    for first, last, names in found:
+        if first < end:
+            continue
+        before = text[max(start, first - 60) : first]
+        chained = skipped >= 0 and _GOES_ON.fullmatch(text[skipped:first]) is not None
+        end = last
+        if _LIKED.search(before) or chained:
+            skipped = last
+            continue
+        skipped = -1
+        name = next((one for one in names if known(*one)), names[0])
+        kept.append((first, last, names, name))
+    # a place reaches from its sentence's beginning, or the place before it, to the next one
+    parts = [Part("place", first, last, names, name) for first, last, names, name in kept]
+    for part, after in pairwise(parts):
+        part.stop = after.start
+    if parts:
+        parts[-1].stop = len(text)
+    return parts
+
+
+def _found(text: str, start: int, stop: int, known: Known) -> Iterator[tuple[int, int, tuple[Name, ...]]]:
+    for dated in _DATED.finditer(text, start, stop):
+        yield from _before_year(text, start, dated, known)
+    for marked in _MARKED.finditer(text, start, stop):
+        said = next(group for group in (marked["a"], *marked.groups()[2:]) if group)
+        names = read_title(said).names
+        if any(known(*name) for name in names) and not describes(said):
+            yield marked.start(), marked.end(), names
+    for line in re.finditer(r"[^\n]+", text[start:stop]):
+        yield from _chunks(line[0], start + line.start(), known)
+    for run in _RUN.finditer(text, start, stop):
+        said = run[0].rstrip(".'’\"*_)")
+        if (" " in said or (len(said) >= 4 and not _begins(text, run.start()))) and known(said, None):
+            yield run.start(), run.start() + len(said), ((said, None),)
+
+
+def _begins(text: str, place: int) -> bool:
+    """Whether a sentence begins here, where every word has a capital."""
+    before = text[:place].rstrip(' *_"“')
+    return not before or before[-1] in ".!?\n:"
+
+
+def _before_year(
+    text: str, start: int, dated: re.Match[str], known: Known
+) -> Iterator[tuple[int, int, tuple[Name, ...]]]:
+    """The title before a year in brackets: the longest known one, else the words with capitals."""
+    year = int(dated[1])
+    line = text.rfind("\n", start, dated.start()) + 1
+    said = text[max(line, start, dated.start() - 160) : dated.start()]
+    offset = dated.start() - len(said)
+    words = [found.start() for found in re.finditer(r"\S+", said)][-_LONGEST_RUN:]
+    for word in words:
+        title = said[word:].strip(' *_"“”«»《》[]')
+        if title and known(title, year):
+            yield offset + word, dated.end(), ((title, year),)
+            return
+    run = [found for found in _RUN.finditer(said) if not said[found.end() :].strip(' *_"“”«»[]')]
+    if run:
+        yield offset + run[-1].start(), dated.end(), ((run[-1][0].strip(' *_"'), year),)
+
+
+def _chunks(line: str, offset: int, known: Known) -> Iterator[tuple[int, int, tuple[Name, ...]]]:
+    """The titles of a line that is a list with commas, without years: most of its pieces are known."""
+    body = re.match(r"[^:\n]{0,80}:\s+(?=\S)", line)
+    begin = body.end() if body else 0
+    if known(line.strip(), None):
+        return
+    cuts = [(found.start(), found.end()) for found in _SPLIT.finditer(line, begin)]
+    begins, ends = [begin, *(stop for _, stop in cuts)], [*(first for first, _ in cuts), len(line)]
+    pieces = [(first, stop, line[first:stop].strip(' .*_"')) for first, stop in zip(begins, ends, strict=True)]
+    good = sum(known(piece, None) for _, _, piece in pieces)
+    if len(pieces) >= 2 and good * 2 > len(pieces):
+        for first, stop, piece in pieces:
+            if piece:
+                yield offset + first, offset + stop, ((piece, None),)

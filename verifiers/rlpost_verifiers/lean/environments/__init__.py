@@ -1,0 +1,1 @@
+"""Environments that Lean answers in."""
