@@ -44,7 +44,9 @@ def test_a_run_with_a_pool_that_is_resumed_is_the_uninterrupted_run(tmp_path: Pa
     assert again, "no answer of the first steps was rejected; choose another seed"
     for row in again:
         assert row["prompt_id"].startswith(f"{row['repairs']}+repair")
-        assert "\nerror" in row["prompt"]
+        # the statement, the answer, what was said of it, and the statement again
+        assert len(row["prompt"].splitlines()) >= 3
+    assert any("\nerror" in row["prompt"] for row in again), "Lean rejected none that was asked again, the filter all"
     assert all(line["repair/pool"] >= 0 for line in lines(tmp_path, "whole"))
     run(tmp_path, recipe, "run.name=resumed", "run.steps=2")
     assert (tmp_path / "runs/resumed/checkpoints/step_000002/repair.jsonl").read_text()
@@ -60,10 +62,11 @@ def test_lean_answers_in_turns(tmp_path: Path) -> None:
     run(tmp_path, "lean_repair_turns_cpu.yaml", "run.name=turns", "run.steps=2")
     several = [row for row in transcripts(tmp_path, "turns", 2) if len(row["versions"]) > 1]
     assert several, "no first answer ended and was rejected; choose another seed"
-    for row in several:
-        [heard] = [one["text"] for one in row["segments"] if one["origin"] == "environment"]
-        assert heard.startswith("\nerror")
+    said = [[one["text"] for one in row["segments"] if one["origin"] == "environment"] for row in several]
+    assert any(heard.startswith("\nerror") for [heard] in said), "Lean rejected no first answer, the filter all"
+    for row, [heard] in zip(several, said, strict=True):
+        assert len(heard.splitlines()) >= 3
         assert heard.endswith(f"{row['prompt']}")
         assert row["outcome"] in ("accepted", "rejected")
-    said = json.loads((tmp_path / "runs/turns/environment.json").read_text())
-    assert "gold proofs and 0 of" in json.dumps(said)
+    recorded = json.loads((tmp_path / "runs/turns/environment.json").read_text())
+    assert "gold proofs and 0 of" in json.dumps(recorded)
