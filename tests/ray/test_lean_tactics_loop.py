@@ -41,4 +41,5 @@ def test_the_recipe_runs_and_an_actor_that_is_killed_takes_its_lean_along(tmp_pa
     for line in (metrics.parent / "transcripts" / "step_000000.jsonl").read_text().splitlines():
         row = json.loads(line)
         turns = [segment for segment in row["segments"] if segment["origin"] == "policy"]
-        assert [index for *_, index, _ in row["reward"]][: len(turns)] == list(range(len(turns)))
+        if row["status"] == "done":  # where none of a group ends, all are worth the floor, as wholes
+            assert [index for *_, index, _ in row["reward"]][: len(turns)] == list(range(len(turns)))
