@@ -103,7 +103,7 @@ def evaluate(
         found = measure(running.held_out, engines.generate, scorers.score, running.config, running.fetch, record=record)
         section = resolved.evaluation
         figures = found.figures(section.ks(section.samples), section.list_k, baselines.list_size(resolved))
-        simple = baselines.measure(running) if any(one.listed is not None for one in found.outcomes) else {}
+        simple = baselines.measure(running, found.outcomes)
         figures |= baselines.ahead(found.outcomes, simple, section.list_k)
         for name, answers in simple.items():
             figures |= prefixed(f"baseline/{name}", baselines.figures(answers, resolved))

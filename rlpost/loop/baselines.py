@@ -25,15 +25,17 @@ def list_size(config: RunConfig) -> int | None:
     return stages[0].settings.size if stages else None
 
 
-def measure(session: Session) -> dict[str, list[Outcome]]:
+def measure(session: Session, known: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     """Outcomes of the methods that the verifier knows, by name; see `rlpost.protocols.BaselineVerifier`.
 
-    They count in the training prompts. Where a session of an evaluation has none and they cannot be read, that is
-    logged, and there are no baselines.
+    There are none where none of the policy's outcomes (``known``) is a list. They count in the training prompts. Where
+    a session of an evaluation has none and they cannot be read, that is logged, and there are no baselines.
     """
     config = session.config
+    if not config.evaluation.baselines or all(one.listed is None for one in known):
+        return {}
     train = [one.prompt for one in session.train] or _training_prompts(session)
-    if not train or not config.evaluation.baselines:
+    if not train:
         return {}
     held_out = [one.prompt for one in session.held_out]
     places = list_size(config) or max(config.evaluation.list_k)

@@ -95,9 +95,7 @@ class Evaluations:
     def _baselines(self, known: Sequence[Outcome]) -> dict[str, list[Outcome]]:
         """Outcomes of simple methods on all held-out prompts, measured once where the answers are lists."""
         if self._simple is None:
-            self._simple = {}
-            if any(one.listed is not None for one in known):
-                self._simple = baselines.measure(self.session)
+            self._simple = baselines.measure(self.session, known)
             for name, found in self._simple.items():
                 title = f"{BASELINE}{name}"
                 with outcomes.recorder(self._outcomes(title)) as record:

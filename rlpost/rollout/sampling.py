@@ -27,16 +27,14 @@ def group_seed(run_seed: int, step: int, slot: int, group_size: int, stream: str
         group_size: samples per prompt.
         stream: name that separates the seeds of training and evaluation.
     """
-    digest = hashlib.blake2b(f"{stream}:{run_seed}:{step}:{slot}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") % _SEED_SPACE // group_size * group_size
+    return _seed_of(f"{stream}:{run_seed}:{step}:{slot}") // group_size * group_size
 
 
 def turn_seed(seed: int, turn: int) -> int:
     """Seed of a turn of the trajectory with this seed: the seed itself for turn 0, else a hash of both."""
     if turn == 0:
         return seed
-    digest = hashlib.blake2b(f"turn:{seed}:{turn}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") % _SEED_SPACE
+    return _seed_of(f"turn:{seed}:{turn}")
 
 
 def proof_seed(run_seed: int, theorem: str, call: int) -> int:
@@ -50,8 +48,13 @@ def proof_seed(run_seed: int, theorem: str, call: int) -> int:
         theorem: id of the theorem.
         call: number of completions that were asked for before for this theorem.
     """
-    digest = hashlib.blake2b(f"prove:{run_seed}:{call}:{theorem}".encode("utf-8", "surrogatepass"), digest_size=8)
-    return int.from_bytes(digest.digest(), "little") % _SEED_SPACE
+    return _seed_of(f"prove:{run_seed}:{call}:{theorem}")
+
+
+def _seed_of(name: str) -> int:
+    """The seed that belongs to a name: a hash of it, from 0 to 2⁶² - 1."""
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % _SEED_SPACE
 
 
 def requests(
