@@ -14,11 +14,13 @@ import numpy as np
 
 from rlpost.commands.harvest_write import SOURCE_COLUMN
 from rlpost.config.schema import RunConfig, SftSection
+from rlpost.config.tuning import OptimizerSection
 from rlpost.data import bpe, load, models, wordlevel
 from rlpost.data.messages import ASSISTANT, read_messages
 from rlpost.data.text import as_text, shown
 from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import ConfigError, DataError, InfrastructureError, MissingPackageError, RlpostError, describe_error
+from rlpost.optim.build import build_optimizer
 from rlpost.types import Prompt
 
 
@@ -197,7 +199,8 @@ def starting_folder(config: RunConfig, pairs: Sequence[tuple[Prompt, Target]], w
     if scratch.vocabulary is None:
         size = wordlevel.build(texts, folder, scratch.max_positions)
     else:
-        size = bpe.build(texts, folder, scratch.max_positions, scratch.vocabulary)
+        lines = bpe.frequent_lines((text for _, target in pairs for text in target[::2]), scratch.whole_lines)
+        size = bpe.build(texts, folder, scratch.max_positions, scratch.vocabulary, lines)
     models.build_scratch(scratch, size, folder, config.run.seed)
     return str(folder)
 
@@ -301,6 +304,14 @@ def _trainer(
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+    optimizer = None  # TRL's own AdamW
+    if section.optimizer != "adamw":
+        named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+        optimizer = build_optimizer(named, OptimizerSection(name=section.optimizer, lr=section.lr))
     return SFTTrainer(
-        model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=codec.tokenizer
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=codec.tokenizer,
+        optimizers=(optimizer, None),
     )

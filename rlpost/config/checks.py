@@ -39,6 +39,12 @@ def check_scratch_shape(config: RunConfig) -> None:
         )
     if scratch.heads % (scratch.kv_heads or scratch.heads):
         raise ConfigError(f"model.scratch.kv_heads: {scratch.kv_heads} does not divide heads {scratch.heads}")
+    lines = scratch.whole_lines
+    if lines and (scratch.vocabulary is None or scratch.vocabulary < 320 + 2 * lines):
+        raise ConfigError(
+            f"model.scratch.whole_lines: {lines} need two pieces each beside 320 others, model.scratch.vocabulary is "
+            f"{scratch.vocabulary or 'not set'}; give {320 + 2 * lines} at least"
+        )
     size = scratch.hidden_size // scratch.heads
     # vLLM's CPU attention refuses other sizes only at the first request, long after start
     if size % 32:

@@ -58,7 +58,7 @@ class ScratchModel(Section):
     """A small Llama-architecture model built from scratch, with a tokenizer made from the run's own texts."""
 
     ON_RESUME = on_resume(
-        fixed="hidden_size layers heads kv_heads intermediate_size vocabulary max_positions tie_embeddings",
+        fixed="hidden_size layers heads kv_heads intermediate_size vocabulary whole_lines max_positions tie_embeddings",
     )
 
     hidden_size: PositiveInt = 128
@@ -74,6 +74,10 @@ class ScratchModel(Section):
     vocabulary: Annotated[int, Field(ge=320)] | None = None
     """Number of tokenizer pieces, bytes included, for byte-pair encoding within lines: whole phrases can become one
     piece, and no text is unknown. None: one piece for each word and symbol of the run's texts."""
+    whole_lines: NonNegativeInt = 0
+    """Number of the warm start's most frequent target lines that become pieces of their own wherever they occur, with
+    and without the line break behind them: the items of a small catalog are one token each then. Other pieces stay
+    within a sentence. ``vocabulary`` counts both forms."""
     max_positions: PositiveInt = 512
     """Longest sequence in tokens, prompt and completion together."""
     tie_embeddings: bool = True
@@ -234,7 +238,7 @@ class SftSection(Section):
     """Supervised warm start before reinforcement learning."""
 
     ON_RESUME = on_resume(
-        fixed="train source completion_key completion_prefix epochs batch_size lr max_length group_by_length",
+        fixed="train source completion_key completion_prefix epochs batch_size optimizer lr max_length group_by_length",
     )
 
     train: str | dict[str, Any] = Field(default_factory=dict)
@@ -252,6 +256,9 @@ class SftSection(Section):
     """Passes over the rows; fractions are allowed."""
     batch_size: PositiveInt = 32
     """Rows per optimizer step."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """``adamw``, or ``muon``: torch's Muon for matrices (Jordan et al. 2024) and AdamW for the rest, with one learning
+    rate, as in ``optimizer.name``. A model from scratch learns several times as much from an update."""
     lr: Positive = 1e-3
     """Peak learning rate, after a linear warmup over 5 % of the optimizer steps; a cosine then decays it to 0."""
     max_length: PositiveInt = 256

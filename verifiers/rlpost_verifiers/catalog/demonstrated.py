@@ -20,6 +20,8 @@ def rows(
     catalog: str | None = None,
     items: int | None = 300,
     places: int = 10,
+    asked: int | None = None,
+    ending: str = "",
     **arguments: Any,
 ) -> list[dict[str, Any]]:
     """The data source ``catalog_demonstrations``.
@@ -35,14 +37,17 @@ def rows(
         embedder: sentence-transformers model of the item descriptions; see `embedding.Embedder`.
         catalog: as in `rlpost_verifiers.catalog.conversations.rows`.
         items: as there.
-        places: length of a list.
+        places: length of a demonstration.
+        asked: length of the list that the teacher is asked for; None: ``places``. An item that the teacher wrongs is
+            far down in its list, and the adjustment can raise only what the list holds.
+        ending: text behind the last item, such as a line break: the last item's tokens are then those of the others.
         arguments: its other arguments.
 
     Raises:
         MissingPackageError: without the extra ``remap``.
         UserError: for a number out of range.
     """
-    made = conversations(catalog=catalog, items=items, places=places, **arguments)
+    made = conversations(catalog=catalog, items=items, places=asked or places, **arguments)
     settings = DemonstrationSettings(size=places, conversation=0.0, penalty=penalty, fitted=fitted)
     remapper = Remapper(CatalogVerifier(catalog, items=items), Embedder(embedder), settings)
     by_id = {row["id"]: row for row in made}
@@ -53,4 +58,4 @@ def rows(
         if f"{stage} ndcg@{places}" in found.figures
     )
     _log.info("catalog_demonstrations: nDCG@%d of the lists on held-out conversations: %s", places, figures)
-    return found.rows
+    return [{**row, "completion": row["completion"] + ending} for row in found.rows]
