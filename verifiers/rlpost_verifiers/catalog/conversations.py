@@ -20,10 +20,12 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 from rlpost.errors import UserError
-from rlpost_verifiers.catalog.domains import FILMS, Domain, domain_of
+from rlpost_verifiers.catalog.domain_settings import domain_of
+from rlpost_verifiers.catalog.domains import FILMS, Domain
 from rlpost_verifiers.catalog.ground_truth import RELEVANT_KEY, SEEN_KEY
 from rlpost_verifiers.catalog.items import Item, load_catalog
 
@@ -82,7 +84,7 @@ def rows(
             maker); None: 0.6, 0.5, 0.5 and 0.3.
         wanted: fewest and most relevant items of a user.
         domain: which columns play which part in a user's taste, and how users speak: ``films``, ``goods`` or a mapping
-            (`rlpost_verifiers.catalog.domains.domain_of`); None: that of the catalog that ships, ``films`` for others.
+            (`rlpost_verifiers.catalog.domain_settings`); None: that of the catalog that ships, ``films`` for others.
         columns: names of the catalog's columns; see `load_catalog`.
 
     Returns:
@@ -112,11 +114,22 @@ def rows(
     return [makes.row(random.Random(f"{split}:{seed}:{number}")) for number in range(count)]
 
 
-@cache
 def films_of(
     catalog: str | None = None, items: int | None = None, columns: tuple[tuple[str, str], ...] = ()
 ) -> tuple[Item, ...]:
-    """The first ``items`` items of a catalog, cached; None: all."""
+    """The first ``items`` items of a catalog, read once as long as the file does not change; None: all."""
+    try:
+        file = None if catalog is None else Path(catalog).expanduser().stat()
+    except (OSError, RuntimeError, ValueError):  # one that ships, or one that `load_catalog` refuses
+        file = None
+    return _read(catalog, items, columns, None if file is None else (file.st_mtime_ns, file.st_size))
+
+
+@cache
+def _read(
+    catalog: str | None, items: int | None, columns: tuple[tuple[str, str], ...], changed: tuple[int, int] | None
+) -> tuple[Item, ...]:
+    """``changed``: when and how large the file was, so that another one is read again."""
     return tuple(load_catalog(catalog, dict(columns)).items[:items])
 
 
@@ -148,7 +161,8 @@ def _era(rng: random.Random, films: Sequence[Item], domain: Domain) -> float:
 
 def utility(one: Taste, film: Item, domain: Domain = FILMS) -> float:
     """u(i): how much a user likes an item. ``domain``: with its numbers, see `Domain.fitted`."""
-    assert domain.width is not None and domain.middle is not None
+    assert domain.width is not None
+    assert domain.middle is not None
     amount, wanted = domain.amount_of(film), domain.scaled(one.era)
     far = 0.0 if amount is None or wanted is None else (amount - wanted) / domain.width
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from rlpost_verifiers.catalog.conversations import rows as conversations
@@ -20,6 +21,7 @@ def rows(
     catalog: str | None = None,
     items: int | None = 300,
     places: int = 10,
+    columns: Mapping[str, str] | None = None,
     **arguments: Any,
 ) -> list[dict[str, Any]]:
     """The data source ``catalog_demonstrations``.
@@ -36,15 +38,16 @@ def rows(
         catalog: as in `rlpost_verifiers.catalog.conversations.rows`.
         items: as there.
         places: length of a list.
+        columns: as there.
         arguments: its other arguments.
 
     Raises:
         MissingPackageError: without the extra ``remap``.
         UserError: for a number out of range.
     """
-    made = conversations(catalog=catalog, items=items, places=places, **arguments)
+    made = conversations(catalog=catalog, items=items, places=places, columns=columns, **arguments)
     settings = DemonstrationSettings(size=places, conversation=0.0, penalty=penalty, fitted=fitted)
-    remapper = Remapper(CatalogVerifier(catalog, items=items), Embedder(embedder), settings)
+    remapper = Remapper(CatalogVerifier(catalog, columns, items=items), Embedder(embedder), settings)
     by_id = {row["id"]: row for row in made}
     found = demonstrate(by_id, {name: row["completion"] for name, row in by_id.items()}, remapper)
     figures = ", ".join(
