@@ -256,7 +256,11 @@ def main() -> int:
     given.set = [*own_lines(CATALOGS[given.catalog]), *given.set]
     trained = [*FINAL, *(SMALL if given.small else [])]
     experiment = asked_for(given, ARMS, ARMS[given.arms[-1]], trained)
-    measure_baselines(experiment)
+    try:
+        measure_baselines(experiment)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return finish(experiment, given.minutes, report)
 
 

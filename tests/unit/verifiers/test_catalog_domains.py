@@ -301,6 +301,20 @@ def test_a_catalog_without_a_column_is_refused_with_those_that_there_are(tmp_pat
         rows(count=1, seed=1, catalog=goods_file(tmp_path), items=None, domain={**GAMES, "amount": "year"})
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"wanted": [3]}, "wanted is"),
+        ({"wanted": "ab"}, "wanted is"),
+        ({"items": 9, "places": 4, "wanted": (3, 6)}, "users have up to 4 items and want up to 6"),
+    ],
+)
+def test_users_can_have_and_want_that_many(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        rows(count=1, seed=1, catalog="goods", **settings)
+    assert rows(count=1, seed=1, catalog="goods", items=10, places=4, wanted=(3, 6))
+
+
 def test_unusual_names_of_columns_can_be_given(tmp_path: Path) -> None:
     file = goods_file(tmp_path)
     Path(file).write_text(Path(file).read_text().replace('"title"', '"what"'))

@@ -31,6 +31,8 @@ from rlpost_verifiers.catalog.items import Item, load_catalog
 
 _TEMPERATURE = 0.6
 _NOISE = 0.7
+_SEEN = (2, 4)
+"""Fewest and most items that a user has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,8 @@ def rows(
     if count < 0 or places < 1 or min(teacher_noise, teacher_bias) < 0:
         told = f"count {count}, places {places}, teacher_noise {teacher_noise}, teacher_bias {teacher_bias}"
         raise UserError(f"{told}: none may be negative")
-    fewest, most = wanted
-    if not 1 <= fewest <= most:
+    pair = isinstance(wanted, (list, tuple)) and len(wanted) == 2 and all(isinstance(one, int) for one in wanted)
+    if not pair or not 1 <= wanted[0] <= wanted[1]:
         raise UserError(f"wanted is {wanted!r}; give the fewest and the most items, at least 1")
     if candour is not None and not 0 <= candour <= 1:
         raise UserError(f"candour is {candour}; give a probability")
@@ -108,9 +110,12 @@ def rows(
     films = films_of(catalog, items, tuple(sorted((columns or {}).items())))
     if places > len(films) // 2:
         raise UserError(f"places is {places} of {len(films)} items; ask for fewer, or use more items")
+    if _SEEN[1] + wanted[1] > len(films):
+        told = f"users have up to {_SEEN[1]} items and want up to {wanted[1]}"
+        raise UserError(f"items: {len(films)}, but {told}; use more items, or lower wanted")
     about = domain_of(domain, catalog).fitted(films, catalog or "movies")
     errors = [teacher_bias * _normal(f"teacher:{film.id}") for film in films]
-    makes = _Maker(films, places, teacher_noise, errors, candour, (fewest, most), about)
+    makes = _Maker(films, places, teacher_noise, errors, candour, (wanted[0], wanted[1]), about)
     return [makes.row(random.Random(f"{split}:{seed}:{number}")) for number in range(count)]
 
 
@@ -190,7 +195,7 @@ class _Maker:
         films, one = self.films, taste(rng, self.films, self.domain)
         worth = [utility(one, film, self.domain) for film in films]
         order = _drawn(worth, rng)
-        seen = order[: rng.randint(2, 4)]
+        seen = order[: rng.randint(*_SEEN)]
         wanted = order[len(seen) : len(seen) + rng.randint(*self.wanted)]
         left = set(range(len(films))) - set(seen)
         guessed = sorted(left, key=lambda i: -(worth[i] + self.errors[i] + self.noise * rng.gauss(0.0, 1.0)))
