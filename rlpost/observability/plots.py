@@ -12,7 +12,7 @@ from rlpost.algorithms.intervals import wilson
 from rlpost.observability.sinks import read_lines, read_metrics
 
 _LEGEND = 6
-"""Most curves whose names stand in one column of a legend."""
+"""Most curves whose names fit into the axes; the legend of more stands below them."""
 _AT_K = re.compile(r"([a-z]+)@(\d+)")
 
 
@@ -85,8 +85,10 @@ def draw(curves: Sequence[Curve], path: Path, *, title: str, x: str, y: str, bas
         axes.set_xscale("log", base=base)
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
-    many = len(curves) > _LEGEND
-    axes.legend(frameon=False, fontsize="small" if many else None, ncols=2 if many else 1)
+    if len(curves) > _LEGEND:
+        figure.legend(loc="outside lower center", frameon=False, fontsize="small", ncols=4)
+    else:
+        axes.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     return path
