@@ -283,6 +283,7 @@ def test_papers_have_years_and_no_price(tmp_path: Path) -> None:
         ({"wording": {"category": "a {category"}}, "domain.wording.category holds"),
         ({"wording": {"category": []}}, "domain.wording.category holds None"),
         ({"wording": {"maker": ["x", 3]}}, "domain.wording.maker holds 3"),
+        ({"wording": {"popular": "a {popular} one"}}, "whose only fields are none"),
         ({"wording": {"spoken": ["x"]}}, "domain.wording.spoken is"),
         ({"wording": {"openings": "I want {wish}"}}, "each needs {seen} and {wish}"),
     ],

@@ -80,10 +80,7 @@ _WANTED = {
     "step": "give a whole number from 1 on",
 }
 _CHECKS = {
-    **dict.fromkeys(
-        ("category", "maker", "amount", "votes"),
-        lambda value: value is None or (isinstance(value, str) and value != ""),
-    ),
+    **dict.fromkeys(_PARTS, lambda value: value is None or (isinstance(value, str) and value != "")),
     "log": lambda value: isinstance(value, bool),
     "span": lambda value: value is None or _pair(value),
     "width": lambda value: value is None or (_real(value) and value > 0),
@@ -111,14 +108,15 @@ def _worded(wording: Wording, given: Mapping[str, Any]) -> Wording:
 
 def _sentences(name: str, value: Any) -> tuple[str, ...]:
     found = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
-    places = {"openings": {"seen": "x", "wish": "x"}, "amount": {"amount": 1, "above": 2}}.get(name, {name: "x"})
+    fields_of = {"openings": {"seen": "x", "wish": "x"}, "amount": {"amount": 1, "above": 2}, "popular": {}, "rare": {}}
+    places = fields_of.get(name, {name: "x"})
     for sentence in found or (None,):
         try:
             if not isinstance(sentence, str) or not sentence.strip():
                 raise ValueError
             sentence.format(**places)
         except (ValueError, LookupError, AttributeError, TypeError):
-            told = " and ".join(f"{{{place}}}" for place in places)
+            told = " and ".join(f"{{{place}}}" for place in places) or "none"
             raise UserError(
                 f"domain.wording.{name} holds {sentence!r}; give sentences, whose only fields are {told}"
             ) from None
