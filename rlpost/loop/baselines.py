@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rlpost.config.schema import RunConfig
@@ -14,8 +14,10 @@ from rlpost.evaluation.outcomes import figures as figures_of
 from rlpost.loop.evaluate import cluster
 from rlpost.loop.session import Session
 from rlpost.plugins.build import build_stage
-from rlpost.types import Prompt
+from rlpost.types import Prompt, Verdict
 
+Judge = Callable[[Sequence[Prompt], Sequence[Prompt], int, str | None], Mapping[str, Sequence[Verdict]]]
+"""`rlpost.protocols.ScoringPool.baselines`, of a pool or of a `rlpost.scoring.score.Scorer`."""
 _MARKS = {"accepted": RIGHT, "rejected": WRONG}
 
 
@@ -37,16 +39,21 @@ def measure(session: Session, known: Sequence[Outcome]) -> dict[str, list[Outcom
     train = [one.prompt for one in session.train] or _training_prompts(session)
     if not train:
         return {}
-    held_out = [one.prompt for one in session.held_out]
+    return judged(config, train, [one.prompt for one in session.held_out], session.scoring.baselines)
+
+
+def judged(
+    config: RunConfig, train: Sequence[Prompt], held_out: Sequence[Prompt], judge: Judge
+) -> dict[str, list[Outcome]]:
+    """Outcomes of the methods on held-out prompts, by name; they count in ``train``."""
     places = list_size(config) or max(config.evaluation.list_k)
     teacher = config.sft.completion_key if config.sft is not None else None
-    judged = session.scoring.baselines(train, held_out, places, teacher)
     return {
         name: [
             Outcome(one.id, "", 0, _MARKS.get(found.outcome, ""), listed(found), cluster=cluster(one.columns, config))
             for one, found in zip(held_out, verdicts, strict=True)
         ]
-        for name, verdicts in judged.items()
+        for name, verdicts in judge(train, held_out, places, teacher).items()
     }
 
 

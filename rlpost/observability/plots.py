@@ -11,18 +11,23 @@ from typing import Any
 from rlpost.algorithms.intervals import wilson
 from rlpost.observability.sinks import read_lines, read_metrics
 
+_LEGEND = 6
+"""Most curves whose names fit into the axes; the legend of more stands below them."""
 _AT_K = re.compile(r"([a-z]+)@(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One line of a figure and the band around it; the four sequences run parallel."""
+    """One line of a figure and the band around it; the four sequences run parallel. One that others are compared with
+    (``reference``) is dashed and has no band.
+    """
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
+    reference: bool = False
 
 
 def curve_over_k(label: str, figures: Mapping[str, Any], measure: str = "pass") -> Curve | None:
@@ -71,13 +76,19 @@ def draw(curves: Sequence[Curve], path: Path, *, title: str, x: str, y: str, bas
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     for curve in curves:
+        if curve.reference:
+            axes.plot(curve.x, curve.y, linestyle="--", linewidth=1, label=curve.label)
+            continue
         (line,) = axes.plot(curve.x, curve.y, marker="o", markersize=3, label=curve.label)
         axes.fill_between(curve.x, curve.low, curve.high, color=line.get_color(), alpha=0.15, linewidth=0)
     if base is not None:
         axes.set_xscale("log", base=base)
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    if len(curves) > _LEGEND:
+        figure.legend(loc="outside lower center", frameon=False, fontsize="small", ncols=4)
+    else:
+        axes.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     return path

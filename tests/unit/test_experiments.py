@@ -11,6 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from rlpost.config.load import flatten
+from rlpost.data.load import prompts
+from rlpost.errors import UserError
 from rlpost.evaluation.lists import Listed
 from rlpost.evaluation.outcomes import Outcome, recorder
 
@@ -84,6 +87,83 @@ def test_the_report_by_rank(scripts: dict[str, ModuleType], tmp_path: Path) -> N
     assert found["lists"]["rank_exp_inf"]["popularity_shift"] == 4.0
     assert "Minus rank_log" in text
     assert {file.name for file in tmp_path.glob("*.svg")} == {"ndcg.svg", "hits.svg", "reward.svg"}
+
+
+def simple(out: Path, **places: int) -> None:
+    """Baselines with their hit at these places, as the experiment by rank writes them."""
+    for name, place in places.items():
+        with recorder(out / "baselines" / f"{name.replace('_', ' ')}.jsonl") as record:
+            for prompt in range(6):
+                record(outcome(str(prompt), True, place))
+
+
+def test_the_report_by_rank_stands_beside_the_best_simple_method(
+    scripts: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    made = experiment(scripts, "rank_grpo", tmp_path, (1, 2))
+    simple(tmp_path, popularity=9, item_kNN=3, true_taste=0)
+    text = scripts["rank_grpo"].report(made)
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert {name: one["ndcg@5"]["seeds"] for name, one in found["baselines"].items()} == dict.fromkeys(
+        ("popularity", "item kNN", "true taste")
+    )
+    assert found["best_baseline"]["ndcg@10"] == "item kNN", "true taste is no baseline"
+    # hits of two: the start has its at rank 6, the last arm at rank 2, the best baseline at rank 4
+    ideal = 1 + 1 / np.log2(3)
+    for arm, rank in (("base", 6), ("rank_exp_inf", 2)):
+        ahead = found["minus_best_baseline"][arm]["ndcg@10"]
+        assert ahead["mean"] == pytest.approx((1 / np.log2(rank + 1) - 1 / np.log2(5)) / ideal)
+        assert ahead["seeds"] == pytest.approx([ahead["mean"]] * 2)
+    assert found["lists"]["popularity"]["exactly_ten"] == 1.0
+    assert found["lists"]["popularity"]["popularity_shift"] == -4.0
+    assert "| item kNN | 0.000 | 0.264 |" in text
+    assert "item kNN (ndcg@10)" in text
+    assert "Minus best_baseline" in text
+    assert "item kNN" in (tmp_path / "ndcg.svg").read_text()
+
+
+def test_every_arm_goes_to_the_other_catalog_with_nothing_else_changed(
+    scripts: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    arms, module = scripts["arms"], scripts["rank_grpo"]
+    lines = module.own_lines(module.CATALOGS["goods"])
+    assert not any(line.startswith(("run.", "extends")) for line in lines)
+    films, goods = (
+        arms.Experiment(tmp_path, (1,), module.ARMS, module.ARMS["grpo"], settings, module.FINAL)
+        for settings in ((), lines)
+    )
+    for arm in ["base", *module.ARMS]:
+        one, other = (flatten(made.config(arm, 1)) for made in (films, goods))
+        changed = {".".join(path) for path in one.keys() | other.keys() if one.get(path) != other.get(path)}
+        assert changed == {
+            "data.train.catalog", "data.eval.catalog", "scoring.verifier_args.catalog", "scoring.verifier_args.popularity"
+        }  # fmt: skip
+    assert module.own_lines(module.CATALOGS["films"]) == []
+    # the warm start's
+    assert {"sft.train.catalog", "model.scratch.vocabulary"} <= {line.partition("=")[0] for line in lines}
+
+
+@pytest.mark.parametrize("catalog", ["films", "goods"])
+def test_simple_methods_are_judged_once_on_the_held_out_conversations(
+    scripts: dict[str, ModuleType], tmp_path: Path, catalog: str
+) -> None:
+    arms, module = scripts["arms"], scripts["rank_grpo"]
+    lines = [*module.own_lines(module.CATALOGS[catalog]), "data.train.count=300"]
+    trained = ["data.eval.count=60", "data.eval.seed=1003"]
+    made = arms.Experiment(tmp_path, (1,), module.ARMS, module.ARMS["grpo"], lines, trained)
+    module.measure_baselines(made)
+    found = module.baselines(made)
+    assert set(found) == {"popularity", "asked attribute", "item kNN", "naive Bayes", "teacher", "true taste"}
+    assert list(found)[-1] == "true taste"
+    assert all(len(one.listed.marks) == 10 and set(one.listed.marks) <= {"h", "m"} for f in found.values() for one in f)
+    held_out = [one.id for one in prompts(made.config("base", 1).data, "eval")]
+    assert [one.id for one in found["popularity"]] == held_out
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "baselines").iterdir()}
+    module.measure_baselines(made)
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "baselines").iterdir()} == before
+    other = arms.Experiment(tmp_path, (1,), module.ARMS, module.ARMS["grpo"], lines, ["data.eval.seed=7"])
+    with pytest.raises(UserError, match="other conversations; give another folder"):
+        module.measure_baselines(other)
 
 
 def test_the_report_of_provers(scripts: dict[str, ModuleType], tmp_path: Path) -> None:

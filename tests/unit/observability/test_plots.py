@@ -38,6 +38,19 @@ def test_a_drawing_is_the_same_twice_but_for_its_ids(tmp_path: Path) -> None:
     assert "<dc:date>" not in text
 
 
+def test_what_others_are_compared_with_is_dashed_and_has_no_band(tmp_path: Path) -> None:
+    plain, reference = (
+        Curve("a", [1, 2], [0.2, 0.3], [0.1, 0.2], [0.3, 0.4], reference) for reference in (False, True)
+    )
+    bands, dashes = [], []
+    for curve in (plain, reference):
+        text = draw([curve], tmp_path / "x.svg", title="t", x="x", y="y").read_text()
+        bands.append("FillBetweenPolyCollection" in text)
+        dashes.append(text.count("stroke-dasharray"))
+    assert bands == [True, False]
+    assert dashes[0] == 0 < dashes[1]
+
+
 def test_a_run_draws_what_it_has(tmp_path: Path) -> None:
     assert draw_run(tmp_path) == []
     rows = [{"step": 0, "when": "before", **FIGURES}, {"step": 3, "when": "after", **FIGURES}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from rlpost_verifiers.catalog.conversations import rows as conversations
@@ -22,6 +23,7 @@ def rows(
     places: int = 10,
     asked: int | None = None,
     ending: str = "",
+    columns: Mapping[str, str] | None = None,
     **arguments: Any,
 ) -> list[dict[str, Any]]:
     """The data source ``catalog_demonstrations``.
@@ -41,15 +43,16 @@ def rows(
         asked: length of the list that the teacher is asked for; None: ``places``. An item that the teacher wrongs is
             far down in its list, and the adjustment can raise only what the list holds.
         ending: text behind the last item, such as a line break: the last item's tokens are then those of the others.
+        columns: as there.
         arguments: its other arguments.
 
     Raises:
         MissingPackageError: without the extra ``remap``.
         UserError: for a number out of range.
     """
-    made = conversations(catalog=catalog, items=items, places=asked or places, **arguments)
+    made = conversations(catalog=catalog, items=items, places=asked or places, columns=columns, **arguments)
     settings = DemonstrationSettings(size=places, conversation=0.0, penalty=penalty, fitted=fitted)
-    remapper = Remapper(CatalogVerifier(catalog, items=items), Embedder(embedder), settings)
+    remapper = Remapper(CatalogVerifier(catalog, columns, items=items), Embedder(embedder), settings)
     by_id = {row["id"]: row for row in made}
     found = demonstrate(by_id, {name: row["completion"] for name, row in by_id.items()}, remapper)
     figures = ", ".join(

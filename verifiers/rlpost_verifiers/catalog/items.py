@@ -20,10 +20,14 @@ from rlpost_verifiers.catalog.files import Row, read_rows
 from rlpost_verifiers.catalog.records import DEFECTS, LEFT_OUT, Defect, Item
 from rlpost_verifiers.catalog.store import Defects, Items, Store
 
-__all__ = ["DEFECTS", "LEFT_OUT", "MOVIES", "Catalog", "Defect", "Item", "catalog_of", "load_catalog"]
+__all__ = ["DEFECTS", "LEFT_OUT", "MOVIES", "SHIPPED", "Catalog", "Defect", "Item", "catalog_of", "load_catalog"]
 
 MOVIES = Path(__file__).parent / "data" / "movies.jsonl"
 """The catalog that ships: a thousand real films with genre, director and number of votes."""
+SHIPPED = {"movies": MOVIES, "goods": MOVIES.with_name("goods.jsonl")}
+"""Catalogs that ship, by the names that stand for their paths. ``goods``: made-up goods without years, with category,
+brand, price and number of ratings.
+"""
 
 _USUAL: dict[str, tuple[str, ...]] = {
     "title": (
@@ -110,7 +114,8 @@ def load_catalog(path: str | None = None, columns: Mapping[str, str] | None = No
     loads it (`rlpost_verifiers.catalog.cache`).
 
     Args:
-        path: path of the file. None: `MOVIES`.
+        path: path of the file, or ``movies`` or ``goods`` for one that ships, where there is no file of that name.
+            None: `MOVIES`.
         columns: names of the columns with ``title``, ``year``, ``aliases`` and ``id`` where they are not the usual
             ones. All other columns are attributes.
 
@@ -118,6 +123,8 @@ def load_catalog(path: str | None = None, columns: Mapping[str, str] | None = No
         DataError: if there is no such file, no title column, several, no usable row, or its encoding cannot be told.
     """
     path = str(MOVIES) if path is None else path
+    if path in SHIPPED and not Path(path).is_file():
+        path = str(SHIPPED[path])
     file = existing_file(path)
     given = dict(columns or {})
 

@@ -49,7 +49,8 @@ class CatalogVerifier:
     relevant item counts once, at its first rank.
 
     Args:
-        catalog: path of a catalog file (see `load_catalog`), or a loaded catalog; None: the films that ship.
+        catalog: path of a catalog file, ``movies`` or ``goods`` for one that ships (see `load_catalog`), or a loaded
+            catalog; None: the films.
         columns: names of the file's columns; see `load_catalog`.
         items: use only the first ``items`` items of the catalog; None: all.
         popularity: column of the catalog with the number of times each item was chosen, or a file of conversations
