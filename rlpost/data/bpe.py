@@ -74,7 +74,8 @@ def build(
 
 def frequent_lines(texts: Iterable[str], count: int) -> list[str]:
     """The ``count`` most frequent lines, the most frequent first, those of equal frequency as they come; empty ones do
-    not count."""
+    not count.
+    """
     lines = Counter(line for text in texts for line in text.split("\n") if line.strip())
     return [line for line, _ in lines.most_common(count)]
 

@@ -83,7 +83,7 @@ def test_a_whole_line_is_one_token_in_a_list_and_one_in_a_sentence(whole: TextCo
 
 
 def test_whole_lines_count_among_the_pieces(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="vocabulary is 325; .* 320 at least and 3 whole lines 6 more"):
+    with pytest.raises(ValueError, match=r"vocabulary is 325; .* 320 at least and 3 whole lines 6 more"):
         build(CORPUS, tmp_path / "a", 64, 325, FILMS)
     assert build(["aa bb " * 50], tmp_path / "b", 64, 326, FILMS) == 320
 
