@@ -16,7 +16,15 @@ from typing import Literal
 from rlpost_verifiers.catalog.marks import Known, Line, Numbering, is_label, read_line, spans_of
 from rlpost_verifiers.catalog.names import year_of
 from rlpost_verifiers.catalog.tables import mark_tables
-from rlpost_verifiers.catalog.titles import Name, Reading, clean, describes, read_title, without_label
+from rlpost_verifiers.catalog.titles import (
+    Name,
+    Reading,
+    clean,
+    describes,
+    ends_with_author,
+    read_title,
+    without_label,
+)
 
 Kind = Literal["place", "junk", "text"]
 _Role = Literal["place", "junk", "text", "detail", "space"]
@@ -259,7 +267,7 @@ def _is_sentence(line: Line) -> bool:
         rest = line.reading.rest
         goes_on = re.match(r",?\s+(?:[a-z]|and\b)", rest) is not None and said[-1] in ".!?:。"
         return line.mark == "plain" and (goes_on or (len(title) >= 5 and said[-1] in ".!?:。！？" and len(rest) < 3))
-    if not words:
+    if not words or ends_with_author(said):
         return False
     if said[-1] in ".!?…。！？" and (len(words) >= 3 or (len(said) > 12 and not said.isascii())):
         return True

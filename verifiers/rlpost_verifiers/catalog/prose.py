@@ -18,13 +18,22 @@ _MARKED = re.compile(
 _RUN = re.compile(
     r"[^\W_a-z][^\s,;:!?]*(?:[\s:&–-]+(?:(?:of|the|and|in|a|to|for|on|at|de|la|vs\.?)\s+)*[^\W_a-z][^\s,;!?]*)*"
 )
+_ON = (
+    r"(?:(?!\b(?:try|watch|see|check|consider|go|read|play|pick|give|start|recommend|suggest|i|you)\b)[^,.;:!?\n—]){0,70}"
+    r"[*_\"“«\[]*"
+)
+"""What may stand between a verb of liking and a title that is liked: words of the same clause, no advice."""
 _LIKED = re.compile(
     r"(?:\b(?:liked|loved|enjoyed|already (?:seen|watched)|watched|love of|fans? of|similar to|reminiscent of"
     r"|remind\w* \w+ of|than|mentioned|in the (?:vein|spirit|style) of)"
-    r"|\b(?:if|since|because|as) you(?:['’]re)? (?:really |also )?"
-    r"(?:like|love|enjoy|into|a fan of))\s+(?:both |the |films? like |movies? like )?[*_\"“«\[]*$",
+    r"|\b(?:if|since|because|as) you(?:['’](?:re|ve))? (?:really |also |already |clearly |so )*"
+    r"(?:like|love|enjoy|into|a fan of))\s+(?:both |the |films? like |movies? like )?[*_\"“«\[]*$"
+    r"|\b(?:if|since|because|as) (?:you|it seems you)(?:['’](?:re|ve))? (?:\w+ ){0,2}?(?:lik|lov|enjoy|appreciat|ador)\w*"
+    rf"\b{_ON}$"
+    r"|\b(?:given|considering|based on|knowing) (?:your|that you|how much you)\b" + f"{_ON}$",
     re.IGNORECASE,
 )
+"""Words of a clause that names what the user likes, up to a title in it."""
 _GOES_ON = re.compile(r"[*_\"”»\])\d( ]*(?:,|,? and|,? or|&|/)\s*[*_\"“«\[]*$")
 _SPLIT = re.compile(r",\s{0,3}(?:and\s|or\s)?|;|\s(?:and|or)\s|/\s")
 _LONGEST_RUN = 15
@@ -43,7 +52,7 @@ def mentions(text: str, start: int, known: Known) -> list[Part]:
     for first, last, names in found:
         if first < end:
             continue
-        before = text[max(start, first - 60) : first]
+        before = text[max(start, first - 110) : first]
         chained = skipped >= 0 and _GOES_ON.fullmatch(text[skipped:first]) is not None
         end = last
         if _LIKED.search(before) or chained:

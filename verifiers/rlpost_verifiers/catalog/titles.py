@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rlpost_verifiers.catalog.citations import cited
 from rlpost_verifiers.catalog.names import year_of
 from rlpost_verifiers.catalog.sequels import continues
 
@@ -21,9 +22,16 @@ _DATE = r"(?P<year>\d{4})"
 _WITH_YEAR = re.compile(rf"(?P<title>.*?\S)\s*[(\[]\s*{_DATE}\s*(?:[-–—/]\s*\d{{0,4}}\s*)?[)\]](?P<rest>.*)")
 _YEAR = r"(?P<year>(?:1[89]|20)\d\d)"
 _YEAR_AMONG = re.compile(
-    rf"(?P<title>.*?\S)\s*[(\[](?:\s*{_YEAR}\s*(?:年|[-–—/,;:]|\s[^()\[\]\d])[^()\[\]]{{0,60}}"
+    rf"(?P<title>.*?\S)\s*[(\[](?:\s*(?:(?:the|original|orig\.|film|movie|from|released|version)\s+){{0,2}}"
+    rf"{_YEAR}\s*(?:年|[-–—/,;:·|]|\s[^()\[\]\d])[^()\[\]]{{0,60}}"
     rf"|[^()\[\]]{{1,60}}?(?<!\d)(?P<behind>(?:1[89]|20)\d\d)\s*年?\s*)[)\]](?P<rest>.*)"
 )
+_OTHERS = re.compile(
+    r"\b(?:remakes?|sequel|prequel|follow.up|reboot|spin.off|adaptation|based|inspired|not|unlike|version of)\b"
+    r"[^()\[\],;]{0,40}$",
+    re.IGNORECASE,
+)
+"""Words before the year of another work: ``(a remake of the 1958 film)``."""
 _COMMA_YEAR = re.compile(r"(?P<title>.*\S)\s*[,–—-]\s*(?P<year>(?:1[89]|2[01])\d\d)\s*[.;,]?\s*$")
 _BARE_YEAR = re.compile(rf"(?P<title>.*\S)\s+{_YEAR}$")
 _YEAR_BEHIND = re.compile(rf"[\s*_,:–—-]*[(\[]?\s*{_YEAR}(?!\d)")
@@ -71,6 +79,19 @@ _GENRE = re.compile(
     r"(?:[\s,/&-]+[\w-]+){0,4}\W*$",
     re.IGNORECASE,
 )
+_OFFER = re.compile(
+    r"(?i:(?:(?:first|second|third|next|finally|lastly|also|and|then)[,:]?\s+)?"
+    r"(?:i(?:['’]d|\s+would)?(?:\s+(?:also|highly|strongly))?\s+(?:recommend|suggest|go (?:for|with)|start with)"
+    r"|(?:you\s+(?:might|may|could|should|will|would)\s+(?:also\s+)?)?(?:like|enjoy|love|try|watch|check out|consider"
+    r"|read|play|how about))\s+)(?=[^\W_a-z]|[\"“«*_])"
+)
+"""Words of advice before a title."""
+_FORM = re.compile(
+    r"an?\s+(?:(?!graphic)[\w-]+\s+){0,2}?(?:novel|novella|memoir|biography|autobiography|thriller|romance|true story"
+    r"|love story|play)\b",
+    re.IGNORECASE,
+)
+"""A subtitle that names the kind of a work and no part of it: ``: A Novel``."""
 _BY = re.compile(r"\s+(?:(?:directed|written|developed|published|created|made)\s+)?(?:by|from|dir\.)\s+(?=[^\W\d_a-z])")
 _NAME = re.compile(r"(?:[^\W\d_a-z][\w’'-]*\.?\s+){0,3}[^\W\d_a-z][\w’'-]+$")
 _INITIALS = re.compile(r"(?:^|\s)[^\W\d_a-z]\.\s*")
@@ -141,6 +162,8 @@ def read_title(body: str, authored: bool = False) -> Reading:
             names.append((tidied, year))
     if (inner := _inner(text, title)) is not None and year is not None:
         names.append((inner, year))
+    if (work := cited(text)) is not None and (tidied := _tidy(work[0])) is not None:
+        names.append((tidied, work[1]))
     if year is None:
         if (first := _YEAR_BEFORE.match(text)) and (tidied := _tidy(first["title"])) is not None:
             names.append((tidied, year_of(first["year"])))
@@ -185,6 +208,16 @@ def describes(rest: str) -> bool:
     return (len(words) >= 2 and words[0][:1].islower() and not short) or len(content) >= 2
 
 
+def ends_with_author(text: str) -> bool:
+    """Whether a text ends with ``by`` and a person's name, and begins as a title does.
+
+    >>> ends_with_author("Educated: A Memoir by Tara Westover"), ends_with_author("it was made by Ridley Scott")
+    (True, False)
+    """
+    found = list(_BY.finditer(text))
+    return bool(found) and not text[:1].islower() and _NAME.match(text, found[-1].end()) is not None
+
+
 def without_label(text: str) -> str:
     """A text without a label that a title follows (``Title:``, ``Movie 2:``)."""
     found = _LABEL.match(text)
@@ -198,7 +231,10 @@ def _dated(text: str) -> tuple[str, int | None, str]:
         if found is None:
             continue
         groups = found.groupdict()
-        year = year_of(groups["year"] or groups.get("behind"))
+        group = "year" if groups["year"] else "behind"
+        if _OTHERS.search(text, found.end("title"), found.start(group)):
+            continue
+        year = year_of(groups[group])
         if year is not None:
             return found["title"], year, groups.get("rest") or ""
     return text, None, ""
@@ -239,6 +275,8 @@ def _behind(text: str, dated: bool, lead: bool) -> Iterator[str]:
     """The titles beside a person's name: before ``by …``, behind a label, an owner or an author."""
     if by := _BY.search(text):
         yield text[: by.start()]
+    if dated and (offer := _OFFER.match(text)):
+        yield text[offer.end() :]
     if dated and ":" in text:
         yield text.partition(":")[2]
     if dated and (owner := _POSSESSIVE.match(text)):
@@ -251,7 +289,7 @@ def _may_cut(before: str, after: str, cut: str, dated: bool) -> bool:
     """Whether a title may end before a dash, colon, comma, full stop or bracket."""
     if not before.strip() or (part := continues(after)) is True:
         return False
-    if part is False or before.rstrip()[-2:] == "**" or after[:1] == "(" or _FIGURE.match(after):
+    if part is False or before.rstrip()[-2:] == "**" or after[:1] == "(" or _FIGURE.match(after) or _FORM.match(after):
         return True
     if (
         cut.strip() in ("", ",", ".")
