@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rlpost_verifiers.catalog.titles import Name, Reading, clean, read_title
+from rlpost_verifiers.catalog.titles import Name, Reading, begins_with_code, clean, read_title
 
 Mark = Literal["number", "letter", "bullet", "heading", "bold", "quote", "emoji", "cell", "plain", "rule", "blank"]
 Known = Callable[[str, "int | None"], bool]
@@ -34,7 +34,9 @@ _NUMBER = re.compile(
 _EMPTY_NUMBER = re.compile(r"[\s*_#(]*\d{1,3}\s*[.):、]?[\s*_]*$")
 _LETTER = re.compile(r"\s*\(?([A-Za-z]|[ivxIVX]{1,5})[.)]\s+(?:\*\*|__)?\s*(?=\S)")
 _CIRCLED = {**{chr(0x2460 + n): n + 1 for n in range(20)}, **{chr(0x2776 + n): n + 1 for n in range(10)}, "🔟": 10}
-_RULE = re.compile(r"(?:[-*_=~—–\s]{3,}|`{3,}.*|~{3,}.*|(?:</?[a-zA-Z][\w-]*(?:\s[^<>]*)?>\s*)+|[\]\[{},\"]+)$")
+_RULE = re.compile(
+    r"(?:[-*_=~—–\s]{3,}|`{3,}.*|~{3,}.*|\[\^?[\w-]{1,20}\]:\s.*|<?https?://\S+|(?:</?[a-zA-Z][\w-]*(?:\s[^<>]*)?>\s*)+|[\]\[{},\"]+)$"
+)
 _ITEM_TAG = re.compile(
     r"\s*(?:<(?:item|movie|film|book|game|product|recommendation|rec|suggestion|entry|option|result|li|title|name)\b"
     r"[^<>]*>\s*)+(?=[^\s<])"
@@ -142,7 +144,7 @@ def read_line(text: str, start: int, stop: int, before: Numbering, known: Known)
 def _inner_mark(rest: str, reading: Reading) -> Mark:
     if rest[:2] in ("**", "__") or rest[:3] == "<b>" or rest[:8] == "<strong>":
         return "bold"
-    return "quote" if reading.lead or rest[:1] == "[" else "plain"
+    return "quote" if reading.lead or rest[:1] == "[" or begins_with_code(rest) else "plain"
 
 
 def _without_emoji(text: str) -> str:

@@ -36,10 +36,11 @@ _SAYS = re.compile(
 )
 _TALKS = re.compile(r"\b(?:you|your|i|i['’]d|i['’]ll|i['’]ve|we|these|here|this|let|which|was|is|are)\b", re.IGNORECASE)
 _SEEN = re.compile(
-    r"(?:(?:the |some )?(?:movies|films|books|games|items|ones|titles) )?"
+    r"(?:(?:since|because|as|here(?:['’]s| is| are)|note that|leaving out|excluding|not listing|without)\s+)?"
+    r"(?:what )?(?:(?:the |some )?(?:movies|films|books|games|items|ones|titles) )?"
     r"(?:(?:that |which )?you(?:['’]ve| have)?(?: already)? "
     r"(?:mentioned|said|told|seen|watched|read|played|rated|own)|already (?:seen|watched|read|played)|seen|watched"
-    r"|your (?:favou?rites|history))\b.*[:：]$",
+    r"|your (?:favou?rites|history))\b(?:(?!\b(?:here|recommend|suggest|try|instead|might|would|could)\b)[^.!?])*[:：]$",
     re.IGNORECASE,
 )
 _OFFERS = re.compile(
@@ -52,6 +53,7 @@ _YEAR = re.compile(
     r"(?:year|released?|date|published|jahr|año|année|anno|год|年份)\b[^\d\n]{0,40}((?:1[89]|20)\d\d)(?!\d)",
     re.IGNORECASE,
 )
+_YEARS = re.compile(r"[(\[（][^()\[\]（）]{0,40}(?:1[89]|20)\d\d\s*年?[)\]）]")
 _CLOSING = re.compile(
     r"(?:conclusion|summary|final (?:thoughts|note)|notes?|tips?|why|how|honou?rable mentions?|bonus|others?|overview"
     r"|intro)",
@@ -127,6 +129,8 @@ class _Judge:
             counted[key] += 1
             good[key] += strong
             titled[key] += strong or _title_like(line)
+        leads = Counter(key for key, line in zip(self.keys, lines, strict=True) if line.reading.lead)
+        self.led = {key for key, count in leads.items() if count == counted[key]}
         self.last_of = {line.mark: number for number, line in enumerate(lines)}
         any_strong = any(self.strong)
         plain = sum(one and line.mark == "plain" for one, line in zip(self.strong, lines, strict=True))
@@ -179,7 +183,8 @@ class _Judge:
         if line.mark in ("heading", "bold", "quote", "emoji"):
             own = self.keys[number] in self.listed and _title_like(line)
             return own and _CLOSING.match(clean(line.body).strip("*_ ")) is None
-        return self.keys[number] in self.listed and (line.mark != "bullet" or not _is_sentence(line))
+        own = line.mark != "bullet" or (line.reading.lead and self.keys[number] in self.led) or not _is_sentence(line)
+        return self.keys[number] in self.listed and own
 
     def _plain_place(self, line: Line, strong: bool) -> bool:
         if self.marked:
@@ -253,7 +258,12 @@ def is_strong(line: Line) -> bool:
         return not (_SAYS.match(labelled) or _OFFERS.match(labelled))
     if line.known is not None:
         return line.reading.dated or not _TALKS.search(full[0]) or line.reading.lead
-    return line.reading.dated and not _is_sentence(line)
+    return line.reading.dated and not _is_sentence(line) and not (line.mark == "plain" and _tells_of_several(plain))
+
+
+def _tells_of_several(said: str) -> bool:
+    """Whether a line without a known title is a sentence with several years: prose that names titles."""
+    return len(_YEARS.findall(said)) > 1 and said[-1] in ".!?:。！？" and len(said.split()) > _SENTENCE_WORDS
 
 
 def _is_sentence(line: Line) -> bool:

@@ -24,7 +24,8 @@ _ON = (
 )
 """What may stand between a verb of liking and a title that is liked: words of the same clause, no advice."""
 _LIKED = re.compile(
-    r"(?:\b(?:liked|loved|enjoyed|already (?:seen|watched)|watched|love of|fans? of|similar to|reminiscent of"
+    r"(?:\b(?:skip|avoid|instead of|rather than|unlike|other than|apart from|besides|forget|stay away from"
+    r"|(?:not|n['’]t)(?: \w+)? (?:watch|read|play|recommend|mean)|liked|loved|enjoyed|already (?:seen|watched)|watched|love of|fans? of|similar to|reminiscent of"
     r"|remind\w* \w+ of|than|mentioned|in the (?:vein|spirit|style) of)"
     r"|\b(?:if|since|because|as) you(?:['’](?:re|ve))? (?:really |also |already |clearly |so )*"
     r"(?:like|love|enjoy|into|a fan of))\s+(?:both |the |films? like |movies? like )?[*_\"“«\[]*$"
@@ -34,8 +35,16 @@ _LIKED = re.compile(
     re.IGNORECASE,
 )
 """Words of a clause that names what the user likes, up to a title in it."""
+_ASKS = re.compile(
+    r"\b(?:(?:can|could|would|will) you (?:please )?(?:tell|share|let|name|give|list|provide)|tell me|let me know"
+    r"|what (?:kind|sort|other|movies|films|books|games)|which (?:\w+ ){0,3}(?:have|did|do) you)\b[^.!?\n]*$",
+    re.IGNORECASE,
+)
+"""The beginning of a question to the user."""
 _GOES_ON = re.compile(r"[*_\"”»\])\d( ]*(?:,|,? and|,? or|&|/)\s*[*_\"“«\[]*$")
 _SPLIT = re.compile(r",\s{0,3}(?:and\s|or\s)?|;|\s(?:and|or)\s|/\s")
+_WITHIN = re.compile(r"(?<=[.!])\s+|\s+(?:and|&)\s+")
+_MOST_JOINED = 10
 _LONGEST_RUN = 15
 _MOST = 20_000
 """Characters of prose that are searched for titles."""
@@ -55,7 +64,7 @@ def mentions(text: str, start: int, known: Known) -> list[Part]:
         before = text[max(start, first - 110) : first]
         chained = skipped >= 0 and _GOES_ON.fullmatch(text[skipped:first]) is not None
         end = last
-        if _LIKED.search(before) or chained:
+        if _LIKED.search(before) or _ASKS.search(before) or chained:
             skipped = last
             continue
         skipped = -1
@@ -76,14 +85,28 @@ def _found(text: str, start: int, stop: int, known: Known) -> Iterator[tuple[int
     for marked in _MARKED.finditer(text, start, stop):
         said = next(group for group in (marked["a"], *marked.groups()[2:]) if group)
         names = read_title(said).names
-        if any(known(*name) for name in names) and not describes(said):
+        if any(known(*name) for name in names) and (known(said, None) or not describes(said)):
             yield marked.start(), marked.end(), names
     for line in re.finditer(r"[^\n]+", text[start:stop]):
         yield from _chunks(line[0], start + line.start(), known)
     for run in _RUN.finditer(text, start, stop):
-        said = run[0].rstrip(".'’\"*_)")
-        if (" " in said or (len(said) >= 4 and not _begins(text, run.start()))) and known(said, None):
-            yield run.start(), run.start() + len(said), ((said, None),)
+        yield from _in_run(text, run.start(), run.end(), known)
+
+
+def _in_run(text: str, start: int, stop: int, known: Known) -> Iterator[tuple[int, int, tuple[Name, ...]]]:
+    """The known titles of a run of words with capitals: the longest between the ends of sentences and ``and``."""
+    cuts = [*_WITHIN.finditer(text, start, stop)][:_MOST_JOINED]
+    begins, ends = [start, *(cut.end() for cut in cuts)], [*(cut.start() for cut in cuts), stop]
+    first = 0
+    while first < len(begins):
+        for last in range(len(ends) - 1, first - 1, -1):
+            said = text[begins[first] : ends[last]].rstrip(".'’\"*_)")
+            long = " " in said or (len(said) >= 4 and not _begins(text, begins[first]))
+            if long and known(said, None):
+                yield begins[first], begins[first] + len(said), ((said, None),)
+                first = last
+                break
+        first += 1
 
 
 def _begins(text: str, place: int) -> bool:

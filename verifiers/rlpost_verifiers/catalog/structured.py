@@ -44,12 +44,12 @@ _TEXTS_OF_A_PLACE = 20
 
 @dataclass(slots=True)
 class _Box:
-    """An array or object that is open: its texts with their keys and spans, and whether it holds a title of its own."""
+    """An array or object that is open: its texts with their keys and spans, and whether items stand within it."""
 
     kind: str
     start: int
     key: str
-    inside_item: bool
+    holds: bool = False
     texts: list[tuple[str, str, int, int]] = field(default_factory=list[tuple[str, str, int, int]])
     pending: str | None = None
     said: tuple[str, int, int] | None = None
@@ -85,19 +85,35 @@ def _scan(text: str, start: int, known: Known) -> tuple[list[Part], int]:
         elif mark in ("[", "{"):
             parent = boxes[-1] if boxes else None
             key = (parent.pending or parent.key) if parent else ""
-            boxes.append(_Box(mark, found.start(), key, False))
+            boxes.append(_Box(mark, found.start(), key))
         elif mark == ":" and boxes and boxes[-1].said is not None:
             boxes[-1].pending, boxes[-1].said = boxes[-1].said[0], None
         elif mark in (",", "]", "}") and boxes:
             _settle(boxes[-1])
             if mark != ",":
-                closed.append(boxes.pop())
+                closed.append(_close(boxes))
                 if not boxes:
                     break
-    for box in reversed(boxes):  # the text was cut
-        _settle(box)
-        closed.append(box)
+    while boxes:  # the text was cut
+        _settle(boxes[-1])
+        closed.append(_close(boxes))
     return _places(text, closed, known), place if place > start else start + 1
+
+
+def _close(boxes: list[_Box]) -> _Box:
+    """The innermost box, taken off; the one around it is told whether it holds items."""
+    box = boxes.pop()
+    if boxes:
+        boxes[-1].holds |= box.holds or (box.kind == "{" and _title_of(box) is not None)
+    return box
+
+
+def _title_of(box: _Box) -> int | None:
+    """Which text of an object is its title; None if it has none."""
+    keys = [key if said else "" for key, said, *_ in box.texts]
+    title = None if box.key.lower() in _NO_TITLES else column_of(keys, TITLE_KEYS)
+    # "movie_1": one of several in this object
+    return None if title is None or re.search(r"\d", keys[title]) else title
 
 
 def _say(box: _Box, found: re.Match[str]) -> None:
@@ -133,12 +149,11 @@ def _places(text: str, boxes: list[_Box], known: Known) -> list[Part]:
 def _object(text: str, box: _Box, known: Known) -> Part | None:
     """The place of an object with a title; None if it has none."""
     keys = [key for key, *_ in box.texts]
-    title = column_of([key if said else "" for key, said, *_ in box.texts], TITLE_KEYS)
-    if title is None or any(part.lower() in _NO_TITLES for part in (box.key,)):
-        return None
-    if len(re.findall(r"\d", keys[title])):  # "movie_1": one of several in this object
+    if (title := _title_of(box)) is None:
         return None
     names = read_title(box.texts[title][1]).names
+    if box.holds and not any(known(*name) for name in names):  # the name of a list or of a tool
+        return None
     year = column_of(keys, YEAR_KEYS)
     if year is not None and names and names[0][1] is None and (found := year_of(box.texts[year][1])) is not None:
         names = tuple((name, found) for name, _ in names)

@@ -65,8 +65,8 @@ _LINK = re.compile(r"!?\[((?:[^\[\]]|\[[^\[\]]*\])+)\]\((?:https?:|www\.|/|#|\?|
 _INLINE_TAG = re.compile(r"</?(?:b|strong|i|em|u|a|span|sup|small|cite|mark|code)\b[^<>]*>", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-zA-Z][\w-]*(?:\s[^<>]*)?/?>")
 _FOOTNOTE = re.compile(r"(?:\s*\[\^?\d{1,2}\])+\s*$")
-_CODE = r"(?:(?:ISBN|ASIN|SKU|EAN|UPC|ID|item)(?:-1[03])?\s*(?:no\.?|number|#)?[:：#\s]*)?"
-_CODES = r"(?<!\w)(?:B0[0-9A-Z]{8}|97[89][-\d ]{10,14}|\d{9}[\dXx]|\d{12,13})(?!\w)"
+_CODE = r"(?:(?:ISBN|ASIN|SKU|EAN|UPC|ID|item|arXiv|DOI|tt)(?:-1[03])?\s*(?:no\.?|number|#)?[:：#\s]*)?"
+_CODES = r"(?<!\w)(?:B0[0-9A-Z]{8}|97[89][-\d ]{10,14}|\d{9}[\dXx]|\d{12,13}|\d{4}\.\d{4,5}(?:v\d+)?|tt\d{7,8})(?!\w)"
 _CODE_BEHIND = re.compile(rf"\s*(?:[-–—,|/]\s*)?[(\[]?\s*{_CODE}{_CODES}\s*[)\]]?\s*$")
 _CODE_BEFORE = re.compile(rf"[(\[]?\s*{_CODE}{_CODES}\s*[)\]]?\s*[-–—,:|/]?\s*(?=\S)")
 _BRACKET_BEHIND = re.compile(r"(?P<title>.*\S)\s*[(\[](?P<inside>[^()\[\]]+)[)\]]\W*$")
@@ -77,6 +77,11 @@ _GENRE = re.compile(
     r"(?:sci-?fi|science.fiction|drama|comedy|horror|thriller|crime|romance|action|adventure|fantasy|mystery|animation"
     r"|documentary|war|western|musical|family|biography|memoir|history|rpg|strategy|puzzle|simulation|(?:1[89]|20)\d\d)"
     r"(?:[\s,/&-]+[\w-]+){0,4}\W*$",
+    re.IGNORECASE,
+)
+_ORDINAL = re.compile(
+    r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|next|finally|lastly|last)(?:ly| up| off)?"
+    r"(?:[,:]| is| comes)\s+(?=\S)",
     re.IGNORECASE,
 )
 _OFFER = re.compile(
@@ -93,6 +98,7 @@ _FORM = re.compile(
 )
 """A subtitle that names the kind of a work and no part of it: ``: A Novel``."""
 _BY = re.compile(r"\s+(?:(?:directed|written|developed|published|created|made)\s+)?(?:by|from|dir\.)\s+(?=[^\W\d_a-z])")
+_BY_IN_SMALL = re.compile(r"\s+by\s+(?:[\w.’'-]+\s+){0,3}[\w.’'-]+$")
 _NAME = re.compile(r"(?:[^\W\d_a-z][\w’'-]*\.?\s+){0,3}[^\W\d_a-z][\w’'-]+$")
 _INITIALS = re.compile(r"(?:^|\s)[^\W\d_a-z]\.\s*")
 _NO_NAME = frozenset(("The", "A", "An", "Part", "Vol", "Volume", "Chapter", "Episode", "Season", "Edition"))
@@ -109,6 +115,7 @@ _SMALL = frozenset(
 _CASELESS = re.compile("[\u0590-\u08ff\u0900-\u0dff\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _FULLWIDTH = str.maketrans({**{0xFF10 + n: str(n) for n in range(10)}, "（": "(", "）": ")", "［": "[", "］": "]"})
 _LONGEST_TITLE = 300
+_MOST_BRACKETS = 3
 _MOST_CUTS = 12
 """Places at which a line may be cut, from its end on."""
 _LONGEST_LINE = 800
@@ -218,6 +225,11 @@ def ends_with_author(text: str) -> bool:
     return bool(found) and not text[:1].islower() and _NAME.match(text, found[-1].end()) is not None
 
 
+def begins_with_code(text: str) -> bool:
+    """Whether an identifier stands before a title: an ISBN, an ASIN, an arXiv or IMDb id."""
+    return _CODE_BEFORE.match(text) is not None
+
+
 def without_label(text: str) -> str:
     """A text without a label that a title follows (``Title:``, ``Movie 2:``)."""
     found = _LABEL.match(text)
@@ -252,6 +264,8 @@ def _titles(text: str, dated: bool) -> Iterator[str]:
     plain = without_label(text)
     if plain != text:
         yield plain
+    if ordinal := _ORDINAL.match(plain):
+        yield plain[ordinal.end() :]
     lead = _LEAD.match(plain)
     if lead:
         yield next(group for group in (lead["one"], *lead.groups()[2:]) if group)
@@ -259,11 +273,15 @@ def _titles(text: str, dated: bool) -> Iterator[str]:
         if found:
             plain = plain[: found.start()] or plain[found.end() :]
             yield plain
-    bracket = _BRACKET_BEHIND.match(plain)
-    if bracket and not continues(bracket["inside"]):
+    rest = plain
+    for _ in range(_MOST_BRACKETS):
+        bracket = _BRACKET_BEHIND.match(rest)
+        if bracket is None or continues(bracket["inside"]):
+            break
         yield bracket["title"]
         if dated:
             yield bracket["inside"]
+        rest = bracket["title"]
     for cut in [*_CUT.finditer(plain)][::-1][:_MOST_CUTS]:
         before, after = plain[: cut.start()], plain[cut.end() :]
         if _may_cut(before, after, cut[0], dated):
@@ -273,7 +291,7 @@ def _titles(text: str, dated: bool) -> Iterator[str]:
 
 def _behind(text: str, dated: bool, lead: bool) -> Iterator[str]:
     """The titles beside a person's name: before ``by …``, behind a label, an owner or an author."""
-    if by := _BY.search(text):
+    if by := _BY.search(text) or (text.islower() and _BY_IN_SMALL.search(text)):
         yield text[: by.start()]
     if dated and (offer := _OFFER.match(text)):
         yield text[offer.end() :]
@@ -300,7 +318,7 @@ def _may_cut(before: str, after: str, cut: str, dated: bool) -> bool:
     first = _NEXT_CUT.split(after, maxsplit=1)[0]  # a subtitle before the description belongs to the title
     if describes(first) or _GENRE.match(first):
         return True
-    named = _NAME.match(after) and not _NO_NAME & set(re.findall(r"\w+", after))
+    named = _NAME.match(after) and not _NO_NAME & set(re.findall(r"\w+\b(?!\.)", after))
     return cut.strip()[:1] in tuple("-–—|,") and bool(named) and (dated or bool(_INITIALS.search(after)))
 
 
