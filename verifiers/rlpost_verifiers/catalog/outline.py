@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Literal
 
 from rlpost_verifiers.catalog.marks import Known, Line, Numbering, is_label, read_line, spans_of
@@ -43,6 +43,12 @@ _SEEN = re.compile(
     r"|your (?:favou?rites|history))\b(?:(?!\b(?:here|recommend|suggest|try|instead|might|would|could)\b)[^.!?])*[:：]$",
     re.IGNORECASE,
 )
+_AVOIDED = re.compile(
+    r"(?:(?:movies|films|books|games|titles|ones|what|things|some) (?:i['’]d |to )?)?"
+    r"(?:avoid|skip|not recommended|don['’]t (?:watch|read|play|bother)|(?:i['’]d|would) (?:skip|avoid)|steer clear|stay away"
+    r"|left out|excluded)\b[^.!?]{0,60}$",
+    re.IGNORECASE,
+)
 _OFFERS = re.compile(
     r"(?:i['’]d|i['’]ll|i (?:would|can|think|suggest|recommend)|you (?:might|may|could|should|can|['’]ll|will|would)"
     r"|check out|how about|why not|(?:you )?(?:also )?consider|have you (?:seen|tried|read|played)|perhaps|maybe"
@@ -50,9 +56,14 @@ _OFFERS = re.compile(
     re.IGNORECASE,
 )
 _YEAR = re.compile(
-    r"(?:year|released?|date|published|jahr|año|année|anno|год|年份)\b[^\d\n]{0,40}((?:1[89]|20)\d\d)(?!\d)",
+    r"(?:year|released?|date|published|jahr|año|ano|année|anno|год|年份|上映\w{0,2}|公開年?|製作年|개봉\w{0,2}|연도)(?!\w)[^\d\n]{0,40}((?:1[89]|20)\d\d)(?!\d)",
     re.IGNORECASE,
 )
+_PLAIN_START = re.compile(r"^[^\w]+")
+_COUNTED = re.compile(r"(?<=\s)\(?(\d{1,2})[.)]\s+(?=\S)")
+_MOST_UNCOUNTED = 2
+"""Numbers from 1 on in a line that make it a list."""
+_SHAPES = (": ", " - ", " – ", " — ", " by ", " (")
 _YEARS = re.compile(r"[(\[（][^()\[\]（）]{0,40}(?:1[89]|20)\d\d\s*年?[)\]）]")
 _CLOSING = re.compile(
     r"(?:conclusion|summary|final (?:thoughts|note)|notes?|tips?|why|how|honou?rable mentions?|bonus|others?|overview"
@@ -63,6 +74,10 @@ _JOINT = re.compile(
     r"(?<=[)\]])[*_\"”]{0,3}\s*(?:[;,/|·•、+&]|\band\b)\s*(?:(?:and|&)\s+)?(?=\S)|\s+(?=[(]?\d{1,2}[.)]\s+\S)",
     re.IGNORECASE,
 )
+_QUOTED = re.compile(r"《[^》]+》|「[^」]+」|『[^』]+』|«[^»]+»|„[^“”]+[“”]|“[^”]+”")
+_BETWEEN = re.compile(r"[\s、,，·]*(?:和|与|與|及|以及|还有|還有|や|と|and|or|et|ou|und|oder|y|e|&|/)?[\s、,，]*")
+_AND = re.compile(r"\s+(?:&|\+|and|plus|/)\s+")
+_MOST_JOINED = 6
 MOST_PLACES = 10_000
 """Lines that are read; a list that anybody asks for ends long before, and what follows is text."""
 _LONGEST_LINE = 20_000
@@ -98,7 +113,7 @@ def outline(text: str, start: int, known: Known, yearless: str) -> list[Part]:
         yearless: see `lists.ListSettings`.
     """
     before = Numbering(spaced=all(re.search(rf"(?m)^\s*{number} +\S", text) for number in (1, 2)))
-    spans = islice(spans_of(text, start), MOST_PLACES)
+    spans = islice(_spans(text, start), MOST_PLACES)
     lines = [read_line(text, first, stop, before, known) for first, stop in spans]
     mark_tables(text, lines, known)
     _authors(lines, known)
@@ -106,6 +121,21 @@ def outline(text: str, start: int, known: Known, yearless: str) -> list[Part]:
     roles = judge.roles()
     _without_seen(text, lines, roles)
     return list(_parts(text, lines, roles, known))
+
+
+def _spans(text: str, start: int) -> Iterator[tuple[int, int]]:
+    """The lines of a text; one that counts its titles behind other words (``Top 2: 1) Up 2) Her``) is several."""
+    for first, stop in spans_of(text, start):
+        found = [*islice(_COUNTED.finditer(text, first, min(stop, first + _LONGEST_LINE)), MOST_PLACES)]
+        numbers = [int(one[1]) for one in found]
+        if (
+            len(found) < _MOST_UNCOUNTED
+            or numbers != [*range(1, len(found) + 1)]
+            or not text[first : found[0].start()].strip()
+        ):
+            yield first, stop
+            continue
+        yield from pairwise((first, *(one.start() for one in found), stop))
 
 
 class _Judge:
@@ -129,8 +159,7 @@ class _Judge:
             counted[key] += 1
             good[key] += strong
             titled[key] += strong or _title_like(line)
-        leads = Counter(key for key, line in zip(self.keys, lines, strict=True) if line.reading.lead)
-        self.led = {key for key, count in leads.items() if count == counted[key]}
+        self.shapes = {key: _common_shape(self.keys, self.strong, lines, key) for key in counted if key[0] == "bullet"}
         self.last_of = {line.mark: number for number, line in enumerate(lines)}
         any_strong = any(self.strong)
         plain = sum(one and line.mark == "plain" for one, line in zip(self.strong, lines, strict=True))
@@ -183,7 +212,7 @@ class _Judge:
         if line.mark in ("heading", "bold", "quote", "emoji"):
             own = self.keys[number] in self.listed and _title_like(line)
             return own and _CLOSING.match(clean(line.body).strip("*_ ")) is None
-        own = line.mark != "bullet" or (line.reading.lead and self.keys[number] in self.led) or not _is_sentence(line)
+        own = line.mark != "bullet" or not _is_sentence(line) or bool(_shape(line) & self.shapes[self.keys[number]])
         return self.keys[number] in self.listed and own
 
     def _plain_place(self, line: Line, strong: bool) -> bool:
@@ -284,6 +313,28 @@ def _is_sentence(line: Line) -> bool:
     return (len(words) >= _SENTENCE_WORDS and describes(said)) or len(words) > _TITLE_WORDS
 
 
+def _shape(line: Line) -> set[str]:
+    """How a line writes its title: what tells that the next line of the same shape is one too."""
+    said = clean(line.body).strip("*_ ")
+    found = {"dated"} if line.reading.dated else set[str]()
+    found |= {"lead"} if line.reading.lead else set()
+    found |= {"!"} if said.endswith("!") and len(said.split()) <= _SENTENCE_WORDS else set()
+    for cut in _SHAPES:
+        head, behind, _ = said.partition(cut)
+        if behind and len(head.split()) <= _SENTENCE_WORDS + 2 and not _TALKS.search(head):
+            found.add(cut)
+    return found
+
+
+def _common_shape(
+    keys: Sequence[tuple[str, int, int]], strong: Sequence[bool], lines: Sequence[Line], key: tuple[str, int, int]
+) -> set[str]:
+    """What most of the certain titles with one mark have in common."""
+    shapes = [_shape(line) for own, sure, line in zip(keys, strong, lines, strict=True) if own == key and sure]
+    counted = Counter(one for shape in shapes for one in shape)
+    return {one for one, count in counted.items() if count > _ENOUGH * len(shapes)}
+
+
 def _title_like(line: Line) -> bool:
     """Whether a line without a known title and a year looks like a title."""
     name = min((name for name, _ in line.reading.names), key=len, default="")
@@ -350,11 +401,12 @@ def _close(lines: Sequence[Line], roles: list[_Role]) -> None:
 
 
 def _without_seen(text: str, lines: Sequence[Line], roles: list[_Role]) -> None:
-    """Places below words like ``You have already seen:`` are text, up to the next text."""
+    """Places below words like ``You have already seen:`` or ``Avoid:`` are text, up to the next text."""
     seen = False
     for number, (line, role) in enumerate(zip(lines, roles, strict=True)):
         if role == "text":
-            seen = _SEEN.match(clean(text[line.start : line.stop]).strip("#*_ ")) is not None
+            said = _PLAIN_START.sub("", clean(text[line.start : line.stop])).rstrip("*_ ")
+            seen = _SEEN.match(said) is not None or _AVOIDED.match(said.rstrip(":")) is not None
         elif seen and role != "space":
             roles[number] = "text"
 
@@ -386,6 +438,8 @@ def _pieces(text: str, line: Line, known: Known) -> list[Part]:
     plainly = line.known is not None and not line.reading.rest and not line.reading.dated
     if line.mark == "cell" or plainly or len(said) > _LONGEST_LINE:
         return [whole]
+    if several := _several(text, line, known):
+        return several
     cuts = [found for found in _JOINT.finditer(said) if found.start() >= len(said) - len(said.lstrip()) + 3]
     if not cuts or len(cuts) > 200:
         return [whole]
@@ -396,7 +450,13 @@ def _pieces(text: str, line: Line, known: Known) -> list[Part]:
         read_line(text, line.start + first, line.start + stop, before, known)
         for first, stop in zip(begins, ends, strict=True)
     ]
-    apart = all(one.reading.dated and len(one.reading.rest.strip(" .*_")) < 1 and is_strong(one) for one in pieces)
+    apart = all(
+        one.reading.dated
+        and len(one.reading.rest.strip(" .*_")) < 1
+        and is_strong(one)
+        and (one.known is not None or not one.body.lstrip('*_"“ ')[:1].islower())
+        for one in pieces
+    )
     counted = [one.number for one in pieces] == [*range(line.number or 0, (line.number or 0) + len(pieces))]
     if not apart and not (line.number is not None and counted):
         return [whole]
@@ -405,6 +465,50 @@ def _pieces(text: str, line: Line, known: Known) -> list[Part]:
         Part("place", first, stop, one.reading.names, one.name)
         for first, stop, one in zip(borders[:-1], borders[1:], pieces, strict=True)
     ]
+
+
+def _several(text: str, line: Line, known: Known) -> list[Part]:
+    """The places of a line without years whose titles are all known: ``Portal & Portal 2``, ``《A》和《B》``."""
+    said = text[line.start : line.stop]
+    quoted = [one for one in _QUOTED.finditer(said)]
+    runs = 1
+    while runs < len(quoted) and _BETWEEN.fullmatch(said[quoted[runs - 1].end() : quoted[runs].start()]):
+        runs += 1
+    begin = said.find(line.body) if line.body else -1
+    if runs > 1:
+        ends = [one.end() for one in quoted[:runs]]
+        titles = [one[0][1:-1] for one in quoted[:runs]]
+    elif line.known is None and begin >= 0 and 0 < len(joints := [*_AND.finditer(line.body)]) <= _MOST_JOINED:
+        titles, ends = _covered(line.body, joints, known)
+        ends = [begin + end for end in ends]
+    else:
+        return []
+    if len(titles) < 2 or not all(known(title, None) for title in titles):
+        return []
+    borders = [line.start, *(line.start + end for end in ends[:-1]), line.stop]
+    return [
+        Part("place", first, stop, ((title, None),), (title, None))
+        for (first, stop), title in zip(pairwise(borders), titles, strict=True)
+    ]
+
+
+def _covered(body: str, joints: Sequence[re.Match[str]], known: Known) -> tuple[list[str], list[int]]:
+    """The fewest known titles that a line consists of, and where each ends; empty if it holds other words too."""
+    begins, ends = [0, *(one.end() for one in joints)], [*(one.start() for one in joints), len(body.rstrip())]
+    titles: list[str] = []
+    stops: list[int] = []
+    first = 0
+    while first < len(begins):
+        for last in range(len(ends) - 1, first - 1, -1):
+            title = body[begins[first] : ends[last]].strip(' *_"“”')
+            if known(title, None):
+                titles.append(title)
+                stops.append(ends[last])
+                first = last + 1
+                break
+        else:
+            return [], []
+    return titles, stops
 
 
 def _with_year(part: Part, told: str, known: Known) -> Part:

@@ -13,7 +13,7 @@ from rlpost_verifiers.catalog.titles import Name, describes, read_title
 _DATED = re.compile(r"[(\[]\s*(?:[^()\[\]\d]{1,40}[,\s])?((?:1[89]|20)\d\d)[^()\[\]]{0,40}[)\]]")
 _MARKED = re.compile(
     r"(?P<m>\*{1,3}|__|(?<!\w)_|\")(?=\S)(?P<a>[^*\n\"]{1,120}?)(?<=\S)(?P=m)|“(?P<b>[^”\n]{1,120})”|«(?P<c>[^»\n]{1,120})»"
-    r"|《(?P<d>[^》\n]{1,120})》|『(?P<e>[^』\n]{1,120})』|„(?P<f>[^“”\n]{1,120})[“”]|\[(?P<g>[^\]\n]{1,120})\]\((?=http)"
+    r"|《(?P<d>[^》\n]{1,120})》|『(?P<e>[^』\n]{1,120})』|„(?P<f>[^“”\n]{1,120})[“”]|「(?P<h>[^」\n]{1,120})」|〈(?P<i>[^〉\n]{1,120})〉|‘(?P<j>[^‘’\n]{1,120})’|\[(?P<g>[^\]\n]{1,120})\]\((?=http)"
 )
 _RUN = re.compile(
     r"[^\W_a-z][^\s,;:!?]*(?:[\s:&–-]+(?:(?:of|the|and|in|a|to|for|on|at|de|la|vs\.?)\s+)*[^\W_a-z][^\s,;!?]*)*"
@@ -26,6 +26,8 @@ _ON = (
 _LIKED = re.compile(
     r"(?:\b(?:skip|avoid|instead of|rather than|unlike|other than|apart from|besides|forget|stay away from"
     r"|(?:not|n['’]t)(?: \w+)? (?:watch|read|play|recommend|mean)|liked|loved|enjoyed|already (?:seen|watched)|watched|love of|fans? of|similar to|reminiscent of"
+    r"|(?:(?:it|that|this)['’]s|is|are|feels?|looks?|plays?|reads?|much|a bit|kind of|sort of|something|somewhat|almost|think|more|less)"
+    r" like"
     r"|remind\w* \w+ of|than|mentioned|in the (?:vein|spirit|style) of)"
     r"|\b(?:if|since|because|as) you(?:['’](?:re|ve))? (?:really |also |already |clearly |so )*"
     r"(?:like|love|enjoy|into|a fan of))\s+(?:both |the |films? like |movies? like )?[*_\"“«\[]*$"
@@ -44,6 +46,10 @@ _ASKS = re.compile(
 _GOES_ON = re.compile(r"[*_\"”»\])\d( ]*(?:,|,? and|,? or|&|/)\s*[*_\"“«\[]*$")
 _SPLIT = re.compile(r",\s{0,3}(?:and\s|or\s)?|;|\s(?:and|or)\s|/\s")
 _WITHIN = re.compile(r"(?<=[.!])\s+|\s+(?:and|&)\s+")
+_IS = re.compile(
+    r"[*_\"”]*\s+(?:is (?:an?|the|one|my|your|also|another)|(?:would|might|could) be|offers|follows|remains)\b"
+)
+"""What makes the first word of a sentence a title."""
 _MOST_JOINED = 10
 _LONGEST_RUN = 15
 _MOST = 20_000
@@ -101,7 +107,10 @@ def _in_run(text: str, start: int, stop: int, known: Known) -> Iterator[tuple[in
     while first < len(begins):
         for last in range(len(ends) - 1, first - 1, -1):
             said = text[begins[first] : ends[last]].rstrip(".'’\"*_)")
-            long = " " in said or (len(said) >= 4 and not _begins(text, begins[first]))
+            long = " " in said or (
+                len(said) >= 4
+                and (not _begins(text, begins[first]) or _IS.match(text, begins[first] + len(said)) is not None)
+            )
             if long and known(said, None):
                 yield begins[first], begins[first] + len(said), ((said, None),)
                 first = last
@@ -136,7 +145,7 @@ def _before_year(
 
 def _chunks(line: str, offset: int, known: Known) -> Iterator[tuple[int, int, tuple[Name, ...]]]:
     """The titles of a line that is a list with commas, without years: most of its pieces are known."""
-    body = re.match(r"[^:\n]{0,80}:\s+(?=\S)", line)
+    body = re.match(r"[^:\n]{0,80}:[*_]*\s+(?=\S)", line)
     begin = body.end() if body else 0
     if known(line.strip(), None):
         return

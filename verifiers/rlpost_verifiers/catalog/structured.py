@@ -126,6 +126,9 @@ def _say(box: _Box, found: re.Match[str]) -> None:
         said = found["single"] if found["single"] is not None else found["bare"]
         said = said.replace("\\'", "'")
     if found["bare"] is not None and box.kind == "[":
+        if len(box.texts) == 1 and re.fullmatch(r"(?:1[89]|20)\d\d", said):  # ["Alien", 1979]
+            key, title, first, last = box.texts[0]
+            box.texts[0] = key, f"{title} ({said})", first, last
         return  # numbers and words without quotation marks are no titles
     box.said = said, found.start(), found.end()
 
@@ -142,7 +145,9 @@ def _settle(box: _Box) -> None:
 def _places(text: str, boxes: list[_Box], known: Known) -> list[Part]:
     items = [part for box in boxes if box.kind == "{" if (part := _object(text, box, known))]
     if not items:
-        items = [part for box in boxes for part in _texts(box, known)]
+        read = [(box.key, *_texts(box, known)) for box in boxes]
+        strong = {key for key, good, _ in read if good}
+        items = [part for key, _, parts in read if key in strong for part in parts]
     return sorted(items, key=lambda part: part.start)
 
 
@@ -161,10 +166,10 @@ def _object(text: str, box: _Box, known: Known) -> Part | None:
     return _part(box.start, stop, names, known)
 
 
-def _texts(box: _Box, known: Known) -> list[Part]:
-    """The titles that an array holds, or an object under numbers, or as its keys."""
+def _texts(box: _Box, known: Known) -> tuple[int, list[Part]]:
+    """The titles that an array holds, or an object under numbers, or as its keys; first how many are certain."""
     if box.key.lower().strip("_ ") in _NO_TITLES:
-        return []
+        return 0, []
     found: list[Part] = []
     strong = 0
     for key, said, start, stop in box.texts:
@@ -174,7 +179,7 @@ def _texts(box: _Box, known: Known) -> list[Part]:
         reading = read_title(key if by_key else said)
         strong += reading.dated or any(known(*name) for name in reading.names)
         found.append(_part(start, stop, reading.names, known))
-    return found if strong else []
+    return strong, found
 
 
 def _part(start: int, stop: int, names: tuple[Name, ...], known: Known) -> Part:

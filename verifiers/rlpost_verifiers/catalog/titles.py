@@ -14,6 +14,14 @@ from dataclasses import dataclass
 from rlpost_verifiers.catalog.citations import cited
 from rlpost_verifiers.catalog.names import year_of
 from rlpost_verifiers.catalog.sequels import continues
+from rlpost_verifiers.catalog.wording import (
+    behind_offer,
+    is_genre,
+    is_no_part,
+    is_of_another,
+    without_ordinal,
+    without_tex,
+)
 
 Name = tuple[str, int | None]
 """A title and its year, None if the line has none."""
@@ -26,23 +34,11 @@ _YEAR_AMONG = re.compile(
     rf"{_YEAR}\s*(?:年|[-–—/,;:·|]|\s[^()\[\]\d])[^()\[\]]{{0,60}}"
     rf"|[^()\[\]]{{1,60}}?(?<!\d)(?P<behind>(?:1[89]|20)\d\d)\s*年?\s*)[)\]](?P<rest>.*)"
 )
-_OTHERS = re.compile(
-    r"\b(?:remakes?|sequel|prequel|follow.up|reboot|spin.off|adaptation|based|inspired|not|unlike|version of)\b"
-    r"[^()\[\],;]{0,40}$",
-    re.IGNORECASE,
-)
-"""Words before the year of another work: ``(a remake of the 1958 film)``."""
-_COMMA_YEAR = re.compile(r"(?P<title>.*\S)\s*[,–—-]\s*(?P<year>(?:1[89]|2[01])\d\d)\s*[.;,]?\s*$")
+_COMMA_YEAR = re.compile(r"(?P<title>.*\S)\s*[,–—-]\s*(?P<year>(?:1[89]|2[01])\d\d)\s*[.;,:]?\s*$")
 _BARE_YEAR = re.compile(rf"(?P<title>.*\S)\s+{_YEAR}$")
 _YEAR_BEHIND = re.compile(rf"[\s*_,:–—-]*[(\[]?\s*{_YEAR}(?!\d)")
 _YEAR_BEFORE = re.compile(r"[(\[]?\s*(?P<year>(?:1[89]|20)\d\d)\s*(?:[)\]]\s*[-–—:.]?|[-–—:|])\s*(?P<title>\S.*)")
 _POSSESSIVE = re.compile(r"(?:[^\W\d_a-z][\w.-]*\s+){0,3}[^\W\d_a-z][\w.-]*['’]s?\s+(?=\S)")
-_FIGURE = re.compile(
-    r"\W*(?:(?:US|CA|A)?[$€£¥₹]\s?\d|\d+(?:[.,]\d+)?\s*(?:[€£¥★⭐%]|USD|EUR|GBP|dollars|/\s*(?:5|10|100)\b)"
-    r"|(?:rated|rating|score|imdb)\b|[★⭐])",
-    re.IGNORECASE,
-)
-"""What follows a title and is none: a price or a rating."""
 _WRAPPING = (
     *(("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"), ("`", "`"), ('"', '"'), ("'", "'")),
     *(("“", "”"), ("‘", "’"), ("«", "»"), ("„", "“"), ("[", "]"), ("《", "》"), ("「", "」"), ("『", "』")),
@@ -72,31 +68,7 @@ _CODE_BEFORE = re.compile(rf"[(\[]?\s*{_CODE}{_CODES}\s*[)\]]?\s*[-–—,:|/]?\
 _BRACKET_BEHIND = re.compile(r"(?P<title>.*\S)\s*[(\[](?P<inside>[^()\[\]]+)[)\]]\W*$")
 _CUT = re.compile(r"\s+[-–—|→]+\s*|\s*[–—]+\s*|\s*[:：;|]\s+|：|,\s+|\.\s+|\s+(?=\()")
 _NEXT_CUT = re.compile(r"\s+[-–—|]\s+|[:：]\s")
-_GENRE = re.compile(
-    r"\W*(?:(?:dark|romantic|psychological|historical|crime|animated|epic|cosy|cozy|classic|open.world|turn.based)\s+)?"
-    r"(?:sci-?fi|science.fiction|drama|comedy|horror|thriller|crime|romance|action|adventure|fantasy|mystery|animation"
-    r"|documentary|war|western|musical|family|biography|memoir|history|rpg|strategy|puzzle|simulation|(?:1[89]|20)\d\d)"
-    r"(?:[\s,/&-]+[\w-]+){0,4}\W*$",
-    re.IGNORECASE,
-)
-_ORDINAL = re.compile(
-    r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|next|finally|lastly|last)(?:ly| up| off)?"
-    r"(?:[,:]| is| comes)\s+(?=\S)",
-    re.IGNORECASE,
-)
-_OFFER = re.compile(
-    r"(?i:(?:(?:first|second|third|next|finally|lastly|also|and|then)[,:]?\s+)?"
-    r"(?:i(?:['’]d|\s+would)?(?:\s+(?:also|highly|strongly))?\s+(?:recommend|suggest|go (?:for|with)|start with)"
-    r"|(?:you\s+(?:might|may|could|should|will|would)\s+(?:also\s+)?)?(?:like|enjoy|love|try|watch|check out|consider"
-    r"|read|play|how about))\s+)(?=[^\W_a-z]|[\"“«*_])"
-)
-"""Words of advice before a title."""
-_FORM = re.compile(
-    r"an?\s+(?:(?!graphic)[\w-]+\s+){0,2}?(?:novel|novella|memoir|biography|autobiography|thriller|romance|true story"
-    r"|love story|play)\b",
-    re.IGNORECASE,
-)
-"""A subtitle that names the kind of a work and no part of it: ``: A Novel``."""
+_ARROW = re.compile(r".*\s(?:→|➡️?|⇒|->|=>)\s+(?=\S)")
 _BY = re.compile(r"\s+(?:(?:directed|written|developed|published|created|made)\s+)?(?:by|from|dir\.)\s+(?=[^\W\d_a-z])")
 _BY_IN_SMALL = re.compile(r"\s+by\s+(?:[\w.’'-]+\s+){0,3}[\w.’'-]+$")
 _NAME = re.compile(r"(?:[^\W\d_a-z][\w’'-]*\.?\s+){0,3}[^\W\d_a-z][\w’'-]+$")
@@ -172,6 +144,10 @@ def read_title(body: str, authored: bool = False) -> Reading:
     if (work := cited(text)) is not None and (tidied := _tidy(work[0])) is not None:
         names.append((tidied, work[1]))
     if year is None:
+        bold = _marked(lead) if lead and text[:2] == "**" else text.partition("**")[0] if text.count("**") % 2 else ""
+        if bold and (found := _dated(bold))[1] is not None:  # **Alien - 1979:** a classic
+            names = [(tidied, found[1]) for one in _titles(found[0], True) if (tidied := _tidy(one)) is not None]
+            return Reading(tuple(dict.fromkeys(names)), True, True, text[text.find(bold) + len(bold) :].strip("*_ :"))
         if (first := _YEAR_BEFORE.match(text)) and (tidied := _tidy(first["title"])) is not None:
             names.append((tidied, year_of(first["year"])))
         for name in list(names)[:1]:
@@ -189,6 +165,8 @@ def read_title(body: str, authored: bool = False) -> Reading:
 def clean(body: str) -> str:
     """A line without links, images, HTML tags, entities and footnotes, full-width digits and brackets as ASCII."""
     text = _LINK.sub(lambda link: "" if link[0][0] == "!" else link[1], body)
+    if "\\" in text:
+        text = without_tex(text)
     if "<" in text:
         text = _TAG.sub(" ", _INLINE_TAG.sub("", text))
     if "&" in text:
@@ -244,7 +222,7 @@ def _dated(text: str) -> tuple[str, int | None, str]:
             continue
         groups = found.groupdict()
         group = "year" if groups["year"] else "behind"
-        if _OTHERS.search(text, found.end("title"), found.start(group)):
+        if is_of_another(text, found.end("title"), found.start(group)):
             continue
         year = year_of(groups[group])
         if year is not None:
@@ -264,11 +242,11 @@ def _titles(text: str, dated: bool) -> Iterator[str]:
     plain = without_label(text)
     if plain != text:
         yield plain
-    if ordinal := _ORDINAL.match(plain):
-        yield plain[ordinal.end() :]
+    if (behind := without_ordinal(plain)) is not None:
+        yield behind
     lead = _LEAD.match(plain)
     if lead:
-        yield next(group for group in (lead["one"], *lead.groups()[2:]) if group)
+        yield _marked(lead)
     for found in (_CODE_BEHIND.search(plain), _CODE_BEFORE.match(plain)):
         if found:
             plain = plain[: found.start()] or plain[found.end() :]
@@ -289,12 +267,21 @@ def _titles(text: str, dated: bool) -> Iterator[str]:
     yield from _behind(plain, dated, lead is not None)
 
 
+def _marked(lead: re.Match[str]) -> str:
+    """What stands in the marks at the start of a line."""
+    return next(group for group in (lead["one"], *lead.groups()[2:]) if group)
+
+
 def _behind(text: str, dated: bool, lead: bool) -> Iterator[str]:
     """The titles beside a person's name: before ``by …``, behind a label, an owner or an author."""
     if by := _BY.search(text) or (text.islower() and _BY_IN_SMALL.search(text)):
         yield text[: by.start()]
-    if dated and (offer := _OFFER.match(text)):
-        yield text[offer.end() :]
+    if dated and (offered := behind_offer(text)) is not None:
+        yield offered
+    if dated and (arrow := _ARROW.search(text)):
+        yield text[arrow.end() :]
+    if len(sides := text.split(" / ")) == 2 and (dated or _CASELESS.search(text)):  # one title in two languages
+        yield from sides
     if dated and ":" in text:
         yield text.partition(":")[2]
     if dated and (owner := _POSSESSIVE.match(text)):
@@ -307,7 +294,7 @@ def _may_cut(before: str, after: str, cut: str, dated: bool) -> bool:
     """Whether a title may end before a dash, colon, comma, full stop or bracket."""
     if not before.strip() or (part := continues(after)) is True:
         return False
-    if part is False or before.rstrip()[-2:] == "**" or after[:1] == "(" or _FIGURE.match(after) or _FORM.match(after):
+    if part is False or before.rstrip()[-2:] == "**" or after[:1] == "(" or is_no_part(after):
         return True
     if (
         cut.strip() in ("", ",", ".")
@@ -316,7 +303,7 @@ def _may_cut(before: str, after: str, cut: str, dated: bool) -> bool:
     ):
         return False
     first = _NEXT_CUT.split(after, maxsplit=1)[0]  # a subtitle before the description belongs to the title
-    if describes(first) or _GENRE.match(first):
+    if describes(first) or is_genre(first):
         return True
     named = _NAME.match(after) and not _NO_NAME & set(re.findall(r"\w+\b(?!\.)", after))
     return cut.strip()[:1] in tuple("-–—|,") and bool(named) and (dated or bool(_INITIALS.search(after)))
