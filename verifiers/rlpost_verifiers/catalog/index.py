@@ -110,11 +110,13 @@ class CatalogIndex:
         if year is None:
             return None
         rest = title_without_rest(title)
-        for name in (title,) if rest is None else (title, rest):
+        joined = key_of(title)[0].replace(" ", "")
+        for name, shorter in ((title, True), *(() if rest is None else ((rest, False),)), (joined, True)):
             found = {
                 item
                 for item, dated, kind in self.store.names(key_of(name)[0])
-                if dated == year and (kind < ALIAS or kind >= SHORT)
+                # "Mission: Mangal" is not "Mission: Impossible": only one of the two may be cut
+                if dated == year and (kind < ALIAS or (shorter and kind >= SHORT))
             }
             if found:
                 return found.pop() if len(found) == 1 else None

@@ -71,7 +71,7 @@ _CLOSING = re.compile(
     re.IGNORECASE,
 )
 _JOINT = re.compile(
-    r"(?<=[)\]])[*_\"”]{0,3}\s*(?:[;,/|·•、+&]|\band\b)\s*(?:(?:and|&)\s+)?(?=\S)|\s+(?=[(]?\d{1,2}[.)]\s+\S)",
+    r"(?<=[)\]])[*_\"”]{0,3}\s*(?:[;,/|·•、+&]|\b(?:and|et|und|y|e|и)\b|[과와や和与與])\s*(?:(?:and|&)\s+)?(?=\S)|\s+(?=[(]?\d{1,2}[.)]\s+\S)",
     re.IGNORECASE,
 )
 _QUOTED = re.compile(r"《[^》]+》|「[^」]+」|『[^』]+』|«[^»]+»|„[^“”]+[“”]|“[^”]+”")
@@ -278,6 +278,8 @@ def is_strong(line: Line) -> bool:
     full = line.reading.names[0]
     if line.known == full:
         return True
+    if line.mark == "plain" and _tells_of_several(clean(line.body)):
+        return False
     if _SAYS.match(clean(line.body).strip("*_ ")):
         return False
     if line.known is not None and line.mark != "plain":
@@ -287,11 +289,11 @@ def is_strong(line: Line) -> bool:
         return not (_SAYS.match(labelled) or _OFFERS.match(labelled))
     if line.known is not None:
         return line.reading.dated or not _TALKS.search(full[0]) or line.reading.lead
-    return line.reading.dated and not _is_sentence(line) and not (line.mark == "plain" and _tells_of_several(plain))
+    return line.reading.dated and not _is_sentence(line)
 
 
 def _tells_of_several(said: str) -> bool:
-    """Whether a line without a known title is a sentence with several years: prose that names titles."""
+    """Whether a line is a sentence with several years: prose that names titles."""
     return len(_YEARS.findall(said)) > 1 and said[-1] in ".!?:。！？" and len(said.split()) > _SENTENCE_WORDS
 
 
@@ -452,7 +454,7 @@ def _pieces(text: str, line: Line, known: Known) -> list[Part]:
     ]
     apart = all(
         one.reading.dated
-        and len(one.reading.rest.strip(" .*_")) < 1
+        and (len(one.reading.rest.strip(" .*_")) < 1 or (one is pieces[-1] and all(other.known for other in pieces)))
         and is_strong(one)
         and (one.known is not None or not one.body.lstrip('*_"“ ')[:1].islower())
         for one in pieces

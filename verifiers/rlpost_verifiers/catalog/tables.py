@@ -29,6 +29,10 @@ TITLE_KEYS = (
     *("название", "фильм", "película", "livre", "buch", "produkt", "タイトル", "作品"),
 )
 YEAR_KEYS = ("year", "released", "release", "date", "published", "jahr", "año", "année", "anno", "год", "年份", "年")
+_OF_TITLES = frozenset(
+    ("id", "ids", "no", "number", "rank", "rating", "score", "url", "link", "price", "type", "count", "genre")
+)
+"""Last words of columns that tell something of an item (``item_id``, ``movie rating``)."""
 _ANOTHERS = re.compile(
     r".*\b(?:(?:you|i)(?:['’]ve)? (?:already )?(?:liked?|loved?|enjoy(?:ed)?|saw|seen|watched|read|played|mentioned)"
     r"|similar to|because of|based on|reminds? (?:me|you) of|like this|in common)\b",
@@ -48,7 +52,10 @@ def column_of(names: Sequence[str], keys: Sequence[str]) -> int | None:
     plain = [re.sub(r"[\W\d_]+", " ", name).strip().lower() for name in names]
     for key in keys:
         for number, name in enumerate(plain):
-            if name == key or name.split()[:1] == [key] or name.split()[-1:] == [key]:
+            words = name.split()
+            if words[-1:] != [key] and words[-1:] and words[-1] in _OF_TITLES:
+                continue
+            if name == key or words[:1] == [key] or words[-1:] == [key]:
                 return number
     return None
 

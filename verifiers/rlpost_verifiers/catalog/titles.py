@@ -34,7 +34,7 @@ _YEAR_AMONG = re.compile(
     rf"{_YEAR}\s*(?:年|[-–—/,;:·|]|\s[^()\[\]\d])[^()\[\]]{{0,60}}"
     rf"|[^()\[\]]{{1,60}}?(?<!\d)(?P<behind>(?:1[89]|20)\d\d)\s*年?\s*)[)\]](?P<rest>.*)"
 )
-_COMMA_YEAR = re.compile(r"(?P<title>.*\S)\s*[,–—-]\s*(?P<year>(?:1[89]|2[01])\d\d)\s*[.;,:]?\s*$")
+_COMMA_YEAR = re.compile(r"(?P<title>.*?\S)\s*(?:[,–—-]|\.{2,}|…|\t)\s*(?P<year>(?:1[89]|2[01])\d\d)\s*[.;,:]?\s*$")
 _BARE_YEAR = re.compile(rf"(?P<title>.*\S)\s+{_YEAR}$")
 _YEAR_BEHIND = re.compile(rf"[\s*_,:–—-]*[(\[]?\s*{_YEAR}(?!\d)")
 _YEAR_BEFORE = re.compile(r"[(\[]?\s*(?P<year>(?:1[89]|20)\d\d)\s*(?:[)\]]\s*[-–—:.]?|[-–—:|])\s*(?P<title>\S.*)")
