@@ -112,7 +112,7 @@ def outline(text: str, start: int, known: Known, yearless: str) -> list[Part]:
         known: whether a title is in the catalog.
         yearless: see `lists.ListSettings`.
     """
-    before = Numbering(spaced=all(re.search(rf"(?m)^\s*{number} +\S", text) for number in (1, 2)))
+    before = Numbering(spaced=all(re.search(rf"(?m)^[ \t]*{number} +\S", text) for number in (1, 2)))
     spans = islice(_spans(text, start), MOST_PLACES)
     lines = [read_line(text, first, stop, before, known) for first, stop in spans]
     mark_tables(text, lines, known)

@@ -155,5 +155,5 @@ def _chunks(line: str, offset: int, known: Known) -> Iterator[tuple[int, int, tu
     good = sum(known(piece, None) for _, _, piece in pieces)
     if len(pieces) >= 2 and good * 2 > len(pieces):
         for first, stop, piece in pieces:
-            if piece:
+            if piece and (known(piece, None) or not _DATED.search(piece)):
                 yield offset + first, offset + stop, ((piece, None),)

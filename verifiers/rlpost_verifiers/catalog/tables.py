@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from rlpost_verifiers.catalog.marks import Known, Line
 from rlpost_verifiers.catalog.names import year_of
@@ -39,6 +40,8 @@ _ANOTHERS = re.compile(
     re.IGNORECASE,
 )
 """Names of columns with titles that are not the recommended ones."""
+_MOST_COLUMNS = 100
+"""Columns among which the title's is looked for."""
 _RULE_CELL = re.compile(r"\s*:?-{1,}:?\s*$")
 _NUMBER_CELL = re.compile(r"[\s#*_]*\d{0,3}[.)]?[\s*_]*$")
 
@@ -49,13 +52,15 @@ def column_of(names: Sequence[str], keys: Sequence[str]) -> int | None:
     >>> column_of(["#", "Movie Title", "Year"], TITLE_KEYS), column_of(["Rank", "Genre"], TITLE_KEYS)
     (1, None)
     """
-    plain = [re.sub(r"[\W\d_]+", " ", name).strip().lower() for name in names]
+    return _column_of(tuple(names[:_MOST_COLUMNS]), tuple(keys))
+
+
+@lru_cache(maxsize=4096)
+def _column_of(names: tuple[str, ...], keys: tuple[str, ...]) -> int | None:
+    told = [re.sub(r"[\W\d_]+", " ", name).lower().split() for name in names]
     for key in keys:
-        for number, name in enumerate(plain):
-            words = name.split()
-            if words[-1:] != [key] and words[-1:] and words[-1] in _OF_TITLES:
-                continue
-            if name == key or words[:1] == [key] or words[-1:] == [key]:
+        for number, words in enumerate(told):
+            if words and (words[-1] == key or (words[0] == key and words[-1] not in _OF_TITLES)):
                 return number
     return None
 
