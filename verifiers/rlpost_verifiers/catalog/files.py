@@ -50,6 +50,8 @@ _MARKS = (
     (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"),
 )  # fmt: skip
 _HEAD = 4096
+_ESCAPED = re.compile(r'\\"(?!\s*(?:[,;\t|]|$))')
+"""A quote behind a backslash that ends no cell."""
 _FIRST_ROWS = 100
 """Rows by which it is told whether the first line names columns."""
 _ODD_SHARE = 0.2
@@ -284,7 +286,9 @@ def _delimited(path: str, lines: _Lines, first: str, delimiter: str | None, repo
         delimiter = max(_DELIMITERS, key=first.count) if any(map(first.count, _DELIMITERS)) else ","
     parse = split_colons if colons else _quoted
     delimiter = "::" if colons else delimiter
-    if (
+    if not colons and any(_ESCAPED.search(line) for line in lines):
+        parse = _escaped
+    elif (
         not colons
         and any(line.count('"') % 2 for line in lines)
         and _good(_by_line, lines, delimiter) > _good(_quoted, lines, delimiter)

@@ -25,6 +25,7 @@ from rlpost_verifiers.catalog.titles import (
     read_title,
     without_label,
 )
+from rlpost_verifiers.catalog.wording import behind_offer
 
 Kind = Literal["place", "junk", "text"]
 _Role = Literal["place", "junk", "text", "detail", "space"]
@@ -278,8 +279,8 @@ def is_strong(line: Line) -> bool:
     full = line.reading.names[0]
     if line.known == full:
         return True
-    if line.mark == "plain" and _tells_of_several(clean(line.body)):
-        return False
+    if line.mark == "plain" and (_tells_of_several(clean(line.body)) or behind_offer(clean(line.body)) is not None):
+        return False  # prose
     if _SAYS.match(clean(line.body).strip("*_ ")):
         return False
     if line.known is not None and line.mark != "plain":
