@@ -1,7 +1,7 @@
 """Titles with one misspelling, told by the year: ``The Shawshank Redemtion (1994)``.
 
 One letter is left out, added or changed, or two neighbours are swapped, in a word of five letters or more and not at
-its start: so ``Bright`` is not ``Fright`` and ``Man`` not ``Men``. The year must be the item's, the numbers of both
+its start: so ``Bright`` is not ``Fright`` and ``Man`` not ``Men``; or two words are one (``Oldboy``, ``Old Boy``). The year must be the item's, the numbers of both
 titles must agree, and no other item may fit. Further misspellings are the business of ``similarity``.
 """
 
@@ -16,6 +16,8 @@ from rlpost_verifiers.catalog.store import Store
 _SHORTEST_WORD = 5
 _SHORTEST = 8
 """Characters of the shortest title that may be misspelt."""
+_SHORTEST_JOINED = 6
+"""Characters of the shortest title of which a space may be left out or added."""
 MOST_ITEMS = 100_000
 """Items of the largest catalog whose titles are compared: each worker holds their canonical forms."""
 
@@ -51,7 +53,7 @@ class Misspelt:
     def owner(self, title: str, year: int | None) -> int | None:
         """The only item of a year whose title is this one with one misspelling; None if none or several are."""
         key = key_of(title)[0]
-        if year is None or len(key) < _SHORTEST or len(self._store) > MOST_ITEMS:
+        if year is None or len(key) < _SHORTEST_JOINED or len(self._store) > MOST_ITEMS:
             return None
         if self._titles is None:
             self._titles = self._sorted()
@@ -72,13 +74,11 @@ def _is_misspelt(key: str, known: str) -> bool:
     place = one_edit(key, known)
     if place is None:
         return False
+    if " " in (key[place : place + 1], known[place : place + 1]):  # "Oldboy", "Old Boy"
+        return key.replace(" ", "") == known.replace(" ", "")
+    if len(key) < _SHORTEST:
+        return False
     begin = known.rfind(" ", 0, place) + 1
     word = known[begin:].partition(" ")[0]
     changed = key[place : place + 1] + known[place : place + 1]
-    return (
-        place > begin
-        and len(word) >= _SHORTEST_WORD
-        and changed.replace(" ", "").isalpha()
-        and " " not in (key[place : place + 1], known[place : place + 1])
-        and agree(key, known)
-    )
+    return place > begin and len(word) >= _SHORTEST_WORD and changed.isalpha() and agree(key, known)
