@@ -107,7 +107,7 @@ class CatalogIndex:
         >>> index.shortened("Star Wars", 1977) is None
         True
         """
-        if year is None:
+        if year is None or self.sharing(title):  # "John Wick (2023)" names another part, in a wrong year
             return None
         rest = title_without_rest(title)
         joined = key_of(title)[0].replace(" ", "")

@@ -16,7 +16,7 @@ _MARKED = re.compile(
     r"|《(?P<d>[^》\n]{1,120})》|『(?P<e>[^』\n]{1,120})』|„(?P<f>[^“”\n]{1,120})[“”]|「(?P<h>[^」\n]{1,120})」|〈(?P<i>[^〉\n]{1,120})〉|‘(?P<j>[^‘’\n]{1,120})’|\[(?P<g>[^\]\n]{1,120})\]\((?=http)"
 )
 _RUN = re.compile(
-    r"[^\W_a-z][^\s,;:!?]*(?:[\s:&–-]+(?:(?:of|the|and|in|a|to|for|on|at|de|la|vs\.?)\s+)*[^\W_a-z][^\s,;!?]*)*"
+    r"[^\W_a-z][^\s,;:!?]*(?:[\s:&–-]+(?:(?:of|the|and|in|a|to|for|on|at|with|de|la|vs\.?)\s+)*[^\W_a-z][^\s,;!?]*)*"
 )
 _ON = (
     r"(?:(?!\b(?:try|watch|see|check|consider|go|read|play|pick|give|start|recommend|suggest|i|you)\b)[^,.;:!?\n—]){0,70}"
@@ -46,11 +46,76 @@ _ASKS = re.compile(
 _GOES_ON = re.compile(r"[*_\"”»\])\d( ]*(?:,|,? and|,? or|&|/)\s*[*_\"“«\[]*$")
 _SPLIT = re.compile(r",\s{0,3}(?:and\s|or\s)?|;|\s(?:and|or)\s|/\s")
 _WITHIN = re.compile(r"(?<=[.!])\s+|\s+(?:and|&)\s+")
+_CAPITALS = re.compile(r"(?:[^\W_a-z][\w’'-]*\s+(?:(?:of|the|and|in|a|to|for|on|at|with|de|la|vs\.?)\s+)*)+$")
+"""Words with capitals right before a place."""
+_NO_TITLE_WORDS = frozenset(
+    (
+        *(
+            "i",
+            "try",
+            "watch",
+            "see",
+            "consider",
+            "read",
+            "play",
+            "check",
+            "rent",
+            "stream",
+            "start",
+            "go",
+            "and",
+            "or",
+        ),
+        *("but", "then", "also", "maybe", "perhaps", "finally", "first", "next", "like", "enjoy", "films", "movies"),
+        *(
+            "skip",
+            "avoid",
+            "forget",
+            "ignore",
+            "unlike",
+            "film",
+            "movie",
+            "books",
+            "games",
+            "from",
+            "for",
+            "in",
+            "on",
+            "with",
+            "by",
+            "as",
+            "after",
+            "before",
+            "if",
+        ),
+        *(
+            "either",
+            "both",
+            "plus",
+            "including",
+            "the",
+            "a",
+            "an",
+            "of",
+            "to",
+            "at",
+            "this",
+            "another",
+            "about",
+            "give",
+        ),
+    )
+)
+"""Words with which a sentence begins before a title."""
 _IS = re.compile(
     r"[*_\"”]*\s+(?:is (?:an?|the|one|my|your|also|another)|(?:would|might|could) be|offers|follows|remains)\b"
 )
 """What makes the first word of a sentence a title."""
+_YEAR_RIGHT_BEHIND = re.compile(r"[^\w\n]{0,6}((?:1[89]|20)[0-3]\d)(?!\w)")
 _MOST_JOINED = 10
+_LONGEST_MARKED = 8
+"""Words of a title in marks."""
+_MOST_UNKNOWN = 200
 _LONGEST_RUN = 15
 _MOST = 20_000
 """Characters of prose that are searched for titles."""
@@ -74,6 +139,8 @@ def mentions(text: str, start: int, known: Known) -> list[Part]:
             skipped = last
             continue
         skipped = -1
+        if names[0][1] is None and (year := _YEAR_RIGHT_BEHIND.match(text, last)) is not None:
+            names = tuple((title, int(year[1])) for title, _ in names)
         name = next((one for one in names if known(*one)), names[0])
         kept.append((first, last, names, name))
     # a place reaches from its sentence's beginning, or the place before it, to the next one
@@ -86,6 +153,7 @@ def mentions(text: str, start: int, known: Known) -> list[Part]:
 
 
 def _found(text: str, start: int, stop: int, known: Known) -> Iterator[tuple[int, int, tuple[Name, ...]]]:
+    unknown: list[tuple[int, int]] = []  # in marks, and in no catalog: no part of it is a title
     for dated in _DATED.finditer(text, start, stop):
         yield from _before_year(text, start, dated, known)
     for marked in _MARKED.finditer(text, start, stop):
@@ -93,10 +161,13 @@ def _found(text: str, start: int, stop: int, known: Known) -> Iterator[tuple[int
         names = read_title(said).names
         if any(known(*name) for name in names) and (known(said, None) or not describes(said)):
             yield marked.start(), marked.end(), names
+        elif len(said.split()) <= _LONGEST_MARKED and not describes(said) and not _DATED.search(said):
+            unknown.append((marked.start(), marked.end()))
     for line in re.finditer(r"[^\n]+", text[start:stop]):
         yield from _chunks(line[0], start + line.start(), known)
     for run in _RUN.finditer(text, start, stop):
-        yield from _in_run(text, run.start(), run.end(), known)
+        if not any(first <= run.start() < last for first, last in unknown[-_MOST_UNKNOWN:]) and not run[0].isdecimal():
+            yield from _in_run(text, run.start(), run.end(), known)
 
 
 def _in_run(text: str, start: int, stop: int, known: Known) -> Iterator[tuple[int, int, tuple[Name, ...]]]:
@@ -135,12 +206,21 @@ def _before_year(
     words = [found.start() for found in re.finditer(r"\S+", said)][-_LONGEST_RUN:]
     for word in words:
         title = said[word:].strip(' *_"“”«»《》[]')
-        if title and known(title, year):
+        if title and known(title, year) and _stands_alone(said[:word]):
             yield offset + word, dated.end(), ((title, year),)
             return
     run = [found for found in _RUN.finditer(said) if not said[found.end() :].strip(' *_"“”«»[]')]
     if run:
         yield offset + run[-1].start(), dated.end(), ((run[-1][0].strip(' *_"'), year),)
+
+
+def _stands_alone(before: str) -> bool:
+    """Whether a known title behind some words is no part of a longer one (``Son of Alien (1979)``)."""
+    run = _CAPITALS.search(before)
+    if run is None or not run[0].strip():
+        return True
+    words = re.findall(r"[\w’'-]+", run[0])
+    return words[-1].endswith(("'s", "’s", "s'", "s’")) or all(word.lower() in _NO_TITLE_WORDS for word in words)
 
 
 def _chunks(line: str, offset: int, known: Known) -> Iterator[tuple[int, int, tuple[Name, ...]]]:

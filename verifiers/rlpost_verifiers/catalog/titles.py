@@ -34,6 +34,7 @@ _YEAR_AMONG = re.compile(
     rf"{_YEAR}\s*(?:年|[-–—/,;:·|]|\s[^()\[\]\d])[^()\[\]]{{0,60}}"
     rf"|[^()\[\]]{{1,60}}?(?<!\d)(?P<behind>(?:1[89]|20)\d\d)\s*年?\s*)[)\]](?P<rest>.*)"
 )
+_YEAR_BETWEEN = re.compile(rf"(?P<title>.*?\S)(?:\s*\||\s+[-–—·])\s*{_YEAR}\s*(?:\||[-–—·](?=\s)|$)(?P<rest>.*)")
 _COMMA_YEAR = re.compile(r"(?P<title>.*?\S)\s*(?:[,–—-]|\.{2,}|…|\t)\s*(?P<year>(?:1[89]|2[01])\d\d)\s*[.;,:]?\s*$")
 _BARE_YEAR = re.compile(rf"(?P<title>.*\S)\s+{_YEAR}$")
 _YEAR_BEHIND = re.compile(rf"[\s*_,:–—-]*[(\[]?\s*{_YEAR}(?!\d)")
@@ -216,7 +217,7 @@ def without_label(text: str) -> str:
 
 def _dated(text: str) -> tuple[str, int | None, str]:
     """Title part, year and rest; the first year in brackets counts, then one behind a comma or dash at the end."""
-    for pattern in (_WITH_YEAR, _YEAR_AMONG, _COMMA_YEAR):
+    for pattern in (_WITH_YEAR, _YEAR_AMONG, _YEAR_BETWEEN, _COMMA_YEAR):
         found = pattern.match(text)
         if found is None:
             continue
@@ -225,6 +226,8 @@ def _dated(text: str) -> tuple[str, int | None, str]:
         if is_of_another(text, found.end("title"), found.start(group)):
             continue
         year = year_of(groups[group])
+        if pattern is _YEAR_BETWEEN and str(year) != groups[group]:  # Blade Runner - 2049
+            continue
         if year is not None:
             return found["title"], year, groups.get("rest") or ""
     return text, None, ""
@@ -292,7 +295,7 @@ def _behind(text: str, dated: bool, lead: bool) -> Iterator[str]:
 
 def _may_cut(before: str, after: str, cut: str, dated: bool) -> bool:
     """Whether a title may end before a dash, colon, comma, full stop or bracket."""
-    if not before.strip() or (part := continues(after)) is True:
+    if not before.strip() or (part := continues(after)) is True or (cut.strip() == "." and after[:1].islower()):
         return False
     if part is False or before.rstrip()[-2:] == "**" or after[:1] == "(" or is_no_part(after):
         return True

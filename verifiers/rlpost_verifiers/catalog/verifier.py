@@ -30,7 +30,7 @@ from rlpost_verifiers.catalog.lists import (
 )
 from rlpost_verifiers.catalog.misspelt import Misspelt
 from rlpost_verifiers.catalog.sequels import spellings
-from rlpost_verifiers.catalog.titles import Name
+from rlpost_verifiers.catalog.titles import Name, without_label
 
 HIT, MISS, ELSEWHERE = "hit", "miss", "relevant_elsewhere"
 SEEN, DUPLICATE, OUTSIDE, UNPARSABLE = "seen", "duplicate", "out_of_catalog", "unparsable"
@@ -260,10 +260,13 @@ class CatalogVerifier:
             if match is not None and match.level not in _LOOSE:
                 return match.item
             loose = match.item if match is not None and loose is None else loose
+        # a title that is not spelt as the catalog has it must be all that the line says
+        first = names[0][0] if not entry.names else entry.names[0][0]
+        whole = [name for name in names if name[0] in (first, without_label(first))]
         if loose is None and self._short == "dated":
-            loose = self._renamed(names)
+            loose = self._renamed(whole)
         if loose is None and self._misspelt is not None:
-            found = {item for title, year in names if (item := self._misspelt.owner(title, year)) is not None}
+            found = {item for title, year in whole if (item := self._misspelt.owner(title, year)) is not None}
             loose = found.pop() if len(found) == 1 else None
         return loose
 
