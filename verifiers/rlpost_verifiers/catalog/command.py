@@ -156,7 +156,7 @@ def _rater(answers: Answers, rows: Mapping[str, Mapping[str, Any]]) -> Rate:
 
 
 def _text(path: str) -> str:
-    """The text of a file or of standard input; what is no UTF-8 becomes U+FFFD, as one byte should not cost all lists."""
+    """The text of a file or of standard input. What is no UTF-8 becomes U+FFFD: one byte should not cost all lists."""
     if path == "-":
         buffer = getattr(sys.stdin, "buffer", None)
         return sys.stdin.read() if buffer is None else buffer.read().decode("utf-8-sig", "replace")

@@ -16,11 +16,21 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from rlpost.data.jsonl import existing_file
 from rlpost.errors import DataError, first_line
 from rlpost.plugins.registry import resolve
+from rlpost_verifiers.catalog.encodings import (
+    around,
+    counted,
+    damaged,
+    decodes,
+    first_byte,
+    is_western,
+    western,
+    wide,
+)
 from rlpost_verifiers.catalog.layouts import (
     fitted,
     is_separator,
@@ -54,17 +64,9 @@ _ESCAPED = re.compile(r'\\"(?!\s*(?:[,;\t|]|$))')
 """A quote behind a backslash that ends no cell."""
 _FIRST_ROWS = 100
 """Rows by which it is told whether the first line names columns."""
-_ODD_SHARE = 0.2
-"""Largest share of a Western text's accents that may stand where no writer puts them."""
-_ODDLY_PLACED = re.compile(r"[A-Za-zÀ-ÿ][\x80-\x9f¡-©«-´¶-¹»-¿×÷][A-Za-zÀ-ÿ]|[a-z][À-ÖØ-ÞŠŽŸ]|[À-ÿ]{3}")
 _DELIMITERS = ",;\t|"
 _DELIMITED = (".csv", ".tsv", ".dat", ".txt")
 _JSON = (".jsonl", ".json", ".ndjson")
-_IN_ROWS = re.compile(r"[^\x00-\x7f]{2,}")
-_DAMAGED = 0.02
-"""Largest share of a file's lines that may be in no encoding at all."""
-_ROW_SHARE = 0.5
-"""Largest share of a Western text's accents that may stand side by side."""
 _DECODER = json.JSONDecoder(strict=False)
 csv.field_size_limit(2**24)
 
@@ -129,8 +131,8 @@ class _Lines:
                 try:
                     yield line.decode("utf-8")
                 except UnicodeDecodeError:
-                    text = _western(line)
-                    if not _is_western(text):
+                    text = western(line)
+                    if not is_western(text):
                         text = line.decode("utf-8", "replace")
                     if before is not None:
                         self._report(max(number - before, 0), "line_not_utf8", text.strip())
@@ -143,86 +145,22 @@ class _Lines:
             for mark, encoding in _MARKS:
                 if head.startswith(mark):
                     return encoding
-            if encoding := _wide(head):
+            if encoding := wide(head):
                 return encoding
             opened.seek(0)
-            right, wrong, every = _counted(opened)
+            right, wrong, every = counted(opened)
         if not wrong:
             return "utf-8"
         if right >= len(wrong):
             return None
-        if not _is_western("".join(map(_western, wrong))):
-            if _damaged(wrong, every):
+        if not is_western("".join(map(western, wrong))):
+            if damaged(wrong, every):
                 return None
             raise DataError(
-                f"{self._path}: neither UTF-8 nor a Western encoding (byte {_first_byte(wrong[0])}, around "
-                f"{_around(wrong[0])!r}); convert it: iconv -f ENCODING -t UTF-8"
+                f"{self._path}: neither UTF-8 nor a Western encoding (byte {first_byte(wrong[0])}, around "
+                f"{around(wrong[0])!r}); convert it: iconv -f ENCODING -t UTF-8"
             )
-        return "cp1252" if _decodes(wrong, "cp1252") else "latin-1"
-
-
-def _wide(head: bytes) -> str | None:
-    """UTF-16 without its mark: every second byte of plain text is zero."""
-    zeros = head[0::2].count(0), head[1::2].count(0)
-    if max(zeros) < len(head) // 5:
-        return None
-    return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
-
-
-def _damaged(wrong: list[bytes], every: int) -> bool:
-    """Whether so few lines cannot be read that they are damaged, and the others are plain text."""
-    alone = len(wrong) == 1 and every > 2 and sum(byte > 127 for byte in wrong[0]) <= 2
-    return alone or len(wrong) <= _DAMAGED * every
-
-
-def _counted(opened: BinaryIO) -> tuple[int, list[bytes], int]:
-    """How many lines with characters outside ASCII are UTF-8, those that are not (at most 100,000), and all lines."""
-    right, wrong, every = 0, list[bytes](), 0
-    for line in opened:
-        every += 1
-        if line.isascii():
-            continue
-        try:
-            line.decode("utf-8")
-            right += 1
-        except UnicodeDecodeError:
-            if len(wrong) < 100_000:
-                wrong.append(line)
-    return right, wrong, every
-
-
-def _western(line: bytes) -> str:
-    try:
-        return line.decode("cp1252")
-    except UnicodeDecodeError:
-        return line.decode("latin-1")
-
-
-def _is_western(text: str) -> bool:
-    """Whether the characters outside ASCII stand as accents and quotation marks of Western languages do: one by one,
-    and where a writer puts them. Text in other encodings, read as Windows-1252, has them in rows.
-    """
-    accents = sum(c > "\x7f" for c in text)
-    in_rows = sum(len(row) for row in _IN_ROWS.findall(text))
-    return len(_ODDLY_PLACED.findall(text)) <= _ODD_SHARE * accents and in_rows <= _ROW_SHARE * accents
-
-
-def _decodes(lines: Iterable[bytes], encoding: str) -> bool:
-    try:
-        for line in lines:
-            line.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _first_byte(line: bytes) -> str:
-    return f"0x{next(byte for byte in line if byte > 127):02x}"
-
-
-def _around(line: bytes) -> str:
-    place = next(place for place, byte in enumerate(line) if byte > 127)
-    return _western(line[max(place - 15, 0) : place + 15]).strip()
+        return "cp1252" if decodes(wrong, "cp1252") else "latin-1"
 
 
 def _objects(lines: _Lines, first: str, report: Report) -> Iterator[Row]:

@@ -1,8 +1,9 @@
 """Titles with one misspelling, told by the year: ``The Shawshank Redemtion (1994)``.
 
 One letter is left out, added or changed, or two neighbours are swapped, in a word of five letters or more and not at
-its start: so ``Bright`` is not ``Fright`` and ``Man`` not ``Men``; or two words are one (``Oldboy``, ``Old Boy``). The year must be the item's, the numbers of both
-titles must agree, and no other item may fit. Further misspellings are the business of ``similarity``.
+its start: so ``Bright`` is not ``Fright`` and ``Man`` not ``Men``; or two words are one (``Oldboy``, ``Old Boy``). The
+year must be the item's, the numbers of both titles must agree, and no other item may fit. Further misspellings are the
+business of ``similarity``.
 """
 
 from __future__ import annotations

@@ -9,99 +9,51 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Literal
 
 from rlpost_verifiers.catalog.marks import Known, Line, Numbering, is_label, read_line, spans_of
 from rlpost_verifiers.catalog.names import year_of
+from rlpost_verifiers.catalog.pieces import LONGEST_LINE, Part, pieces_of
+from rlpost_verifiers.catalog.sentences import ENOUGH, TALKS, common_shape, is_sentence, is_strong, shape, title_like
 from rlpost_verifiers.catalog.tables import mark_tables
-from rlpost_verifiers.catalog.titles import (
-    Name,
-    Reading,
-    clean,
-    describes,
-    ends_with_author,
-    read_title,
-    without_label,
-)
-from rlpost_verifiers.catalog.wording import behind_offer
+from rlpost_verifiers.catalog.titles import Reading, clean, read_title
 
-Kind = Literal["place", "junk", "text"]
 _Role = Literal["place", "junk", "text", "detail", "space"]
 
-_SAYS = re.compile(
-    r"(?:for (?:fans|lovers|those|people|a|the)\b.* (?:of|who|like)|for (?:fans|lovers) of|if you|because you|since you"
-    r"|similar to|more like|inspired by|based on|given your|as you|like your)\b",
-    re.IGNORECASE,
-)
-_TALKS = re.compile(r"\b(?:you|your|i|i['’]d|i['’]ll|i['’]ve|we|these|here|this|let|which|was|is|are)\b", re.IGNORECASE)
 _SEEN = re.compile(
     r"(?:(?:since|because|as|here(?:['’]s| is| are)|note that|leaving out|excluding|not listing|without)\s+)?"
     r"(?:what )?(?:(?:the |some )?(?:movies|films|books|games|items|ones|titles) )?"
     r"(?:(?:that |which )?you(?:['’]ve| have)?(?: already)? "
     r"(?:mentioned|said|told|seen|watched|read|played|rated|own)|already (?:seen|watched|read|played)|seen|watched"
-    r"|your (?:favou?rites|history))\b(?:(?!\b(?:here|recommend|suggest|try|instead|might|would|could)\b)[^.!?])*[:：]$",
+    r"|your (?:favou?rites|history))\b"
+    r"(?:(?!\b(?:here|recommend|suggest|try|instead|might|would|could)\b)[^.!?])*[:：]$",
     re.IGNORECASE,
 )
 _AVOIDED = re.compile(
     r"(?:(?:movies|films|books|games|titles|ones|what|things|some) (?:i['’]d |to )?)?"
-    r"(?:avoid|skip|not recommended|don['’]t (?:watch|read|play|bother)|(?:i['’]d|would) (?:skip|avoid)|steer clear|stay away"
-    r"|left out|excluded)\b[^.!?]{0,60}$",
-    re.IGNORECASE,
-)
-_OFFERS = re.compile(
-    r"(?:i['’]d|i['’]ll|i (?:would|can|think|suggest|recommend)|you (?:might|may|could|should|can|['’]ll|will|would)"
-    r"|check out|how about|why not|(?:you )?(?:also )?consider|have you (?:seen|tried|read|played)|perhaps|maybe"
-    r"|there(?:['’]s| is))\b",
+    r"(?:avoid|skip|not recommended|don['’]t (?:watch|read|play|bother)|(?:i['’]d|would) (?:skip|avoid)|steer clear"
+    r"|stay away|left out|excluded)\b[^.!?]{0,60}$",
     re.IGNORECASE,
 )
 _YEAR = re.compile(
-    r"(?:year|released?|date|published|jahr|año|ano|année|anno|год|年份|上映\w{0,2}|公開年?|製作年|개봉\w{0,2}|연도)(?!\w)[^\d\n]{0,40}((?:1[89]|20)\d\d)(?!\d)",
+    r"(?:year|released?|date|published|jahr|año|ano|année|anno|год|年份|上映\w{0,2}|公開年?|製作年|개봉\w{0,2}|연도)"
+    r"(?!\w)[^\d\n]{0,40}((?:1[89]|20)\d\d)(?!\d)",
     re.IGNORECASE,
 )
 _PLAIN_START = re.compile(r"^[^\w]+")
 _COUNTED = re.compile(r"(?<=\s)\(?(\d{1,2})[.)]\s+(?=\S)")
 _MOST_UNCOUNTED = 2
 """Numbers from 1 on in a line that make it a list."""
-_SHAPES = (": ", " - ", " – ", " — ", " by ", " (")
-_YEARS = re.compile(r"[(\[（][^()\[\]（）]{0,40}(?:1[89]|20)\d\d\s*年?[)\]）]")
 _CLOSING = re.compile(
     r"(?:conclusion|summary|final (?:thoughts|note)|notes?|tips?|why|how|honou?rable mentions?|bonus|others?|overview"
     r"|intro)",
     re.IGNORECASE,
 )
-_JOINT = re.compile(
-    r"(?<=[)\]])[*_\"”]{0,3}\s*(?:[;,/|·•、+&]|\b(?:and|et|und|y|e|и)\b|[과와や和与與])\s*(?:(?:and|&)\s+)?(?=\S)|\s+(?=[(]?\d{1,2}[.)]\s+\S)",
-    re.IGNORECASE,
-)
-_QUOTED = re.compile(r"《[^》]+》|「[^」]+」|『[^』]+』|«[^»]+»|„[^“”]+[“”]|“[^”]+”")
-_BETWEEN = re.compile(r"[\s、,，·]*(?:和|与|與|及|以及|还有|還有|や|と|and|or|et|ou|und|oder|y|e|&|/)?[\s、,，]*")
-_AND = re.compile(r"\s+(?:&|\+|and|plus|/)\s+")
-_MOST_JOINED = 6
 MOST_PLACES = 10_000
 """Lines that are read; a list that anybody asks for ends long before, and what follows is text."""
-_LONGEST_LINE = 20_000
-"""Characters of a line that may hold several places."""
-_SENTENCE_WORDS = 6
-_TITLE_WORDS = 14
 _FAR = 20
 """Lines below a heading among which the titles of its group begin."""
-_ENOUGH = 0.5
-"""Share of the lines with a mark that must hold titles for the others to count as titles too."""
-
-
-@dataclass(slots=True)
-class Part:
-    """A part of a text: a place of the list with its explanation, a line that is none but stands in the list
-    (``junk``), or text. ``names`` are the readings of a place, ``name`` the likeliest.
-    """
-
-    kind: Kind
-    start: int
-    stop: int
-    names: tuple[Name, ...] = ()
-    name: Name | None = None
 
 
 def outline(text: str, start: int, known: Known, yearless: str) -> list[Part]:
@@ -127,7 +79,7 @@ def outline(text: str, start: int, known: Known, yearless: str) -> list[Part]:
 def _spans(text: str, start: int) -> Iterator[tuple[int, int]]:
     """The lines of a text; one that counts its titles behind other words (``Top 2: 1) Up 2) Her``) is several."""
     for first, stop in spans_of(text, start):
-        found = [*islice(_COUNTED.finditer(text, first, min(stop, first + _LONGEST_LINE)), MOST_PLACES)]
+        found = [*islice(_COUNTED.finditer(text, first, min(stop, first + LONGEST_LINE)), MOST_PLACES)]
         numbers = [int(one[1]) for one in found]
         if (
             len(found) < _MOST_UNCOUNTED
@@ -159,8 +111,8 @@ class _Judge:
                 continue
             counted[key] += 1
             good[key] += strong
-            titled[key] += strong or _title_like(line)
-        self.shapes = {key: _common_shape(self.keys, self.strong, lines, key) for key in counted if key[0] == "bullet"}
+            titled[key] += strong or title_like(line)
+        self.shapes = {key: common_shape(self.keys, self.strong, lines, key) for key in counted if key[0] == "bullet"}
         self.last_of = {line.mark: number for number, line in enumerate(lines)}
         any_strong = any(self.strong)
         plain = sum(one and line.mark == "plain" for one, line in zip(self.strong, lines, strict=True))
@@ -168,7 +120,7 @@ class _Judge:
         self.listed = {
             key
             for key, count in counted.items()
-            if (titled[key] >= _ENOUGH * count and (good[key] or (key[0] in ("number", "letter") and not any_strong)))
+            if (titled[key] >= ENOUGH * count and (good[key] or (key[0] in ("number", "letter") and not any_strong)))
             or (key[0] == "bullet" and titled[key] == count and not any_strong)
         }
         self.dated = any(line.reading.dated and one for line, one in zip(lines, self.strong, strict=True))
@@ -211,9 +163,9 @@ class _Judge:
         if line.body.strip("*_ ").endswith((":", "：", "?", "？")) or self._leads_group(number):
             return False
         if line.mark in ("heading", "bold", "quote", "emoji"):
-            own = self.keys[number] in self.listed and _title_like(line)
+            own = self.keys[number] in self.listed and title_like(line)
             return own and _CLOSING.match(clean(line.body).strip("*_ ")) is None
-        own = line.mark != "bullet" or not _is_sentence(line) or bool(_shape(line) & self.shapes[self.keys[number]])
+        own = line.mark != "bullet" or not is_sentence(line) or bool(shape(line) & self.shapes[self.keys[number]])
         return self.keys[number] in self.listed and own
 
     def _plain_place(self, line: Line, strong: bool) -> bool:
@@ -221,7 +173,7 @@ class _Judge:
             ends = line.reading.rest.strip(" *_.") if line.known is not None else line.reading.rest.strip(" *_")
             return strong and line.reading.dated and not ends
         if self.yearless == "accept" and not strong:
-            return line.name is not None and not _is_sentence(line) and not line.body.rstrip("*_ ").endswith(":")
+            return line.name is not None and not is_sentence(line) and not line.body.rstrip("*_ ").endswith(":")
         return strong and (line.reading.dated or (line.known is not None and not self.dated))
 
     def _leads_group(self, number: int) -> bool:
@@ -234,7 +186,7 @@ class _Judge:
             deeper = other.indent > line.indent + 1 or (line.mark in ("heading", "bold") and other.mark != line.mark)
             if not deeper or (other.mark == line.mark and other.indent <= line.indent):
                 return False
-            if strong and other.mark != "plain" and not _TALKS.search(other.reading.rest):
+            if strong and other.mark != "plain" and not TALKS.search(other.reading.rest):
                 return True
             if other.mark == "plain":
                 return False
@@ -262,89 +214,10 @@ class _Judge:
         if line.mark == "heading" or (colon and not deeper) or (line.mark == "bold" and gap and not deeper):
             return "text"
         if not self.marked and line.mark == "plain" and not deeper:
-            return (
-                "detail" if _is_sentence(line) and (not gap or more) else "junk" if not _is_sentence(line) else "text"
-            )
+            return "detail" if is_sentence(line) and (not gap or more) else "junk" if not is_sentence(line) else "text"
         if not gap or deeper:
             return "detail"
         return "detail" if more and line.mark in ("plain", "bullet", "quote", "emoji") else "text"
-
-
-def is_strong(line: Line) -> bool:
-    """Whether a line holds a title for certain."""
-    if line.mark in ("blank", "rule") or not line.reading.names:
-        return False
-    if line.mark == "cell":
-        return True
-    full = line.reading.names[0]
-    if line.known == full:
-        return True
-    if line.mark == "plain" and (_tells_of_several(clean(line.body)) or behind_offer(clean(line.body)) is not None):
-        return False  # prose
-    if _SAYS.match(clean(line.body).strip("*_ ")):
-        return False
-    if line.known is not None and line.mark != "plain":
-        return True
-    plain = clean(line.body)
-    if (labelled := without_label(plain)) != plain:
-        return not (_SAYS.match(labelled) or _OFFERS.match(labelled))
-    if line.known is not None:
-        return line.reading.dated or not _TALKS.search(full[0]) or line.reading.lead
-    return line.reading.dated and not _is_sentence(line)
-
-
-def _tells_of_several(said: str) -> bool:
-    """Whether a line is a sentence with several years: prose that names titles."""
-    return len(_YEARS.findall(said)) > 1 and said[-1] in ".!?:。！？" and len(said.split()) > _SENTENCE_WORDS
-
-
-def _is_sentence(line: Line) -> bool:
-    """Whether a line without a known title is a sentence, and no title."""
-    said = clean(line.body).strip("*_ ")
-    words = said.split()
-    if line.reading.dated and line.name is not None:
-        title = line.name[0].split()
-        if (len(title) >= 4 and _TALKS.search(line.name[0])) or _OFFERS.match(said):
-            return True
-        rest = line.reading.rest
-        goes_on = re.match(r",?\s+(?:[a-z]|and\b)", rest) is not None and said[-1] in ".!?:。"
-        return line.mark == "plain" and (goes_on or (len(title) >= 5 and said[-1] in ".!?:。！？" and len(rest) < 3))
-    if not words or ends_with_author(said):
-        return False
-    if said[-1] in ".!?…。！？" and (len(words) >= 3 or (len(said) > 12 and not said.isascii())):
-        return True
-    return (len(words) >= _SENTENCE_WORDS and describes(said)) or len(words) > _TITLE_WORDS
-
-
-def _shape(line: Line) -> set[str]:
-    """How a line writes its title: what tells that the next line of the same shape is one too."""
-    said = clean(line.body).strip("*_ ")
-    found = {"dated"} if line.reading.dated else set[str]()
-    found |= {"lead"} if line.reading.lead else set()
-    found |= {"!"} if said.endswith("!") and len(said.split()) <= _SENTENCE_WORDS else set()
-    for cut in _SHAPES:
-        head, behind, _ = said.partition(cut)
-        if behind and len(head.split()) <= _SENTENCE_WORDS + 2 and not _TALKS.search(head):
-            found.add(cut)
-    return found
-
-
-def _common_shape(
-    keys: Sequence[tuple[str, int, int]], strong: Sequence[bool], lines: Sequence[Line], key: tuple[str, int, int]
-) -> set[str]:
-    """What most of the certain titles with one mark have in common."""
-    shapes = [_shape(line) for own, sure, line in zip(keys, strong, lines, strict=True) if own == key and sure]
-    counted = Counter(one for shape in shapes for one in shape)
-    return {one for one, count in counted.items() if count > _ENOUGH * len(shapes)}
-
-
-def _title_like(line: Line) -> bool:
-    """Whether a line without a known title and a year looks like a title."""
-    name = min((name for name, _ in line.reading.names), key=len, default="")
-    words = name.split()
-    if not words or len(words) > _TITLE_WORDS or name[-1] in "?？:：" or describes(name):
-        return False
-    return not (name[-1] in ".。" and len(words) > 3)
 
 
 def _sections(lines: Sequence[Line]) -> list[int]:
@@ -426,92 +299,12 @@ def _parts(text: str, lines: Sequence[Line], roles: Sequence[_Role], known: Know
             yield _with_year(part, told, known)
         told, part = "", None
         if role == "place":
-            *whole, part = _pieces(text, line, known)
+            *whole, part = pieces_of(text, line, known)
             yield from whole
         elif role in ("junk", "text"):
             part = Part(role, line.start, line.stop, line.reading.names)
     if part is not None:
         yield _with_year(part, told, known)
-
-
-def _pieces(text: str, line: Line, known: Known) -> list[Part]:
-    """The places of a line: several where each has its year, or list numbers go on."""
-    whole = Part("place", line.start, line.stop, line.reading.names, line.name)
-    said = text[line.start : line.stop].rstrip()
-    plainly = line.known is not None and not line.reading.rest and not line.reading.dated
-    if line.mark == "cell" or plainly or len(said) > _LONGEST_LINE:
-        return [whole]
-    if several := _several(text, line, known):
-        return several
-    cuts = [found for found in _JOINT.finditer(said) if found.start() >= len(said) - len(said.lstrip()) + 3]
-    if not cuts or len(cuts) > 200:
-        return [whole]
-    begins = [0, *(cut.end() for cut in cuts)]
-    ends = [*(cut.start() for cut in cuts), len(said)]
-    before = Numbering(number=(line.number or 1) - 1)
-    pieces = [
-        read_line(text, line.start + first, line.start + stop, before, known)
-        for first, stop in zip(begins, ends, strict=True)
-    ]
-    apart = all(
-        one.reading.dated
-        and (len(one.reading.rest.strip(" .*_")) < 1 or (one is pieces[-1] and all(other.known for other in pieces)))
-        and is_strong(one)
-        and (one.known is not None or not one.body.lstrip('*_"“ ')[:1].islower())
-        for one in pieces
-    )
-    counted = [one.number for one in pieces] == [*range(line.number or 0, (line.number or 0) + len(pieces))]
-    if not apart and not (line.number is not None and counted):
-        return [whole]
-    borders = [line.start, *(line.start + first for first in begins[1:]), line.stop]
-    return [
-        Part("place", first, stop, one.reading.names, one.name)
-        for first, stop, one in zip(borders[:-1], borders[1:], pieces, strict=True)
-    ]
-
-
-def _several(text: str, line: Line, known: Known) -> list[Part]:
-    """The places of a line without years whose titles are all known: ``Portal & Portal 2``, ``《A》和《B》``."""
-    said = text[line.start : line.stop]
-    quoted = [one for one in _QUOTED.finditer(said)]
-    runs = 1
-    while runs < len(quoted) and _BETWEEN.fullmatch(said[quoted[runs - 1].end() : quoted[runs].start()]):
-        runs += 1
-    begin = said.find(line.body) if line.body else -1
-    if runs > 1:
-        ends = [one.end() for one in quoted[:runs]]
-        titles = [one[0][1:-1] for one in quoted[:runs]]
-    elif line.known is None and begin >= 0 and 0 < len(joints := [*_AND.finditer(line.body)]) <= _MOST_JOINED:
-        titles, ends = _covered(line.body, joints, known)
-        ends = [begin + end for end in ends]
-    else:
-        return []
-    if len(titles) < 2 or not all(known(title, None) for title in titles):
-        return []
-    borders = [line.start, *(line.start + end for end in ends[:-1]), line.stop]
-    return [
-        Part("place", first, stop, ((title, None),), (title, None))
-        for (first, stop), title in zip(pairwise(borders), titles, strict=True)
-    ]
-
-
-def _covered(body: str, joints: Sequence[re.Match[str]], known: Known) -> tuple[list[str], list[int]]:
-    """The fewest known titles that a line consists of, and where each ends; empty if it holds other words too."""
-    begins, ends = [0, *(one.end() for one in joints)], [*(one.start() for one in joints), len(body.rstrip())]
-    titles: list[str] = []
-    stops: list[int] = []
-    first = 0
-    while first < len(begins):
-        for last in range(len(ends) - 1, first - 1, -1):
-            title = body[begins[first] : ends[last]].strip(' *_"“”')
-            if known(title, None):
-                titles.append(title)
-                stops.append(ends[last])
-                first = last + 1
-                break
-        else:
-            return [], []
-    return titles, stops
 
 
 def _with_year(part: Part, told: str, known: Known) -> Part:

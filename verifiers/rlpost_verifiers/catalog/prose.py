@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from rlpost_verifiers.catalog.marks import Known
-from rlpost_verifiers.catalog.outline import Part
+from rlpost_verifiers.catalog.pieces import Part
 from rlpost_verifiers.catalog.titles import Name, describes, read_title
 
 _DATED = re.compile(r"[(\[]\s*(?:[^()\[\]\d]{1,40}[,\s])?((?:1[89]|20)\d\d)[^()\[\]]{0,40}[)\]]")
@@ -25,15 +25,15 @@ _ON = (
 """What may stand between a verb of liking and a title that is liked: words of the same clause, no advice."""
 _LIKED = re.compile(
     r"(?:\b(?:skip|avoid|instead of|rather than|unlike|other than|apart from|besides|forget|stay away from"
-    r"|(?:not|n['’]t)(?: \w+)? (?:watch|read|play|recommend|mean)|liked|loved|enjoyed|already (?:seen|watched)|watched|love of|fans? of|similar to|reminiscent of"
-    r"|(?:(?:it|that|this)['’]s|is|are|feels?|looks?|plays?|reads?|much|a bit|kind of|sort of|something|somewhat|almost|think|more|less)"
-    r" like"
+    r"|(?:not|n['’]t)(?: \w+)? (?:watch|read|play|recommend|mean)|liked|loved|enjoyed|already (?:seen|watched)|watched"
+    r"|love of|fans? of|similar to|reminiscent of|(?:(?:it|that|this)['’]s|is|are|feels?|looks?|plays?|reads?|much"
+    r"|a bit|kind of|sort of|something|somewhat|almost|think|more|less) like"
     r"|remind\w* \w+ of|than|mentioned|in the (?:vein|spirit|style) of)"
     r"|\b(?:if|since|because|as) you(?:['’](?:re|ve))? (?:really |also |already |clearly |so )*"
     r"(?:like|love|enjoy|into|a fan of))\s+(?:both |the |films? like |movies? like )?[*_\"“«\[]*$"
-    r"|\b(?:if|since|because|as) (?:you|it seems you)(?:['’](?:re|ve))? (?:\w+ ){0,2}?(?:lik|lov|enjoy|appreciat|ador)\w*"
-    rf"\b{_ON}$"
-    r"|\b(?:given|considering|based on|knowing) (?:your|that you|how much you)\b" + f"{_ON}$",
+    r"|\b(?:if|since|because|as) (?:you|it seems you)(?:['’](?:re|ve))? (?:\w+ ){0,2}?"
+    rf"(?:lik|lov|enjoy|appreciat|ador)\w*\b{_ON}$"
+    rf"|\b(?:given|considering|based on|knowing) (?:your|that you|how much you)\b{_ON}$",
     re.IGNORECASE,
 )
 """Words of a clause that names what the user likes, up to a title in it."""
@@ -111,7 +111,7 @@ _IS = re.compile(
     r"[*_\"”]*\s+(?:is (?:an?|the|one|my|your|also|another)|(?:would|might|could) be|offers|follows|remains)\b"
 )
 """What makes the first word of a sentence a title."""
-_YEAR_RIGHT_BEHIND = re.compile(r"[^\w\n]{0,6}((?:1[89]|20)[0-3]\d)(?!\w)")
+_YEAR_RIGHT_BEHIND = re.compile(r"[^\w\n]{0,6}(1[89]\d\d|20[0-3]\d)(?!\w)")
 _MOST_JOINED = 10
 _LONGEST_MARKED = 8
 """Words of a title in marks."""

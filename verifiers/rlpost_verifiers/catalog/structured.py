@@ -12,7 +12,8 @@ from itertools import pairwise
 
 from rlpost_verifiers.catalog.marks import Known
 from rlpost_verifiers.catalog.names import year_of
-from rlpost_verifiers.catalog.outline import MOST_PLACES, Part
+from rlpost_verifiers.catalog.outline import MOST_PLACES
+from rlpost_verifiers.catalog.pieces import Part
 from rlpost_verifiers.catalog.tables import TITLE_KEYS, YEAR_KEYS, column_of
 from rlpost_verifiers.catalog.titles import Name, read_title
 

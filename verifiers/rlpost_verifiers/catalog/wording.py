@@ -30,8 +30,8 @@ _FORM = re.compile(
 )
 """A subtitle that names the kind of a work and no part of it: ``: A Novel``."""
 _EDITION = re.compile(
-    r"(?:the\s+)?(?:(?:game of the year|goty|definitive|complete|ultimate|deluxe|standard|digital|collector['’]?s|enhanced"
-    r"|extended|limited|kindle|paperback|hardcover|audiobook|blu-?ray|dvd|4k)\b[\w\s/&-]{0,20}\bedition"
+    r"(?:the\s+)?(?:(?:game of the year|goty|definitive|complete|ultimate|deluxe|standard|digital|collector['’]?s"
+    r"|enhanced|extended|limited|kindle|paperback|hardcover|audiobook|blu-?ray|dvd|4k)\b[\w\s/&-]{0,20}\bedition"
     r"|(?:director['’]?s|extended|final|theatrical|uncut)\s+cut|remastered|unabridged|paperback|hardcover|audiobook)\W*$",
     re.IGNORECASE,
 )
@@ -48,8 +48,8 @@ _OFFER = re.compile(
 )
 """Words of advice before a title."""
 _ADVICE = re.compile(
-    r"(?i:if|for|when|want|looking|in the mood|feeling|need|since|because|as|i|i['’]d|you|try|start|begin|next|then|finally"
-    r"|first|second|third|and|or|also|maybe|perhaps|going|something|another)\b[^()\[\]*_\"“«]*?[\s,:]"
+    r"(?i:if|for|when|want|looking|in the mood|feeling|need|since|because|as|i|i['’]d|you|try|start|begin|next|then"
+    r"|finally|first|second|third|and|or|also|maybe|perhaps|going|something|another)\b[^()\[\]*_\"“«]*?[\s,:]"
     r"(?:[*_]{1,3}|[\"“«])(?P<title>[^*_\"”»]{1,120})(?:[*_]{1,3}|[\"”»])"
 )
 _NOT_OF = re.compile(
