@@ -135,7 +135,7 @@ def test_a_byte_and_half_a_character_end_no_command(tmp_path: Path, capsys: pyte
     verdicts = {one["name"]: one for one in map(json.loads, capsys.readouterr().out.splitlines())}
     items = {name: [place["item"] for place in one["places"]] for name, one in verdicts.items()}
     assert items == {
-        "mark": ["Alien (1979)"], "byte": [None, "Alien (1979)"], "half": ["Alien (1979)"], "none": [], ")": []
+        "mark": ["Alien (1979)"], "byte": ["Alien (1979)", "Alien (1979)"], "half": ["Alien (1979)"], "none": [], ")": []
     }  # fmt: skip
     assert verdicts["half"]["places"][0]["line"] == "\ud83d Alien (1979)"
 
