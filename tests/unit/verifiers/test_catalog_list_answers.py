@@ -137,6 +137,10 @@ def spans(text: str) -> list[str]:
         ("## Horror\n- Alien (1979)\n\n## Fun\n- Up (2009)\n\nBye!", ["- Alien (1979)\n\n", "- Up (2009)\n\n"]),
         ("<think>Heat (1995)</think>\nUp (2009)\n", ["Up (2009)\n"]),
         ('["Alien (1979)", "Up (2009)"]', ['"Alien (1979)", ', '"Up (2009)"]']),
+        (
+            '{"Alien (1979)": {"why": "tense"}, "Up (2009)": "fun"}',
+            ['"Alien (1979)": {"why": "tense"}, ', '"Up (2009)": "fun"}'],
+        ),
         ("Alien (1979); Up (2009)", ["Alien (1979); ", "Up (2009)"]),
         ("|Film|Why|\n|---|---|\n|Up (2009)|fun|\n", ["|Up (2009)|fun|\n"]),
         ("Alien (1979)\nhm\nUp (2009)", ["Alien (1979)\n", "hm\n", "Up (2009)"]),

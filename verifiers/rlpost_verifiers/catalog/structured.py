@@ -52,7 +52,10 @@ class _Box:
     key: str
     holds: bool = False
     texts: list[tuple[str, str, int, int]] = field(default_factory=list[tuple[str, str, int, int]])
+    begins: list[int] = field(default_factory=list[int])
+    """Where each text begins, its key included."""
     pending: str | None = None
+    begin: int = 0
     said: tuple[str, int, int] | None = None
 
 
@@ -88,7 +91,8 @@ def _scan(text: str, start: int, known: Known) -> tuple[list[Part], int]:
             key = (parent.pending or parent.key) if parent else ""
             boxes.append(_Box(mark, found.start(), key))
         elif mark == ":" and boxes and boxes[-1].said is not None:
-            boxes[-1].pending, boxes[-1].said = boxes[-1].said[0], None
+            boxes[-1].pending, boxes[-1].begin, _ = boxes[-1].said
+            boxes[-1].said = None
         elif mark in (",", "]", "}") and boxes:
             _settle(boxes[-1])
             if mark != ",":
@@ -138,8 +142,10 @@ def _settle(box: _Box) -> None:
     """Keep the text that was read, with its key."""
     if box.said is not None:
         box.texts.append((box.pending or "", *box.said))
+        box.begins.append(box.said[1] if box.pending is None else box.begin)
     elif box.pending is not None:
-        box.texts.append((box.pending, "", box.start, box.start))
+        box.texts.append((box.pending, "", box.begin, box.begin + len(box.pending)))
+        box.begins.append(box.begin)
     box.said = box.pending = None
 
 
@@ -173,13 +179,13 @@ def _texts(box: _Box, known: Known) -> tuple[int, list[Part]]:
         return 0, []
     found: list[Part] = []
     strong = 0
-    for key, said, start, stop in box.texts:
+    for (key, said, start, stop), begin in zip(box.texts, box.begins, strict=True):
         if box.kind == "{" and not re.search(r"\d", key):
             continue
         by_key = box.kind == "{" and (reading := read_title(key)).dated
         reading = read_title(key if by_key else said)
         strong += reading.dated or any(known(*name) for name in reading.names)
-        found.append(_part(start, stop, reading.names, known))
+        found.append(_part(begin if by_key else start, stop, reading.names, known))
     return strong, found
 
 
