@@ -71,6 +71,35 @@ def test_no_place_is_paid_for_an_item_that_it_does_not_name() -> None:
     assert paid == []
 
 
+@pytest.mark.parametrize(
+    ("line", "item"),
+    [
+        ("The Fly (a remake of the 1958 film)", None),  # that is the other one's year
+        ("The Fly (1986, not the 1958 original)", "The Fly (1986)"),
+        ("The Fly (the 1986 version)", "The Fly (1986)"),
+        ("John Wick (2023)", None),  # a wrong year, not the fourth part
+        ("Mission: Mangal (2018)", None),  # not Mission: Impossible - Fallout (2018)
+        ("Son of The Prestige (2006)", None),
+        ("The Prestige - 2006 - Christopher Nolan", "The Prestige (2006)"),
+        ("The Fly - 1986 - David Cronenberg", "The Fly (1986)"),
+    ],
+)
+def test_a_year_belongs_to_the_work_that_it_dates(line: str, item: str | None) -> None:
+    assert read(f"1. {line}\n2. Heat (1995)", "fresh films") == [item, "Heat (1995)"]
+
+
+@pytest.mark.parametrize(
+    ("line", "item"),
+    [
+        ('He, K., et al. (2015). Deep Residual Learning for Image Recognition. CVPR.', "Deep Residual Learning for Image Recognition (2015)"),
+        ('K. He et al., "Deep residual learning for image recognition," in CVPR, 2016.', "Deep Residual Learning for Image Recognition (2015)"),
+        ('K. He (2001). "Deep residual learning for image recognition." CVPR, 2015.', None),
+    ],
+)  # fmt: skip
+def test_citations_are_dated_by_their_own_year(line: str, item: str | None) -> None:
+    assert read(f"1. {line}", "fresh papers") == [item]
+
+
 TRAPS = (
     ("{title}: The Reckoning", 4), ("{title} Vol. 8", 0), ("{title}: Chapter Nine", 1), ("{title} 17", 0),
     ("{title} XIV", 0), ("{title} Returns", 3), ("Beyond {title}", 0), ("Son of {title}", 0), ("{title} Begins", 0),
