@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from rlpost.types import VerifyItem
+from rlpost_verifiers.catalog.citations import cited
 from rlpost_verifiers.catalog.items import catalog_of
 from rlpost_verifiers.catalog.lists import ListSettings, parse_list
 from rlpost_verifiers.catalog.verifier import CatalogVerifier
@@ -75,6 +76,7 @@ def test_no_place_is_paid_for_an_item_that_it_does_not_name() -> None:
     ("line", "item"),
     [
         ("The Fly (a remake of the 1958 film)", None),  # that is the other one's year
+        ("The Fly (a remake of the film from 1958)", None),
         ("The Fly (1986, not the 1958 original)", "The Fly (1986)"),
         ("The Fly (the 1986 version)", "The Fly (1986)"),
         ("John Wick (2023)", None),  # a wrong year, not the fourth part
@@ -98,6 +100,10 @@ def test_a_year_belongs_to_the_work_that_it_dates(line: str, item: str | None) -
 )  # fmt: skip
 def test_citations_are_dated_by_their_own_year(line: str, item: str | None) -> None:
     assert read(f"1. {line}", "fresh papers") == [item]
+
+
+def test_the_year_of_a_citation_is_the_last_behind_its_title() -> None:
+    assert cited('A. Vaswani et al., "Attention," in Proc. NIPS 2016, 2017.') == ("Attention", 2017)
 
 
 TRAPS = (
