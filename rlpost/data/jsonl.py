@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from rlpost.errors import DataError, first_line
 
@@ -37,8 +37,12 @@ def read_jsonl(path: str) -> list[dict[str, Any]]:
     return rows
 
 
-def read_text(path: str) -> str:
+def read_text(path: str, errors: Literal["strict", "replace"] = "strict") -> str:
     """The text of a UTF-8 file, with or without a byte order mark.
+
+    Args:
+        path: path of the file.
+        errors: bytes that are no UTF-8 are an error (``strict``), or become U+FFFD (``replace``).
 
     Raises:
         DataError: if the file is missing, unreadable, of another kind or in another encoding.
@@ -51,7 +55,7 @@ def read_text(path: str) -> str:
         if data.startswith(magic):
             raise DataError(f"{path}: {kind}")
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert the file") from None
     if "\0" in text[:100]:

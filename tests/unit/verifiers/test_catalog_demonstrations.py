@@ -127,6 +127,8 @@ def test_lists_in_any_of_three_columns(tmp_path: Path) -> None:
     rows = [{"id": 1, "text": "a"}, {"id": "2", "completion": "b"}, {"id": 3, "items": ["c", "d"]}]
     file.write_text("".join(json.dumps(one) + "\n" for one in rows))
     assert read_lists(str(file)) == {"1": "a", "2": "b", "3": "c\nd"}
+    file.write_text('{"id": 1, "text": ""}\n{"id": 2, "text": null, "completion": "b"}\n')
+    assert read_lists(str(file)) == {"1": "", "2": "b"}, "an empty list ends no command"
     file.write_text('{"id": 1}\n')
     with pytest.raises(DataError, match="row 0: no list"):
         read_lists(str(file))

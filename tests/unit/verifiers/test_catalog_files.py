@@ -77,6 +77,38 @@ def test_a_line_in_another_encoding_is_read_and_reported(tmp_path: Path) -> None
         ("a.jsonl", b'{"title":"Up \\ud83d"}\n{"title":"Down \\ud83d\\ude00"}\n', ["Up \ufffd", "Down 😀"]),
         ("a.csv", b"title\nAlien\n", ["Alien"]),
         ("a.csv", b"title\n)\n", [")"]),
+        ("a.csv", b"sep=;\r\nTitle;Year\r\nAlien;1979\r\n", ["Alien (1979)"]),
+        ("a.csv", b'"ISBN";"Book-Title"\n"1";"Flu: \\"The\\" Story"\n"2";"Up"\n', ['Flu: "The" Story', "Up"]),
+        ("a.csv", b"Nr;Titel;Jahr\n1;Das Fest;1998\n", ["Das Fest (1998)"]),
+        ("a.csv", "片名,年份\n活着,1994\n".encode(), ["活着 (1994)"]),
+        (
+            "a.dat",
+            b"1::Up (2009)::Drama\n2::Mis\xe9rables, Les (1995)::Drama|War\n",
+            ["Up (2009)", "Misérables, Les (1995)"],
+        ),
+        (
+            "u.item",
+            b"1|Up (2009)|01-Jan-2009||http://a|0|0\n2|Her (2013)|01-Jan-2013||http://b|0|0\n",
+            ["Up (2009)", "Her (2013)"],
+        ),
+        (
+            "a.txt",
+            b"1,2003,Dinosaur Globe\n2,NULL,Up\n3,1997,Character, or Not\n",
+            ["Dinosaur Globe (2003)", "Up", "Character, or Not (1997)"],
+        ),
+        (
+            "a.json",
+            b'{"applist": {"apps": [{"appid": 5, "name": "Hades"}, {"appid": 7, "name": "Portal"}]}}',
+            ["Hades", "Portal"],
+        ),
+        ("a.json", b'{\n "730": {"name": "Hades"},\n "570": {"name": "Portal"}\n}', ["Hades", "Portal"]),
+        ("a.json", b'{\n "title": "Alien",\n "year": 1979\n}', ["Alien (1979)"]),
+        (
+            "a.csv",
+            b"title,year\nAlien,1979\nAl\x81ens,1986\nUp,2009\n",
+            ["Alien (1979)", "Al\ufffdens (1986)", "Up (2009)"],
+        ),
+        ("a.jsonl", '{"title":"Бег"}\n'.encode() + b'{"title":"Caf\xe9"}\n', ["Бег", "Café"]),
     ],
 )
 def test_formats_are_read(tmp_path: Path, name: str, data: bytes, wanted: list[str]) -> None:
@@ -91,7 +123,7 @@ def test_formats_are_read(tmp_path: Path, name: str, data: bytes, wanted: list[s
         ("a.csv", b"a,b\n1,2\n", r"no column for the title \(there are a, b\)"),
         ("a.csv", b"title,year\n", "no row that can be read"),
         ("a.csv", b"\n \n", "an empty file"),
-        ("a.dat", b"1::Toy Story (1995)::Animation\n", "columns without names between '::'"),
+        ("a.dat", b"m1::Toy Story::Animation\n", "no row that can be read"),
         ("a.csv", b"PK\x03\x04xx", "a zip archive"),
         ("a.jsonl.gz", gzip.compress(b'{"title":"Alien"}\n', mtime=0)[:20], "cannot be read"),
         ("a.json", b'[{"title":"Alien"},', "not valid JSON"),
@@ -103,6 +135,21 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path, name: str, data: bytes,
     with pytest.raises(DataError, match=message) as caught:
         loaded(tmp_path, name, data)
     assert "\n" not in str(caught.value)
+
+
+def test_files_without_names_of_columns_have_ids(tmp_path: Path) -> None:
+    old = loaded(tmp_path, "movies.dat", b"7::Up (2009)::Drama\n9::Her (2013)::Drama\n")
+    assert [(item.id, item.attributes) for item in old.items] == [
+        ("7", {"column 3": "Drama"}),
+        ("9", {"column 3": "Drama"}),
+    ]
+    apps = loaded(tmp_path, "games.json", b'{"730": {"name": "Hades"}, "570": {"name": "Portal"}}')
+    assert [item.id for item in apps.items] == ["730", "570"]
+
+
+def test_papers_are_not_dated_by_their_last_change(tmp_path: Path) -> None:
+    papers = loaded(tmp_path, "a.jsonl", b'{"id":"1706.1","title":"Attention","update_date":"2023-08-03"}\n')
+    assert papers.items[0].year is None
 
 
 def test_columns_have_their_usual_names(tmp_path: Path) -> None:

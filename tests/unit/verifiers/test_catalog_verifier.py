@@ -125,6 +125,21 @@ def test_the_command_prints_a_verdict_per_list(tmp_path: Path, capsys: pytest.Ca
     assert main(["verify", "catalog", "-", "--set", "tolerant=0"]) == 2
 
 
+def test_a_byte_and_half_a_character_end_no_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "lists.jsonl"
+    file.write_bytes(
+        b'\xef\xbb\xbf{"name": "mark", "text": "Alien (1979)"}\n{"name": "byte", "text": "Al\xffien (1979)\\nAlien (1979)"}\n'
+        b'{"name": "half", "text": "\\ud83d Alien (1979)"}\n{"name": "none", "text": ""}\n{"name": ")", "text": ")"}\n'
+    )
+    assert main(["verify", "catalog", str(file)]) == 0
+    verdicts = {one["name"]: one for one in map(json.loads, capsys.readouterr().out.splitlines())}
+    items = {name: [place["item"] for place in one["places"]] for name, one in verdicts.items()}
+    assert items == {
+        "mark": ["Alien (1979)"], "byte": ["Alien (1979)", "Alien (1979)"], "half": ["Alien (1979)"], "none": [], ")": []
+    }  # fmt: skip
+    assert verdicts["half"]["places"][0]["line"] == "\ud83d Alien (1979)"
+
+
 def test_popularity_comes_from_a_column_or_from_what_conversations_wanted(tmp_path: Path) -> None:
     voted = catalog_of([{"title": "Alien", "year": 1979, "votes": 6}, {"title": "Up", "year": 2009, "votes": 2}])
     file = tmp_path / "train.jsonl"

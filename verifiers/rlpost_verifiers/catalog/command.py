@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlpost.data.jsonl import parse_lines, read_jsonl
+from rlpost.data.jsonl import parse_lines, read_jsonl, read_text
 from rlpost.data.messages import read_messages
 from rlpost.errors import DataError, UserError, first_line
 from rlpost.paths import cache_folder
@@ -60,7 +60,7 @@ def verify_file(path: str, catalog: str | None, **settings: Any) -> int:
             for item, name in zip(verdict.items, verdict.evidence["items"], strict=True)
         ]
         document = {"name": row["name"], "outcome": verdict.outcome, "reason": verdict.reason, "score": verdict.score}
-        print(json.dumps({**document, "places": places}, ensure_ascii=False), flush=True)
+        print(_json({**document, "places": places}), flush=True)
     return 0
 
 
@@ -117,7 +117,7 @@ def demonstrate_file(
     remapper = Remapper(verifier, Embedder(embedder), chosen)
     found = demonstrate(rows, named, remapper, _rater(answers, rows) if rate and answers is not None else None)
     partial = Path(f"{output}.partial")
-    partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.rows), encoding="utf-8")
+    partial.write_text("".join(_json(row) + "\n" for row in found.rows), encoding="utf-8")
     partial.rename(output)
     if as_json:
         print(json.dumps({"output": output, **found.figures}))
@@ -156,12 +156,18 @@ def _rater(answers: Answers, rows: Mapping[str, Mapping[str, Any]]) -> Rate:
 
 
 def _text(path: str) -> str:
+    """The text of a file or of standard input. What is no UTF-8 becomes U+FFFD: one byte should not cost all lists."""
     if path == "-":
-        return sys.stdin.read()
-    file = Path(path).expanduser()
-    if not file.is_file():
+        buffer = getattr(sys.stdin, "buffer", None)
+        return sys.stdin.read() if buffer is None else buffer.read().decode("utf-8-sig", "replace")
+    if not Path(path).expanduser().is_file():
         raise DataError(f"{path}: no such file; give lists as JSON lines, or - for standard input")
-    return file.read_text(encoding="utf-8")
+    return read_text(path, errors="replace")
+
+
+def _json(value: Any) -> str:
+    """A value as one line of JSON; half of a surrogate pair, which no encoding can hold, is written as an escape."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _row(place: str, value: Any) -> dict[str, Any]:

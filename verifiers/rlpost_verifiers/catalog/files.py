@@ -14,12 +14,32 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from rlpost.data.jsonl import existing_file
 from rlpost.errors import DataError, first_line
 from rlpost.plugins.registry import resolve
+from rlpost_verifiers.catalog.encodings import (
+    around,
+    counted,
+    damaged,
+    decodes,
+    first_byte,
+    is_western,
+    western,
+    wide,
+)
+from rlpost_verifiers.catalog.layouts import (
+    fitted,
+    is_separator,
+    names_of_columns,
+    object_of,
+    rows_within,
+    separator_of,
+    split_colons,
+)
 
 Report = Callable[[int, str, Any], None]
 """Takes row number, reason and value of a defect."""
@@ -40,15 +60,13 @@ _MARKS = (
     (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"),
 )  # fmt: skip
 _HEAD = 4096
-_ODD_SHARE = 0.2
-"""Largest share of a Western text's accents that may stand where no writer puts them."""
-_ODDLY_PLACED = re.compile(r"[A-Za-zÀ-ÿ][\x80-\x9f¡-©«-´¶-¹»-¿×÷][A-Za-zÀ-ÿ]|[a-z][À-ÖØ-ÞŠŽŸ]|[À-ÿ]{3}")
+_ESCAPED = re.compile(r'\\"(?!\s*(?:[,;\t|]|$))')
+"""A quote behind a backslash that ends no cell."""
+_FIRST_ROWS = 100
+"""Rows by which it is told whether the first line names columns."""
 _DELIMITERS = ",;\t|"
 _DELIMITED = (".csv", ".tsv", ".dat", ".txt")
 _JSON = (".jsonl", ".json", ".ndjson")
-_IN_ROWS = re.compile(r"[^\x00-\x7f]{2,}")
-_ROW_SHARE = 0.5
-"""Largest share of a Western text's accents that may stand side by side."""
 _DECODER = json.JSONDecoder(strict=False)
 csv.field_size_limit(2**24)
 
@@ -85,7 +103,7 @@ def read_rows(path: str, report: Report) -> Iterator[Row]:
         elif first.startswith("["):
             yield from _array(path, "".join(lines), report)
         else:
-            yield from _json_lines(lines.last_time(), report)
+            yield from _objects(lines, first, report)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({first_line(error)})") from None
 
@@ -113,8 +131,8 @@ class _Lines:
                 try:
                     yield line.decode("utf-8")
                 except UnicodeDecodeError:
-                    text = _western(line)
-                    if not _is_western(text):
+                    text = western(line)
+                    if not is_western(text):
                         text = line.decode("utf-8", "replace")
                     if before is not None:
                         self._report(max(number - before, 0), "line_not_utf8", text.strip())
@@ -127,77 +145,35 @@ class _Lines:
             for mark, encoding in _MARKS:
                 if head.startswith(mark):
                     return encoding
-            if encoding := _wide(head):
+            if encoding := wide(head):
                 return encoding
             opened.seek(0)
-            right, wrong = _counted(opened)
+            right, wrong, every = counted(opened)
         if not wrong:
             return "utf-8"
-        if right > len(wrong):
+        if right >= len(wrong):
             return None
-        if not _is_western("".join(map(_western, wrong))):
+        if not is_western("".join(map(western, wrong))):
+            if damaged(wrong, every):
+                return None
             raise DataError(
-                f"{self._path}: neither UTF-8 nor a Western encoding (byte {_first_byte(wrong[0])}, around "
-                f"{_around(wrong[0])!r}); convert it: iconv -f ENCODING -t UTF-8"
+                f"{self._path}: neither UTF-8 nor a Western encoding (byte {first_byte(wrong[0])}, around "
+                f"{around(wrong[0])!r}); convert it: iconv -f ENCODING -t UTF-8"
             )
-        return "cp1252" if _decodes(wrong, "cp1252") else "latin-1"
+        return "cp1252" if decodes(wrong, "cp1252") else "latin-1"
 
 
-def _wide(head: bytes) -> str | None:
-    """UTF-16 without its mark: every second byte of plain text is zero."""
-    zeros = head[0::2].count(0), head[1::2].count(0)
-    if max(zeros) < len(head) // 5:
-        return None
-    return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
-
-
-def _counted(opened: BinaryIO) -> tuple[int, list[bytes]]:
-    """How many lines with characters outside ASCII are UTF-8, and those that are not (at most 100,000)."""
-    right, wrong = 0, list[bytes]()
-    for line in opened:
-        if line.isascii():
-            continue
-        try:
-            line.decode("utf-8")
-            right += 1
-        except UnicodeDecodeError:
-            if len(wrong) < 100_000:
-                wrong.append(line)
-    return right, wrong
-
-
-def _western(line: bytes) -> str:
-    try:
-        return line.decode("cp1252")
-    except UnicodeDecodeError:
-        return line.decode("latin-1")
-
-
-def _is_western(text: str) -> bool:
-    """Whether the characters outside ASCII stand as accents and quotation marks of Western languages do: one by one,
-    and where a writer puts them. Text in other encodings, read as Windows-1252, has them in rows.
-    """
-    accents = sum(c > "\x7f" for c in text)
-    in_rows = sum(len(row) for row in _IN_ROWS.findall(text))
-    return len(_ODDLY_PLACED.findall(text)) <= _ODD_SHARE * accents and in_rows <= _ROW_SHARE * accents
-
-
-def _decodes(lines: Iterable[bytes], encoding: str) -> bool:
-    try:
-        for line in lines:
-            line.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _first_byte(line: bytes) -> str:
-    return f"0x{next(byte for byte in line if byte > 127):02x}"
-
-
-def _around(line: bytes) -> str:
-    place = next(place for place, byte in enumerate(line) if byte > 127)
-    return _western(line[max(place - 15, 0) : place + 15]).strip()
+def _objects(lines: _Lines, first: str, report: Report) -> Iterator[Row]:
+    """A row per line, or the rows that stand within one object."""
+    if object_of(first) is None and isinstance(whole := object_of("".join(lines)), dict):  # indented
+        yield from ((number, row, None) for number, row in enumerate(rows_within(whole) or [whole]))
+        return
+    rows = _json_lines(lines.last_time(), report)
+    head = list(islice(rows, 2))
+    if len(head) == 1 and (within := rows_within(head[0][1])):
+        yield from ((number, row, None) for number, row in enumerate(within))
+        return
+    yield from chain(head, rows)
 
 
 def _json_lines(lines: Iterable[str], report: Report) -> Iterator[Row]:
@@ -241,21 +217,34 @@ def _array(path: str, text: str, report: Report) -> Iterator[Row]:
 
 
 def _delimited(path: str, lines: _Lines, first: str, delimiter: str | None, report: Report) -> Iterator[Row]:
-    """Rows of CSV and its relatives; the first line names the columns."""
-    if "::" in first and first.count("::") > 1:
-        raise DataError(f"{path}: columns without names between '::'; write CSV with a first line of names")
+    """Rows of CSV and its relatives; the first line names the columns, unless its rows begin with numbers."""
+    delimiter = separator_of(first) or delimiter
+    colons = first.count("::") > 1
     if delimiter is None:
         delimiter = max(_DELIMITERS, key=first.count) if any(map(first.count, _DELIMITERS)) else ","
-    parse = _quoted
-    if any(line.count('"') % 2 for line in lines) and _good(_by_line, lines, delimiter) > _good(
-        _quoted, lines, delimiter
+    parse = split_colons if colons else _quoted
+    delimiter = "::" if colons else delimiter
+    if not colons and any(_ESCAPED.search(line) for line in lines):
+        parse = _escaped
+    elif (
+        not colons
+        and any(line.count('"') % 2 for line in lines)
+        and _good(_by_line, lines, delimiter) > _good(_quoted, lines, delimiter)
     ):
         parse = _by_line
-    rows = parse(lines.last_time(before=1), delimiter)
-    names = [name.strip().lstrip("\ufeff") for name in next((cells for cells in rows if cells), [])]
+    rows = (cells for cells in parse(lines.last_time(before=1), delimiter) if cells and not is_separator(cells))
+    head = list(islice(rows, _FIRST_ROWS))
+    names = names_of_columns(head)
+    without_names = names is not None
+    if names is None:
+        names = [name.strip().lstrip("\ufeff") for name in (head[0] if head else ())]
+        head = head[1:]
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
-        raise DataError(f"{path}: column {twice[0]!r} is there twice; rename one")
-    for number, cells in enumerate(cells for cells in rows if cells):
+        raise DataError(
+            f"{path}: column {twice[0]!r} is there twice; rename one, or write a first line of names if there is none"
+        )
+    for number, cells in enumerate(chain(head, rows)):
+        cells = fitted(cells, names, delimiter) if without_names else cells
         if len(cells) == len(names):
             yield number, {n: c if c not in ("", "\\N") else None for n, c in zip(names, cells, strict=True)}, None
         else:
@@ -265,6 +254,11 @@ def _delimited(path: str, lines: _Lines, first: str, delimiter: str | None, repo
 def _quoted(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
     """Cells in which quotes may hold delimiters and line breaks."""
     return csv.reader(lines, delimiter=delimiter)
+
+
+def _escaped(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
+    """Cells in which a quote is written behind a backslash."""
+    return csv.reader(lines, delimiter=delimiter, escapechar="\\")
 
 
 def _by_line(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:

@@ -107,14 +107,16 @@ class CatalogIndex:
         >>> index.shortened("Star Wars", 1977) is None
         True
         """
-        if year is None:
+        if year is None or self.sharing(title):  # "John Wick (2023)" names another part, in a wrong year
             return None
         rest = title_without_rest(title)
-        for name in (title,) if rest is None else (title, rest):
+        joined = key_of(title)[0].replace(" ", "")
+        for name, shorter in ((title, True), *(() if rest is None else ((rest, False),)), (joined, True)):
             found = {
                 item
                 for item, dated, kind in self.store.names(key_of(name)[0])
-                if dated == year and (kind < ALIAS or kind >= SHORT)
+                # "Mission: Mangal" is not "Mission: Impossible": only one of the two may be cut
+                if dated == year and (kind < ALIAS or (shorter and kind >= SHORT))
             }
             if found:
                 return found.pop() if len(found) == 1 else None

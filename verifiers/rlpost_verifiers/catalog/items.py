@@ -32,16 +32,30 @@ brand, price and number of ratings.
 _USUAL: dict[str, tuple[str, ...]] = {
     "title": (
         *("title", "name", "movie_title", "primarytitle", "app_name", "product_title", "product_name", "item_name"),
-        *("book_title", "track_name", "game_title", "movie", "item", "game", "product"),
+        *(
+            "book_title",
+            "track_name",
+            "game_title",
+            "song_title",
+            "paper_title",
+            "movie_name",
+            "book_name",
+            "game_name",
+        ),
+        *("show_name", "movie", "film", "item", "game", "product", "titel", "titre", "título", "titulo", "titolo"),
+        *("název", "tytuł", "название", "标题", "片名", "书名", "名称", "タイトル", "作品名", "제목"),
     ),
     "year": (
-        *("year", "release_year", "release date", "release_date", "startyear", "publication_year", "year_of_release"),
-        *("original_publication_year", "yearpublished", "year_published", "published", "date", "update_date"),
+        *("year", "release_year", "release_date", "startyear", "publication_year", "year_of_release"),
+        *("original_publication_year", "yearpublished", "year_published", "published", "date"),
+        *("premiered", "jahr", "erscheinungsjahr", "année", "annee", "año"),
+        *("anno", "ano", "rok", "год", "年份", "年", "公開年", "연도"),
     ),
     "id": (
         *("id", "item_id", "movie_id", "movieid", "itemid", "parent_asin", "asin", "tconst", "imdb_id", "tmdb_id"),
         *("book_id", "bookid", "goodreads_book_id", "product_id", "productid", "appid", "app_id", "steam_appid"),
-        *("game_id", "track_id", "news_id", "paper_id", "arxiv_id", "isbn", "sku"),
+        *("game_id", "track_id", "news_id", "paper_id", "arxiv_id", "isbn", "isbn13", "sku", "show_id", "business_id"),
+        *("anime_id", "artist_id", "album_id", "song_id", "video_id", "recipe_id", "beer_id", "gmap_id", "joke_id"),
     ),
 }
 """Usual names of columns in small letters, the commonest first."""
@@ -54,6 +68,7 @@ _ALIASES = frozenset(
 _KNOWN_AS = re.compile(r"aka|a\.k\.a|also known", re.IGNORECASE)
 _ENCODE = json.JSONEncoder(default=str, ensure_ascii=False).encode
 _SEPARATORS = "|"
+_GAPS = re.compile(r"[\s._-]+")
 _FIRST_ROWS = 1000
 """Number of rows whose columns are the catalog's columns."""
 _SMALL = 1_000_000
@@ -189,6 +204,11 @@ def _add(builder: Builder, number: int, row: dict[str, Any], text: str | None, k
     builder.add(number, None if identity is None else _identity(identity), title, year, aliases, text.rstrip())
 
 
+def _plain(name: str) -> str:
+    """A column's name in small letters, its words joined by ``_`` (``Book-Title``, ``Release Year``)."""
+    return _GAPS.sub("_", name.strip().lower())
+
+
 def _identity(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
@@ -240,7 +260,7 @@ class _Keys:
                     raise DataError(f"{path}: no column {given[kind]!r} for {kind} ({there})")
                 return given[kind]
             for usual in _USUAL.get(kind, ()):
-                named = [name for name in present if name.strip().lower() == usual]
+                named = [name for name in present if _plain(name) == usual]
                 if len(named) > 1:
                     raise DataError(f"{path}: columns {' and '.join(map(repr, named))} for {kind}; name one in columns")
                 if named:
@@ -250,7 +270,7 @@ class _Keys:
         title = find("title")
         if title is None:
             raise DataError(f"{path}: no column for the title ({there}); name it in columns")
-        aliases = [name for name in present if name.strip().lower() in _ALIASES and name != title]
+        aliases = [name for name in present if _plain(name) in _ALIASES and name != title]
         if "aliases" in given:
             aliases = [name for name in [find("aliases")] if name is not None]
         return cls(title, find("year"), find("id"), tuple(aliases))

@@ -15,7 +15,8 @@ from typing import Literal
 
 from rlpost.config.choices import check_choices
 from rlpost_verifiers.catalog.marks import Known
-from rlpost_verifiers.catalog.outline import Part, outline
+from rlpost_verifiers.catalog.outline import outline
+from rlpost_verifiers.catalog.pieces import Part
 from rlpost_verifiers.catalog.prose import mentions
 from rlpost_verifiers.catalog.structured import read_json
 from rlpost_verifiers.catalog.titles import Name

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rlpost_verifiers.catalog.titles import Name, Reading, clean, read_title
+from rlpost_verifiers.catalog.titles import Name, Reading, begins_with_code, clean, read_title
+from rlpost_verifiers.catalog.wording import marked_within
 
 Mark = Literal["number", "letter", "bullet", "heading", "bold", "quote", "emoji", "cell", "plain", "rule", "blank"]
 Known = Callable[[str, "int | None"], bool]
@@ -34,7 +35,9 @@ _NUMBER = re.compile(
 _EMPTY_NUMBER = re.compile(r"[\s*_#(]*\d{1,3}\s*[.):、]?[\s*_]*$")
 _LETTER = re.compile(r"\s*\(?([A-Za-z]|[ivxIVX]{1,5})[.)]\s+(?:\*\*|__)?\s*(?=\S)")
 _CIRCLED = {**{chr(0x2460 + n): n + 1 for n in range(20)}, **{chr(0x2776 + n): n + 1 for n in range(10)}, "🔟": 10}
-_RULE = re.compile(r"(?:[-*_=~—–\s]{3,}|`{3,}.*|~{3,}.*|(?:</?[a-zA-Z][\w-]*(?:\s[^<>]*)?>\s*)+|[\]\[{},\"]+)$")
+_RULE = re.compile(
+    r"(?:[-*_=~—–\s]{3,}|`{3,}.*|~{3,}.*|\[\^?[\w-]{1,20}\]:\s.*|<?https?://\S+|(?:</?[a-zA-Z][\w-]*(?:\s[^<>]*)?>\s*)+|[\]\[{},\"]+)$"
+)
 _ITEM_TAG = re.compile(
     r"\s*(?:<(?:item|movie|film|book|game|product|recommendation|rec|suggestion|entry|option|result|li|title|name)\b"
     r"[^<>]*>\s*)+(?=[^\s<])"
@@ -135,6 +138,10 @@ def read_line(text: str, start: int, stop: int, before: Numbering, known: Known)
     line = Line(start, stop, "plain", indent, rest, number=number)
     line.reading = read_title(rest)
     line.known = next((name for name in line.reading.names if known(*name)), None)
+    if line.known is None and mark != "plain" and (marked := marked_within(clean(rest))) is not None:
+        within = read_title(marked)
+        line.known = next((name for name in within.names if known(*name)), None)
+        line.reading = within if line.known else line.reading
     line.mark = mark if mark != "plain" else _inner_mark(rest, line.reading)  # pyright: ignore[reportAttributeAccessIssue]
     return line
 
@@ -142,7 +149,7 @@ def read_line(text: str, start: int, stop: int, before: Numbering, known: Known)
 def _inner_mark(rest: str, reading: Reading) -> Mark:
     if rest[:2] in ("**", "__") or rest[:3] == "<b>" or rest[:8] == "<strong>":
         return "bold"
-    return "quote" if reading.lead or rest[:1] == "[" else "plain"
+    return "quote" if reading.lead or rest[:1] == "[" or begins_with_code(rest) else "plain"
 
 
 def _without_emoji(text: str) -> str:
@@ -243,6 +250,14 @@ _DETAIL = re.compile(
     r"|similar(?: to)?|for|vibes?|language|country|features?|highlights?|imdb|scores?|age|isbn|asin|brand|models?|link"
     r"|url|source|about|hook|warning|match|fits?|connection|category|type|style|format|setting|overview|comment"
     r"|explanation)(?:\s+(?:rating|score|of|to|by|for|on|members?|points?|level|range))?"
+    r"|a[ñn]o|g[ée]nero|direct(?:ora?|eur|ed)|dirigid[ao] por|sinopsis|por qu[ée]|duraci[óo]n|reparto|calificaci[óo]n"
+    r"|autora?|ann[ée]e|r[ée]alis(?:ateur|atrice|[ée] par)|pourquoi|dur[ée]e|avec|auteure?|prix|sortie"
+    r"|jahr|regie|regisseur(?:in)?|handlung|inhalt|warum|dauer|besetzung|bewertung|autor(?:in)?|erscheinungsjahr|preis"
+    r"|anno|regia|regista|trama|perch[ée]|durata|voto|autore|ano|diretora?|dire[çc][ãa]o|sinopse|elenco|pre[çc]o|precio|prezzo"
+    r"|год|жанр|режисс[её]р|сюжет|почему|в ролях|рейтинг|автор|описание"
+    r"|导演|導演|主演|年份|上映\w{0,2}|类型|類型|简介|簡介|剧情|劇情|推荐理由|推薦理由|理由|评分|評分|时长|時長|作者|价格|特点|看点|亮点"
+    r"|監督|出演|公開年?|製作年|ジャンル|あらすじ|概要|おすすめポイント|おすすめの理由|評価|著者|見どころ"
+    r"|감독|출연|주연|개봉(?:연도|일)?|연도|장르|줄거리|추천\s?이유|이유|평점|저자"
     r"|(?:why|what|how|where|who|because|if|(?:best|perfect|great|ideal|good) for)\b[^:：]{0,60})[*_\s]*[:：]",
     re.IGNORECASE,
 )

@@ -9,73 +9,51 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Literal
 
 from rlpost_verifiers.catalog.marks import Known, Line, Numbering, is_label, read_line, spans_of
 from rlpost_verifiers.catalog.names import year_of
+from rlpost_verifiers.catalog.pieces import LONGEST_LINE, Part, pieces_of
+from rlpost_verifiers.catalog.sentences import ENOUGH, TALKS, common_shape, is_sentence, is_strong, shape, title_like
 from rlpost_verifiers.catalog.tables import mark_tables
-from rlpost_verifiers.catalog.titles import Name, Reading, clean, describes, read_title, without_label
+from rlpost_verifiers.catalog.titles import Reading, clean, read_title
 
-Kind = Literal["place", "junk", "text"]
 _Role = Literal["place", "junk", "text", "detail", "space"]
 
-_SAYS = re.compile(
-    r"(?:for (?:fans|lovers|those|people|a|the)\b.* (?:of|who|like)|for (?:fans|lovers) of|if you|because you|since you"
-    r"|similar to|more like|inspired by|based on|given your|as you|like your)\b",
-    re.IGNORECASE,
-)
-_TALKS = re.compile(r"\b(?:you|your|i|i['’]d|i['’]ll|i['’]ve|we|these|here|this|let|which|was|is|are)\b", re.IGNORECASE)
 _SEEN = re.compile(
-    r"(?:(?:the |some )?(?:movies|films|books|games|items|ones|titles) )?"
+    r"(?:(?:since|because|as|here(?:['’]s| is| are)|note that|leaving out|excluding|not listing|without)\s+)?"
+    r"(?:what )?(?:(?:the |some )?(?:movies|films|books|games|items|ones|titles) )?"
     r"(?:(?:that |which )?you(?:['’]ve| have)?(?: already)? "
     r"(?:mentioned|said|told|seen|watched|read|played|rated|own)|already (?:seen|watched|read|played)|seen|watched"
-    r"|your (?:favou?rites|history))\b.*[:：]$",
+    r"|your (?:favou?rites|history))\b"
+    r"(?:(?!\b(?:here|recommend|suggest|try|instead|might|would|could)\b)[^.!?])*[:：]$",
     re.IGNORECASE,
 )
-_OFFERS = re.compile(
-    r"(?:i['’]d|i['’]ll|i (?:would|can|think|suggest|recommend)|you (?:might|may|could|should|can|['’]ll|will|would)"
-    r"|check out|how about|why not|(?:you )?(?:also )?consider|have you (?:seen|tried|read|played)|perhaps|maybe"
-    r"|there(?:['’]s| is))\b",
+_AVOIDED = re.compile(
+    r"(?:(?:movies|films|books|games|titles|ones|what|things|some) (?:i['’]d |to )?)?"
+    r"(?:avoid|skip|not recommended|don['’]t (?:watch|read|play|bother)|(?:i['’]d|would) (?:skip|avoid)|steer clear"
+    r"|stay away|left out|excluded)\b[^.!?]{0,60}$",
     re.IGNORECASE,
 )
 _YEAR = re.compile(
-    r"(?:year|released?|date|published|jahr|año|année|anno|год|年份)\b[^\d\n]{0,40}((?:1[89]|20)\d\d)(?!\d)",
+    r"(?:year|released?|date|published|jahr|año|ano|année|anno|год|年份|上映\w{0,2}|公開年?|製作年|개봉\w{0,2}|연도)"
+    r"(?!\w)[^\d\n]{0,40}((?:1[89]|20)\d\d)(?!\d)",
     re.IGNORECASE,
 )
+_PLAIN_START = re.compile(r"^[^\w]+")
+_COUNTED = re.compile(r"(?<=\s)\(?(\d{1,2})[.)]\s+(?=\S)")
+_MOST_UNCOUNTED = 2
+"""Numbers from 1 on in a line that make it a list."""
 _CLOSING = re.compile(
     r"(?:conclusion|summary|final (?:thoughts|note)|notes?|tips?|why|how|honou?rable mentions?|bonus|others?|overview"
     r"|intro)",
     re.IGNORECASE,
 )
-_JOINT = re.compile(
-    r"(?<=[)\]])[*_\"”]{0,3}\s*(?:[;,/|·•、+&]|\band\b)\s*(?:(?:and|&)\s+)?(?=\S)|\s+(?=[(]?\d{1,2}[.)]\s+\S)",
-    re.IGNORECASE,
-)
 MOST_PLACES = 10_000
 """Lines that are read; a list that anybody asks for ends long before, and what follows is text."""
-_LONGEST_LINE = 20_000
-"""Characters of a line that may hold several places."""
-_SENTENCE_WORDS = 6
-_TITLE_WORDS = 14
 _FAR = 20
 """Lines below a heading among which the titles of its group begin."""
-_ENOUGH = 0.5
-"""Share of the lines with a mark that must hold titles for the others to count as titles too."""
-
-
-@dataclass(slots=True)
-class Part:
-    """A part of a text: a place of the list with its explanation, a line that is none but stands in the list
-    (``junk``), or text. ``names`` are the readings of a place, ``name`` the likeliest.
-    """
-
-    kind: Kind
-    start: int
-    stop: int
-    names: tuple[Name, ...] = ()
-    name: Name | None = None
 
 
 def outline(text: str, start: int, known: Known, yearless: str) -> list[Part]:
@@ -87,8 +65,8 @@ def outline(text: str, start: int, known: Known, yearless: str) -> list[Part]:
         known: whether a title is in the catalog.
         yearless: see `lists.ListSettings`.
     """
-    before = Numbering(spaced=all(re.search(rf"(?m)^\s*{number} +\S", text) for number in (1, 2)))
-    spans = islice(spans_of(text, start), MOST_PLACES)
+    before = Numbering(spaced=all(re.search(rf"(?m)^[ \t]*{number} +\S", text) for number in (1, 2)))
+    spans = islice(_spans(text, start), MOST_PLACES)
     lines = [read_line(text, first, stop, before, known) for first, stop in spans]
     mark_tables(text, lines, known)
     _authors(lines, known)
@@ -96,6 +74,21 @@ def outline(text: str, start: int, known: Known, yearless: str) -> list[Part]:
     roles = judge.roles()
     _without_seen(text, lines, roles)
     return list(_parts(text, lines, roles, known))
+
+
+def _spans(text: str, start: int) -> Iterator[tuple[int, int]]:
+    """The lines of a text; one that counts its titles behind other words (``Top 2: 1) Up 2) Her``) is several."""
+    for first, stop in spans_of(text, start):
+        found = [*islice(_COUNTED.finditer(text, first, min(stop, first + LONGEST_LINE)), MOST_PLACES)]
+        numbers = [int(one[1]) for one in found]
+        if (
+            len(found) < _MOST_UNCOUNTED
+            or numbers != [*range(1, len(found) + 1)]
+            or not text[first : found[0].start()].strip()
+        ):
+            yield first, stop
+            continue
+        yield from pairwise((first, *(one.start() for one in found), stop))
 
 
 class _Judge:
@@ -118,7 +111,8 @@ class _Judge:
                 continue
             counted[key] += 1
             good[key] += strong
-            titled[key] += strong or _title_like(line)
+            titled[key] += strong or title_like(line)
+        self.shapes = {key: common_shape(self.keys, self.strong, lines, key) for key in counted if key[0] == "bullet"}
         self.last_of = {line.mark: number for number, line in enumerate(lines)}
         any_strong = any(self.strong)
         plain = sum(one and line.mark == "plain" for one, line in zip(self.strong, lines, strict=True))
@@ -126,7 +120,7 @@ class _Judge:
         self.listed = {
             key
             for key, count in counted.items()
-            if (titled[key] >= _ENOUGH * count and (good[key] or (key[0] in ("number", "letter") and not any_strong)))
+            if (titled[key] >= ENOUGH * count and (good[key] or (key[0] in ("number", "letter") and not any_strong)))
             or (key[0] == "bullet" and titled[key] == count and not any_strong)
         }
         self.dated = any(line.reading.dated and one for line, one in zip(lines, self.strong, strict=True))
@@ -169,16 +163,17 @@ class _Judge:
         if line.body.strip("*_ ").endswith((":", "：", "?", "？")) or self._leads_group(number):
             return False
         if line.mark in ("heading", "bold", "quote", "emoji"):
-            own = self.keys[number] in self.listed and _title_like(line)
+            own = self.keys[number] in self.listed and title_like(line)
             return own and _CLOSING.match(clean(line.body).strip("*_ ")) is None
-        return self.keys[number] in self.listed and (line.mark != "bullet" or not _is_sentence(line))
+        own = line.mark != "bullet" or not is_sentence(line) or bool(shape(line) & self.shapes[self.keys[number]])
+        return self.keys[number] in self.listed and own
 
     def _plain_place(self, line: Line, strong: bool) -> bool:
         if self.marked:
             ends = line.reading.rest.strip(" *_.") if line.known is not None else line.reading.rest.strip(" *_")
             return strong and line.reading.dated and not ends
         if self.yearless == "accept" and not strong:
-            return line.name is not None and not _is_sentence(line) and not line.body.rstrip("*_ ").endswith(":")
+            return line.name is not None and not is_sentence(line) and not line.body.rstrip("*_ ").endswith(":")
         return strong and (line.reading.dated or (line.known is not None and not self.dated))
 
     def _leads_group(self, number: int) -> bool:
@@ -191,7 +186,7 @@ class _Judge:
             deeper = other.indent > line.indent + 1 or (line.mark in ("heading", "bold") and other.mark != line.mark)
             if not deeper or (other.mark == line.mark and other.indent <= line.indent):
                 return False
-            if strong and other.mark != "plain" and not _TALKS.search(other.reading.rest):
+            if strong and other.mark != "plain" and not TALKS.search(other.reading.rest):
                 return True
             if other.mark == "plain":
                 return False
@@ -219,60 +214,10 @@ class _Judge:
         if line.mark == "heading" or (colon and not deeper) or (line.mark == "bold" and gap and not deeper):
             return "text"
         if not self.marked and line.mark == "plain" and not deeper:
-            return (
-                "detail" if _is_sentence(line) and (not gap or more) else "junk" if not _is_sentence(line) else "text"
-            )
+            return "detail" if is_sentence(line) and (not gap or more) else "junk" if not is_sentence(line) else "text"
         if not gap or deeper:
             return "detail"
         return "detail" if more and line.mark in ("plain", "bullet", "quote", "emoji") else "text"
-
-
-def is_strong(line: Line) -> bool:
-    """Whether a line holds a title for certain."""
-    if line.mark in ("blank", "rule") or not line.reading.names:
-        return False
-    if line.mark == "cell":
-        return True
-    full = line.reading.names[0]
-    if line.known == full:
-        return True
-    if _SAYS.match(clean(line.body).strip("*_ ")):
-        return False
-    if line.known is not None and line.mark != "plain":
-        return True
-    plain = clean(line.body)
-    if (labelled := without_label(plain)) != plain:
-        return not (_SAYS.match(labelled) or _OFFERS.match(labelled))
-    if line.known is not None:
-        return line.reading.dated or not _TALKS.search(full[0]) or line.reading.lead
-    return line.reading.dated and not _is_sentence(line)
-
-
-def _is_sentence(line: Line) -> bool:
-    """Whether a line without a known title is a sentence, and no title."""
-    said = clean(line.body).strip("*_ ")
-    words = said.split()
-    if line.reading.dated and line.name is not None:
-        title = line.name[0].split()
-        if (len(title) >= 4 and _TALKS.search(line.name[0])) or _OFFERS.match(said):
-            return True
-        rest = line.reading.rest
-        goes_on = re.match(r",?\s+(?:[a-z]|and\b)", rest) is not None and said[-1] in ".!?:。"
-        return line.mark == "plain" and (goes_on or (len(title) >= 5 and said[-1] in ".!?:。！？" and len(rest) < 3))
-    if not words:
-        return False
-    if said[-1] in ".!?…。！？" and (len(words) >= 3 or (len(said) > 12 and not said.isascii())):
-        return True
-    return (len(words) >= _SENTENCE_WORDS and describes(said)) or len(words) > _TITLE_WORDS
-
-
-def _title_like(line: Line) -> bool:
-    """Whether a line without a known title and a year looks like a title."""
-    name = min((name for name, _ in line.reading.names), key=len, default="")
-    words = name.split()
-    if not words or len(words) > _TITLE_WORDS or name[-1] in "?？:：" or describes(name):
-        return False
-    return not (name[-1] in ".。" and len(words) > 3)
 
 
 def _sections(lines: Sequence[Line]) -> list[int]:
@@ -332,11 +277,12 @@ def _close(lines: Sequence[Line], roles: list[_Role]) -> None:
 
 
 def _without_seen(text: str, lines: Sequence[Line], roles: list[_Role]) -> None:
-    """Places below words like ``You have already seen:`` are text, up to the next text."""
+    """Places below words like ``You have already seen:`` or ``Avoid:`` are text, up to the next text."""
     seen = False
     for number, (line, role) in enumerate(zip(lines, roles, strict=True)):
         if role == "text":
-            seen = _SEEN.match(clean(text[line.start : line.stop]).strip("#*_ ")) is not None
+            said = _PLAIN_START.sub("", clean(text[line.start : line.stop])).rstrip("*_ ")
+            seen = _SEEN.match(said) is not None or _AVOIDED.match(said.rstrip(":")) is not None
         elif seen and role != "space":
             roles[number] = "text"
 
@@ -353,40 +299,12 @@ def _parts(text: str, lines: Sequence[Line], roles: Sequence[_Role], known: Know
             yield _with_year(part, told, known)
         told, part = "", None
         if role == "place":
-            *whole, part = _pieces(text, line, known)
+            *whole, part = pieces_of(text, line, known)
             yield from whole
         elif role in ("junk", "text"):
             part = Part(role, line.start, line.stop, line.reading.names)
     if part is not None:
         yield _with_year(part, told, known)
-
-
-def _pieces(text: str, line: Line, known: Known) -> list[Part]:
-    """The places of a line: several where each has its year, or list numbers go on."""
-    whole = Part("place", line.start, line.stop, line.reading.names, line.name)
-    said = text[line.start : line.stop].rstrip()
-    plainly = line.known is not None and not line.reading.rest and not line.reading.dated
-    if line.mark == "cell" or plainly or len(said) > _LONGEST_LINE:
-        return [whole]
-    cuts = [found for found in _JOINT.finditer(said) if found.start() >= len(said) - len(said.lstrip()) + 3]
-    if not cuts or len(cuts) > 200:
-        return [whole]
-    begins = [0, *(cut.end() for cut in cuts)]
-    ends = [*(cut.start() for cut in cuts), len(said)]
-    before = Numbering(number=(line.number or 1) - 1)
-    pieces = [
-        read_line(text, line.start + first, line.start + stop, before, known)
-        for first, stop in zip(begins, ends, strict=True)
-    ]
-    apart = all(one.reading.dated and len(one.reading.rest.strip(" .*_")) < 1 and is_strong(one) for one in pieces)
-    counted = [one.number for one in pieces] == [*range(line.number or 0, (line.number or 0) + len(pieces))]
-    if not apart and not (line.number is not None and counted):
-        return [whole]
-    borders = [line.start, *(line.start + first for first in begins[1:]), line.stop]
-    return [
-        Part("place", first, stop, one.reading.names, one.name)
-        for first, stop, one in zip(borders[:-1], borders[1:], pieces, strict=True)
-    ]
 
 
 def _with_year(part: Part, told: str, known: Known) -> Part:

@@ -72,7 +72,7 @@ def agree(asked: str, title: str) -> bool:
 
 
 _CONTINUES = re.compile(
-    r"\W*((?:" + "|".join(_PARTS) + r")s?\b\W*\w+|(?:\d{1,2}|[ivx]+)(?=\W*$|\s*[:,]|\s+[–—-]\s))", re.IGNORECASE
+    r"\W*((?:" + "|".join(_PARTS) + r")s?\b\W*\w+|(?:\d{1,2}|[ivx]+)(?=\W*$|\s*[:,|]|\s+[–—-]\s))", re.IGNORECASE
 )
 
 

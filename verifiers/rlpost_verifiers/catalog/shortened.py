@@ -12,6 +12,10 @@ import re
 from rlpost_verifiers.catalog.names import canonical
 from rlpost_verifiers.catalog.sequels import continues
 
+_SHORTER = re.compile(r"[:：–—‐‑·-]|\bor\b|(?:one|1|i)$", re.IGNORECASE)
+"""What every title with a shorter name has."""
+_FIRST = re.compile(r"[,:]?\s+(?:part|chapter|vol\.?|volume|book|episode)\s+(?:one|1|i)$", re.IGNORECASE)
+_HYPHEN = re.compile(r"\w[-‐‑·–]\w")
 _PARTS = re.compile(r"\s*[:：]\s+|\s+[-–—]\s+|,?\s+or:?\s+(?=[A-Z(])")
 
 
@@ -26,11 +30,17 @@ def title_without_rest(title: str) -> str | None:
 
 
 def shorter_names(title: str) -> set[str]:
-    """Names of a title with parts left out: the first or last alone, both, all but the first, all but the last."""
-    parts = [part for part in _PARTS.split(title) if part.strip()]
-    if len(parts) < 2:
+    """Names of a title with parts left out: the first or last alone, both, all but the first, all but the last; of one
+    with a hyphen also without any space, as ``X-Men`` and ``Xmen`` are one; of a first part without ``Part One``.
+    """
+    if not _SHORTER.search(title):  # nearly all titles
         return set()
-    names = {parts[0], f"{parts[0]} {parts[-1]}", " ".join(parts[1:]), " ".join(parts[:-1])}
+    parts = [part for part in _PARTS.split(title) if part.strip()]
+    first = {_FIRST.sub("", title)} - {title}
+    joined = {canonical(title).replace(" ", "")} if _HYPHEN.search(title) else set[str]()
+    if len(parts) < 2:
+        return ({canonical(name) for name in first} | joined) - {canonical(title)}
+    names = first | {parts[0], f"{parts[0]} {parts[-1]}", " ".join(parts[1:]), " ".join(parts[:-1])}
     if continues(parts[-1]) is None:
         names.add(parts[-1])
-    return {canonical(name) for name in names} - {canonical(title)}
+    return ({canonical(name) for name in names} | joined) - {canonical(title)}

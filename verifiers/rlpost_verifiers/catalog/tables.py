@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from rlpost_verifiers.catalog.marks import Known, Line
 from rlpost_verifiers.catalog.names import year_of
@@ -29,6 +30,18 @@ TITLE_KEYS = (
     *("название", "фильм", "película", "livre", "buch", "produkt", "タイトル", "作品"),
 )
 YEAR_KEYS = ("year", "released", "release", "date", "published", "jahr", "año", "année", "anno", "год", "年份", "年")
+_OF_TITLES = frozenset(
+    ("id", "ids", "no", "number", "rank", "rating", "score", "url", "link", "price", "type", "count", "genre")
+)
+"""Last words of columns that tell something of an item (``item_id``, ``movie rating``)."""
+_ANOTHERS = re.compile(
+    r".*\b(?:(?:you|i)(?:['’]ve)? (?:already )?(?:liked?|loved?|enjoy(?:ed)?|saw|seen|watched|read|played|mentioned)"
+    r"|similar to|because of|based on|reminds? (?:me|you) of|like this|in common)\b",
+    re.IGNORECASE,
+)
+"""Names of columns with titles that are not the recommended ones."""
+_MOST_COLUMNS = 100
+"""Columns among which the title's is looked for."""
 _RULE_CELL = re.compile(r"\s*:?-{1,}:?\s*$")
 _NUMBER_CELL = re.compile(r"[\s#*_]*\d{0,3}[.)]?[\s*_]*$")
 
@@ -39,10 +52,15 @@ def column_of(names: Sequence[str], keys: Sequence[str]) -> int | None:
     >>> column_of(["#", "Movie Title", "Year"], TITLE_KEYS), column_of(["Rank", "Genre"], TITLE_KEYS)
     (1, None)
     """
-    plain = [re.sub(r"[\W\d_]+", " ", name).strip().lower() for name in names]
+    return _column_of(tuple(names[:_MOST_COLUMNS]), tuple(keys))
+
+
+@lru_cache(maxsize=4096)
+def _column_of(names: tuple[str, ...], keys: tuple[str, ...]) -> int | None:
+    told = [re.sub(r"[\W\d_]+", " ", name).lower().split() for name in names]
     for key in keys:
-        for number, name in enumerate(plain):
-            if name == key or name.split()[:1] == [key] or name.split()[-1:] == [key]:
+        for number, words in enumerate(told):
+            if words and (words[-1] == key or (words[0] == key and words[-1] not in _OF_TITLES)):
                 return number
     return None
 
@@ -114,18 +132,22 @@ def _is_header(cells: Sequence[str]) -> bool:
 def _read(lines: Sequence[Line], rows: Sequence[Sequence[str]], known: Known) -> None:
     header = [clean(cell).strip("*_ ") for cell in rows[0]]
     heads = 2 if _is_rule(rows[1]) else 1
+    others = {number for number, name in enumerate(header) if _ANOTHERS.match(name)}
+    header = ["" if number in others else name for number, name in enumerate(header)]
     title = column_of(header, TITLE_KEYS) if _is_header(header) else None
     year = column_of(header, YEAR_KEYS)
     if title is None:
-        title = _likeliest(rows[heads:], len(header), known)
+        title = _likeliest(rows[heads:], len(header), others, known)
     for line in lines[:heads]:
         line.mark = "rule"
     for line, cells in zip(lines[heads:], rows[heads:], strict=True):
         _row(line, cells, title, year, known)
 
 
-def _likeliest(rows: Sequence[Sequence[str]], columns: int, known: Known) -> int:
-    """The column with most known or dated titles; the first that holds more than numbers where there is none."""
+def _likeliest(rows: Sequence[Sequence[str]], columns: int, others: set[int], known: Known) -> int:
+    """The column with most known or dated titles; the first that holds more than numbers where there is none. The
+    columns ``others`` hold what the user likes already: they count only where there is no further one.
+    """
 
     def worth(number: int) -> tuple[int, int]:
         cells = [row[number] for row in rows if number < len(row)]
@@ -133,7 +155,7 @@ def _likeliest(rows: Sequence[Sequence[str]], columns: int, known: Known) -> int
         good = sum(one.dated or any(known(*name) for name in one.names) for one in readings)
         return good, sum(_NUMBER_CELL.match(cell) is None for cell in cells)
 
-    return max(range(columns), key=lambda number: (worth(number), -number))
+    return max(range(columns), key=lambda number: (number not in others, worth(number), -number))
 
 
 def _row(line: Line, cells: Sequence[str], title: int, year: int | None, known: Known) -> None:

@@ -58,7 +58,7 @@ def read_lists(path: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for number, row in enumerate(read_jsonl(path)):
-        text = row.get("text") or row.get("completion")
+        text = next((row[key] for key in ("text", "completion") if row.get(key) is not None), None)
         if text is None and isinstance(row.get("items"), list):
             text = "\n".join(map(str, row["items"]))
         if "id" not in row or not isinstance(text, str):

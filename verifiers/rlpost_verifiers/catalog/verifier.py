@@ -28,8 +28,9 @@ from rlpost_verifiers.catalog.lists import (
     Yearless,
     parse_list,
 )
+from rlpost_verifiers.catalog.misspelt import Misspelt
 from rlpost_verifiers.catalog.sequels import spellings
-from rlpost_verifiers.catalog.titles import Name
+from rlpost_verifiers.catalog.titles import Name, without_label
 
 HIT, MISS, ELSEWHERE = "hit", "miss", "relevant_elsewhere"
 SEEN, DUPLICATE, OUTSIDE, UNPARSABLE = "seen", "duplicate", "out_of_catalog", "unparsable"
@@ -38,6 +39,7 @@ _LOOSE = ("fuzzy", "prefix")
 """Levels of a match that counts only where no reading of a line matches as it is spelt."""
 Outside = Literal["report", "count"]
 Short = Literal["dated", "off"]
+Misspellings = Literal["dated", "off"]
 
 
 class CatalogVerifier:
@@ -63,6 +65,8 @@ class CatalogVerifier:
         short: a title of which a part is left out or added counts where its year is the item's and no other item fits,
             and so does one whose part is numbered otherwise (``dated``: ``Star Wars (1977)``, ``Rocky 2`` for ``Rocky
             II``); or not (``off``).
+        misspelt: a title with one misspelling counts where its year is the item's and no other item fits (``dated``:
+            ``The Shawshank Redemtion (1994)``; catalogs of up to 100,000 items), or not (``off``).
         unparsable: ``keep_rank`` or ``skip`` lines of the list that are no title; `ListSettings` has the details of
             this and of the next six.
         prose: ``ignore`` text that is no place, or ``keep_rank`` for each of its lines.
@@ -99,6 +103,7 @@ class CatalogVerifier:
         prefix: bool = False,
         ids: bool = False,
         short: Short = "dated",
+        misspelt: Misspellings = "dated",
         unparsable: Unparsable = "keep_rank",
         prose: Prose = "ignore",
         yearless: Yearless = "listed",
@@ -123,18 +128,21 @@ class CatalogVerifier:
             raise UserError("catalog: no item has a year, and yearless: reject takes no title without one; set another")
         if short not in ("dated", "off"):
             raise UserError(f"catalog: short is {short!r}; use 'dated' or 'off'")
+        if misspelt not in ("dated", "off"):
+            raise UserError(f"catalog: misspelt is {misspelt!r}; use 'dated' or 'off'")
         if outside not in ("report", "count"):
             raise UserError(f"catalog: outside is {outside!r}; use 'report' or 'count'")
         self.index = CatalogIndex(self.catalog.items, tolerance, similarity, prefix, ids)
         self.settings = ListSettings(unparsable, prose, yearless, thought, data, inline, revised)
         self._required, self._outside, self._short = relevant_required, outside, short
+        self._misspelt = Misspelt(self.catalog.store) if misspelt == "dated" else None
         self.reader = Reader(self.catalog, self.index, Columns(relevant_key, seen_key, elsewhere_key))
         self._bits = None if popularity is None else self_information(self._popularity(popularity))
         self._group = group
         if group is not None and not any(group in item.attributes for item in self.catalog.items):
             raise UserError(f"catalog: group is {group!r}, no column of the catalog; give one of its columns")
         bits = None if self._bits is None else hashlib.sha256(repr(self._bits).encode()).hexdigest()
-        rule = (tolerance, similarity, prefix, ids, self.settings, self.reader.columns, bits, outside, short)
+        rule = (tolerance, similarity, prefix, ids, self.settings, self.reader.columns, bits, outside, short, misspelt)
         names = self.catalog.store.digest
         self._fingerprint = f"catalog/{hashlib.sha256(f'{rule}{names}'.encode()).hexdigest()[:12]}"
 
@@ -253,7 +261,15 @@ class CatalogVerifier:
             if match is not None and match.level not in _LOOSE:
                 return match.item
             loose = match.item if match is not None and loose is None else loose
-        return loose if loose is not None or self._short == "off" else self._renamed(names)
+        # a title that is not spelt as the catalog has it must be all that the line says
+        first = names[0][0] if not entry.names else entry.names[0][0]
+        whole = [name for name in names if name[0] in (first, without_label(first))]
+        if loose is None and self._short == "dated":
+            loose = self._renamed(whole)
+        if loose is None and self._misspelt is not None:
+            found = {item for title, year in whole if (item := self._misspelt.owner(title, year)) is not None}
+            loose = found.pop() if len(found) == 1 else None
+        return loose
 
     def _renamed(self, names: Sequence[Name]) -> int | None:
         """The item whose number is spelt otherwise, or of whose title a part is left out or added."""
