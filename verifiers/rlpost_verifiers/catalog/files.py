@@ -255,11 +255,13 @@ def _delimited(path: str, lines: _Lines, first: str, delimiter: str | None, repo
     names = [name.strip().lstrip("\ufeff") for name in next((cells for cells in rows if cells), [])]
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
         raise DataError(f"{path}: column {twice[0]!r} is there twice; rename one")
-    for number, cells in enumerate(cells for cells in rows if cells):
-        if len(cells) == len(names):
+    for number, cells in enumerate(filter(None, rows)):
+        if len(cells) != len(names):
+            report(number, "unreadable", delimiter.join(cells))
+        elif "" in cells or "\\N" in cells:
             yield number, {n: c if c not in ("", "\\N") else None for n, c in zip(names, cells, strict=True)}, None
         else:
-            report(number, "unreadable", delimiter.join(cells))
+            yield number, dict(zip(names, cells, strict=True)), None
 
 
 def _quoted(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
