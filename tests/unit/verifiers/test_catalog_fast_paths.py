@@ -113,7 +113,7 @@ def test_rows_of_texts_as_json() -> None:
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_texts_one_after_the_other(tmp_path: Path, kept: bool) -> None:
-    given = [text for text in texts(2503)]
+    given = texts(2503)
     blob = _Blob(tmp_path / "blob" if kept else None)
     for text in given:
         blob.add(text)
