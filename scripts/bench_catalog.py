@@ -3,9 +3,9 @@
 Titles are generated: two to five words out of twenty thousand, with years, genre and votes, as JSON lines, or in
 MovieLens' form (CSV; a fifth of the titles with an article behind them, a tenth with another name in brackets). Lines
 are written as a model writes them. The baselines are what one writes in ten lines: a dictionary of (canonical title,
-year) for exact lookups, and `rapidfuzz.process.extractOne` over its keys for slips; both in the same process. Memory is that
-of processes of their own: peak, and, while all of them hold the catalog, private (USS) and proportional (PSS). Prints
-one JSON document; seconds are CPU time unless they are called wall.
+year) for exact lookups, and `rapidfuzz.process.extractOne` over its keys for slips; both in the same process. Memory is
+that of processes of their own: peak, and, while all of them hold the catalog, private (USS) and proportional (PSS).
+Prints one JSON document; seconds are CPU time unless they are called wall.
 
     scripts/bench_catalog.py --items 1000000 --lines 100000
     scripts/bench_catalog.py --items 1000000 --lines 100000 --form movielens

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -38,7 +39,7 @@ def item_vectors(items: Sequence[Item], embed: Embed, at_once: int = AT_ONCE) ->
     told.update(repr(fingerprint).encode())
 
     def make(folder: Path) -> None:
-        found: np.ndarray | None = None
+        found: np.memmap[Any, Any] | None = None
         for number, part in enumerate(_parts(items, at_once)):
             vectors = np.asarray(embed([describe(item) for item in part]), np.float32)
             if found is None:
