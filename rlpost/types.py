@@ -16,6 +16,10 @@ import numpy as np
 Outcome = Literal["accepted", "rejected", "undecided"]
 Channel = Literal["reward", "advantage", "exempt"]
 UpdateKind = Literal["full", "adapter", "values", "diff"]
+CANDIDATES, FORCED, WITHOUT_CANDIDATES = "candidates", "candidates_forced", "before_candidates"
+"""Columns of a prompt that offers candidates: their names, how many are there because they are right, and what the
+prompt asks without them, as text.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,9 +175,9 @@ class DataSection(Section):
 
     source: str = "jsonl"
     """Where rows come from: ``jsonl``, ``csv``, ``parquet``, ``hf_disk``, ``lean_statements``, ``lean_theorems``,
-    ``lean_repairs``, ``lean_tactics``, ``arithmetic``, ``catalog_conversations``, ``reddit_conversations``,
-    ``redial``, ``logged_clicks``, ``lean_dojo_theorems``, ``lean_dojo_tactics``, ``lean_dojo_premises``, or
-    ``module:function`` (``path.py:function``) that returns rows."""
+    ``lean_repairs``, ``lean_tactics``, ``arithmetic``, ``catalog_conversations``, ``catalog_candidates``,
+    ``reddit_conversations``, ``redial``, ``logged_clicks``, ``lean_dojo_theorems``, ``lean_dojo_tactics``,
+    ``lean_dojo_premises``, or ``module:function`` (``path.py:function``) that returns rows."""
     train: str | dict[str, Any] = Field(default_factory=dict)
     """Training prompts: a path, or the keyword arguments of the source."""
     eval: str | dict[str, Any] | None = None

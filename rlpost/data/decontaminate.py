@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlpost.errors import DataError
-from rlpost.types import Message, Prompt
+from rlpost.types import WITHOUT_CANDIDATES, Message, Prompt
 
 _log = logging.getLogger(__name__)
 
@@ -28,11 +28,15 @@ def normalise_text(text: str) -> str:
 def question(prompt: Prompt) -> str:
     """What a prompt asks, independent of its id and its white space.
 
-    This is its statement with the binders before it where the data has one, else its whole text.
+    This is its statement with the binders before it where the data has one, else its text without the candidates that
+    were put into it.
     """
     statement = prompt.columns.get("statement")
     if isinstance(statement, str):
         return normalise_text(f"{prompt.columns.get('binders') or ''} : {statement}")
+    plain = prompt.columns.get(WITHOUT_CANDIDATES)
+    if isinstance(plain, str):  # the same question may come with other candidates, or in another order
+        return normalise_text(plain)
     if prompt.text is not None:
         return normalise_text(prompt.text)
     return "\n".join(_said(message) for message in prompt.messages or ())

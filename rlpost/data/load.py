@@ -19,7 +19,7 @@ from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import DataError, RlpostError, describe_error
 from rlpost.plugins import registry
 from rlpost.trajectory import TokenizedPrompt
-from rlpost.types import Prompt
+from rlpost.types import CANDIDATES, FORCED, Prompt
 
 
 def rows(section: DataSection, arguments: str | dict[str, Any], where: str) -> list[dict[str, Any]]:
@@ -62,7 +62,19 @@ def prompts(section: DataSection, split: str) -> list[Prompt]:
     if arguments is None:
         raise DataError(f"{where}: missing; give a path or arguments of source {section.source!r}")
     found = make_prompts(section, rows(section, arguments, where), where)
+    if split == "eval":
+        check_fair(found, where)
     return by_pass_rate(found, section.curriculum) if split == "train" and section.curriculum else found
+
+
+def check_fair(held_out: Sequence[Prompt], where: str) -> None:
+    """Raise DataError for held-out prompts whose candidates hold items because they are the right ones."""
+    forced = [prompt.id for prompt in held_out if prompt.columns.get(FORCED)]
+    if forced:
+        raise DataError(
+            f"{where}: {len(forced)} of {len(held_out)} prompts, such as {forced[0]!r}, hold relevant items that were "
+            "put among their candidates, which tells the answer; leave force_relevant to data.train"
+        )
 
 
 def make_prompts(
@@ -131,6 +143,8 @@ def tokenized_prompts(
                 "lower it"
             )
         found = [TokenizedPrompt(prompt, np.asarray(codec.encode(prompt), np.int32)) for prompt in chosen]
+        if config.data.max_prompt_tokens is not None and limit == config.data.max_prompt_tokens:
+            check_lengths(found, limit, None, "data.max_prompt_tokens")
         check_lengths(found, limit, tokens, name)
         return found
 
@@ -162,11 +176,26 @@ def _limit_name(config: RunConfig, tokens: int) -> str:
     return "environment.max_tokens" if config.environment is not None else "rollout.max_tokens"
 
 
-def check_lengths(tokenized: Sequence[TokenizedPrompt], limit: int, max_tokens: int, name: str) -> None:
-    """Raise DataError for the first prompt of more than ``limit`` tokens; ``name`` is the setting of ``max_tokens``."""
+def check_lengths(tokenized: Sequence[TokenizedPrompt], limit: int, max_tokens: int | None, name: str) -> None:
+    """Raise DataError for the first prompt of more than ``limit`` tokens.
+
+    Args:
+        tokenized: the prompts.
+        limit: most tokens of a prompt.
+        max_tokens: tokens that have to fit after it; None: ``name`` limits the prompt itself.
+        name: the setting that is in the way.
+    """
     for one in tokenized:
         if len(one.token_ids) > limit:
+            offered = one.prompt.columns.get(CANDIDATES)
+            many = f" with its {len(offered)} candidates" if isinstance(offered, list) else ""
+            remedy = "offer fewer candidates (k), shorter descriptions (characters)" if many else "shorten it, drop it"
+            if max_tokens is None:
+                raise DataError(
+                    f"prompt {one.prompt.id!r} has {len(one.token_ids)} tokens{many}, {name} allows {limit}; {remedy}, "
+                    f"or raise {name}"
+                )
             raise DataError(
-                f"prompt {one.prompt.id!r} has {len(one.token_ids)} tokens, {limit} fit beside {name} "
-                f"{max_tokens}; shorten it, drop it, or lower {name}"
+                f"prompt {one.prompt.id!r} has {len(one.token_ids)} tokens{many}, {limit} fit beside {name} "
+                f"{max_tokens}; {remedy}, or lower {name}"
             )

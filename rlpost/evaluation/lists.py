@@ -41,6 +41,9 @@ class Listed:
         scores: relevance found at each place; empty: 1 at each hit.
         groups: group of the item at each place, where items have groups.
         outside: number of relevant items that the catalog lacks.
+        offered: whether each place's item is a candidate of the prompt, None where the text is not an item; empty:
+            the prompt offers none.
+        reachable: number of relevant items among the prompt's candidates; None: it offers none.
 
     >>> Listed("hm", 3, ("Alien (1979)", "Up (2009)")).novelty is None
     True
@@ -55,6 +58,8 @@ class Listed:
     scores: tuple[float, ...] = ()
     groups: tuple[str | None, ...] = ()
     outside: int = 0
+    offered: tuple[bool | None, ...] = ()
+    reachable: int | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Listed:
@@ -114,6 +119,8 @@ def listed(verdict: Verdict | None) -> Listed | None:
         scores=tuple(item.score for item in verdict.items) if relevances else (),
         groups=tuple(evidence.get("groups", ())),
         outside=int(evidence.get("relevant_outside", 0)),
+        offered=tuple(evidence.get("candidates_at", ())),
+        reachable=evidence.get("candidates_relevant"),
     )
 
 
@@ -131,7 +138,9 @@ def list_figures(
     Returns:
         ``recall@k``, ``ndcg@k`` (strict: places kept), the same names with `` released`` appended (places that could
         not have been recommended dropped, ideal no longer than the list); ``in_catalog``, ``duplicates`` and ``seen``,
-        shares of a list's places; ``novelty`` in bits; ``exact_length``, share of the lists with ``size`` places. Each
+        shares of a list's places; ``novelty`` in bits; ``exact_length``, share of the lists with ``size`` places;
+        where prompts offer candidates, ``candidates_recall``, the share of the relevant items among them, which bounds
+        the recall of lists of candidates, and ``left_candidates``, the share of places that no candidate fills. Each
         is a mean over lists with its standard error and 95 % interval. Also ``places`` and ``relevant_outside`` per
         list (relevant items that the catalog lacks, if any does), ``coverage`` of the catalog with its standard error,
         which grows with the number of lists, ``gini`` of its items' recommendations, and ``exposure/<group>`` where
@@ -157,6 +166,11 @@ def list_figures(
     measured("novelty", [one.novelty for one in lists])
     if size is not None:
         measured("exact_length", [float(len(one.marks) == size) for one in lists])
+    measured("candidates_recall", [None if one.reachable is None else one.reachable / one.relevant for one in lists])
+    measured(
+        "left_candidates",
+        [sum(not at for at in one.offered) / len(one.offered) if one.offered else None for one in lists],
+    )
     if any(one.outside for one in lists):
         found["relevant_outside"] = sum(one.outside for one in lists) / len(lists)
     found["places"] = sum(len(one.marks) for one in lists) / len(lists)

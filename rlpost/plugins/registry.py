@@ -104,6 +104,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "lean_statements": "rlpost_verifiers.lean.statements:rows",
         "lean_tactics": "rlpost_verifiers.lean.environments.demonstrations:rows",
         "lean_theorems": "rlpost_verifiers.lean.theorems:rows",
+        "catalog_candidates": "rlpost_verifiers.catalog.candidates:rows",
         "catalog_conversations": "rlpost_verifiers.catalog.conversations:rows",
         "catalog_demonstrations": "rlpost_verifiers.catalog.demonstrated:rows",
         "logged_clicks": "rlpost_verifiers.catalog.clicks:rows",

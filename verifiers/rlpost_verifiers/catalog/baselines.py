@@ -4,6 +4,7 @@
     asked attribute   number of the item's attributes that the prompt names (a genre, a brand), then popularity
     item kNN          Σ_{i seen} n_ij / √(n_i n_j), where n_ij training rows with i seen have j relevant (item-based
                       collaborative filtering with cosine similarity: Deshpande and Karypis 2004, section 4)
+    retriever         the prompt's candidates in the order in which they were found (`catalog_candidates`)
     naive Bayes       log (n_j + 1) + Σ_{w in prompt} log ((n_wj + ½) / (n_j + 1)), where n_wj training rows with the
                       word w in their prompt have j relevant
 
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from rlpost.types import Prompt
+from rlpost.types import CANDIDATES, WITHOUT_CANDIDATES, Prompt
 from rlpost_verifiers.catalog.ground_truth import GroundTruth, Reader
 from rlpost_verifiers.catalog.items import Item
 
@@ -72,10 +73,15 @@ class Baselines:
             scores["item kNN"] = [self._neighbours(truth) for truth in truths]
         if self._by_word.nnz:
             scores["naive Bayes"] = [self._likely(prompt) for prompt in prompts]
-        return {
+        answers = {
             name: [self._list(score, truth, places) for score, truth in zip(found, truths, strict=True)]
             for name, found in scores.items()
         }
+        found = [prompt.columns.get(CANDIDATES) for prompt in prompts]
+        offered = [list(names) for names in found if isinstance(names, (list, tuple))]
+        if offered and len(offered) == len(prompts):
+            answers["retriever"] = ["\n".join(names[:places]) for names in offered]
+        return answers
 
     def _list(self, score: np.ndarray, truth: GroundTruth, places: int) -> str:
         order = np.lexsort((np.arange(len(score)), -self.popularity, -score))
@@ -114,6 +120,9 @@ class Baselines:
 
 
 def _words(prompt: Prompt) -> list[str]:
+    plain = prompt.columns.get(WITHOUT_CANDIDATES)
+    if isinstance(plain, str):  # what the candidates' lines say was not asked for
+        return _WORD.findall(plain.lower())
     text = prompt.text if prompt.messages is None else "\n".join(message.text for message in prompt.messages)
     return _WORD.findall((text or "").lower())
 

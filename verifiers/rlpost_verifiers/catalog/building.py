@@ -5,38 +5,53 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlpost_verifiers.catalog.names import carried_year, key_of
+from rlpost_verifiers.catalog.names import carried_year, key_of, key_of_canonical
 from rlpost_verifiers.catalog.shortened import shorter_names
 from rlpost_verifiers.catalog.store import ALIAS, ARTICLE_CODES, REASONS, SHORT, Arrays, Store, hash_of
 
 _CODES = {reason: code for code, reason in enumerate(REASONS)}
 _VALUE = 80
 """Most characters of a defect's value that are kept."""
+_AT_ONCE = 1000
+"""Texts that are encoded and hashed at once."""
 
 
 class _Blob:
-    """Texts one after the other, in memory or in a file, and where each stops."""
+    """Texts one after the other, in memory or in a file, and where each starts. They are encoded many at once."""
 
     def __init__(self, file: Path | None):
         self._file = None if file is None else file.open("wb", buffering=1 << 20)
         self._path, self._parts, self._size = file, list[bytes](), 0
-        self.stops = array("Q")
+        self._waiting: list[str] = []
+        self._starts = array("Q")
 
     def add(self, text: str) -> None:
-        data = text.encode("utf-8", "surrogatepass")
+        self._waiting.append(text)
+        if len(self._waiting) == _AT_ONCE:
+            self._encode()
+
+    def _encode(self) -> None:
+        if not self._waiting:
+            return
+        texts, joined = self._waiting, "".join(self._waiting)
+        data = joined.encode("utf-8", "surrogatepass")
+        sizes = map(len, texts if joined.isascii() else (text.encode("utf-8", "surrogatepass") for text in texts))
+        self._starts.extend(accumulate(sizes, initial=self._size))
+        self._size = self._starts.pop()
         (self._parts.append if self._file is None else self._file.write)(data)
-        self._size += len(data)
-        self.stops.append(self._size)
+        texts.clear()
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Start and stop of each text."""
-        stop = np.array(self.stops, np.uint64)
-        return np.concatenate([np.zeros(1, np.uint64), stop])[:-1], stop
+        self._encode()
+        start = np.array(self._starts, np.uint64)
+        return start, np.append(start, np.uint64(self._size))[1:]
 
     def read(self, start: int, stop: int) -> bytes:
         """Bytes of what was added, after `close`."""
@@ -48,6 +63,7 @@ class _Blob:
 
     def close(self) -> bytes:
         """End writing; the whole content if it is in memory."""
+        self._encode()
         if self._file is not None:
             self._file.close()
         self._parts = [b"".join(self._parts)]
@@ -68,9 +84,10 @@ class Builder:
         self._values = _Blob(None if folder is None else folder / "values")
         self._year, self._row = array("h"), array("I")
         self._id_hash, self._id_owner = array("Q"), array("I")
-        self._hash, self._owner, self._dated, self._kind = array("Q"), array("I"), array("h"), array("B")
+        # one append instead of three: year, kind and item of a name side by side in 64 bits
+        self._hash, self._named = array("Q"), array("Q")
         self._defect_row, self._defect_code = array("I"), array("B")
-        self._digest = hashlib.sha256()
+        self._digest, self._texts = hashlib.sha256(), list[str]()
 
     def __len__(self) -> int:
         return len(self._year)
@@ -86,19 +103,22 @@ class Builder:
     ) -> None:
         """Add an item; ``content``: its row as JSON, or nothing."""
         number = len(self._year)
-        told = "" if identity is None else " ".join(identity.split())
+        told = "" if identity is None else identity if identity.isalnum() else " ".join(identity.split())
         also = "\t".join([" ".join(alias.split()) for alias in aliases]) if aliases else ""
         self._records.add(f"{title}\n{told}\n{also}\n{content}")
-        self._digest.update(f"{title}\t{year}\t{also}\n".encode("utf-8", "surrogatepass"))
+        self._texts.append(f"{title}\t{year}\t{also}\n")
+        if len(self._texts) == _AT_ONCE:
+            self._hash_texts()
         self._row.append(row)
         self._year.append(year or 0)
         if told:
             self._id_hash.append(hash_of(told))
             self._id_owner.append(number)
-        self._name(title, number, year or 0, 0)
+        told_title = key_of(title)
+        self._key(told_title, number, year or 0, 0)
         if year is not None:
-            for short in shorter_names(title):
-                self._name(short, number, year, SHORT)
+            for short in shorter_names(title, told_title[0]):
+                self._key(key_of_canonical(short), number, year, SHORT)
         for alias in aliases:
             carried = carried_year(alias)
             if carried is not None:
@@ -106,11 +126,16 @@ class Builder:
             self._name(alias, number, year or 0, ALIAS)
 
     def _name(self, name: str, number: int, year: int, kind: int) -> None:
-        key, article = key_of(name)
+        self._key(key_of(name), number, year, kind)
+
+    def _key(self, told: tuple[str, str], number: int, year: int, kind: int) -> None:
+        key, article = told
         self._hash.append(hash_of(key))
-        self._owner.append(number)
-        self._dated.append(year)
-        self._kind.append(kind + ARTICLE_CODES[article])
+        self._named.append((number << 32) | (year << 8) | kind | ARTICLE_CODES[article])
+
+    def _hash_texts(self) -> None:
+        self._digest.update("".join(self._texts).encode("utf-8", "surrogatepass"))
+        self._texts.clear()
 
     def finish(self, merge: bool = True) -> Store:
         """The catalog of all rows.
@@ -120,12 +145,15 @@ class Builder:
                 its id then lead to that.
         """
         records = self._records.close()
+        self._hash_texts()
+        named = np.array(self._named, np.uint64)
         names = {
             "hash": np.array(self._hash, np.uint64),
-            "owner": np.array(self._owner, np.uint32),
-            "dated": np.array(self._dated, np.int16),
-            "kind": np.array(self._kind, np.uint8),
+            "owner": (named >> 32).astype(np.uint32),
+            "dated": (named >> 8).astype(np.uint16).view(np.int16),
+            "kind": named.astype(np.uint8),
         }
+        del named
         first = _first_alike(names) if merge else np.arange(len(self), dtype=np.uint32)
         kept = first == np.arange(len(self))
         place = (np.cumsum(kept) - 1).astype(np.uint32)[first]  # of each row's item among those kept

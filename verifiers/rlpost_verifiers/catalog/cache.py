@@ -51,7 +51,7 @@ def content_key(path: Path, settings: str) -> str:
     return found.hexdigest()
 
 
-def made_once(name: str, make: Callable[[Path], None], read: Callable[[Path], _T]) -> _T:
+def made_once(name: str, make: Callable[[Path], None], read: Callable[[Path], _T], kept: bool = True) -> _T:
     """What ``read`` finds in the folder ``catalogs/name`` of the cache, made by ``make`` if it is not there.
 
     The folder is made beside its place and moved there as a whole, so that no process sees half of one; of several
@@ -62,7 +62,10 @@ def made_once(name: str, make: Callable[[Path], None], read: Callable[[Path], _T
         name: name of the folder, which tells its content.
         make: fills an empty folder.
         read: opens what it holds; it may keep its files mapped.
+        kept: whether the folder is kept for other processes; False: it is temporary.
     """
+    if not kept:
+        return _made_anew(make, read)
     place = cache_folder() / "catalogs" / name
     if place.is_dir():
         try:
@@ -86,6 +89,10 @@ def made_once(name: str, make: Callable[[Path], None], read: Callable[[Path], _T
         return read(place)
     except OSError as error:
         _log.warning("%s: cannot be written (%s); this process keeps its own", place, first_line(error))
+    return _made_anew(make, read)
+
+
+def _made_anew(make: Callable[[Path], None], read: Callable[[Path], _T]) -> _T:
     with tempfile.TemporaryDirectory(prefix="rlpost-catalog-") as folder:
         make(Path(folder))
         return read(Path(folder))  # mapped files stay readable without their names

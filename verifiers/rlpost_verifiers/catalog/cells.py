@@ -55,7 +55,7 @@ def clean_title(value: Any, note: Note) -> str | None:
         note("title_not_text", value)
         return f"{value:.15g}"
     title = value
-    if not title or _ODD.search(title):
+    if not _plain(title) and (not title or _ODD.search(title)):
         title = _mended(title, note)
     if not title.isascii() and (found := repaired(title)) != title:
         note("title_misread", title)
@@ -69,6 +69,16 @@ def clean_title(value: Any, note: Note) -> str | None:
     if "\ufffd" in title:
         note("title_damaged", title)
     return title
+
+
+def _plain(title: str) -> bool:
+    """Whether a title is ASCII text without anything of `_ODD`; most are, and this is told in half the time."""
+    return (
+        title.isascii()
+        and title.isprintable()
+        and title.strip() == title != ""
+        and not ("  " in title or "&" in title or "<" in title)
+    )
 
 
 def _mended(title: str, note: Note) -> str:

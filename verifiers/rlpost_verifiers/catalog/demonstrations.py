@@ -5,7 +5,7 @@ Zhu et al. 2025, "Rank-GRPO" (arXiv 2510.20150), appendix A; `rlpost_verifiers.c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,18 +13,22 @@ import numpy as np
 
 from rlpost.algorithms.ranking import ndcg, recall
 from rlpost.errors import DataError, UserError
-from rlpost_verifiers.catalog.embedding import describe
 from rlpost_verifiers.catalog.ground_truth import GroundTruth
 from rlpost_verifiers.catalog.lists import ListSettings, parse_list
-from rlpost_verifiers.catalog.remap import PENALTY, Adjustment, adjust, demonstration, reflect, remap
+from rlpost_verifiers.catalog.remap import PENALTY, Adjustment, positions, remap
+from rlpost_verifiers.catalog.scores import DenseScores, Scores
+from rlpost_verifiers.catalog.streamed import StreamedScores
 from rlpost_verifiers.catalog.teacher import conversation_of
+from rlpost_verifiers.catalog.vectors import Embed, item_vectors
 from rlpost_verifiers.catalog.verifier import CatalogVerifier
 
-Embed = Callable[[Sequence[str]], np.ndarray]
 Rate = Callable[[Mapping[str, Sequence[str]]], Mapping[str, Mapping[int, float]]]
 """Maps each conversation's candidate names to ratings by the candidate's position (0-based)."""
 
-STAGES = ("teacher", "remap", "reflect", "adjust")
+_TEXTS_OF = 1000
+"""Conversations whose texts are embedded at once where there is no table of scores."""
+_ADJUSTED = 10_000
+"""Most items that are adjusted besides the wanted ones: more take longer and change nothing that is measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +41,12 @@ class DemonstrationSettings:
         rating: γ, weight of the teacher's ratings.
         rated: number of candidates that the teacher rates, best first.
         penalty: weight of the adjustment's regularisation; see `remap.adjust`.
-        fitted: largest number of conversations the adjustment is fitted to; its table has one number per conversation
-            and catalog item.
+        fitted: largest number of conversations the adjustment is fitted to.
         held_out: share of the conversations with ground truth on which the figures are measured, with an adjustment
             that was not fitted to them.
+        memory_gb: memory for scores, next to the items' vectors. Where a table of all conversations and items takes
+            more, scores are made block by block, and the adjustment is fitted to some items
+            (`rlpost_verifiers.catalog.streamed`).
 
     Raises:
         UserError: for a value out of range.
@@ -53,10 +59,21 @@ class DemonstrationSettings:
     penalty: float = PENALTY
     fitted: int = 5000
     held_out: float = 0.2
+    memory_gb: float = 4.0
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.rated < 1 or self.fitted < 1 or self.penalty < 0 or not 0 < self.held_out < 1:
             raise UserError(f"demonstrations: {self}: sizes are at least 1, held_out lies between 0 and 1")
+        if not self.memory_gb > 0:
+            raise UserError(f"demonstrations: memory_gb is {self.memory_gb}; give a number above 0")
+
+    def fits(self, conversations: int, items: int) -> bool:
+        """Whether a table of all scores does, with the fit's tables (five of 8 bytes) and a copy for the ratings."""
+        return items * (8 * conversations + 40 * min(conversations, self.fitted)) <= self.memory_gb * 2**30
+
+    def adjusted(self, conversations: int) -> int:
+        """Number of items that are adjusted besides the wanted ones; their scores take half of the memory at most."""
+        return min(int(self.memory_gb * 2**29 / 4 / max(min(conversations, self.fitted), 1)), _ADJUSTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +101,7 @@ class Remapper:
 
     def __init__(self, verifier: CatalogVerifier, embed: Embed, settings: DemonstrationSettings):
         self.verifier, self.embed, self.settings = verifier, embed, settings
-        self.items = embed([describe(item) for item in verifier.catalog.items])
+        self.items = item_vectors(verifier.catalog.items, embed)
 
     def matches(self, answer: str) -> list[tuple[str, int | None]]:
         """Name and catalog position of each entry in a teacher's list; None for an item not in the catalog."""
@@ -95,13 +112,16 @@ class Remapper:
             if entry.title is not None
         ]
 
+    def table(self, rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> Scores:
+        """Scores from the teacher's lists for Q conversations: one table where that fits, else made block by block."""
+        if self.settings.fits(len(rows), len(self.items)):
+            return DenseScores(self.scores(rows, answers))
+        return self.streamed(rows, answers)
+
     def scores(self, rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> np.ndarray:
         """Scores ``[Q, C]`` float32 of the catalog's C items, from the teacher's lists for Q conversations."""
-        named = [self.matches(answer) for answer in answers]
-        strange = list(dict.fromkeys(name for pairs in named for name, item in pairs if item is None))
-        vectors = dict(zip(strange, self.embed(strange), strict=True))
+        named, vectors, said = self._embedded(rows, answers)
         weight = self.settings.conversation
-        said = self.embed([conversation_of(row) for row in rows]) if weight else None
         found = np.zeros((len(rows), len(self.items)), np.float32)
         for place, pairs in enumerate(named):
             own = [vectors[name] if item is None else self.items[item] for name, item in pairs]
@@ -109,6 +129,34 @@ class Remapper:
             known = [item for _, item in pairs]
             found[place] = remap(similarity, known, None if said is None else self.items @ said[place], weight)
         return found
+
+    def streamed(self, rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> StreamedScores:
+        """The same scores without their table; the texts of a few conversations at a time are embedded."""
+        users = np.zeros((len(rows), self.items.shape[1]), np.float32)
+        extra: list[dict[int, float]] = []
+        for start in range(0, len(rows), _TEXTS_OF):
+            part = slice(start, start + _TEXTS_OF)
+            named, vectors, said = self._embedded(rows[part], answers[part])
+            for place, pairs in enumerate(named, start):
+                exact: dict[int, float] = {}
+                for weight, (name, item) in zip(positions(len(pairs)), pairs, strict=True):
+                    users[place] += weight * (vectors[name] if item is None else self.items[item])
+                    if item is not None:
+                        exact[item] = exact.get(item, 0.0) + weight
+                if said is not None:
+                    users[place] += self.settings.conversation * said[place - start]
+                extra.append(exact)
+        return StreamedScores(self.items, users, extra, self.settings.adjusted(len(rows)))
+
+    def _embedded(
+        self, rows: Sequence[Mapping[str, Any]], answers: Sequence[str]
+    ) -> tuple[list[list[tuple[str, int | None]]], dict[str, np.ndarray], np.ndarray | None]:
+        """Names and items of each list, vectors of names outside the catalog, and of conversations if they count."""
+        named = [self.matches(answer) for answer in answers]
+        strange = list(dict.fromkeys(name for pairs in named for name, item in pairs if item is None))
+        vectors = dict(zip(strange, self.embed(strange), strict=True))
+        said = self.embed([conversation_of(row) for row in rows]) if self.settings.conversation else None
+        return named, vectors, said
 
 
 def demonstrate(
@@ -134,30 +182,48 @@ def demonstrate(
         raise DataError(
             f"none of {len(rows)} conversations has a list of the teacher; ids must be the same in both files"
         )
-    truth = {name: reader.ground_truth(rows[name], required=False) for name in names}
-    scores = remapper.scores([rows[name] for name in names], [lists[name] for name in names])
-    stages: dict[str, np.ndarray] = {"remap": scores}
-    if rate is not None:
-        stages["reflect"] = scores = _reflected(names, scores, truth, remapper, rate)
-    told = [place for place, name in enumerate(names) if truth[name].relevant]
+    truth = [reader.ground_truth(rows[name], required=False) for name in names]
+    told = [place for place, one in enumerate(truth) if one.relevant]
     held = told[: max(int(len(told) * settings.held_out), 1)]
     fitting = told[len(held) :][: settings.fitted]
     if not fitting:
         raise DataError(f"{len(told)} conversations say what their users wanted; the adjustment needs two at least")
-    trial = _fit(fitting, names, scores, truth, settings)
-    stages["adjust"] = trial(scores[held])
-    figures = _figures(held, names, stages, truth, remapper, lists)
-    final = _fit(told[: settings.fitted], names, scores, truth, settings)
+    scores = remapper.table([rows[name] for name in names], [lists[name] for name in names])
+    of_held = [truth[place] for place in held]
+    ranked = {"teacher": [_known(remapper, lists[names[place]], truth[place]) for place in held]}
+    ranked["remap"] = _best(scores, held, of_held, settings)
+    if rate is not None:
+        scores = _reflected(names, scores, truth, remapper, rate)
+        ranked["reflect"] = _best(scores, held, of_held, settings)
+    ranked["adjust"] = _best(scores, held, of_held, settings, _fit(scores, fitting, truth, settings))
+    figures = _figures(ranked, of_held, settings.size)
+    chosen = told[: settings.fitted]
+    final = _fit(scores, chosen, truth, settings)
     figures |= {"nll_before": final.before, "nll_after": final.after}
+    if isinstance(scores, StreamedScores) and settings.penalty:
+        figures["nll_gap"] = scores.gap(
+            chosen, [sorted(truth[place].relevant) for place in chosen], settings.penalty, final
+        )
     figures |= {"conversations": float(len(rows)), "demonstrations": float(len(names)), "held_out": float(len(held))}
-    made = [
-        {
-            **rows[name],
-            "completion": _text(demonstration(final(scores[place]), settings.size, truth[name].seen), remapper),
-        }
-        for place, name in enumerate(names)
-    ]
+    best = _best(scores, range(len(names)), truth, settings, final)
+    made = [{**rows[name], "completion": _text(items, remapper)} for name, items in zip(names, best, strict=True)]
     return Demonstrated(made, figures)
+
+
+def _known(remapper: Remapper, answer: str, one: GroundTruth) -> list[int]:
+    """The catalog items of a teacher's list, without the seen ones."""
+    known = [item for _, item in remapper.matches(answer) if item is not None]
+    return [item for item in dict.fromkeys(known) if item not in one.seen][: remapper.settings.size]
+
+
+def _best(
+    scores: Scores,
+    places: Sequence[int],
+    truth: Sequence[GroundTruth],
+    settings: DemonstrationSettings,
+    adjustment: Adjustment | None = None,
+) -> list[list[int]]:
+    return scores.best(places, settings.size, [one.seen for one in truth], adjustment)
 
 
 def _text(items: Sequence[int], remapper: Remapper) -> str:
@@ -165,56 +231,35 @@ def _text(items: Sequence[int], remapper: Remapper) -> str:
 
 
 def _reflected(
-    names: Sequence[str], scores: np.ndarray, truth: Mapping[str, GroundTruth], remapper: Remapper, rate: Rate
-) -> np.ndarray:
+    names: Sequence[str], scores: Scores, truth: Sequence[GroundTruth], remapper: Remapper, rate: Rate
+) -> Scores:
     """Scores after the teacher's ratings of the best candidates; conversations without ratings keep their scores."""
     rated = remapper.settings.rated
-    chosen = {name: demonstration(scores[place], rated, truth[name].seen) for place, name in enumerate(names)}
+    chosen = scores.best(range(len(names)), rated, [one.seen for one in truth])
     catalog = remapper.verifier.catalog.store
-    answers = rate({name: [catalog.name(item) for item in items] for name, items in chosen.items()})
-    found = scores.copy()
-    for place, name in enumerate(names):
-        ratings = {chosen[name][k]: value for k, value in answers.get(name, {}).items()}
-        found[place] = reflect(scores[place], ratings, remapper.settings.rating)
-    return found
+    asked = {name: [catalog.name(item) for item in items] for name, items in zip(names, chosen, strict=True)}
+    answers = rate(asked)
+    ratings = {
+        place: {chosen[place][k]: value for k, value in answers[name].items()}
+        for place, name in enumerate(names)
+        if name in answers
+    }
+    return scores.reflected(ratings, remapper.settings.rating)
 
 
 def _fit(
-    places: Sequence[int],
-    names: Sequence[str],
-    scores: np.ndarray,
-    truth: Mapping[str, GroundTruth],
-    settings: DemonstrationSettings,
+    scores: Scores, places: Sequence[int], truth: Sequence[GroundTruth], settings: DemonstrationSettings
 ) -> Adjustment:
-    return adjust(scores[list(places)], [sorted(truth[names[place]].relevant) for place in places], settings.penalty)
+    return scores.fit(places, [sorted(truth[place].relevant) for place in places], settings.penalty)
 
 
-def _figures(
-    held: Sequence[int],
-    names: Sequence[str],
-    stages: Mapping[str, np.ndarray],
-    truth: Mapping[str, GroundTruth],
-    remapper: Remapper,
-    lists: Mapping[str, str],
-) -> dict[str, float]:
-    size = remapper.settings.size
-
-    def ranked(stage: str) -> Iterator[tuple[GroundTruth, list[int]]]:
-        for number, place in enumerate(held):
-            one = truth[names[place]]
-            if stage == "teacher":
-                known = [item for _, item in remapper.matches(lists[names[place]]) if item is not None]
-                yield one, [item for item in dict.fromkeys(known) if item not in one.seen][:size]
-            else:
-                row = stages[stage][number if stage == "adjust" else place]
-                yield one, demonstration(row, size, one.seen)
-
+def _figures(ranked: Mapping[str, Sequence[list[int]]], truth: Sequence[GroundTruth], size: int) -> dict[str, float]:
+    """Recall and nDCG of each stage's lists."""
     found: dict[str, float] = {}
-    for stage in STAGES:
-        if stage != "teacher" and stage not in stages:
-            continue
+    for stage, lists in ranked.items():
         pairs = [
-            ([float(item in one.relevant) for item in items], [1.0] * len(one.relevant)) for one, items in ranked(stage)
+            ([float(item in one.relevant) for item in items], [1.0] * len(one.relevant))
+            for one, items in zip(truth, lists, strict=True)
         ]
         found[f"{stage} recall@{size}"] = float(np.mean([recall(gains, relevant, size) for gains, relevant in pairs]))
         found[f"{stage} ndcg@{size}"] = float(np.mean([ndcg(gains, relevant, size) for gains, relevant in pairs]))

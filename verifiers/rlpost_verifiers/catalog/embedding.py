@@ -23,6 +23,9 @@ class Embedder:
     Args:
         model: folder of the model, or ``package:NAME`` for a Python package with a folder ``model``.
 
+    Attributes:
+        fingerprint: tells the model, so that vectors that were kept are found again.
+
     Raises:
         MissingPackageError: if sentence-transformers or the package with the weights is not installed.
         ModelError: if the folder holds no sentence-transformers model.
@@ -30,6 +33,7 @@ class Embedder:
 
     def __init__(self, model: str = DEFAULT):
         folder = _folder(model)
+        self.fingerprint = _fingerprint(folder)
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
@@ -72,3 +76,11 @@ def _folder(model: str) -> Path:
     if spec is None or spec.origin is None:
         raise MissingPackageError(f"embedder: package {package} is absent; {_REMEDY}")
     return Path(spec.origin).parent / "model"
+
+
+def _fingerprint(folder: Path) -> str:
+    """A folder and the newest change of a file in it."""
+    files = [file.stat() for file in folder.rglob("*") if file.is_file()]
+    return (
+        f"{folder.resolve()} {max((one.st_mtime_ns for one in files), default=0)} {sum(one.st_size for one in files)}"
+    )

@@ -245,10 +245,12 @@ def _delimited(path: str, lines: _Lines, first: str, delimiter: str | None, repo
         )
     for number, cells in enumerate(chain(head, rows)):
         cells = fitted(cells, names, delimiter) if without_names else cells
-        if len(cells) == len(names):
+        if len(cells) != len(names):
+            report(number, "unreadable", delimiter.join(cells))
+        elif "" in cells or "\\N" in cells:
             yield number, {n: c if c not in ("", "\\N") else None for n, c in zip(names, cells, strict=True)}, None
         else:
-            report(number, "unreadable", delimiter.join(cells))
+            yield number, dict(zip(names, cells, strict=True)), None
 
 
 def _quoted(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:

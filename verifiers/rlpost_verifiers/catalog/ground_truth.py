@@ -86,8 +86,10 @@ class Reader:
                 lost.append(title if year is None else f"{title} ({year})")
         if not relevant and required:
             raise DataError(f"none of its relevant items is in the catalog ({', '.join(lost[:3]) or 'it names none'})")
-        seen = {n for name in names_of(row.get(keys.seen), keys.seen) for n in self._numbers(*name[:2])}
-        others = {n for name in names_of(row.get(keys.elsewhere), keys.elsewhere) for n in self._numbers(*name[:2])}
+        seen, others = (
+            self.numbers(row.get(keys.seen), keys.seen),
+            self.numbers(row.get(keys.elsewhere), keys.elsewhere),
+        )
         return GroundTruth(relevant, frozenset(seen - set(relevant)), frozenset(others - set(relevant)), len(lost))
 
     def mentioned(self, text: str) -> frozenset[int]:
@@ -108,6 +110,14 @@ class Reader:
                     if kind == ARTICLE_CODES[article] and _meant(stop - start, year, dated):
                         found.add(item)
         return frozenset(found)
+
+    def numbers(self, value: Any, key: str) -> set[int]:
+        """The items that the names in a column match; what matches none is left out.
+
+        Raises:
+            DataError: for a column in another form.
+        """
+        return {number for title, year, _ in names_of(value, key) for number in self._numbers(title, year)}
 
     def _numbers(self, title: str, year: int | None) -> list[int]:
         """The item that a name matches; for a title without a year that several items share, all of them."""

@@ -27,6 +27,7 @@ _SPELT_OUT = {
 ARTICLES = ("", "the", "a", "an")
 """Leading articles that people add and leave out; the first stands for none."""
 _ARTICLES = frozenset(ARTICLES[1:])
+_BEGINNINGS = tuple(f"{article} " for article in ARTICLES[1:])
 _BEHIND = re.compile(
     r"^(?P<title>.*\S)\s*,\s*(?P<article>the|a|an|l[ae]s?|el|los|il|lo|i|gli|un[ae]?|uno|der|die|das|den|det?|eine?|"
     r"het|een|ett?|en|os?|as|uma?|l['’])\s*$",
@@ -79,12 +80,24 @@ def key_of(title: str) -> tuple[str, str]:
     if "#" in moved or "+" in moved:  # C++ and C# are neither C
         moved = _SIGNS.sub(lambda sign: "plusplus" if sign[0] == "++" else "sharp", moved)
     if moved.isascii():
-        words = moved.lower().translate(_ASCII).split()
+        small = moved.lower()
+        words = (small if small.replace(" ", "").isalnum() else small.translate(_ASCII)).split()
     else:
         words = (moved.translate(_LATIN) if _LATIN_ONLY.match(moved) else _folded(moved)).split()
     if len(words) > 1 and words[0] in _ARTICLES:
         return " ".join(words[1:]), words[0]
     return " ".join(words) or title.strip().casefold(), ""
+
+
+def key_of_canonical(text: str) -> tuple[str, str]:
+    """`key_of` for a canonical form, which is its own key unless it begins with an article.
+
+    >>> key_of_canonical("alien 3"), key_of_canonical("the the")
+    (('alien 3', ''), ('the', 'the'))
+    """
+    if text.isascii() and not text.startswith(_BEGINNINGS) and text.replace(" ", "").isalnum():
+        return text, ""
+    return key_of(text)
 
 
 def _folded(title: str) -> str:
@@ -135,7 +148,7 @@ def carried_year(title: str) -> tuple[str, int] | None:
     [('Lost', 2004), ('Crash', 2004), ('Merlin', 1998), None]
     """
     if title[-1:] == ")" and title[-6:-5] == "(" and title[-5:-1].isdecimal():  # nearly all that carry one
-        stem, year = title[:-6].rstrip(), year_of(int(title[-5:-1]))
+        stem, year = title[:-6].rstrip(), _in_range(int(title[-5:-1]))
         return (stem, year) if stem and year is not None else None
     if title[-1:] not in (")", "]", " ") or (found := _CARRIED.match(title)) is None:
         return None

@@ -29,18 +29,23 @@ def title_without_rest(title: str) -> str | None:
     return parts[0] if len(parts) > 1 and continues(parts[1]) is not True else None
 
 
-def shorter_names(title: str) -> set[str]:
+def shorter_names(title: str, key: str | None = None) -> set[str]:
     """Names of a title with parts left out: the first or last alone, both, all but the first, all but the last; of one
     with a hyphen also without any space, as ``X-Men`` and ``Xmen`` are one; of a first part without ``Part One``.
+
+    Args:
+        title: the title.
+        key: its canonical form where it is known already.
     """
     if not _SHORTER.search(title):  # nearly all titles
         return set()
+    known = canonical(title) if key is None else key
     parts = [part for part in _PARTS.split(title) if part.strip()]
     first = {_FIRST.sub("", title)} - {title}
-    joined = {canonical(title).replace(" ", "")} if _HYPHEN.search(title) else set[str]()
+    joined = {known.replace(" ", "")} if _HYPHEN.search(title) else set[str]()
     if len(parts) < 2:
-        return ({canonical(name) for name in first} | joined) - {canonical(title)}
+        return ({canonical(name) for name in first} | joined) - {known}
     names = first | {parts[0], f"{parts[0]} {parts[-1]}", " ".join(parts[1:]), " ".join(parts[:-1])}
     if continues(parts[-1]) is None:
         names.add(parts[-1])
-    return ({canonical(name) for name in names} | joined) - {canonical(title)}
+    return ({canonical(name) for name in names} | joined) - {known}

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from rlpost.algorithms.ranking import self_information
 from rlpost.data.jsonl import read_jsonl
 from rlpost.errors import DataError, UserError
-from rlpost.types import ItemVerdict, Prompt, Verdict, VerifyItem
+from rlpost.types import CANDIDATES, ItemVerdict, Prompt, Verdict, VerifyItem
 from rlpost_verifiers.catalog.gate import CatalogReport, check
 from rlpost_verifiers.catalog.ground_truth import ELSEWHERE_KEY, RELEVANT_KEY, SEEN_KEY, Columns, GroundTruth, Reader
 from rlpost_verifiers.catalog.index import CatalogIndex
@@ -221,7 +221,8 @@ class CatalogVerifier:
         score = hits / max(len(found) if membership else wanted, 1)
         return Verdict(
             "accepted" if hits else "rejected", score, reason, tuple(found),
-            assurance="catalog", evidence=self._evidence(places, truth, wanted), backend=self._fingerprint,
+            assurance="catalog", backend=self._fingerprint,
+            evidence=self._evidence(places, truth, wanted) | self._offered(places, truth, item.columns),
         )  # fmt: skip
 
     def knows(self, title: str, year: int | None) -> bool:
@@ -249,6 +250,16 @@ class CatalogVerifier:
                 None if place is None else _text_of(store.attributes(place).get(self._group)) for place in places
             ]
         return found
+
+    def _offered(self, places: Sequence[int | None], truth: GroundTruth, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """Which places hold candidates of the prompt, and how many relevant items are among these."""
+        if not isinstance(columns.get(CANDIDATES), (list, tuple)):
+            return {}
+        offered = self.reader.numbers(columns[CANDIDATES], CANDIDATES)
+        return {
+            "candidates_at": [None if place is None else place in offered for place in places],
+            "candidates_relevant": len(offered & truth.relevant.keys()),
+        }
 
     def place_of(self, entry: Entry) -> int | None:
         """The catalog's item at a place: the first of its readings that is one, spelt right before misspelt."""
