@@ -41,6 +41,7 @@ class Listed:
         scores: relevance found at each place; empty: 1 at each hit.
         groups: group of the item at each place, where items have groups.
         outside: number of relevant items that the catalog lacks.
+        relevant_items: catalog item of each of ``relevances``, as far as they are in the catalog; empty: not known.
 
     >>> Listed("hm", 3, ("Alien (1979)", "Up (2009)")).novelty is None
     True
@@ -55,6 +56,7 @@ class Listed:
     scores: tuple[float, ...] = ()
     groups: tuple[str | None, ...] = ()
     outside: int = 0
+    relevant_items: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Listed:
@@ -114,6 +116,7 @@ def listed(verdict: Verdict | None) -> Listed | None:
         scores=tuple(item.score for item in verdict.items) if relevances else (),
         groups=tuple(evidence.get("groups", ())),
         outside=int(evidence.get("relevant_outside", 0)),
+        relevant_items=tuple(evidence.get("relevant_items", ())),
     )
 
 
