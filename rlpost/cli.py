@@ -18,9 +18,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlpost.commands.audit_command import add_audit
 from rlpost.commands.harvest_command import add_harvest
 from rlpost.commands.prove_command import add_prove
 from rlpost.commands.sparsity import add_sparsity
+from rlpost.commands.trec_command import add_trec
 from rlpost.errors import RlpostError, UserError, describe_error
 
 
@@ -109,6 +111,8 @@ def parser() -> argparse.ArgumentParser:
     demonstrate.add_argument("--rate", action="store_true", help="ask it to rate candidates too")
     demonstrate.add_argument("--embedder", metavar="DIR", help="sentence-transformers model (default: a small one)")
     demonstrate.add_argument("--set", action="append", default=[], metavar="key=value", help="a setting, e.g. size=10")
+    add_audit(add)
+    add_trec(commands)
     report = add("report", _report, "write report.html, a run as one page", config=False)
     report.add_argument("run", help="run folder")
     add_sparsity(add)

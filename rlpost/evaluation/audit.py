@@ -181,7 +181,7 @@ def audit(
     shape = (len(users), max(len(names), 1))
     a, b = (
         sparse_exposure(
-            [[number[i] if i else None for i in pair[side].items] for pair in pairs], owners, shape, weights
+            [[number[i] if i is not None else None for i in pair[side].items] for pair in pairs], owners, shape, weights
         )
         for side in (0, 1)
     )

@@ -141,7 +141,10 @@ def _notes(
 
 
 def judge(
-    rankings: Sequence[Ranking], qrels: Mapping[str, Mapping[str, float]], names: Mapping[str, str] | None = None
+    rankings: Sequence[Ranking],
+    qrels: Mapping[str, Mapping[str, float]],
+    names: Mapping[str, str] | None = None,
+    prompts: Mapping[str, str] | None = None,
 ) -> tuple[list[Outcome], list[str]]:
     """Outcomes of somebody's lists by somebody's judgements, in the form of an evaluation of ours, and notes.
 
@@ -152,6 +155,7 @@ def judge(
         rankings: the lists.
         qrels: relevance by query and docno.
         names: name of items by docno; others keep their docno.
+        prompts: id of prompts by qid; others keep their qid.
 
     Raises:
         DataError: if no query is in both.
@@ -170,7 +174,8 @@ def judge(
         (len(qrels) - len(asked), "queries have no relevant document; they are left out"),
     ):
         notes += [f"{count} {told}"] if count else []
-    return [Outcome(q, "", 0, "", _listed(lists.get(q), judged, known)) for q, judged in asked.items()], notes
+    ids = prompts or {}
+    return [Outcome(ids.get(q, q), "", 0, "", _listed(lists.get(q), own, known)) for q, own in asked.items()], notes
 
 
 def _listed(ranking: Ranking | None, judged: Mapping[str, float], names: Mapping[str, str]) -> Listed:
