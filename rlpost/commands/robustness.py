@@ -140,9 +140,9 @@ def render(found: Robustness) -> str:
     """The figures as Markdown."""
     rows = attack_figures(found.trials)
     lines = [
-        f"{len(found.targets)} items attacked in {sum(found.targets.values())} prompts, of {found.described} that describe "
-        f"items; {found.asked} lists. Differences to the same prompt under the same defence without the attack, with 95 % "
-        "intervals over prompts.",
+        f"{len(found.targets)} items attacked in {sum(found.targets.values())} prompts, of {found.described} that "
+        f"describe items; {found.asked} lists. Differences to the same prompt under the same defence without the "
+        "attack, with 95 % intervals over prompts.",
         "",
         "| attack | defence | in the list before | after | difference | discount of its rank | lost |",
         "|---|---|---|---|---|---|---|",

@@ -83,10 +83,12 @@ def entries(prompt: Prompt, items: Iterable[str], descriptions: Mapping[str, str
 
 
 def _spans(text: str, item: str, description: str | None) -> Iterable[tuple[int, int]]:
-    if description:
-        yield from ((m.start(), m.end()) for m in re.finditer(re.escape(description), text))
-        return
     title = _YEAR.sub("", item)
+    if description:  # two items may be described alike: the one that follows the name
+        named = [match.end() for match in re.finditer(re.escape(title), text)] or [0]
+        starts = {start for place in named if (start := text.find(description, place)) >= 0}
+        yield from ((start, start + len(description)) for start in sorted(starts)[:1])
+        return
     dated = re.escape(item[len(title) :])
     # the same title of another year is another item
     year = rf"(?:[\"'”*_]*{dated}|(?![\"'”*_]*\s*\(\d{{4}}\)))" if dated else r"(?:[\"'”*_]*\s*\(\d{4}\))?"
