@@ -66,9 +66,10 @@ def statement(found: Audit) -> str:
     """The answer in words, with its confidence."""
     said: list[str] = []
     if found.groups:
-        farthest = max(found.groups, key=lambda one: abs(one.difference))
         sure = [one for one in found.groups if one.low > 0 or one.high < 0]
         if sure:
+            # of two groups that trade the same share, the one that gained
+            farthest = max(sure, key=lambda one: (round(abs(one.difference), 9), one.difference))
             said.append(
                 f"With 95 % confidence, the share of exposure of {farthest.name!r} differs by {_moved(farthest)} "
                 f"({farthest.first:.1%} by the first, {farthest.second:.1%} by the second)"
