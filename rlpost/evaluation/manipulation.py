@@ -92,7 +92,7 @@ def _spans(text: str, item: str, description: str | None) -> Iterable[tuple[int,
     dated = re.escape(item[len(title) :])
     # the same title of another year is another item
     year = rf"(?:[\"'”*_]*{dated}|(?![\"'”*_]*\s*\(\d{{4}}\)))" if dated else r"(?:[\"'”*_]*\s*\(\d{4}\))?"
-    for match in re.finditer(rf"(?m)^(?:{_BULLET}){{0,12}}{re.escape(title)}{year}(?!\w){_BEHIND}", text):
+    for match in re.finditer(rf"(?mi)^(?:{_BULLET}){{0,12}}{re.escape(title)}{year}(?!\w){_BEHIND}", text):
         line = text.find("\n", match.end())
         said = text[match.end() : len(text) if line < 0 else line].rstrip()
         yield match.end(), match.end() + len(said.rstrip(", \"'}]") if said.endswith(("}", "},", "]", '"')) else said)
@@ -190,7 +190,7 @@ class Defences:
         """
         return {
             "none": (lambda text: text, ""),
-            "delimit": (lambda text: f" «{text.strip().replace('«', '').replace('»', '')}»", _MARK_NOTE),
+            "delimit": (lambda text: f" «{text.replace('«', '').replace('»', '').strip()}»", _MARK_NOTE),
             "strip": (stripped, ""),
             "truncate": (lambda text: text[: self.longest], ""),
             "perplexity": (lambda text: _kept(text, lambda part: self.surprise(part) <= self.limit), ""),

@@ -49,7 +49,7 @@ def test_the_list_as_a_whole() -> None:
         *(("accepted", 0.5, "hits"), ("rejected", 0.0, "no_hit"), ("rejected", 0.0, "no_list")),
     ]
     assert found[0].evidence == {
-        "items": ["Alien (1979)"], "relevant": 2, "catalog": 6, "relevant_items": ["Alien (1979)", "XX"],
+        "items": ["Alien (1979)"], "relevant": 2, "catalog": 6, "relevant_items": ["Alien (1979)", "300 (2006)"],
     }  # fmt: skip
 
 
