@@ -100,7 +100,7 @@ def render(found: Audit, settings: AuditSettings, titles: tuple[str, str]) -> st
     lines = ["# Exposure audit", "", f"{titles[0]} (first) against {titles[1]} (second)", "", statement(found), ""]
     lines += [
         f"- {found.queries} queries of {found.users} users, {found.items} items; attention: {settings.described}",
-        f"- attention on places without an item: {found.unnamed[0]:.1%} and {found.unnamed[1]:.1%}",
+        f"- attention on places without an item of their own: {found.unnamed[0]:.1%} and {found.unnamed[1]:.1%}",
         f"- Jensen–Shannon divergence over items {_beside(found.divergence)} (bits)",
         f"- noise: the two lists of each user change sides by the toss of a coin, {settings.draws} times",
         *(f"- note: {note}" for note in found.notes),

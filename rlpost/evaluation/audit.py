@@ -1,4 +1,7 @@
-"""Audit of exposure: how far two recommenders' lists for the same users differ in what they show, beside chance."""
+"""Audit of exposure: how far two recommenders' lists for the same users differ in what they show, beside chance.
+
+A list exposes an item at its first place; a repetition shows nothing, as in TREC's runs, which cannot hold one.
+"""
 
 from __future__ import annotations
 
@@ -128,7 +131,7 @@ class Audit:
         users: number of users (clusters of queries), which are what is resampled.
         queries: number of queries with a list of both.
         items: number of items that either shows.
-        unnamed: share of the attention of each that goes to places without an item.
+        unnamed: share of the attention of each that goes to places without an item, repetitions among them.
         variation: total variation over items.
         divergence: Jensen–Shannon divergence over items, in bits.
         group_variation: total variation over groups; None without groups.
@@ -180,10 +183,7 @@ def audit(
     weights = attention(longest, chosen.model, chosen.patience, chosen.cut)
     shape = (len(users), max(len(names), 1))
     a, b = (
-        sparse_exposure(
-            [[number[i] if i is not None else None for i in pair[side].items] for pair in pairs], owners, shape, weights
-        )
-        for side in (0, 1)
+        sparse_exposure([_numbers(pair[side], number) for pair in pairs], owners, shape, weights) for side in (0, 1)
     )
     for matrix, side in ((a, "first"), (b, "second")):
         if not matrix.sum() > 0:
@@ -227,6 +227,16 @@ def _paired(first: Sequence[Ranking], second: Sequence[Ranking]) -> tuple[list[t
         if lost := [query for query in own if query not in other]:
             notes.append(f"{len(lost)} of {len(own)} queries have a list of the {side} only ({lost[0]!r}); left out")
     return pairs, notes
+
+
+def _numbers(ranking: Ranking, number: Mapping[str, int]) -> list[int | None]:
+    """Number of the item at each place, None where there is none that the list has not shown before."""
+    first: dict[str | None, int] = {}
+    for place, item in enumerate(ranking.items):
+        first.setdefault(item, place)
+    return [
+        number[item] if item is not None and first[item] == place else None for place, item in enumerate(ranking.items)
+    ]
 
 
 def _users(pairs: Sequence[tuple[Ranking, Ranking]]) -> tuple[list[str], list[int]]:

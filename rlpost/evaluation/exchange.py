@@ -180,9 +180,13 @@ def judge(
 
 def _listed(ranking: Ranking | None, judged: Mapping[str, float], names: Mapping[str, str]) -> Listed:
     items = () if ranking is None else ranking.items
+    reasons = (ranking.reasons if ranking is not None else ()) or ("",) * len(items)
     hits = [item is not None and item in judged for item in items]
     graded = set(judged.values()) != {1.0}
-    marks = ("h" if hit else "o" if item is None else "m" for item, hit in zip(items, hits, strict=True))
+    marks = (
+        "h" if hit else MARKS.get(reason, "o") if item is None else "m"
+        for item, hit, reason in zip(items, hits, reasons, strict=True)
+    )  # fmt: skip
     return Listed(
         marks="".join(marks),
         relevant=len(judged),

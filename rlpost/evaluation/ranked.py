@@ -17,6 +17,7 @@ class Ranking:
         items: name or id of the item at each place; None for a place without one.
         cluster: what the query has in common with others, such as the user who asked; empty: nothing.
         groups: group of the item at each place, where that is known.
+        reasons: why a place has no item, such as ``duplicate``, where that is known; empty for a place that has one.
 
     >>> Ranking("q1", ("Alien (1979)", None)).items[0]
     'Alien (1979)'
@@ -26,6 +27,7 @@ class Ranking:
     items: tuple[str | None, ...]
     cluster: str = ""
     groups: tuple[str | None, ...] = ()
+    reasons: tuple[str, ...] = ()
 
 
 def of_outcomes(outcomes: Sequence[Outcome]) -> list[Ranking]:

@@ -120,7 +120,10 @@ def read_run(lines: Iterable[str], where: str) -> tuple[list[Ranking], list[str]
         order = sorted(sorted(scored, reverse=True), key=lambda docno: -scored[docno][0])
         ranks = [scored[docno][1] for docno in order]
         turned += ranks != sorted(ranks)
-        rankings.append(Ranking(query, tuple(_own(docno) for docno in order if docno != EMPTY)))
+        kept = [docno for docno in order if docno != EMPTY]
+        items = tuple(None if _stands_in(docno) else docno for docno in kept)
+        reasons = tuple(_reason(docno) if _stands_in(docno) else "" for docno in kept)
+        rankings.append(Ranking(query, items, reasons=reasons if any(reasons) else ()))
     told = f"{where}: ranks and scores disagree in {turned} of {len(found)} queries; scores decide, as in trec_eval"
     return rankings, [told] if turned else []
 
@@ -153,8 +156,13 @@ def read_qrels(lines: Iterable[str], where: str) -> dict[str, dict[str, float]]:
     return found
 
 
-def _own(docno: str) -> str | None:
-    return None if docno.startswith(PLACEHOLDER) and not docno.startswith(HIT) else docno
+def _stands_in(docno: str) -> bool:
+    return docno.startswith(PLACEHOLDER) and not docno.startswith(HIT)
+
+
+def _reason(docno: str) -> str:
+    """What a placeholder such as ``~duplicate-3`` stands for."""
+    return docno.removeprefix(PLACEHOLDER).rpartition("-")[0]
 
 
 def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:

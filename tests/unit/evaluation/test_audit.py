@@ -55,6 +55,15 @@ def test_two_samples_of_one_recommender_differ_by_chance_only() -> None:
     assert np.mean([one.variation.value / one.variation.noise for one in found]) == pytest.approx(1.0, abs=0.1)
 
 
+def test_a_repetition_shows_nothing() -> None:
+    first = [Ranking(f"q{n}", ("a", "a", "b", None)) for n in range(2)]
+    second = [Ranking(f"q{n}", ("a", None, "b", None)) for n in range(2)]
+    found = audit(first, second, QUICK)
+    assert found.variation.value == 0.0
+    missing = (TWO + 1 / np.log2(5)) / (1 + TWO + 0.5 + 1 / np.log2(5))
+    assert found.unnamed == (pytest.approx(missing), pytest.approx(missing))
+
+
 def test_a_pushed_group_is_found_and_its_interval_holds_the_truth() -> None:
     worth, pushed = np.ones(40), np.ones(40)
     pushed[:10] = 3.0

@@ -173,7 +173,17 @@ def test_an_export_judged_again_has_the_values_that_it_had() -> None:
         assert notes == more == []
         assert [one.id for one in again] == [one.id for one in own]
         before, after = figures(own, (), (1, 5, 10)), figures(again, (), (1, 5, 10))
-        for name in ("ndcg@1", "ndcg@5", "ndcg@10", "recall@1", "recall@10", "ndcg@5_se", "places"):
+        for name in (
+            "ndcg@1",
+            "ndcg@5",
+            "ndcg@10",
+            "recall@1",
+            "recall@10",
+            "ndcg@5_se",
+            "places",
+            "duplicates",
+            "in_catalog",
+        ):
             assert after[name] == pytest.approx(before[name], abs=1e-9), name
 
 
