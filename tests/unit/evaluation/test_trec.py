@@ -205,6 +205,11 @@ def test_docnos_of_ones_own() -> None:
         export(MIXED[2:])
 
 
+def test_a_relevant_item_that_was_no_hit_is_none_for_readers_either() -> None:
+    """A verifier of one's own may call a relevant item seen."""
+    assert export([outcome("q", "sm", 1, (ALIEN, UP), relevant_items=(ALIEN,))]).run["q"] == ["~seen-1", "Up%20(2009)"]
+
+
 def test_hits_of_a_verifier_that_names_nothing() -> None:
     found = export([outcome("q", "mh", 2)])
     assert found.run["q"] == ["~miss-1", "~hit-2"]
@@ -227,7 +232,7 @@ def test_relevances_become_whole_numbers_in_proportion() -> None:
 
 
 def test_a_run_is_read_in_the_order_that_trec_eval_gives_it() -> None:
-    lines = ["q1 Q0 b 1 0.5 t", "q1\tQ0\tc\t2\t7e-1\tt", "", "q1 Q0 a 3 0.5 t", "q2 Q0 a 1 1 t\r"]
+    lines = ["q1 Q0 a 1 0.5 t", "q1\tQ0\tc\t2\t7e-1\tt", "", "q1 Q0 b 3 0.5 t", "q2 Q0 a 1 1 t\r"]
     found, notes = read_run(lines, "run.txt")
     assert found == [Ranking("q1", ("c", "b", "a")), Ranking("q2", ("a",))]
     assert notes == ["run.txt: ranks and scores disagree in 1 of 2 queries; scores decide, as in trec_eval"]

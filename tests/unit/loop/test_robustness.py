@@ -67,6 +67,23 @@ def test_a_policy_that_obeys_orders_is_found_out_and_stripping_helps() -> None:
     assert row(found, "instruction", "truncate")["discount"] == 0.0
 
 
+def test_what_a_defence_does_by_itself_is_not_the_attack() -> None:
+    inner = policy(lambda text: False)
+
+    def ask(asked: Sequence[Prompt]) -> list[Answer | None]:
+        """Answers with the last candidates where the prompt begins with a note."""
+        found = inner(asked)
+        return [
+            Answer((FILMS[7], FILMS[6]), 0.1) if (one.text or "").startswith("Text between") else answer
+            for one, answer in zip(asked, found, strict=True)
+        ]
+
+    found = measure(prompts(), ask, QUICK)
+    assert {one.after - one.before for one in found.trials if one.before is not None and one.after is not None} == {0.0}
+    costs = {str(one["defence"]): one["change"] for one in quality_figures(found.quality)}
+    assert costs == {"none": 0.0, "delimit": pytest.approx(-0.4), "strip": 0.0, "truncate": 0.0, "perplexity": 0.0}
+
+
 def test_a_policy_that_reads_no_description_is_not_moved_by_anything() -> None:
     found = measure(prompts(), policy(lambda text: False), RobustnessSettings(targets=2, prompts=10, queries=20))
     assert all(one.before == one.after for one in found.trials)
