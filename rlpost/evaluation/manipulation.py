@@ -88,7 +88,8 @@ def _spans(text: str, item: str, description: str | None) -> Iterable[tuple[int,
         named = [match.end() for match in re.finditer(re.escape(title), text)] or [0]
         starts = {start for place in named if (start := text.find(description, place)) >= 0}
         yield from ((start, start + len(description)) for start in sorted(starts)[:1])
-        return
+        if starts:
+            return  # else the prompt has it in other words
     dated = re.escape(item[len(title) :])
     # the same title of another year is another item
     year = rf"(?:[\"'”*_]*{dated}|(?![\"'”*_]*\s*\(\d{{4}}\)))" if dated else r"(?:[\"'”*_]*\s*\(\d{4}\))?"

@@ -55,6 +55,7 @@ def test_what_is_no_entry(text: str) -> None:
 def test_descriptions_of_the_row_are_found_where_they_stand() -> None:
     text = "<film>Alien (1979)<p>in space</p></film> <film>Up (2009)<p>in space</p></film>"
     assert described(text, ALIEN, Alien="in space") == [(ALIEN, "in space")]
+    assert described("- Alien (1979): shortened", ALIEN, Alien="a long description") == [(ALIEN, "shortened")]
     prompt = Prompt("q", text)
     both = entries(prompt, (ALIEN, UP), {ALIEN: "in space", UP: "in space"})
     assert [(one.item, one.start) for one in both] == [(ALIEN, text.index("in space")), (UP, text.rindex("in space"))]
