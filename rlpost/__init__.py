@@ -1,8 +1,8 @@
 """Reinforcement-learning post-training of language models that checks itself.
 
-``rlpost.train``, ``rlpost.evaluate``, ``rlpost.verify``, ``rlpost.harvest``, ``rlpost.prove``, ``rlpost.plan`` and
-``rlpost.compare`` are the verbs of the command line; see `rlpost.api`. They are imported on first use, so that
-importing a part of the package imports only that part.
+``rlpost.train``, ``rlpost.evaluate``, ``rlpost.verify``, ``rlpost.harvest``, ``rlpost.prove``, ``rlpost.plan``,
+``rlpost.compare``, ``rlpost.audit`` and ``rlpost.robustness`` are the verbs of the command line; see `rlpost.api`. They
+are imported on first use, so that importing a part of the package imports only that part.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlpost.api import compare, evaluate, harvest, plan, prove, train, verify
+    from rlpost.api import audit, compare, evaluate, harvest, plan, prove, robustness, train, verify
 
-__all__ = ["compare", "evaluate", "harvest", "plan", "prove", "train", "verify"]
+__all__ = ["audit", "compare", "evaluate", "harvest", "plan", "prove", "robustness", "train", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,9 +20,12 @@ from rlpost.types import Verdict, VerifyItem
 
 if TYPE_CHECKING:
     from rlpost.actors.placement import Plan
+    from rlpost.algorithms.exposure import Attention
     from rlpost.commands.harvest import Contamination, Harvest
     from rlpost.commands.prove import Proofs
     from rlpost.data.selection import Pick
+    from rlpost.evaluation.audit import Audit
+    from rlpost.loop.robustness import Robustness
     from rlpost.loop.run import RunResult
     from rlpost.loop.sync import OnStep
     from rlpost.observability.progress import Display
@@ -108,6 +111,72 @@ def evaluate(
         for name, answers in simple.items():
             figures |= prefixed(f"baseline/{name}", baselines.figures(answers, resolved))
         return figures
+
+
+def robustness(config: Config, model: str | Path, *, output: str | Path | None = None, **settings: Any) -> Robustness:
+    """Attack a recommender through the descriptions in its prompts, and measure defences.
+
+    Args:
+        config: configuration, mapping of its sections, or path of a YAML file, with ``data.eval``.
+        model: Hugging Face folder.
+        output: file for every trial, a JSON line each.
+        settings: fields of `rlpost.evaluation.robustness.RobustnessSettings`, e.g. ``targets=5``.
+
+    Returns:
+        Every trial; `rlpost.evaluation.robustness.attack_figures` makes a table of them.
+
+    Raises:
+        UserError: if the input is wrong, or no prompt describes an item.
+        RlpostError: if it fails.
+    """
+    from rlpost.commands.robustness import robustness as measure
+    from rlpost.evaluation.robustness import RobustnessSettings
+
+    return measure(configuration(config), model, RobustnessSettings(**settings), output=output)
+
+
+def audit(
+    first: str | Path,
+    second: str | Path,
+    *,
+    groups: str | Path | None = None,
+    item_column: str = "item",
+    group_column: str = "group",
+    users: str | Path | None = None,
+    names: str | Path | None = None,
+    attention: Attention = "log",
+    patience: float = 0.8,
+    cut: int | None = None,
+    draws: int = 999,
+    seed: int = 0,
+) -> Audit:
+    """How far what two recommenders show to the same users differs, beside chance.
+
+    Args:
+        first: the baseline's lists: outcomes of an evaluation, a run folder, a TREC run, or Rankify's JSON.
+        second: the other's, in any of these forms.
+        groups: table of items and their groups; None: the groups in the evaluations (verifier argument ``group``).
+        item_column: its column with the item.
+        group_column: its column with the group.
+        users: table with ``query`` and ``user``; None: the clusters of the evaluations.
+        names: table with ``docno`` and ``name``, such as ``rlpost trec export`` writes.
+        attention: what a rank is worth: ``log``, ``rbp`` or ``top``; see `rlpost.algorithms.exposure.attention`.
+        patience: of ``rbp``.
+        cut: only the first ``cut`` places count; None: all.
+        draws: number of draws of the noise.
+        seed: seed of the draws.
+
+    Raises:
+        UserError: if a file or setting cannot be used.
+    """
+    from rlpost.commands.audit import audit_files
+    from rlpost.evaluation.audit import AuditSettings
+
+    settings = AuditSettings(attention, patience, cut, draws=draws, seed=seed)
+    return audit_files(
+        first, second, groups=groups, item_column=item_column, group_column=group_column, users=users, names=names,
+        settings=settings,
+    )  # fmt: skip
 
 
 def for_split(config: RunConfig, split: Split) -> RunConfig:

@@ -18,9 +18,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlpost.commands.audit_command import add_audit
 from rlpost.commands.harvest_command import add_harvest
 from rlpost.commands.prove_command import add_prove
 from rlpost.commands.sparsity import add_sparsity
+from rlpost.commands.trec_command import add_trec
 from rlpost.errors import RlpostError, UserError, describe_error
 
 
@@ -87,6 +89,12 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--model", required=True, help="Hugging Face folder")
     evaluate.add_argument("--split", choices=["eval", "train"], default="eval", help="which prompts (default: eval)")
     evaluate.add_argument("--output", metavar="FILE", help="write every prompt's outcomes, a JSON line each")
+    evaluate.add_argument(
+        "--robustness", choices=["sts"], help="instead: strategic text in items' descriptions, and defences against it"
+    )
+    evaluate.add_argument(
+        "--set", action="append", default=[], metavar="key=value", help="a setting of --robustness, e.g. targets=5"
+    )
     chat = add("chat", _chat, "talk to a trained model; a line is a turn, an empty one begins anew")
     chat.add_argument("--model", required=True, help="Hugging Face folder")
     chat.add_argument("--text", help="say this and leave")
@@ -109,6 +117,8 @@ def parser() -> argparse.ArgumentParser:
     demonstrate.add_argument("--rate", action="store_true", help="ask it to rate candidates too")
     demonstrate.add_argument("--embedder", metavar="DIR", help="sentence-transformers model (default: a small one)")
     demonstrate.add_argument("--set", action="append", default=[], metavar="key=value", help="a setting, e.g. size=10")
+    add_audit(add)
+    add_trec(commands)
     report = add("report", _report, "write report.html, a run as one page", config=False)
     report.add_argument("run", help="run folder")
     add_sparsity(add)
@@ -176,6 +186,10 @@ def _sft(arguments: argparse.Namespace) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     config = _load(arguments)
+    if arguments.robustness is not None:
+        return _robustness(arguments, config)
+    if arguments.set:
+        raise UserError("--set: is for --robustness; write section.key=value without it for the configuration")
     from rich.console import Console
 
     from rlpost.api import evaluate, for_split
@@ -189,6 +203,27 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         print(json.dumps({"model": arguments.model, "sampling": sampling, **figures}))
     else:
         Console().print(evaluation_table(beside_baselines(Path(arguments.model).name, figures), sampling))
+
+
+def _robustness(arguments: argparse.Namespace, config: Any) -> None:
+    from rlpost.api import for_split
+    from rlpost.commands.robustness import document, render, robustness
+    from rlpost.evaluation.robustness import RobustnessSettings
+
+    given = _settings(arguments.set)
+    try:
+        settings = RobustnessSettings(**given)
+    except TypeError as error:
+        known = ", ".join(field.name for field in dataclasses.fields(RobustnessSettings))
+        raise UserError(f"--robustness cannot take {given} ({error}); its settings are {known}") from None
+    chosen = for_split(config, arguments.split)
+    with contextlib.redirect_stdout(sys.stderr):  # Ray announces lost actors on standard output
+        found = robustness(chosen, arguments.model, settings, output=arguments.output, log=_say)
+    print(json.dumps({"model": arguments.model, **document(found)}) if arguments.json else render(found))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _chat(arguments: argparse.Namespace) -> None:

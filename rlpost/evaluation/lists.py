@@ -44,6 +44,7 @@ class Listed:
         offered: whether each place's item is a candidate of the prompt, None where the text is not an item; empty:
             the prompt offers none.
         reachable: number of relevant items among the prompt's candidates; None: it offers none.
+        relevant_items: catalog item of each of ``relevances``, as far as they are in the catalog; empty: not known.
 
     >>> Listed("hm", 3, ("Alien (1979)", "Up (2009)")).novelty is None
     True
@@ -60,6 +61,7 @@ class Listed:
     outside: int = 0
     offered: tuple[bool | None, ...] = ()
     reachable: int | None = None
+    relevant_items: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Listed:
@@ -121,6 +123,7 @@ def listed(verdict: Verdict | None) -> Listed | None:
         outside=int(evidence.get("relevant_outside", 0)),
         offered=tuple(evidence.get("candidates_at", ())),
         reachable=evidence.get("candidates_relevant"),
+        relevant_items=tuple(evidence.get("relevant_items", ())),
     )
 
 

@@ -48,7 +48,9 @@ def test_the_list_as_a_whole() -> None:
     assert [(v.outcome, v.score, v.reason) for v in found] == [
         *(("accepted", 0.5, "hits"), ("rejected", 0.0, "no_hit"), ("rejected", 0.0, "no_list")),
     ]
-    assert found[0].evidence == {"items": ["Alien (1979)"], "relevant": 2, "catalog": 6}
+    assert found[0].evidence == {
+        "items": ["Alien (1979)"], "relevant": 2, "catalog": 6, "relevant_items": ["Alien (1979)", "300 (2006)"],
+    }  # fmt: skip
 
 
 def test_wanted_items_may_be_written_in_several_forms_with_weights() -> None:

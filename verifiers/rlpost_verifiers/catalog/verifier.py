@@ -239,6 +239,8 @@ class CatalogVerifier:
             "relevant": wanted,
             "catalog": len(store),
         }
+        if truth.relevant:
+            found["relevant_items"] = [store.name(place) for place in truth.relevant]
         if truth.outside:
             found["relevant_outside"] = truth.outside
         if self._bits is not None:
