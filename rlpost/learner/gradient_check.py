@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rlpost.algorithms.losses import LossInputs
+from rlpost.decoding import DecodingConstraint
 from rlpost.learner.packing import Layout, RankPlans, SampleSize, Update, plan_pass, sample_indices
 from rlpost.learner.passes import ModelPasses
 from rlpost.learner.prepass import Needed
@@ -136,12 +137,23 @@ def _plain(passes: ModelPasses, samples: Samples, plain: Sequence[PlainSample]) 
     return GradientSketch(total, sums)
 
 
+def _allowed(constraint: DecodingConstraint, sample: PlainSample, like: Tensor) -> Tensor:
+    """``[n, V]`` bool, the tokens that the constraint allows at each place by its definition, prefix by prefix."""
+    answer = sample.token_ids[sample.places].tolist()
+    mask = torch.zeros(like.shape, dtype=torch.bool)
+    for place in range(len(answer)):
+        mask[place, torch.from_numpy(constraint.allowed(answer[:place]).astype(np.int64))] = True
+    return mask.to(like.device)
+
+
 def _plain_loss(passes: ModelPasses, sample: PlainSample, reference: np.ndarray | None, counts: Counts) -> Tensor:
     """A sample's share of the loss, on-policy."""
     config, device, places = passes.config, passes.engine.device, sample.places
     ids = torch.from_numpy(sample.token_ids.astype(np.int64)).to(device)
     logits = passes.engine.module.model(input_ids=ids[None], use_cache=False).logits[0, places - 1]
     scaled = logits.float() / config.rollout.temperature
+    if passes.constraint is not None:
+        scaled = scaled.masked_fill(~_allowed(passes.constraint, sample, scaled), float("-inf"))
     if passes.engine.module.excluded is not None:
         scaled = scaled.index_fill(-1, passes.engine.module.excluded, float("-inf"))
     logp = torch.log_softmax(scaled, dim=-1).gather(1, ids[places][:, None])[:, 0].double()

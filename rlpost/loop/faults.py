@@ -33,6 +33,7 @@ _KEYS = {
     "advantages": "algorithm.advantage",
     "engines": "rollout.engine",
     "environments": "environment.name",
+    "constraints": "rollout.constraint.name",
     "sources": "data.source",
 }
 """Keys whose values are names of plug-ins, by kind."""
