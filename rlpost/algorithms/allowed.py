@@ -61,13 +61,17 @@ def allowed_logprobs(logits: Tensor, token_ids: Tensor, temperature: float, allo
         ``[N]`` float32, ≤ 0; exactly 0 where one token is allowed.
 
     Raises:
-        ValueError: for a temperature that is not positive, or another number of places.
+        ValueError: for a temperature that is not positive, another number of places, or a token that is not allowed.
     """
     if temperature <= 0:
         raise ValueError(f"temperature {temperature} must be positive (score greedy samples at 1.0)")
     scaled, row = _scaled(logits, temperature, allowed)
-    chosen = logits.gather(-1, token_ids[:, None])[:, 0].float() / temperature
-    return chosen - _log_sum_exp(scaled, row, len(logits))
+    # among the float32 values, not from the logits once more: a bfloat16 gradient would be rounded twice, and a token of
+    # probability near 1 has the difference of two numbers near 1
+    places = torch.nonzero(allowed.ids == token_ids[row])[:, 0]
+    if len(places) != len(token_ids):
+        raise ValueError(f"{len(token_ids) - len(places)} of {len(token_ids)} tokens are not allowed at their places")
+    return scaled[places] - _log_sum_exp(scaled, row, len(logits))
 
 
 def allowed_moments(logits: Tensor, temperature: float, allowed: Allowed) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 
 from rlpost.config.schema import RunConfig
@@ -16,6 +15,10 @@ from rlpost.plugins.build import build_constraint
 
 class CodecTokens:
     """`rlpost.decoding.AnswerTokens` of a model's tokenizer.
+
+    Attributes:
+        end: the token that ends an answer.
+        fingerprint: hash of the tokenizer.
 
     Args:
         codec: the tokenizer.
@@ -34,11 +37,7 @@ class CodecTokens:
                 "(a special token may stand there)"
             )
         self._codec, self.end = codec, codec.end_token(stop)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of the tokenizer."""
-        return hashlib.sha256(self._codec.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+        self.fingerprint = hashlib.sha256(codec.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """See `rlpost.decoding.AnswerTokens`."""

@@ -75,14 +75,17 @@ class CatalogList:
 
     @property
     def max_tokens(self) -> int:
-        """Number of tokens of the longest list, the end token included."""
+        """Number of tokens of the longest list, the end token included; or more, where items differ by how much longer
+        they are as first items than in between.
+        """
         size, numbers = self.layout.size, sum(map(len, self.spelled.numbers))
         last = self.spelled.at(size - 1).lengths
         if size == 1:
             return numbers + int(last.max())
         before = self.spelled.at(0).lengths
-        if size > 2:  # an item may stand first or between; the longer of its spellings is an upper bound
-            before = np.maximum(before, self.spelled.at(1).lengths)
+        if size > 2:
+            first, before = before, self.spelled.at(1).lengths
+            numbers += int((first - before).max())
         order = np.argsort(-before, kind="stable")[:size]
         most = np.full(len(before), before[order[: size - 1]].sum())
         most[order[: size - 1]] += before[order[size - 1]] - before[order[: size - 1]]  # the last stands once
