@@ -66,8 +66,8 @@ def allowed_logprobs(logits: Tensor, token_ids: Tensor, temperature: float, allo
     if temperature <= 0:
         raise ValueError(f"temperature {temperature} must be positive (score greedy samples at 1.0)")
     scaled, row = _scaled(logits, temperature, allowed)
-    # among the float32 values, not from the logits once more: a bfloat16 gradient would be rounded twice, and a token of
-    # probability near 1 has the difference of two numbers near 1
+    # among the float32 values, not from the logits once more: a bfloat16 gradient would be rounded twice, and that of a
+    # token of probability near 1 is the difference of two numbers near 1
     places = torch.nonzero(allowed.ids == token_ids[row])[:, 0]
     if len(places) != len(token_ids):
         raise ValueError(f"{len(token_ids) - len(places)} of {len(token_ids)} tokens are not allowed at their places")

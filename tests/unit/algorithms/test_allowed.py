@@ -61,7 +61,10 @@ def test_it_is_that_of_a_dense_mask(dtype: torch.dtype, temperature: float) -> N
     assert (slope[~mask] == 0).all()
     masked = logits.detach().float().masked_fill(~mask, -torch.inf)
     torch.testing.assert_close(
-        allowed_moments(logits.detach(), temperature, allowed), surprise_moments(masked, temperature), atol=1e-4, rtol=1e-4
+        allowed_moments(logits.detach(), temperature, allowed),
+        surprise_moments(masked, temperature),
+        atol=1e-4,
+        rtol=1e-4,
     )
 
 

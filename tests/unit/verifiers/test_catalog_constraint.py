@@ -84,9 +84,7 @@ def texts(names: Sequence[str], size: int, lead: str) -> list[str]:
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("lead", ["", "- ", "{rank}. "])
-def test_what_is_allowed_are_the_prefixes_of_all_lists_and_nothing_else(
-    codec: TextCodec, size: int, lead: str
-) -> None:
+def test_what_is_allowed_are_the_prefixes_of_all_lists_and_nothing_else(codec: TextCodec, size: int, lead: str) -> None:
     tokens = CodecTokens(codec)
     found = CatalogList(tokens, catalog_of(ROWS), size=size, lead=lead)
     written = texts([item.name for item in catalog_of(ROWS).items], size, lead)
@@ -147,9 +145,7 @@ def test_a_thousand_films_walk_as_defined_and_are_judged_valid(tmp_path: Path) -
             walk.advance(ids[-1])
         assert [found.allowed(ids[:place]).tolist() for place in range(len(ids))] == rows
         record = along(found, ids)
-        assert [
-            record.ids[a:b].tolist() for a, b in zip(record.offsets[:-1], record.offsets[1:], strict=True)
-        ] == rows
+        assert [record.ids[a:b].tolist() for a, b in zip(record.offsets[:-1], record.offsets[1:], strict=True)] == rows
         assert len(ids) <= found.max_tokens
         answers.append(codec.text(ids))
     for verdict in judge.verify_batch([VerifyItem({}, text) for text in answers]):
@@ -226,13 +222,13 @@ def test_settings_out_of_range_are_refused(tmp_path: Path) -> None:
         ({"lead": "{rank}{rank}"}, "once"),
         ({"lead": "{place}."}, "once"),
     ):
-        with pytest.raises(UserError, match=said.replace("{", r"\{")):
+        with pytest.raises(UserError, match=said):
             CatalogList(tokens, catalog_of(ROWS), **{"size": 2, **given})  # type: ignore[arg-type]
 
 
 def test_stop_strings_are_refused_and_stop_tokens_end_a_list(tmp_path: Path) -> None:
     codec = pieces(tmp_path, catalog_of(ROWS))
-    with pytest.raises(ConfigError, match="could end an answer that rollout.constraint has not ended"):
+    with pytest.raises(ConfigError, match="could end an answer that"):
         CodecTokens(codec, ("Up",))
     assert CodecTokens(codec, ("<pad>",)).end == codec.tokenizer.pad_token_id
     assert CodecTokens(codec).end == codec.tokenizer.eos_token_id
