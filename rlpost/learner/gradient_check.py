@@ -156,8 +156,8 @@ def _check_walk(constraint: DecodingConstraint, plain: Sequence[PlainSample]) ->
             if not np.array_equal(walked, constraint.allowed(answer[:place])):
                 raise SelfCheckError(
                     f"constraint: at place {place} of an answer {len(walked)} tokens are allowed when it is walked "
-                    f"along, and {len(constraint.allowed(answer[:place]))} by the prefix alone; rollout.constraint is no "
-                    "function of the prefix (walk and allowed disagree), do not train on"
+                    f"along, and {len(constraint.allowed(answer[:place]))} by the prefix alone; rollout.constraint is "
+                    "no function of the prefix (walk and allowed disagree), do not train on"
                 )
 
 
