@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from rlpost.algorithms import allowed as algorithms
+from rlpost.config.differences import declared
 from rlpost.config.load import from_dict
 from rlpost.config.schema import RunConfig, ScratchModel
 from rlpost.data import bpe, models
@@ -320,6 +321,11 @@ def test_what_cannot_hold_is_refused_in_one_line(model: str, tmp_path: Path) -> 
     lines: list[str] = []
     check_constraint(config_of(model), model, lines.append)
     assert not lines
+
+
+def test_another_constraint_is_another_run() -> None:
+    assert declared(("rollout", "constraint", "size")) == declared(("rollout", "constraint")) == "asks"
+    assert from_dict({"model": {"path": "x"}, "data": {"train": "x"}}).rollout.constraint is None
 
 
 def test_what_the_verifier_has_by_the_same_name_need_not_be_said_twice(model: str) -> None:
