@@ -7,6 +7,7 @@ over in this process, and by a file to the workers of tensor parallelism.
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ def engine_arguments(constraint: DecodingConstraint | None, in_process: bool) ->
     if constraint is None:
         yield {}
         return
+    # vLLM's second model runner, a default on some GPUs from 0.30 on, has another interface
+    os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
     with shared_folder() as folder:
         file = Path(folder) / "constraint.pickle"
         if in_process:

@@ -40,6 +40,11 @@ class CatalogList:
             such as ``<a_17><b_3>`` are. Items with one spelling are one item.
         lead: what stands before each item, such as ``- ``; ``{rank}`` is its place, from 1.
 
+    Attributes:
+        count: number of distinct items.
+        layout: what a list looks like.
+        spelled: the items in tokens.
+
     Raises:
         UserError: for a setting out of range, fewer than N distinct items, or a tokenizer that cannot write them.
         DataError: if the catalog cannot be read.
@@ -57,15 +62,15 @@ class CatalogList:
     ):
         _check_settings(size, spell, lead)
         whole = catalog if isinstance(catalog, Catalog) else load_catalog(catalog, columns)
-        self.names = distinct(whole if items is None else whole.head(items), spell)
-        if len(self.names) < size:
+        names = distinct(whole if items is None else whole.head(items), spell)
+        if len(names) < size:
             raise UserError(
-                f"rollout.constraint: size is {size}, and the catalog has {len(self.names)} distinct items; lower it, "
+                f"rollout.constraint: size is {size}, and the catalog has {len(names)} distinct items; lower it, "
                 "or give a larger catalog"
             )
-        self.layout = Layout(size, lead)
-        self.spelled = _spelled(self.names, self.layout, tokens)
-        code = xxhash.xxh3_64_hexdigest(_key(self.names, self.layout, tokens))
+        self.count, self.layout = len(names), Layout(size, lead)
+        self.spelled = _spelled(names, self.layout, tokens)
+        code = xxhash.xxh3_64_hexdigest(_key(names, self.layout, tokens))
         self._fingerprint = f"catalog_list/{code[:12]}"
 
     @property
