@@ -325,7 +325,6 @@ def test_what_cannot_hold_is_refused_in_one_line(model: str, tmp_path: Path) -> 
 
 def test_another_constraint_is_another_run() -> None:
     assert declared(("rollout", "constraint", "size")) == declared(("rollout", "constraint")) == "asks"
-    assert from_dict({"model": {"path": "x"}, "data": {"train": "x"}}).rollout.constraint is None
 
 
 def test_what_the_verifier_has_by_the_same_name_need_not_be_said_twice(model: str) -> None:
