@@ -12,10 +12,12 @@ under the constraint and without. Rounds alternate, and times are the shortest o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -154,7 +156,7 @@ class Bench:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("config", help="a recipe with rollout.constraint and model.scratch")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     parser.add_argument("--lists", type=int, default=5000)
@@ -164,12 +166,14 @@ def main() -> None:
     assert config.sft is not None
     work = Path(tempfile.mkdtemp(prefix="rlpost-bench-"))
     try:
-        bench = Bench(config, str(starting_folder(config, read_pairs(config, config.sft), work)))
-        lists = {
-            "constrained": bench.judged(bench.sample(given.lists, True)),
-            "unconstrained": bench.judged(bench.sample(min(given.lists, 500), False)),
-        }
-        print(json.dumps({"config": given.config, "lists": lists, **bench.steps(given.rounds)}, indent=1))
+        with contextlib.redirect_stdout(sys.stderr):  # where DeepSpeed announces itself
+            bench = Bench(config, str(starting_folder(config, read_pairs(config, config.sft), work)))
+            lists = {
+                "constrained": bench.judged(bench.sample(given.lists, True)),
+                "unconstrained": bench.judged(bench.sample(min(given.lists, 500), False)),
+            }
+            steps = bench.steps(given.rounds)
+        print(json.dumps({"config": given.config, "lists": lists, **steps}, indent=1))
         bench.engine.close()
     finally:
         shutil.rmtree(work, ignore_errors=True)
