@@ -66,6 +66,10 @@ class SelfCheckError(RlpostError, RuntimeError):
     """A self-check failed; the message holds the figures and the remedy."""
 
 
+class ConstraintError(SelfCheckError):
+    """A token that the decoding constraint does not allow after those before it."""
+
+
 class LeakError(SelfCheckError):
     """An actor's memory grows without end; what was learned so far is sound."""
 

@@ -94,6 +94,8 @@ class SamplingSettings:
         stop_token_ids: token ids that end a completion, next to the model's own end tokens; they stay in its token ids.
             Special tokens have no text, so a stop string that is one stands here.
         logprobs: whether the log-probability of each sampled token is reported.
+        constrained: whether only tokens are sampled that ``rollout.constraint`` allows, before temperature, ``top_p``
+            and ``top_k`` act; log-probabilities are those of the distribution over them. Probes are not constrained.
 
     >>> SamplingSettings(max_tokens=8).temperature
     1.0
@@ -106,6 +108,7 @@ class SamplingSettings:
     stop: tuple[str, ...] = ()
     logprobs: bool = True
     stop_token_ids: tuple[int, ...] = ()
+    constrained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -584,11 +587,17 @@ class Learner(MemoryReporting, Protocol):
     """The owner of the trained weights: it computes log-probabilities and updates, on one or more ranks."""
 
     def logprobs(
-        self, trajectories: Sequence[Trajectory], *, reference: bool = False, temperature: float | None = None
+        self,
+        trajectories: Sequence[Trajectory],
+        *,
+        reference: bool = False,
+        temperature: float | None = None,
+        constrained: bool = True,
     ) -> list[np.ndarray]:
         """Compute log-probabilities ``[L]`` of each trajectory, NaN where nothing was sampled; returns them in order.
 
-        ``reference``: under the frozen reference. ``temperature``: None for the sampling temperature.
+        ``reference``: under the frozen reference. ``temperature``: None for the sampling temperature. ``constrained``:
+        under ``rollout.constraint``, where there is one; probes were sampled without.
         """
         ...
 

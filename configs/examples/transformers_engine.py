@@ -11,8 +11,10 @@ import time
 import numpy as np
 import torch
 
+from rlpost.data.constraint import constraint_of
 from rlpost.data.models import load
 from rlpost.data.tokenizer import TextCodec
+from rlpost.decoding import walk_of
 from rlpost.protocols import ApplyReport, SamplingSettings
 from rlpost.rollout.episode import greedy
 from rlpost.sync.codec import checksums, decode
@@ -32,6 +34,7 @@ class TransformersEngine:
             raise ValueError("evaluation.sampling: top_p and top_k are not supported here; remove them")
         self.model = load(spec.model, config.model.dtype, config.model.trust_remote_code).eval()
         self.codec = TextCodec(spec.model, config.model.trust_remote_code)
+        self.constraint = constraint_of(config, spec.model)
         # rows of the head without a token, which the learner's softmax leaves out too
         self.missing = self.codec.missing_ids(self.model.get_output_embeddings().weight.shape[0])
         self.probes, self.probe_tokens = spec.probes, config.selfcheck.probe_tokens
@@ -94,6 +97,7 @@ class TransformersEngine:
         sources = [torch.Generator().manual_seed(request.seed) for request in requests]
         tokens: list[list[int]] = [[] for _ in sources]
         values: list[list[float]] = [[] for _ in sources]
+        walks = [walk_of(self.constraint) for _ in sources] if settings.constrained else []
         finish = ["length"] * len(requests)
         fed, cache = torch.tensor(np.stack([request.token_ids for request in requests])).long(), None
         for _ in range(requests[0].max_tokens):
@@ -102,6 +106,10 @@ class TransformersEngine:
             # log-probabilities at the sampling temperature; greedy decoding reports those at temperature 1
             logits = output.logits[:, -1].float() / (settings.temperature or 1.0)
             logits[:, self.missing] = -torch.inf
+            for i, walk in enumerate(walks):
+                if finish[i] != "stop":
+                    kept = torch.from_numpy(walk.allowed().astype(np.int64))
+                    logits[i] = torch.full_like(logits[i], -torch.inf).index_copy(0, kept, logits[i][kept])
             logprobs = torch.log_softmax(logits, -1)
             for i, source in enumerate(sources):
                 if finish[i] == "stop":
@@ -109,6 +117,8 @@ class TransformersEngine:
                 row = logprobs[i]
                 token = int(torch.multinomial(row.exp(), 1, generator=source) if settings.temperature else row.argmax())
                 tokens[i].append(token)
+                if walks:
+                    walks[i].advance(token)
                 values[i].append(float(row[token]))
                 ends = (self.codec.tokenizer.eos_token_id, *settings.stop_token_ids)
                 if token in ends or self._stopped(tokens[i], settings.stop):

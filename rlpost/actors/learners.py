@@ -83,7 +83,12 @@ class RayLearner(ActorPool):
             return
 
     def logprobs(
-        self, trajectories: Sequence[Trajectory], *, reference: bool = False, temperature: float | None = None
+        self,
+        trajectories: Sequence[Trajectory],
+        *,
+        reference: bool = False,
+        temperature: float | None = None,
+        constrained: bool = True,
     ) -> list[np.ndarray]:
         """Log-probabilities ``[L]`` of every trajectory, in order; of those without sampled tokens all are NaN."""
         chosen = [trajectory for trajectory in trajectories if trajectory.sampled]
@@ -91,7 +96,7 @@ class RayLearner(ActorPool):
         found: dict[int, np.ndarray] = {}
         if samples:
             shared = ray.put(samples)
-            for part in self._all("logprobs", shared, reference, temperature, what="log-probabilities"):
+            for part in self._all("logprobs", shared, reference, temperature, constrained, what="log-probabilities"):
                 found.update(part)
         parts = iter(found[number] for number in range(len(samples)))
         return [

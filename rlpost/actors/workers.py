@@ -230,10 +230,10 @@ class LearnerWorker(Worker):
         self.learner, self.folder = build_learner(config, folder, device), folder
 
     def logprobs(
-        self, samples: Sequence[TrainSample], reference: bool, temperature: float | None
+        self, samples: Sequence[TrainSample], reference: bool, temperature: float | None, constrained: bool
     ) -> dict[int, np.ndarray]:
         """See `rlpost.learner.policy.PolicyLearner.logprobs`."""
-        return self.learner.logprobs(samples, reference=reference, temperature=temperature)
+        return self.learner.logprobs(samples, reference=reference, temperature=temperature, constrained=constrained)
 
     def proximal(self, batch: BatchReceipt) -> dict[int, np.ndarray]:
         """Log-probabilities under the current policy of this rank's share of a batch, by number of the sample."""

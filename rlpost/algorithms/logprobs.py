@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
+from rlpost.algorithms.allowed import Allowed, allowed_logprobs
+
 
 def chosen_logprobs(
     logits: Tensor, token_ids: Tensor, temperature: float = 1.0, excluded: Tensor | None = None
@@ -75,6 +77,7 @@ def chunked_logprobs(
     temperature: float,
     chunks: int,
     excluded: Tensor | None = None,
+    allowed: Allowed | None = None,
 ) -> Tensor:
     r"""log softmax(head(hidden) / temperature)[token], with the logits of one chunk in memory at a time.
 
@@ -90,6 +93,8 @@ def chunked_logprobs(
         temperature: temperature > 0 that the tokens were sampled at.
         chunks: number > 0 of chunks, and of calls of ``head`` in the forward pass; more than N leave some empty.
         excluded: ``[E]`` int64, ids that cannot be sampled; see `chosen_logprobs`.
+        allowed: the tokens that can be sampled at each of the N places; see `allowed_logprobs`, which does without
+            ``excluded``. None for all.
 
     Returns:
         ``[N]`` float32, ≤ 0.
@@ -98,15 +103,17 @@ def chunked_logprobs(
         ValueError: for a temperature that is not positive.
     """
 
-    def score(states: Tensor, ids: Tensor) -> Tensor:
+    def score(states: Tensor, ids: Tensor, those: Allowed | None) -> Tensor:
+        if those is not None:
+            return allowed_logprobs(head(states), ids, temperature, those)
         return chosen_logprobs(head(states), ids, temperature, excluded)
 
     size, parts = -(-len(token_ids) // chunks), list[Tensor]()
     for number in range(chunks):
         part = slice(number * size, (number + 1) * size)
+        part_of = hidden[part], token_ids[part], allowed.part(part.start, part.stop) if allowed else None
         if torch.is_grad_enabled() and number < chunks - 1:
-            part_of = hidden[part], token_ids[part]
             parts.append(cast(Tensor, checkpoint(score, *part_of, use_reentrant=False, preserve_rng_state=False)))
         else:
-            parts.append(score(hidden[part], token_ids[part]))
+            parts.append(score(*part_of))
     return torch.cat(parts)

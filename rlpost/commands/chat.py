@@ -16,7 +16,9 @@ import torch
 
 from rlpost.config.schema import DataSection, RunConfig
 from rlpost.data import load, models
+from rlpost.data.constraint import constraint_of
 from rlpost.data.tokenizer import TextCodec
+from rlpost.decoding import walk_of
 from rlpost.errors import DataError, UserError
 from rlpost.plugins.build import build_verifier
 from rlpost.protocols import ReviewingVerifier
@@ -74,6 +76,7 @@ class Chat:
         if torch.cuda.is_available():
             self.model.cuda()
         self.verifier = build_verifier(config.scoring)
+        self.constraint = constraint_of(config, folder)
         self.room = models.context_length(folder) - evaluation_settings(config).max_tokens
         self.turns: list[tuple[str, str]] = []
 
@@ -124,15 +127,27 @@ class Chat:
             drawn = {"do_sample": True, "temperature": self.temperature, "top_p": section.top_p, "top_k": top_k}
         token_ids, strings = self.codec.stop_tokens(section.stop)
         stops: dict[str, Any] = {"stop_strings": list(strings), "tokenizer": self.codec.tokenizer} if strings else {}
+        if self.constraint is not None:
+            token_ids = (*token_ids, self.codec.end_token(section.stop))
         if token_ids:
             ends = self.model.generation_config.eos_token_id
             own = ends if isinstance(ends, list) else [] if ends is None else [ends]
             stops["eos_token_id"] = [*own, *token_ids]
+        if self.constraint is not None:
+            stops["prefix_allowed_tokens_fn"] = lambda _, seen: self._next(seen[len(ids) :].tolist())
         with torch.inference_mode():
             found = self.model.generate(
                 given, attention_mask=torch.ones_like(given), max_new_tokens=section.max_tokens, **drawn, **stops
             )
         return self.codec.decode(found[0, len(ids) :].tolist(), strings)[0]
+
+    def _next(self, answer: list[int]) -> list[int]:
+        """The tokens that the constraint allows after those of an answer."""
+        assert self.constraint is not None
+        walk = walk_of(self.constraint)
+        for token in answer:
+            walk.advance(token)
+        return walk.allowed().tolist()
 
     def _verdict(self, row: Mapping[str, Any], answer: str) -> Verdict | None:
         if isinstance(self.verifier, ReviewingVerifier):

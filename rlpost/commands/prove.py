@@ -109,6 +109,9 @@ def for_proving(config: RunConfig, folder: str, log: Log = lambda _: None) -> Ru
     """The configuration without what a search does not need: rewards, environment, log-probabilities for training."""
     if config.environment is not None:
         log("environment: left out; answers have one turn")
+    if config.rollout.constraint is not None:
+        log("rollout.constraint: left out; proofs are searched for among all texts")
+        config = config.model_copy(update={"rollout": config.rollout.model_copy(update={"constraint": None})})
     scoring = config.scoring.model_copy(update={"rewards": (RewardSpec(name="outcome"),)})
     drawn, section = evaluation_settings(config), config.prove
     if section.method == "best_first" and section.state_template is not None:

@@ -16,6 +16,7 @@ from rlpost.commands.harvest_write import SOURCE_COLUMN
 from rlpost.config.schema import RunConfig, SftSection
 from rlpost.config.tuning import OptimizerSection
 from rlpost.data import bpe, load, models, wordlevel
+from rlpost.data.constraint import check_constraint
 from rlpost.data.messages import ASSISTANT, read_messages
 from rlpost.data.text import as_text, shown
 from rlpost.data.tokenizer import TextCodec
@@ -68,7 +69,9 @@ def warm_start(config: RunConfig, target: str | Path, *, quiet: bool = False) ->
     try:
         base = starting_folder(config, pairs, work)
         codec = TextCodec(base, config.model.trust_remote_code, config.data.special_tokens)
-        codec.stop_tokens(config.rollout.stop)  # a fault of what follows the warm start, found before it
+        # faults of what follows the warm start, found before it
+        codec.stop_tokens(config.rollout.stop)
+        check_constraint(config, base)
         rows, notes = token_rows(codec, pairs, config.sft.max_length)
         model = models.load(base, "float32", config.model.trust_remote_code)
         with _in_one_line():

@@ -411,6 +411,16 @@ def check_names(config: RunConfig) -> None:
         raise ConfigError(f"algorithm.{key}: {name!r} is not known; {remedy} (or give module:name or path.py:name)")
 
 
+def check_decoding(config: RunConfig) -> None:
+    """A constraint is on answers of one turn."""
+    constraint = config.rollout.constraint
+    if constraint is not None and config.environment is not None:
+        raise ConfigError(
+            f"rollout.constraint: {constraint.name!r} says what an answer of one turn may hold, and environment "
+            f"{config.environment.name!r} gives trajectories several; remove one of them"
+        )
+
+
 ALL: tuple[Callable[[RunConfig], None], ...] = (
     check_policy_start,
     check_scratch_shape,
@@ -426,6 +436,7 @@ ALL: tuple[Callable[[RunConfig], None], ...] = (
     check_sync,
     check_offload,
     check_sampling,
+    check_decoding,
     check_evaluation,
     check_scoring,
     check_turns,

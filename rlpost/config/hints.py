@@ -42,6 +42,10 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "tensor_model_parallel_size", "tensor_parallel_size", "vllm_tensor_parallel_size", "tp", "tp_size",
     ),
     "rollout.stop": ("stop_strings", "stop_sequences", "eos_token"),
+    "rollout.constraint": (
+        "guided_decoding", "guided_decoding_regex", "vllm_guided_decoding_regex", "structured_outputs",
+        "logits_processors", "prefix_allowed_tokens_fn",
+    ),
     "rollout.engine": ("use_vllm", "vllm_mode", "backend"),
     "scoring.rewards": (
         "reward_funcs", "reward_fn", "reward_function", "reward_model", "reward_weights", "custom_reward_function",

@@ -268,6 +268,24 @@ class SftSection(Section):
     batches differ more from each other, from which a small model learns less."""
 
 
+class ConstraintSpec(Section):
+    """The tokens that answers may be made of, prefix by prefix."""
+
+    ON_RESUME = on_resume(asks="name")
+
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+
+    name: str
+    """The constraint: ``catalog_list`` (lists of exactly ``size`` distinct items of the verifier's catalog), or
+    ``module:Class`` (``path.py:Class``) of a `rlpost.decoding.DecodingConstraint`. All further keys are passed to it as
+    arguments; what it shares with the verifier (``catalog``, ``columns``, ``items``) is the verifier's unless given."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The further keys, which are the constraint's arguments."""
+        return dict(self.model_extra or {})
+
+
 class RolloutSection(Section):
     """How completions are sampled."""
 
@@ -276,7 +294,7 @@ class RolloutSection(Section):
             "workers max_model_len kv_cache_mb gpu_memory_utilization enforce_eager logprobs packed_weights "
             "tensor_parallel threads timeout_s"
         ),
-        asks="engine group_size prompts_per_step temperature top_p top_k max_tokens stop",
+        asks="engine group_size prompts_per_step temperature top_p top_k max_tokens stop constraint",
     )
 
     engine: str = "vllm"
@@ -301,6 +319,11 @@ class RolloutSection(Section):
     """Strings that end a completion; they are cut from its text and kept in its tokens. A special token of the
     tokenizer, such as ``<|im_end|>``, is named by its whole text and ends a completion as an end token does. Change it
     when the model's end token is not what ends its turns."""
+    constraint: ConstraintSpec | None = None
+    """Constrained decoding: answers hold only tokens that the constraint allows after those before them, in training,
+    evaluations and ``rlpost chat``. The learner renormalises over the same tokens, so log-probabilities, KL term and
+    entropy are those of the constrained policy. None: any token may come next. Change it for recommenders whose answers
+    are items of a catalog (``{name: catalog_list, size: 10}``)."""
     max_model_len: PositiveInt | None = None
     """Longest sequence in tokens that the engine plans for; None: what the longest prompt and ``max_tokens`` (of
     training or evaluation) need, at least 256 (the KV cache has to hold one such sequence)."""

@@ -129,6 +129,42 @@ class TextCodec:
                 )
         return tuple(known[one] for one in stop if one in known), tuple(one for one in stop if one not in known)
 
+    def end_token(self, stop: Sequence[str]) -> int:
+        """The token that ends an answer: the first special token among the stop strings, else the tokenizer's end
+        token, else the first that the model folder's configuration names.
+
+        Raises:
+            ModelError: if there is none.
+            ConfigError: as `stop_tokens`.
+        """
+        named, own = self.stop_tokens(stop)[0], self.tokenizer.eos_token_id
+        folder = Path(self.folder)
+        listed = sorted(_ends(folder / GENERATION, folder / "config.json"))
+        known = [*named, *([] if own is None else [int(own)]), *listed]
+        if not known:
+            raise ModelError(
+                f"model.path: no token ends an answer, the tokenizer of {folder} has no end token; {_SET_END}"
+            )
+        return known[0]
+
+    def encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text and nothing else.
+
+        Raises:
+            DataError: for a text that the tokenizer cannot take.
+        """
+        if not texts:
+            return []
+        try:
+            return [list(row) for row in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+        except Exception:  # the single texts say which it is
+            return [list(self._ids(text, shown(text))) for text in texts]
+
+    def decode_texts(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each row of token ids, as `text` gives it."""
+        known = [[token for token in row if token not in self.special] for row in ids]
+        return list(map(str, self.tokenizer.backend_tokenizer.decode_batch(known, skip_special_tokens=True)))
+
     def check_end(self, stop: Sequence[str]) -> None:
         """Verify that something ends an answer: the tokenizer's end token, one that the model folder's configuration
         names, or a stop string.

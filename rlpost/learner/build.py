@@ -9,6 +9,7 @@ import torch
 
 from rlpost.config.schema import RunConfig
 from rlpost.config.update_kind import kind_of
+from rlpost.data.constraint import constraint_of
 from rlpost.data.models import check_tying, load, try_saving
 from rlpost.data.tokenizer import TextCodec
 from rlpost.errors import ModelError, first_line
@@ -44,6 +45,7 @@ def build_learner(config: RunConfig, folder: str, device: torch.device) -> Polic
     try_saving(model, folder)
     prepare_attention(model)
     excluded = missing_rows(model, folder, config.model.trust_remote_code)
+    constraint = constraint_of(config, folder)
     start = Start.of(model) if os.environ.get("RANK", "0") == "0" else None  # one rank's check is enough
     tuning = build_tuning(config, model, folder)
     if start is not None:
@@ -67,12 +69,12 @@ def build_learner(config: RunConfig, folder: str, device: torch.device) -> Polic
     if config.learner_engine == "torch":
         engine: TrainEngine = TorchEngine(policy, tuning, config.optimizer, device, config.learner.workers)
         frozen = reference.to(device).eval().requires_grad_(False) if reference else None
-        return PolicyLearner(engine, frozen, config, shapes)
+        return PolicyLearner(engine, frozen, config, shapes, constraint)
     from rlpost.learner.deepspeed_engine import DeepSpeedEngine
 
     sharded = DeepSpeedEngine(policy, tuning, config.optimizer, config.learner, config.model.dtype, device)
     frozen = sharded.freeze(reference, config.model.dtype) if reference else None
-    return PolicyLearner(sharded, frozen, config, shapes)
+    return PolicyLearner(sharded, frozen, config, shapes, constraint)
 
 
 def missing_rows(model: Any, folder: str, trust_remote_code: bool = False) -> list[int]:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from rlpost.algorithms.losses import LossInputs
+from rlpost.decoding import DecodingConstraint, along
+from rlpost.errors import SelfCheckError
 from rlpost.learner.packing import Layout, RankPlans, SampleSize, Update, plan_pass, sample_indices
 from rlpost.learner.passes import ModelPasses
 from rlpost.learner.prepass import Needed
@@ -45,6 +47,8 @@ def gradient_figures(
         The figures; ``plain`` is None except on rank 0, and also there at ZeRO stage 3, where a rank does not hold the
         parameters.
     """
+    if passes.constraint is not None:
+        _check_walk(passes.constraint, plain)
     # proximal log-probabilities are not computed: a first update runs under the proximal policy
     if passes.loss.reads_reference:
         passes.prepass(samples, Needed(tuple(samples.lacking("ref_logprobs")), before=(), during=()))
@@ -136,12 +140,44 @@ def _plain(passes: ModelPasses, samples: Samples, plain: Sequence[PlainSample]) 
     return GradientSketch(total, sums)
 
 
+def _check_walk(constraint: DecodingConstraint, plain: Sequence[PlainSample]) -> None:
+    """Verify that the tokens allowed along an answer are those that the constraint's definition gives its prefixes.
+
+    Engine and learner share the walk, so an error of it is on both sides, and nothing else would show it.
+
+    Raises:
+        SelfCheckError: where they are others.
+    """
+    for sample in plain:
+        answer = sample.token_ids[sample.places].tolist()
+        found = along(constraint, answer)
+        for place in range(len(answer)):
+            walked = found.ids[found.offsets[place] : found.offsets[place + 1]]
+            if not np.array_equal(walked, constraint.allowed(answer[:place])):
+                raise SelfCheckError(
+                    f"constraint: at place {place} of an answer {len(walked)} tokens are allowed when it is walked "
+                    f"along, and {len(constraint.allowed(answer[:place]))} by the prefix alone; rollout.constraint is "
+                    "no function of the prefix (walk and allowed disagree), do not train on"
+                )
+
+
+def _allowed(constraint: DecodingConstraint, sample: PlainSample, like: Tensor) -> Tensor:
+    """``[n, V]`` bool, the tokens that the constraint allows at each place by its definition, prefix by prefix."""
+    answer = sample.token_ids[sample.places].tolist()
+    mask = torch.zeros(like.shape, dtype=torch.bool)
+    for place in range(len(answer)):
+        mask[place, torch.from_numpy(constraint.allowed(answer[:place]).astype(np.int64))] = True
+    return mask.to(like.device)
+
+
 def _plain_loss(passes: ModelPasses, sample: PlainSample, reference: np.ndarray | None, counts: Counts) -> Tensor:
     """A sample's share of the loss, on-policy."""
     config, device, places = passes.config, passes.engine.device, sample.places
     ids = torch.from_numpy(sample.token_ids.astype(np.int64)).to(device)
     logits = passes.engine.module.model(input_ids=ids[None], use_cache=False).logits[0, places - 1]
     scaled = logits.float() / config.rollout.temperature
+    if passes.constraint is not None:
+        scaled = scaled.masked_fill(~_allowed(passes.constraint, sample, scaled), float("-inf"))
     if passes.engine.module.excluded is not None:
         scaled = scaled.index_fill(-1, passes.engine.module.excluded, float("-inf"))
     logp = torch.log_softmax(scaled, dim=-1).gather(1, ids[places][:, None])[:, 0].double()

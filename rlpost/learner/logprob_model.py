@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlpost.algorithms.allowed import Allowed, allowed_logprobs, allowed_moments
 from rlpost.algorithms.logprobs import chosen_logprobs, chunked_logprobs, surprise_moments
 from rlpost.learner.deterministic import make_deterministic
 from rlpost.learner.model_support import chunking_unsupported_reason, packing_unsupported_reason
@@ -65,6 +66,7 @@ class LogprobModel(nn.Module):
         chunks: int = 1,
         varlen_sequences: VarlenSequences | None = None,
         measured: Tensor | None = None,
+        allowed: Allowed | None = None,
     ) -> Any:
         """log π(token | context of the position ``index``).
 
@@ -81,6 +83,8 @@ class LogprobModel(nn.Module):
                 (`rlpost.learner.varlen`).
             measured: ``[K]``, numbers of the tokens among N whose distributions are measured too; then ``index`` has
                 one dimension.
+            allowed: the tokens that could be sampled at each of the N places, over which distributions are
+                renormalised; None for all. With it ``index`` has one dimension.
 
         Returns:
             Log-probabilities, float32, same shape as ``index``. With ``measured`` a pair of them and ``[2, K]`` float32
@@ -96,12 +100,14 @@ class LogprobModel(nn.Module):
             hidden = self.model.get_decoder()(**inputs, use_cache=False).last_hidden_state
             chosen = hidden.flatten(0, 1)[index.flatten()]
             head = self.model.get_output_embeddings()
-            found = chunked_logprobs(chosen, head, token_ids.flatten(), temperature, chunks, self.excluded)
-            found = found.view(token_ids.shape)
+            restricted = {} if allowed is None else {"allowed": allowed}
+            found = chunked_logprobs(
+                chosen, head, token_ids.flatten(), temperature, chunks, self.excluded, **restricted
+            ).view(token_ids.shape)
             if measured is None:
                 return found
             with torch.no_grad():  # the logits of the chunks above are not kept
-                return found, surprise_moments(head(chosen[measured].detach()), temperature, self.excluded)
+                return found, self._moments(head(chosen[measured].detach()), temperature, allowed, measured)
         first = 0
         if self._keeps_logits:
             # logits of prompt positions are never read; a vocabulary of 50k makes them the largest tensor of all
@@ -109,10 +115,20 @@ class LogprobModel(nn.Module):
             inputs["logits_to_keep"] = torch.arange(first, input_ids.shape[1], device=input_ids.device)
         logits = self.model(**inputs, use_cache=False).logits
         row, column = index // input_ids.shape[1], index % input_ids.shape[1] - first
-        found = chosen_logprobs(logits[row, column], token_ids, temperature, self.excluded)
+        chosen = logits[row, column]
+        if allowed is None:
+            found = chosen_logprobs(chosen, token_ids, temperature, self.excluded)
+        else:
+            found = allowed_logprobs(chosen, token_ids, temperature, allowed)
         if measured is None:
             return found
-        return found, surprise_moments(logits[row, column][measured].detach(), temperature, self.excluded)
+        return found, self._moments(chosen[measured].detach(), temperature, allowed, measured)
+
+    def _moments(self, logits: Tensor, temperature: float, allowed: Allowed | None, measured: Tensor) -> Tensor:
+        """`surprise_moments` of the places ``measured``, of which these are the logits."""
+        if allowed is None:
+            return surprise_moments(logits, temperature, self.excluded)
+        return allowed_moments(logits, temperature, allowed.chosen(measured))
 
     def _mask(self, seen: Tensor) -> Tensor:
         """The mask as the model takes it: a block mask is an additive one."""

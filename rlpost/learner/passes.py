@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from rlpost.algorithms.allowed import Allowed
 from rlpost.config.schema import RunConfig
-from rlpost.errors import SelfCheckError
+from rlpost.decoding import AllowedIds, DecodingConstraint, along, chained
+from rlpost.errors import ConstraintError, SelfCheckError
 from rlpost.learner.collate import MicroBatch, collate, prefetch
 from rlpost.learner.logprob_model import LogprobModel
 from rlpost.learner.micro_loss import loss_inputs
@@ -62,6 +64,7 @@ class ModelPasses:
         engine: forward and backward of the policy.
         reference: the frozen starting policy; None without a KL term or if the tuning method can disable its adapter.
         config: settings of layout, loss and sampling.
+        constraint: which tokens answers may hold; None for all.
 
     Attributes:
         layout: layout and token budget of the micro-batches.
@@ -69,8 +72,14 @@ class ModelPasses:
         loss: the configured loss.
     """
 
-    def __init__(self, engine: TrainEngine, reference: torch.nn.Module | None, config: RunConfig):
-        self.engine, self.reference, self.config = engine, reference, config
+    def __init__(
+        self,
+        engine: TrainEngine,
+        reference: torch.nn.Module | None,
+        config: RunConfig,
+        constraint: DecodingConstraint | None = None,
+    ):
+        self.engine, self.reference, self.config, self.constraint = engine, reference, config, constraint
         self.layout = layout_of(config, engine.module)
         excluded = engine.module.excluded
         self._excluded = None if excluded is None else excluded.cpu().numpy()
@@ -86,6 +95,7 @@ class ModelPasses:
         plans: RankPlans,
         temperature: float | None = None,
         measured: Callable[[int, torch.device], torch.Tensor] | None = None,
+        constrained: bool = True,
     ) -> Iterator[tuple[MicroBatch, Any]]:
         """This rank's micro-batches and their log-probabilities ``[N]`` under ``model``.
 
@@ -95,29 +105,40 @@ class ModelPasses:
         Raises:
             SelfCheckError: for a trained token that the tokenizer lacks: no engine samples it from the distribution
                 that the learner scores.
+            ConstraintError: for one that the constraint does not allow at its place.
         """
+        constraint = self.constraint if constrained else None
 
-        def make(micro: MicroBatchPlan) -> MicroBatch:
+        def make(micro: MicroBatchPlan) -> tuple[MicroBatch, Allowed | None]:
             made = collate(samples, micro, self.engine.device, self.layout.varlen)
-            if self._excluded is None:
-                return made
-            _check_known(samples, sample_indices(micro), self._excluded)
-            if micro:
-                return made
-            # the masked token of an empty plan must have a log-probability too
-            known = int(np.setdiff1d(np.arange(len(self._excluded) + 1), self._excluded)[0])
-            return dataclasses.replace(made, token_ids=torch.full_like(made.token_ids, known))
+            if self._excluded is not None:
+                _check_known(samples, sample_indices(micro), self._excluded)
+                if not micro:
+                    # the masked token of an empty plan must have a log-probability too
+                    known = int(np.setdiff1d(np.arange(len(self._excluded) + 1), self._excluded)[0])
+                    made = dataclasses.replace(made, token_ids=torch.full_like(made.token_ids, known))
+            return made, None if constraint is None else self._allowed(constraint, samples, made)
 
         chunks = logprob_chunks(plans, samples.sizes, self.chunk)
         collated = prefetch(make, plans[self.engine.rank], self._prefetch)
-        for micro, number in zip(collated, chunks, strict=True):
+        for (micro, allowed), number in zip(collated, chunks, strict=True):
             inputs = (micro.input_ids, micro.attention_mask, micro.index, micro.token_ids)
             options = {"temperature": temperature, "position_ids": micro.position_ids, "chunks": number}
             if micro.varlen_sequences is not None:
                 options["varlen_sequences"] = micro.varlen_sequences
             if measured is not None:
                 options["measured"] = measured(len(micro.index), self.engine.device)
+            if allowed is not None:
+                options["allowed"] = allowed
             yield micro, model(*inputs, **options)
+
+    def _allowed(self, constraint: DecodingConstraint, samples: Samples, micro: MicroBatch) -> Allowed:
+        """The tokens that were allowed at each trained token of a micro-batch, found from the tokens alone."""
+        if micro.indices:
+            found = chained([_along(constraint, samples, index) for index in micro.indices])
+        else:  # its one masked token
+            found = AllowedIds(np.array([0, 1]), micro.token_ids.cpu().numpy())
+        return Allowed(torch.from_numpy(found.offsets), torch.from_numpy(found.ids).to(self.engine.device))
 
     def logprobs(
         self,
@@ -125,6 +146,7 @@ class ModelPasses:
         indices: Sequence[int],
         reference: bool = False,
         temperature: float | None = None,
+        constrained: bool = True,
     ) -> dict[int, np.ndarray]:
         """Log-probabilities ``[L]`` of this rank's share of some samples, by their number in the batch.
 
@@ -133,12 +155,13 @@ class ModelPasses:
             indices: the samples to score, over all ranks.
             reference: score under the frozen reference instead of the policy.
             temperature: overrides the sampling temperature.
+            constrained: score under the constraint, if there is one.
         """
         model, block = self._reference() if reference else (self.engine.forward, contextlib.nullcontext())
         plans = plan_pass(indices, samples.sizes, self.engine.world, self.layout)
         found: dict[int, np.ndarray] = {}
         with torch.no_grad(), block:
-            for micro, logprobs in self.run(model, samples, plans, temperature):
+            for micro, logprobs in self.run(model, samples, plans, temperature, constrained=constrained):
                 found.update(micro.by_sample(logprobs))
         return found
 
@@ -223,6 +246,23 @@ class ModelPasses:
         if not self.engine.tuning.can_disable_adapter:
             raise ValueError("no reference model was loaded (algorithm.kl.coef is 0)")
         return self.engine.forward, self.engine.tuning.disable_adapter()
+
+
+def _along(constraint: DecodingConstraint, samples: Samples, index: int) -> AllowedIds:
+    sample = samples[index]
+    answer = sample.token_ids[sample.prompt_tokens :]
+    if not sample.mask[sample.prompt_tokens :].all():
+        raise SelfCheckError(
+            f"sample {index} has tokens of an environment between those of the policy, and rollout.constraint is on "
+            "answers of one turn; the loop must not make such samples"
+        )
+    try:
+        return along(constraint, answer.tolist())
+    except ConstraintError as error:
+        raise ConstraintError(
+            f"sample {index} is to be trained on {error}; the engine does not sample under rollout.constraint as the "
+            "learner scores, do not train on"
+        ) from None
 
 
 def _check_known(samples: Samples, indices: Sequence[int], excluded: np.ndarray) -> None:

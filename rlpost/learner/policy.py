@@ -16,6 +16,7 @@ import torch
 from rlpost.config.schema import RunConfig
 from rlpost.config.update_kind import kind_of
 from rlpost.data.models import save_folder
+from rlpost.decoding import DecodingConstraint
 from rlpost.errors import CheckpointError, first_line
 from rlpost.learner.deterministic import restored
 from rlpost.learner.footprint import footprint
@@ -78,6 +79,7 @@ class PolicyLearner:
         reference: the frozen starting policy; None without a KL term or if the tuning method can disable its adapter.
         config: loss, layout, optimizer, tuning and sync settings.
         shapes: shapes of the starting model's tensors by name.
+        constraint: which tokens answers may hold; None for all.
 
     Attributes:
         records: what self-checks look at of the last step's updates, the same on every rank.
@@ -89,9 +91,10 @@ class PolicyLearner:
         reference: torch.nn.Module | None,
         config: RunConfig,
         shapes: Mapping[str, tuple[int, ...]],
+        constraint: DecodingConstraint | None = None,
     ):
         self.engine, self.config, self.shapes = engine, config, shapes
-        self.passes = ModelPasses(engine, reference, config)
+        self.passes = ModelPasses(engine, reference, config, constraint)
         self.counters = Counters()
         self.warmup = Warmup(config.tuning) if engine.tuning.warmup_parameters() else None
         self.footprint: dict[str, float] = {}
@@ -111,7 +114,12 @@ class PolicyLearner:
         self.looked_at = 0
 
     def logprobs(
-        self, samples: Sequence[TrainSample], *, reference: bool = False, temperature: float | None = None
+        self,
+        samples: Sequence[TrainSample],
+        *,
+        reference: bool = False,
+        temperature: float | None = None,
+        constrained: bool = True,
     ) -> dict[int, np.ndarray]:
         """Log-probabilities of sampled tokens, for this rank's share of the samples.
 
@@ -119,11 +127,12 @@ class PolicyLearner:
             samples: all samples, the same on every rank.
             reference: score under the frozen reference instead of the policy.
             temperature: overrides the sampling temperature.
+            constrained: score under ``rollout.constraint``, if there is one.
 
         Returns:
             Sample number to ``[L]`` float32; the results of all ranks together cover every sample.
         """
-        return self.passes.logprobs(Samples.of(samples), range(len(samples)), reference, temperature)
+        return self.passes.logprobs(Samples.of(samples), range(len(samples)), reference, temperature, constrained)
 
     def step(self, batch: TrainBatch) -> dict[str, float]:
         """Make all updates of a rollout batch.

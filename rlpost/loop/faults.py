@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rlpost.config.schema import RunConfig
+from rlpost.data.constraint import check_constraint
 from rlpost.data.load import prompts, templates, tokenized_prompts
 from rlpost.data.models import resolve_path
 from rlpost.data.repair_prompts import repair_prompts
@@ -33,6 +34,7 @@ _KEYS = {
     "advantages": "algorithm.advantage",
     "engines": "rollout.engine",
     "environments": "environment.name",
+    "constraints": "rollout.constraint.name",
     "sources": "data.source",
 }
 """Keys whose values are names of plug-ins, by kind."""
@@ -67,6 +69,8 @@ def all_faults(config: RunConfig, also: Callable[[], Any] = lambda: None) -> lis
     found = [*package_faults(config), *output_faults(config), *plugin_faults(config), *asked(also)]
     if folder is None and config.model.path is not None:
         found += asked(lambda: resolve_path(str(config.model.path)))
+    if folder is not None:
+        found += asked(lambda: check_constraint(config, folder))
     shown, rows = data_faults(config, folder)
     found += rows
     if not any(line.startswith("scoring.") for line in found):

@@ -227,7 +227,7 @@ class Session:
     def _with_learner(self, completions: Sequence[Trajectory], reference: bool = False) -> parity.Scored:
         assert self.learner is not None
         # engines report greedy tokens with the log-probabilities at temperature 1
-        found = self.learner.logprobs(completions, reference=reference, temperature=1.0)
+        found = self.learner.logprobs(completions, reference=reference, temperature=1.0, constrained=False)
         return parity.Scored(completions, [values[one.mask] for one, values in zip(completions, found, strict=True)])
 
 

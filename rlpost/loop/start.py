@@ -16,6 +16,7 @@ from rlpost.actors.remote import check_objects, wait
 from rlpost.actors.scorers import RayScoringPool
 from rlpost.actors.transcripts import RayTranscripts
 from rlpost.config.schema import RunConfig
+from rlpost.data.constraint import check_constraint
 from rlpost.data.load import held_out_tokens, tokenized_prompts
 from rlpost.data.models import context_length, tensor_shapes
 from rlpost.data.repair_prompts import repair_prompts
@@ -65,6 +66,7 @@ def session(
     config = with_logprobs(config, needs)
     if training:
         check_tuning(config, model)
+    check_constraint(config, model, log)
     train, held_out = (
         tokenized_prompts(config, model, training=training, log=log) if asked is None else ([], list(asked))
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from rlpost.config.schema import EnvironmentSection, RewardSpec, RunConfig, ScoringSection
+from rlpost.decoding import AnswerTokens, DecodingConstraint
 from rlpost.errors import ConfigError, RlpostError, UserError, describe_error
 from rlpost.plugins import registry, usercode
 from rlpost.protocols import Environment, RewardStage, Verifier
@@ -64,6 +65,29 @@ def build_environment(section: EnvironmentSection) -> Environment:
     """
     target = registry.resolve("environments", section.name)
     return instantiate(target, (), section.args, f"environment.args: {section.name!r}")
+
+
+def build_constraint(config: RunConfig, tokens: AnswerTokens) -> DecodingConstraint:
+    """The decoding constraint that ``rollout.constraint`` names.
+
+    Arguments that are not given and that the verifier has by the same name, such as ``catalog`` and ``items``, are the
+    verifier's: a constraint that allows what the verifier does not know would be a mistake.
+
+    Args:
+        config: a configuration with a constraint.
+        tokens: the policy's tokenizer.
+
+    Raises:
+        UserError: if the name is unknown or the arguments do not fit.
+    """
+    spec = config.rollout.constraint
+    assert spec is not None
+    target = registry.resolve("constraints", spec.name)
+    if not callable(target):
+        raise UserError(f"rollout.constraint: {spec.name!r} is {target!r}; a class is needed")
+    shared = config.scoring.verifier_args if config.scoring.verifier is not None else {}
+    known = {name: value for name, value in shared.items() if name in _parameters(target)}
+    return instantiate(target, (tokens,), known | spec.arguments, f"rollout.constraint: {spec.name!r}")
 
 
 def stage_needs(stage: RewardStage) -> tuple[str, ...]:

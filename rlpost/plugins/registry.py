@@ -35,6 +35,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "lean.repair": "rlpost_verifiers.lean.environments.repair:LeanRepair",
         "lean.tactics": "rlpost_verifiers.lean.environments.tactics:TacticProof",
     },
+    "constraints": {"catalog_list": "rlpost_verifiers.catalog.constraint:CatalogList"},
     "rewards": {
         "outcome": "rlpost_rewards.outcome:Outcome",
         "overlong": "rlpost_rewards.overlong:Overlong",

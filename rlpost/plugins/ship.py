@@ -82,7 +82,7 @@ def named(config: RunConfig) -> Iterator[tuple[str, str]]:
     """(kind, name) of everything in a configuration that is not built in.
 
     That includes every text of the form ``path.py:attribute`` or ``module:attribute`` among the arguments of verifier,
-    environment, rewards, loss and advantage, if its file or module exists; its kind is ``""``.
+    environment, constraint, rewards, loss and advantage, if its file or module exists; its kind is ``""``.
     """
     scoring, algorithm = config.scoring, config.algorithm
     names = [
@@ -92,10 +92,12 @@ def named(config: RunConfig) -> Iterator[tuple[str, str]]:
         ("advantages", algorithm.advantage),
         ("engines", config.rollout.engine),
         *([("environments", config.environment.name)] if config.environment is not None else []),
+        *([("constraints", config.rollout.constraint.name)] if config.rollout.constraint is not None else []),
     ]
     yield from ((kind, name) for kind, name in names if name not in registry.BUILTIN[kind])
     given = [scoring.verifier_args, *(spec.arguments for spec in scoring.rewards)]
     given += [config.environment.args] if config.environment is not None else []
+    given += [config.rollout.constraint.arguments] if config.rollout.constraint is not None else []
     for arguments in (*given, algorithm.loss_args, algorithm.advantage_args):
         yield from (("", text) for text in _texts(arguments) if _names_code(text))
 

@@ -102,7 +102,11 @@ def admitted(asked: Sequence[GroupRequest], first: int, version: int) -> list[Gr
 def settings(section: RolloutSection, logprobs: bool) -> SamplingSettings:
     """Sampling settings of training completions, with or without their tokens' log-probabilities: the full support."""
     return SamplingSettings(
-        max_tokens=section.max_tokens, temperature=section.temperature, stop=section.stop, logprobs=logprobs
+        max_tokens=section.max_tokens,
+        temperature=section.temperature,
+        stop=section.stop,
+        logprobs=logprobs,
+        constrained=section.constraint is not None,
     )
 
 
@@ -116,6 +120,7 @@ def evaluation_settings(config: RunConfig) -> SamplingSettings:
         top_k=given.top_k,
         stop=rollout.stop,
         logprobs=rollout.logprobs == "always",  # a reward stage may read them
+        constrained=rollout.constraint is not None,
     )
 
 

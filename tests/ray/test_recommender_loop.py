@@ -60,3 +60,28 @@ def test_the_recommender_recipe_from_warm_start_to_chat(tmp_path: Path) -> None:
     known = {"in_catalog", "seen", "duplicate", "out_of_catalog", "unparsable"}
     assert {item["reason"] for item in reply["verdict"]["items"]} <= known
     assert reply["text"]
+
+
+def test_the_constrained_recipe_writes_valid_lists_only(tmp_path: Path) -> None:
+    """Training, evaluations and chat, from a warm start that has hardly learned the form of a list."""
+    recipe = RECIPE.replace("rank_cpu", "constrained_cpu")
+    # fewer texts give the tokenizer fewer phrases
+    small = [*SMALL, "sft.epochs=1", "rollout.max_tokens=120", "model.scratch.max_positions=256"]
+    status, _, err = Command(["train", recipe, *small], tmp_path).start().finish()
+    assert status == 0, err
+    folder = tmp_path / "runs" / "films"
+    for row in rows(folder / "evaluations.jsonl"):
+        if not row["when"].startswith("baseline"):
+            assert (row["exact_length"], row["in_catalog"], row["duplicates"]) == (1.0, 1.0, 0.0)
+    assert rows(folder / "metrics.jsonl")[0]["mismatch"] < 1e-5
+    talk = ["chat", recipe, *small, "--model", str(folder / "model"), "--text", "I loved Alien (1979).", "--json"]
+    status, out, err = Command(talk, tmp_path).start().finish()
+    assert status == 0, err
+    reasons = [item["reason"] for item in json.loads(out)["verdict"]["items"]]
+    assert len(reasons) == 10
+    assert set(reasons) <= {"in_catalog", "seen"}
+    # a limit that could cut a list is refused before the warm start
+    short = ["train", recipe, *small, "rollout.max_tokens=20", "run.name=short"]
+    status, _, err = Command(short, tmp_path).start().finish()
+    assert status == 2
+    assert "rollout.max_tokens: 20 would cut the longest answer that rollout.constraint allows" in err

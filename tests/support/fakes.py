@@ -302,7 +302,12 @@ class FakeLearner:
         self.frozen = False
 
     def logprobs(
-        self, trajectories: Sequence[Trajectory], *, reference: bool = False, temperature: float | None = None
+        self,
+        trajectories: Sequence[Trajectory],
+        *,
+        reference: bool = False,
+        temperature: float | None = None,
+        constrained: bool = True,
     ) -> list[np.ndarray]:
         self.asked.append(len(trajectories))
         return [np.where(one.mask, np.float32(-1.0 - self.off), np.float32(np.nan)) for one in trajectories]

@@ -44,3 +44,8 @@ class Halves:
             spans = [SpanReward(*part, value, i) for i, (part, value) in enumerate(zip(parts, values, strict=True))]
             found.append(None if reward is None else (*reward, *spans))
         return found
+
+
+def begins_early(text: str, columns: dict) -> bool:
+    """Whether an answer begins with a letter before M: of a list of films, some do."""
+    return text[:1] < "M"

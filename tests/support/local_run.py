@@ -59,10 +59,15 @@ class LocalLearner:
         self.own, self.folder = build_learner(config, folder, torch.device("cpu")), folder
 
     def logprobs(
-        self, trajectories: Sequence[Trajectory], *, reference: bool = False, temperature: float | None = None
+        self,
+        trajectories: Sequence[Trajectory],
+        *,
+        reference: bool = False,
+        temperature: float | None = None,
+        constrained: bool = True,
     ) -> list[np.ndarray]:
         samples = [sample for one in trajectories for sample in train_samples(one)]
-        found = self.own.logprobs(samples, reference=reference, temperature=temperature)
+        found = self.own.logprobs(samples, reference=reference, temperature=temperature, constrained=constrained)
         parts = iter(found[number] for number in range(len(samples)))
         return [np.concatenate([next(parts) for _ in one.sequences]) for one in trajectories]
 

@@ -14,6 +14,8 @@ from rlpost.errors import MissingPackageError
 
 TESTED = {"cpu": "0.32", "cuda": "0.22"}
 OLDEST = (0, 22)
+ASKED = "rlpost_constrained"
+"""Key of ``vllm.SamplingParams.extra_args`` of requests that are constrained."""
 
 
 def check_version() -> str:

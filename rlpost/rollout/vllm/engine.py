@@ -13,8 +13,11 @@ from torch import Tensor
 
 from rlpost.config.schema import RunConfig
 from rlpost.config.update_kind import engine_rank
+from rlpost.data.constraint import constraint_of
+from rlpost.decoding import DecodingConstraint
 from rlpost.protocols import ApplyReport, EngineSpec, GenerateRequest, SamplingSettings
 from rlpost.rollout.episode import greedy
+from rlpost.rollout.vllm.compat import ASKED
 from rlpost.rollout.vllm.load import VllmSettings, load
 from rlpost.rollout.vllm.lora import ActiveAdapter, parse
 from rlpost.rollout.vllm.weights import shared_folder
@@ -42,7 +45,7 @@ def build_engine(config: RunConfig, spec: EngineSpec) -> VllmEngine:
         adapter_rank=engine_rank(config),
         tensor_parallel=rollout.tensor_parallel,
     )
-    return VllmEngine(settings, spec.probes, config.selfcheck.probe_tokens)
+    return VllmEngine(settings, spec.probes, config.selfcheck.probe_tokens, constraint_of(config, spec.model))
 
 
 class VllmEngine:
@@ -54,10 +57,18 @@ class VllmEngine:
         settings: model folder, dtype, memory and parallelism of the engine.
         probes: pinned prompts for `probe`, as token ids.
         probe_tokens: number of greedy tokens per probe.
+        constraint: which tokens the answers to constrained requests may hold.
     """
 
-    def __init__(self, settings: VllmSettings, probes: Sequence[np.ndarray] = (), probe_tokens: int = 8):
-        self.llm, self.weights = load(settings)
+    def __init__(
+        self,
+        settings: VllmSettings,
+        probes: Sequence[np.ndarray] = (),
+        probe_tokens: int = 8,
+        constraint: DecodingConstraint | None = None,
+    ):
+        self.llm, self.weights = load(settings, constraint)
+        self.constrained = constraint is not None
         self.model = settings.model
         self.adapter = ActiveAdapter(self.llm) if settings.adapter_rank else None
         self.index: dict[str, Tensor] = {}
@@ -199,6 +210,8 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
+        if settings.constrained and not self.constrained:
+            raise ValueError("a constrained request, but the engine was started without rollout.constraint")
         params = SamplingParams(
             n=1,
             temperature=settings.temperature,
@@ -211,6 +224,7 @@ class VllmEngine:
             logprobs=0 if settings.logprobs else None,
             detokenize=bool(settings.stop),
             output_kind=RequestOutputKind.FINAL_ONLY,
+            extra_args={ASKED: True} if settings.constrained else None,
         )
         adapter = self.adapter.request if self.adapter else None
         prompt = {"prompt_token_ids": request.token_ids.tolist()}

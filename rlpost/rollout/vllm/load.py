@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rlpost.decoding import DecodingConstraint
 from rlpost.rollout.vllm import compat, packed_linear, vocabulary, worker
 from rlpost.rollout.vllm.weights import LocalWeights, ShardedWeights, Weights
 
@@ -44,8 +45,10 @@ class VllmSettings:
     tensor_parallel: int = 1
 
 
-def load(settings: VllmSettings) -> tuple[Any, Weights]:
+def load(settings: VllmSettings, constraint: DecodingConstraint | None = None) -> tuple[Any, Weights]:
     """``vllm.LLM`` with the model loaded, and access to its weights.
+
+    Requests that ask for it are sampled under ``constraint``; see `rlpost.rollout.vllm.constrained`.
 
     With tensor parallelism vLLM starts worker processes; they end with this one.
 
@@ -60,7 +63,10 @@ def load(settings: VllmSettings) -> tuple[Any, Weights]:
     compat.tolerate_numba()
     from vllm import LLM
 
-    llm = LLM(**engine_arguments(settings, cpu))
+    from rlpost.rollout.vllm import constrained
+
+    with constrained.engine_arguments(constraint, shards == 1) as more:
+        llm = LLM(**engine_arguments(settings, cpu), **more)
     if shards == 1:
         compat.check_in_process(llm)
     vocabulary.exclude_missing(llm, settings.model, settings.trust_remote_code)

@@ -351,6 +351,12 @@ BROKEN: list[tuple[str, dict[str, Any], str, list[str]]] = [
         ["1.5 to 2", "change weight 1", "put 1 between"],
     ),
     (
+        "check_decoding",
+        {"rollout": {"constraint": {"name": "catalog_list"}}, "environment": {"name": "lean.repair"}},
+        "rollout.constraint",
+        ["'catalog_list'", "'lean.repair'", "one turn", "remove one"],
+    ),
+    (
         "check_repair",
         {"data": {"repair": {}}, "environment": {"name": "lean.repair"}},
         "data.repair",
