@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,13 @@ def item_vectors(items: Sequence[Item], embed: Embed, at_once: int = AT_ONCE) ->
     told.update(repr(fingerprint).encode())
 
     def make(folder: Path) -> None:
-        found: np.memmap[Any, Any] | None = None
-        for number, part in enumerate(_parts(items, at_once)):
-            vectors = np.asarray(embed([describe(item) for item in part]), np.float32)
-            if found is None:
-                shape = (len(items), vectors.shape[1])
-                found = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, shape)
-            found[number * at_once : number * at_once + len(part)] = vectors
-        assert found is not None
+        blocks = (np.asarray(embed([describe(item) for item in part]), np.float32) for part in _parts(items, at_once))
+        first = next(blocks)
+        found: Any = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, (len(items), first.shape[1]))
+        begin = 0
+        for block in chain([first], blocks):
+            found[begin : begin + len(block)] = block
+            begin += len(block)
         found.flush()
 
     def read(folder: Path) -> np.ndarray:
