@@ -77,7 +77,7 @@ def test_files_do_not_import_each_other_in_cycles(package: str) -> None:
 def test_only_entry_points_and_contracts_are_top_level_modules() -> None:
     """Everything else is in a subpackage, where a reader can find it."""
     loose = {file.stem for file in (ROOT / "rlpost").glob("*.py")} - {"__init__"}
-    assert loose == {"api", "cli", "errors", "paths", "protocols", "trajectory", "types"}
+    assert loose == {"api", "cli", "decoding", "errors", "paths", "protocols", "trajectory", "types"}
     inits = [file for top in ("rlpost", "rewards", "verifiers") for file in (ROOT / top).rglob("__init__.py")]
     code = [f for f in inits if len(ast.parse(f.read_text()).body) > 1 and f.parent != ROOT / "rlpost"]
     assert code == [], "an __init__.py holds a docstring"
