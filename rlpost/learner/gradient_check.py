@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from rlpost.algorithms.losses import LossInputs
-from rlpost.decoding import DecodingConstraint, along
+from rlpost.decoding import DecodingConstraint
 from rlpost.errors import SelfCheckError
 from rlpost.learner.packing import Layout, RankPlans, SampleSize, Update, plan_pass, sample_indices
-from rlpost.learner.passes import ModelPasses
+from rlpost.learner.passes import ModelPasses, allowed_along
 from rlpost.learner.prepass import Needed
 from rlpost.learner.samples import Samples
 from rlpost.selfcheck import plain_loss
@@ -150,7 +150,7 @@ def _check_walk(constraint: DecodingConstraint, plain: Sequence[PlainSample]) ->
     """
     for sample in plain:
         answer = sample.token_ids[sample.places].tolist()
-        found = along(constraint, answer)
+        found = allowed_along(constraint, answer, sample.number)
         for place in range(len(answer)):
             walked = found.ids[found.offsets[place] : found.offsets[place + 1]]
             if not np.array_equal(walked, constraint.allowed(answer[:place])):

@@ -256,8 +256,17 @@ def _along(constraint: DecodingConstraint, samples: Samples, index: int) -> Allo
             f"sample {index} has tokens of an environment between those of the policy, and rollout.constraint is on "
             "answers of one turn; the loop must not make such samples"
         )
+    return allowed_along(constraint, answer.tolist(), index)
+
+
+def allowed_along(constraint: DecodingConstraint, answer: Sequence[int], index: int) -> AllowedIds:
+    """The tokens that were allowed at each place of the answer of a sample with this number.
+
+    Raises:
+        ConstraintError: for a token that was not allowed.
+    """
     try:
-        return along(constraint, answer.tolist())
+        return along(constraint, answer)
     except ConstraintError as error:
         raise ConstraintError(
             f"sample {index} is to be trained on {error}; the engine does not sample under rollout.constraint as the "
