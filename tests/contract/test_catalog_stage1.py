@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from rlpost.cli import main
-from rlpost.errors import MissingPackageError, ModelError
+from rlpost.errors import MissingPackageError, ModelError, UserError
+from rlpost_verifiers.catalog import demonstrated
 from rlpost_verifiers.catalog.conversations import rows
 from rlpost_verifiers.catalog.embedding import Embedder
 
@@ -139,3 +140,31 @@ def test_an_unreachable_server_is_a_one_line_error(tmp_path: Path, capsys: pytes
     assert main(["demonstrate", conversations, *arguments]) == 1
     assert "teacher: m at http://127.0.0.1:9/v1 does not answer" in capsys.readouterr().err
     assert not out.exists()
+
+
+GENERATED = {
+    "count": 120, "seed": 1, "items": 60, "places": 5, "candour": 1.0, "wanted": (3, 6), "teacher_noise": 0.5,
+    "teacher_bias": 1.5,
+}  # fmt: skip
+
+
+def test_a_teacher_asked_for_more_makes_better_demonstrations() -> None:
+    short, long = demonstrated.rows(**GENERATED), demonstrated.rows(**GENERATED, asked=30, ending="\n")
+    assert [row["prompt"] for row in short] == [row["prompt"] for row in long]
+    assert all(len(row["completion"].split("\n")) == 5 for row in short)
+    assert all(row["completion"].endswith("\n") and len(row["completion"].splitlines()) == 5 for row in long)
+
+    def recall(made: list[dict]) -> float:
+        wanted = [{f"{title} ({year})" for title, year in row["groundtruth_with_release_year"]} for row in made]
+        lists = [row["completion"].splitlines() for row in made]
+        return float(np.mean([len(set(one) & those) / len(those) for one, those in zip(lists, wanted, strict=True)]))
+
+    teacher = recall(rows(**GENERATED))
+    assert teacher < recall(short) < recall(long)
+    assert all(not set(row["seen_titles"]) & set(row["completion"].splitlines()) for row in long)
+
+
+@pytest.mark.parametrize("asked", [0, -1, 4])
+def test_a_teacher_asked_for_fewer_than_are_shown_is_refused(asked: int) -> None:
+    with pytest.raises(UserError, match=f"asked is {asked}; give places, 5, or more"):
+        demonstrated.rows(**GENERATED, asked=asked)

@@ -40,6 +40,18 @@ BROKEN: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ),
     (
         "check_scratch_shape",
+        {"model": {"path": None, "scratch": {"whole_lines": 60}}, "sft": {}},
+        "model.scratch.whole_lines",
+        ["60", "not set", "440"],
+    ),
+    (
+        "check_scratch_shape",
+        {"model": {"path": None, "scratch": {"vocabulary": 400, "whole_lines": 60}}, "sft": {}},
+        "model.scratch.whole_lines",
+        ["60", "400", "440"],
+    ),
+    (
+        "check_scratch_shape",
         {"model": {"path": None, "scratch": {"hidden_size": 128, "heads": 4, "kv_heads": 3}}, "sft": {}},
         "model.scratch.kv_heads",
         ["3", "divide", "4"],

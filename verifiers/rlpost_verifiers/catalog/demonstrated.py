@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from rlpost.errors import UserError
 from rlpost_verifiers.catalog.conversations import rows as conversations
 from rlpost_verifiers.catalog.demonstrations import DemonstrationSettings, Remapper, demonstrate
 from rlpost_verifiers.catalog.embedding import DEFAULT, Embedder
@@ -50,6 +51,8 @@ def rows(
         MissingPackageError: without the extra ``remap``.
         UserError: for a number out of range.
     """
+    if asked is not None and asked < places:
+        raise UserError(f"catalog_demonstrations: asked is {asked}; give places, {places}, or more")
     made = conversations(catalog=catalog, items=items, places=asked or places, columns=columns, **arguments)
     settings = DemonstrationSettings(size=places, conversation=0.0, penalty=penalty, fitted=fitted)
     remapper = Remapper(CatalogVerifier(catalog, columns, items=items), Embedder(embedder), settings)
