@@ -18,6 +18,7 @@ from rlpost.cli import main
 from rlpost.errors import MissingPackageError, ModelError, UserError
 from rlpost_verifiers.catalog import demonstrated
 from rlpost_verifiers.catalog.conversations import rows
+from rlpost_verifiers.catalog.demonstrations import Remapper
 from rlpost_verifiers.catalog.embedding import Embedder
 
 pytest.importorskip("sentence_transformers")
@@ -168,3 +169,9 @@ def test_a_teacher_asked_for_more_makes_better_demonstrations() -> None:
 def test_a_teacher_asked_for_fewer_than_are_shown_is_refused(asked: int) -> None:
     with pytest.raises(UserError, match=f"asked is {asked}; give places, 5, or more"):
         demonstrated.rows(**GENERATED, asked=asked)
+
+
+def test_lists_of_names_are_read_as_the_lists_of_models_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = demonstrated.rows(**GENERATED, asked=30)
+    monkeypatch.setattr(demonstrated, "_Named", Remapper)
+    assert demonstrated.rows(**GENERATED, asked=30) == named

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.deepspeed, pytest.m
 
 RECIPE = str(Path(__file__).resolve().parents[2] / "configs" / "recommender_rank_cpu.yaml")
 SMALL = [
-    *("run.name=films", "run.steps=2", "model.scratch.layers=2", "sft.train.count=300", "sft.epochs=2"),
+    *("run.name=films", "run.steps=2", "model.scratch.layers=1", "sft.train.count=300", "sft.epochs=2"),
     *("sft.batch_size=16", "data.train.count=40", "data.eval.count=12", "rollout.prompts_per_step=4"),
     *("rollout.kv_cache_mb=64", "algorithm.epochs=2", "logging.progress=false", "logging.transcripts_every=1"),
 ]
@@ -65,8 +65,7 @@ def test_the_recommender_recipe_from_warm_start_to_chat(tmp_path: Path) -> None:
 def test_the_constrained_recipe_writes_valid_lists_only(tmp_path: Path) -> None:
     """Training, evaluations and chat, from a warm start that has hardly learned the form of a list."""
     recipe = RECIPE.replace("rank_cpu", "constrained_cpu")
-    # fewer texts give the tokenizer fewer phrases
-    small = [*SMALL, "sft.epochs=1", "rollout.max_tokens=120", "model.scratch.max_positions=256"]
+    small = [*SMALL, "sft.epochs=1"]
     status, _, err = Command(["train", recipe, *small], tmp_path).start().finish()
     assert status == 0, err
     folder = tmp_path / "runs" / "films"
@@ -81,7 +80,7 @@ def test_the_constrained_recipe_writes_valid_lists_only(tmp_path: Path) -> None:
     assert len(reasons) == 10
     assert set(reasons) <= {"in_catalog", "seen"}
     # a limit that could cut a list is refused before the warm start
-    short = ["train", recipe, *small, "rollout.max_tokens=20", "run.name=short"]
+    short = ["train", recipe, *small, "rollout.max_tokens=10", "run.name=short"]
     status, _, err = Command(short, tmp_path).start().finish()
     assert status == 2
-    assert "rollout.max_tokens: 20 would cut the longest answer that rollout.constraint allows" in err
+    assert "rollout.max_tokens: 10 would cut the longest answer that rollout.constraint allows" in err

@@ -341,6 +341,6 @@ def test_the_recipe_of_goods_is_that_of_films_with_the_catalog_exchanged() -> No
     )
     changed = {".".join(path) for path in films.keys() | goods.keys() if films.get(path) != goods.get(path)}
     assert changed == {
-        "run.name", "model.scratch.vocabulary", "data.train.catalog", "data.eval.catalog", "sft.train.catalog",
+        "run.name", "data.train.catalog", "data.eval.catalog", "sft.train.catalog",
         "scoring.verifier_args.catalog", "scoring.verifier_args.popularity",
     }  # fmt: skip
