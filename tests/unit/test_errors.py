@@ -23,6 +23,7 @@ STANDARD = {
     "DeadlineError": TimeoutError,
     "PlacementError": RuntimeError,
     "SelfCheckError": RuntimeError,
+    "ConstraintError": RuntimeError,
     "LeakError": RuntimeError,
     "CheckpointError": OSError,
 }

@@ -212,8 +212,10 @@ def reference_at_temperature_one(module: Any) -> None:
     """The reference is scored at another temperature than the policy."""
     logprobs = module.ModelPasses.logprobs
 
-    def wrong(self: Any, samples: Any, indices: Any, reference: bool = False, temperature: Any = None) -> Any:
-        return logprobs(self, samples, indices, reference, 1.0 if reference else temperature)
+    def wrong(
+        self: Any, samples: Any, indices: Any, reference: bool = False, temperature: Any = None, *rest: Any
+    ) -> Any:
+        return logprobs(self, samples, indices, reference, 1.0 if reference else temperature, *rest)
 
     put(module.ModelPasses, "logprobs", wrong)
 

@@ -152,6 +152,7 @@ def test_an_answer_that_brings_its_process_down_twice_is_rejected(monkeypatch: p
             if poison["now"] and process._ready:
                 child.kill()
                 child.wait()
+                return None  # not what it may have answered before
             return line(child, seconds)
 
         monkeypatch.setattr(process, "ask", asked)

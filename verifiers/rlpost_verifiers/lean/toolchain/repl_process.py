@@ -172,6 +172,8 @@ class ReplProcess:
                     data = data[os.write(descriptor, data[:_CHUNK]) :]
             except BlockingIOError:
                 continue
+            except BrokenPipeError as error:
+                raise self._lost("ended") from error
             except OSError as error:
                 raise self._lost(f"takes no input ({error.strerror})") from error
 
