@@ -140,7 +140,7 @@ def test_every_arm_goes_to_the_other_catalog_with_nothing_else_changed(
         }  # fmt: skip
     assert module.own_lines(module.CATALOGS["films"]) == []
     # the warm start's
-    assert {"sft.train.catalog", "model.scratch.vocabulary"} <= {line.partition("=")[0] for line in lines}
+    assert "sft.train.catalog" in {line.partition("=")[0] for line in lines}
 
 
 @pytest.mark.parametrize("catalog", ["films", "goods"])
