@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,17 @@ CORPUS = [
     "∀ p q r : Prop, p ∧ q → q ∨ r := fun p q r h1 => Or.inl h1.2",
     "¬ (p ↔ q) ⟨h1, h2.1⟩ False.elim h3 trivial",
 ]
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Models this small are faster on one core, and tests run side by side."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

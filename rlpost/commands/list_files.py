@@ -20,6 +20,7 @@ from rlpost.errors import DataError, UserError, first_line
 from rlpost.evaluation import outcomes, rankify, trec
 from rlpost.evaluation.outcomes import Outcome
 from rlpost.evaluation.ranked import Ranking, of_outcomes
+from rlpost.observability.runfolder import replace_text
 
 _LAST = "after.jsonl"
 
@@ -200,8 +201,6 @@ def write_new(files: Mapping[str, Iterable[str]], force: bool) -> None:
                 raise UserError(f"{path} is there with other text; give another name, or --force to replace it")
         for path, text in texts.items():
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(f"{path}.partial")
-            partial.write_bytes(text.encode())
-            os.replace(partial, path)
+            replace_text(Path(path), text)
     except OSError as error:
         raise UserError(f"{first_line(error)}; give a path that can be written") from None

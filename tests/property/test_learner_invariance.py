@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,19 +30,13 @@ from rlpost.tuning.method import Full
 from rlpost.types import TrainBatch, TrainSample
 from support.trajectories import sample
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 VOCABULARY = 64
 AGGREGATIONS = ("token", "sequence", "sequence_sum", "span", "constant")
 LEVELS = ("token", "span", "sequence")
 PLAIN: dict[str, Any] = {"layout": "padded", "logprob_chunk": None, "prefetch": False}
 MODES = settings(deadline=None, derandomize=True, max_examples=10)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

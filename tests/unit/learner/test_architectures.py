@@ -78,7 +78,10 @@ PACKED = frozenset(_PACKED.split())
 COMPARED = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys() - UNBUILDABLE.keys() - REFUSED.keys() - OWN_ERROR.keys())
 CASES = [kind if kind in USUAL else pytest.param(kind, marks=pytest.mark.long) for kind in COMPARED]
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # those of architectures that nobody maintains
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore"),  # those of architectures that nobody maintains
+]
 
 
 @pytest.fixture(scope="module")
@@ -88,15 +91,6 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("tokenizer")
     build(CORPUS, folder, 256)
     return str(folder)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    """Matrices of these sizes are slower on two threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("kind", CASES)

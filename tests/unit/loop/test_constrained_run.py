@@ -7,7 +7,7 @@ prints which check ends the run, and at which step. Not covered: vLLM (tests/int
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from rlpost_verifiers.catalog.verifier import CatalogVerifier
 from support.local_run import LocalRun, configured, peaked
 from support.tiny_run import JUDGE
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZE, ITEMS = 3, 12
 TWICE = {"epochs": 2, "minibatches": 2, "kl": {"coef": 0.1}}
 
@@ -44,15 +46,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     scratch = ScratchModel(hidden_size=64, heads=2, layers=2, max_positions=256)
     models.build_scratch(scratch, size, folder / "plain", seed=1)
     return peaked(str(folder / "plain"), folder / "peaked")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small are faster on one core, and tests run side by side."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def config_of(folder: str, dtype: str = "float32", **sections: Any) -> RunConfig:

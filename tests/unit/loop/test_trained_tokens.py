@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ from support.local_run import LocalRun, configured, peaked
 from support.sabotage import trained_tokens
 from support.tiny_run import JUDGE
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 HALVES = {"rewards": [{"name": "outcome"}, {"name": f"{JUDGE}:Halves"}]}
 TWO_STAGES = {"rewards": [{"name": "outcome"}, {"name": "outcome"}]}
 TWICE = {"epochs": 2, "minibatches": 2}
@@ -31,15 +33,6 @@ TWICE = {"epochs": 2, "minibatches": 2}
 @pytest.fixture(scope="module")
 def model(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return peaked(tiny_model, tmp_path_factory.mktemp("peaked") / "model")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small are faster on one core, and tests run side by side."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def planted(monkeypatch: pytest.MonkeyPatch, name: str) -> Callable[[Any], None]:
